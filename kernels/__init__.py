@@ -1,0 +1,1 @@
+"""Compiled kernels of rnnfast: gemm, activations, time loops, losses and updates. README.md states each contract."""

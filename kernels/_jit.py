@@ -1,0 +1,243 @@
+"""Compile options for every kernel, decided once, and a disk cache that can be trusted.
+
+`kernel` compiles a function that Python calls; `inner` compiles one that only other kernels call; `by_dtype` picks
+a float32 or a float64 implementation; `intrinsic` pairs vector IR with its pure-Python twin.
+
+Compiled kernels are kept by Numba's own disk cache, mended in these points:
+
+* Numba looks at the file of the kernel alone, but code of other files is compiled into it. Here an edit to any kernel
+  file makes every entry stale, also those that an earlier version of the package left behind.
+* Numba reuses code across settings such as NUMBA_BOUNDSCHECK. Here they are part of the key.
+* Numba fails at import where no directory can be written, and at the call where a cache file is damaged or the disk
+  is full. Here the kernel is compiled, and a damaged entry replaced.
+* Numba trusts any directory, though loading an entry can run any code. Here a directory that other users can write
+  is not used.
+
+The mending reaches into Numba; where a future Numba has moved what it needs, kernels are compiled in each process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import pickle
+import stat
+import warnings
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import numba
+import numpy as np
+from numba import types
+from numba.extending import intrinsic as _numba_intrinsic
+from numba.extending import overload
+
+OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+
+# Numba's settings that change the code it generates and are missing from its cache key.
+CODE_SETTINGS = (
+    "BOUNDSCHECK",
+    "OPT",
+    "LOOP_VECTORIZE",
+    "SLP_VECTORIZE",
+    "LLVM_REFPRUNE_PASS",
+    "LLVM_REFPRUNE_FLAGS",
+    "DEBUGINFO_DEFAULT",
+    "EXTEND_VARIABLE_LIFETIMES",
+    "ENABLE_PROFILING",
+    "DEBUG_NRT",
+    "NRT_STATS",
+)
+
+
+def jit_is_disabled() -> bool:
+    """Whether NUMBA_DISABLE_JIT asks for plain Python."""
+    return bool(numba.config.DISABLE_JIT)
+
+
+def kernel(function: Callable) -> Callable:
+    """Compile a function that Python calls, with the disk cache."""
+    if jit_is_disabled():
+        return function
+    try:
+        dispatcher = numba.njit(cache=True, **OPTIONS)(function)
+        _mend_cache(dispatcher)
+    except (RuntimeError, OSError, AttributeError, ImportError) as error:
+        # No directory can be written, the one that can is not safe, or this Numba's cache cannot be mended.
+        _warn_that_nothing_is_kept(str(error))
+        return numba.njit(**OPTIONS)(function)
+    return dispatcher
+
+
+def library(function: Callable) -> Callable:
+    """Compile a function that carries code which other kernels call by symbol.
+
+    A kernel that comes from the disk cache has its calls bound at once, and a symbol that is missing then ends the
+    process. So each entry names the libraries that were there when its kernel was compiled, and they are loaded first.
+    """
+    compiled = kernel(function)
+    _libraries[f"{function.__module__}.{function.__qualname__}"] = compiled
+    return compiled
+
+
+_libraries: dict[str, Any] = {}
+
+
+def inner(function: Callable) -> Callable:
+    """Compile a function that only kernels call; it lives in the cache entry of its caller."""
+    return numba.njit(**OPTIONS)(function)
+
+
+def spliced(function: Callable) -> Callable:
+    """Splice a short function into its callers before they are typed: no library of its own, which costs 0.1 s or more."""
+    return numba.njit(inline="always", **OPTIONS)(function)
+
+
+def by_dtype(single: Callable, double: Callable) -> Callable:
+    """A function of float scalars that runs `single` on float32 and `double` on float64, chosen at compile time."""
+
+    def dispatch(x, *rest):
+        return (double if x.dtype == "float64" else single)(x, *rest)
+
+    if jit_is_disabled():
+        return dispatch
+
+    @overload(dispatch, jit_options=OPTIONS, inline="never")
+    def _select(x, *rest):
+        chosen = double if x == types.float64 else single
+        return lambda x, *rest: chosen(x, *rest)
+
+    return dispatch
+
+
+def intrinsic(twin: Callable) -> Callable:
+    """Decorate an LLVM code generator; under NUMBA_DISABLE_JIT the pure-Python `twin` runs instead."""
+
+    def decorate(generator: Callable) -> Callable:
+        return twin if jit_is_disabled() else _numba_intrinsic(generator)
+
+    return decorate
+
+
+@functools.cache
+def _source_stamp() -> str:
+    """Hash of all kernel files and of the versions of what compiles them; Numba's own is in its key already."""
+    folder = Path(__file__).parent
+    files = sorted(folder.rglob("*.py"))
+    if not files:
+        raise RuntimeError(f"no kernel sources in {folder}")  # in a zip archive, say
+    digest = hashlib.sha256(f"llvmlite {llvmlite.__version__} numpy {np.__version__}\n".encode())
+    for path in files:
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(folder).as_posix()} {len(content)}\n".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+@functools.cache
+def _warn_that_nothing_is_kept(reason: str) -> None:
+    """Say once that every process will compile."""
+    warnings.warn(
+        f"rnnfast: compiled kernels are not kept on disk, so each process compiles them again ({reason}); "
+        "set NUMBA_CACHE_DIR to a directory that you, and nobody else, can write",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+
+
+def _mend_cache(dispatcher: Any) -> None:
+    """Put checked files into the dispatcher's cache and keep its errors from the caller."""
+    cache = dispatcher._cache
+    _refuse_shared_directory(Path(cache.cache_path))
+    cache._cache_file = _CheckedFiles(dispatcher, cache._cache_file, _source_stamp())
+    load, save = cache.load_overload, cache.save_overload
+
+    def load_or_compile(signature, target_context):
+        with contextlib.suppress(Exception):
+            return load(_arguments(signature), target_context)
+        return None
+
+    def save_if_possible(signature, compiled):
+        # A full disk, or a directory that has become read-only: the function is in memory all the same.
+        with contextlib.suppress(OSError):
+            save(_arguments(signature), compiled)
+
+    cache.load_overload, cache.save_overload = load_or_compile, save_if_possible
+
+
+def _arguments(signature: Any) -> Any:
+    """The argument types alone, so that an entry is found whether or not the return type was given with them."""
+    return getattr(signature, "args", signature)
+
+
+def _refuse_shared_directory(folder: Path) -> None:
+    """Raise RuntimeError where another user could plant an entry, which is a pickle and runs when loaded."""
+    if os.name != "posix" or folder.parent == Path(__file__).parent:
+        return  # __pycache__ beside the source holds Python's own bytecode: it is trusted as much as the source
+    status = folder.stat()
+    if status.st_mode & stat.S_IWOTH or status.st_uid not in (0, os.geteuid()):
+        raise RuntimeError(f"other users can write {folder}")
+
+
+class _CheckedFiles:
+    """The index and data files of one kernel, wrapped so that an entry that cannot be trusted counts as absent.
+
+    The wrapped object is Numba's IndexDataCacheFile. Its key is extended by `stamp` and the settings that change
+    code. The key is also kept inside the entry, because two processes that save at once can swap their data files,
+    and a digest beside it, because damaged machine code would not raise but crash or calculate wrongly.
+    """
+
+    def __init__(self, owner: Any, files: Any, stamp: str) -> None:
+        from numba.core.serialize import dumps
+
+        self._owner = owner
+        self._dumps = dumps
+        self._files = files
+        self._stamp = stamp
+        # The key alone would be correct. A new stamp of the index makes Numba number its data files from 1 again,
+        # so that stale ones are overwritten instead of piling up.
+        if hasattr(files, "_source_stamp"):
+            files._source_stamp = (files._source_stamp, stamp)
+
+    def flush(self) -> None:
+        self._files.flush()
+
+    def load(self, key: Hashable) -> Any:
+        """What was saved under `key`, or None."""
+        full_key = self._full_key(key)
+        with contextlib.suppress(Exception):  # unpickling garbage can raise anything
+            digest, content = self._files.load(full_key)
+            if hashlib.sha256(content).digest() == digest:
+                saved_key, needed, data = pickle.loads(content)
+                if saved_key == full_key:
+                    for name, arguments in needed:
+                        _libraries[name].compile(arguments)
+                    return data
+        return None
+
+    def save(self, key: Hashable, data: Any) -> None:
+        """Keep `data` under `key`, replacing a damaged index."""
+        full_key = self._full_key(key)
+        needed = [
+            (name, arguments)
+            for name, dispatcher in _libraries.items()
+            if dispatcher is not self._owner
+            for arguments in dispatcher.signatures
+        ]
+        content = self._dumps((full_key, needed, data))
+        entry = hashlib.sha256(content).digest(), content
+        try:
+            self._files.save(full_key, entry)
+        except OSError:
+            raise
+        except Exception:
+            self._files.flush()
+            self._files.save(full_key, entry)
+
+    def _full_key(self, key: Hashable) -> Hashable:
+        settings = tuple(repr(getattr(numba.config, name, None)) for name in CODE_SETTINGS)
+        return key, self._stamp, settings

@@ -1,0 +1,71 @@
+"""The affine layer over all positions: y = x W + b, and its gradients."""
+
+from __future__ import annotations
+
+from ._jit import kernel
+from .gemm import gemm, pack, packed_view, view
+from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
+
+# Rows in one block of the sums for dW and db, as in the time loops: long sums stay accurate and the block stays in L2.
+BLOCK_ROWS = 256
+
+
+@kernel
+def affine_forward(x, w, w_row, w_col, b, y, packed):
+    """y = x W + b.
+
+    x       (R, D)                   read
+    w       memory of W (D, O)       read, element (i, j) at i w_row + j w_col
+    b       (O,)                     read
+    y       (R, O)                   overwritten
+    packed  (packed_size(D, O),)     scratch
+    """
+    rows, depth = x.shape
+    cols = b.size
+    width = PANEL_BYTES // x.itemsize
+    pack(depth, cols, view(w.reshape(-1), 0, w_row, w_col), packed)
+    a = view(x.reshape(-1), 0, depth, 1)
+    c = view(y.reshape(-1), 0, cols, width)
+    gemm(rows, cols, depth, a, packed_view(packed, depth), view(b, 0, 0, width), c, FROM_START)
+
+
+@kernel
+def affine_backward(x, dy, w, w_row, w_col, dx, dw, db, packed_w, packed_dy, block_sum):
+    """dx = dy W^T, dW = x^T dy, db = sum dy; sums run over blocks of rows, last row first.
+
+    x          (R, D)                            read
+    dy         (R, O)                            read
+    w          memory of W (D, O)                read, element (i, j) at i w_row + j w_col
+    dx         (R, D)                            overwritten
+    dw         (D, O)                            overwritten
+    db         (O,)                              overwritten
+    packed_w   (packed_size(O, D),)              scratch
+    packed_dy  (packed_size(BLOCK_ROWS, O),)     scratch
+    block_sum  (O,)                              scratch
+    """
+    rows, depth = x.shape
+    cols = dy.shape[1]
+    width = PANEL_BYTES // x.itemsize
+    flat_x, flat_dy = x.reshape(-1), dy.reshape(-1)
+    pack(cols, depth, view(w.reshape(-1), 0, w_col, w_row), packed_w)
+    c = view(dx.reshape(-1), 0, depth, width)
+    gemm(rows, depth, cols, view(flat_dy, 0, cols, 1), packed_view(packed_w, cols), c, c, OVERWRITE)
+    db[:] = 0
+    if rows == 0:
+        dw[:] = 0
+    c = view(dw.reshape(-1), 0, cols, width)
+    mode = OVERWRITE
+    for first in range((rows - 1) // BLOCK_ROWS * BLOCK_ROWS, -1, -BLOCK_ROWS):
+        last = min(first + BLOCK_ROWS, rows) - 1
+        count = last + 1 - first
+        pack(count, cols, view(flat_dy, last * cols, -cols, 1), packed_dy)
+        a = view(flat_x, last * depth, 1, -depth)
+        gemm(depth, cols, count, a, packed_view(packed_dy, count), c, c, mode)
+        block_sum[:] = 0
+        for r in range(last, first - 1, -1):
+            source = dy[r]
+            for j in range(cols):
+                block_sum[j] += source[j]
+        for j in range(cols):
+            db[j] += block_sum[j]
+        mode = ADD_TO

@@ -1,0 +1,74 @@
+"""Dropout whose mask is a function of (key, position): nothing is stored, and no order of work can change it.
+
+Position i of a call is kept when `hash(i) >= threshold`, a 32-bit integer hash under two keys that
+`dropout_keys` derives from (seed, counter). Forward and backward evaluate the same hash, so the mask never
+exists as an array. Positions repeat after 2**32 elements.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ._jit import inner, kernel
+
+_WORD = (1 << 64) - 1
+_LOW = (1 << 32) - 1
+_M1 = np.uint64(0x7FEB352D)  # the two multipliers of Wellons' "lowbias32", found there by search
+_M2 = np.uint64(0x846CA68B)
+_S15 = np.uint32(15)
+_S16 = np.uint32(16)
+
+
+def _splitmix(z: int) -> int:
+    """The finaliser of Steele, Lea and Flood's SplitMix64: a bijection of 64-bit words that mixes well."""
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _WORD
+    return z ^ (z >> 31)
+
+
+def dropout_keys(seed: int, counter: int) -> tuple[int, int]:
+    """The two 32-bit keys of call number `counter` under `seed`."""
+    word = _splitmix((_splitmix((seed + 0x9E3779B97F4A7C15) & _WORD) + counter * 0x9E3779B97F4A7C15) & _WORD)
+    return word & 0xFFFFFFFF, word >> 32
+
+
+@inner
+def _mix(x):
+    """A bijection of 32-bit words. The products are taken in 64 bits, where they cannot overflow, and cut."""
+    x = np.uint32(x ^ (x >> _S16))
+    x = np.uint32(np.uint64(x) * _M1)
+    x = np.uint32(x ^ (x >> _S15))
+    x = np.uint32(np.uint64(x) * _M2)
+    return np.uint32(x ^ (x >> _S16))
+
+
+@inner
+def _masked(x, start, key0, key1, threshold, scale, out):
+    """`out[i] = x[i] * (scale where position start + i is kept, else 0)`."""
+    first, second, limit = np.uint32(key0), np.uint32(key1), np.uint32(threshold)
+    zero = x.dtype.type(0)
+    for i in range(x.size):
+        word = _mix(np.uint32(_mix(np.uint32(np.uint32((start + i) & _LOW) ^ first)) ^ second))
+        out[i] = x[i] * (scale if word >= limit else zero)
+
+
+@kernel
+def dropout_forward(x, start, key0, key1, threshold, scale, out):
+    """`out = x * scale` where the position is kept, `x * 0` where it is dropped.
+
+    A position is dropped with probability threshold / 2**32. `start` is the position of x[0], for work in pieces.
+
+    x    (n,)  input
+    out  (n,)  overwritten; may be x itself
+    """
+    _masked(x, start, key0, key1, threshold, scale, out)
+
+
+@kernel
+def dropout_backward(dout, start, key0, key1, threshold, scale, dx):
+    """`dx = dout * scale` where the position was kept, `dout * 0` where it was dropped.
+
+    dout  (n,)  gradient of the output
+    dx    (n,)  overwritten; may be dout itself
+    """
+    _masked(dout, start, key0, key1, threshold, scale, dx)

@@ -1,0 +1,107 @@
+"""Rows of a table: gathered forward, scatter-added backward, one by one or summed over a window of words.
+
+Ids are checked by the caller: nothing here may read outside the table. Gradients are added in one order,
+ascending in the flat position, so that the bits do not depend on anything but the input.
+"""
+
+from __future__ import annotations
+
+from ._jit import kernel
+
+
+@kernel
+def embedding_forward(ids, W, out):
+    """`out[i] = W[ids[i]]`.
+
+    ids  (M,)    int64, rows of W
+    W    (V, D)  table
+    out  (M, D)  overwritten
+    """
+    for i in range(ids.size):
+        row = W[ids[i]]
+        target = out[i]
+        for d in range(row.size):
+            target[d] = row[d]
+
+
+@kernel
+def embedding_backward(ids, dout, dW):
+    """`dW[ids[i]] += dout[i]`, i ascending.
+
+    ids   (M,)    int64, rows of dW
+    dout  (M, D)  gradient of the gathered rows
+    dW    (V, D)  accumulated
+    """
+    for i in range(ids.size):
+        row = dW[ids[i]]
+        source = dout[i]
+        for d in range(row.size):
+            row[d] += source[d]
+
+
+@kernel
+def embedding_backward_transposed(ids, dout, dWT):
+    """`dWT[:, ids[i]] += dout[i]`, i ascending: the same sums for a table that is stored transposed.
+
+    ids   (M,)    int64, columns of dWT
+    dout  (M, D)  gradient of the gathered rows
+    dWT   (D, V)  accumulated
+    """
+    for i in range(ids.size):
+        source = dout[i]
+        for d in range(source.size):
+            dWT[d, ids[i]] += source[d]
+
+
+@kernel
+def embedding_clear(ids, dW):
+    """`dW[ids[i]] = 0`; an id of -1 stands for no row.
+
+    ids  (M,)    int64, rows of dW or -1
+    dW   (V, D)  rows named in ids overwritten, the others left alone
+    """
+    for i in range(ids.size):
+        if ids[i] >= 0:
+            row = dW[ids[i]]
+            for d in range(row.size):
+                row[d] = 0
+
+
+@kernel
+def context_sum_forward(ids, W, window, out):
+    """`out[n, t] = W[ids[n, t]] + ... + W[ids[n, t + window - 1]]`, oldest first; an id of -1 adds nothing.
+
+    ids  (N, T + window - 1)  int64, rows of W or -1
+    W    (V, D)               table
+    out  (N, T, D)            overwritten
+    """
+    N, T, D = out.shape
+    for n in range(N):
+        for t in range(T):
+            target = out[n, t]
+            for d in range(D):
+                target[d] = 0
+            for j in range(t, t + window):
+                if ids[n, j] >= 0:
+                    row = W[ids[n, j]]
+                    for d in range(D):
+                        target[d] += row[d]
+
+
+@kernel
+def context_sum_backward(ids, dout, window, dW):
+    """`dW[ids[n, j]] += dout[n, t]` for each t whose window holds j; n, then j, then t ascending.
+
+    ids   (N, T + window - 1)  int64, rows of dW or -1
+    dout  (N, T, D)            gradient of the sums
+    dW    (V, D)               accumulated
+    """
+    N, T, D = dout.shape
+    for n in range(N):
+        for j in range(ids.shape[1]):
+            if ids[n, j] >= 0:
+                row = dW[ids[n, j]]
+                for t in range(max(0, j - window + 1), min(T, j + 1)):
+                    source = dout[n, t]
+                    for d in range(D):
+                        row[d] += source[d]

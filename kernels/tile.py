@@ -1,0 +1,284 @@
+"""The register-blocked tile: a small matrix product held in vector registers, written as vector IR.
+
+    C[rows, cols] = start + A[rows, depth] B[depth, cols]        rows <= MAX_ROWS, cols <= panel_width
+
+Every element of C is one chain of fused multiply-adds over k ascending, whatever the height of the tile or the width
+of the vectors; this is what makes results independent of batch size, blocking and instruction set.
+
+The 12 x 2 vectors of accumulators live in registers as PHI nodes of the loop over k. A loop is generated for each
+height 1..12 and for one or two vectors of columns, so that no edge runs a wider loop than it fills: on Zen 4 a
+20-row product (two tiles of 10) reaches 114 of 117 GFLOP/s, like a 24-row one. Columns beyond the edge are masked when C is read and
+written; B is padded to whole panels, so that its loads need no mask.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import llvmlite.binding as llvm
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.registry import cpu_target
+
+from ._jit import intrinsic, library
+
+MAX_ROWS = 12
+
+# How a tile starts and ends; the flags combine. NumPy integers, since Numba would compile a gemm for each literal.
+OVERWRITE = np.int64(0)  # C = A B
+FROM_START = np.int64(1)  # C = start + A B, one chain of multiply-adds beginning at `start`
+ADD_TO = np.int64(2)  # C = C + (A B), the product summed first and added once
+
+
+def _vector_bytes() -> int:
+    """Width of the vectors of Numba's own target, which NUMBA_CPU_NAME and NUMBA_CPU_FEATURES may have narrowed."""
+    features = cpu_target.target_context.codegen().magic_tuple()[2]
+    if "+avx512f" in features:
+        return 64
+    return 32 if "+avx2" in features else 16
+
+
+PANEL_BYTES = 2 * _vector_bytes()
+
+
+def panel_width(dtype: np.dtype) -> int:
+    """Columns in one packed panel of B: two vectors."""
+    return PANEL_BYTES // dtype.itemsize
+
+
+_I1, _I32, _I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
+
+
+def _i64(value: int) -> ir.Constant:
+    return ir.Constant(_I64, value)
+
+
+def _splat(builder: ir.IRBuilder, value: ir.Value, lanes: int) -> ir.Value:
+    """A vector with `value` in each lane."""
+    undefined = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined)
+    first = builder.insert_element(undefined, value, ir.Constant(_I32, 0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_I32, lanes), [0] * lanes))
+
+
+class _TileWriter:
+    """Writes the tile function of one scalar type into an LLVM module."""
+
+    def __init__(self, module: ir.Module, scalar: ir.Type, itemsize: int) -> None:
+        self.module, self.scalar, self.itemsize = module, scalar, itemsize
+        self.lanes = lanes = PANEL_BYTES // 2 // itemsize
+        self.vector = vector = ir.VectorType(scalar, lanes)
+        self.zero = ir.Constant(vector, [0.0] * lanes)
+        mask, pointer = ir.VectorType(_I1, lanes), vector.as_pointer()
+        # Declared by full name: the short form cannot name vector types, and plain llvm.fma becomes a libm call on
+        # targets without FMA (14 times slower than the multiply and add that fmuladd allows there).
+        suffix = f"v{lanes}f{8 * itemsize}"
+        self.fma = self._declare(f"llvm.fmuladd.{suffix}", vector, [vector] * 3)
+        self.load = self._declare(f"llvm.masked.load.{suffix}.p0", vector, [pointer, _I32, mask, vector])
+        self.store = self._declare(f"llvm.masked.store.{suffix}.p0", ir.VoidType(), [vector, pointer, _I32, mask])
+        byte_pointer = ir.IntType(8).as_pointer()
+        self.fetch = self._declare("llvm.prefetch.p0", ir.VoidType(), [byte_pointer, _I32, _I32, _I32])
+        self.align = ir.Constant(_I32, itemsize)
+
+    def _declare(self, name: str, result: ir.Type, arguments: list) -> ir.Function:
+        return cgutils.get_or_insert_function(self.module, ir.FunctionType(result, arguments), name)
+
+    @staticmethod
+    def arguments(p: ir.Type) -> list:
+        """Types of rows, cols, depth, a, its strides, b, its stride, start, its stride, c, its stride, mode."""
+        return [_I64, _I64, _I64, p, _I64, _I64, p, _I64, p, _I64, p, _I64, _I64]
+
+    def define(self, name: str) -> ir.Function:
+        """The function: masks first, then a jump to the loop of the right height and width."""
+        kinds = ir.FunctionType(ir.VoidType(), self.arguments(self.scalar.as_pointer()))
+        function = ir.Function(self.module, kinds, name)
+        function.attributes.add("noinline")
+        function.attributes.add("nounwind")
+        rows, cols, self.depth, self.a, self.a_row, self.a_col = function.args[:6]
+        self.b, self.b_row, self.start, self.start_row, self.c, self.c_row, mode = function.args[6:]
+
+        builder = ir.IRBuilder(function.append_basic_block("entry"))
+        lanes = self.lanes
+        index = ir.Constant(ir.VectorType(_I64, lanes), list(range(lanes)))
+        inside = [
+            builder.icmp_signed("<", index, _splat(builder, builder.sub(cols, _i64(j * lanes)), lanes))
+            for j in range(2)
+        ]
+        from_start, self.add_to = (
+            _splat(builder, builder.icmp_signed("!=", builder.and_(mode, _i64(int(flag))), _i64(0)), lanes)
+            for flag in (FROM_START, ADD_TO)
+        )
+        self.inside = inside
+        self.read_start = [builder.and_(mask, from_start) for mask in inside]
+        self.read_c = [builder.and_(mask, self.add_to) for mask in inside]
+
+        done = function.append_basic_block("done")
+        narrow, wide = (function.append_basic_block(label) for label in ("narrow", "wide"))
+        builder.cbranch(builder.icmp_signed(">", cols, _i64(lanes)), wide, narrow)
+        for block, vectors in ((narrow, 1), (wide, 2)):
+            builder.position_at_end(block)
+            heights = builder.switch(rows, done)
+            for height in range(1, MAX_ROWS + 1):
+                case = function.append_basic_block(f"tile{height}x{vectors}")
+                heights.add_case(_i64(height), case)
+                self._write_tile(function, case, done, height, vectors)
+        builder.position_at_end(done)
+        builder.ret_void()
+        return function
+
+    def _write_tile(self, function, case, done, height: int, vectors: int) -> None:
+        """One tile of fixed size: load the start, loop over k, store."""
+        builder = ir.IRBuilder(case)
+        cells = [(i, j) for i in range(height) for j in range(vectors)]
+        first = [
+            builder.call(
+                self.load, [self._cell(builder, self.start, self.start_row, i, j), self.align, self.read_start[j], self.zero]
+            )
+            for i, j in cells
+        ]
+        # C is needed when the loop ends; asking for it now hides the way from L3 (dW of 100 x 10,000: see below).
+        for i, j in cells:
+            place = builder.bitcast(self._cell(builder, self.c, self.c_row, i, j), ir.IntType(8).as_pointer())
+            builder.call(self.fetch, [place, ir.Constant(_I32, 1), ir.Constant(_I32, 3), ir.Constant(_I32, 1)])
+        # Rows are addressed as four offsets from one moving pointer per group of four: three pointers and two
+        # multiples of the stride fit the general registers, twelve pointers would spill.
+        offsets = [builder.mul(self.a_row, _i64(i)) for i in range(min(height, 4))]
+        groups = [builder.gep(self.a, [builder.mul(self.a_row, _i64(i))]) for i in range(0, height, 4)]
+        loop = function.append_basic_block(f"loop{height}x{vectors}")
+        store = function.append_basic_block(f"store{height}x{vectors}")
+        builder.cbranch(builder.icmp_signed(">", self.depth, _i64(0)), loop, store)
+
+        builder.position_at_end(loop)
+        counter = self._phi(builder, self.depth, case)
+        b = self._phi(builder, self.b, case)
+        group = [self._phi(builder, pointer, case) for pointer in groups]
+        sums = [self._phi(builder, value, case) for value in first]
+        b_vectors = [self._load(builder, builder.gep(b, [_i64(j * self.lanes)]), self.vector) for j in range(vectors)]
+        a_vectors = [
+            _splat(builder, self._load(builder, builder.gep(group[i // 4], [offsets[i % 4]]), self.scalar), self.lanes)
+            for i in range(height)
+        ]
+        after = [
+            builder.call(self.fma, [a_vectors[i], b_vectors[j], sums[n]]) for n, (i, j) in enumerate(cells)
+        ]
+        left = builder.sub(counter, _i64(1))
+        counter.add_incoming(left, loop)
+        b.add_incoming(builder.gep(b, [self.b_row]), loop)
+        for pointer in group:
+            pointer.add_incoming(builder.gep(pointer, [self.a_col]), loop)
+        for running, value in zip(sums, after, strict=True):
+            running.add_incoming(value, loop)
+        builder.cbranch(builder.icmp_signed("!=", left, _i64(0)), loop, store)
+
+        builder.position_at_end(store)
+        totals = []
+        for before, value in zip(first, after, strict=True):
+            total = self._phi(builder, before, case)
+            total.add_incoming(value, loop)
+            totals.append(total)
+        for (i, j), total in zip(cells, totals, strict=True):
+            cell = self._cell(builder, self.c, self.c_row, i, j)
+            old = builder.call(self.load, [cell, self.align, self.read_c[j], self.zero])
+            value = builder.select(self.add_to, builder.fadd(old, total), total)
+            builder.call(self.store, [value, cell, self.align, self.inside[j]])
+        builder.branch(done)
+
+    def _phi(self, builder: ir.IRBuilder, value: ir.Value, block: ir.Block) -> ir.PhiInstr:
+        phi = builder.phi(value.type)
+        phi.add_incoming(value, block)
+        return phi
+
+    def _load(self, builder: ir.IRBuilder, pointer: ir.Value, kind: ir.Type) -> ir.Value:
+        load = builder.load(builder.bitcast(pointer, kind.as_pointer()))
+        load.align = self.itemsize  # operands are aligned to their elements only
+        return load
+
+    def _cell(self, builder: ir.IRBuilder, base: ir.Value, stride: ir.Value, i: int, j: int) -> ir.Value:
+        """Pointer to vector j of row i of C or of the start."""
+        offset = builder.add(builder.mul(stride, _i64(i)), _i64(j * self.lanes))
+        return builder.bitcast(builder.gep(base, [offset]), self.vector.as_pointer())
+
+
+def _tile_twin(rows, cols, depth, a, b, start, c, mode):
+    """The tile in plain NumPy, for NUMBA_DISABLE_JIT; the order of the sums is the same."""
+    a_array, a_first, a_row, a_col = a
+    b_array, b_first, b_row = b
+    start_array, start_first, start_row = start
+    c_array, c_first, c_row = c
+    j = np.arange(cols)
+    c_index = c_first + np.arange(rows)[:, None] * c_row + j
+    if mode & FROM_START:
+        total = start_array.reshape(-1)[start_first + np.arange(rows)[:, None] * start_row + j]
+    else:
+        total = np.zeros((rows, cols), a_array.dtype)
+    a_flat, b_flat, c_flat = a_array.reshape(-1), b_array.reshape(-1), c_array.reshape(-1)
+    for k in range(depth):
+        a_column = a_flat[a_first + np.arange(rows) * a_row + k * a_col]
+        total = total + a_column[:, None] * b_flat[b_first + k * b_row + j]
+    c_flat[c_index] = c_flat[c_index] + total if mode & ADD_TO else total
+
+
+def _symbol(dtype: types.Float) -> str:
+    """Name under which compiled kernels find the tile."""
+    return f"rnnfast_tile_{dtype}"
+
+
+@intrinsic(lambda like: None)
+def _define_tile(typing_context, like):
+    """Put the tile for the dtype of `like` into the module being compiled, as an exported function."""
+
+    def codegen(context, builder, signature, arguments):
+        scalar = ir.FloatType() if like.dtype == types.float32 else ir.DoubleType()
+        _TileWriter(builder.module, scalar, like.dtype.bitwidth // 8).define(_symbol(like.dtype))
+        return context.get_dummy_value()
+
+    return types.void(like), codegen
+
+
+@library
+def _tile_library(like):
+    """Holds the compiled tile. Other kernels call it by symbol: compiled into each of their libraries and into those of
+    their inner functions, the 24 loops made a cold start three times as long."""
+    _define_tile(like)
+
+
+@functools.cache
+def load_tile(dtype: types.Float) -> None:
+    """Compile the tile, or load it from the cache, and publish its address to the linker of later libraries."""
+    result = _tile_library.get_compile_result(types.void(types.Array(dtype, 1, "C")))
+    address = result.library.get_pointer_to_function(_symbol(dtype))
+    llvm.add_symbol(_symbol(dtype), address)
+
+
+@intrinsic(_tile_twin)
+def tile(typing_context, rows, cols, depth, a, b, start, c, mode):
+    """C = start + A B on one tile; `mode` combines OVERWRITE, FROM_START, ADD_TO.
+
+    a      (array, first, row stride, column stride)   read
+    b      (array, first, row stride)                  read, panel_width columns of it even where `cols` is less
+    start  (array, first, row stride)                  read if FROM_START; row stride 0 repeats one row, a bias
+    c      (array, first, row stride)                  overwritten, or accumulated if ADD_TO; may be `start`
+
+    Offsets and strides count elements from the start of the array's memory.
+    """
+    i64 = types.int64
+    dtype = a[0].dtype
+    operands = (types.Tuple([kind[0], *[i64] * (len(kind) - 1)]) for kind in (a, b, start, c))
+    signature = types.void(i64, i64, i64, *operands, i64)
+
+    def codegen(context, builder, signature, arguments):
+        load_tile(dtype)
+        pointer = (ir.FloatType() if dtype == types.float32 else ir.DoubleType()).as_pointer()
+        kinds = ir.FunctionType(ir.VoidType(), _TileWriter.arguments(pointer))
+        function = cgutils.get_or_insert_function(builder.module, kinds, _symbol(dtype))
+        rows, cols, depth, *values, mode = arguments
+        flat = [rows, cols, depth]
+        for kind, value in zip(signature.args[3:7], values, strict=True):
+            array, first, *strides = cgutils.unpack_tuple(builder, value)
+            data = context.make_array(kind[0])(context, builder, array).data
+            flat += [builder.gep(data, [first]), *strides]
+        builder.call(function, [*flat, mode])
+        return context.get_dummy_value()
+
+    return signature, codegen

@@ -1,0 +1,57 @@
+"""rnnfast: recurrent networks on a CPU, compiled."""
+
+
+def _bind_source_tree_kernels() -> None:
+    """Let `rnnfast.kernels` be found when Python runs in the repository root, where `kernels/` is a sibling folder."""
+    import importlib.util
+    import sys
+    from pathlib import Path
+
+    if importlib.util.find_spec("rnnfast.kernels") is not None:
+        return
+    root = Path(__file__).resolve().parent.parent
+    init = root / "kernels" / "__init__.py"
+    if not (init.is_file() and (root / "pyproject.toml").is_file()):
+        return
+    spec = importlib.util.spec_from_file_location(
+        "rnnfast.kernels", init, submodule_search_locations=[str(init.parent)]
+    )
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["rnnfast.kernels"] = module
+    spec.loader.exec_module(module)
+    globals()["kernels"] = module
+
+
+_bind_source_tree_kernels()
+del _bind_source_tree_kernels
+
+__version__ = "0.1.0"
+
+from rnnfast.data import CharTokenizer, WordTokenizer  # noqa: E402
+from rnnfast.layers.affine import TimeAffine  # noqa: E402
+from rnnfast.layers.dropout import TimeDropout  # noqa: E402
+from rnnfast.layers.embedding import TimeContextSum, TimeEmbedding  # noqa: E402
+from rnnfast.layers.loss import TimeAffineSoftmaxWithLoss, TimeSoftmaxWithLoss  # noqa: E402
+from rnnfast.layers.rnn import RNN, TimeRNN  # noqa: E402
+from rnnfast.models import CBOWLM, RNNLM  # noqa: E402
+from rnnfast.training import TruncatedBPTT, Trainer, optim, perplexity  # noqa: E402
+
+__all__ = [
+    "CBOWLM",
+    "RNN",
+    "RNNLM",
+    "CharTokenizer",
+    "TimeAffine",
+    "TimeAffineSoftmaxWithLoss",
+    "TimeContextSum",
+    "TimeDropout",
+    "TimeEmbedding",
+    "TimeRNN",
+    "TimeSoftmaxWithLoss",
+    "Trainer",
+    "TruncatedBPTT",
+    "WordTokenizer",
+    "optim",
+    "perplexity",
+]

@@ -1,0 +1,497 @@
+"""Every error a user can meet is worded here: owner, what was expected, what was received, how to fix it.
+
+Compiled code has no bounds checks, so each array passes one of these functions before a kernel sees it. They cost
+about a microsecond and return the array in the one form the kernels compile for: C-contiguous, aligned, native.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+FLOAT_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def float_dtype(owner: str, dtype: Any) -> np.dtype:
+    """`dtype` as a NumPy dtype, which must be float32 or float64."""
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or found not in FLOAT_DTYPES:
+        raise TypeError(f"{owner}: dtype must be float32 or float64, got {dtype!r}.")
+    return found
+
+
+def size(owner: str, name: str, value: Any, minimum: int = 1, maximum: int | None = None) -> int:
+    """A whole number of at least `minimum`, and at most `maximum` where there is one."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{owner}: {name} must be a whole number, got {value!r}.")
+    if value < minimum:
+        raise ValueError(f"{owner}: {name} must be at least {minimum}, got {value}.")
+    if maximum is not None and value > maximum:
+        raise ValueError(f"{owner}: {name} must be at most {maximum}, got {value}.")
+    return int(value)
+
+
+def _shape_text(shape: tuple) -> str:
+    inside = ", ".join(str(axis) for axis in shape)
+    return f"({inside},)" if len(shape) == 1 else f"({inside})"
+
+
+def _as_array(owner: str, name: str, value: Any) -> np.ndarray:
+    """A plain ndarray; lists are not accepted, since their dtype would be guessed."""
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{owner}: {name} must be a NumPy array, got {type(value).__name__}.")
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{owner}: {name} must be a plain NumPy array, got a masked array; fill it first.")
+    return value
+
+
+def shape(owner: str, name: str, value: Any, expected: tuple, why: str = "") -> np.ndarray:
+    """An array of the `expected` shape, in which a string stands for any length (`("N", "T", 100)`)."""
+    array = _as_array(owner, name, value)
+    if array.ndim == len(expected):
+        for have, want in zip(array.shape, expected, strict=True):
+            if have != want and not isinstance(want, str):
+                break
+        else:
+            return array
+    reason = f"; {why}" if why else ""
+    raise ValueError(
+        f"{owner}: {name} must be {_shape_text(expected)}, got {_shape_text(array.shape)}{reason}."
+    )
+
+
+def floats(owner: str, name: str, value: Any, expected: tuple, dtype: np.dtype, why: str = "") -> np.ndarray:
+    """An input array of floats in the layer's dtype, ready for a kernel (copied only if its layout needs it)."""
+    array = shape(owner, name, value, expected, why)
+    if array.dtype != dtype:
+        if array.dtype.newbyteorder("=") == dtype:
+            return array.astype(dtype, order="C")
+        raise TypeError(
+            f"{owner}: {name} must be {dtype}, the dtype of the parameters, got {array.dtype}; "
+            f"convert it with {name}.astype(np.{dtype})."
+        )
+    return kernel_ready(array)
+
+
+def kernel_ready(array: np.ndarray) -> np.ndarray:
+    """The same values as a writable, C-contiguous, aligned, native ndarray: the one form kernels are compiled for."""
+    flags = array.flags
+    if flags.c_contiguous and flags.aligned and flags.writeable and type(array) is np.ndarray:
+        return array
+    return np.array(array, dtype=array.dtype.newbyteorder("="), order="C", copy=True, subok=False)
+
+
+def parameter(
+    owner: str, name: str, value: Any, expected: tuple, dtype: np.dtype | None = None
+) -> np.ndarray:
+    """A parameter array, kept as the very object that was given, since optimisers update it in place."""
+    array = shape(owner, name, value, expected)
+    if dtype is None and array.dtype not in FLOAT_DTYPES:
+        raise TypeError(f"{owner}: {name} must be float32 or float64, got {array.dtype}.")
+    if dtype is not None and array.dtype != dtype:
+        raise TypeError(f"{owner}: {name} must be {dtype} like the other parameters, got {array.dtype}.")
+    if not array.flags.writeable:
+        raise ValueError(f"{owner}: {name} is read-only, but training writes into it; pass {name}.copy().")
+    if not (array.flags.aligned and array.dtype.isnative):
+        raise ValueError(f"{owner}: {name} must be aligned and in native byte order; pass {name}.copy().")
+    return array
+
+
+def ids(
+    owner: str, name: str, value: Any, expected: tuple, upper: int, also: int | None = None
+) -> np.ndarray:
+    """Token ids as int64 with every value in [0, upper), or equal to `also` (a label to ignore)."""
+    array = shape(owner, name, value, expected)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{owner}: {name} must hold integers, got {array.dtype}.")
+    ready = kernel_ready(array.astype(np.int64, copy=False))
+    if ready.size:
+        low, high = int(ready.min()), int(ready.max())
+        if low < 0 or high >= upper:
+            wrong = (ready < 0) | (ready >= upper)
+            if also is not None:
+                wrong &= ready != also
+            if wrong.any():
+                where = tuple(int(axis) for axis in np.argwhere(wrong)[0])
+                raise IndexError(
+                    f"{owner}: {name} must hold ids from 0 to {upper - 1}, got {int(array[where])} at {where}."
+                )
+    return ready
+
+
+def out(owner: str, value: Any, expected: tuple, dtype: np.dtype, *inputs: np.ndarray) -> np.ndarray:
+    """A caller's output array: right shape and dtype, C-contiguous, writable, sharing no memory with the inputs."""
+    array = shape(owner, "out", value, expected)
+    if array.dtype != dtype:
+        raise TypeError(f"{owner}: out must be {dtype}, got {array.dtype}.")
+    flags = array.flags
+    if not flags.writeable:
+        raise ValueError(f"{owner}: out is read-only; pass a writable array.")
+    if not (flags.c_contiguous and flags.aligned):
+        raise ValueError(f"{owner}: out must be C-contiguous and aligned; pass np.empty(shape, dtype).")
+    for given in inputs:
+        if np.may_share_memory(array, given):
+            raise ValueError(f"{owner}: out shares memory with an input; pass an array of its own.")
+    return array
+
+
+def called_before(owner: str, ready: bool, first: str) -> None:
+    """Guard for methods that need another one first (`backward` after `forward`)."""
+    if not ready:
+        raise RuntimeError(f"{owner}: call {first} first.")
+
+
+def choice(owner: str, name: str, value: Any, allowed: tuple[str, ...]) -> str:
+    """One of a few words."""
+    if value not in allowed:
+        raise ValueError(f"{owner}: {name} must be one of {', '.join(allowed)}, got {value!r}.")
+    return value
+
+
+def batch(owner: str, carried: int, received: int) -> None:
+    """A carried state must have as many rows as the input."""
+    if carried != received:
+        raise ValueError(
+            f"{owner}: the carried state has {carried} rows but the input has {received}; "
+            f"call reset_state() or set_state() before changing the batch size."
+        )
+
+
+class CheckpointError(ValueError):
+    """A saved model or run folder that is damaged, incomplete or not from rnnfast; the message names file and reason."""
+
+
+def malformed(path: Any, reason: str) -> CheckpointError:
+    """The error for a file that cannot be what it should be, to be raised by the reader."""
+    return CheckpointError(f"{path}: {reason}.")
+
+
+class CorpusError(ValueError):
+    """Text, files of text or a vocabulary that cannot be used; said before training starts.
+
+    Examples
+    --------
+    >>> raise CorpusError("the text is empty")
+    Traceback (most recent call last):
+    rnnfast._check.CorpusError: the text is empty
+    """
+
+
+def fraction(owner: str, name: str, value: Any) -> float:
+    """A number between 0 and 1, both excluded."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.floating | np.integer):
+        raise TypeError(f"{owner}: {name} must be a number between 0 and 1, got {value!r}.")
+    if not 0 < value < 1:
+        raise ValueError(f"{owner}: {name} must lie between 0 and 1, both excluded, got {value}.")
+    return float(value)
+
+
+def text(owner: str, name: str, value: Any) -> str:
+    """A string."""
+    if not isinstance(value, str):
+        raise TypeError(f"{owner}: {name} must be str, got {type(value).__name__}.")
+    return value
+
+
+def texts(owner: str, value: Any) -> Any:
+    """A string or something that gives strings; paths are a likely mistake."""
+    if isinstance(value, bytes | bytearray) or not hasattr(value, "__iter__"):
+        raise TypeError(
+            f"{owner}: texts must be a string, strings or a corpus, got {type(value).__name__}; "
+            f"read files with read_files(paths)."
+        )
+    return value
+
+
+def corpus_files(owner: str, names: list[str]) -> int:
+    """Size in bytes of all these files, each of which must be a regular file that can be read."""
+    if not names:
+        raise CorpusError(f"{owner}: at least one file is needed, got none.")
+    total = 0
+    for name in names:
+        if os.path.isdir(name):
+            raise CorpusError(f"{owner}: {name} is a folder; name the text files in it.")
+        if not os.path.exists(name):
+            raise CorpusError(f"{owner}: {name} does not exist.")
+        if not os.path.isfile(name):
+            raise CorpusError(
+                f"{owner}: {name} must be a regular file, as it is read several times; save its text first."
+            )
+        try:
+            with open(name, "rb"):
+                total += os.path.getsize(name)
+        except OSError as error:
+            raise CorpusError(f"{owner}: {name} cannot be read ({error.strerror}).") from None
+    if not total:
+        raise CorpusError(f"{owner}: {', '.join(names)}: no text in there (0 bytes).")
+    return total
+
+
+def not_utf8(owner: str, name: str, offset: int, byte: int) -> CorpusError:
+    """The error for bytes that are no UTF-8 text."""
+    return CorpusError(
+        f"{owner}: {name} must be UTF-8 text, but byte {offset} (0x{byte:02X}) is not part of any character; "
+        f"convert it, for example with iconv -f LATIN1 -t UTF-8."
+    )
+
+
+def some_tokens(owner: str, name: str, count: int) -> None:
+    """A text must have at least one token."""
+    if not count:
+        raise CorpusError(f"{owner}: {name} is empty: no token was found in it.")
+
+
+def tokens_enough(owner: str, ids: np.ndarray, batch_size: int, time_size: int) -> None:
+    """Each row of a batch must fill at least one window, and each input token needs a next token."""
+    needed = batch_size * time_size + 1
+    if len(ids) < needed:
+        if batch_size == 1:
+            fix = "give more text"
+        else:
+            fix = "give more text, or make the batch or the window smaller"
+        raise CorpusError(
+            f"{owner}: the text is too short for batch size {batch_size} and window {time_size}: "
+            f"{needed} tokens are needed, got {len(ids)}; {fix}."
+        )
+
+
+def ids_1d(owner: str, name: str, value: Any) -> np.ndarray:
+    """Token ids in one row of any integer type, memory-mapped or not; never copied."""
+    array = shape(owner, name, value, ("tokens",))
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{owner}: {name} must hold integers, got {array.dtype}.")
+    return array.view(np.ndarray)
+
+
+def ids_file(owner: str, name: str, problem: object) -> CorpusError:
+    """The error for a file of token ids that is damaged or something else."""
+    return CorpusError(
+        f"{owner}: {name} is not a whole file of token ids ({problem}); encode the text again."
+    )
+
+
+def token_id(owner: str, value: int, upper: int) -> IndexError:
+    """The error for an id that no token has."""
+    return IndexError(f"{owner}: ids must be from 0 to {upper - 1}, got {value}.")
+
+
+def tokens_of_vocabulary(owner: str, tokens: list, special: tuple[str, ...], longest: int | None) -> None:
+    """Ordinary tokens: strings, each once, none of them special, none longer than `longest` characters."""
+    seen = set(special)
+    for token in tokens:
+        if not isinstance(token, str) or not token:
+            raise ValueError(f"{owner}: tokens must be non-empty strings, got {token!r}.")
+        if token in seen:
+            raise ValueError(
+                f"{owner}: each token must appear once and none be special, got {token!r} again."
+            )
+        if longest is not None and len(token) > longest:
+            raise ValueError(f"{owner}: tokens must have at most {longest} character, got {token!r}.")
+        seen.add(token)
+
+
+def tokenizer_dict(owner: str, value: Any, kinds: tuple[str, ...]) -> dict:
+    """A tokenizer as JSON values: a dictionary with a known `kind` and a list `tokens`."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{owner}: a saved tokenizer is a dictionary, got {type(value).__name__}.")
+    if value.get("kind") not in kinds:
+        known = " or ".join(repr(kind) for kind in kinds)
+        raise ValueError(f"{owner}: kind must be {known}, got {value.get('kind')!r}.")
+    if not isinstance(value.get("tokens"), list):
+        raise ValueError(f"{owner}: tokens must be a list, got {value.get('tokens')!r:.40}.")
+    return value
+
+
+def same_vocabulary(owner: str, expected: list[str], received: list[str]) -> None:
+    """Two vocabularies, tokens in the order of their ids, must agree."""
+    if expected == received:
+        return
+    for token_id, pair in enumerate(zip(expected, received, strict=False)):
+        if pair[0] != pair[1]:
+            difference = f"id {token_id} is {pair[0]!r} in one and {pair[1]!r} in the other"
+            break
+    else:
+        difference = "one has more tokens than the other"
+    raise CorpusError(
+        f"{owner}: the vocabulary must be the one the model was trained with, {len(expected)} tokens, "
+        f"got one of {len(received)}; {difference}. Use the tokenizer saved in the checkpoint."
+    )
+
+
+def vocabulary_size(owner: str, expected: int, received: int) -> None:
+    """A model and a tokenizer must have equally many tokens."""
+    if expected != received:
+        raise CorpusError(
+            f"{owner}: the model has a vocabulary of {expected} tokens, got a tokenizer of {received}; "
+            f"use the tokenizer saved in the checkpoint."
+        )
+
+
+def same_tokenizer(owner: str, expected: dict, received: dict) -> None:
+    """Two tokenizers must cut text in the same way (kind, lower case)."""
+    if expected != received:
+        raise CorpusError(
+            f"{owner}: the tokenizer must be the one the model was trained with, {expected}, got {received}."
+        )
+
+
+def frequent_tokens(owner: str, count: int, min_count: int) -> None:
+    """Some token must occur `min_count` times."""
+    if not count:
+        raise CorpusError(
+            f"{owner}: no token occurs min_count = {min_count} times; lower min_count or give more text."
+        )
+
+
+def window_number(owner: str, window: int, count: int) -> IndexError:
+    """The error for a window that is not there."""
+    return IndexError(f"{owner}: windows are numbered 0 to {count - 1}, got {window}.")
+
+
+def no_default_corpus(owner: str) -> CorpusError:
+    """The error where the standard library lacks its documentation."""
+    return CorpusError(
+        f"{owner}: this Python comes without pydoc_data.topics, the default text; name text files instead."
+    )
+
+
+def number(owner: str, name: str, value: Any, low: float = -np.inf, high: float = np.inf) -> float:
+    """A finite number from `low` to `high`, both included."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
+        raise TypeError(f"{owner}: {name} must be a number, got {value!r}.")
+    if not (np.isfinite(value) and low <= value <= high):
+        limits = (
+            f"from {low:g} to {high:g}"
+            if high < np.inf
+            else f"at least {low:g}"
+            if low > -np.inf
+            else "finite"
+        )
+        raise ValueError(f"{owner}: {name} must be {limits}, got {value}.")
+    return float(value)
+
+
+def id_sequence(owner: str, name: str, value: Any, upper: int) -> np.ndarray:
+    """Token ids in one row, from a list or an array, as int64 with every value in [0, upper)."""
+    array = np.asarray(value)
+    if not array.size and array.ndim == 1:
+        return np.zeros(0, dtype=np.int64)
+    return ids(owner, name, array, ("tokens",), upper)
+
+
+def boolean(owner: str, name: str, value: Any) -> bool:
+    """True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{owner}: {name} must be True or False, got {value!r}.")
+    return bool(value)
+
+
+def above(owner: str, name: str, value: Any, low: float) -> float | None:
+    """A finite number greater than `low`, or None."""
+    if value is None:
+        return None
+    if number(owner, name, value, low) == low:
+        raise ValueError(f"{owner}: {name} must be above {low:g}, or None, got {value}.")
+    return float(value)
+
+
+def ids_in_vocabulary(owner: str, name: str, value: np.ndarray, upper: int) -> None:
+    """Every id of a long text, which may be a memory map, is in [0, upper); read in pieces."""
+    piece = 1 << 20
+    for start in range(0, len(value), piece):
+        part = value[start : start + piece]
+        if part.min() < 0 or part.max() >= upper:
+            wrong = int(np.flatnonzero((part < 0) | (part >= upper))[0])
+            raise IndexError(
+                f"{owner}: {name} must hold ids from 0 to {upper - 1}, got {int(part[wrong])} at {start + wrong}."
+            )
+
+
+def number_below(owner: str, name: str, value: Any, low: float, limit: float) -> float:
+    """A number of at least `low` and strictly below `limit`."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
+        raise TypeError(f"{owner}: {name} must be a number, got {value!r}.")
+    if not low <= value < limit:
+        raise ValueError(f"{owner}: {name} must be at least {low:g} and below {limit:g}, got {value}.")
+    return float(value)
+
+
+def sizes(owner: str, names: tuple[str, ...], values: Any) -> tuple[int, ...]:
+    """A tuple or list with one whole number of at least 0 for each name."""
+    if not isinstance(values, tuple | list) or len(values) != len(names):
+        raise TypeError(f"{owner}: expected ({', '.join(names)}), got {values!r}.")
+    return tuple(size(owner, name, value, minimum=0) for name, value in zip(names, values, strict=True))
+
+
+def gradients(owner: str, grads: Any) -> None:
+    """A list of float arrays that can be changed in place."""
+    if not isinstance(grads, list | tuple):
+        raise TypeError(f"{owner}: grads must be a list of arrays, got {type(grads).__name__}.")
+    for i, grad in enumerate(grads):
+        parameter(owner, f"grads[{i}]", grad, np.shape(grad))
+
+
+def parameters_and_gradients(owner: str, params: Any, grads: Any) -> None:
+    """Two lists of equally many arrays, each gradient of the shape and dtype of its parameter."""
+    for name, value in (("params", params), ("grads", grads)):
+        if not isinstance(value, list | tuple):
+            raise TypeError(f"{owner}: {name} must be a list of arrays, got {type(value).__name__}.")
+    if len(params) != len(grads):
+        raise ValueError(
+            f"{owner}: one gradient a parameter, got {len(params)} params and {len(grads)} grads."
+        )
+    for i, (param, grad) in enumerate(zip(params, grads, strict=True)):
+        parameter(owner, f"params[{i}]", param, np.shape(param))
+        shape(owner, f"grads[{i}]", grad, param.shape, f"params[{i}] has that shape")
+        if grad.dtype != param.dtype:
+            raise TypeError(f"{owner}: grads[{i}] must be {param.dtype} like params[{i}], got {grad.dtype}.")
+
+
+def same_parameters(owner: str, expected: list[np.ndarray], params: Any) -> None:
+    """The parameters an optimiser has kept state for: as many as before, with the same shapes and dtypes."""
+    if len(expected) != len(params):
+        raise ValueError(
+            f"{owner}: the state belongs to {len(expected)} params, got {len(params)}; "
+            f"use one optimiser a model, and a new one when the model changes."
+        )
+    for i, (state, param) in enumerate(zip(expected, params, strict=True)):
+        if state.shape != param.shape or state.dtype != param.dtype:
+            raise ValueError(
+                f"{owner}: params[{i}] must be {_shape_text(state.shape)} {state.dtype} as its state is, "
+                f"got {_shape_text(param.shape)} {param.dtype}; use a new optimiser when the model changes."
+            )
+
+
+def optimizer_state(
+    owner: str, state: Any, name: str, scalars: tuple[str, ...], slots: tuple[str, ...]
+) -> int:
+    """A `state_dict` of the optimiser `name`, with nothing missing; how many parameters it covers."""
+    if not isinstance(state, dict) or set(state) != {"scalars", "arrays"}:
+        raise TypeError(f"{owner}: expected a dict with 'scalars' and 'arrays' as state_dict() returns it.")
+    given = state["scalars"].get("name")
+    if given != name:
+        raise ValueError(
+            f"{owner}: expected the state of {name}, got that of {given}; load it into {given}."
+        )
+    wrong = {"name", *scalars} ^ set(state["scalars"])
+    if wrong:
+        expected = ", ".join(("name", *scalars))
+        raise ValueError(
+            f"{owner}: scalars must be {expected}; missing or unknown: {', '.join(sorted(wrong))}."
+        )
+    count = len(state["arrays"]) // max(1, len(slots))
+    wrong = {f"{slot}.{i}" for slot in slots for i in range(count)} ^ set(state["arrays"])
+    if wrong:
+        raise ValueError(
+            f"{owner}: arrays must be named slot.position, with no gaps; "
+            f"missing or unknown: {', '.join(sorted(wrong))}."
+        )
+    for key, array in state["arrays"].items():
+        _as_array(owner, key, array)
+        float_dtype(owner, array.dtype)
+    return count

@@ -1,0 +1,115 @@
+"""Windows of token ids in reading order, as truncated backpropagation through time needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from rnnfast import _check
+
+
+class WindowBatches:
+    """Batches whose rows read the text in order, from equally spaced offsets.
+
+    With `jump = (tokens - 1) // batch_size`, row n reads the inputs `ids[n*jump:(n+1)*jump]`, `time_size` of
+    them a window, and the target of each input is the token after it. So row n of a window goes on where
+    row n of the window before it stopped, and a state carried over fits. Every window has `time_size`
+    steps but the last, which has the rest of the row. The `(tokens - 1) % batch_size` targets at the very
+    end of the text, fewer than one a row, are left out (`skipped` counts them); with one row there are
+    none, and each token but the first is a target exactly once.
+
+    Windows can be iterated, or taken by number, so that an interrupted pass goes on where it stopped.
+    They are copied into two buffers, which the next window overwrites; nothing else of the text is
+    copied.
+
+    Parameters
+    ----------
+    ids
+        Integer array of shape (tokens,), also a read-only memory map of uint16.
+    batch_size
+        Rows N of each batch.
+    time_size
+        Steps T of each window.
+
+    Raises
+    ------
+    CorpusError
+        There are fewer than `batch_size * time_size + 1` tokens.
+
+    Source: *Deep Learning from Scratch 2*, chapter 5, except that offsets do not wrap around at the end.
+
+    Examples
+    --------
+    >>> for xs, ts in WindowBatches(np.arange(11), batch_size=2, time_size=3):
+    ...     print(xs.tolist(), ts.tolist())
+    [[0, 1, 2], [5, 6, 7]] [[1, 2, 3], [6, 7, 8]]
+    [[3, 4], [8, 9]] [[4, 5], [9, 10]]
+    """
+
+    def __init__(self, ids: np.ndarray, batch_size: int, time_size: int) -> None:
+        self.batch_size = _check.size("WindowBatches", "batch_size", batch_size)
+        self.time_size = _check.size("WindowBatches", "time_size", time_size)
+        ids = _check.ids_1d("WindowBatches", "ids", ids)
+        _check.tokens_enough("WindowBatches", ids, self.batch_size, self.time_size)
+        self.jump = (len(ids) - 1) // self.batch_size
+        used = self.jump * self.batch_size
+        self.skipped = len(ids) - 1 - used
+        self._inputs = ids[:used].reshape(self.batch_size, self.jump)
+        self._targets = ids[1 : used + 1].reshape(self.batch_size, self.jump)
+        self._buffers = np.empty((2, self.batch_size * self.time_size), dtype=np.int64)
+
+    def __len__(self) -> int:
+        """Number of windows."""
+        return -(-self.jump // self.time_size)
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """All windows from the first; two iterations at a time would share the buffers."""
+        return map(self.__getitem__, range(len(self)))
+
+    def __getitem__(self, window: int) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs and targets of one window, contiguous int64 (N, T), valid until the next is taken."""
+        if not 0 <= window < len(self):
+            raise _check.window_number("WindowBatches", window, len(self))
+        start = window * self.time_size
+        stop = min(start + self.time_size, self.jump)
+        shape = (self.batch_size, stop - start)
+        # A short window takes the front of the buffer, which keeps it contiguous.
+        xs, ts = self._buffers[:, : shape[0] * shape[1]].reshape(2, *shape)
+        xs[...] = self._inputs[:, start:stop]
+        ts[...] = self._targets[:, start:stop]
+        return xs, ts
+
+
+def evaluation_windows(ids: np.ndarray, time_size: int) -> WindowBatches:
+    """One row over the whole text, in which each token but the first is a target exactly once.
+
+    Cutting the text into several rows would give each row a fresh state, and the perplexity would depend
+    on how many there are. The last window is shorter; a text shorter than a window is one short window.
+
+    Parameters
+    ----------
+    ids
+        Integer array of shape (tokens,), at least two tokens.
+    time_size
+        Steps of each window. The targets are the same whatever it is.
+
+    Returns
+    -------
+    windows
+        `WindowBatches` with one row; each item is inputs and targets, both (1, T).
+
+    Raises
+    ------
+    CorpusError
+        There are fewer than two tokens.
+
+    Examples
+    --------
+    >>> [ts.tolist() for _, ts in evaluation_windows(np.arange(6), time_size=3)]
+    [[[1, 2, 3]], [[4, 5]]]
+    """
+    time_size = _check.size("evaluation_windows", "time_size", time_size)
+    ids = _check.ids_1d("evaluation_windows", "ids", ids)
+    _check.tokens_enough("evaluation_windows", ids, 1, 1)
+    return WindowBatches(ids, 1, min(time_size, len(ids) - 1))

@@ -1,0 +1,120 @@
+"""Token ids in a memory-mapped file, so that a corpus larger than memory trains.
+
+The file is an ordinary `.npy` file of two or four bytes a token: `np.load(path, mmap_mode="r")` reads it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+import numpy as np
+
+from rnnfast import _check
+from rnnfast._files import write_atomically
+from rnnfast.data.corpus import Corpus
+from rnnfast.data.vocabulary import Tokenizer
+
+_WRITE_TOKENS = 1 << 14
+_HEADER_BYTES = 128
+
+
+def encode_to_memmap(
+    tokenizer: Tokenizer, texts: str | Corpus | Iterable[str], path: str | os.PathLike[str]
+) -> np.memmap:
+    """Write the token ids of a text to a file, piece by piece, and map it into memory.
+
+    The file appears under its name only when it is complete, replacing one that was there.
+
+    Parameters
+    ----------
+    tokenizer
+        Gives the ids. Up to 65,536 tokens are stored in two bytes each, more in four.
+    texts
+        A string, strings of whole lines, or a corpus.
+    path
+        File to write; ends in `.npy` by convention.
+
+    Returns
+    -------
+    ids
+        Read-only memory map of shape (tokens,), uint16 or uint32.
+
+    Raises
+    ------
+    CorpusError
+        The text has no token, or a file of it is not UTF-8.
+    OSError
+        The file cannot be written.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from rnnfast.data import CharTokenizer
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     ids = encode_to_memmap(CharTokenizer("ab"), "abba", pathlib.Path(folder) / "ids.npy")
+    ...     ids.tolist(), ids.dtype
+    ([2, 3, 3, 2, 1], dtype('uint16'))
+    """
+    dtype = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
+    count = 0
+    with write_atomically(path) as file:
+        file.write(_header(dtype, 0))
+        waiting: list[np.ndarray] = []
+        waiting_tokens = 0
+        for ids in tokenizer.encode_pieces(texts):
+            waiting.append(ids)
+            waiting_tokens += len(ids)
+            if waiting_tokens >= _WRITE_TOKENS:
+                file.write(np.concatenate(waiting, dtype=dtype, casting="unsafe").tobytes())
+                count += waiting_tokens
+                waiting, waiting_tokens = [], 0
+        if waiting:
+            file.write(np.concatenate(waiting, dtype=dtype, casting="unsafe").tobytes())
+            count += waiting_tokens
+        _check.some_tokens("encode_to_memmap", getattr(texts, "name", "the text"), count)
+        file.seek(0)
+        file.write(_header(dtype, count))
+    return open_ids(path)
+
+
+def open_ids(path: str | os.PathLike[str]) -> np.memmap:
+    """Map a file of token ids into memory, reading nothing yet.
+
+    Parameters
+    ----------
+    path
+        File written by `encode_to_memmap`.
+
+    Returns
+    -------
+    ids
+        Read-only memory map of shape (tokens,), uint16 or uint32.
+
+    Raises
+    ------
+    CorpusError
+        The file is missing, cut short, or not a file of token ids.
+
+    Examples
+    --------
+    >>> open_ids("missing.npy")
+    Traceback (most recent call last):
+    rnnfast._check.CorpusError: open_ids: missing.npy does not exist.
+    """
+    name = os.fspath(path)
+    _check.corpus_files("open_ids", [name])
+    try:
+        ids = np.load(name, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise _check.ids_file("open_ids", name, error) from None
+    if not isinstance(ids, np.memmap) or ids.ndim != 1 or ids.dtype.str not in ("<u2", "<u4"):
+        raise _check.ids_file("open_ids", name, "not one row of uint16 or uint32")
+    return ids
+
+
+def _header(dtype: np.dtype, count: int) -> bytes:
+    """Header of the `.npy` format 1.0, of one length whatever the count, which is known only at the end."""
+    text = f"{{'descr': '{dtype.str}', 'fortran_order': False, 'shape': ({count},), }}"
+    start = b"\x93NUMPY\x01\x00" + (_HEADER_BYTES - 10).to_bytes(2, "little")
+    return start + text.encode("ascii").ljust(_HEADER_BYTES - 11) + b"\n"

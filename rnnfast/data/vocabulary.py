@@ -1,0 +1,144 @@
+"""What all tokenizers share: tokens and their ids, and how a vocabulary is learned from a text.
+
+Id 0 is the unknown token, id 1 the end of a line; then come the tokens of the text, most frequent first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import repeat
+from typing import Any, ClassVar
+
+import numpy as np
+
+from rnnfast import _check
+from rnnfast.data.corpus import Corpus, as_pieces
+
+# Counting keeps memory bounded by forgetting the rarest tokens once there are more different ones than this.
+# It takes about half a gigabyte of tokens to get here, and what is forgotten is noise: numbers, addresses.
+_MOST_COUNTED = 4_000_000
+
+
+class Tokenizer(ABC):
+    """What both tokenizers share: the vocabulary, its comparison and its JSON form.
+
+    Attributes
+    ----------
+    id_to_token
+        List of all tokens; the index is the id.
+    token_to_id
+        Dictionary, the inverse of `id_to_token`.
+    unk_id, eos_id
+        Ids of the unknown token (0) and of the end of a line (1).
+    """
+
+    kind: ClassVar[str]
+    special: ClassVar[tuple[str, str]]
+    unk_id: ClassVar[int] = 0
+    eos_id: ClassVar[int] = 1
+    _longest_token: ClassVar[int | None] = None
+
+    def __init__(self, tokens: Iterable[str]) -> None:
+        ordinary = list(tokens)
+        _check.tokens_of_vocabulary(type(self).__name__, ordinary, self.special, self._longest_token)
+        self.id_to_token: list[str] = [*self.special, *ordinary]
+        self.token_to_id: dict[str, int] = {token: index for index, token in enumerate(self.id_to_token)}
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens, the two special ones included."""
+        return len(self.id_to_token)
+
+    def encode(self, text: str) -> np.ndarray:
+        """Token ids of a text, int64 of shape (tokens,). No line end is supplied: a prompt stays open."""
+        _check.text(f"{type(self).__name__}.encode", "text", text)
+        parts = list(self._encoded(iter((text,))))
+        return parts[0] if parts else np.empty(0, dtype=np.int64)
+
+    def encode_pieces(self, texts: str | Corpus | Iterable[str]) -> Iterator[np.ndarray]:
+        """Token ids of a long text, int64 of shape (tokens,) for each piece; each string is whole lines."""
+        return self._encoded(as_pieces(texts))
+
+    def _encoded(self, pieces: Iterator[str]) -> Iterator[np.ndarray]:
+        find = self.token_to_id.get
+        for tokens in self._split(pieces):
+            yield np.array(list(map(find, tokens, repeat(self.unk_id))), dtype=np.int64)
+
+    def _tokens_of(self, ids: Iterable[int]) -> list[str]:
+        """Tokens of ids, each of which must be in the vocabulary (Python would take -1 for the last)."""
+        found = []
+        for index in ids:
+            if not 0 <= index < self.vocab_size:
+                raise _check.token_id(f"{type(self).__name__}.decode", int(index), self.vocab_size)
+            found.append(self.id_to_token[index])
+        return found
+
+    @abstractmethod
+    def _split(self, pieces: Iterator[str]) -> Iterator[Iterable[str]]:
+        """Tokens of each piece of a text."""
+
+    @abstractmethod
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of token ids."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The tokenizer as JSON values; `from_dict` of the class, or `tokenizer_from_dict`, reads it."""
+        return {"kind": self.kind, "tokens": self.id_to_token[len(self.special) :]}
+
+    def fingerprint(self) -> str:
+        """Hexadecimal SHA-256 of the JSON form: equal exactly when two tokenizers are."""
+        text = json.dumps(self.to_dict(), sort_keys=True)
+        return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+    def check_same(self, other: Tokenizer, owner: str = "tokenizer") -> None:
+        """Raise `CorpusError`, saying what differs, unless `other` gives the same ids as this tokenizer."""
+        _check.same_vocabulary(owner, self.id_to_token, other.id_to_token)
+        _check.same_tokenizer(owner, self._options(), other._options())
+
+    def _options(self) -> dict[str, Any]:
+        return {name: value for name, value in self.to_dict().items() if name != "tokens"}
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Tokenizer):
+            return NotImplemented
+        return self._options() == other._options() and self.id_to_token == other.id_to_token
+
+    def __hash__(self) -> int:
+        return hash((self.kind, tuple(self.id_to_token)))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} with {self.vocab_size} tokens>"
+
+
+def learn_tokens(
+    empty: Tokenizer, texts: str | Corpus | Iterable[str], min_count: int, max_vocab: int | None
+) -> list[str]:
+    """The tokens worth an id, by falling frequency, then by text."""
+    owner = f"{type(empty).__name__}.fit"
+    min_count = _check.size(owner, "min_count", min_count)
+    if max_vocab is not None:
+        max_vocab = _check.size(owner, "max_vocab", max_vocab, len(empty.special) + 1)
+    counts = _count(empty._split(as_pieces(texts)))
+    for token in empty.special:
+        counts.pop(token, None)
+    _check.some_tokens(owner, getattr(texts, "name", "the text"), len(counts))
+    kept = [(-count, token) for token, count in counts.items() if count >= min_count]
+    _check.frequent_tokens(owner, len(kept), min_count)
+    kept.sort()
+    return [token for _, token in kept[: None if max_vocab is None else max_vocab - len(empty.special)]]
+
+
+def _count(token_lists: Iterator[Iterable[str]]) -> Counter[str]:
+    """How often each token occurs."""
+    counts: Counter[str] = Counter()
+    forget = 1
+    for tokens in token_lists:
+        counts.update(tokens)
+        while len(counts) > _MOST_COUNTED:
+            counts = Counter({token: count for token, count in counts.items() if count > forget})
+            forget += 1
+    return counts

@@ -1,0 +1,1 @@
+"""The layers, one concept a file: rnn, embedding, affine, dropout, loss; `base` holds what they share."""

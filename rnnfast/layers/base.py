@@ -1,0 +1,48 @@
+"""The one small base class of all layers, and the scratch memory they own."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+class Layer:
+    """Parameters, their gradients, and a state that can be reset.
+
+    `params[i]` and `grads[i]` are the same array objects for the life of a layer: `backward` writes into `grads` in
+    place, optimisers write into `params` in place.
+    """
+
+    params: list[np.ndarray]
+    grads: list[np.ndarray]
+
+    def reset_state(self) -> None:
+        """Forget what was carried over from earlier calls. Layers without state do nothing."""
+
+
+class Workspace:
+    """Named scratch arrays that grow when a bigger batch comes and are reused otherwise.
+
+    Memory starts at a 64-byte boundary, so that vector loads do not straddle cache lines.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, np.ndarray] = {}
+
+    def take(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """An array of this shape; its content is undefined unless the last call had the same name and shape."""
+        count = 1
+        for axis in shape:
+            count *= axis
+        nbytes = count * dtype.itemsize
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.size < nbytes:
+            raw = np.empty(nbytes + 64, dtype=np.uint8)
+            start = -raw.ctypes.data % 64
+            buffer = raw[start : start + nbytes]
+            self._buffers[name] = buffer
+        return buffer[:nbytes].view(dtype).reshape(shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(buffer.size for buffer in self._buffers.values())

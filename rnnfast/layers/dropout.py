@@ -1,0 +1,122 @@
+"""Dropout between layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from rnnfast import _check
+from rnnfast.kernels.dropout import dropout_backward, dropout_forward, dropout_keys
+from rnnfast.layers.base import Layer
+
+
+class TimeDropout(Layer):
+    """Inverted dropout: elements become 0 with probability `dropout_ratio`, others are divided by 1 - ratio.
+
+    Which elements are dropped is a function of a seed, of the number of the call and of the position, so
+    nothing is stored for `backward`, and a run resumed with the same `rng_state` draws the same masks.
+
+    Parameters
+    ----------
+    dropout_ratio : float
+        At least 0 and below 1.
+    rng : numpy.random.Generator, optional
+        The seed is drawn from it once; a fresh one by default.
+
+    Attributes
+    ----------
+    train_flg : bool
+        True: drop. False: `forward` and `backward` return the very array they are given.
+    rng_state : tuple of two ints
+        The seed and the number of calls so far; may be set.
+    params, grads : list
+        Empty.
+
+    Source: Saito, *Deep Learning from Scratch 2*, section 6.5; Srivastava et al., *Dropout*, 2014. The book
+    draws the mask from NumPy's global generator; here it comes from an integer hash, so the masks differ.
+
+    Examples
+    --------
+    >>> import numpy as np, rnnfast
+    >>> layer = rnnfast.TimeDropout(0.5, rng=np.random.default_rng(0))
+    >>> hs = layer.forward(np.ones((1, 100, 10)))
+    >>> bool(((hs == 0) | (hs == 2)).all()), 0.4 < (hs == 0).mean() < 0.6
+    (True, True)
+    >>> bool((layer.backward(np.ones_like(hs)) == hs).all())
+    True
+    """
+
+    def __init__(self, dropout_ratio: float = 0.5, *, rng: np.random.Generator | None = None) -> None:
+        owner = type(self).__name__
+        self.dropout_ratio = _check.number_below(owner, "dropout_ratio", dropout_ratio, 0, 1)
+        self.params, self.grads = [], []
+        self.train_flg = True
+        rng = np.random.default_rng() if rng is None else rng
+        self._seed = int(rng.integers(2**63))
+        self._counter = 0
+        self._shape: tuple[int, ...] | None = None
+        self._dtype = np.dtype(np.float32)
+        self._mask: tuple[int, int, int, float] | None = None
+
+    @property
+    def rng_state(self) -> tuple[int, int]:
+        """The seed and the number of training calls so far."""
+        return self._seed, self._counter
+
+    @rng_state.setter
+    def rng_state(self, state: tuple[int, int]) -> None:
+        owner = f"{type(self).__name__}.rng_state"
+        self._seed, self._counter = _check.sizes(owner, ("seed", "counter"), state)
+
+    def forward(self, xs: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+        """Drop elements, with a new mask at every call.
+
+        Parameters
+        ----------
+        xs : ndarray (N, T, D)
+            float32 or float64.
+        out : ndarray (N, T, D), optional
+            Where to write the result, `xs` itself included; a fresh array by default.
+
+        Returns
+        -------
+        out : ndarray (N, T, D)
+            `xs` itself when nothing is to be dropped and `out` is not given.
+        """
+        owner = f"{type(self).__name__}.forward"
+        dtype = _check.float_dtype(owner, getattr(xs, "dtype", np.dtype(np.float32)).newbyteorder("="))
+        xs = _check.floats(owner, "xs", xs, ("N", "T", "D"), dtype)
+        self._shape, self._dtype, self._mask = xs.shape, dtype, None
+        if self.train_flg and self.dropout_ratio > 0:
+            key0, key1 = dropout_keys(self._seed, self._counter)
+            threshold = min(round(self.dropout_ratio * 2**32), 2**32 - 1)
+            self._mask = key0, key1, threshold, 1.0 / (1.0 - self.dropout_ratio)
+            self._counter += 1
+        return self._apply(owner, dropout_forward, xs, out)
+
+    def backward(self, dout: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+        """The gradient (N, T, D) of the last input from the gradient `dout` (N, T, D) of the last output.
+
+        `out` may be given as in `forward`, `dout` itself included.
+        """
+        owner = f"{type(self).__name__}.backward"
+        _check.called_before(owner, self._shape is not None, "forward")
+        assert self._shape is not None
+        dout = _check.floats(owner, "dout", dout, self._shape, self._dtype, "the shape of the last output")
+        return self._apply(owner, dropout_backward, dout, out)
+
+    def _apply(self, owner: str, kernel: Callable, given: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+        """Multiply by the mask of the last `forward`, if it had one."""
+        if out is None:
+            if self._mask is None:
+                return given
+            out = np.empty_like(given)
+        elif out is not given:
+            out = _check.out(owner, out, given.shape, given.dtype, given)
+        if self._mask is None:
+            out[...] = given
+        else:
+            key0, key1, threshold, scale = self._mask
+            kernel(given.reshape(-1), 0, key0, key1, threshold, given.dtype.type(scale), out.reshape(-1))
+        return out

@@ -1,0 +1,196 @@
+"""Softmax with cross-entropy loss, on given scores and fused with the affine layer that makes them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rnnfast import _check
+from rnnfast.kernels.gemm import packed_size
+from rnnfast.kernels.softmax import (
+    LANES,
+    affine_softmax_loss,
+    loss_block_rows,
+    slab_width,
+    softmax_loss_backward,
+    softmax_loss_forward,
+)
+from rnnfast.layers.affine import kernel_matrix
+from rnnfast.layers.base import Layer, Workspace
+
+
+def _labels(owner: str, ts: np.ndarray, scores_shape: tuple[int, ...], ignore: int) -> np.ndarray:
+    """Labels (N, T) as int64, from ids or from one-hot rows (N, T, V)."""
+    if np.ndim(ts) == len(scores_shape):
+        ts = _check.shape(owner, "ts", ts, scores_shape, "one-hot labels have the shape of the scores")
+        return _check.kernel_ready(ts.argmax(axis=-1).astype(np.int64, copy=False))
+    return _check.ids(owner, "ts", ts, scores_shape[:-1], scores_shape[-1], ignore)
+
+
+def _scale(owner: str, dout: float) -> float:
+    return _check.number(owner, "dout", dout)
+
+
+class TimeSoftmaxWithLoss(Layer):
+    """Mean cross-entropy of softmax over all positions whose label is not ignored.
+
+    ``loss = mean(-log softmax(xs)[ts])``; backward ``dxs = (softmax(xs) - onehot(ts)) / count``, zero where ignored.
+    The loss is computed from the log-sum-exp, so that it is finite for every finite score; with no label left it is 0.
+
+    Attributes
+    ----------
+    ignore_label : int
+        The label that counts for nothing; -1.
+
+    Source: Saito, *Deep Learning from Scratch 2*, section 5.4.
+
+    Examples
+    --------
+    >>> import numpy as np, rnnfast
+    >>> layer = rnnfast.TimeSoftmaxWithLoss()
+    >>> round(layer.forward(np.zeros((1, 2, 4)), np.array([[3, -1]])), 4)
+    1.3863
+    """
+
+    def __init__(self) -> None:
+        self.params, self.grads = [], []
+        self.ignore_label = -1
+        self._workspace = Workspace()
+        self._cache: tuple[np.ndarray, np.ndarray, int, tuple[int, ...]] | None = None
+
+    def forward(self, xs: np.ndarray, ts: np.ndarray) -> float:
+        """The mean loss, in nats.
+
+        Parameters
+        ----------
+        xs : ndarray (N, T, V)
+            Scores, float32 or float64.
+        ts : ndarray (N, T) of integers, or one-hot (N, T, V)
+            Labels; `ignore_label` marks positions to leave out.
+        """
+        owner = "TimeSoftmaxWithLoss.forward"
+        dtype = _check.float_dtype(owner, getattr(xs, "dtype", type(xs)))
+        xs = _check.floats(owner, "xs", xs, ("N", "T", "V"), dtype.newbyteorder("="))
+        size = xs.shape[2]
+        labels = _labels(owner, ts, xs.shape, self.ignore_label).reshape(-1)
+        take = self._workspace.take
+        probabilities = take("probabilities", (labels.size, size), xs.dtype)
+        losses = take("losses", (labels.size,), np.dtype(np.float64))
+        lanes = take("lanes", (LANES,), xs.dtype)
+        softmax_loss_forward(xs.reshape(-1, size), labels, self.ignore_label, lanes, probabilities, losses)
+        count = int(np.count_nonzero(labels != self.ignore_label))
+        self._cache = probabilities, labels, count, xs.shape
+        return float(losses.sum() / max(1, count))
+
+    def backward(self, dout: float = 1.0) -> np.ndarray:
+        """Gradient (N, T, V) of `dout` times the last loss by the scores."""
+        owner = "TimeSoftmaxWithLoss.backward"
+        _check.called_before(owner, self._cache is not None, "forward")
+        assert self._cache is not None
+        probabilities, labels, count, shape = self._cache
+        dxs = np.empty(shape, probabilities.dtype)
+        scale = probabilities.dtype.type(_scale(owner, dout) / max(1, count))
+        softmax_loss_backward(probabilities, labels, self.ignore_label, scale, dxs.reshape(probabilities.shape))
+        return dxs
+
+
+class TimeAffineSoftmaxWithLoss(Layer):
+    """The output layer of a language model: affine, softmax and mean cross-entropy in one pass.
+
+    ``loss = mean(-log softmax(xs W + b)[ts])``. The (N, T, V) scores are never held: rows are taken in blocks, and since the
+    gradient is linear in what comes in, `forward` makes it on the way and `backward` only scales it.
+
+    Parameters
+    ----------
+    W : ndarray (H, V)
+        Weights, float32 or float64; a transposed view such as ``embed_W.T`` shares the embedding's memory.
+    b : ndarray (V,)
+        Bias.
+
+    Attributes
+    ----------
+    params, grads : list of ndarray
+        ``[W, b]`` and their gradients; the arrays keep their identity, `backward` writes in place.
+    ignore_label : int
+        The label that counts for nothing; -1.
+
+    Examples
+    --------
+    >>> import numpy as np, rnnfast
+    >>> layer = rnnfast.TimeAffineSoftmaxWithLoss(np.zeros((3, 4)), np.zeros(4))
+    >>> round(layer.forward(np.ones((1, 2, 3)), np.array([[0, 3]])), 4)
+    1.3863
+    >>> layer.backward().shape
+    (1, 2, 3)
+    """
+
+    def __init__(self, W: np.ndarray, b: np.ndarray) -> None:
+        W = _check.parameter("TimeAffineSoftmaxWithLoss", "W", W, ("H", "V"))
+        b = _check.parameter("TimeAffineSoftmaxWithLoss", "b", b, (W.shape[1],), W.dtype)
+        self.params = [W, b]
+        self.grads = [np.zeros(W.shape, W.dtype), np.zeros(b.shape, b.dtype)]
+        self.ignore_label = -1
+        self.dtype = W.dtype
+        self._workspace = Workspace()
+        self._gradients: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+
+    def forward(self, xs: np.ndarray, ts: np.ndarray) -> float:
+        """The mean loss, in nats; its gradients are kept for `backward`.
+
+        Parameters
+        ----------
+        xs : ndarray (N, T, H)
+            Hidden states, in the dtype of the parameters.
+        ts : ndarray (N, T) of integers, or one-hot (N, T, V)
+            Labels; `ignore_label` marks positions to leave out.
+        """
+        losses, count = self._run("TimeAffineSoftmaxWithLoss.forward", xs, ts, gradients=True)
+        return float(losses.sum() / max(1, count))
+
+    def losses(self, xs: np.ndarray, ts: np.ndarray) -> np.ndarray:
+        """-log p of each label, (N, T) in float64 and nats, 0 where ignored; no gradients are made or touched."""
+        return self._run("TimeAffineSoftmaxWithLoss.losses", xs, ts, gradients=False)[0].copy()
+
+    def _run(self, owner: str, xs: np.ndarray, ts: np.ndarray, gradients: bool) -> tuple[np.ndarray, int]:
+        W, b = self.params
+        depth, size = W.shape
+        dtype = self.dtype
+        xs = _check.floats(owner, "xs", xs, ("N", "T", depth), dtype, "H is the rows of W")
+        batch, steps, _ = xs.shape
+        labels = _labels(owner, ts, (batch, steps, size), self.ignore_label)
+        count = int(np.count_nonzero(labels != self.ignore_label))
+        take = self._workspace.take
+        rows, slab = loss_block_rows(batch, steps), slab_width(size, dtype)
+        losses = take("losses", (batch, steps), np.dtype(np.float64))
+        made = gradients
+        dxs = take("dxs", (batch, steps, depth) if made else (0, 0, 0), dtype)
+        dW = take("dW", (depth, size) if made else (0, 0), dtype)
+        db = take("db", (size,) if made else (0,), dtype)
+        affine_softmax_loss(
+            xs, labels, *kernel_matrix(W), _check.kernel_ready(b), self.ignore_label, max(1, count), gradients,
+            losses, dxs, dW, db,
+            take("packed", (packed_size(depth, size, dtype),), dtype),
+            take("packed_t", (packed_size(size, depth, dtype) if made else 0,), dtype),
+            take("x_block", (rows, depth), dtype),
+            take("dx_block", (rows, depth), dtype),
+            slab,
+            take("slabs", (-(-size // slab) * slab * rows,), dtype),
+            take("row_max", (slab * rows,), dtype),
+            take("lanes", (slab * rows,), dtype),
+            take("inverse", (rows,), dtype),
+            take("db_block", (size,), dtype),
+        )  # fmt: skip
+        if gradients:
+            self._gradients = dxs, dW, db
+        return losses, count
+
+    def backward(self, dout: float = 1.0, *, out: np.ndarray | None = None) -> np.ndarray:
+        """Gradient (N, T, H) of `dout` times the last loss by the hidden states; fills `grads`."""
+        owner = "TimeAffineSoftmaxWithLoss.backward"
+        _check.called_before(owner, self._gradients is not None, "forward")
+        assert self._gradients is not None
+        dxs, dW, db = self._gradients
+        scale = self.dtype.type(_scale(owner, dout))
+        result = np.empty(dxs.shape, self.dtype) if out is None else _check.out(owner, out, dxs.shape, self.dtype, dxs)
+        for made, target in ((dxs, result), (dW, self.grads[0]), (db, self.grads[1])):
+            np.multiply(made, scale, out=target)
+        return result

@@ -1,0 +1,12 @@
+"""Language models.
+
+* `rnnlm.py`: `RNNLM`, the recurrent language model; `cbow.py`: `CBOWLM`, the baseline that forgets word order.
+* `language_model.py`: what both share: loss, prediction, generation, saving. `sampling.py` draws the next word.
+* `weights.py`: the file format, one safetensors file a model; `loading.py`: `load_model`, whatever the class.
+"""
+
+from rnnfast.models.cbow import CBOWLM
+from rnnfast.models.loading import load_model
+from rnnfast.models.rnnlm import RNNLM
+
+__all__ = ["CBOWLM", "RNNLM", "load_model"]

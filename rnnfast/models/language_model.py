@@ -1,0 +1,378 @@
+"""What every language model does, whatever its hidden layer: score, predict, generate, save and load."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from rnnfast import _check
+from rnnfast.layers.affine import TimeAffine
+from rnnfast.layers.base import Workspace
+from rnnfast.layers.loss import TimeAffineSoftmaxWithLoss
+from rnnfast.models.sampling import SamplingRules, draw, probabilities, sampling_rules
+from rnnfast.models.weights import SavedModel, read_weights, write_weights
+
+# Words scored at a time in one long text: enough rows to keep the output layer's products at full speed.
+_CHUNK = 350
+
+
+class LanguageModel:
+    """Base of `RNNLM` and `CBOWLM`: `P(next word | words before)` from hidden vectors and a fused output layer.
+
+    A subclass gives the hidden vectors (`_features`), their gradient (`_features_backward`) and the carried state;
+    everything else is here. `params[i]` and `grads[i]` are the same objects for the life of the model.
+
+    Attributes
+    ----------
+    params, grads : list of ndarray
+        Every parameter once, and its gradient. `parameter_names` names them, in the same order.
+    config : dict
+        The constructor's arguments as JSON values, and the class under "model".
+    train_flg : bool
+        Whether `forward` drops units. Everything else never does.
+    """
+
+    params: list[np.ndarray]
+    grads: list[np.ndarray]
+    parameter_names: list[str]
+    config: dict[str, Any]
+    train_flg: bool = True
+    _output: TimeAffineSoftmaxWithLoss
+
+    # What a subclass gives.
+
+    @classmethod
+    def _settings(cls, **arguments: Any) -> dict[str, Any]:
+        """The constructor's arguments, checked, as JSON values."""
+        raise NotImplementedError
+
+    @classmethod
+    def _shapes(cls, config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every parameter, in the order of `params`."""
+        raise NotImplementedError
+
+    def _build(self, arrays: dict[str, np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
+        """Make the layers around these arrays; the gradient of each, in the order of `arrays`."""
+        raise NotImplementedError
+
+    def _features(self, xs: np.ndarray, *, drop: bool) -> np.ndarray:
+        """Hidden vectors `(N, T, H)` of ids `(N, T)`; carries the state on."""
+        raise NotImplementedError
+
+    def _features_backward(self, dhs: np.ndarray) -> None:
+        """Fill the gradients from that of the hidden vectors; the output layer's are there already."""
+        raise NotImplementedError
+
+    def get_state(self) -> Any:
+        """A copy of what is carried from call to call, for `set_state`."""
+        raise NotImplementedError
+
+    def set_state(self, state: Any) -> None:
+        """Go back to a state of `get_state`; None is the fresh state."""
+        raise NotImplementedError
+
+    def reset_state(self) -> None:
+        """Forget the words read so far."""
+        raise NotImplementedError
+
+    # What all share.
+
+    def _set_up(self, config: dict[str, Any], arrays: dict[str, np.ndarray], rng: np.random.Generator) -> None:
+        self.config = config
+        self._workspace = Workspace()
+        self._affine: TimeAffine | None = None
+        self._hs: tuple[int, ...] | None = None
+        self.parameter_names = list(arrays)
+        self.params = list(arrays.values())
+        self.grads = self._build(arrays, rng)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of words, V."""
+        return self.config["vocab_size"]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The dtype of the parameters."""
+        return self.params[0].dtype
+
+    def _owner(self, method: str) -> str:
+        return f"{type(self).__name__}.{method}"
+
+    def _pair(self, method: str, xs: Any, ts: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Both checked before the state moves, so that a wrong call leaves the model as it was."""
+        owner = self._owner(method)
+        xs = _check.ids(owner, "xs", xs, ("N", "T"), self.vocab_size)
+        return xs, _check.ids(owner, "ts", ts, xs.shape, self.vocab_size, also=-1)
+
+    def forward(self, xs: np.ndarray, ts: np.ndarray) -> float:
+        """Mean loss `-log P(ts[n, t] | xs[n, :t+1], words read before)` in nats, ready for `backward`.
+
+        Parameters
+        ----------
+        xs : ndarray of int, (N, T)
+            Ids of the words read.
+        ts : ndarray of int, (N, T)
+            Ids of the words that follow them; -1 is not scored.
+
+        Returns
+        -------
+        float
+            The mean over the scored words.
+
+        Raises
+        ------
+        IndexError
+            An id is not in the vocabulary.
+        ValueError, TypeError
+            Shapes differ, ids are not integers, or the carried state has another number of rows than `xs`.
+        """
+        xs, ts = self._pair("forward", xs, ts)
+        hs = self._features(xs, drop=self.train_flg)
+        self._hs = hs.shape
+        return self._output.forward(hs, ts)
+
+    def backward(self) -> None:
+        """Fill `grads` with the gradient of the last `forward`'s loss; it stops at the window's first step."""
+        out = None if self._hs is None else self._workspace.take("dhs", self._hs, self.dtype)
+        self._features_backward(self._output.backward(out=out))
+
+    def losses(self, xs: np.ndarray, ts: np.ndarray) -> np.ndarray:
+        """Each word's own loss in nats, `(N, T)` float64, without dropout; carries the state on.
+
+        Takes what `forward` takes. A `backward` of an earlier `forward` is no longer possible afterwards.
+        """
+        xs, ts = self._pair("losses", xs, ts)
+        return self._output.losses(self._features(xs, drop=False), ts)
+
+    def predict(self, xs: np.ndarray) -> np.ndarray:
+        """Scores (logits) of every next word, `(N, T) -> (N, T, V)`, without dropout; carries the state on."""
+        xs = _check.ids(self._owner("predict"), "xs", xs, ("N", "T"), self.vocab_size)
+        return self._scores(self._features(xs, drop=False))
+
+    def predict_proba(self, xs: np.ndarray) -> np.ndarray:
+        """Probabilities of every next word, `(N, T) -> (N, T, V)` float64; carries the state on."""
+        return probabilities(self.predict(xs))
+
+    def _scores(self, hs: np.ndarray) -> np.ndarray:
+        if self._affine is None:
+            self._affine = TimeAffine(*self._output.params)
+        return self._affine.forward(hs)
+
+    def log_prob(self, ids: Sequence[int] | np.ndarray) -> float:
+        """Log of the joint probability of a text given its first word, by the chain rule.
+
+        `log P(w_1 ... w_n | w_0) = sum over t of log P(w_t | w_0 ... w_{t-1})`, from a fresh state and without
+        dropout; the state carried by the model stays as it is.
+
+        Parameters
+        ----------
+        ids : sequence of int, (n + 1,)
+            The text. One word alone has nothing to be scored: 0.0.
+
+        Returns
+        -------
+        float
+            In nats.
+
+        Examples
+        --------
+        >>> from rnnfast.models import RNNLM
+        >>> model = RNNLM(7, 8, 8, rng=np.random.default_rng(0))
+        >>> bool(model.log_prob([0, 1, 2]) < model.log_prob([0, 1]) < 0.0)
+        True
+        """
+        ids = _check.id_sequence(self._owner("log_prob"), "ids", ids, self.vocab_size)
+        return 0.0 - total_loss(self, ids, _CHUNK)
+
+    def _advance(self, state: Any, ids: np.ndarray) -> tuple[np.ndarray, Any]:
+        """Scores `(V,)` after reading ids from a given state, and the state then; the model keeps its own."""
+        kept = self.get_state()
+        try:
+            self.set_state(state)
+            hs = self._features(ids[np.newaxis], drop=False)
+            return self._scores(np.ascontiguousarray(hs[:, -1:]))[0, 0], self.get_state()
+        finally:
+            self.set_state(kept)
+
+    def _prompt(self, method: str, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        prompt = _check.id_sequence(self._owner(method), "prompt_ids", ids, self.vocab_size)
+        if not prompt.size:
+            raise ValueError(f"{self._owner(method)}: prompt_ids must hold at least one id, got none.")
+        return prompt
+
+    def next_proba(self, prompt_ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Probability of every word after a prompt, `(V,)` float64, from a fresh state; the model keeps its own.
+
+        Examples
+        --------
+        >>> from rnnfast.models import RNNLM
+        >>> model = RNNLM(7, 8, 8, rng=np.random.default_rng(0))
+        >>> round(float(model.next_proba([0, 1]).sum()), 6)
+        1.0
+        """
+        return probabilities(self._advance(None, self._prompt("next_proba", prompt_ids))[0])
+
+    def generate_iter(
+        self,
+        prompt_ids: Sequence[int] | np.ndarray,
+        length: int,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        skip_ids: Sequence[int] = (),
+        stop_id: int | None = None,
+        rng: np.random.Generator | None = None,
+    ) -> Iterator[int]:
+        """`generate`, one id at a time as it is drawn. Wrong arguments raise here, not at the first id."""
+        owner = self._owner("generate")
+        prompt = self._prompt("generate", prompt_ids)
+        length = _check.size(owner, "length", length, 0)
+        if stop_id is not None:
+            stop_id = int(_check.id_sequence(owner, "stop_id", [stop_id], self.vocab_size)[0])
+        rules = sampling_rules(owner, self.vocab_size, temperature, top_k, top_p, skip_ids)
+        return self._generate(prompt, length, rules, stop_id, np.random.default_rng() if rng is None else rng)
+
+    def _generate(
+        self, ids: np.ndarray, length: int, rules: SamplingRules, stop_id: int | None, rng: np.random.Generator
+    ) -> Iterator[int]:
+        state = None
+        for _ in range(length):
+            scores, state = self._advance(state, ids)
+            drawn = draw(scores, rules, rng)
+            yield drawn
+            if drawn == stop_id:
+                return
+            ids = np.array([drawn], dtype=np.int64)
+
+    def generate(
+        self,
+        prompt_ids: Sequence[int] | np.ndarray,
+        length: int,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        skip_ids: Sequence[int] = (),
+        stop_id: int | None = None,
+        rng: np.random.Generator | None = None,
+    ) -> list[int]:
+        """Write on after a prompt.
+
+        Parameters
+        ----------
+        prompt_ids : sequence of int
+            At least one id; read from a fresh state. The state carried by the model stays as it is.
+        length : int
+            How many ids to draw at most.
+        temperature : float
+            Scores are divided by it: below 1 bolder in the likely words, above 1 more varied, 0 the likeliest only.
+        top_k : int, optional
+            Draw among the k likeliest words.
+        top_p : float in (0, 1], optional
+            Draw among the fewest likeliest words that hold this share of the probability (left after `top_k`).
+        skip_ids : sequence of int
+            Never drawn, for example the id of `<unk>`.
+        stop_id : int, optional
+            The text ends when it is drawn; it is then the last id returned.
+        rng : numpy.random.Generator, optional
+            The same generator state gives the same text.
+
+        Returns
+        -------
+        list of int
+            The new ids; the prompt is not repeated.
+
+        Raises
+        ------
+        ValueError, TypeError, IndexError
+            A rule is out of its range, an id out of the vocabulary.
+
+        Examples
+        --------
+        >>> from rnnfast.models import RNNLM
+        >>> model = RNNLM(7, 8, 8, rng=np.random.default_rng(0))
+        >>> len(model.generate([3], 5, top_k=4, rng=np.random.default_rng(1)))
+        5
+        """
+        return list(
+            self.generate_iter(
+                prompt_ids,
+                length,
+                temperature=temperature,
+                top_k=top_k,
+                top_p=top_p,
+                skip_ids=skip_ids,
+                stop_id=stop_id,
+                rng=rng,
+            )
+        )
+
+    def save(self, path: str | os.PathLike[str], *, notes: dict[str, Any] | None = None) -> None:
+        """Write the model to one safetensors file, atomically; tied weights are stored once.
+
+        `notes` are JSON values to keep in the file, for `load_with_notes`.
+        """
+        write_weights(path, dict(zip(self.parameter_names, self.params, strict=True)), self.config, notes)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, rng: np.random.Generator | None = None) -> Any:
+        """The model a file of `save` holds, with a fresh state.
+
+        Parameters
+        ----------
+        path
+            The file.
+        rng : numpy.random.Generator, optional
+            Used by dropout when training goes on.
+
+        Raises
+        ------
+        CheckpointError
+            The file is damaged, or holds a model of another class.
+        OSError
+            The file cannot be read.
+        """
+        return cls.from_saved(read_weights(path, cls.expected_tensors), rng=rng)
+
+    @classmethod
+    def from_saved(cls, saved: SavedModel, *, rng: np.random.Generator | None = None) -> Any:
+        """A model around the arrays of a file, which are those that `expected_tensors` names; they are not copied."""
+        model = cls.__new__(cls)
+        arrays = {name: saved.tensors[name] for name in cls._shapes(saved.config)}
+        model._set_up(saved.config, arrays, np.random.default_rng() if rng is None else rng)
+        return model
+
+    @classmethod
+    def expected_tensors(cls, config: dict[str, Any]) -> tuple[np.dtype, dict[str, tuple[int, ...]]]:
+        """dtype, and name to shape of each array, that a saved configuration asks for; ValueError if it is not one."""
+        arguments = dict(config)
+        kind = arguments.pop("model", None)
+        if kind != cls.__name__:
+            raise ValueError(f"it describes the model {kind!r}, not {cls.__name__}")
+        if cls._settings(**arguments) != config:
+            raise ValueError("its values are not those of a saved model")
+        return np.dtype(config["dtype"]), cls._shapes(config)
+
+
+def total_loss(model: Any, ids: np.ndarray, chunk: int) -> float:
+    """Sum of `-log P(ids[t] | ids[:t])` for t >= 1, from a fresh state; the model's state stays as it is.
+
+    The text is one stream with a carried state, `chunk` words at a time, and the losses are added in float64 one
+    after the other, so the sum has one order whatever the chunk. `ids` may be a memory map.
+    """
+    kept = model.get_state()
+    total = 0.0
+    try:
+        model.reset_state()
+        for start in range(0, len(ids) - 1, chunk):
+            block = np.array(ids[start : start + chunk + 1], dtype=np.int64)
+            losses = model.losses(block[np.newaxis, :-1], block[np.newaxis, 1:])[0]
+            total = float(np.add.accumulate(np.concatenate(([total], losses)))[-1])
+    finally:
+        model.set_state(kept)
+    return total

@@ -1,0 +1,58 @@
+"""Load a saved model whatever its class."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from rnnfast.models.cbow import CBOWLM
+from rnnfast.models.rnnlm import RNNLM
+from rnnfast.models.weights import read_weights
+
+_MODELS: dict[str, type[RNNLM] | type[CBOWLM]] = {"RNNLM": RNNLM, "CBOWLM": CBOWLM}
+
+
+def load_model(path: str | os.PathLike[str], *, rng: np.random.Generator | None = None) -> RNNLM | CBOWLM:
+    """The model that a file of `RNNLM.save` or `CBOWLM.save` holds, with a fresh state.
+
+    Parameters
+    ----------
+    path
+        The file.
+    rng : numpy.random.Generator, optional
+        Used by dropout when training goes on.
+
+    Raises
+    ------
+    CheckpointError
+        The file is damaged, or holds no model of rnnfast.
+    OSError
+        The file cannot be read.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder) / "model.safetensors"
+    ...     CBOWLM(7, 4).save(path)
+    ...     type(load_model(path)).__name__
+    'CBOWLM'
+    """
+    return load_with_notes(path, rng=rng)[0]
+
+
+def load_with_notes(
+    path: str | os.PathLike[str], *, rng: np.random.Generator | None = None
+) -> tuple[RNNLM | CBOWLM, dict[str, Any]]:
+    """As `load_model`, and the notes that were saved with the model."""
+    saved = read_weights(path, _expected_tensors)
+    return _MODELS[saved.config["model"]].from_saved(saved, rng=rng), saved.notes
+
+
+def _expected_tensors(config: dict[str, Any]) -> tuple[np.dtype, dict[str, tuple[int, ...]]]:
+    kind = config.get("model")
+    if not isinstance(kind, str) or kind not in _MODELS:
+        raise ValueError(f"model must be {' or '.join(_MODELS)}, got {kind!r}")
+    return _MODELS[kind].expected_tensors(config)

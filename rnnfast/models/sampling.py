@@ -1,0 +1,78 @@
+"""Draw the next word from a model's scores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rnnfast import _check
+
+
+class SamplingRules(NamedTuple):
+    """How to draw: see `LanguageModel.generate` for what each rule means."""
+
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    skip_ids: np.ndarray
+
+
+def sampling_rules(
+    owner: str, vocab_size: int, temperature: Any, top_k: Any, top_p: Any, skip_ids: Sequence[int]
+) -> SamplingRules:
+    """The rules, checked once before the first word is drawn."""
+    temperature = _check.number(owner, "temperature", temperature, 0.0)
+    if top_k is not None:
+        top_k = _check.size(owner, "top_k", top_k)
+    if top_p is not None:
+        top_p = _check.number(owner, "top_p", top_p, 0.0, 1.0)
+        if top_p == 0.0:
+            raise ValueError(f"{owner}: top_p must be above 0; for the likeliest word only use temperature=0.")
+    skipped = np.unique(_check.id_sequence(owner, "skip_ids", skip_ids, vocab_size))
+    if skipped.size == vocab_size:
+        raise ValueError(f"{owner}: skip_ids must leave at least one of the {vocab_size} words.")
+    return SamplingRules(temperature, top_k, top_p, skipped)
+
+
+def probabilities(scores: np.ndarray) -> np.ndarray:
+    """Softmax of scores over the last axis, in float64, `(..., V) -> (..., V)`."""
+    values = scores.astype(np.float64)
+    values -= values.max(axis=-1, keepdims=True)
+    with np.errstate(under="ignore"):
+        np.exp(values, out=values)
+    values /= values.sum(axis=-1, keepdims=True)
+    return values
+
+
+def draw(scores: np.ndarray, rules: SamplingRules, rng: np.random.Generator) -> int:
+    """One id drawn from `softmax(scores / temperature)`, after the rules have removed words; scores are `(V,)`."""
+    values = scores.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise FloatingPointError("generate: the model's scores are not finite, so its parameters are damaged.")
+    values[rules.skip_ids] = -math.inf
+    if rules.temperature == 0.0:
+        return int(values.argmax())
+    weights = _weights(values, rules)
+    total = np.cumsum(weights)
+    drawn = int(np.searchsorted(total, rng.random() * total[-1], side="right"))
+    # Rounding can place the draw behind the last word that has any weight.
+    return min(drawn, int(np.flatnonzero(weights)[-1]))
+
+
+def _weights(values: np.ndarray, rules: SamplingRules) -> np.ndarray:
+    """What each word weighs in the draw, not normalised; equal scores keep the order of their ids."""
+    with np.errstate(under="ignore", over="ignore"):
+        weights = np.exp((values - values.max()) / rules.temperature)
+    if rules.top_k is None and rules.top_p is None:
+        return weights
+    order = np.argsort(-values, kind="stable")
+    if rules.top_k is not None:
+        weights[order[rules.top_k :]] = 0.0
+    if rules.top_p is not None:
+        ranked = weights[order]
+        before = np.cumsum(ranked) - ranked
+        weights[order[before >= rules.top_p * ranked.sum()]] = 0.0
+    return weights

@@ -1,0 +1,26 @@
+"""Training: how gradients flow through time, the loop around it, and what is saved.
+
+* `bptt.py`: `TruncatedBPTT` walks a model along a text and stops gradients at the edge of each window.
+* `trainer.py`: `Trainer`, with clipping, validation and annealing; `progress.py`: what it reports; `safety.py`: how
+  Ctrl-C and exploding updates leave the parameters whole.
+* `optim.py`: the optimizers and clipping.
+* `evaluation.py`: `perplexity`. `checkpoint.py`: run folders.
+"""
+
+from rnnfast.training.bptt import TruncatedBPTT
+from rnnfast.training.checkpoint import Checkpoint, Run, load_checkpoint
+from rnnfast.training.evaluation import perplexity
+from rnnfast.training.progress import Progress
+from rnnfast.training.safety import TrainingDiverged
+from rnnfast.training.trainer import Trainer
+
+__all__ = [
+    "Checkpoint",
+    "Progress",
+    "Run",
+    "Trainer",
+    "TrainingDiverged",
+    "TruncatedBPTT",
+    "load_checkpoint",
+    "perplexity",
+]

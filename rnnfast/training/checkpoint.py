@@ -1,0 +1,200 @@
+"""A run folder: the trained model, its tokenizer and how it was trained, each file complete or not there.
+
+* `model.safetensors`: the model; the best on validation where there is one.
+* `last.safetensors`: only after a run that stopped early: the last good parameters, when a model was saved before.
+* `tokenizer.json`: the vocabulary. The model's file holds its fingerprint, so one cannot be taken for another.
+* `config.json`: hyperparameters, epoch and perplexity of the model, and why the run stopped if it did.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rnnfast import _check
+from rnnfast._files import write_atomically
+from rnnfast.data.tokenizer import tokenizer_from_dict
+from rnnfast.data.vocabulary import Tokenizer
+from rnnfast.models.cbow import CBOWLM
+from rnnfast.models.loading import load_with_notes
+from rnnfast.models.rnnlm import RNNLM
+from rnnfast.models.weights import FORMAT, parse_object
+
+MODEL, LAST, TOKENIZER, CONFIG = "model.safetensors", "last.safetensors", "tokenizer.json", "config.json"
+_JSON_LIMIT = 256 << 20  # bytes; a vocabulary of ten million words stays below
+
+
+class Run(NamedTuple):
+    """What a run folder holds; `tokenizer` is None when it was saved without one."""
+
+    model: RNNLM | CBOWLM
+    tokenizer: Tokenizer | None
+    config: dict[str, Any]
+
+
+class Checkpoint:
+    """Saves a run to a folder; give it to `Trainer(checkpoint=...)`.
+
+    Parameters
+    ----------
+    folder
+        Made if it is not there. Files of an earlier run in it are replaced at the first save.
+    tokenizer : Tokenizer, optional
+        The one that made the ids.
+    settings : dict, optional
+        Whatever describes the run, as JSON values; kept in `config.json` under "settings".
+
+    Attributes
+    ----------
+    folder : Path
+    saved : bool
+        Whether a model has been saved.
+
+    Raises
+    ------
+    OSError
+        The folder cannot be made or written to; said at once, not after the first epoch.
+    TypeError
+        `settings` are not JSON values.
+
+    Examples
+    --------
+    >>> folder = tempfile.mkdtemp()
+    >>> checkpoint = Checkpoint(folder, settings={"lr": 20.0})
+    >>> checkpoint(CBOWLM(7, 4), {"epoch": 1, "valid_perplexity": 6.5})
+    >>> load_checkpoint(folder).config["valid_perplexity"]
+    6.5
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        tokenizer: Tokenizer | None = None,
+        settings: dict[str, Any] | None = None,
+    ) -> None:
+        self.folder = Path(folder)
+        self.saved = False
+        self._tokenizer = tokenizer
+        self._settings: dict[str, Any] = json.loads(json.dumps(settings or {}))
+        self._config: dict[str, Any] = {}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=self.folder):
+            pass
+
+    def __call__(self, model: RNNLM | CBOWLM, record: dict[str, Any]) -> None:
+        """Save the model of an epoch; a run that stopped early does not replace a model saved before.
+
+        Parameters
+        ----------
+        model : RNNLM or CBOWLM
+        record : dict
+            A record of `Trainer`; "epoch", "steps", the perplexities and "stopped" go into `config.json`.
+        """
+        stopped = record.get("stopped")
+        name = LAST if stopped and self.saved else MODEL
+        notes: dict[str, Any] = {}
+        if self._tokenizer is not None:
+            _check.vocabulary_size("Checkpoint", model.vocab_size, self._tokenizer.vocab_size)
+            notes["tokenizer"] = self._tokenizer.fingerprint()
+        if not self.saved:
+            (self.folder / LAST).unlink(missing_ok=True)
+            if self._tokenizer is not None:
+                self._write_json(TOKENIZER, self._tokenizer.to_dict())
+        if name == MODEL:
+            kept = ("epoch", "steps", "train_perplexity", "valid_perplexity", "learning_rate")
+            self._config = {"format": FORMAT, "model": model.config, "settings": self._settings}
+            self._config.update({key: _json_number(record.get(key)) for key in kept})
+        self._config["stopped"] = None
+        if stopped:
+            reason = {"why": stopped, "weights": name, "message": str(record.get("message", ""))}
+            reason.update({key: record.get(key) for key in ("epoch", "steps")})
+            self._config["stopped"] = reason
+        model.save(self.folder / name, notes=notes)
+        self._write_json(CONFIG, self._config)
+        self.saved = True
+
+    def _write_json(self, name: str, value: dict[str, Any]) -> None:
+        with write_atomically(self.folder / name) as file:
+            file.write(json.dumps(value, indent=1, allow_nan=False).encode())
+
+
+def _json_number(value: Any) -> Any:
+    """Infinity and NaN are no JSON; they become null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def load_checkpoint(
+    folder: str | os.PathLike[str], *, last: bool = False, rng: np.random.Generator | None = None
+) -> Run:
+    """Read a run folder.
+
+    Parameters
+    ----------
+    folder
+        Written by `Checkpoint`.
+    last : bool
+        The last good parameters of a run that stopped early, instead of its best model.
+    rng : numpy.random.Generator, optional
+        Used by dropout when training goes on.
+
+    Returns
+    -------
+    Run
+        Model, tokenizer and the content of `config.json`.
+
+    Raises
+    ------
+    CheckpointError
+        A file is missing, damaged, or does not belong to the others; the message names it.
+    OSError
+        The folder is not there, or a file cannot be read.
+    """
+    path = _run_file(folder, LAST if last else MODEL)
+    model, notes = load_with_notes(path, rng=rng)
+    config = _read_json(_run_file(folder, CONFIG))
+    if config.get("format") != FORMAT or not isinstance(config.get("settings"), dict):
+        raise _check.malformed(Path(folder) / CONFIG, "not the description of a run of this format")
+    if config.get("model") != model.config:
+        raise _check.malformed(Path(folder) / CONFIG, f"describes another model than {path.name}")
+    fingerprint = notes.get("tokenizer")
+    return Run(model, None if fingerprint is None else _load_tokenizer(folder, model, fingerprint), config)
+
+
+def _load_tokenizer(folder: Any, model: RNNLM | CBOWLM, fingerprint: Any) -> Tokenizer:
+    path = _run_file(folder, TOKENIZER)
+    value = _read_json(path)
+    try:
+        tokenizer = tokenizer_from_dict(value)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise _check.malformed(path, f"not a tokenizer ({error})") from None
+    if tokenizer.vocab_size != model.vocab_size:
+        raise _check.malformed(
+            path, f"has {tokenizer.vocab_size} tokens, but the model has a vocabulary of {model.vocab_size}"
+        )
+    if tokenizer.fingerprint() != fingerprint:
+        raise _check.malformed(path, "not the tokenizer the model was trained with, some tokens differ")
+    return tokenizer
+
+
+def _run_file(folder: Any, name: str) -> Path:
+    path = Path(folder) / name
+    if path.is_file():
+        return path
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"{folder}: there is no such run folder.")
+    raise _check.malformed(folder, f"not a complete run folder, {name} is missing")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    with open(path, "rb") as file:
+        content = file.read(_JSON_LIMIT + 1)
+    if len(content) > _JSON_LIMIT:
+        raise _check.malformed(path, f"larger than {_JSON_LIMIT} bytes, which no file of a run folder is")
+    return parse_object(path, content, "the file")

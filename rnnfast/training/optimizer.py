@@ -1,0 +1,116 @@
+"""The base of all optimisers: checks, state by position, saving."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from rnnfast import _check
+
+
+class Optimizer:
+    """What all optimisers share: checks, state by position, saving. Subclasses give `_step`.
+
+    Attributes
+    ----------
+    lr : float
+        Learning rate; may be changed at any time.
+    steps : int
+        How many updates were made.
+    """
+
+    hyperparameters: tuple[str, ...] = ("lr",)
+    slots: tuple[str, ...] = ()
+
+    def __init__(self, lr: float) -> None:
+        self.lr = lr
+        self.steps = 0
+        self._state: dict[str, list[np.ndarray]] = {}
+
+    @property
+    def lr(self) -> float:
+        """Learning rate."""
+        return self._lr
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self._lr = _check.number(type(self).__name__, "lr", value, 0)
+
+    def update(self, params: Sequence[np.ndarray], grads: Sequence[np.ndarray]) -> None:
+        """Change each parameter in place along its gradient.
+
+        Parameters
+        ----------
+        params, grads : sequence of ndarray
+            As many gradients as parameters, of the same shapes and dtypes, float32 or float64. Views such as
+            `W.T` are fine. `grads` is only read.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If they do not fit each other, or not the state kept so far. Nothing is changed then.
+        """
+        owner = f"{type(self).__name__}.update"
+        _check.parameters_and_gradients(owner, params, grads)
+        if self.slots and not self._state:
+            self._state = {slot: [np.zeros_like(param) for param in params] for slot in self.slots}
+        for arrays in self._state.values():
+            _check.same_parameters(owner, arrays, params)
+        self.steps += 1
+        for i, (param, grad) in enumerate(zip(params, grads, strict=True)):
+            self._update_one(i, param, grad)
+
+    def _update_one(self, i: int, param: np.ndarray, grad: np.ndarray) -> None:
+        """Flatten in the order of the parameter's memory: a transposed view is updated through its base."""
+        order: Literal["C", "F"] = "F" if param.flags.f_contiguous and not param.flags.c_contiguous else "C"
+        flat_param = param.reshape(-1, order=order)  # a copy if the memory has gaps, written back below
+        flat_grad = _check.kernel_ready(grad.reshape(-1, order=order))
+        flat_state = []
+        for slot in self.slots:
+            state = self._state[slot][i] = np.asarray(self._state[slot][i], order=order)
+            flat_state.append(state.reshape(-1, order=order))
+        self._step(flat_grad, flat_state, flat_param)
+        if not np.may_share_memory(flat_param, param):
+            param[...] = flat_param.reshape(param.shape, order=order)
+
+    def _step(self, grad: np.ndarray, state: list[np.ndarray], param: np.ndarray) -> None:
+        """Update one flat parameter and its state, one array a slot, from its gradient."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, dict[str, Any]]:
+        """Everything needed to go on: ``{"scalars": JSON values, "arrays": {"m.0": ndarray, ...}}``.
+
+        Arrays are copies, C-contiguous and named by slot and position of the parameter, as safetensors wants
+        them.
+        """
+        scalars: dict[str, Any] = {"name": type(self).__name__, "steps": self.steps}
+        scalars.update({name: getattr(self, name) for name in self.hyperparameters})
+        arrays = {
+            f"{slot}.{i}": np.array(array, order="C")
+            for slot, kept in self._state.items()
+            for i, array in enumerate(kept)
+        }
+        return {"scalars": scalars, "arrays": arrays}
+
+    def load_state_dict(self, state: dict[str, dict[str, Any]]) -> None:
+        """Go on from a `state_dict` of the same class: hyperparameters, learning rate, arrays.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is of another class or incomplete. Shapes are compared at the next `update`.
+        """
+        owner = f"{type(self).__name__}.load_state_dict"
+        scalars = ("steps", *self.hyperparameters)
+        count = _check.optimizer_state(owner, state, type(self).__name__, scalars, self.slots)
+        given = state["scalars"]
+        restored = type(self)(**{name: given[name] for name in self.hyperparameters})
+        restored.steps = _check.size(owner, "steps", given["steps"], minimum=0)
+        if count:
+            restored._state = {
+                slot: [np.array(state["arrays"][f"{slot}.{i}"], order="C") for i in range(count)]
+                for slot in self.slots
+            }
+        self.__dict__.update(restored.__dict__)

@@ -1,0 +1,139 @@
+"""What a training run says of itself while it runs."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from rnnfast.training.bptt import Window
+from rnnfast.training.evaluation import exp_of_mean
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands after a window; numbers count from 1.
+
+    Attributes
+    ----------
+    epoch, epochs : int
+        The pass over the text, and how many there will be.
+    window, windows : int
+        The window within the epoch, and how many an epoch has.
+    step, steps : int
+        Updates so far, and at the end.
+    tokens : int
+        Words learned from so far.
+    loss : float
+        Mean loss of this window, nats a word.
+    train_perplexity : float
+        Over the epoch so far, each window with the parameters it met.
+    grad_norm : float
+        Norm of all gradients of this window before clipping.
+    learning_rate : float
+        The optimizer's, as it was for this window.
+    tokens_per_second : float
+        Training only; the first window, which may compile, is not counted once there are others.
+    seconds : float
+        Since `fit` began.
+    seconds_left : float or None
+        Estimate, validation included; None after the first window.
+    """
+
+    epoch: int
+    epochs: int
+    window: int
+    windows: int
+    step: int
+    steps: int
+    tokens: int
+    loss: float
+    train_perplexity: float
+    grad_norm: float
+    learning_rate: float
+    tokens_per_second: float
+    seconds: float
+    seconds_left: float | None
+
+
+class Meter:
+    """Adds up losses, words and seconds of one `fit`.
+
+    Parameters
+    ----------
+    epochs, windows, tokens : int
+        Epochs of the run, windows and words of each.
+    """
+
+    def __init__(self, epochs: int, windows: int, tokens: int) -> None:
+        self.epochs, self.windows, self._tokens_an_epoch = epochs, windows, tokens
+        self.epoch = self.step = self.tokens = 0
+        self._began = self._mark = time.perf_counter()
+        self._trained = 0.0  # seconds in windows, without validation
+        self._first = (0.0, 0)  # seconds and words of the first window
+        self._loss, self._epoch_tokens = 0.0, 0
+        self._validation = 0.0  # seconds the last validation took
+
+    @property
+    def seconds(self) -> float:
+        """Since the run began."""
+        return time.perf_counter() - self._began
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Of training, without the first window where there are others."""
+        seconds, tokens = self._trained, self.tokens
+        if tokens > self._first[1]:
+            seconds, tokens = seconds - self._first[0], tokens - self._first[1]
+        return tokens / max(seconds, 1e-9)
+
+    def start_epoch(self) -> None:
+        """A new pass begins."""
+        self.epoch += 1
+        self._loss, self._epoch_tokens = 0.0, 0
+        self._mark = time.perf_counter()
+
+    def add(self, window: Window) -> None:
+        """A window has been learned from."""
+        now = time.perf_counter()
+        self._trained += now - self._mark
+        self._mark = now
+        self.step += 1
+        self.tokens += window.tokens
+        if self.step == 1:
+            self._first = (self._trained, self.tokens)
+        self._loss += window.loss * window.tokens
+        self._epoch_tokens += window.tokens
+
+    def add_validation(self, seconds: float) -> None:
+        """A validation took this long."""
+        self._validation = seconds
+
+    @property
+    def train_perplexity(self) -> float:
+        """Over the epoch so far."""
+        return exp_of_mean(self._loss, max(self._epoch_tokens, 1))
+
+    def _seconds_left(self) -> float | None:
+        if self.step < 2:
+            return None
+        tokens = self._tokens_an_epoch * self.epochs - self.tokens
+        return tokens / self.tokens_per_second + self._validation * (self.epochs - self.epoch + 1)
+
+    def progress(self, window: Window, grad_norm: float, learning_rate: float) -> Progress:
+        """The report after this window."""
+        return Progress(
+            epoch=self.epoch,
+            epochs=self.epochs,
+            window=window.number,
+            windows=self.windows,
+            step=self.step,
+            steps=self.windows * self.epochs,
+            tokens=self.tokens,
+            loss=window.loss,
+            train_perplexity=self.train_perplexity,
+            grad_norm=grad_norm,
+            learning_rate=learning_rate,
+            tokens_per_second=self.tokens_per_second,
+            seconds=self.seconds,
+            seconds_left=self._seconds_left(),
+        )

@@ -1,0 +1,236 @@
+"""The training loop: windows, clipping, updates, validation, annealing, and stopping without loss."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from rnnfast import _check
+from rnnfast.training.bptt import TruncatedBPTT, Window
+from rnnfast.training.evaluation import perplexity
+from rnnfast.training.gradients import clip_by_norm, clip_by_value, global_norm
+from rnnfast.training.optim import Optimizer
+from rnnfast.training.progress import Meter, Progress
+from rnnfast.training.safety import LastGood, TrainingDiverged, interrupts_deferred
+
+# A mean loss whose perplexity no float can hold is as lost as an infinite one.
+_LARGEST_LOSS = 700.0
+
+
+class Trainer:
+    """Train a language model on a text, epoch after epoch.
+
+    Each window: gradients by `bptt`, the norm of all of them together clipped to `clip_norm`, each element clipped to
+    `clip_value`, then the optimizer's update. Each epoch: perplexity on the validation text; when it is not the best
+    so far, the learning rate is divided by `anneal`.
+
+    Parameters
+    ----------
+    model : RNNLM or CBOWLM
+    optimizer
+        Has `lr` and `update(params, grads)`, for example `SGD(lr=20.0)`.
+    bptt : TruncatedBPTT, optional
+        How gradients flow through time; `TruncatedBPTT(35)` by default.
+    clip_norm : float, optional
+        The largest norm of all gradients together; None for no limit.
+    clip_value : float, optional
+        The largest magnitude of one element, after `clip_norm`; None for no limit.
+    anneal : float, optional
+        Above 1; None leaves the learning rate alone.
+    callback : callable, optional
+        Called with a `Progress` after every window.
+    on_epoch : callable, optional
+        Called with the epoch's record, a dict as in `history`, after its validation.
+    checkpoint : callable, optional
+        Called with the model and a record when the model shall be saved: after an epoch that was the best so far
+        (every epoch, without validation), and when training stops early. The record then has "stopped",
+        "interrupted" or "diverged". Usually a `Checkpoint`.
+
+    Attributes
+    ----------
+    history : list of dict
+        One record an epoch of the last `fit`, complete also after an exception: "epoch", "train_perplexity",
+        "valid_perplexity" (None without validation), "best_valid_perplexity", "improved", "learning_rate", "steps",
+        "tokens", "tokens_per_second", "seconds".
+
+    Source: clipping, annealing and their defaults as in PyTorch's `word_language_model` example; Pascanu, Mikolov and
+    Bengio, *On the difficulty of training recurrent neural networks*, 2013.
+
+    Examples
+    --------
+    >>> from rnnfast.models import RNNLM
+    >>> from rnnfast.training.optim import SGD
+    >>> model = RNNLM(5, 8, 8, rng=np.random.default_rng(0))
+    >>> trainer = Trainer(model, SGD(lr=1.0), TruncatedBPTT(5))
+    >>> history = trainer.fit(np.arange(101) % 5, epochs=20, batch_size=2)
+    >>> history[-1]["train_perplexity"] < history[0]["train_perplexity"]
+    True
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        optimizer: Any,
+        bptt: TruncatedBPTT | None = None,
+        *,
+        clip_norm: float | None = 0.25,
+        clip_value: float | None = None,
+        anneal: float | None = 4.0,
+        callback: Callable[[Progress], object] | None = None,
+        on_epoch: Callable[[dict[str, Any]], object] | None = None,
+        checkpoint: Callable[[Any, dict[str, Any]], object] | None = None,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.bptt = TruncatedBPTT(35) if bptt is None else bptt
+        self.clip_norm = _check.above("Trainer", "clip_norm", clip_norm, 0.0)
+        self.clip_value = _check.above("Trainer", "clip_value", clip_value, 0.0)
+        self.anneal = _check.above("Trainer", "anneal", anneal, 1.0)
+        self.callback = callback
+        self.on_epoch = on_epoch
+        self.checkpoint = checkpoint
+        self.history: list[dict[str, Any]] = []
+        self._last_good = LastGood(model.params)
+
+    def fit(
+        self, ids: np.ndarray, *, epochs: int, batch_size: int, valid: np.ndarray | None = None
+    ) -> list[dict[str, Any]]:
+        """Train.
+
+        Parameters
+        ----------
+        ids : ndarray of int, (tokens,)
+            The text; a memory map is read window by window.
+        epochs : int
+            How many times to go through it. The state is fresh at the beginning of each.
+        batch_size : int
+            Rows that read side by side, from equally spaced places.
+        valid : ndarray of int, (tokens,), optional
+            The text to validate on.
+
+        Returns
+        -------
+        list of dict
+            `history`.
+
+        Raises
+        ------
+        CorpusError, ValueError, TypeError, IndexError
+            Before anything is trained: a text too short for one window of every row, an id out of the vocabulary.
+        TrainingDiverged
+            The loss or a gradient is not finite. The step was not taken; the parameters are those of the last good
+            step, and `checkpoint` was called with them.
+        KeyboardInterrupt
+            After Ctrl-C, once the update under way was finished and `checkpoint` was called.
+        """
+        epochs = _check.size("Trainer.fit", "epochs", epochs, 0)
+        batches = self.bptt.batches(ids, batch_size)
+        _check.ids_in_vocabulary("Trainer.fit", "ids", ids, self.model.vocab_size)
+        if valid is not None:
+            _check.tokens_enough("Trainer.fit: valid", _check.ids_1d("Trainer.fit", "valid", valid), 1, 1)
+            _check.ids_in_vocabulary("Trainer.fit", "valid", valid, self.model.vocab_size)
+        self.history = []
+        meter = Meter(epochs, len(batches), len(ids) - 1 - batches.skipped)
+        try:
+            for _ in range(epochs):
+                self._epoch(meter, ids, batch_size)
+                self._finish_epoch(meter, valid)
+        except KeyboardInterrupt:
+            self._stop(meter, "interrupted", "Ctrl-C")
+            raise
+        except TrainingDiverged as error:
+            self._stop(meter, "diverged", str(error))
+            raise
+        return self.history
+
+    def _epoch(self, meter: Meter, ids: np.ndarray, batch_size: int) -> None:
+        self.model.train_flg = True
+        meter.start_epoch()
+        for window in self.bptt.windows(self.model, ids, batch_size):
+            learning_rate = float(self.optimizer.lr)
+            norm = self._update(meter, window)
+            if self.callback is not None:
+                self.callback(meter.progress(window, norm, learning_rate))
+
+    def _update(self, meter: Meter, window: Window) -> float:
+        """Take the step the gradients ask for; the norm they had."""
+        model = self.model
+        if not abs(window.loss) <= _LARGEST_LOSS:
+            raise self._diverged(meter, f"the loss is {window.loss:g}")
+        limit = self.clip_norm
+        norm = global_norm(model.grads) if limit is None else clip_by_norm(model.grads, limit)
+        if not math.isfinite(norm):
+            raise self._diverged(meter, f"the norm of the gradients is {norm:g}")
+        if self.clip_value is not None:
+            clip_by_value(model.grads, self.clip_value)
+        self._last_good.before_update(self._bound(norm))
+        with interrupts_deferred():
+            self.optimizer.update(model.params, model.grads)
+            meter.add(window)
+        return norm
+
+    def _bound(self, norm: float) -> float:
+        """How far the update may move the parameters; infinite for an optimizer of which nothing is known."""
+        if not isinstance(self.optimizer, Optimizer) or getattr(self.optimizer, "eps", 1.0) == 0.0:
+            return math.inf
+        if self.clip_norm is not None:
+            norm = min(norm, self.clip_norm)
+        return abs(self.optimizer.lr) * max(1.0, norm)
+
+    def _diverged(self, meter: Meter, reason: str) -> TrainingDiverged:
+        step = meter.step + 1
+        self._last_good.restore_if_damaged()
+        return TrainingDiverged(
+            f"training stopped in epoch {meter.epoch} at step {step}: {reason}; the parameters of the last good step "
+            f"are kept. A lower learning rate or a smaller clip_norm may help.",
+            meter.epoch,
+            step,
+        )
+
+    def _finish_epoch(self, meter: Meter, valid: np.ndarray | None) -> None:
+        """Validate, anneal, record, save."""
+        record = self._record(meter)
+        record["learning_rate"] = float(self.optimizer.lr)
+        best = record["best_valid_perplexity"]
+        if valid is not None:
+            began = time.perf_counter()
+            value = perplexity(self.model, valid)
+            meter.add_validation(time.perf_counter() - began)
+            record["valid_perplexity"] = value
+            record["improved"] = best is None or value < best
+            if record["improved"]:
+                record["best_valid_perplexity"] = value
+            elif self.anneal is not None:
+                self.optimizer.lr /= self.anneal
+        self.history.append(record)
+        if self.on_epoch is not None:
+            self.on_epoch(record)
+        if self.checkpoint is not None and record["improved"]:
+            self.checkpoint(self.model, record)
+
+    def _record(self, meter: Meter) -> dict[str, Any]:
+        return {
+            "epoch": meter.epoch,
+            "train_perplexity": meter.train_perplexity,
+            "valid_perplexity": None,
+            "best_valid_perplexity": self.history[-1]["best_valid_perplexity"] if self.history else None,
+            "improved": True,
+            "learning_rate": float(self.optimizer.lr),
+            "steps": meter.step,
+            "tokens": meter.tokens,
+            "tokens_per_second": meter.tokens_per_second,
+            "seconds": meter.seconds,
+        }
+
+    def _stop(self, meter: Meter, stopped: str, message: str) -> None:
+        """Save what there is; a second Ctrl-C waits until that is done."""
+        if self.checkpoint is None:
+            return
+        record = self._record(meter)
+        record.update(improved=False, stopped=stopped, message=message)
+        with interrupts_deferred():
+            self.checkpoint(self.model, record)

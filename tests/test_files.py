@@ -1,0 +1,129 @@
+"""Atomic writes: after any interruption the old file or the new one is there, whole, and nothing else."""
+
+import os
+
+import numpy as np
+import pytest
+
+from rnnfast._files import write_atomically
+
+POSIX = pytest.mark.skipif(os.name == "nt", reason="POSIX permissions and links")
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_new_file_appears_with_its_content_and_nothing_beside_it(tmp_path):
+    with write_atomically(tmp_path / "weights") as file:
+        file.write(b"abc")
+    assert (tmp_path / "weights").read_bytes() == b"abc"
+    assert names(tmp_path) == ["weights"]
+
+
+def test_the_old_content_stays_visible_until_the_block_ends(tmp_path):
+    path = tmp_path / "weights"
+    path.write_bytes(b"old")
+    with write_atomically(str(path)) as file:
+        file.write(b"new")
+        file.flush()
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
+def test_an_exception_leaves_the_old_file_and_no_temporary_one(tmp_path, error):
+    path = tmp_path / "weights"
+    path.write_bytes(b"old")
+
+    def interrupted():
+        with write_atomically(path) as file:
+            file.write(b"half")
+            raise error
+
+    with pytest.raises(error):
+        interrupted()
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["weights"]
+
+
+@pytest.mark.parametrize("name", ["fsync", "replace"])
+def test_a_failing_disk_leaves_the_old_file_and_no_temporary_one(tmp_path, monkeypatch, name):
+    path = tmp_path / "weights"
+    path.write_bytes(b"old")
+
+    def fail(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, name, fail)
+    with pytest.raises(OSError, match="No space left"), write_atomically(path) as file:
+        file.write(b"half")
+    monkeypatch.undo()
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["weights"]
+
+
+def test_file_and_folder_are_synchronised_around_the_rename(tmp_path, monkeypatch):
+    actual = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (actual.append("fsync"), fsync(fd)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (actual.append("replace"), replace(a, b)))
+    with write_atomically(tmp_path / "weights") as file:
+        file.write(b"abc")
+    expected = ["fsync", "replace"] if os.name == "nt" else ["fsync", "replace", "fsync"]
+    assert actual == expected
+
+
+def test_the_file_can_be_written_by_its_name_by_others_and_from_its_start_again(tmp_path):
+    with write_atomically(tmp_path / "weights") as file, open(file.name, "r+b") as other:
+        other.write(b"by name")
+    assert (tmp_path / "weights").read_bytes() == b"by name"
+    with write_atomically(tmp_path / "weights") as file:
+        file.write(b"....abc")
+        file.seek(0)
+        file.write(b"head")
+    assert (tmp_path / "weights").read_bytes() == b"headabc"
+    with write_atomically(tmp_path / "ids.npy") as file:
+        np.save(file, np.arange(3))
+    np.testing.assert_array_equal(np.load(tmp_path / "ids.npy"), np.arange(3))
+
+
+def test_a_missing_folder_or_a_folder_as_target_is_named_in_the_error(tmp_path):
+    missing = tmp_path / "missing" / "weights"
+    with pytest.raises(FileNotFoundError, match="weights") as caught, write_atomically(missing):
+        pass
+    assert caught.value.filename == str(missing)
+    with pytest.raises(IsADirectoryError, match=tmp_path.name), write_atomically(tmp_path):
+        pass
+
+
+@POSIX
+def test_permissions_follow_the_umask_or_the_file_that_is_replaced(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with write_atomically(tmp_path / "weights") as file:
+            file.write(b"abc")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "weights").stat().st_mode & 0o777 == 0o640
+    (tmp_path / "weights").chmod(0o604)
+    with write_atomically(tmp_path / "weights") as file:
+        file.write(b"abc")
+    assert (tmp_path / "weights").stat().st_mode & 0o777 == 0o604
+
+
+@POSIX
+def test_a_symbolic_link_stays_a_link_to_the_new_content(tmp_path):
+    (tmp_path / "run-1").write_bytes(b"old")
+    (tmp_path / "latest").symlink_to(tmp_path / "run-1")
+    with write_atomically(tmp_path / "latest") as file:
+        file.write(b"new")
+    assert (tmp_path / "latest").is_symlink()
+    assert (tmp_path / "run-1").read_bytes() == b"new"
+
+
+def test_a_name_as_long_as_the_file_system_allows_still_works(tmp_path):
+    path = tmp_path / ("x" * 255)
+    with write_atomically(path) as file:
+        file.write(b"abc")
+    assert path.read_bytes() == b"abc"
