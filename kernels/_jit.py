@@ -1,19 +1,22 @@
 """Compile options for every kernel, decided once, and a disk cache that can be trusted.
 
-`kernel` compiles a function that Python calls; `inner` compiles one that only other kernels call; `by_dtype` picks
-a float32 or a float64 implementation; `intrinsic` pairs vector IR with its pure-Python twin.
+`kernel` compiles a function that Python calls, `inner` one that only other kernels call, `spliced` one
+that is pasted into its callers, `library` one that carries code called by symbol; `by_dtype` picks a
+float32 or a float64 implementation; `intrinsic` pairs vector IR with its pure-Python twin.
 
 Compiled kernels are kept by Numba's own disk cache, mended in these points:
 
-* Numba looks at the file of the kernel alone, but code of other files is compiled into it. Here an edit to any kernel
-  file makes every entry stale, also those that an earlier version of the package left behind.
+* Numba looks at the file of the kernel alone, but code of other files is compiled into it. Here an edit
+  to any kernel file makes every entry stale, also those that an earlier version of the package left
+  behind.
 * Numba reuses code across settings such as NUMBA_BOUNDSCHECK. Here they are part of the key.
-* Numba fails at import where no directory can be written, and at the call where a cache file is damaged or the disk
-  is full. Here the kernel is compiled, and a damaged entry replaced.
-* Numba trusts any directory, though loading an entry can run any code. Here a directory that other users can write
-  is not used.
+* Numba fails at import where no directory can be written, and at the call where a cache file is damaged
+  or the disk is full. Here the kernel is compiled, and a damaged entry replaced.
+* Numba trusts any directory, though loading an entry can run any code. Here a directory that other users
+  can write is not used.
 
-The mending reaches into Numba; where a future Numba has moved what it needs, kernels are compiled in each process.
+The mending reaches into Numba; where a future Numba has moved what it needs, kernels are compiled in each
+process.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ from numba import types
 from numba.extending import intrinsic as _numba_intrinsic
 from numba.extending import overload
 
-OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+OPTIONS: Any = {"nogil": True, "error_model": "numpy"}
 
 # Numba's settings that change the code it generates and are missing from its cache key.
 CODE_SETTINGS = (
@@ -53,10 +56,13 @@ CODE_SETTINGS = (
     "NRT_STATS",
 )
 
+# Every library of this process by its full name.
+_LIBRARIES: dict[str, Any] = {}
+
 
 def jit_is_disabled() -> bool:
     """Whether NUMBA_DISABLE_JIT asks for plain Python."""
-    return bool(numba.config.DISABLE_JIT)
+    return bool(getattr(numba.config, "DISABLE_JIT", 0))
 
 
 def kernel(function: Callable) -> Callable:
@@ -65,26 +71,26 @@ def kernel(function: Callable) -> Callable:
         return function
     try:
         dispatcher = numba.njit(cache=True, **OPTIONS)(function)
-        _mend_cache(dispatcher)
-    except (RuntimeError, OSError, AttributeError, ImportError) as error:
-        # No directory can be written, the one that can is not safe, or this Numba's cache cannot be mended.
-        _warn_that_nothing_is_kept(str(error))
-        return numba.njit(**OPTIONS)(function)
-    return dispatcher
+    except RuntimeError:
+        obstacle = "no directory for them can be written"
+    else:
+        obstacle = _mend_cache(dispatcher)
+        if not obstacle:
+            return dispatcher
+    _warn_that_nothing_is_kept(obstacle)
+    return numba.njit(**OPTIONS)(function)
 
 
 def library(function: Callable) -> Callable:
     """Compile a function that carries code which other kernels call by symbol.
 
-    A kernel that comes from the disk cache has its calls bound at once, and a symbol that is missing then ends the
-    process. So each entry names the libraries that were there when its kernel was compiled, and they are loaded first.
+    Code that many kernels share is so compiled once, not once in each of them. A kernel that comes from
+    the disk cache has its calls bound at once, and a missing symbol then ends the process. So each entry
+    names the libraries that were there when its kernel was compiled, and they are loaded first.
     """
     compiled = kernel(function)
-    _libraries[f"{function.__module__}.{function.__qualname__}"] = compiled
+    _LIBRARIES[f"{function.__module__}.{function.__qualname__}"] = compiled
     return compiled
-
-
-_libraries: dict[str, Any] = {}
 
 
 def inner(function: Callable) -> Callable:
@@ -93,12 +99,15 @@ def inner(function: Callable) -> Callable:
 
 
 def spliced(function: Callable) -> Callable:
-    """Splice a short function into its callers before they are typed: no library of its own, which costs 0.1 s or more."""
+    """Splice a short function into its callers before they are typed.
+
+    It has no library of its own, which would cost 0.1 s or more of compiling.
+    """
     return numba.njit(inline="always", **OPTIONS)(function)
 
 
 def by_dtype(single: Callable, double: Callable) -> Callable:
-    """A function of float scalars that runs `single` on float32 and `double` on float64, chosen at compile time."""
+    """A function of float scalars: `single` on float32, `double` on float64, chosen at compile time."""
 
     def dispatch(x, *rest):
         return (double if x.dtype == "float64" else single)(x, *rest)
@@ -125,11 +134,11 @@ def intrinsic(twin: Callable) -> Callable:
 
 @functools.cache
 def _source_stamp() -> str:
-    """Hash of all kernel files and of the versions of what compiles them; Numba's own is in its key already."""
+    """Hash of all kernel files and of the versions of what compiles them; Numba checks its own version."""
     folder = Path(__file__).parent
     files = sorted(folder.rglob("*.py"))
     if not files:
-        raise RuntimeError(f"no kernel sources in {folder}")  # in a zip archive, say
+        raise OSError(f"no kernel sources in {folder}")  # in a zip archive, say
     digest = hashlib.sha256(f"llvmlite {llvmlite.__version__} numpy {np.__version__}\n".encode())
     for path in files:
         content = path.read_bytes()
@@ -139,21 +148,27 @@ def _source_stamp() -> str:
 
 
 @functools.cache
-def _warn_that_nothing_is_kept(reason: str) -> None:
+def _warn_that_nothing_is_kept(obstacle: str) -> None:
     """Say once that every process will compile."""
     warnings.warn(
-        f"rnnfast: compiled kernels are not kept on disk, so each process compiles them again ({reason}); "
+        f"rnnfast: compiled kernels are not kept on disk ({obstacle}), so each process compiles them again; "
         "set NUMBA_CACHE_DIR to a directory that you, and nobody else, can write",
         RuntimeWarning,
         stacklevel=3,
     )
 
 
-def _mend_cache(dispatcher: Any) -> None:
-    """Put checked files into the dispatcher's cache and keep its errors from the caller."""
-    cache = dispatcher._cache
-    _refuse_shared_directory(Path(cache.cache_path))
-    cache._cache_file = _CheckedFiles(dispatcher, cache._cache_file, _source_stamp())
+def _mend_cache(dispatcher: Any) -> str:
+    """Put checked files into the dispatcher's cache, keep its errors inside; return what prevents it, or ""."""
+    try:
+        cache = dispatcher._cache
+        if _others_can_write(Path(cache.cache_path)):
+            return f"other users can write {cache.cache_path}"
+        cache._cache_file = _CheckedFiles(dispatcher, cache._cache_file, _source_stamp())
+    except (AttributeError, ImportError):
+        return f"the cache of Numba {numba.__version__} is not known"
+    except OSError as error:
+        return str(error)
     load, save = cache.load_overload, cache.save_overload
 
     def load_or_compile(signature, target_context):
@@ -167,28 +182,30 @@ def _mend_cache(dispatcher: Any) -> None:
             save(_arguments(signature), compiled)
 
     cache.load_overload, cache.save_overload = load_or_compile, save_if_possible
+    return ""
 
 
 def _arguments(signature: Any) -> Any:
-    """The argument types alone, so that an entry is found whether or not the return type was given with them."""
+    """The argument types alone: an entry is found whether or not a return type came with them."""
     return getattr(signature, "args", signature)
 
 
-def _refuse_shared_directory(folder: Path) -> None:
-    """Raise RuntimeError where another user could plant an entry, which is a pickle and runs when loaded."""
+def _others_can_write(folder: Path) -> bool:
+    """Whether another user could plant an entry, which is a pickle and can run anything when it is loaded."""
     if os.name != "posix" or folder.parent == Path(__file__).parent:
-        return  # __pycache__ beside the source holds Python's own bytecode: it is trusted as much as the source
+        # __pycache__ beside the source holds Python's bytecode too: it is trusted like the source.
+        return False
     status = folder.stat()
-    if status.st_mode & stat.S_IWOTH or status.st_uid not in (0, os.geteuid()):
-        raise RuntimeError(f"other users can write {folder}")
+    return bool(status.st_mode & stat.S_IWOTH) or status.st_uid not in (0, os.geteuid())
 
 
 class _CheckedFiles:
-    """The index and data files of one kernel, wrapped so that an entry that cannot be trusted counts as absent.
+    """The index and data files of the kernel `owner`; an entry that cannot be trusted counts as absent.
 
-    The wrapped object is Numba's IndexDataCacheFile. Its key is extended by `stamp` and the settings that change
-    code. The key is also kept inside the entry, because two processes that save at once can swap their data files,
-    and a digest beside it, because damaged machine code would not raise but crash or calculate wrongly.
+    This wraps Numba's IndexDataCacheFile. The key is extended by `stamp` and the settings that change
+    code. It is also kept inside the entry, because two processes that save at once can swap their data
+    files, and a digest beside it, because damaged machine code would not raise but crash or calculate
+    wrongly.
     """
 
     def __init__(self, owner: Any, files: Any, stamp: str) -> None:
@@ -198,8 +215,8 @@ class _CheckedFiles:
         self._dumps = dumps
         self._files = files
         self._stamp = stamp
-        # The key alone would be correct. A new stamp of the index makes Numba number its data files from 1 again,
-        # so that stale ones are overwritten instead of piling up.
+        # The key alone would be correct. A new stamp of the index makes Numba number its data files from 1
+        # again, so that stale ones are overwritten instead of piling up.
         if hasattr(files, "_source_stamp"):
             files._source_stamp = (files._source_stamp, stamp)
 
@@ -215,7 +232,7 @@ class _CheckedFiles:
                 saved_key, needed, data = pickle.loads(content)
                 if saved_key == full_key:
                     for name, arguments in needed:
-                        _libraries[name].compile(arguments)
+                        _LIBRARIES[name].compile(arguments)
                     return data
         return None
 
@@ -224,7 +241,7 @@ class _CheckedFiles:
         full_key = self._full_key(key)
         needed = [
             (name, arguments)
-            for name, dispatcher in _libraries.items()
+            for name, dispatcher in _LIBRARIES.items()
             if dispatcher is not self._owner
             for arguments in dispatcher.signatures
         ]

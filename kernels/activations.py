@@ -61,18 +61,19 @@ def _polynomials_single() -> tuple[Callable, Callable]:
 
 def _polynomials_double() -> tuple[Callable, Callable]:
     """As in single precision; fit errors 2**-55.6 and 2**-57.2."""
-    e2, e3, e4, e5, e6, e7, e8, e9, e10, e11 = _constants(
+    e2, e3, e4, e5, e6, e7, e8, e9, e10, e11, e12 = _constants(
         np.float64,
-        0.49999999999999994,
-        0.16666666666667318,
-        0.04166666666667907,
-        0.008333333332661754,
-        0.0013888888886014502,
-        0.00019841272041730431,
-        2.4801577795627904e-05,
-        2.755440361987106e-06,
-        2.7588236089977546e-07,
-        2.642675091145733e-08,
+        0.5,
+        0.16666666666666666,
+        0.04166666666666743,
+        0.008333333333335436,
+        0.0013888888888218542,
+        0.00019841269835068573,
+        2.4801589301463166e-05,
+        2.755731638028973e-06,
+        2.7554825651636365e-07,
+        2.507439225542291e-08,
+        2.200276744363453e-09,
     )
     t3, t5, t7, t9, t11, t13, t15 = _constants(
         np.float64,
@@ -87,7 +88,7 @@ def _polynomials_double() -> tuple[Callable, Callable]:
 
     @inner
     def expm1_near_zero(r):
-        tail = fma(fma(fma(fma(fma(e11, r, e10), r, e9), r, e8), r, e7), r, e6)
+        tail = fma(fma(fma(fma(fma(fma(e12, r, e11), r, e10), r, e9), r, e8), r, e7), r, e6)
         tail = fma(fma(fma(fma(tail, r, e5), r, e4), r, e3), r, e2)
         return fma(r * r, tail, r)
 

@@ -56,7 +56,7 @@ def _masked(x, start, key0, key1, threshold, scale, out):
 def dropout_forward(x, start, key0, key1, threshold, scale, out):
     """`out = x * scale` where the position is kept, `x * 0` where it is dropped.
 
-    A position is dropped with probability threshold / 2**32. `start` is the position of x[0], for work in pieces.
+    A position is dropped with probability threshold / 2**32. `start` is the position of x[0].
 
     x    (n,)  input
     out  (n,)  overwritten; may be x itself

@@ -169,16 +169,16 @@ def clamp_in_place(x, limit):
 
 @kernel
 def all_finite(x):
-    """Whether no element is NaN or infinite: `x - x` is zero for finite numbers only.
+    """Whether no element is NaN or infinite; comparing a NaN is always false.
 
     x  (n,)  looked at
     """
+    infinity = x.dtype.type(np.inf)
     for start in range(0, x.size, FINITE_BLOCK):
         block = x[start : start + FINITE_BLOCK]
         bad = 0
         for i in range(block.size):
-            value = block[i]
-            bad |= value - value != 0
+            bad |= not abs(block[i]) < infinity
         if bad:
             return False
     return True

@@ -18,22 +18,30 @@ from .activations import exp
 from .gemm import gemm, pack, pack_transposed, view
 from .rnn import copy_rows
 from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES, panel_width
+from .vectors import maximum
 
 LANES = 128
 
-# Rows in one block of the fused loss: 128 measured best at V = 10,000 (64 reads and writes dW twice as often, 256
-# pushes the scores out of the L2 and half of the L3 cache).
-BLOCK_ROWS = 128
+# Below every score but -inf; a maximum that starts here never makes -inf - -inf.
+LOWEST = np.float32(-3e38)
+
+# Rows in one block of the fused loss: as many as BLOCK_SCORES scores allow, between the two bounds. At V = 10,000 and
+# 700 rows a step took 51.2 ms in blocks of 80 rows, 50.3 of 128, 48.4 of 256, 49.9 of 720: small blocks read and
+# write dW more often, large ones push the scores out of the cache.
+BLOCK_SCORES = 2_560_000
+FEWEST_ROWS, MOST_ROWS = 32, 256
 
 
 @spliced
-def _loss_block_steps(batch):
-    return max(1, BLOCK_ROWS // max(1, batch))
+def _loss_block_steps(batch, size):
+    rows = min(MOST_ROWS, max(FEWEST_ROWS, BLOCK_SCORES // size))
+    return max(1, rows // max(1, batch))
 
 
-def loss_block_rows(batch: int, steps: int) -> int:
-    """Rows in the largest block for this batch and window: what the scratch arrays must hold."""
-    return min(max(1, BLOCK_ROWS // max(1, batch)), max(1, steps)) * batch
+def loss_block_rows(batch: int, steps: int, size: int) -> int:
+    """Rows in the largest block for this batch, window and vocabulary: what the scratch arrays must hold."""
+    rows = min(MOST_ROWS, max(FEWEST_ROWS, BLOCK_SCORES // size))
+    return min(max(1, rows // max(1, batch)), max(1, steps)) * batch
 
 
 @spliced
@@ -113,110 +121,100 @@ def slab_width(size: int, dtype: np.dtype) -> int:
 
 
 @spliced
-def _score_slabs(x_block, rows, packed, b, slab, slabs, row_max):
-    """Scores of a block in slabs, and the running maximum of each lane of each row.
+def _score_slabs(rows, depth, x_block, packed, b, labels, slab, slabs, maxima, lanes, targets):
+    """exp(scores - m) of a block in slabs, their sums by lane, and the scores of the labels.
 
-    x_block  (block rows, H)              read, `rows` of them
-    packed   (packed_size(H, V),)         read, W in panels
-    b        (V,)                         read
-    slab     int                          columns in a slab
-    slabs    (slabs x block rows x slab,) overwritten; columns beyond V hold -inf
-    row_max  (block rows x slab,)         overwritten, (row, lane)
+    m is the largest score of the row up to the slab: the sums are rescaled where a slab holds a larger one than those
+    before it, which ends the pass over the slab while it is in cache.
+
+    x_block  (block rows, H+1)               read, `rows` of them
+    packed   (packed_size(H, V),)            read, W in panels
+    b        (V,)                            read
+    labels   (block rows,)                   read, int64; -1 where there is none
+    slab     int                             columns in a slab
+    slabs    (slabs x block rows x slab,)    overwritten; 0 in columns beyond V
+    maxima   (slabs, block rows)             overwritten: the m of each slab and row
+    lanes    (block rows, slab)              overwritten
+    targets  (block rows,)                   overwritten, the scores at the labels
     """
-    depth = x_block.shape[1]
     size = b.size
     width = PANEL_BYTES // b.itemsize
     step = rows * slab
-    highest = row_max[:step]
-    highest[:] = -np.inf
+    flat_x = x_block.reshape(-1)
+    lanes[:] = 0
     for left in range(0, size, slab):
-        first = left // slab * step
-        scores = slabs[first : first + step]
+        index = left // slab
+        first = index * step
         count = min(slab, size - left)
         if count < slab:
-            scores[:] = -np.inf
-        gemm(
-            rows,
-            count,
-            depth,
-            view(x_block.reshape(-1), 0, depth, 1),
-            view(packed, left * depth, width, depth * width),
-            view(b, left, 0, width),
-            view(slabs, first, slab, width),
-            FROM_START,
-        )
-        for i in range(step):
-            highest[i] = scores[i] if scores[i] > highest[i] else highest[i]
+            slabs[first : first + step] = -np.inf
+        weights = view(packed, left * depth, width, depth * width)
+        gemm(rows, count, depth, view(flat_x, 0, depth + 1, 1), weights, view(b, left, 0, width),
+             view(slabs, first, slab, width), FROM_START)  # fmt: skip
+        for r in range(rows):
+            line = slabs[first + r * slab : first + (r + 1) * slab]
+            sums = lanes[r]
+            if left <= labels[r] < left + slab:
+                targets[r] = line[labels[r] - left]
+            before = maxima[index - 1, r] if index else LOWEST
+            m = maximum(slabs, first + r * slab, slab)
+            if m > before:
+                rescale = exp(before - m)
+                for j in range(slab):
+                    sums[j] *= rescale
+            else:
+                m = before
+            maxima[index, r] = m
+            for j in range(slab):
+                e = exp(line[j] - m)
+                line[j] = e
+                sums[j] += e
 
 
 @spliced
-def _exponentials(rows, size, slab, slabs, row_max, lanes):
-    """slabs = exp(slabs - max of the row); lanes = their sums.
+def _block_gradient(rows, depth, x_block, labels, scale, slab, slabs, maxima, totals, packed_t, dx_block, dwb, mode):
+    """dx, dW and db of one block: its scores become (softmax - onehot) scale slab by slab, each used while in cache.
 
-    slabs    (slabs x block rows x slab,)   overwritten in place
-    row_max  (block rows x slab,)           overwritten: every lane of a row holds the row's maximum
-    lanes    (block rows x slab,)           overwritten, (row, lane)
-    """
-    step = rows * slab
-    shift, sums = row_max[:step], lanes[:step]
-    for r in range(rows):
-        line = shift[r * slab : (r + 1) * slab]
-        m = line[0]
-        for value in line:
-            m = value if value > m else m
-        line[:] = m
-    sums[:] = 0
-    for first in range(0, (size + slab - 1) // slab * step, step):
-        scores = slabs[first : first + step]
-        for i in range(step):
-            e = exp(scores[i] - shift[i])
-            scores[i] = e
-            sums[i] += e
-
-
-@spliced
-def _block_gradient(rows, x_block, slab, slabs, packed_t, inverse, dx_block, dw, db_block, mode):
-    """dx, dW and db of one block from its score gradients, slab by slab while each is in cache.
-
-    rows      int                            rows of the block
-    x_block   (block rows, H)                overwritten: row r scaled by inverse[r]
-    slabs     (slabs x block rows x slab,)   read: score gradients, row r divided by inverse[r]
+    x_block   (block rows, H+1)              read; its last column holds ones
+    labels    (block rows,)                  read, int64; -1 where there is none
+    scale     float                          one over the number of labels
+    slab      int                            columns in a slab
+    slabs     (slabs x block rows x slab,)   as _score_slabs left it; overwritten
+    maxima    (slabs, block rows)            read
+    totals    (block rows,)                  read, the sum of the exponentials under the last maximum
     packed_t  (packed_size(V, H),)           read, W^T in panels
-    inverse   (block rows,)                  read
     dx_block  (block rows, H)                overwritten
-    dw        (H, V)                         overwritten, or accumulated if mode is ADD_TO
-    db_block  (V,)                           overwritten
+    dwb       (H+1, V)                       overwritten, or accumulated if mode is ADD_TO: dW, and db as its last row
     """
-    depth, size = dw.shape
+    size = dwb.shape[1]
     width = PANEL_BYTES // slabs.itemsize
     step = rows * slab
-    for r in range(rows):
-        for j in range(depth):
-            x_block[r, j] *= inverse[r]
-    db_block[:] = 0
+    last = (size - 1) // slab
+    zero = slabs.dtype.type(0)
+    a = view(x_block.reshape(-1), 0, 1, depth + 1)
     dx = view(dx_block.reshape(-1), 0, depth, width)
+    flat_dwb = dwb.reshape(-1)
     for left in range(0, size, slab):
-        first = left // slab * step
+        index = left // slab
+        first = index * step
         count = min(slab, size - left)
+        for r in range(rows):
+            line = slabs[first + r * slab : first + (r + 1) * slab]
+            factor = exp(maxima[index, r] - maxima[last, r]) * (scale / totals[r]) if labels[r] >= 0 else zero
+            for j in range(slab):
+                line[j] *= factor
+            if left <= labels[r] < left + slab:
+                line[labels[r] - left] -= scale
         weights = view(packed_t, left * width, width, size * width)
         gemm(rows, depth, count, view(slabs, first, slab, 1), weights, dx, dx, FROM_START if left else OVERWRITE)
-        c = view(dw.reshape(-1), left, size, width)
-        gemm(depth, count, rows, view(x_block.reshape(-1), 0, 1, depth), view(slabs, first, slab, width), c, c, mode)
-        total = db_block[left : left + count]
-        for r in range(rows):
-            source = slabs[first + r * slab : first + r * slab + count]
-            scale = inverse[r]
-            for j in range(count):
-                total[j] += source[j] * scale
-    for r in range(rows):
-        for j in range(depth):
-            dx_block[r, j] *= inverse[r]
+        c = view(flat_dwb, left, size, width)
+        gemm(depth + 1, count, rows, a, view(slabs, first, slab, width), c, c, mode)
 
 
 @kernel
 def affine_softmax_loss(
     xs, ts, w, w_row, w_col, b, ignore, count, gradients,
-    losses, dxs, dw, db, packed, packed_t, x_block, dx_block, slab, slabs, row_max, lanes, inverse, db_block,
+    losses, dxs, dwb, packed, packed_t, x_block, dx_block, labels, targets, totals, slab, slabs, maxima, lanes,
 ):  # fmt: skip
     """losses = -log softmax(xs W + b) at ts, and, if `gradients`, the gradients of their mean over `count` labels.
 
@@ -227,54 +225,48 @@ def affine_softmax_loss(
     ignore, count  int                             the label that counts for nothing; how many others there are
     losses         (N, T)                          overwritten, float64; 0 where ignored
     dxs            (N, T, H)                       overwritten if gradients
-    dw, db         (H, V), (V,)                    overwritten if gradients
+    dwb            (H+1, V)                        overwritten if gradients: dW, and db as its last row
     packed         (packed_size(H, V),)            scratch
     packed_t       (packed_size(V, H),)            scratch, used if gradients
-    x_block        (block rows, H)                 scratch; block rows = loss_block_rows(N, T)
+    x_block        (block rows, H+1)               scratch; block rows = loss_block_rows(N, T, V)
     dx_block       (block rows, H)                 scratch
+    labels         (block rows,)                   scratch, int64
+    targets        (block rows,)                   scratch
+    totals         (block rows,)                   scratch
     slab           int                             slab_width(V)
     slabs          (slabs x block rows x slab,)    scratch
-    row_max, lanes (block rows x slab,)            scratch
-    inverse        (block rows,)                   scratch
-    db_block       (V,)                            scratch
+    maxima         (slabs, block rows)             scratch
+    lanes          (block rows, slab)              scratch
     """
     batch, steps, depth = xs.shape
     size = b.size
+    one = xs.dtype.type(1)
     pack(depth, size, view(w.reshape(-1), 0, w_row, w_col), packed)
     if gradients:
         pack_transposed(depth, size, packed, packed_t)
-        db[:] = 0
         if batch * steps == 0:
-            dw[:] = 0
-    block = _loss_block_steps(batch)
+            dwb[:] = 0
+    block = _loss_block_steps(batch, size)
     mode = OVERWRITE
     for t_first in range((steps - 1) // block * block if batch else -1, -1, -block):
         t_last = min(t_first + block, steps)
         rows = (t_last - t_first) * batch
-        for t in range(t_first, t_last):  # row 0 is the last step's: sums run over time descending
-            copy_rows(xs[:, t], x_block[(t_last - 1 - t) * batch : (t_last - t) * batch])
-        _score_slabs(x_block, rows, packed, b, slab, slabs, row_max)
-        for r in range(rows):  # the target's score, before the exponentials take its place
+        for r in range(rows):  # row 0 is the last step's: sums run over time descending
             n, t = r % batch, t_last - 1 - r // batch
-            target = ts[n, t] if ts[n, t] != ignore else 0
-            losses[n, t] = -np.float64(slabs[target // slab * rows * slab + r * slab + target % slab])
-        _exponentials(rows, size, slab, slabs, row_max, lanes)
+            labels[r] = ts[n, t] if ts[n, t] != ignore else -1
+            for j in range(depth):
+                x_block[r, j] = xs[n, t, j]
+            x_block[r, depth] = one
+        _score_slabs(rows, depth, x_block, packed, b, labels, slab, slabs, maxima, lanes, targets)
         for r in range(rows):
-            n, t = r % batch, t_last - 1 - r // batch
-            target = ts[n, t]
-            if target == ignore:
-                losses[n, t] = 0.0
-                inverse[r] = 0
-            else:
-                total = _fold_lanes(lanes[r * slab : (r + 1) * slab])
-                losses[n, t] += math.log(total) + np.float64(row_max[r * slab])
-                inverse[r] = 1 / (total * count)
-                # (p - onehot) / count = (e - total onehot) inverse: each row is scaled once, in x and in dx.
-                slabs[target // slab * rows * slab + r * slab + target % slab] -= xs.dtype.type(total)
+            total = _fold_lanes(lanes[r])
+            totals[r] = total
+            m, target = np.float64(maxima[(size - 1) // slab, r]), np.float64(targets[r])
+            losses[r % batch, t_last - 1 - r // batch] = math.log(total) + (m - target) if labels[r] >= 0 else 0.0
         if gradients:
-            _block_gradient(rows, x_block, slab, slabs, packed_t, inverse, dx_block, dw, db_block, mode)
-            for v in range(size):
-                db[v] += db_block[v]
+            _block_gradient(
+                rows, depth, x_block, labels, xs.dtype.type(one / count), slab, slabs, maxima, totals, packed_t, dx_block, dwb, mode
+            )
             for t in range(t_first, t_last):
                 copy_rows(dx_block[(t_last - 1 - t) * batch : (t_last - t) * batch], dxs[:, t])
         mode = ADD_TO

@@ -20,9 +20,9 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.core.registry import cpu_target
 
 from ._jit import intrinsic, library
+from .vectors import VECTOR_BYTES
 
 MAX_ROWS = 12
 
@@ -32,15 +32,7 @@ FROM_START = np.int64(1)  # C = start + A B, one chain of multiply-adds beginnin
 ADD_TO = np.int64(2)  # C = C + (A B), the product summed first and added once
 
 
-def _vector_bytes() -> int:
-    """Width of the vectors of Numba's own target, which NUMBA_CPU_NAME and NUMBA_CPU_FEATURES may have narrowed."""
-    features = cpu_target.target_context.codegen().magic_tuple()[2]
-    if "+avx512f" in features:
-        return 64
-    return 32 if "+avx2" in features else 16
-
-
-PANEL_BYTES = 2 * _vector_bytes()
+PANEL_BYTES = 2 * VECTOR_BYTES
 
 
 def panel_width(dtype: np.dtype) -> int:
@@ -67,7 +59,7 @@ class _TileWriter:
 
     def __init__(self, module: ir.Module, scalar: ir.Type, itemsize: int) -> None:
         self.module, self.scalar, self.itemsize = module, scalar, itemsize
-        self.lanes = lanes = PANEL_BYTES // 2 // itemsize
+        self.lanes = lanes = VECTOR_BYTES // itemsize
         self.vector = vector = ir.VectorType(scalar, lanes)
         self.zero = ir.Constant(vector, [0.0] * lanes)
         mask, pointer = ir.VectorType(_I1, lanes), vector.as_pointer()

@@ -484,7 +484,7 @@ def optimizer_state(
         raise ValueError(
             f"{owner}: scalars must be {expected}; missing or unknown: {', '.join(sorted(wrong))}."
         )
-    count = len(state["arrays"]) // max(1, len(slots))
+    count = -(-len(state["arrays"]) // max(1, len(slots)))
     wrong = {f"{slot}.{i}" for slot in slots for i in range(count)} ^ set(state["arrays"])
     if wrong:
         raise ValueError(
@@ -495,3 +495,10 @@ def optimizer_state(
         _as_array(owner, key, array)
         float_dtype(owner, array.dtype)
     return count
+
+
+def run_in_the_way(folder: Any, name: str) -> FileExistsError:
+    """The error for a folder that holds an earlier run."""
+    return FileExistsError(
+        f"{folder}: there is a run in this folder already ({name}); choose another folder, or say overwrite."
+    )

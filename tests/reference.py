@@ -4,7 +4,7 @@ import numpy as np
 
 
 def central_differences(loss, array, step=1e-5):
-    """The gradient of `loss()`, a function of nothing, by each element of `array`, which is changed and restored."""
+    """The gradient of `loss()` by each element of `array`, which is changed and restored."""
     gradient = np.zeros_like(array)
     for index in np.ndindex(array.shape):
         kept = array[index]
@@ -43,7 +43,7 @@ class Momentum:
 
 
 class Nesterov:
-    """param += momentum**2 * v - (1 + momentum) * lr * grad with the old v; then v = momentum * v - lr * grad."""
+    """param += momentum**2 * v - (1 + momentum) * lr * grad; only then v = momentum * v - lr * grad."""
 
     def __init__(self, lr=0.01, momentum=0.9):
         self.lr, self.momentum, self.v = lr, momentum, None
@@ -221,3 +221,149 @@ class TimeDropout:
 
     def backward(self, dout):
         return dout * self.mask
+
+
+def gemm(a, b, start=None, add_to=None):
+    """C = add_to + (start + A B); what is None counts as zero."""
+    c = np.zeros((a.shape[0], b.shape[1]))
+    for i in range(c.shape[0]):
+        for j in range(c.shape[1]):
+            c[i, j] = sum(a[i, k] * b[k, j] for k in range(a.shape[1]))
+    for term in (start, add_to):
+        c = c if term is None else c + term
+    return c
+
+
+class RNN:
+    """h = act(h_prev Wh + x Wx + b), act = tanh or relu."""
+
+    def __init__(self, Wx, Wh, b, activation="tanh"):
+        self.params, self.grads = [Wx, Wh, b], [np.zeros_like(p) for p in (Wx, Wh, b)]
+        self.activation = activation
+
+    def forward(self, x, h_prev):
+        Wx, Wh, b = self.params
+        a = h_prev @ Wh + x @ Wx + b
+        h = np.tanh(a) if self.activation == "tanh" else np.maximum(a, 0)
+        self.cache = x, h_prev, h
+        return h
+
+    def backward(self, dh):
+        Wx, Wh, _ = self.params
+        x, h_prev, h = self.cache
+        dt = dh * (1 - h**2) if self.activation == "tanh" else dh * (h > 0)
+        for grad, value in zip(self.grads, (x.T @ dt, h_prev.T @ dt, dt.sum(axis=0)), strict=True):
+            grad[...] = value
+        return dt @ Wx.T, dt @ Wh.T
+
+
+class TimeRNN:
+    """RNN at each step of a window; the gradients of the steps add up."""
+
+    def __init__(self, Wx, Wh, b, stateful=False, *, activation="tanh"):
+        self.params, self.grads = [Wx, Wh, b], [np.zeros_like(p) for p in (Wx, Wh, b)]
+        self.stateful, self.activation, self.h, self.dh = stateful, activation, None, None
+
+    def set_state(self, h):
+        self.h = h
+
+    def reset_state(self):
+        self.h = None
+
+    def forward(self, xs):
+        N, T, _ = xs.shape
+        H = self.params[1].shape[0]
+        if not self.stateful or self.h is None:
+            self.h = np.zeros((N, H))
+        self.steps = [RNN(*self.params, self.activation) for _ in range(T)]
+        hs = np.zeros((N, T, H))
+        for t, step in enumerate(self.steps):
+            self.h = hs[:, t] = step.forward(xs[:, t], self.h)
+        self.xs_shape = xs.shape
+        return hs
+
+    def backward(self, dhs, *, dh_next=None):
+        dxs = np.zeros(self.xs_shape)
+        dh = np.zeros((dhs.shape[0], dhs.shape[2])) if dh_next is None else dh_next
+        for grad in self.grads:
+            grad[...] = 0
+        for t in reversed(range(len(self.steps))):
+            dxs[:, t], dh = self.steps[t].backward(dhs[:, t] + dh)
+            for grad, part in zip(self.grads, self.steps[t].grads, strict=True):
+                grad += part
+        self.dh = dh
+        return dxs
+
+
+class TimeAffine:
+    """y = x W + b at each position."""
+
+    def __init__(self, W, b):
+        self.params, self.grads = [W, b], [np.zeros_like(W), np.zeros_like(b)]
+
+    def forward(self, x):
+        W, b = self.params
+        self.x = x
+        y = np.zeros((*x.shape[:-1], W.shape[1]))
+        for index in np.ndindex(x.shape[:-1]):
+            y[index] = x[index] @ W + b
+        return y
+
+    def backward(self, dout):
+        W, _ = self.params
+        for grad in self.grads:
+            grad[...] = 0
+        dx = np.zeros(self.x.shape)
+        for index in np.ndindex(dx.shape[:-1]):
+            dx[index] = dout[index] @ W.T
+            self.grads[0] += np.outer(self.x[index], dout[index])
+            self.grads[1] += dout[index]
+        return dx
+
+
+class TimeSoftmaxWithLoss:
+    """Mean of -log softmax(scores)[label] over the labels that are not ignored; 0 if there are none."""
+
+    ignore_label = -1
+
+    def __init__(self):
+        self.params, self.grads = [], []
+
+    def losses(self, xs, ts):
+        losses, self.p = np.zeros(ts.shape), np.zeros(xs.shape)
+        for index in np.ndindex(ts.shape):
+            shifted = xs[index] - xs[index].max()
+            total = np.exp(shifted).sum()
+            self.p[index] = np.exp(shifted) / total
+            if ts[index] != self.ignore_label:
+                losses[index] = np.log(total) - shifted[ts[index]]
+        self.ts = ts
+        return losses
+
+    def forward(self, xs, ts):
+        return self.losses(xs, ts).sum() / max(1, (ts != self.ignore_label).sum())
+
+    def backward(self, dout=1.0):
+        dxs = np.zeros(self.p.shape)
+        for index in np.ndindex(self.ts.shape):
+            if self.ts[index] != self.ignore_label:
+                dxs[index] = self.p[index]
+                dxs[index][self.ts[index]] -= 1
+        return dxs * dout / max(1, (self.ts != self.ignore_label).sum())
+
+
+class TimeAffineSoftmaxWithLoss:
+    """TimeAffine, then TimeSoftmaxWithLoss."""
+
+    def __init__(self, W, b):
+        self.affine, self.softmax = TimeAffine(W, b), TimeSoftmaxWithLoss()
+        self.params, self.grads = self.affine.params, self.affine.grads
+
+    def losses(self, xs, ts):
+        return self.softmax.losses(self.affine.forward(xs), ts)
+
+    def forward(self, xs, ts):
+        return self.softmax.forward(self.affine.forward(xs), ts)
+
+    def backward(self, dout=1.0):
+        return self.affine.backward(self.softmax.backward(dout))

@@ -37,7 +37,9 @@ def test_losses_and_gradients_are_those_of_the_definition(window):
     before, xs, ts = rng.integers(7, size=(3, 2, 6))
     model.predict(before)
     state = model.get_state()
-    np.testing.assert_allclose(model.losses(xs, ts), losses_by_the_equations(model, before, xs, ts), rtol=1e-12)
+    np.testing.assert_allclose(
+        model.losses(xs, ts), losses_by_the_equations(model, before, xs, ts), rtol=1e-12
+    )
     model.set_state(state)
     model.forward(xs, ts)
     model.backward()

@@ -131,7 +131,9 @@ def test_two_windows_with_carried_state_equal_one_pass():
         xs, ts = rng.integers(7, size=(2, 3, 11))
         expected = model.losses(xs, ts)
         model.reset_state()
-        actual = np.concatenate([model.losses(xs[:, :4], ts[:, :4]), model.losses(xs[:, 4:], ts[:, 4:])], axis=1)
+        actual = np.concatenate(
+            [model.losses(xs[:, :4], ts[:, :4]), model.losses(xs[:, 4:], ts[:, 4:])], axis=1
+        )
         np.testing.assert_array_equal(actual, expected)
 
 
@@ -230,7 +232,12 @@ def test_the_same_generator_gives_the_same_model():
         ((7, 4, 4), {"layers": 10**9}, ValueError, "layers must be at most 1000"),
         ((7, 4, 4), {"dropout": 1.0}, ValueError, "dropout must be below 1"),
         ((7, 4, 4), {"dropout": float("nan")}, ValueError, "dropout must be from 0 to 1"),
-        ((7, 4, 5), {"tied": True}, ValueError, "tied=True needs embed_size equal to hidden_size, got 4 and 5"),
+        (
+            (7, 4, 5),
+            {"tied": True},
+            ValueError,
+            "tied=True needs embed_size equal to hidden_size, got 4 and 5",
+        ),
         ((7, 4, 4), {"tied": "no"}, TypeError, "tied must be True or False"),
         ((7, 4, 4), {"dtype": "float16"}, TypeError, "dtype must be float32 or float64"),
     ],

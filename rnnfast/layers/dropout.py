@@ -41,7 +41,7 @@ class TimeDropout(Layer):
     >>> import numpy as np, rnnfast
     >>> layer = rnnfast.TimeDropout(0.5, rng=np.random.default_rng(0))
     >>> hs = layer.forward(np.ones((1, 100, 10)))
-    >>> bool(((hs == 0) | (hs == 2)).all()), 0.4 < (hs == 0).mean() < 0.6
+    >>> bool(((hs == 0) | (hs == 2)).all()), bool(0.4 < (hs == 0).mean() < 0.6)
     (True, True)
     >>> bool((layer.backward(np.ones_like(hs)) == hs).all())
     True

@@ -159,28 +159,28 @@ class TimeAffineSoftmaxWithLoss(Layer):
         labels = _labels(owner, ts, (batch, steps, size), self.ignore_label)
         count = int(np.count_nonzero(labels != self.ignore_label))
         take = self._workspace.take
-        rows, slab = loss_block_rows(batch, steps), slab_width(size, dtype)
+        rows, slab = loss_block_rows(batch, steps, size), slab_width(size, dtype)
         losses = take("losses", (batch, steps), np.dtype(np.float64))
         made = gradients
         dxs = take("dxs", (batch, steps, depth) if made else (0, 0, 0), dtype)
-        dW = take("dW", (depth, size) if made else (0, 0), dtype)
-        db = take("db", (size,) if made else (0,), dtype)
+        dWb = take("dWb", (depth + 1, size) if made else (1, 0), dtype)
         affine_softmax_loss(
             xs, labels, *kernel_matrix(W), _check.kernel_ready(b), self.ignore_label, max(1, count), gradients,
-            losses, dxs, dW, db,
+            losses, dxs, dWb,
             take("packed", (packed_size(depth, size, dtype),), dtype),
             take("packed_t", (packed_size(size, depth, dtype) if made else 0,), dtype),
-            take("x_block", (rows, depth), dtype),
+            take("x_block", (rows, depth + 1), dtype),
             take("dx_block", (rows, depth), dtype),
+            take("labels", (rows,), np.dtype(np.int64)),
+            take("targets", (rows,), dtype),
+            take("totals", (rows,), dtype),
             slab,
             take("slabs", (-(-size // slab) * slab * rows,), dtype),
-            take("row_max", (slab * rows,), dtype),
-            take("lanes", (slab * rows,), dtype),
-            take("inverse", (rows,), dtype),
-            take("db_block", (size,), dtype),
+            take("maxima", (-(-size // slab), rows), dtype),
+            take("lanes", (rows, slab), dtype),
         )  # fmt: skip
         if gradients:
-            self._gradients = dxs, dW, db
+            self._gradients = dxs, dWb[:-1], dWb[-1]
         return losses, count
 
     def backward(self, dout: float = 1.0, *, out: np.ndarray | None = None) -> np.ndarray:

@@ -80,7 +80,9 @@ class LanguageModel:
 
     # What all share.
 
-    def _set_up(self, config: dict[str, Any], arrays: dict[str, np.ndarray], rng: np.random.Generator) -> None:
+    def _set_up(
+        self, config: dict[str, Any], arrays: dict[str, np.ndarray], rng: np.random.Generator
+    ) -> None:
         self.config = config
         self._workspace = Workspace()
         self._affine: TimeAffine | None = None
@@ -238,7 +240,12 @@ class LanguageModel:
         return self._generate(prompt, length, rules, stop_id, np.random.default_rng() if rng is None else rng)
 
     def _generate(
-        self, ids: np.ndarray, length: int, rules: SamplingRules, stop_id: int | None, rng: np.random.Generator
+        self,
+        ids: np.ndarray,
+        length: int,
+        rules: SamplingRules,
+        stop_id: int | None,
+        rng: np.random.Generator,
     ) -> Iterator[int]:
         state = None
         for _ in range(length):

@@ -90,7 +90,9 @@ class RNNLM(LanguageModel):
         )
         rng = np.random.default_rng() if rng is None else rng
         kind = np.dtype(config["dtype"])
-        arrays = {name: _initial(name, shape, rng).astype(kind) for name, shape in self._shapes(config).items()}
+        arrays = {
+            name: _initial(name, shape, rng).astype(kind) for name, shape in self._shapes(config).items()
+        }
         self._set_up(config, arrays, rng)
 
     @classmethod
@@ -167,7 +169,9 @@ class RNNLM(LanguageModel):
         for dropout in self._dropouts:
             dropout.train_flg = drop
         batch, steps = xs.shape
-        hs = self._embedding.forward(xs, out=self._buffer("embedded", batch, steps, self.config["embed_size"]))
+        hs = self._embedding.forward(
+            xs, out=self._buffer("embedded", batch, steps, self.config["embed_size"])
+        )
         for index, layer in enumerate(self._layers):
             hs = self._dropped(index, hs)
             hs = layer.forward(hs, out=self._buffer(f"hs{index}", batch, steps, self.config["hidden_size"]))

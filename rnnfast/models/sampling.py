@@ -30,7 +30,9 @@ def sampling_rules(
     if top_p is not None:
         top_p = _check.number(owner, "top_p", top_p, 0.0, 1.0)
         if top_p == 0.0:
-            raise ValueError(f"{owner}: top_p must be above 0; for the likeliest word only use temperature=0.")
+            raise ValueError(
+                f"{owner}: top_p must be above 0; for the likeliest word only use temperature=0."
+            )
     skipped = np.unique(_check.id_sequence(owner, "skip_ids", skip_ids, vocab_size))
     if skipped.size == vocab_size:
         raise ValueError(f"{owner}: skip_ids must leave at least one of the {vocab_size} words.")
@@ -51,7 +53,9 @@ def draw(scores: np.ndarray, rules: SamplingRules, rng: np.random.Generator) -> 
     """One id drawn from `softmax(scores / temperature)`, after the rules have removed words; scores are `(V,)`."""
     values = scores.astype(np.float64)
     if not np.isfinite(values).all():
-        raise FloatingPointError("generate: the model's scores are not finite, so its parameters are damaged.")
+        raise FloatingPointError(
+            "generate: the model's scores are not finite, so its parameters are damaged."
+        )
     values[rules.skip_ids] = -math.inf
     if rules.temperature == 0.0:
         return int(values.argmax())

@@ -76,7 +76,8 @@ def write_weights(
 
 
 def read_weights(
-    path: str | os.PathLike[str], expect: Callable[[dict[str, Any]], tuple[np.dtype, dict[str, tuple[int, ...]]]]
+    path: str | os.PathLike[str],
+    expect: Callable[[dict[str, Any]], tuple[np.dtype, dict[str, tuple[int, ...]]]],
 ) -> SavedModel:
     """Read a file of `write_weights`.
 
@@ -155,7 +156,9 @@ def _read_header(path: Any, file: IO[bytes], length: int) -> dict[str, Any]:
         raise _check.malformed(path, f"too short for a safetensors file ({length} bytes)")
     (size,) = struct.unpack("<Q", prefix)
     if size > min(_HEADER_LIMIT, length - 8):
-        raise _check.malformed(path, f"not a safetensors file of rnnfast (its header would take {size} bytes)")
+        raise _check.malformed(
+            path, f"not a safetensors file of rnnfast (its header would take {size} bytes)"
+        )
     return parse_object(path, file.read(size), "the header")
 
 
@@ -193,7 +196,7 @@ def _read_entry(path: Any, name: str, entry: Any) -> _Tensor:
 def _check_layout(path: Any, found: dict[str, _Tensor], length: int) -> None:
     """The tensors must fill the data section exactly: no hole, no overlap, nothing behind the end."""
     end = 0
-    for name, tensor in sorted(found.items(), key=lambda item: item[1].start):
+    for name, tensor in sorted(found.items(), key=lambda item: item[1][2:]):
         count = 1
         for axis in tensor.shape:
             count *= axis
@@ -202,7 +205,8 @@ def _check_layout(path: Any, found: dict[str, _Tensor], length: int) -> None:
         end = tensor.stop
     if end != length:
         raise _check.malformed(
-            path, f"the header promises {end} bytes of data, the file holds {length}; it was cut short or extended"
+            path,
+            f"the header promises {end} bytes of data, the file holds {length}; it was cut short or extended",
         )
 
 

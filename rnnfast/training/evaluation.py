@@ -10,6 +10,9 @@ import numpy as np
 from rnnfast import _check
 from rnnfast.models.language_model import total_loss
 
+# More words at a time gain nothing and take memory.
+_MOST_AT_A_TIME = 8192
+
 
 def perplexity(model: Any, ids: np.ndarray, batch_size: int = 10, window: int = 35) -> float:
     """`exp` of the mean loss over a text, in which every word but the first is scored exactly once.
@@ -53,7 +56,7 @@ def perplexity(model: Any, ids: np.ndarray, batch_size: int = 10, window: int = 
     ids = _check.ids_1d("perplexity", "ids", ids)
     chunk = _check.size("perplexity", "batch_size", batch_size) * _check.size("perplexity", "window", window)
     _check.tokens_enough("perplexity", ids, 1, 1)
-    return exp_of_mean(total_loss(model, ids, chunk), len(ids) - 1)
+    return exp_of_mean(total_loss(model, ids, min(chunk, _MOST_AT_A_TIME)), len(ids) - 1)
 
 
 def exp_of_mean(total: float, count: int) -> float:

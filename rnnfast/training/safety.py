@@ -49,11 +49,10 @@ def interrupts_deferred() -> Iterator[None]:
 
 
 class LastGood:
-    """A copy of the parameters from before an update that may go wrong.
+    """A copy of the parameters from before the last update, in case that update blew them up.
 
-    A loss that is not finite shows up one step after the update that caused it. Copying all parameters before each
-    update would take 3 % of a step (V = 10,000, D = H = 100), so only updates without a known bound are guarded: those
-    of a foreign optimizer, and of ours when the learning rate and the norm allow a step of length 100.
+    A loss that is not finite shows one step after the update that caused it. The copy takes 0.4 of 57 ms
+    (V = 10,000, D = H = 100, N = 20, T = 35).
 
     Parameters
     ----------
@@ -61,33 +60,33 @@ class LastGood:
         The model's.
     """
 
-    _LONG_STEP = 100.0
+    # No sane update makes the largest parameter a hundred times larger.
+    _FACTOR = 100.0
 
     def __init__(self, params: list[np.ndarray]) -> None:
         self._params = params
         self._copies: list[np.ndarray] | None = None
-        self._valid = False
 
-    def before_update(self, bound: float) -> None:
-        """Called before each update with how far it may move the parameters."""
-        self._valid = not bound <= self._LONG_STEP
-        if not self._valid:
-            return
+    def before_update(self) -> None:
+        """Called before each update."""
         if self._copies is None:
             self._copies = [np.empty(param.shape, param.dtype) for param in self._params]
         for copy, param in zip(self._copies, self._params, strict=True):
             np.copyto(copy, param)
 
-    def restore_if_damaged(self) -> bool:
-        """Undo the last update if it blew the parameters up; whether it did."""
-        if not self._valid or self._copies is None:
-            return False
-        limit = self._LONG_STEP * max(1.0, *(_largest(copy) for copy in self._copies))
+    def forget(self) -> None:
+        """The parameters may have been changed since by others."""
+        self._copies = None
+
+    def restore_if_damaged(self) -> None:
+        """Undo the last update if it blew the parameters up; if the fault is elsewhere, they are good."""
+        if self._copies is None:
+            return
+        limit = self._FACTOR * max(1.0, *map(_largest, self._copies))
         if all(_largest(param) <= limit for param in self._params):
-            return False
+            return
         for copy, param in zip(self._copies, self._params, strict=True):
             np.copyto(param, copy)
-        return True
 
 
 def _largest(array: np.ndarray) -> float:

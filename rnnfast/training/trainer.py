@@ -12,8 +12,7 @@ import numpy as np
 from rnnfast import _check
 from rnnfast.training.bptt import TruncatedBPTT, Window
 from rnnfast.training.evaluation import perplexity
-from rnnfast.training.gradients import clip_by_norm, clip_by_value, global_norm
-from rnnfast.training.optim import Optimizer
+from rnnfast.training.gradients import all_finite, clip_by_norm, clip_by_value, global_norm
 from rnnfast.training.progress import Meter, Progress
 from rnnfast.training.safety import LastGood, TrainingDiverged, interrupts_deferred
 
@@ -41,6 +40,8 @@ class Trainer:
         The largest magnitude of one element, after `clip_norm`; None for no limit.
     anneal : float, optional
         Above 1; None leaves the learning rate alone.
+    patience : int, optional
+        Training ends after that many epochs in a row that were not the best on the validation text; None for never.
     callback : callable, optional
         Called with a `Progress` after every window.
     on_epoch : callable, optional
@@ -80,6 +81,7 @@ class Trainer:
         clip_norm: float | None = 0.25,
         clip_value: float | None = None,
         anneal: float | None = 4.0,
+        patience: int | None = None,
         callback: Callable[[Progress], object] | None = None,
         on_epoch: Callable[[dict[str, Any]], object] | None = None,
         checkpoint: Callable[[Any, dict[str, Any]], object] | None = None,
@@ -90,6 +92,7 @@ class Trainer:
         self.clip_norm = _check.above("Trainer", "clip_norm", clip_norm, 0.0)
         self.clip_value = _check.above("Trainer", "clip_value", clip_value, 0.0)
         self.anneal = _check.above("Trainer", "anneal", anneal, 1.0)
+        self.patience = None if patience is None else _check.size("Trainer", "patience", patience)
         self.callback = callback
         self.on_epoch = on_epoch
         self.checkpoint = checkpoint
@@ -134,11 +137,14 @@ class Trainer:
             _check.tokens_enough("Trainer.fit: valid", _check.ids_1d("Trainer.fit", "valid", valid), 1, 1)
             _check.ids_in_vocabulary("Trainer.fit", "valid", valid, self.model.vocab_size)
         self.history = []
+        self._last_good.forget()
         meter = Meter(epochs, len(batches), len(ids) - 1 - batches.skipped)
         try:
             for _ in range(epochs):
                 self._epoch(meter, ids, batch_size)
                 self._finish_epoch(meter, valid)
+                if self._has_stalled():
+                    break
         except KeyboardInterrupt:
             self._stop(meter, "interrupted", "Ctrl-C")
             raise
@@ -167,19 +173,11 @@ class Trainer:
             raise self._diverged(meter, f"the norm of the gradients is {norm:g}")
         if self.clip_value is not None:
             clip_by_value(model.grads, self.clip_value)
-        self._last_good.before_update(self._bound(norm))
+        self._last_good.before_update()
         with interrupts_deferred():
             self.optimizer.update(model.params, model.grads)
             meter.add(window)
         return norm
-
-    def _bound(self, norm: float) -> float:
-        """How far the update may move the parameters; infinite for an optimizer of which nothing is known."""
-        if not isinstance(self.optimizer, Optimizer) or getattr(self.optimizer, "eps", 1.0) == 0.0:
-            return math.inf
-        if self.clip_norm is not None:
-            norm = min(norm, self.clip_norm)
-        return abs(self.optimizer.lr) * max(1.0, norm)
 
     def _diverged(self, meter: Meter, reason: str) -> TrainingDiverged:
         step = meter.step + 1
@@ -192,14 +190,17 @@ class Trainer:
         )
 
     def _finish_epoch(self, meter: Meter, valid: np.ndarray | None) -> None:
-        """Validate, anneal, record, save."""
+        """Validate, anneal, record, save. The epoch's last update has met no loss yet, so it is looked at here."""
         record = self._record(meter)
-        record["learning_rate"] = float(self.optimizer.lr)
+        if not all_finite(self.model.params):
+            raise self._diverged(meter, "a parameter is not finite")
         best = record["best_valid_perplexity"]
         if valid is not None:
             began = time.perf_counter()
             value = perplexity(self.model, valid)
             meter.add_validation(time.perf_counter() - began)
+            if not math.isfinite(value):
+                raise self._diverged(meter, f"the validation perplexity is {value:g}")
             record["valid_perplexity"] = value
             record["improved"] = best is None or value < best
             if record["improved"]:
@@ -211,6 +212,12 @@ class Trainer:
             self.on_epoch(record)
         if self.checkpoint is not None and record["improved"]:
             self.checkpoint(self.model, record)
+
+    def _has_stalled(self) -> bool:
+        """Whether none of the last `patience` epochs was the best."""
+        if self.patience is None or len(self.history) < self.patience:
+            return False
+        return not any(record["improved"] for record in self.history[-self.patience :])
 
     def _record(self, meter: Meter) -> dict[str, Any]:
         return {

@@ -1,0 +1,97 @@
+"""One training step of RNNLM: forward, backward, clipping, SGD."""
+
+import functools
+import statistics
+import time
+
+from .measuring import Timed, allocated_bytes, assert_agrees, share_of_peak, workspace_bytes  # before NumPy
+
+import numpy as np  # isort: skip
+
+import rnnfast
+from rnnfast import optim
+
+from . import baseline
+
+V, D, H, N, T = 10_000, 100, 100, 20, 35
+LR, CLIP = 1.0, 0.25
+
+
+class _Rnnfast:
+    def __init__(self, params):
+        self.model = rnnfast.RNNLM(V, D, H, rng=np.random.default_rng(0))
+        for own, given in zip(self.model.params, params, strict=True):
+            own[...] = given
+        self.params = self.model.params
+        self.optimizer = optim.SGD(LR)
+
+    def step(self, xs, ts, lr, clip):
+        model = self.model
+        loss = model.forward(xs, ts)
+        model.backward()
+        optim.clip_by_norm(model.grads, clip)
+        self.optimizer.update(model.params, model.grads)
+        return loss
+
+
+@functools.lru_cache(maxsize=None)
+def _state(library):
+    """A model and one window of ids as frequent as words are; one step compared with float64 NumPy."""
+    rng = np.random.default_rng(0)
+    frequency = 1 / np.arange(1, V + 1)
+    ids = rng.choice(V, size=(N, T + 1), p=frequency / frequency.sum())
+    xs, ts = np.ascontiguousarray(ids[:, :-1]), np.ascontiguousarray(ids[:, 1:])
+    params = [np.array(p) for p in rnnfast.RNNLM(V, D, H, rng=rng).params]
+    oracle = baseline.RNNLM([p.astype(np.float64) for p in params])
+    model = _Rnnfast(params) if library == "rnnfast" else baseline.RNNLM([p.copy() for p in params])
+    assert_agrees("loss", np.float32(model.step(xs, ts, LR, CLIP)), oracle.step(xs, ts, LR, CLIP), H)
+    for index, (actual, expected) in enumerate(zip(model.params, oracle.params, strict=True)):
+        assert_agrees(f"parameter {index} after a step", actual, expected, N * T)
+    return model, xs, ts
+
+
+class TrainingStep(Timed):
+    params = ["rnnfast", "numpy"]
+    param_names = ("library",)
+
+    def setup(self, library):
+        self.model, self.xs, self.ts = _state(library)
+
+    def time_step(self, library):
+        self.model.step(self.xs, self.ts, LR, CLIP)
+
+
+class TrainingStepFigures:
+    timeout = 300
+
+    def setup(self):
+        self.model, self.xs, self.ts = _state("rnnfast")
+
+    def _step(self):
+        self.model.step(self.xs, self.ts, LR, CLIP)
+
+    def track_tokens_per_second(self):
+        seconds = []
+        for _ in range(50):
+            start = time.perf_counter()
+            self._step()
+            seconds.append(time.perf_counter() - start)
+        return N * T / statistics.median(seconds)
+
+    track_tokens_per_second.unit = "tokens a second"
+
+    def track_share_of_peak(self):
+        return share_of_peak(self._step, 6 * N * T * H * (D + H + V))
+
+    track_share_of_peak.unit = "of the FMA peak"
+
+    def track_allocated(self):
+        return allocated_bytes(self._step)
+
+    track_allocated.unit = "bytes a step"
+
+    def track_workspace(self):
+        self._step()
+        return workspace_bytes(self.model.model)
+
+    track_workspace.unit = "bytes"

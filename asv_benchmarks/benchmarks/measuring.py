@@ -1,0 +1,106 @@
+"""What every benchmark file shares: one thread, aligned inputs, agreement before timing, ratios and memory.
+
+Import it before NumPy: it pins the thread counts.
+"""
+
+import os
+
+for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+import statistics  # noqa: E402
+import time  # noqa: E402
+import tracemalloc  # noqa: E402
+
+import numpy as np  # noqa: E402
+
+from rnnfast.kernels.peak import fma_peak  # noqa: E402
+
+# Bytes of Python's own objects (tuples, array headers) that one call makes and frees; the arrays of every benchmark
+# here are many times larger, so that one of them is seen.
+PYTHON_OBJECTS = 16 * 1024
+
+
+class Timed:
+    """asv settings for timings whose state is made once by an `lru_cache`d function.
+
+    asv calls `setup` before each timed call and then times that single call, so `setup` must be cheap and the samples
+    many; compiling happens in the cached function, outside the timer.
+    """
+
+    repeat = (20, 500, 2.0)
+    rounds = 2
+    timeout = 300
+
+
+def aligned(values, dtype=np.float32):
+    """A copy that starts at a 64-byte boundary, so that results do not depend on where malloc put it."""
+    values = np.asarray(values, dtype)
+    raw = np.empty(values.nbytes + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    copy = raw[start : start + values.nbytes].view(values.dtype).reshape(values.shape)
+    copy[...] = values
+    return copy
+
+
+def assert_agrees(what, actual, expected, terms):
+    """Fail unless `actual` is `expected` up to the rounding of sums of `terms` products, by norm."""
+    error = np.linalg.norm(np.asarray(actual, np.float64) - expected) / max(np.linalg.norm(expected), 1e-30)
+    limit = 32 * np.finfo(np.asarray(actual).dtype).eps * np.sqrt(terms)
+    if not error <= limit:
+        raise AssertionError(f"{what}: relative error {error:.1e} is above {limit:.1e}; nothing was timed")
+
+
+def share_of_peak(call, operations, dtype=np.float32, seconds=1.0):
+    """Median over rounds of (operations a second of `call`) / (FMA peak of the core), each measured beside the other.
+
+    A round takes about 20 ms, so that both sides meet the same clock frequency and the same neighbours.
+    """
+    call()
+    begin = time.perf_counter()
+    call()
+    times = max(1, int(0.01 / (time.perf_counter() - begin)))
+    shares = []
+    begin = time.perf_counter()
+    while len(shares) < 5 or time.perf_counter() - begin < seconds:
+        peak = fma_peak(0.008, dtype)
+        start = time.perf_counter()
+        for _ in range(times):
+            call()
+        shares.append(operations * times / (time.perf_counter() - start) / peak)
+    return statistics.median(shares)
+
+
+def allocated_bytes(call):
+    """Bytes of arrays that a call in the steady state allocates on the way; 0 is the aim.
+
+    Python's small objects, under PYTHON_OBJECTS together, count as 0. What compiled code allocates itself is not seen
+    here; a test of the sources forbids kernels to allocate.
+    """
+    for _ in range(3):
+        call()
+    tracemalloc.start()
+    call()
+    start = tracemalloc.get_traced_memory()[0]
+    tracemalloc.reset_peak()
+    call()
+    extra = tracemalloc.get_traced_memory()[1] - start
+    tracemalloc.stop()
+    return extra if extra >= PYTHON_OBJECTS else 0
+
+
+def workspace_bytes(layer):
+    """Bytes of scratch memory that a layer, or a model with its layers, holds."""
+    total, waiting, seen = 0, [layer], set()
+    while waiting:
+        item = waiting.pop()
+        if id(item) in seen or isinstance(item, np.ndarray):
+            continue
+        seen.add(id(item))
+        if type(item).__name__ == "Workspace":
+            total += item.nbytes
+        elif isinstance(item, list | tuple):
+            waiting += item
+        elif type(item).__module__.startswith("rnnfast."):
+            waiting += vars(item).values()
+    return total

@@ -1,0 +1,60 @@
+"""What a user waits for before anything is learned: the import, and the first training step of a new process."""
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+FIRST_STEP = """
+import numpy as np
+import rnnfast
+from rnnfast import optim
+
+model = rnnfast.RNNLM(10_000, 100, 100, rng=np.random.default_rng(0))
+ids = np.random.default_rng(1).integers(0, 10_000, (20, 36))
+loss = model.forward(np.ascontiguousarray(ids[:, :-1]), np.ascontiguousarray(ids[:, 1:]))
+model.backward()
+optim.clip_by_norm(model.grads, 0.25)
+optim.SGD(1.0).update(model.params, model.grads)
+assert 9 < loss < 10, loss
+"""
+
+
+def _seconds(cache):
+    """From before the process is made until it has ended, with the compiled kernels in folder `cache`."""
+    with tempfile.TemporaryDirectory() as elsewhere:
+        environment = {**os.environ, "NUMBA_CACHE_DIR": cache}
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", FIRST_STEP], env=environment, cwd=elsewhere, check=True)
+        return time.perf_counter() - start
+
+
+class Import:
+    timeout = 120
+
+    def timeraw_import(self):
+        return "import rnnfast"
+
+    def timeraw_numba_alone(self):
+        return "import numba"
+
+
+class FirstStep:
+    """Process start to the end of the first training step (V = 10,000, D = H = 100, N = 20, T = 35)."""
+
+    timeout = 600
+
+    def track_cold_cache(self):
+        with tempfile.TemporaryDirectory() as cache:
+            return _seconds(cache)
+
+    track_cold_cache.unit = "seconds"
+
+    def track_warm_cache(self):
+        with tempfile.TemporaryDirectory() as cache:
+            _seconds(cache)
+            return statistics.median(_seconds(cache) for _ in range(5))
+
+    track_warm_cache.unit = "seconds"

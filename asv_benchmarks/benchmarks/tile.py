@@ -1,0 +1,54 @@
+"""The register-blocked product on packed operands: C = b + A B."""
+
+import functools
+
+from .measuring import Timed, aligned, assert_agrees, fma_peak, share_of_peak  # before NumPy
+
+import numpy as np  # isort: skip
+
+from rnnfast.kernels.gemm import gemm_forward, pack_forward, packed_size
+from rnnfast.kernels.tile import FROM_START
+
+
+@functools.lru_cache(maxsize=None)
+def _operands(rows, size, dtype):
+    """A, packed B, bias, C; compiled and checked, and the call that multiplies them."""
+    rng = np.random.default_rng(0)
+    a, b, bias = (aligned(rng.standard_normal(shape), dtype) for shape in ((rows, size), (size, size), (size,)))
+    packed = aligned(np.zeros(packed_size(size, size, b.dtype)), dtype)
+    c = aligned(np.full((rows, size), np.nan), dtype)
+    pack_forward(b, packed)
+    gemm_forward(a, packed, bias, c, FROM_START)
+    assert_agrees("gemm", c, a.astype(np.float64) @ b + bias, size)
+    return a, b, packed, bias, c
+
+
+class Gemm(Timed):
+    params = ([12, 20, 64], [100, 128, 512], ["float32", "float64"])
+    param_names = ("rows", "size", "dtype")
+
+    def setup(self, rows, size, dtype):
+        self.a, self.b, self.packed, self.bias, self.c = _operands(rows, size, dtype)
+
+    def time_packed(self, rows, size, dtype):
+        gemm_forward(self.a, self.packed, self.bias, self.c, FROM_START)
+
+    def time_numpy(self, rows, size, dtype):
+        np.matmul(self.a, self.b, out=self.c)
+
+    def track_share_of_peak(self, rows, size, dtype):
+        return share_of_peak(lambda: self.time_packed(rows, size, dtype), 2 * rows * size * size, dtype, seconds=0.3)
+
+    track_share_of_peak.unit = "of the FMA peak"
+
+
+class Peak:
+    """The yardstick itself: a change here is the machine, not the library."""
+
+    params = ["float32", "float64"]
+    param_names = ("dtype",)
+
+    def track_fma_peak(self, dtype):
+        return fma_peak(0.1, dtype) / 1e9
+
+    track_fma_peak.unit = "GFLOP/s"

@@ -1,0 +1,188 @@
+"""One whole run: a text, a recurrent model and the baselines it has to beat, all scored on the same held-out text."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from rnnfast import _check
+from rnnfast.data import CharTokenizer, Corpus, Tokenizer, WindowBatches, WordTokenizer, encode_to_memmap
+from rnnfast.models.cbow import CBOWLM
+from rnnfast.models.rnnlm import RNNLM
+from rnnfast.training.bptt import TruncatedBPTT
+from rnnfast.training.checkpoint import Checkpoint
+from rnnfast.training.optim import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, Optimizer, RMSprop
+from rnnfast.training.run_folder import RunFolder
+from rnnfast.training.trainer import Trainer
+from rnnfast.training.unigram import Unigram
+
+# Each with the learning rate that is its default here, good for a model and a text of the default size.
+OPTIMIZERS: dict[str, tuple[type[Optimizer], float]] = {
+    "adamw": (AdamW, 0.003),
+    "adam": (Adam, 0.003),
+    "rmsprop": (RMSprop, 0.001),
+    "adagrad": (AdaGrad, 0.05),
+    "nesterov": (Nesterov, 0.5),
+    "momentum": (Momentum, 0.5),
+    "sgd": (SGD, 5.0),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every hyperparameter of a run; the defaults are tuned on the default corpus.
+
+    Names are those of PyTorch's `word_language_model` where it has them. None stands for: `max_vocab` no limit,
+    `tied` where emsize equals nhid, `lr` the optimizer's own, `clip`, `clip_value` and `anneal` off, `patience` never.
+    """
+
+    tokenizer: str = "word"
+    lower: bool = True
+    min_count: int = 2
+    max_vocab: int | None = None
+    cell: str = "rnn"
+    emsize: int = 200
+    nhid: int = 200
+    nlayers: int = 1
+    dropout: float = 0.5
+    tied: bool | None = None
+    dtype: str = "float32"
+    optimizer: str = "adamw"
+    lr: float | None = None
+    weight_decay: float = 0.1
+    epochs: int = 20
+    batch_size: int = 10
+    bptt: int = 35
+    clip: float | None = 0.25
+    clip_value: float | None = None
+    anneal: float | None = 2.0
+    patience: int | None = 3
+    window: int = 2
+    seed: int = 1111
+
+    def resolved(self) -> Settings:
+        """The same with `tied` and `lr` decided, and everything that needs no text checked."""
+        _check.choice("train", "tokenizer", self.tokenizer, ("word", "char"))
+        _check.choice("train", "optimizer", self.optimizer, tuple(OPTIMIZERS))
+        _check.size("train", "seed", self.seed, 0)
+        values = asdict(self)
+        if self.tied is None:
+            values["tied"] = self.emsize == self.nhid
+        if self.lr is None:
+            values["lr"] = OPTIMIZERS[self.optimizer][1]
+        settings = Settings(**values)
+        settings.make_optimizer()
+        settings.make_rnn(vocab_size=2)
+        return settings
+
+    def rng(self, purpose: int) -> np.random.Generator:
+        """One stream of random numbers a purpose: 0 the network, 1 the baseline, 2 the sample."""
+        return np.random.default_rng([self.seed, purpose])
+
+    def make_optimizer(self) -> Optimizer:
+        """A fresh optimizer."""
+        kind = OPTIMIZERS[self.optimizer][0]
+        options = {"weight_decay": self.weight_decay} if kind is AdamW else {}
+        return kind(lr=self.lr, **options)
+
+    def make_rnn(self, vocab_size: int) -> RNNLM:
+        """The recurrent model with its first weights."""
+        return RNNLM(
+            vocab_size,
+            self.emsize,
+            self.nhid,
+            cell=self.cell,
+            layers=self.nlayers,
+            dropout=self.dropout,
+            tied=bool(self.tied),
+            rng=self.rng(0),
+            dtype=self.dtype,
+        )
+
+    def make_cbow(self, vocab_size: int) -> CBOWLM:
+        """The baseline with its first weights."""
+        return CBOWLM(vocab_size, self.emsize, self.window, rng=self.rng(1), dtype=self.dtype)
+
+
+class Experiment:
+    """A run with its text encoded, everything checked, and nothing trained.
+
+    Parameters
+    ----------
+    settings : Settings
+    train, valid : Corpus
+        The text to learn from, and the text to be judged by.
+    folder : RunFolder
+        Where ids, checkpoints and metrics go.
+
+    Attributes
+    ----------
+    tokenizer : Tokenizer
+        Learned from `train`.
+    train_ids, valid_ids : memmap
+        The encoded text.
+    unknown_share : float
+        Share of `valid` that is not in the vocabulary.
+
+    Raises
+    ------
+    CorpusError
+        The text is empty, not UTF-8, or too short for the batch and the window.
+    OSError
+        The folder cannot be written.
+    """
+
+    def __init__(self, settings: Settings, train: Corpus, valid: Corpus, folder: RunFolder) -> None:
+        self.settings = settings = settings.resolved()
+        self.folder = folder
+        self.tokenizer = _learn(settings, train)
+        self.train_ids = encode_to_memmap(self.tokenizer, train, folder.train)
+        self.valid_ids = encode_to_memmap(self.tokenizer, valid, folder.valid)
+        WindowBatches(self.train_ids, settings.batch_size, settings.bptt)
+        _check.tokens_enough("the validation text", self.valid_ids, 1, 1)
+        self.unknown_share = unknown_share(self.tokenizer, self.valid_ids)
+
+    def trainer(self, model: RNNLM | CBOWLM, notes: dict[str, Any], **report: Any) -> Trainer:
+        """A trainer that saves to the run's folder, the baseline to its own; `report` are the trainer's callbacks."""
+        settings = self.settings
+        place = self.folder.path if isinstance(model, RNNLM) else self.folder.baseline
+        kept = {**asdict(settings), **notes}
+        return Trainer(
+            model,
+            settings.make_optimizer(),
+            TruncatedBPTT(settings.bptt),
+            clip_norm=settings.clip,
+            clip_value=settings.clip_value,
+            anneal=settings.anneal,
+            patience=settings.patience,
+            checkpoint=Checkpoint(place, tokenizer=self.tokenizer, settings=kept),
+            **report,
+        )
+
+    def fit(self, trainer: Trainer) -> list[dict[str, Any]]:
+        """Train; see `Trainer.fit`."""
+        settings = self.settings
+        return trainer.fit(
+            self.train_ids, epochs=settings.epochs, batch_size=settings.batch_size, valid=self.valid_ids
+        )
+
+    def unigram_perplexity(self) -> float:
+        """What word frequencies alone reach on the validation text, with one added to each count."""
+        return Unigram(self.train_ids, self.tokenizer.vocab_size).perplexity(self.valid_ids)
+
+
+def _learn(settings: Settings, train: Corpus) -> Tokenizer:
+    if settings.tokenizer == "char":
+        return CharTokenizer.fit(train, settings.min_count, settings.max_vocab)
+    return WordTokenizer.fit(train, settings.min_count, settings.max_vocab, lower=settings.lower)
+
+
+def unknown_share(tokenizer: Tokenizer, ids: np.ndarray) -> float:
+    """Share of a text's tokens, from 0 to 1, that are not in the vocabulary; a memory map is read piece by piece."""
+    piece = 1 << 20
+    unknown = sum(
+        int(np.count_nonzero(ids[start : start + piece] == tokenizer.unk_id)) for start in range(0, len(ids), piece)
+    )
+    return unknown / max(1, len(ids))

@@ -1,0 +1,82 @@
+"""What tests of compiled code share: sizes for both modes, poison, guards, distances."""
+
+import re
+
+import numpy as np
+import pytest
+from numba.core.registry import cpu_target
+
+from rnnfast.kernels._jit import jit_is_disabled
+from rnnfast.kernels.tile import panel_width
+
+JIT = not jit_is_disabled()
+needs_jit = pytest.mark.skipif(not JIT, reason="looks at compiled code, and NUMBA_DISABLE_JIT is set")
+
+DTYPES = (np.float32, np.float64)
+
+
+def sized(compiled, plain):
+    """A size for compiled code, or a smaller one for NUMBA_DISABLE_JIT, where a kernel is 1,000 times slower."""
+    return compiled if JIT else plain
+
+
+def normal(rng, shape, dtype):
+    return rng.standard_normal(shape).astype(dtype)
+
+
+def poisoned(shape, dtype):
+    """An output array in which an element that nobody writes shows."""
+    return np.full(shape, np.nan, dtype)
+
+
+def poison(layer, keep=()):
+    """Spoil all that a layer's next call must overwrite: gradients and scratch, except the buffers in `keep`."""
+    for grad in layer.grads:
+        grad[...] = np.nan
+    for name, buffer in layer._workspace._buffers.items():
+        if name not in keep:
+            buffer[...] = 0xFF
+
+
+def relative_distance(actual, expected):
+    """The norm of the difference over that of `expected`; infinite where one of them is not finite."""
+    assert actual.shape == expected.shape, (actual.shape, expected.shape)
+    actual, expected = actual.astype(np.float64), expected.astype(np.float64)
+    if not np.isfinite(actual).all():
+        return np.inf
+    difference, scale = np.linalg.norm(actual - expected), np.linalg.norm(expected)
+    return difference / scale if scale else difference
+
+
+def assert_same_bits(actual, expected):
+    """Equal shape, dtype and bytes; unlike ==, it tells -0 from 0 and accepts NaN."""
+    assert (actual.shape, actual.dtype) == (expected.shape, expected.dtype)
+    np.testing.assert_array_equal(actual, expected)
+    assert np.ascontiguousarray(actual).tobytes() == np.ascontiguousarray(expected).tobytes()
+
+
+def target_without_avx512():
+    """Environment of a process that compiles for AVX2. The name of a processor alone would leave AVX-512 on, since
+    Numba takes the features from the host; None where there is nothing to switch off."""
+    features = cpu_target.target_context.codegen().magic_tuple()[2]
+    if "+avx512f" not in features or "+fma" not in features:
+        return None
+    narrowed = re.sub(r"\+(?=avx512|avx10|evex512)", "-", features)
+    return {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": narrowed}
+
+
+def laid_out(matrix, row_stride, panel_stride=None, col_stride=1, guard=70):
+    """`matrix` at these strides in a flat array that is NaN elsewhere.
+
+    Returns the array, the offset of the first element and the offsets of all. A panel stride is the distance between
+    groups of panel_width columns.
+    """
+    width = panel_width(matrix.dtype)
+    panel_stride = width * col_stride if panel_stride is None else panel_stride
+    rows, cols = np.indices(matrix.shape)
+    places = rows * row_stride + cols // width * panel_stride + cols % width * col_stride
+    first = guard - int(places.min(initial=0))
+    places += first
+    flat = poisoned(int(places.max(initial=first)) + guard, matrix.dtype)
+    flat[places] = matrix
+    return flat, first, places
