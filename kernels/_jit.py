@@ -159,7 +159,7 @@ def _warn_that_nothing_is_kept(obstacle: str) -> None:
 
 
 def _mend_cache(dispatcher: Any) -> str:
-    """Put checked files into the dispatcher's cache, keep its errors inside; return what prevents it, or ""."""
+    """Put checked files into the cache and keep its errors inside; return what prevents it, if anything."""
     try:
         cache = dispatcher._cache
         if _others_can_write(Path(cache.cache_path)):

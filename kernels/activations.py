@@ -46,9 +46,10 @@ def _polynomials_single() -> tuple[Callable, Callable]:
     t3, t5, t7 = _constants(np.float32, -0.33333227038383484, 0.13323406875133514, -0.05131781846284866)
 
     @inner
-    def expm1_near_zero(r):
+    def expm1_near_zero(high, low):
+        r = high + low
         tail = fma(fma(fma(fma(e6, r, e5), r, e4), r, e3), r, e2)
-        return fma(r * r, tail, r)
+        return high + fma(r * r, tail, low)
 
     @inner
     def tanh_near_zero(u):
@@ -87,10 +88,11 @@ def _polynomials_double() -> tuple[Callable, Callable]:
     )
 
     @inner
-    def expm1_near_zero(r):
+    def expm1_near_zero(high, low):
+        r = high + low
         tail = fma(fma(fma(fma(fma(fma(e12, r, e11), r, e10), r, e9), r, e8), r, e7), r, e6)
         tail = fma(fma(fma(fma(tail, r, e5), r, e4), r, e3), r, e2)
-        return fma(r * r, tail, r)
+        return high + fma(r * r, tail, low)
 
     @inner
     def tanh_near_zero(u):
@@ -131,7 +133,7 @@ def _exp_and_sigmoid(
         shift = raised if x < zero else lowered
         shifted = fma(x, log2_e, late) + shift
         n = shifted - shift
-        growth = expm1_near_zero(fma(n, minus_ln2_low, fma(n, minus_ln2_high, x)))
+        growth = expm1_near_zero(fma(n, minus_ln2_high, x), n * minus_ln2_low)
         scale = scale_by_power_of_two(one, shifted)
         return fma(scale, growth, scale) * (undo_raised if x < zero else undo_lowered)
 
@@ -144,7 +146,7 @@ def _exp_and_sigmoid(
         a = lowest if a < lowest else a
         shifted = fma(a, log2_e, late) + raised
         n = shifted - raised
-        growth = expm1_near_zero(fma(n, minus_ln2_low, fma(n, minus_ln2_high, a)))
+        growth = expm1_near_zero(fma(n, minus_ln2_high, a), n * minus_ln2_low)
         scale = scale_by_power_of_two(one_and_half, shifted)
         e = fma(scale, growth, scale) * undo_raised
         return (e if x < zero else one_and_half) / (e + one_and_half)

@@ -17,7 +17,7 @@ from numba.core import cgutils
 from numba.core.registry import cpu_target
 
 from ._jit import intrinsic, jit_is_disabled, kernel
-from .tile import PANEL_BYTES
+from .vectors import VECTOR_BYTES
 
 
 def _chain_count() -> int:
@@ -28,12 +28,11 @@ def _chain_count() -> int:
 
 
 CHAINS = _chain_count()
-_VECTOR_BYTES = PANEL_BYTES // 2
 
 
 def _chains_twin(rounds, a, b):
     """The chains in plain NumPy, for NUMBA_DISABLE_JIT."""
-    sums = np.repeat(np.arange(CHAINS, dtype=a.dtype) * b, _VECTOR_BYTES // a.dtype.itemsize)
+    sums = np.repeat(np.arange(CHAINS, dtype=a.dtype) * b, VECTOR_BYTES // a.dtype.itemsize)
     for _ in range(rounds):
         sums = sums * a + b
     return sums.sum()
@@ -46,7 +45,7 @@ def _chains(typing_context, rounds, a, b):
     def codegen(context, builder, signature, arguments):
         count, *factors = arguments
         scalar = factors[0].type
-        lanes = _VECTOR_BYTES * 8 // signature.args[1].bitwidth
+        lanes = VECTOR_BYTES * 8 // signature.args[1].bitwidth
         vector = ir.VectorType(scalar, lanes)
 
         def constant(value):
@@ -134,7 +133,7 @@ def fma_peak(seconds: float = 0.02, dtype: np.typing.DTypeLike = np.float32) -> 
         rounds *= 2
     rounds = max(1, int(rounds * seconds / 4 / elapsed))
     best = min(_slice(rounds, a, b) for _ in range(4))
-    return 2 * CHAINS * (_VECTOR_BYTES // np.dtype(dtype).itemsize) * rounds / best
+    return 2 * CHAINS * (VECTOR_BYTES // np.dtype(dtype).itemsize) * rounds / best
 
 
 def _slice(rounds: int, a: np.floating, b: np.floating) -> float:

@@ -53,9 +53,19 @@ def _fold_lanes(lanes):
     return total
 
 
+@spliced
+def _count_labels(ts, ignore):
+    count = 0
+    for label in ts.reshape(-1):
+        count += label != ignore
+    return count
+
+
 @kernel
 def softmax_loss_forward(scores, ts, ignore, lanes, probabilities, losses):
     """probabilities = softmax(scores); losses = -log probabilities at the target, 0 where the target is `ignore`.
+
+    Returns the number of labels that are not `ignore`.
 
     scores         (R, V)    read
     ts             (R,)      read, int64
@@ -92,6 +102,7 @@ def softmax_loss_forward(scores, ts, ignore, lanes, probabilities, losses):
         for v in range(size):
             p[v] *= inverse
         losses[r] = math.log(total) + (np.float64(m) - np.float64(target)) if ts[r] != ignore else 0.0
+    return _count_labels(ts, ignore)
 
 
 @kernel
@@ -213,16 +224,18 @@ def _block_gradient(rows, depth, x_block, labels, scale, slab, slabs, maxima, to
 
 @kernel
 def affine_softmax_loss(
-    xs, ts, w, w_row, w_col, b, ignore, count, gradients,
+    xs, ts, w, w_row, w_col, b, ignore, gradients,
     losses, dxs, dwb, packed, packed_t, x_block, dx_block, labels, targets, totals, slab, slabs, maxima, lanes,
 ):  # fmt: skip
-    """losses = -log softmax(xs W + b) at ts, and, if `gradients`, the gradients of their mean over `count` labels.
+    """losses = -log softmax(xs W + b) at ts, and, if `gradients`, the gradients of their mean.
+
+    Returns the number of labels that are not `ignore`, over which the mean is taken.
 
     xs             (N, T, H)                       read
     ts             (N, T)                          read, int64
     w              memory of W (H, V)              read, element (i, v) at i w_row + v w_col
     b              (V,)                            read
-    ignore, count  int                             the label that counts for nothing; how many others there are
+    ignore         int                             the label that counts for nothing
     losses         (N, T)                          overwritten, float64; 0 where ignored
     dxs            (N, T, H)                       overwritten if gradients
     dwb            (H+1, V)                        overwritten if gradients: dW, and db as its last row
@@ -241,6 +254,8 @@ def affine_softmax_loss(
     batch, steps, depth = xs.shape
     size = b.size
     one = xs.dtype.type(1)
+    count = _count_labels(ts, ignore)
+    scale = xs.dtype.type(1 / max(1, count))
     pack(depth, size, view(w.reshape(-1), 0, w_row, w_col), packed)
     if gradients:
         pack_transposed(depth, size, packed, packed_t)
@@ -265,8 +280,9 @@ def affine_softmax_loss(
             losses[r % batch, t_last - 1 - r // batch] = math.log(total) + (m - target) if labels[r] >= 0 else 0.0
         if gradients:
             _block_gradient(
-                rows, depth, x_block, labels, xs.dtype.type(one / count), slab, slabs, maxima, totals, packed_t, dx_block, dwb, mode
+                rows, depth, x_block, labels, scale, slab, slabs, maxima, totals, packed_t, dx_block, dwb, mode
             )
             for t in range(t_first, t_last):
                 copy_rows(dx_block[(t_last - 1 - t) * batch : (t_last - t) * batch], dxs[:, t])
         mode = ADD_TO
+    return count

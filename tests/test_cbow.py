@@ -7,7 +7,7 @@ from rnnfast.models import CBOWLM
 from rnnfast.training import Trainer, TruncatedBPTT
 from rnnfast.training.optim import Adam
 
-SENTENCE = "you say goodbye and i say hello .".split()
+SENTENCE = ["you", "say", "goodbye", "and", "i", "say", "hello", "."]
 WORDS = list(dict.fromkeys(SENTENCE))
 SENTENCE_IDS = np.array([WORDS.index(word) for word in SENTENCE])
 

@@ -70,11 +70,11 @@ def test_the_gradient_equals_central_differences():
 
 @pytest.mark.parametrize("disturb", ["nothing", "clipped", "weight decay", "set to nan"])
 def test_each_backward_overwrites_the_gradient_whatever_was_done_to_the_last(disturb):
-    """40 rows and 3 ids a call, so that only the rows touched before are cleared."""
-    W = table(40)
+    """160 rows, 3 ids a call, and none of them among the rows that are looked at to notice a disturbance."""
+    W = table(160)
     layer, naive = TimeEmbedding(W), reference.TimeEmbedding(W)
     for seed in range(4):
-        xs, dhs = tokens((1, 3), 40, seed), gradient((1, 3, 5), seed=seed)
+        xs, dhs = 10 * tokens((1, 3), 16, seed) + 5, gradient((1, 3, 5), seed=seed)
         for each in (layer, naive):
             each.forward(xs)
             each.backward(dhs)
@@ -215,6 +215,12 @@ def test_the_sum_over_the_last_words_equals_the_naive_layer(window, dtype):
         layer.backward(dhs)
         naive.backward(dhs.astype(np.float64))
         assert relative_distance(layer.grads[0], naive.grads[0]) <= rtol
+
+
+def test_the_words_of_a_window_are_added_oldest_first():
+    W, xs = table(6, 40, np.float32), np.array([[0, 1, 2, 3]])
+    expected = ((W[0] + W[1]) + W[2]) + W[3]
+    np.testing.assert_array_equal(TimeContextSum(W, 4).forward(xs)[0, 3], expected)
 
 
 def test_the_gradient_of_the_sum_equals_central_differences_with_carried_words():

@@ -278,10 +278,12 @@ def test_squares_are_summed_in_the_documented_order(count):
             lanes[j] += ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]))
     for i in range(count - whole):
         lanes[i % 16] += x[whole + i] * x[whole + i]
-    while len(lanes) > 1:
-        half = len(lanes) // 2
-        lanes = [low + high for low, high in zip(lanes[:half], lanes[half:], strict=True)]
-    assert kernels.squared_norm(x, np.full(16, np.nan)) == lanes[0]
+    for half in (8, 4, 2, 1):
+        for j in range(half):
+            lanes[j] += lanes[j + half]
+    actual = np.full(16, np.nan)
+    assert kernels.squared_norm(x, actual) == lanes[0]
+    np.testing.assert_array_equal(actual, lanes)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

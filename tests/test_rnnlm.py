@@ -1,4 +1,4 @@
-"""RNNLM: gradients of whole models, the carried state, weight tying, and what it learns that a baseline cannot."""
+"""RNNLM: gradients of whole models, the carried state, weight tying, and what no baseline can learn."""
 
 import tracemalloc
 
@@ -9,7 +9,7 @@ from rnnfast.models import RNNLM
 from rnnfast.training import Trainer, TruncatedBPTT
 from rnnfast.training.optim import Adam
 
-SENTENCE = "you say goodbye and i say hello .".split()
+SENTENCE = ["you", "say", "goodbye", "and", "i", "say", "hello", "."]
 WORDS = list(dict.fromkeys(SENTENCE))
 SENTENCE_IDS = np.array([WORDS.index(word) for word in SENTENCE])
 
@@ -179,8 +179,8 @@ def test_a_training_step_allocates_nothing_of_size():
         model.backward()
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        # The smallest array of a window, (8, 20, 128) float32, has 80 kB. What is left are ids, Python objects, and the
-        # 32 kB buffer in which NumPy transposes the gradient of tied weights.
+        # The smallest array of a window, (8, 20, 128) float32, has 80 kB. What is left are ids, Python
+        # objects, and the 32 kB buffer in which NumPy transposes the gradient of tied weights.
         assert peak < 40_000, options
 
 

@@ -122,13 +122,11 @@ def test_without_validation_or_annealing_the_learning_rate_stays():
     for options, valid in [({}, None), ({"anneal": None}, IDS)]:
         optimizer = SGD(lr=1e-9)
         saved = []
-        trainer = Trainer(
-            small_model(),
-            optimizer,
-            TruncatedBPTT(10),
-            checkpoint=lambda *given: saved.append(given),
-            **options,
-        )
+
+        def save(model, record, saved=saved):
+            saved.append(record)
+
+        trainer = Trainer(small_model(), optimizer, TruncatedBPTT(10), checkpoint=save, **options)
         trainer.fit(IDS, epochs=3, batch_size=2, valid=valid)
         assert optimizer.lr == 1e-9
         if valid is None:
@@ -308,8 +306,8 @@ def test_a_run_stopped_by_a_real_signal_can_be_loaded_and_scored(tmp_path):
 
         ids = np.random.default_rng(0).integers(7, size=2001)
         model = RNNLM(7, 6, 6, rng=np.random.default_rng(0))
-        trainer = Trainer(model, SGD(), TruncatedBPTT(10), callback=report, checkpoint=Checkpoint(sys.argv[1]))
-        try:
+        trainer = Trainer(model, SGD(), TruncatedBPTT(10), callback=report,
+        checkpoint=Checkpoint(sys.argv[1])) try:
             trainer.fit(ids, epochs=10**6, batch_size=1)
         except KeyboardInterrupt:
             print("interrupted", flush=True)

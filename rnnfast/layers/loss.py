@@ -76,8 +76,7 @@ class TimeSoftmaxWithLoss(Layer):
         probabilities = take("probabilities", (labels.size, size), xs.dtype)
         losses = take("losses", (labels.size,), np.dtype(np.float64))
         lanes = take("lanes", (LANES,), xs.dtype)
-        softmax_loss_forward(xs.reshape(-1, size), labels, self.ignore_label, lanes, probabilities, losses)
-        count = int(np.count_nonzero(labels != self.ignore_label))
+        count = softmax_loss_forward(xs.reshape(-1, size), labels, self.ignore_label, lanes, probabilities, losses)
         self._cache = probabilities, labels, count, xs.shape
         return float(losses.sum() / max(1, count))
 
@@ -157,15 +156,14 @@ class TimeAffineSoftmaxWithLoss(Layer):
         xs = _check.floats(owner, "xs", xs, ("N", "T", depth), dtype, "H is the rows of W")
         batch, steps, _ = xs.shape
         labels = _labels(owner, ts, (batch, steps, size), self.ignore_label)
-        count = int(np.count_nonzero(labels != self.ignore_label))
         take = self._workspace.take
         rows, slab = loss_block_rows(batch, steps, size), slab_width(size, dtype)
         losses = take("losses", (batch, steps), np.dtype(np.float64))
         made = gradients
         dxs = take("dxs", (batch, steps, depth) if made else (0, 0, 0), dtype)
         dWb = take("dWb", (depth + 1, size) if made else (1, 0), dtype)
-        affine_softmax_loss(
-            xs, labels, *kernel_matrix(W), _check.kernel_ready(b), self.ignore_label, max(1, count), gradients,
+        count = affine_softmax_loss(
+            xs, labels, *kernel_matrix(W), _check.kernel_ready(b), self.ignore_label, gradients,
             losses, dxs, dWb,
             take("packed", (packed_size(depth, size, dtype),), dtype),
             take("packed_t", (packed_size(size, depth, dtype) if made else 0,), dtype),

@@ -1,7 +1,9 @@
 """Language models.
 
-* `rnnlm.py`: `RNNLM`, the recurrent language model; `cbow.py`: `CBOWLM`, the baseline that forgets word order.
-* `language_model.py`: what both share: loss, prediction, generation, saving. `sampling.py` draws the next word.
+* `rnnlm.py`: `RNNLM`, the recurrent language model; `cbow.py`: `CBOWLM`, the baseline that forgets the order
+  of words.
+* `language_model.py`: what both share: loss, prediction, generation, saving; `scoring.py` adds up the losses
+  of a text of any length, `sampling.py` draws the next word.
 * `weights.py`: the file format, one safetensors file a model; `loading.py`: `load_model`, whatever the class.
 """
 

@@ -15,9 +15,9 @@ from rnnfast.models.language_model import LanguageModel
 class CBOWLM(LanguageModel):
     """Language model on the left context: `-log P(w_t | w_{t-window} ... w_{t-1})`.
 
-    `h_t = embed_W[w_{t-window}] + ... + embed_W[w_{t-1}]`, then `softmax(h_t output_W + output_b)`. A sum forgets
-    the order of its words, and words further back than `window` do not count: what a recurrent network is for. At
-    the beginning of a text the sum runs over the words there are.
+    `h_t = embed_W[w_{t-window}] + ... + embed_W[w_{t-1}]`, then `softmax(h_t output_W + output_b)`. A sum
+    forgets the order of its words, and words further back than `window` do not count: what a recurrent
+    network is for. At the beginning of a text the sum runs over the words there are.
 
     Parameters
     ----------
@@ -65,7 +65,9 @@ class CBOWLM(LanguageModel):
         self._set_up(config, {name: array.astype(kind) for name, array in arrays.items()}, rng)
 
     @classmethod
-    def _settings(cls, *, vocab_size: Any, embed_size: Any, window: Any, dtype: Any) -> dict[str, Any]:
+    def _settings(  # type: ignore[override]
+        cls, *, vocab_size: Any, embed_size: Any, window: Any, dtype: Any
+    ) -> dict[str, Any]:
         owner = cls.__name__
         return {
             "model": owner,

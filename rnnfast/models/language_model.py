@@ -12,7 +12,8 @@ from rnnfast import _check
 from rnnfast.layers.affine import TimeAffine
 from rnnfast.layers.base import Workspace
 from rnnfast.layers.loss import TimeAffineSoftmaxWithLoss
-from rnnfast.models.sampling import SamplingRules, draw, probabilities, sampling_rules
+from rnnfast.models.sampling import probabilities, sampling_rules, write_on
+from rnnfast.models.scoring import total_loss
 from rnnfast.models.weights import SavedModel, read_weights, write_weights
 
 # Words scored at a time in one long text: enough rows to keep the output layer's products at full speed.
@@ -20,10 +21,10 @@ _CHUNK = 350
 
 
 class LanguageModel:
-    """Base of `RNNLM` and `CBOWLM`: `P(next word | words before)` from hidden vectors and a fused output layer.
+    """Base of `RNNLM` and `CBOWLM`: `P(next word | words before)` from hidden vectors and an output layer.
 
-    A subclass gives the hidden vectors (`_features`), their gradient (`_features_backward`) and the carried state;
-    everything else is here. `params[i]` and `grads[i]` are the same objects for the life of the model.
+    A subclass gives the hidden vectors (`_features`), their gradient (`_features_backward`) and the carried
+    state; everything else is here. `params[i]` and `grads[i]` are the same objects for the life of the model.
 
     Attributes
     ----------
@@ -138,7 +139,7 @@ class LanguageModel:
         return self._output.forward(hs, ts)
 
     def backward(self) -> None:
-        """Fill `grads` with the gradient of the last `forward`'s loss; it stops at the window's first step."""
+        """Fill `grads` with the gradient of the last `forward`'s loss, which ends at its first step."""
         out = None if self._hs is None else self._workspace.take("dhs", self._hs, self.dtype)
         self._features_backward(self._output.backward(out=out))
 
@@ -151,7 +152,7 @@ class LanguageModel:
         return self._output.losses(self._features(xs, drop=False), ts)
 
     def predict(self, xs: np.ndarray) -> np.ndarray:
-        """Scores (logits) of every next word, `(N, T) -> (N, T, V)`, without dropout; carries the state on."""
+        """Scores (logits) of every next word, `(N, T) -> (N, T, V)`, no dropout; carries the state on."""
         xs = _check.ids(self._owner("predict"), "xs", xs, ("N", "T"), self.vocab_size)
         return self._scores(self._features(xs, drop=False))
 
@@ -167,8 +168,8 @@ class LanguageModel:
     def log_prob(self, ids: Sequence[int] | np.ndarray) -> float:
         """Log of the joint probability of a text given its first word, by the chain rule.
 
-        `log P(w_1 ... w_n | w_0) = sum over t of log P(w_t | w_0 ... w_{t-1})`, from a fresh state and without
-        dropout; the state carried by the model stays as it is.
+        `log P(w_1 ... w_n | w_0) = sum over t of log P(w_t | w_0 ... w_{t-1})`, from a fresh state and
+        without dropout; the state carried by the model stays as it is.
 
         Parameters
         ----------
@@ -207,7 +208,7 @@ class LanguageModel:
         return prompt
 
     def next_proba(self, prompt_ids: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Probability of every word after a prompt, `(V,)` float64, from a fresh state; the model keeps its own.
+        """Probability `(V,)` of every word after a prompt, from a fresh state; the model keeps its own.
 
         Examples
         --------
@@ -237,24 +238,8 @@ class LanguageModel:
         if stop_id is not None:
             stop_id = int(_check.id_sequence(owner, "stop_id", [stop_id], self.vocab_size)[0])
         rules = sampling_rules(owner, self.vocab_size, temperature, top_k, top_p, skip_ids)
-        return self._generate(prompt, length, rules, stop_id, np.random.default_rng() if rng is None else rng)
-
-    def _generate(
-        self,
-        ids: np.ndarray,
-        length: int,
-        rules: SamplingRules,
-        stop_id: int | None,
-        rng: np.random.Generator,
-    ) -> Iterator[int]:
-        state = None
-        for _ in range(length):
-            scores, state = self._advance(state, ids)
-            drawn = draw(scores, rules, rng)
-            yield drawn
-            if drawn == stop_id:
-                return
-            ids = np.array([drawn], dtype=np.int64)
+        rng = np.random.default_rng() if rng is None else rng
+        return write_on(self._advance, prompt, length, rules, stop_id, rng)
 
     def generate(
         self,
@@ -277,11 +262,13 @@ class LanguageModel:
         length : int
             How many ids to draw at most.
         temperature : float
-            Scores are divided by it: below 1 bolder in the likely words, above 1 more varied, 0 the likeliest only.
+            Scores are divided by it: below 1 bolder in the likely words, above 1 more varied, 0 the likeliest
+            only.
         top_k : int, optional
             Draw among the k likeliest words.
         top_p : float in (0, 1], optional
-            Draw among the fewest likeliest words that hold this share of the probability (left after `top_k`).
+            Draw among the fewest likeliest words that hold this share of the probability (left after
+            `top_k`).
         skip_ids : sequence of int
             Never drawn, for example the id of `<unk>`.
         stop_id : int, optional
@@ -348,7 +335,7 @@ class LanguageModel:
 
     @classmethod
     def from_saved(cls, saved: SavedModel, *, rng: np.random.Generator | None = None) -> Any:
-        """A model around the arrays of a file, which are those that `expected_tensors` names; they are not copied."""
+        """A model around the arrays of a file, the ones `expected_tensors` names; they are not copied."""
         model = cls.__new__(cls)
         arrays = {name: saved.tensors[name] for name in cls._shapes(saved.config)}
         model._set_up(saved.config, arrays, np.random.default_rng() if rng is None else rng)
@@ -356,7 +343,7 @@ class LanguageModel:
 
     @classmethod
     def expected_tensors(cls, config: dict[str, Any]) -> tuple[np.dtype, dict[str, tuple[int, ...]]]:
-        """dtype, and name to shape of each array, that a saved configuration asks for; ValueError if it is not one."""
+        """dtype, and name to shape of each array, for a saved configuration; ValueError if it is not one."""
         arguments = dict(config)
         kind = arguments.pop("model", None)
         if kind != cls.__name__:
@@ -364,22 +351,3 @@ class LanguageModel:
         if cls._settings(**arguments) != config:
             raise ValueError("its values are not those of a saved model")
         return np.dtype(config["dtype"]), cls._shapes(config)
-
-
-def total_loss(model: Any, ids: np.ndarray, chunk: int) -> float:
-    """Sum of `-log P(ids[t] | ids[:t])` for t >= 1, from a fresh state; the model's state stays as it is.
-
-    The text is one stream with a carried state, `chunk` words at a time, and the losses are added in float64 one
-    after the other, so the sum has one order whatever the chunk. `ids` may be a memory map.
-    """
-    kept = model.get_state()
-    total = 0.0
-    try:
-        model.reset_state()
-        for start in range(0, len(ids) - 1, chunk):
-            block = np.array(ids[start : start + chunk + 1], dtype=np.int64)
-            losses = model.losses(block[np.newaxis, :-1], block[np.newaxis, 1:])[0]
-            total = float(np.add.accumulate(np.concatenate(([total], losses)))[-1])
-    finally:
-        model.set_state(kept)
-    return total

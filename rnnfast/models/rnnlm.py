@@ -22,8 +22,8 @@ _MOST_LAYERS = 1000
 class RNNLM(LanguageModel):
     """Recurrent language model: `P(w_t | w_0 ... w_{t-1})` from a hidden state that has read every word.
 
-    `h_t = cell(embed_W[w_t], h_{t-1})`, once a layer, then `softmax(h_t output_W + output_b)`. Dropout, where asked
-    for, stands before each recurrent layer and before the output, not inside the recurrence.
+    `h_t = cell(embed_W[w_t], h_{t-1})`, once a layer, then `softmax(h_t output_W + output_b)`. Dropout, where
+    asked for, stands before each recurrent layer and before the output, not inside the recurrence.
 
     Parameters
     ----------
@@ -36,9 +36,9 @@ class RNNLM(LanguageModel):
     dropout : float
         Share of units dropped while training, from 0 to below 1.
     tied : bool
-        The output weights are the transposed embedding, `output_W = embed_W.T` (Press and Wolf, 2017), which needs
-        `embed_size == hidden_size`. The shared array is one entry of `params`, and its entry of `grads` is the sum
-        of both uses.
+        The output weights are the transposed embedding, `output_W = embed_W.T` (Press and Wolf, 2017), which
+        needs `embed_size == hidden_size`. The shared array is one entry of `params`, and its entry of `grads`
+        is the sum of both uses.
     rng : numpy.random.Generator, optional
         Draws the weights and the dropped units.
     dtype : float32 or float64
@@ -96,7 +96,7 @@ class RNNLM(LanguageModel):
         self._set_up(config, arrays, rng)
 
     @classmethod
-    def _settings(
+    def _settings(  # type: ignore[override]
         cls,
         *,
         vocab_size: Any,
@@ -125,8 +125,8 @@ class RNNLM(LanguageModel):
         }
         if tied and embed_size != hidden_size:
             raise ValueError(
-                f"{owner}: tied=True needs embed_size equal to hidden_size, got {embed_size} and {hidden_size}; "
-                f"the output weights are the transposed embedding."
+                f"{owner}: tied=True needs embed_size equal to hidden_size, got {embed_size} and "
+                f"{hidden_size}; the output weights are the transposed embedding."
             )
         return config
 
@@ -150,8 +150,8 @@ class RNNLM(LanguageModel):
         self._tied: bool = config["tied"]
         self._embedding = TimeEmbedding(arrays["embed_W"])
         self._layers = [
-            cell(*(arrays[f"layer{layer}_{name}"] for name in ("Wx", "Wh", "b")), stateful=True)
-            for layer in range(config["layers"])
+            cell(arrays[f"layer{i}_Wx"], arrays[f"layer{i}_Wh"], arrays[f"layer{i}_b"], stateful=True)
+            for i in range(config["layers"])
         ]
         places = config["layers"] + 1 if config["dropout"] else 0
         self._dropouts = [TimeDropout(config["dropout"], rng=rng) for _ in range(places)]
@@ -185,10 +185,11 @@ class RNNLM(LanguageModel):
         return dropout.forward(hs, out=hs if dropout.train_flg else None)
 
     def _features_backward(self, dhs: np.ndarray) -> None:
+        batch, steps, _ = dhs.shape
         for index in reversed(range(len(self._layers))):
             dhs = self._undropped(index + 1, dhs)
             depth = self.config["hidden_size"] if index else self.config["embed_size"]
-            dhs = self._layers[index].backward(dhs, out=self._buffer(f"dxs{index}", *dhs.shape[:2], depth))
+            dhs = self._layers[index].backward(dhs, out=self._buffer(f"dxs{index}", batch, steps, depth))
         dhs = self._undropped(0, dhs)
         self._embedding.backward(dhs, add_to=self.grads[0] if self._tied else None)
 

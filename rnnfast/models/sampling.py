@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,7 +50,7 @@ def probabilities(scores: np.ndarray) -> np.ndarray:
 
 
 def draw(scores: np.ndarray, rules: SamplingRules, rng: np.random.Generator) -> int:
-    """One id drawn from `softmax(scores / temperature)`, after the rules have removed words; scores are `(V,)`."""
+    """One id drawn from `softmax(scores / temperature)` of the words the rules leave; scores are `(V,)`."""
     values = scores.astype(np.float64)
     if not np.isfinite(values).all():
         raise FloatingPointError(
@@ -80,3 +80,22 @@ def _weights(values: np.ndarray, rules: SamplingRules) -> np.ndarray:
         before = np.cumsum(ranked) - ranked
         weights[order[before >= rules.top_p * ranked.sum()]] = 0.0
     return weights
+
+
+def write_on(
+    advance: Callable[[Any, np.ndarray], tuple[np.ndarray, Any]],
+    ids: np.ndarray,
+    length: int,
+    rules: SamplingRules,
+    stop_id: int | None,
+    rng: np.random.Generator,
+) -> Iterator[int]:
+    """Ids drawn one after the other; `advance` maps a state and ids read to scores `(V,)` and the next state."""
+    state = None
+    for _ in range(length):
+        scores, state = advance(state, ids)
+        drawn = draw(scores, rules, rng)
+        yield drawn
+        if drawn == stop_id:
+            return
+        ids = np.array([drawn], dtype=np.int64)

@@ -1,8 +1,8 @@
 """One model, one safetensors file: named arrays, with the model's configuration in the file's metadata.
 
-Reading trusts nothing. The header is capped, its offsets are compared with the size of the file and its tensors with
-what the configuration asks for, all before an array is allocated; a checksum then covers configuration and values.
-No pickle anywhere: a file can be wrong, it cannot run code.
+Reading trusts nothing. The header is capped, its offsets are compared with the size of the file and its
+tensors with what the configuration asks for, all before an array is allocated; a checksum then covers
+configuration and values. No pickle anywhere: a file can be wrong, it cannot run code.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ def write_weights(
     """
     from safetensors.numpy import save
 
-    # safetensors writes the memory of a transposed array as if it were C order, so each is made contiguous first.
+    # safetensors writes the memory of a transposed array as if it were C order, so each is made contiguous
+    # first.
     plain = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     text = json.dumps({"model": dict(config), "notes": dict(notes or {})}, sort_keys=True)
     # One metadata entry only: safetensors keeps several in an order that changes from run to run.
@@ -86,8 +87,8 @@ def read_weights(
     path
         The file.
     expect
-        Called with the configuration; gives the dtype and the shape of every tensor the file must hold, or raises
-        `ValueError` or `TypeError` when no model has such a configuration.
+        Called with the configuration; gives the dtype and the shape of every tensor the file must hold, or
+        raises `ValueError` or `TypeError` when no model has such a configuration.
 
     Returns
     -------
@@ -140,7 +141,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def parse_object(path: Any, text: str | bytes, what: str) -> dict[str, Any]:
-    """A JSON object; JSON that is deeply nested ends in a RecursionError, which is as malformed as the rest."""
+    """A JSON object; deep nesting ends in a RecursionError, which is as malformed as the rest."""
     try:
         value = json.loads(text, object_pairs_hook=_no_duplicates)
     except (ValueError, RecursionError) as error:
@@ -227,7 +228,8 @@ def _check_tensors(
 
 def _read_tensor(path: Any, file: IO[bytes], data: int, tensor: _Tensor) -> np.ndarray:
     file.seek(data + tensor.start)
-    array = np.empty(tensor.shape, dtype=tensor.dtype)
-    if file.readinto(memoryview(array.reshape(-1).view(np.uint8))) != array.nbytes:  # type: ignore[attr-defined]
+    count = (tensor.stop - tensor.start) // tensor.dtype.itemsize
+    array = np.fromfile(file, dtype=tensor.dtype, count=count)
+    if array.size != count:
         raise _check.malformed(path, "the file ended while it was read")
-    return array.astype(tensor.dtype.newbyteorder("="), copy=False)
+    return array.reshape(tensor.shape).astype(tensor.dtype.newbyteorder("="), copy=False)

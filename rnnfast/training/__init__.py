@@ -1,8 +1,8 @@
 """Training: how gradients flow through time, the loop around it, and what is saved.
 
 * `bptt.py`: `TruncatedBPTT` walks a model along a text and stops gradients at the edge of each window.
-* `trainer.py`: `Trainer`, with clipping, validation and annealing; `progress.py`: what it reports; `safety.py`: how
-  Ctrl-C and exploding updates leave the parameters whole.
+* `trainer.py`: `Trainer`, with clipping, validation and annealing; `progress.py`: what it reports;
+  `safety.py`: how Ctrl-C and exploding updates leave the parameters whole.
 * `optim.py`: the optimizers and clipping.
 * `evaluation.py`: `perplexity`. `checkpoint.py`: run folders.
 """

@@ -23,8 +23,8 @@ class Window(NamedTuple):
 class TruncatedBPTT:
     """Truncated backpropagation through time over windows of `k1` steps.
 
-    The state runs on from window to window, so the forward pass is that of the whole text, while each gradient ends
-    at the first step of its window: a word is told of the `k1` words before it at most.
+    The state runs on from window to window, so the forward pass is that of the whole text, while each
+    gradient ends at the first step of its window: a word is told of the `k1` words before it at most.
 
     Parameters
     ----------
@@ -38,8 +38,8 @@ class TruncatedBPTT:
     ValueError
         `k1` is below 1, or `k2` is another number.
 
-    Source: Williams and Peng, *An efficient gradient-based algorithm for on-line training of recurrent network
-    trajectories*, 1990, BPTT(h; h'); *Deep Learning from Scratch 2*, section 5.2.3.
+    Source: Williams and Peng, *An efficient gradient-based algorithm for on-line training of recurrent
+    network trajectories*, 1990, BPTT(h; h'); *Deep Learning from Scratch 2*, section 5.2.3.
 
     Examples
     --------
@@ -62,7 +62,7 @@ class TruncatedBPTT:
         return f"TruncatedBPTT({self.k1})"
 
     def batches(self, ids: np.ndarray, batch_size: int) -> WindowBatches:
-        """The windows of one pass over `ids`, `(tokens,)`; `CorpusError` when they are too few for one window."""
+        """The windows of one pass over `ids`, `(tokens,)`; `CorpusError` when there are too few."""
         return WindowBatches(ids, batch_size, self.k1)
 
     def windows(self, model: Any, ids: np.ndarray, batch_size: int) -> Iterator[Window]:

@@ -1,8 +1,10 @@
 """A run folder: the trained model, its tokenizer and how it was trained, each file complete or not there.
 
 * `model.safetensors`: the model; the best on validation where there is one.
-* `last.safetensors`: only after a run that stopped early: the last good parameters, when a model was saved before.
-* `tokenizer.json`: the vocabulary. The model's file holds its fingerprint, so one cannot be taken for another.
+* `last.safetensors`: only after a run that stopped early: the last good parameters, when a model was saved
+  before.
+* `tokenizer.json`: the vocabulary. The model's file holds its fingerprint, so one cannot be taken for
+  another.
 * `config.json`: hyperparameters, epoch and perplexity of the model, and why the run stopped if it did.
 """
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
-from rnnfast.models.language_model import total_loss
+from rnnfast.models.scoring import total_loss
 
 # More words at a time gain nothing and take memory.
 _MOST_AT_A_TIME = 8192
@@ -17,11 +17,12 @@ _MOST_AT_A_TIME = 8192
 def perplexity(model: Any, ids: np.ndarray, batch_size: int = 10, window: int = 35) -> float:
     """`exp` of the mean loss over a text, in which every word but the first is scored exactly once.
 
-    The text is one stream from a fresh state: each word is predicted from all words before it. Cutting it into rows
-    would give every row a fresh state of its own, and dropping the rest of the last batch would leave words out; both
-    make the figure depend on settings that say nothing about the model. So `batch_size` and `window` only say how
-    many words (their product) are worked on at a time, and the value is the same, bit for bit, whatever they are.
-    One row costs little: the output layer, where the time goes, sees `batch_size * window` rows at once.
+    The text is one stream from a fresh state: each word is predicted from all words before it. Cutting it
+    into rows would give every row a fresh state of its own, and dropping the rest of the last batch would
+    leave words out; both make the figure depend on settings that say nothing about the model. So `batch_size`
+    and `window` only say how many words (their product) are worked on at a time, and the value is the same,
+    bit for bit, whatever they are. One row costs little: the output layer, where the time goes, sees
+    `batch_size * window` rows at once.
 
     Parameters
     ----------
@@ -35,8 +36,8 @@ def perplexity(model: Any, ids: np.ndarray, batch_size: int = 10, window: int = 
     Returns
     -------
     float
-        1 for a model that knows every word, the vocabulary's size for one that knows nothing; inf when the mean loss
-        is too large for a float, NaN when it is not a number.
+        1 for a model that knows every word, the vocabulary's size for one that knows nothing; inf when the
+        mean loss is too large for a float, NaN when it is not a number.
 
     Raises
     ------

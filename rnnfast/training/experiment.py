@@ -8,13 +8,21 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
-from rnnfast.data import CharTokenizer, Corpus, Tokenizer, WindowBatches, WordTokenizer, encode_to_memmap
+from rnnfast.data import (
+    CharTokenizer,
+    Corpus,
+    Tokenizer,
+    WindowBatches,
+    WordTokenizer,
+    encode_to_memmap,
+    open_ids,
+)
 from rnnfast.models.cbow import CBOWLM
 from rnnfast.models.rnnlm import RNNLM
 from rnnfast.training.bptt import TruncatedBPTT
 from rnnfast.training.checkpoint import Checkpoint
 from rnnfast.training.optim import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, Optimizer, RMSprop
-from rnnfast.training.run_folder import RunFolder
+from rnnfast.training.run_folder import TRAIN, VALID, RunFolder
 from rnnfast.training.trainer import Trainer
 from rnnfast.training.unigram import Unigram
 
@@ -137,11 +145,18 @@ class Experiment:
     def __init__(self, settings: Settings, train: Corpus, valid: Corpus, folder: RunFolder) -> None:
         self.settings = settings = settings.resolved()
         self.folder = folder
-        self.tokenizer = _learn(settings, train)
-        self.train_ids = encode_to_memmap(self.tokenizer, train, folder.train)
-        self.valid_ids = encode_to_memmap(self.tokenizer, valid, folder.valid)
-        WindowBatches(self.train_ids, settings.batch_size, settings.bptt)
-        _check.tokens_enough("the validation text", self.valid_ids, 1, 1)
+        try:
+            self.tokenizer = _learn(settings, train)
+            train_ids = encode_to_memmap(self.tokenizer, train, folder.staged / TRAIN)
+            valid_ids = encode_to_memmap(self.tokenizer, valid, folder.staged / VALID)
+            WindowBatches(train_ids, settings.batch_size, settings.bptt)
+            _check.tokens_enough("the validation text", valid_ids, 1, 1)
+            del train_ids, valid_ids  # a mapped file cannot be moved on Windows
+            folder.begin()
+        except BaseException:
+            folder.discard()
+            raise
+        self.train_ids, self.valid_ids = open_ids(folder.path / TRAIN), open_ids(folder.path / VALID)
         self.unknown_share = unknown_share(self.tokenizer, self.valid_ids)
 
     def trainer(self, model: RNNLM | CBOWLM, notes: dict[str, Any], **report: Any) -> Trainer:

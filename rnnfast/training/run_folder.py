@@ -12,6 +12,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
+import tempfile
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -25,7 +27,7 @@ _OURS = (checkpoint.MODEL, checkpoint.LAST, checkpoint.TOKENIZER, checkpoint.CON
 
 
 class RunFolder:
-    """A folder for a new run.
+    """A folder for a new run. Until `begin`, an earlier run in it stays whole and new files lie apart.
 
     Parameters
     ----------
@@ -36,8 +38,10 @@ class RunFolder:
 
     Attributes
     ----------
-    path, train, valid, metrics, curve, baseline : Path
+    path, metrics, curve, baseline : Path
         The folder and what lies in it.
+    staged : Path
+        Where files are made ready before the run begins.
 
     Raises
     ------
@@ -46,7 +50,6 @@ class RunFolder:
 
     Examples
     --------
-    >>> import tempfile
     >>> folder = RunFolder(Path(tempfile.mkdtemp()) / "run")
     >>> folder.metrics.name, folder.path.is_dir()
     ('metrics.jsonl', True)
@@ -57,29 +60,29 @@ class RunFolder:
 
     def __init__(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         self.path = Path(path)
-        self.train, self.valid = self.path / TRAIN, self.path / VALID
         self.metrics, self.curve, self.baseline = self.path / METRICS, self.path / CURVE, self.path / BASELINE
         earlier = [name for name in _OURS if (self.path / name).exists()]
         if earlier and not overwrite:
             raise _check.run_in_the_way(self.path, earlier[0])
         self._made = _missing_folders(self.path)
-        checkpoint.Checkpoint(self.path)  # makes the folder, and finds out whether it can be written
-        self._remove_files(self.baseline)
-        self._remove_files(self.path)
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.staged = Path(tempfile.mkdtemp(prefix=".rnnfast-", dir=self.path))
+
+    def begin(self) -> None:
+        """Everything is ready: remove the earlier run, and put the staged files in their places."""
+        for folder in (self.baseline, self.path):
+            for name in _OURS:
+                (folder / name).unlink(missing_ok=True)
+        for file in self.staged.iterdir():
+            file.rename(self.path / file.name)
+        self.staged.rmdir()
 
     def discard(self) -> None:
-        """Remove the files of this run, and the folders that were made for it: it ended before it began."""
-        self._remove_files(self.baseline)
-        self._remove_files(self.path)
+        """The run cannot begin: remove what was staged, and the folders that were made for it."""
+        shutil.rmtree(self.staged, ignore_errors=True)
         with suppress(OSError):  # something else has come to lie there
-            for folder in (self.baseline, *self._made):
-                if folder.is_dir():
-                    folder.rmdir()
-
-    @staticmethod
-    def _remove_files(folder: Path) -> None:
-        for name in _OURS:
-            (folder / name).unlink(missing_ok=True)
+            for folder in self._made:
+                folder.rmdir()
 
 
 def _missing_folders(path: Path) -> list[Path]:
@@ -113,7 +116,6 @@ class Metrics:
 
     Examples
     --------
-    >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / METRICS
     >>> with Metrics(path) as metrics:
     ...     metrics.write("epoch", model="rnn", epoch=1, train_perplexity=math.inf)

@@ -1,4 +1,4 @@
-"""What keeps a run's parameters whole: against Ctrl-C in the middle of an update, and against updates that explode."""
+"""What keeps a run's parameters whole: against Ctrl-C in the middle of an update, and exploding updates."""
 
 from __future__ import annotations
 

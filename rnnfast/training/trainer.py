@@ -23,9 +23,9 @@ _LARGEST_LOSS = 700.0
 class Trainer:
     """Train a language model on a text, epoch after epoch.
 
-    Each window: gradients by `bptt`, the norm of all of them together clipped to `clip_norm`, each element clipped to
-    `clip_value`, then the optimizer's update. Each epoch: perplexity on the validation text; when it is not the best
-    so far, the learning rate is divided by `anneal`.
+    Each window: gradients by `bptt`, the norm of all of them together clipped to `clip_norm`, each element
+    clipped to `clip_value`, then the optimizer's update. Each epoch: perplexity on the validation text; when
+    it is not the best so far, the learning rate is divided by `anneal`.
 
     Parameters
     ----------
@@ -41,25 +41,26 @@ class Trainer:
     anneal : float, optional
         Above 1; None leaves the learning rate alone.
     patience : int, optional
-        Training ends after that many epochs in a row that were not the best on the validation text; None for never.
+        Training ends after that many epochs in a row that were not the best on the validation text; None for
+        never.
     callback : callable, optional
         Called with a `Progress` after every window.
     on_epoch : callable, optional
         Called with the epoch's record, a dict as in `history`, after its validation.
     checkpoint : callable, optional
-        Called with the model and a record when the model shall be saved: after an epoch that was the best so far
-        (every epoch, without validation), and when training stops early. The record then has "stopped",
+        Called with the model and a record when the model shall be saved: after an epoch that was the best so
+        far (every epoch, without validation), and when training stops early. The record then has "stopped",
         "interrupted" or "diverged". Usually a `Checkpoint`.
 
     Attributes
     ----------
     history : list of dict
         One record an epoch of the last `fit`, complete also after an exception: "epoch", "train_perplexity",
-        "valid_perplexity" (None without validation), "best_valid_perplexity", "improved", "learning_rate", "steps",
-        "tokens", "tokens_per_second", "seconds".
+        "valid_perplexity" (None without validation), "best_valid_perplexity", "improved", "learning_rate",
+        "steps", "tokens", "tokens_per_second", "seconds".
 
-    Source: clipping, annealing and their defaults as in PyTorch's `word_language_model` example; Pascanu, Mikolov and
-    Bengio, *On the difficulty of training recurrent neural networks*, 2013.
+    Source: clipping, annealing and their defaults as in PyTorch's `word_language_model` example; Pascanu,
+    Mikolov and Bengio, *On the difficulty of training recurrent neural networks*, 2013.
 
     Examples
     --------
@@ -123,10 +124,11 @@ class Trainer:
         Raises
         ------
         CorpusError, ValueError, TypeError, IndexError
-            Before anything is trained: a text too short for one window of every row, an id out of the vocabulary.
+            Before anything is trained: a text too short for one window of every row, an id out of the
+            vocabulary.
         TrainingDiverged
-            The loss or a gradient is not finite. The step was not taken; the parameters are those of the last good
-            step, and `checkpoint` was called with them.
+            The loss or a gradient is not finite. The step was not taken; the parameters are those of the last
+            good step, and `checkpoint` was called with them.
         KeyboardInterrupt
             After Ctrl-C, once the update under way was finished and `checkpoint` was called.
         """
@@ -183,14 +185,14 @@ class Trainer:
         step = meter.step + 1
         self._last_good.restore_if_damaged()
         return TrainingDiverged(
-            f"training stopped in epoch {meter.epoch} at step {step}: {reason}; the parameters of the last good step "
-            f"are kept. A lower learning rate or a smaller clip_norm may help.",
+            f"training stopped in epoch {meter.epoch} at step {step}: {reason}; the parameters of the last "
+            f"good step are kept. A lower learning rate or a smaller clip_norm may help.",
             meter.epoch,
             step,
         )
 
     def _finish_epoch(self, meter: Meter, valid: np.ndarray | None) -> None:
-        """Validate, anneal, record, save. The epoch's last update has met no loss yet, so it is looked at here."""
+        """Validate, anneal, record, save. The last update has met no loss yet, so it is looked at here."""
         record = self._record(meter)
         if not all_finite(self.model.params):
             raise self._diverged(meter, "a parameter is not finite")

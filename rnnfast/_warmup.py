@@ -1,0 +1,84 @@
+"""Compile ahead: every kernel, by using everything once on tiny arrays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from rnnfast import _check
+from rnnfast.kernels import activations, rnn
+from rnnfast.layers.affine import TimeAffine
+from rnnfast.layers.dropout import TimeDropout
+from rnnfast.layers.loss import TimeSoftmaxWithLoss
+from rnnfast.layers.rnn import TimeRNN
+from rnnfast.models import CBOWLM, RNNLM
+from rnnfast.training import optim
+
+
+def warmup(dtype: np.typing.DTypeLike = np.float32) -> None:
+    """Compile every kernel for one dtype, so that nothing after this call has to wait for the compiler.
+
+    The compiled kernels are kept on disk, so later processes find them there. It takes about half a minute the first
+    time, and a fraction of a second afterwards.
+
+    Parameters
+    ----------
+    dtype : float32 or float64
+
+    Raises
+    ------
+    TypeError
+        It is another dtype.
+
+    Examples
+    --------
+    >>> import rnnfast
+    >>> rnnfast.warmup(np.float32)
+    """
+    kind = _check.float_dtype("warmup", dtype)
+    rng = np.random.default_rng(0)
+    xs = np.array([[2, 3]])
+    models = (
+        RNNLM(4, 3, 3, dropout=0.5, rng=rng, dtype=kind),
+        RNNLM(4, 3, 3, tied=True, rng=rng, dtype=kind),
+        CBOWLM(4, 3, rng=rng, dtype=kind),
+    )
+    for model in models:
+        model.forward(xs, xs)
+        model.backward()
+        model.losses(xs, xs)
+        model.predict(xs)
+    _use_layers(kind, rng)
+    _use_optimizers(kind)
+
+
+def _use_layers(kind: np.dtype, rng: np.random.Generator) -> None:
+    """What the models above leave out."""
+    x = np.ones((1, 2, 3), kind)
+    recurrent = TimeRNN.from_sizes(3, 3, rng=rng, dtype=kind)
+    recurrent.step(x[:, 0])
+    dropout = TimeDropout(0.5, rng=rng)
+    dropout.backward(dropout.forward(x))
+    affine = TimeAffine(np.ones((3, 4), kind), np.zeros(4, kind))
+    loss = TimeSoftmaxWithLoss()
+    loss.forward(affine.forward(x), np.array([[1, 2]]))
+    affine.backward(loss.backward())
+    for forward in (activations.exp_forward, activations.sigmoid_forward, activations.tanh_forward):
+        forward(np.zeros(3, kind), np.empty(3, kind))
+
+
+def _use_optimizers(kind: np.dtype) -> None:
+    """All update rules, clipping and the health check."""
+    params = [np.ones(3, kind)]
+    for name in ("SGD", "Momentum", "Nesterov", "AdaGrad", "RMSprop", "Adam"):  # AdamW's kernel is Adam's
+        getattr(optim, name)().update(params, [np.ones(3, kind)])
+    optim.clip_by_norm(params, 1.0)
+    optim.clip_by_value(params, 0.5)
+    optim.all_finite(params)
+
+
+def cache_folder() -> Path | None:
+    """Where compiled kernels are kept; None where they are not."""
+    path = getattr(getattr(rnn.rnn_forward, "stats", None), "cache_path", None)
+    return None if path is None else Path(path)

@@ -1,0 +1,78 @@
+"""What goes wrong on the command line, in one line on stderr; anything unforeseen keeps its traceback."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from rnnfast._check import CheckpointError, CorpusError
+
+STOPPED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+# What reading text and run folders raises, and what else checking numbers may raise.
+BAD_FILES = (CorpusError, CheckpointError, OSError)
+BAD_VALUES = (*BAD_FILES, ValueError, TypeError, IndexError, MemoryError)
+
+
+def fail(message: str, code: int = BAD_INPUT) -> NoReturn:
+    """Say one line on stderr and end with an exit code."""
+    typer.echo("rnnfast: " + " ".join(message.split()), err=True)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def one_line(*expected: type[Exception], code: int = BAD_INPUT) -> Iterator[None]:
+    """Turn the expected kinds of exception, and no other, into one line and an exit code."""
+    try:
+        yield
+    except expected as error:
+        if isinstance(error, OSError) and error.errno == errno.EPIPE:
+            raise
+        fail(wording(error), code)
+
+
+def wording(error: Exception) -> str:
+    """The message of an exception; that of an OSError names the path first."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{os.fspath(error.filename)}: {error.strerror}." if error.filename else f"{error.strerror}."
+    if isinstance(error, MemoryError):
+        return f"not enough memory: {error}."
+    return str(error)
+
+
+class OneLineGroup(TyperGroup):
+    """The command, with usage errors in one line instead of a box, and Ctrl-C as exit code 130."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the sub-command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            fail("interrupted.", INTERRUPTED)
+
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        """Run, and exit unless `standalone_mode` is false."""
+        if not standalone_mode:
+            return super().main(*args, standalone_mode=False, **extra)
+        try:
+            code = super().main(*args, standalone_mode=False, **extra)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: stop writing, quietly
+            sys.exit(STOPPED)
+        except Exception as error:
+            # Usage errors; their class belongs to click, or to the copy of it inside newer releases of typer.
+            if not hasattr(error, "format_message"):
+                raise
+            context = getattr(error, "ctx", None)
+            command = context.command_path if context is not None else "rnnfast"
+            message = " ".join(error.format_message().split()).rstrip(".")
+            typer.echo(f"{command}: {message}; see {command} --help.", err=True)
+            sys.exit(BAD_INPUT)
+        sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,136 @@
+"""How a run shows where it stands: a live bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from numba.core import event
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bar
+
+from rnnfast.training.progress import Progress
+
+
+class PlainProgress:
+    """A line each epoch, and one every so many windows.
+
+    Parameters
+    ----------
+    console : Console
+    name : str
+        Of the model, at the beginning of each line.
+    interval : int
+        Windows from one line to the next.
+    """
+
+    def __init__(self, console: Console, name: str, interval: int) -> None:
+        self._console, self._name, self._interval = console, name, interval
+        self._left: float | None = None
+
+    def __enter__(self) -> PlainProgress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def window(self, progress: Progress) -> None:
+        """A window has been learned from."""
+        self._left = progress.seconds_left
+        if progress.step % self._interval == 0:
+            self._line(
+                f"{self._name:<5} epoch {progress.epoch}/{progress.epochs}, window {progress.window}/"
+                f"{progress.windows}: perplexity {progress.train_perplexity:.1f}, {self._pace(progress)}"
+            )
+
+    def epoch(self, record: dict[str, Any], epochs: int) -> None:
+        """An epoch has been validated."""
+        best = ", the best so far" if record["improved"] else ""
+        self._line(
+            f"{self._name:<5} epoch {record['epoch']}/{epochs} done: perplexity {record['train_perplexity']:.1f}, "
+            f"validation {record['valid_perplexity']:.1f}{best}"
+        )
+
+    def _pace(self, progress: Progress) -> str:
+        pace = f"{progress.tokens_per_second:,.0f} tokens/s"
+        return pace if progress.seconds_left is None else f"{pace}, {clock(progress.seconds_left)} left"
+
+    def _line(self, text: str) -> None:
+        self._console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+class LiveProgress(PlainProgress):
+    """A line each epoch, and below them a bar that moves; parameters as `PlainProgress`."""
+
+    def __init__(self, console: Console, name: str, interval: int) -> None:
+        super().__init__(console, name, interval)
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[text]}"),
+            console=console,
+            transient=True,
+            refresh_per_second=4,
+        )
+        self._task = self._bar.add_task(name, total=None, text="starting")
+
+    def __enter__(self) -> LiveProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def window(self, progress: Progress) -> None:
+        """A window has been learned from."""
+        self._bar.update(
+            self._task,
+            completed=progress.step,
+            total=progress.steps,
+            description=f"{self._name} epoch {progress.epoch}/{progress.epochs}",
+            text=f"perplexity {progress.train_perplexity:.1f}, {self._pace(progress)}",
+        )
+
+
+def show_progress(console: Console, name: str, interval: int) -> PlainProgress:
+    """The display that suits the console."""
+    return (LiveProgress if console.is_terminal else PlainProgress)(console, name, interval)
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds.
+
+    Examples
+    --------
+    >>> clock(83.4), clock(7265.0)
+    ('1:23', '2:01:05')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class _Compilations(event.Listener):
+    """Counts what Numba compiles and did not find in its cache."""
+
+    def __init__(self, first: Callable[[], object]) -> None:
+        self.count = 0
+        self._first = first
+
+    def on_start(self, event: Any) -> None:
+        if self.count == 0:
+            self._first()
+        self.count += 1
+
+    def on_end(self, event: Any) -> None:
+        pass
+
+
+@contextmanager
+def compilations(first: Callable[[], object]) -> Iterator[_Compilations]:
+    """Call `first` when something has to be compiled for the first time; `.count` says how much it was."""
+    listener = _Compilations(first)
+    with event.install_listener("numba:compile", listener):
+        yield listener

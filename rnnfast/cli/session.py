@@ -1,0 +1,164 @@
+"""A run as the terminal sees it: both models train, are compared, and say what they learned."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from rnnfast.cli.errors import INTERRUPTED, STOPPED, fail, one_line
+from rnnfast.cli.plots import draw_learning_curve
+from rnnfast.cli.progress import clock, compilations, show_progress
+from rnnfast.cli.words import first_words, stream_text
+from rnnfast.models import CBOWLM, RNNLM
+from rnnfast.training import Progress, TrainingDiverged, load_checkpoint
+from rnnfast.training.checkpoint import MODEL
+from rnnfast.training.experiment import Experiment
+from rnnfast.training.run_folder import Metrics
+
+_SAMPLE_LENGTH = {"word": 60, "char": 300}
+
+
+class Session:
+    """Trains, reports and saves one experiment.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    settings : dict
+        What is written down about the run.
+    interval : int
+        Windows from one report to the next.
+    """
+
+    def __init__(self, experiment: Experiment, settings: dict[str, Any], interval: int) -> None:
+        self.experiment = experiment
+        self.settings = settings
+        self.interval = interval
+        self.console = Console(highlight=False, markup=False)
+        self.histories: dict[str, list[dict[str, Any]]] = {}
+        self.parameters: dict[str, int] = {}
+        self.unigram = experiment.unigram_perplexity()
+
+    def run(self, *, baseline: bool) -> None:
+        """The whole run; ends with an exit code when it is stopped early."""
+        experiment, folder = self.experiment, self.experiment.folder
+        size = experiment.tokenizer.vocab_size
+        with one_line(OSError, code=STOPPED), Metrics(folder.metrics) as metrics:
+            self._introduce(metrics)
+            try:
+                with compilations(lambda: self._say("compiling kernels, once")):
+                    self._train("RNN", experiment.settings.make_rnn(size), metrics)
+                    if baseline:
+                        self._train("CBOW", experiment.settings.make_cbow(size), metrics)
+            except (KeyboardInterrupt, TrainingDiverged) as stop:
+                self._stop(stop, metrics)
+            self._compare(metrics)
+            self._draw()
+        self._show_sample()
+        self._say(f"run folder: {folder.path}")
+        self._say(f'try: rnnfast generate {folder.path} --prompt "the"')
+
+    def _say(self, text: str = "") -> None:
+        self.console.print(text, soft_wrap=True)
+
+    def _introduce(self, metrics: Metrics) -> None:
+        experiment = self.experiment
+        numbers = {
+            "train_tokens": len(experiment.train_ids),
+            "valid_tokens": len(experiment.valid_ids),
+            "vocabulary": experiment.tokenizer.vocab_size,
+            "unknown_share": experiment.unknown_share,
+        }
+        metrics.write("start", settings=self.settings, **numbers)
+        self._say(
+            f"{self.settings['text']}: {numbers['train_tokens']:,} tokens, {numbers['valid_tokens']:,} to validate on "
+            f"({numbers['unknown_share']:.1%} unknown), vocabulary {numbers['vocabulary']:,}"
+        )
+
+    def _train(self, name: str, model: RNNLM | CBOWLM, metrics: Metrics) -> None:
+        epochs = self.experiment.settings.epochs
+        self.parameters[name] = sum(param.size for param in model.params)
+        with show_progress(self.console, name, self.interval) as display:
+
+            def report_window(progress: Progress) -> None:
+                display.window(progress)
+                if progress.step % self.interval == 0:
+                    metrics.write("progress", model=name, **asdict(progress))
+
+            def report_epoch(record: dict[str, Any]) -> None:
+                display.epoch(record, epochs)
+                metrics.write("epoch", model=name, **record)
+
+            trainer = self.experiment.trainer(
+                model, self.settings, callback=report_window, on_epoch=report_epoch
+            )
+            try:
+                self.experiment.fit(trainer)
+            finally:
+                self.histories[name] = trainer.history
+        last = trainer.history[-1]
+        why = "" if last["epoch"] == epochs else ", no longer improving"
+        self._say(f"{name}: {last['epoch']} epochs in {clock(last['seconds'])}{why}")
+
+    def _stop(self, stop: BaseException, metrics: Metrics) -> None:
+        """Say what was kept, and end."""
+        folder = self.experiment.folder
+        interrupted = isinstance(stop, KeyboardInterrupt)
+        message = "interrupted" if interrupted else str(stop)
+        metrics.write("stopped", why="interrupted" if interrupted else "diverged", message=message)
+        self._draw()
+        if (folder.path / MODEL).is_file():
+            kept = f"the run is saved in {folder.path}; see rnnfast evaluate {folder.path}"
+        else:
+            kept = "nothing had been learned yet"
+        fail(f"{message.rstrip('.')}; {kept}.", INTERRUPTED if interrupted else STOPPED)
+
+    def _compare(self, metrics: Metrics) -> None:
+        """The table of validation perplexities."""
+        settings = self.experiment.settings
+        table = Table("model", "validation perplexity", "best epoch", "tokens/s", "parameters", box=SIMPLE_HEAD)
+        for column in table.columns[1:]:
+            column.justify = "right"
+        notes = {"RNN": f"RNN, {settings.nlayers} x {settings.nhid}", "CBOW": f"CBOW, last {settings.window} words"}
+        results = {}
+        for name, history in self.histories.items():
+            best = min(history, key=lambda record: record["valid_perplexity"])
+            speed = history[-1]["tokens_per_second"]
+            results[name] = best["valid_perplexity"]
+            table.add_row(
+                notes[name],
+                f"{best['valid_perplexity']:.2f}",
+                str(best["epoch"]),
+                f"{speed:,.0f}",
+                f"{self.parameters[name]:,}",
+            )
+        table.add_row("unigram, add one", f"{self.unigram:.2f}", "", "", f"{self.experiment.tokenizer.vocab_size:,}")
+        results["unigram"] = self.unigram
+        metrics.write("result", valid_perplexity=results)
+        self.console.print(table)
+        self._say("unigram: each word as often as in the text, one added to each count, whatever came before")
+
+    def _draw(self) -> None:
+        finished = {name: history for name, history in self.histories.items() if history}
+        if finished:
+            title = f"Perplexity on {self.settings['text']}"
+            draw_learning_curve(self.experiment.folder.curve, finished, self.unigram, title)
+
+    def _show_sample(self) -> None:
+        """A text by the model that was saved: the best, which need not be the last."""
+        experiment = self.experiment
+        model = load_checkpoint(experiment.folder.path).model
+        tokenizer = experiment.tokenizer
+        start = first_words(tokenizer)
+        ids = model.generate_iter(
+            start,
+            _SAMPLE_LENGTH[experiment.settings.tokenizer],
+            temperature=0.8,
+            skip_ids=(tokenizer.unk_id,),
+            rng=experiment.settings.rng(2),
+        )
+        self._say("\nit writes:" + "".join(stream_text(tokenizer, start, ids)).rstrip() + "\n")

@@ -1,0 +1,35 @@
+"""`rnnfast warmup`: compile ahead."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from rnnfast._warmup import cache_folder
+from rnnfast._warmup import warmup as compile_kernels
+from rnnfast.cli.options import Dtype
+from rnnfast.cli.progress import compilations
+
+
+def warmup(
+    dtype: Annotated[Dtype | None, typer.Option(help="Precision.", show_default="both")] = None,
+) -> None:
+    """Compile all kernels now, so that nothing has to wait for the compiler later.
+
+    Compiled kernels are kept on disk. Without this command, each is compiled when it is first needed.
+
+    Example: [bold]rnnfast warmup --dtype float32[/bold]
+    """
+    began = time.perf_counter()
+    with compilations(lambda: typer.echo("compiling kernels, once")) as compiled:
+        for kind in Dtype if dtype is None else (dtype,):
+            compile_kernels(kind.value)
+    seconds = time.perf_counter() - began
+    typer.echo(f"ready after {seconds:.1f} s ({compiled.count} functions compiled)")
+    folder = cache_folder()
+    if folder is None:
+        typer.echo("compiled kernels are not kept on disk, so each process compiles what it needs")
+    else:
+        typer.echo(f"compiled kernels are kept in {folder}")

@@ -1,0 +1,64 @@
+"""Text for the commands that use a trained model: prompts in, streams of words out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import typer
+
+from rnnfast.cli.errors import BAD_FILES, fail, one_line
+from rnnfast.data import Tokenizer, WordTokenizer
+from rnnfast.models import CBOWLM, RNNLM
+from rnnfast.training import load_checkpoint
+
+
+def load_run(folder: Path, *, last: bool = False) -> tuple[RNNLM | CBOWLM, Tokenizer]:
+    """The model of a run folder and its tokenizer; what is wrong with the folder is said in one line."""
+    with one_line(*BAD_FILES):
+        model, tokenizer, _ = load_checkpoint(folder, last=last)
+    if tokenizer is None:
+        fail(f"{folder}: this run was saved without a tokenizer, so it cannot read text.")
+    return model, tokenizer
+
+
+def encode_prompt(tokenizer: Tokenizer, text: str) -> np.ndarray:
+    """Ids of a prompt; words the model does not know are named on stderr, and none at all ends the command."""
+    ids = tokenizer.encode(text)
+    if not ids.size:
+        fail("the prompt has no words.")
+    if (ids == tokenizer.unk_id).any():
+        unknown = sorted({word for word in _pieces(tokenizer, text) if (tokenizer.encode(word) == tokenizer.unk_id).all()})
+        typer.echo(f"rnnfast: not in the model's vocabulary: {', '.join(unknown)}", err=True)
+    return ids
+
+
+def _pieces(tokenizer: Tokenizer, text: str) -> Iterable[str]:
+    """The words or characters of a text."""
+    if isinstance(tokenizer, WordTokenizer):
+        everything = WordTokenizer.fit(text, lower=tokenizer.lower)
+        return [word for word in everything.id_to_token if word not in tokenizer.special]
+    return text
+
+
+def stream_text(tokenizer: Tokenizer, prompt: np.ndarray, ids: Iterable[int]) -> Iterator[str]:
+    """The prompt, then each new word as it is drawn, with the spaces that belong between them.
+
+    How a word is joined to those before it depends on its line alone, so only the line is decoded again.
+    """
+    line = [int(index) for index in prompt]
+    shown = tokenizer.decode(line)
+    yield shown
+    for index in ids:
+        line.append(index)
+        text = tokenizer.decode(line)
+        yield text[len(shown) :]
+        shown = text
+        if index == tokenizer.eos_id:
+            line, shown = [], ""
+
+
+def first_words(tokenizer: Tokenizer) -> np.ndarray:
+    """What generation starts from without a prompt: the end of the line before."""
+    return np.array([tokenizer.eos_id], dtype=np.int64)

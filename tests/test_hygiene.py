@@ -1,0 +1,417 @@
+"""The rules of the house, read off the sources: a change that breaks one fails here and not in review."""
+
+import ast
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import reference
+
+import rnnfast
+
+ROOT = Path(__file__).resolve().parents[1]
+LIBRARY = sorted((ROOT / "rnnfast").rglob("*.py"))
+KERNELS = sorted((ROOT / "kernels").rglob("*.py"))
+BENCHMARKS = sorted((ROOT / "asv_benchmarks" / "benchmarks").rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+
+SPEAKS_LLVM = {"_jit.py", "peak.py", "simd.py", "tile.py", "vectors.py"}
+COMPILED = {"kernel", "inner", "spliced"}  # the decorators of _jit.py whose functions become machine code
+ALLOCATING = {"arange", "array", "ascontiguousarray", "copy", "empty", "full", "ones", "zeros"}
+ALLOCATING |= {f"{name}_like" for name in ("empty", "full", "ones", "zeros")} | {"concatenate", "dot", "outer", "stack"}
+
+# Forward kernels that have no backward, and why.
+NO_BACKWARD = {
+    "exp_forward": "its derivative is its value",
+    "sigmoid_forward": "its derivative is y (1 - y), which cells write out",
+    "tanh_forward": "its derivative is 1 - y^2, which cells write out",
+    "gemm_forward": "its gradients are products again",
+    "pack_forward": "it moves elements and computes nothing",
+}
+
+
+def tree(path):
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def where(path, node):
+    return f"{path.relative_to(ROOT)}:{node.lineno}"
+
+
+def found(paths, is_wrong):
+    """Places of the nodes for which `is_wrong` holds."""
+    return [where(path, node) for path in paths for node in ast.walk(tree(path)) if is_wrong(node)]
+
+
+def imported(node):
+    """Names of the modules that an import statement names; relative ones begin with dots."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return ["." * node.level + (node.module or "")]
+    return []
+
+
+def imports_from(package):
+    """A predicate of nodes: does it import `package` or something of it?"""
+    return lambda node: any(name.split(".")[0] == package for name in imported(node))
+
+
+def functions(path):
+    return [n for n in ast.walk(tree(path)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+def decorators(function):
+    return {d.id for d in function.decorator_list if isinstance(d, ast.Name)}
+
+
+def compiled_functions():
+    return [(path, f) for path in KERNELS for f in functions(path) if decorators(f) & COMPILED]
+
+
+def kernels():
+    """The compiled functions that Python calls, by name."""
+    return {f.name: f for path in KERNELS for f in functions(path) if "kernel" in decorators(f)}
+
+
+def test_only_jit_py_sets_compile_options():
+    compilers = {"njit", "jit", "vectorize", "guvectorize", "cfunc", "stencil", "prange", "jit_module"}
+
+    def compiles(node):
+        name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else None
+        return name in compilers or (isinstance(node, ast.keyword) and node.arg in ("fastmath", "parallel"))
+
+    assert found([p for p in KERNELS if p.name != "_jit.py"] + LIBRARY + BENCHMARKS, compiles) == []
+
+
+def test_no_file_asks_for_fastmath():
+    def asks(node):
+        return "fastmath" in (getattr(node, "arg", None), getattr(node, "value", None))
+
+    assert found(KERNELS + LIBRARY + BENCHMARKS, asks) == []
+
+
+def test_only_the_files_of_vector_code_speak_llvm():
+    others = [path for path in KERNELS if path.name not in SPEAKS_LLVM]
+    assert found(others + LIBRARY + BENCHMARKS, imports_from("llvmlite")) == []
+
+
+def test_nothing_imports_kernels_by_its_bare_name():
+    """That would be a second copy of every kernel, and on PyPI the name belongs to another package."""
+    assert found(KERNELS + LIBRARY + BENCHMARKS + TESTS, imports_from("kernels")) == []
+
+
+def test_kernels_know_nothing_of_the_library_above_them():
+    assert found(KERNELS, imports_from("rnnfast")) == []
+
+
+def test_there_are_no_star_imports():
+    def has_a_star(node):
+        return isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names)
+
+    assert found(KERNELS + LIBRARY + BENCHMARKS + TESTS, has_a_star) == []
+
+
+def test_compiled_functions_never_raise_or_validate():
+    wrong = [
+        f"{where(path, node)} in {f.name}"
+        for path, f in compiled_functions()
+        for node in ast.walk(f)
+        if isinstance(node, ast.Raise | ast.Assert | ast.Try)
+    ]
+    assert wrong == []
+
+
+def test_compiled_functions_never_allocate():
+    wrong = [
+        f"{where(path, node)} in {f.name}"
+        for path, f in compiled_functions()
+        for node in ast.walk(f)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ALLOCATING
+    ]
+    assert wrong == []
+
+
+def test_each_forward_kernel_has_its_backward():
+    names = {f.name for _, f in compiled_functions()}
+    forward = {name for name in names if name.endswith("_forward")} - set(NO_BACKWARD)
+    assert forward, "no forward kernels found"
+    assert {name.replace("_forward", "_backward") for name in forward} - names == set()
+    assert set(NO_BACKWARD) - names == set(), "names of kernels that are gone"
+
+
+def reference_names():
+    """Names of the specification, lower case and without the words that kernels leave out."""
+    return {re.sub("time|with", "", name.lower()) for name in vars(reference)}
+
+
+@pytest.mark.parametrize("ending", ["_forward", "_update", "_loss"])
+def test_each_kernel_that_computes_a_layer_has_its_reference_twin(ending):
+    names = [name for name in kernels() if name.endswith(ending) and name not in NO_BACKWARD]
+    assert names
+    twins = {name: name.removesuffix("_forward").removesuffix("_update").replace("_", "") for name in names}
+    assert [name for name, twin in twins.items() if twin not in reference_names()] == []
+
+
+def test_each_kernel_docstring_names_every_argument():
+    wrong = []
+    for name, function in kernels().items():
+        text = ast.get_docstring(function) or ""
+        arguments = [a.arg for a in function.args.args]
+        wrong += [f"{name}: {a}" for a in arguments if not re.search(rf"(?<![\w.]){re.escape(a)}(?!\w)", text)]
+    assert wrong == []
+
+
+def test_the_kernels_readme_states_every_kernel_with_its_arguments():
+    text = (ROOT / "kernels" / "README.md").read_text(encoding="utf-8")
+    sections = {m[1]: m[0] for m in re.finditer(r"^### `(\w+)\([^#]*?(?=^#|\Z)", text, re.MULTILINE | re.DOTALL)}
+    assert set(sections) == set(kernels())
+    for name, function in kernels().items():
+        expected = ", ".join(a.arg for a in function.args.args)
+        assert f"### `{name}({expected})`" in sections[name].replace("\n", " "), f"the signature of {name} has changed"
+
+
+def loops(path):
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.For):
+            yield node, node.iter
+        elif isinstance(node, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
+            for generator in node.generators:
+                yield node, generator.iter
+
+
+def test_layers_and_models_have_no_loop_over_an_axis_of_an_array():
+    """A loop over a range of an axis; ranges with a stride walk over blocks of work and are allowed."""
+    axes = {"N", "T", "D", "H", "V", "batch", "steps", "depth", "width", "cols", "rows"}
+
+    def is_over_an_axis(iterable):
+        calls = [n for n in ast.walk(iterable) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
+        ranges = [c for c in calls if c.func.id == "range" and len(c.args) < 3]
+        inside = [n for c in ranges for n in ast.walk(c)]
+        return any(
+            (isinstance(n, ast.Name) and n.id in axes)
+            or (isinstance(n, ast.Attribute) and n.attr in ("shape", "size"))
+            or (isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id == "len")
+            for n in inside
+        ) or any(isinstance(n, ast.Attribute) and n.attr in ("ndindex", "nditer", "tolist") for n in ast.walk(iterable))
+
+    places = [p for p in LIBRARY if p.parent.name in ("layers", "models")]
+    assert [where(p, node) for p in places for node, iterable in loops(p) if is_over_an_axis(iterable)] == []
+
+
+def lines_run_in_library(call):
+    """How many lines of rnnfast/ Python executes in a call."""
+    folder, count = str(ROOT / "rnnfast"), 0
+    installed = str(Path(rnnfast.__file__).parent)
+
+    def trace(frame, event, argument):
+        nonlocal count
+        if not frame.f_code.co_filename.startswith((folder, installed)):
+            return None
+        count += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def layer_pass(name, N, T, size):
+    """A call that runs a layer forward and backward."""
+    rng = np.random.default_rng(0)
+    xs = rng.standard_normal((N, T, size)).astype(np.float32)
+    ids = rng.integers(0, size, (N, T))
+    W, b = np.eye(size, dtype=np.float32), np.zeros(size, np.float32)
+    layer = {
+        "TimeRNN": lambda: rnnfast.TimeRNN(W, W.copy(), b),
+        "TimeEmbedding": lambda: rnnfast.TimeEmbedding(W),
+        "TimeContextSum": lambda: rnnfast.TimeContextSum(W, 2),
+        "TimeAffine": lambda: rnnfast.TimeAffine(W, b),
+        "TimeDropout": lambda: rnnfast.TimeDropout(0.5, rng=rng),
+        "TimeSoftmaxWithLoss": lambda: rnnfast.TimeSoftmaxWithLoss(),
+        "TimeAffineSoftmaxWithLoss": lambda: rnnfast.TimeAffineSoftmaxWithLoss(W, b),
+        "RNNLM": lambda: rnnfast.RNNLM(size, size, size, rng=rng),
+        "CBOWLM": lambda: rnnfast.CBOWLM(size, size, rng=rng),
+    }[name]()
+
+    def call():
+        if name in ("RNNLM", "CBOWLM"):
+            layer.forward(ids, ids)
+            layer.backward()
+        elif name.endswith("Loss"):
+            layer.forward(xs, ids)
+            layer.backward()
+        else:
+            layer.backward(np.ones_like(layer.forward(ids if name in ("TimeEmbedding", "TimeContextSum") else xs)))
+
+    return call
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "CBOWLM",
+        "RNNLM",
+        "TimeAffine",
+        "TimeAffineSoftmaxWithLoss",
+        "TimeContextSum",
+        "TimeDropout",
+        "TimeEmbedding",
+        "TimeRNN",
+        "TimeSoftmaxWithLoss",
+    ],
+)
+def test_the_python_of_a_layer_does_not_grow_with_batch_time_or_features(name):
+    counts = []
+    for N, T, size in ((2, 3, 4), (2, 13, 4), (12, 3, 4), (2, 3, 14)):
+        call = layer_pass(name, N, T, size)
+        call()  # compiles, and takes the branches of a first call
+        counts.append(lines_run_in_library(call))
+    assert counts[0] > 5
+    assert max(counts) - min(counts) < 5, counts  # a branch may differ; a loop would add ten lines
+
+
+def public_modules():
+    names = ["rnnfast"] + [f"rnnfast.{p.parent.name}" for p in LIBRARY if p.name == "__init__.py"][1:]
+    return [module for name in names if hasattr(module := importlib.import_module(name), "__all__")]
+
+
+def test_every_all_is_sorted_and_every_name_in_it_exists():
+    def isort_order(name):
+        return (0 if name.isupper() else 1 if name[0].isupper() else 2), name
+
+    for module in public_modules():
+        assert module.__all__ == sorted(set(module.__all__), key=isort_order), module.__name__
+        assert [name for name in module.__all__ if not hasattr(module, name)] == [], module.__name__
+
+
+def public_callables():
+    """(name, function or class) for every public name of the packages and every public method of their classes."""
+    seen = {}
+    for module in public_modules():
+        for name in module.__all__:
+            value = getattr(module, name)
+            if inspect.isclass(value):
+                for method, function in inspect.getmembers(value):
+                    if not method.startswith("_") and "rnnfast" in (getattr(function, "__module__", None) or ""):
+                        seen[f"{name}.{method}"] = function
+                    if isinstance(function, property) and not method.startswith("_"):
+                        seen[f"{name}.{method}"] = function.fget
+            if inspect.isclass(value) or inspect.isfunction(value):
+                seen[name] = value
+    return sorted(seen.items())
+
+
+def test_every_public_name_has_a_docstring():
+    assert [name for name, value in public_callables() if not (inspect.getdoc(value) or "").strip()] == []
+
+
+def test_public_names_that_take_or_give_arrays_say_their_shapes():
+    """A shape in a docstring is a parenthesis of axes, such as (N, T, D), (V,) or (..., O)."""
+    shape = re.compile(r"\((?:\.\.\.|[A-Z]\w*|\d+)(?:,| [+*] \d)[^()]*\)")
+    wrong = []
+    for name, value in public_callables():
+        if inspect.isclass(value):
+            signature = inspect.signature(value.__init__) if "__init__" in vars(value) else None
+        else:
+            signature = inspect.signature(value)
+        annotations = [] if signature is None else [p.annotation for p in signature.parameters.values()]
+        if signature is not None and not inspect.isclass(value):
+            annotations.append(signature.return_annotation)
+        # Sequences of arrays (parameters, gradients) have as many shapes as arrays.
+        arrays = [a for a in map(str, annotations) if re.fullmatch(r"np\.ndarray( \| None)?", a)]
+        if arrays and not shape.search(inspect.getdoc(value) or ""):
+            wrong.append(name)
+    assert wrong == []
+
+
+def test_every_public_class_and_function_has_an_example():
+    wrong = []
+    for name in rnnfast.__all__:
+        value = getattr(rnnfast, name)
+        if (inspect.isclass(value) or inspect.isfunction(value)) and ">>>" not in (value.__doc__ or ""):
+            wrong.append(name)
+    assert wrong == []
+
+
+def test_public_functions_name_their_arguments():
+    """No **kwargs: a misspelt argument must be an error."""
+    wrong = [
+        f"{where(path, f)} {f.name}"
+        for path in LIBRARY
+        for f in functions(path)
+        if f.args.kwarg is not None and not f.name.startswith("_")
+    ]
+    assert wrong == []
+
+
+def test_no_module_is_longer_than_400_lines():
+    lengths = {str(p.relative_to(ROOT)): len(p.read_text(encoding="utf-8").splitlines()) for p in LIBRARY + KERNELS}
+    assert {name: length for name, length in lengths.items() if length > 400} == {}
+
+
+def test_no_function_is_longer_than_80_lines_without_its_docstring():
+    wrong = []
+    for path in LIBRARY + KERNELS:
+        for f in functions(path):
+            documented = len((ast.get_docstring(f, clean=False) or "").splitlines())
+            if f.end_lineno - f.lineno + 1 - documented > 80:
+                wrong.append(f"{where(path, f)} {f.name}")
+    assert wrong == []
+
+
+def test_nothing_unfinished_is_left_in_the_sources():
+    marks = re.compile("TO" + "DO|FIX" + "ME|XX" + "X")
+    wrong = [p.name for p in LIBRARY + KERNELS + BENCHMARKS + TESTS if marks.search(p.read_text(encoding="utf-8"))]
+    assert wrong == []
+
+
+def test_every_sub_package_is_listed_in_pyproject():
+    """An unlisted one works in an editable install and is missing from the wheel."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    listed = re.findall(r'"([\w.]+)"', re.search(r"^packages = \[(.*?)\]", text, re.DOTALL | re.MULTILINE)[1])
+    folders = [p.parent for p in LIBRARY if p.name == "__init__.py"]
+    expected = [".".join(folder.relative_to(ROOT).parts) for folder in folders] + ["rnnfast.kernels"]
+    assert sorted(listed) == sorted(expected)
+    with_modules = {p.parent for p in LIBRARY}
+    assert with_modules == set(folders), "a folder of modules without __init__.py"
+
+
+def test_importing_rnnfast_is_light_and_compiles_nothing():
+    code = """
+import sys
+import rnnfast
+
+heavy = {"matplotlib", "onnx", "pytest", "rich", "torch", "typer"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+for name, module in list(sys.modules.items()):
+    if name.startswith("rnnfast"):
+        for value in vars(module).values():
+            assert not getattr(value, "signatures", None), value
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_tests_are_no_package():
+    """With tests/__init__.py a bare `pytest` puts the repository root first on the path, before an installed wheel."""
+    assert not (ROOT / "tests" / "__init__.py").exists()
+
+
+def test_every_test_asserts_something():
+    words = ("assert", "raises", "check", "warns", "expect")
+    wrong = [
+        f"{where(path, f)} {f.name}"
+        for path in TESTS
+        for f in functions(path)
+        if f.name.startswith("test_") and not any(word in ast.unparse(f) for word in words)
+    ]
+    assert wrong == []

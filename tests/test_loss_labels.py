@@ -1,0 +1,178 @@
+"""The labels of the losses: ids, one-hot rows, ignored ones, wrong ones; and the memory the fused layer takes."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from helpers import DTYPES, assert_same_bits, normal, poison, sized
+
+from rnnfast import TimeAffine, TimeAffineSoftmaxWithLoss, TimeSoftmaxWithLoss
+
+N, T, H, V = 3, 4, 5, 7
+
+
+def both_layers(dtype=np.float32):
+    """Each layer with inputs that fit it."""
+    rng = np.random.default_rng(0)
+    fused = TimeAffineSoftmaxWithLoss(normal(rng, (H, V), dtype), normal(rng, V, dtype))
+    xs = normal(rng, (N, T, H), dtype)
+    return [(fused, xs), (TimeSoftmaxWithLoss(), TimeAffine(*fused.params).forward(xs))]
+
+
+def results(layer, xs, ts):
+    return [np.array(layer.forward(xs, ts)), layer.backward(), *(grad.copy() for grad in layer.grads)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_one_hot_rows_and_ids_of_any_integer_type_give_the_same_bits(dtype):
+    ids = np.random.default_rng(1).integers(0, V, (N, T))
+    for layer, xs in both_layers(dtype):
+        expected = results(layer, xs, ids)
+        one_hot = np.eye(V)[ids]
+        forms = [one_hot, one_hot.astype(bool), one_hot.astype(np.int8), np.asfortranarray(ids)]
+        for ts in [*forms, *(ids.astype(kind) for kind in (np.int32, np.uint8, np.uint64, ">i8"))]:
+            for actual, array in zip(results(layer, xs, ts), expected, strict=True):
+                assert_same_bits(actual, array)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_ignored_labels_count_for_nothing(dtype):
+    ts = np.random.default_rng(2).integers(0, V, (N, T))
+    ts[:, 2] = ts[1, 0] = -1
+    for layer, xs in both_layers(dtype):
+        loss, dxs = results(layer, xs, ts)[:2]
+        assert not dxs[ts == -1].any()
+        kept = [layer.forward(xs[n : n + 1, t : t + 1], ts[n : n + 1, t : t + 1]) for n, t in np.argwhere(ts >= 0)]
+        np.testing.assert_allclose(loss, np.mean(kept), rtol=1e-15 * len(kept))
+        changed = xs.copy()
+        changed[ts == -1] = 100.0
+        for actual, expected in zip(results(layer, changed, ts), results(layer, xs, ts), strict=True):
+            np.testing.assert_array_equal(actual, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_with_every_label_ignored_loss_and_gradients_are_zero(dtype):
+    for layer, xs in both_layers(dtype):
+        results(layer, xs, np.zeros((N, T), int))
+        poison(layer)
+        for actual in results(layer, xs, np.full((N, T), -1)):
+            assert not actual.any()
+
+
+def test_another_label_can_be_the_ignored_one():
+    ts = np.array([[0, 1, 2, 3]] * N)
+    other = np.where(ts == 2, -1, ts)
+    for layer, xs in both_layers():
+        expected = results(layer, xs, other)
+        layer.ignore_label = 2
+        for actual, array in zip(results(layer, xs, ts), expected, strict=True):
+            assert_same_bits(actual, array)
+
+
+def test_losses_are_those_of_each_position_and_leave_the_gradients_alone():
+    ts = np.random.default_rng(3).integers(-1, V, (N, T))
+    layer, xs = both_layers()[0]
+    expected = results(layer, xs, ts)
+    actual = layer.losses(xs[::-1].copy(), ts[::-1])
+    assert actual.dtype == np.float64
+    assert actual.sum() / (ts != -1).sum() == pytest.approx(float(expected[0]), rel=1e-15 * N * T)
+    assert not actual[ts[::-1] == -1].any()
+    for after, before in zip([layer.backward(), *layer.grads], expected[1:], strict=True):
+        assert_same_bits(after, before)
+    kept = actual.copy()
+    layer.losses(xs, ts)
+    assert_same_bits(actual, kept)
+
+
+def test_a_transposed_table_may_be_the_output_matrix():
+    layer, xs = both_layers()[0]
+    ts = np.random.default_rng(4).integers(0, V, (N, T))
+    table = np.ascontiguousarray(layer.params[0].T)
+    tied = TimeAffineSoftmaxWithLoss(table.T, layer.params[1])
+    assert np.shares_memory(tied.params[0], table)
+    for _ in range(2):
+        for actual, expected in zip(results(tied, xs, ts), results(layer, xs, ts), strict=True):
+            assert_same_bits(actual, expected)
+        table *= 2
+        layer.params[0][...] *= 2
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_other_memory_layouts_give_the_same_bits(dtype):
+    ts = np.random.default_rng(5).integers(-1, V, (N, T))
+    for layer, xs in both_layers(dtype):
+        expected = results(layer, xs, ts)
+        locked = xs.copy()
+        locked.flags.writeable = False
+        for relaid in (np.asfortranarray(xs), np.repeat(xs, 2, -1)[..., ::2], xs.astype(xs.dtype.newbyteorder(">")), locked):
+            for actual, array in zip(results(layer, relaid, ts), expected, strict=True):
+                assert_same_bits(actual, array)
+
+
+@pytest.mark.parametrize(
+    "spoil, error, message",
+    [
+        (lambda ts: np.where(ts == 0, V, ts), IndexError, rf"ts must hold ids from 0 to {V - 1}, got {V} at \(0, 0\)"),
+        (lambda ts: ts - 2, IndexError, rf"ts must hold ids from 0 to {V - 1}, got -2 at \(0, 0\)"),
+        (lambda ts: ts[:2], ValueError, r"ts must be \(3, 4\), got \(2, 4\)"),
+        (lambda ts: ts.astype(float), TypeError, "ts must hold integers, got float64"),
+        (lambda ts: ts.tolist(), TypeError, "ts must be a NumPy array, got list"),
+        (lambda ts: np.zeros((N, T, V + 1)), ValueError, r"ts must be \(3, 4, 7\), got \(3, 4, 8\); one-hot"),
+    ],
+    ids=["too high", "too low", "shape", "floats", "list", "one-hot"],
+)  # fmt: skip
+def test_wrong_labels_are_refused_before_anything_changes(spoil, error, message):
+    ts = np.arange(N * T).reshape(N, T) % V
+    for layer, xs in both_layers():
+        expected = results(layer, xs, ts)
+        calls = [layer.forward] if isinstance(layer, TimeSoftmaxWithLoss) else [layer.forward, layer.losses]
+        for call in calls:
+            with pytest.raises(error, match=rf"^{type(layer).__name__}\.{call.__name__}: {message}"):
+                call(-xs, spoil(ts))
+        for after, before in zip([layer.backward(), *layer.grads], expected[1:], strict=True):
+            assert_same_bits(after, before)
+
+
+def test_wrong_inputs_are_refused():
+    ts = np.zeros((N, T), int)
+    for layer, xs in both_layers():
+        owner = type(layer).__name__
+        with pytest.raises(RuntimeError, match=rf"^{owner}\.backward: call forward first\.$"):
+            layer.backward()
+        with pytest.raises(ValueError, match=rf"^{owner}\.forward: xs must be \(N, T, [V5]\), got \(12, [57]\)"):
+            layer.forward(xs.reshape(N * T, -1), ts)
+        with pytest.raises(TypeError, match=rf"^{owner}\.forward: .*got .*list"):
+            layer.forward(xs.tolist(), ts)
+        layer.forward(xs, ts)
+        for dout in (np.nan, np.inf, "1", None, np.ones(2)):
+            with pytest.raises((TypeError, ValueError), match=rf"^{owner}\.backward: dout must be"):
+                layer.backward(dout)
+    with pytest.raises(ValueError, match=r"^TimeSoftmaxWithLoss\.forward: xs must "):
+        TimeSoftmaxWithLoss().forward(np.zeros((N, T, 0)), np.full((N, T), -1))
+
+
+def test_a_gradient_is_not_written_over_parameters_or_gradients():
+    layer = TimeAffineSoftmaxWithLoss(np.ones((1, 2)), np.ones(2))
+    layer.forward(np.ones((1, 2, 1)), np.zeros((1, 2), int))
+    for out in (*layer.params, *layer.grads):
+        with pytest.raises(ValueError, match=r"^TimeAffineSoftmaxWithLoss\.backward: out shares memory"):
+            layer.backward(out=out.reshape(1, 2, 1))
+
+
+def test_the_fused_layer_never_holds_all_scores():
+    batch, steps, width, size = 8, sized(128, 24), 2, sized(3000, 700)
+    rng = np.random.default_rng(6)
+    layer = TimeAffineSoftmaxWithLoss(normal(rng, (width, size), np.float32), np.zeros(size, np.float32))
+    xs, ts = normal(rng, (batch, steps, width), np.float32), rng.integers(0, size, (batch, steps))
+    scores = batch * steps * size * 4
+    layer.forward(xs[:, :1], ts[:, :1])  # compiles
+    tracemalloc.start()
+    try:
+        layer.forward(xs, ts)
+        layer.backward()
+        layer.losses(xs, ts)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert layer._workspace.nbytes < sized(scores / 4, scores)
+    assert peak < sized(scores / 4, scores)
