@@ -48,8 +48,10 @@ def _polynomials_single() -> tuple[Callable, Callable]:
     @inner
     def expm1_near_zero(high, low):
         r = high + low
-        tail = fma(fma(fma(fma(e6, r, e5), r, e4), r, e3), r, e2)
-        return high + fma(r * r, tail, low)
+        square = r * r
+        even = fma(fma(e6, square, e4), square, e2)
+        odd = fma(e5, square, e3)
+        return high + fma(square, fma(odd, r, even), low)
 
     @inner
     def tanh_near_zero(u):
@@ -90,9 +92,10 @@ def _polynomials_double() -> tuple[Callable, Callable]:
     @inner
     def expm1_near_zero(high, low):
         r = high + low
-        tail = fma(fma(fma(fma(fma(fma(e12, r, e11), r, e10), r, e9), r, e8), r, e7), r, e6)
-        tail = fma(fma(fma(fma(tail, r, e5), r, e4), r, e3), r, e2)
-        return high + fma(r * r, tail, low)
+        square = r * r
+        even = fma(fma(fma(fma(fma(e12, square, e10), square, e8), square, e6), square, e4), square, e2)
+        odd = fma(fma(fma(fma(e11, square, e9), square, e7), square, e5), square, e3)
+        return high + fma(square, fma(odd, r, even), low)
 
     @inner
     def tanh_near_zero(u):

@@ -56,10 +56,12 @@ def _masked(x, start, key0, key1, threshold, scale, out):
 def dropout_forward(x, start, key0, key1, threshold, scale, out):
     """`out = x * scale` where the position is kept, `x * 0` where it is dropped.
 
-    A position is dropped with probability threshold / 2**32. `start` is the position of x[0].
-
-    x    (n,)  input
-    out  (n,)  overwritten; may be x itself
+    x           (n,)   input
+    start       int    position of x[0], for work in pieces
+    key0, key1  int    from `dropout_keys`
+    threshold   int    a position is dropped with probability threshold / 2**32
+    scale       float  1 / (1 - that probability)
+    out         (n,)   overwritten; may be x itself
     """
     _masked(x, start, key0, key1, threshold, scale, out)
 
@@ -68,7 +70,8 @@ def dropout_forward(x, start, key0, key1, threshold, scale, out):
 def dropout_backward(dout, start, key0, key1, threshold, scale, dx):
     """`dx = dout * scale` where the position was kept, `dout * 0` where it was dropped.
 
-    dout  (n,)  gradient of the output
-    dx    (n,)  overwritten; may be dout itself
+    dout                                (n,)  gradient of the output
+    start, key0, key1, threshold, scale       those of the forward call
+    dx                                  (n,)  overwritten; may be dout itself
     """
     _masked(dout, start, key0, key1, threshold, scale, dx)

@@ -114,13 +114,15 @@ def gemm(rows, cols, depth, a, b, start, c, mode):
     for top in range(0, rows, block_rows):
         height = min(block_rows, rows - top)
         tiles = (height + MAX_ROWS - 1) // MAX_ROWS
+        shorter = height // tiles  # rows are dealt out evenly: 20 as 10 + 10, not 12 + 8
+        taller = height - shorter * tiles
         for panel in range((cols + width - 1) // width):
             count = min(width, cols - panel * width)
+            row = top
             for index in range(tiles):
-                row = top + height * index // tiles
-                below = top + height * (index + 1) // tiles
+                rows_here = shorter + 1 if index < taller else shorter
                 tile(
-                    below - row,
+                    rows_here,
                     count,
                     depth,
                     (a_array, a_first + row * a_row, a_row, a_col),
@@ -129,6 +131,7 @@ def gemm(rows, cols, depth, a, b, start, c, mode):
                     (c_array, c_first + row * c_row + panel * c_panel, c_row),
                     mode,
                 )
+                row += rows_here
 
 
 @kernel

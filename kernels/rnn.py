@@ -21,7 +21,7 @@ from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
 
 # Rows (steps times batch) in one block of the time loop. 256 keeps long sums accurate, fills tiles when N is small,
 # and its scratch in the L2 cache for H up to about 500.
-BLOCK_ROWS = 256
+BLOCK_ROWS = 512
 
 
 def padded_row(width: int, dtype: np.dtype) -> int:

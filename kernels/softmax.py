@@ -2,9 +2,10 @@
 
 With p = softmax(a), loss = log(sum exp(a_v - m)) + m - a_target, m = max a; the gradient by a is p - onehot.
 
-The fused kernels never hold the (N T, V) scores. Rows are taken in blocks on a time grid, the last block first; a
-block's scores stay in cache as panels (panel, row, panel_width) between the products that make and use them. Sums over
-V run in `LANES` fixed lanes, lane v % LANES over v ascending, so that the result is the same on every target.
+The fused kernel never holds the (N T, V) scores. Rows are taken in blocks on a time grid, the last block first, and
+words in slabs of SLAB_WORDS; scores lie word by word, (word, row), so that every step from scores to gradients is the
+same arithmetic on many rows at once and W is read where it lies. Each row's sum runs over the words in order, slab by
+slab, on every target.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ import numpy as np
 
 from ._jit import kernel, spliced
 from .activations import exp
-from .gemm import gemm, pack, pack_transposed, view
-from .rnn import copy_rows
-from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES, panel_width
-from .vectors import maximum
+from .gemm import gemm, pack, packed_view, view
+from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
+from .vectors import VECTOR_BYTES, copy_panel_row, transpose_block
 
-LANES = 128
+LANES = 32  # of the sums over V in softmax_loss_forward
 
-# Below every score but -inf; a maximum that starts here never makes -inf - -inf.
+# Words whose scores are worked on at a time: 256 rows of them fit the L2 cache. 128 took 1 to 2 % longer.
+SLAB_WORDS = 256
+
+# Below every score but -inf: a maximum that starts here never makes -inf - -inf.
 LOWEST = np.float32(-3e38)
 
 # Rows in one block of the fused loss: as many as BLOCK_SCORES scores allow, between the two bounds. At V = 10,000 and
@@ -125,164 +128,229 @@ def softmax_loss_backward(probabilities, ts, ignore, scale, dscores):
             d[ts[r]] -= scale
 
 
-def slab_width(size: int, dtype: np.dtype) -> int:
-    """Columns in one slab of scores: all of a small vocabulary, rounded up to whole panels, else LANES."""
-    width = panel_width(dtype)
-    return min(LANES, -(-size // width) * width)
+def row_stride(width: int, dtype: np.dtype) -> int:
+    """`width` rounded up to whole vectors, which the tile reads and writes."""
+    lanes = VECTOR_BYTES // dtype.itemsize
+    return -(-width // lanes) * lanes
 
 
 @spliced
-def _score_slabs(rows, depth, x_block, packed, b, labels, slab, slabs, maxima, lanes, targets):
-    """exp(scores - m) of a block in slabs, their sums by lane, and the scores of the labels.
+def _gather_rows(t_first, t_last, xs, ts, ignore, x_block, labels):
+    """The rows of a block, last step first: x_block = inputs and a one, which makes db a row of dW; labels, or -1.
 
-    m is the largest score of the row up to the slab: the sums are rescaled where a slab holds a larger one than those
-    before it, which ends the pass over the slab while it is in cache.
-
-    x_block  (block rows, H+1)               read, `rows` of them
-    packed   (packed_size(H, V),)            read, W in panels
-    b        (V,)                            read
-    labels   (block rows,)                   read, int64; -1 where there is none
-    slab     int                             columns in a slab
-    slabs    (slabs x block rows x slab,)    overwritten; 0 in columns beyond V
-    maxima   (slabs, block rows)             overwritten: the m of each slab and row
-    lanes    (block rows, slab)              overwritten
-    targets  (block rows,)                   overwritten, the scores at the labels
+    xs       (N, T, H)           read
+    ts       (N, T)              read
+    x_block  (block rows, row)   overwritten, row >= H+1
+    labels   (row,)              overwritten; -1 where there is no label, and beyond the last row
     """
-    size = b.size
-    width = PANEL_BYTES // b.itemsize
-    step = rows * slab
-    flat_x = x_block.reshape(-1)
-    lanes[:] = 0
-    for left in range(0, size, slab):
-        index = left // slab
-        first = index * step
-        count = min(slab, size - left)
-        if count < slab:
-            slabs[first : first + step] = -np.inf
-        weights = view(packed, left * depth, width, depth * width)
-        gemm(rows, count, depth, view(flat_x, 0, depth + 1, 1), weights, view(b, left, 0, width),
-             view(slabs, first, slab, width), FROM_START)  # fmt: skip
-        for r in range(rows):
-            line = slabs[first + r * slab : first + (r + 1) * slab]
-            sums = lanes[r]
-            if left <= labels[r] < left + slab:
-                targets[r] = line[labels[r] - left]
-            before = maxima[index - 1, r] if index else LOWEST
-            m = maximum(slabs, first + r * slab, slab)
-            if m > before:
-                rescale = exp(before - m)
-                for j in range(slab):
-                    sums[j] *= rescale
-            else:
-                m = before
-            maxima[index, r] = m
-            for j in range(slab):
-                e = exp(line[j] - m)
-                line[j] = e
-                sums[j] += e
+    batch, _, depth = xs.shape
+    labels[:] = -1
+    for t in range(t_first, t_last):
+        for n in range(batch):
+            r = (t_last - 1 - t) * batch + n
+            source, target = xs[n, t], x_block[r]
+            for j in range(depth):
+                target[j] = source[j]
+            target[depth] = 1
+            if ts[n, t] != ignore:
+                labels[r] = ts[n, t]
 
 
 @spliced
-def _block_gradient(rows, depth, x_block, labels, scale, slab, slabs, maxima, totals, packed_t, dx_block, dwb, mode):
-    """dx, dW and db of one block: its scores become (softmax - onehot) scale slab by slab, each used while in cache.
+def _score_slab(left, count, rows, depth, w, b, packed_x, labels, words, slab, m, total, part, targets):
+    """exp(scores - m) of `count` words from word `left` on, with m and total brought up to date.
 
-    x_block   (block rows, H+1)              read; its last column holds ones
-    labels    (block rows,)                  read, int64; -1 where there is none
-    scale     float                          one over the number of labels
-    slab      int                            columns in a slab
-    slabs     (slabs x block rows x slab,)   as _score_slabs left it; overwritten
-    maxima    (slabs, block rows)            read
-    totals    (block rows,)                  read, the sum of the exponentials under the last maximum
-    packed_t  (packed_size(V, H),)           read, W^T in panels
-    dx_block  (block rows, H)                overwritten
-    dwb       (H+1, V)                       overwritten, or accumulated if mode is ADD_TO: dW, and db as its last row
+    m is the largest score so far of each row: total is rescaled where a slab holds a larger one than those before it,
+    so that one pass over the slab, while it is in cache, ends with exponentials.
+
+    w         (flat, first, row stride, column stride)   (H, V), read
+    b         (V,)                                       read
+    packed_x  (packed_size(H, rows),)                    read, the rows as columns, in panels
+    labels    (row,)                                     read
+    words     (H, SLAB_WORDS)                            scratch
+    slab      (SLAB_WORDS, row)                          overwritten
+    m, total  (row,)                                     read and overwritten
+    part      (row,)                                     scratch
+    targets   (row,)                                     overwritten where the label is in the slab: its score
     """
-    size = dwb.shape[1]
-    width = PANEL_BYTES // slabs.itemsize
-    step = rows * slab
-    last = (size - 1) // slab
-    zero = slabs.dtype.type(0)
-    a = view(x_block.reshape(-1), 0, 1, depth + 1)
-    dx = view(dx_block.reshape(-1), 0, depth, width)
-    flat_dwb = dwb.reshape(-1)
-    for left in range(0, size, slab):
-        index = left // slab
-        first = index * step
-        count = min(slab, size - left)
-        for r in range(rows):
-            line = slabs[first + r * slab : first + (r + 1) * slab]
-            factor = exp(maxima[index, r] - maxima[last, r]) * (scale / totals[r]) if labels[r] >= 0 else zero
-            for j in range(slab):
-                line[j] *= factor
-            if left <= labels[r] < left + slab:
-                line[labels[r] - left] -= scale
-        weights = view(packed_t, left * width, width, size * width)
-        gemm(rows, depth, count, view(slabs, first, slab, 1), weights, dx, dx, FROM_START if left else OVERWRITE)
-        c = view(flat_dwb, left, size, width)
-        gemm(depth + 1, count, rows, a, view(slabs, first, slab, width), c, c, mode)
+    flat, first, w_row, w_col = w
+    width = slab.shape[1]
+    panel = PANEL_BYTES // b.itemsize
+    a = view(flat, first + left * w_col, w_col, w_row)
+    if w_col == 1 and count % panel == 0:
+        # The rows of a W of 100 x 10,000 lie 40 KB apart: from a copy of their piece the product is 8 % faster.
+        flat_words = words.reshape(-1)
+        for j in range(depth):
+            for v in range(0, count, panel):
+                copy_panel_row(flat, first + left + j * w_row + v, flat_words, j * SLAB_WORDS + v)
+        a = view(flat_words, 0, 1, SLAB_WORDS)
+    c = view(slab.reshape(-1), 0, width, panel)
+    gemm(count, width, depth, a, packed_view(packed_x, depth), c, c, OVERWRITE)
+    for r in range(width):
+        part[r] = m[r]
+    for v in range(count):
+        line, bias = slab[v], b[left + v]
+        for r in range(width):
+            score = line[r] + bias
+            line[r] = score
+            m[r] = score if score > m[r] else m[r]
+    for r in range(rows):
+        if left <= labels[r] < left + count:
+            targets[r] = slab[labels[r] - left, r]
+    for r in range(width):
+        total[r] *= exp(part[r] - m[r])
+        part[r] = 0
+    for v in range(count):
+        line = slab[v]
+        for r in range(width):
+            e = exp(line[r] - m[r])
+            line[r] = e
+            part[r] += e
+    for r in range(width):
+        total[r] += part[r]
+
+
+@spliced
+def _slab_gradient(left, count, rows, depth, w, x_block, labels, scale, slab, factor, dx_t, dwb_t, mode):
+    """The gradients that `count` words from word `left` on contribute; their exponentials become score gradients.
+
+    w        (flat, first, row stride, column stride)   (H, V), read
+    x_block  (block rows, row >= H+1)                   read
+    labels   (row,)                                     read
+    scale    float                                      one over the number of labels
+    slab     (SLAB_WORDS, row)                          as _score_slab left it; overwritten with (p - onehot) scale
+    factor   (row,)                                     read, what makes exponentials p scale
+    dx_t     (H, row)                                   overwritten by the first slab, then accumulated
+    dwb_t    (V, row >= H+1)                            dW^T and db: overwritten, or accumulated if mode is ADD_TO
+    """
+    flat, first, w_row, w_col = w
+    width = slab.shape[1]
+    panel = PANEL_BYTES // slab.itemsize
+    for v in range(count):
+        line = slab[v]
+        for r in range(width):
+            line[r] *= factor[r]
+    for r in range(rows):
+        if left <= labels[r] < left + count:
+            slab[labels[r] - left, r] -= scale
+    flat_slab = slab.reshape(-1)
+    c = view(dx_t.reshape(-1), 0, width, panel)
+    words = view(flat, first + left * w_col, w_row, w_col)
+    gemm(depth, width, count, words, view(flat_slab, 0, width, panel), c, c, FROM_START if left else OVERWRITE)
+    row = dwb_t.shape[1]
+    c = view(dwb_t.reshape(-1), left * row, row, panel)
+    inputs = view(x_block.reshape(-1), 0, x_block.shape[1], panel)
+    gemm(count, depth + 1, rows, view(flat_slab, 0, width, 1), inputs, c, c, mode)
 
 
 @kernel
 def affine_softmax_loss(
     xs, ts, w, w_row, w_col, b, ignore, gradients,
-    losses, dxs, dwb, packed, packed_t, x_block, dx_block, labels, targets, totals, slab, slabs, maxima, lanes,
+    losses, dxs, dwb_t, x_block, packed_x, labels, words, slabs, maxima, total, part, targets, dx_t,
 ):  # fmt: skip
     """losses = -log softmax(xs W + b) at ts, and, if `gradients`, the gradients of their mean.
 
     Returns the number of labels that are not `ignore`, over which the mean is taken.
 
-    xs             (N, T, H)                       read
-    ts             (N, T)                          read, int64
-    w              memory of W (H, V)              read, element (i, v) at i w_row + v w_col
-    b              (V,)                            read
-    ignore         int                             the label that counts for nothing
-    losses         (N, T)                          overwritten, float64; 0 where ignored
-    dxs            (N, T, H)                       overwritten if gradients
-    dwb            (H+1, V)                        overwritten if gradients: dW, and db as its last row
-    packed         (packed_size(H, V),)            scratch
-    packed_t       (packed_size(V, H),)            scratch, used if gradients
-    x_block        (block rows, H+1)               scratch; block rows = loss_block_rows(N, T, V)
-    dx_block       (block rows, H)                 scratch
-    labels         (block rows,)                   scratch, int64
-    targets        (block rows,)                   scratch
-    totals         (block rows,)                   scratch
-    slab           int                             slab_width(V)
-    slabs          (slabs x block rows x slab,)    scratch
-    maxima         (slabs, block rows)             scratch
-    lanes          (block rows, slab)              scratch
+    xs         (N, T, H)                        read
+    ts         (N, T)                           read, int64
+    w          memory of W (H, V)               read, element (i, v) at i w_row + v w_col
+    b          (V,)                             read
+    ignore     int                              the label that counts for nothing
+    losses     (N, T)                           overwritten, float64; 0 where ignored
+    dxs        (N, T, H)                        overwritten if gradients
+    dwb_t      (V, row_stride(H+1))             overwritten if gradients: dW^T, and db in column H
+    x_block    (block rows, row_stride(H+1))    scratch; block rows = loss_block_rows(N, T, V)
+    packed_x   (packed_size(H, row),)           scratch; row = row_stride(block rows)
+    labels     (row,)                           scratch, int64
+    words      (H, SLAB_WORDS)                  scratch
+    slabs      (slabs, SLAB_WORDS, row)         scratch
+    maxima     (slabs, row)                     scratch
+    total, part, targets (row,)                 scratch
+    dx_t       (H, row)                         scratch
     """
     batch, steps, depth = xs.shape
     size = b.size
-    one = xs.dtype.type(1)
+    lanes = VECTOR_BYTES // xs.itemsize
+    weights = view(w.reshape(-1), 0, w_row, w_col)
+    flat_x = x_block.reshape(-1)
+    one, zero = xs.dtype.type(1), xs.dtype.type(0)
     count = _count_labels(ts, ignore)
     scale = xs.dtype.type(1 / max(1, count))
-    pack(depth, size, view(w.reshape(-1), 0, w_row, w_col), packed)
-    if gradients:
-        pack_transposed(depth, size, packed, packed_t)
-        if batch * steps == 0:
-            dwb[:] = 0
+    last = (size - 1) // SLAB_WORDS
+    if gradients and batch * steps == 0:
+        dwb_t[:] = 0
     block = _loss_block_steps(batch, size)
     mode = OVERWRITE
     for t_first in range((steps - 1) // block * block if batch else -1, -1, -block):
         t_last = min(t_first + block, steps)
         rows = (t_last - t_first) * batch
-        for r in range(rows):  # row 0 is the last step's: sums run over time descending
-            n, t = r % batch, t_last - 1 - r // batch
-            labels[r] = ts[n, t] if ts[n, t] != ignore else -1
-            for j in range(depth):
-                x_block[r, j] = xs[n, t, j]
-            x_block[r, depth] = one
-        _score_slabs(rows, depth, x_block, packed, b, labels, slab, slabs, maxima, lanes, targets)
+        width = (rows + lanes - 1) // lanes * lanes
+        _gather_rows(t_first, t_last, xs, ts, ignore, x_block, labels)
+        pack(depth, rows, view(flat_x, 0, 1, x_block.shape[1]), packed_x)
+        m, sums, scratch = maxima.reshape(-1), total[:width], part[:width]
+        for r in range(width):
+            m[r] = LOWEST
+            sums[r] = 0
+        for index in range(last + 1):
+            left = index * SLAB_WORDS
+            here = m[index * width : (index + 1) * width]
+            if index:
+                for r in range(width):
+                    here[r] = m[(index - 1) * width + r]
+            slab = slabs.reshape(-1)[left * width : (left + SLAB_WORDS) * width].reshape(SLAB_WORDS, width)
+            _score_slab(
+                left, min(SLAB_WORDS, size - left), rows, depth, weights, b, packed_x, labels, words,
+                slab, here, sums, scratch, targets,
+            )  # fmt: skip
+        final = m[last * width : (last + 1) * width]
         for r in range(rows):
-            total = _fold_lanes(lanes[r])
-            totals[r] = total
-            m, target = np.float64(maxima[(size - 1) // slab, r]), np.float64(targets[r])
-            losses[r % batch, t_last - 1 - r // batch] = math.log(total) + (m - target) if labels[r] >= 0 else 0.0
+            highest, target = np.float64(final[r]), np.float64(targets[r])
+            loss = math.log(np.float64(sums[r])) + (highest - target) if labels[r] >= 0 else 0.0
+            losses[r % batch, t_last - 1 - r // batch] = loss
         if gradients:
-            _block_gradient(
-                rows, depth, x_block, labels, scale, slab, slabs, maxima, totals, packed_t, dx_block, dwb, mode
-            )
-            for t in range(t_first, t_last):
-                copy_rows(dx_block[(t_last - 1 - t) * batch : (t_last - t) * batch], dxs[:, t])
+            for index in range(last + 1):
+                left = index * SLAB_WORDS
+                for r in range(width):
+                    factor = exp(m[index * width + r] - final[r]) * (scale / sums[r])
+                    scratch[r] = factor if labels[r] >= 0 else zero
+                slab = slabs.reshape(-1)[left * width : (left + SLAB_WORDS) * width].reshape(SLAB_WORDS, width)
+                _slab_gradient(
+                    left, min(SLAB_WORDS, size - left), rows, depth, weights, x_block, labels, scale, slab, scratch, dx_t, dwb_t, mode
+                )  # fmt: skip
+            flat_dx = dx_t.reshape(-1)
+            for r in range(rows):
+                dx = dxs[r % batch, t_last - 1 - r // batch]
+                for j in range(depth):
+                    dx[j] = flat_dx[j * width + r]
         mode = ADD_TO
     return count
+
+
+@kernel
+def scaled_gradient(dwb_t, scale, dw, dw_row, dw_col, db):
+    """dW = scale dW^T transposed, db = scale db, from what affine_softmax_loss left.
+
+    dwb_t  (V, row >= H+1)      read
+    scale  float                the gradient that comes in
+    dw     memory of dW (H, V)  overwritten, element (i, v) at i dw_row + v dw_col
+    db     (V,)                 overwritten
+    """
+    size = db.size
+    depth = dw.size // max(1, size)
+    flat_dw, flat = dw.reshape(-1), dwb_t.reshape(-1)
+    row = dwb_t.shape[1]
+    lanes = VECTOR_BYTES // dw.itemsize
+    whole_words, whole_units = 0, 0
+    if dw_col == 1:
+        whole_words, whole_units = size // lanes * lanes, depth // lanes * lanes
+        for v in range(0, whole_words, lanes):
+            for j in range(0, whole_units, lanes):
+                transpose_block(flat, v * row + j, row, flat_dw, j * dw_row + v, dw_row)
+    for v in range(size):
+        for j in range(whole_units if v < whole_words else 0, depth):
+            flat_dw[j * dw_row + v * dw_col] = flat[v * row + j]
+        db[v] = flat[v * row + depth] * scale
+    if scale != 1:
+        for i in range(flat_dw.size):
+            flat_dw[i] *= scale

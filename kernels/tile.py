@@ -87,24 +87,21 @@ class _TileWriter:
         function = ir.Function(self.module, kinds, name)
         function.attributes.add("noinline")
         function.attributes.add("nounwind")
+        function.attributes.add("optsize")
         rows, cols, self.depth, self.a, self.a_row, self.a_col = function.args[:6]
         self.b, self.b_row, self.start, self.start_row, self.c, self.c_row, mode = function.args[6:]
 
         builder = ir.IRBuilder(function.append_basic_block("entry"))
         lanes = self.lanes
-        index = ir.Constant(ir.VectorType(_I64, lanes), list(range(lanes)))
-        inside = [
-            builder.icmp_signed("<", index, _splat(builder, builder.sub(cols, _i64(j * lanes)), lanes))
+        index = ir.Constant(ir.VectorType(_I32, lanes), list(range(lanes)))
+        left = builder.trunc(cols, _I32)
+        self.inside = [
+            builder.icmp_signed("<", index, _splat(builder, builder.sub(left, ir.Constant(_I32, j * lanes)), lanes))
             for j in range(2)
         ]
-        from_start, self.add_to = (
-            _splat(builder, builder.icmp_signed("!=", builder.and_(mode, _i64(int(flag))), _i64(0)), lanes)
-            for flag in (FROM_START, ADD_TO)
+        self.from_start, self.add_to = (
+            builder.icmp_signed("!=", builder.and_(mode, _i64(int(flag))), _i64(0)) for flag in (FROM_START, ADD_TO)
         )
-        self.inside = inside
-        self.read_start = [builder.and_(mask, from_start) for mask in inside]
-        self.read_c = [builder.and_(mask, self.add_to) for mask in inside]
-
         done = function.append_basic_block("done")
         narrow, wide = (function.append_basic_block(label) for label in ("narrow", "wide"))
         builder.cbranch(builder.icmp_signed(">", cols, _i64(lanes)), wide, narrow)
@@ -123,29 +120,32 @@ class _TileWriter:
         """One tile of fixed size: load the start, loop over k, store."""
         builder = ir.IRBuilder(case)
         cells = [(i, j) for i in range(height) for j in range(vectors)]
-        first = [
-            builder.call(
-                self.load, [self._cell(builder, self.start, self.start_row, i, j), self.align, self.read_start[j], self.zero]
-            )
-            for i, j in cells
-        ]
-        # C is needed when the loop ends; asking for it now hides the way from L3 (dW of 100 x 10,000: see below).
-        for i, j in cells:
-            place = builder.bitcast(self._cell(builder, self.c, self.c_row, i, j), ir.IntType(8).as_pointer())
-            builder.call(self.fetch, [place, ir.Constant(_I32, 1), ir.Constant(_I32, 3), ir.Constant(_I32, 1)])
+        start, begin, loop, end, add, store = (
+            function.append_basic_block(f"{label}{height}x{vectors}")
+            for label in ("start", "begin", "loop", "end", "add", "store")
+        )
+        builder.cbranch(self.from_start, start, begin)
+
+        builder.position_at_end(start)
+        loaded = [self._masked_load(builder, self._cell(builder, self.start, self.start_row, *ij), ij[1]) for ij in cells]
+        builder.branch(begin)
+
+        builder.position_at_end(begin)
+        first = []
+        for value in loaded:
+            first.append(self._phi(builder, self.zero, case))
+            first[-1].add_incoming(value, start)
         # Rows are addressed as four offsets from one moving pointer per group of four: three pointers and two
         # multiples of the stride fit the general registers, twelve pointers would spill.
         offsets = [builder.mul(self.a_row, _i64(i)) for i in range(min(height, 4))]
         groups = [builder.gep(self.a, [builder.mul(self.a_row, _i64(i))]) for i in range(0, height, 4)]
-        loop = function.append_basic_block(f"loop{height}x{vectors}")
-        store = function.append_basic_block(f"store{height}x{vectors}")
-        builder.cbranch(builder.icmp_signed(">", self.depth, _i64(0)), loop, store)
+        builder.cbranch(builder.icmp_signed(">", self.depth, _i64(0)), loop, end)
 
         builder.position_at_end(loop)
-        counter = self._phi(builder, self.depth, case)
-        b = self._phi(builder, self.b, case)
-        group = [self._phi(builder, pointer, case) for pointer in groups]
-        sums = [self._phi(builder, value, case) for value in first]
+        counter = self._phi(builder, self.depth, begin)
+        b = self._phi(builder, self.b, begin)
+        group = [self._phi(builder, pointer, begin) for pointer in groups]
+        sums = [self._phi(builder, value, begin) for value in first]
         b_vectors = [self._load(builder, builder.gep(b, [_i64(j * self.lanes)]), self.vector) for j in range(vectors)]
         a_vectors = [
             _splat(builder, self._load(builder, builder.gep(group[i // 4], [offsets[i % 4]]), self.scalar), self.lanes)
@@ -161,20 +161,34 @@ class _TileWriter:
             pointer.add_incoming(builder.gep(pointer, [self.a_col]), loop)
         for running, value in zip(sums, after, strict=True):
             running.add_incoming(value, loop)
-        builder.cbranch(builder.icmp_signed("!=", left, _i64(0)), loop, store)
+        builder.cbranch(builder.icmp_signed("!=", left, _i64(0)), loop, end)
 
-        builder.position_at_end(store)
+        builder.position_at_end(end)
         totals = []
         for before, value in zip(first, after, strict=True):
-            total = self._phi(builder, before, case)
-            total.add_incoming(value, loop)
-            totals.append(total)
-        for (i, j), total in zip(cells, totals, strict=True):
+            totals.append(self._phi(builder, before, begin))
+            totals[-1].add_incoming(value, loop)
+        builder.cbranch(self.add_to, add, store)
+
+        builder.position_at_end(add)
+        added = [
+            builder.fadd(self._masked_load(builder, self._cell(builder, self.c, self.c_row, *ij), ij[1]), total)
+            for ij, total in zip(cells, totals, strict=True)
+        ]
+        builder.branch(store)
+
+        builder.position_at_end(store)
+        results = []
+        for total, value in zip(totals, added, strict=True):
+            results.append(self._phi(builder, total, end))
+            results[-1].add_incoming(value, add)
+        for (i, j), value in zip(cells, results, strict=True):
             cell = self._cell(builder, self.c, self.c_row, i, j)
-            old = builder.call(self.load, [cell, self.align, self.read_c[j], self.zero])
-            value = builder.select(self.add_to, builder.fadd(old, total), total)
             builder.call(self.store, [value, cell, self.align, self.inside[j]])
         builder.branch(done)
+
+    def _masked_load(self, builder: ir.IRBuilder, cell: ir.Value, j: int) -> ir.Value:
+        return builder.call(self.load, [cell, self.align, self.inside[j], self.zero])
 
     def _phi(self, builder: ir.IRBuilder, value: ir.Value, block: ir.Block) -> ir.PhiInstr:
         phi = builder.phi(value.type)

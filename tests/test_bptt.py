@@ -62,7 +62,7 @@ def test_each_window_has_the_running_state_and_the_gradient_of_its_own_steps_onl
             mirror[...] = param
         h, start = h_after, stop
         seen += window.tokens
-        assert (window.number, window.count) == (seen // (rows * k1) + (seen % (rows * k1) > 0), 4)
+        assert (window.number, window.windows) == (seen // (rows * k1) + (seen % (rows * k1) > 0), 4)
     assert seen == rows * jump
 
 

@@ -147,7 +147,7 @@ def test_wrong_inputs_are_refused():
         for dout in (np.nan, np.inf, "1", None, np.ones(2)):
             with pytest.raises((TypeError, ValueError), match=rf"^{owner}\.backward: dout must be"):
                 layer.backward(dout)
-    with pytest.raises(ValueError, match=r"^TimeSoftmaxWithLoss\.forward: xs must "):
+    with pytest.raises(ValueError, match=r"^TimeSoftmaxWithLoss\.forward: V, the last axis of xs, must be at least 1"):
         TimeSoftmaxWithLoss().forward(np.zeros((N, T, 0)), np.full((N, T), -1))
 
 
@@ -160,7 +160,7 @@ def test_a_gradient_is_not_written_over_parameters_or_gradients():
 
 
 def test_the_fused_layer_never_holds_all_scores():
-    batch, steps, width, size = 8, sized(128, 24), 2, sized(3000, 700)
+    batch, steps, width, size = 8, sized(512, 160), 2, sized(3000, 24)
     rng = np.random.default_rng(6)
     layer = TimeAffineSoftmaxWithLoss(normal(rng, (width, size), np.float32), np.zeros(size, np.float32))
     xs, ts = normal(rng, (batch, steps, width), np.float32), rng.integers(0, size, (batch, steps))
@@ -174,5 +174,5 @@ def test_the_fused_layer_never_holds_all_scores():
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert layer._workspace.nbytes < sized(scores / 4, scores)
-    assert peak < sized(scores / 4, scores)
+    assert layer._workspace.nbytes < sized(scores / 8, scores)
+    assert peak < sized(scores / 8, scores)

@@ -1,6 +1,7 @@
 """The command line, one sub-command a file: `train`, `evaluate`, `generate`, `predict`, `warmup`.
 
-* `app.py` puts them together; `options.py` has what `train` can be told; `errors.py` says what went wrong in one line.
+* `app.py` puts them together; `options.py` has what `train` can be told, `session.py` what it does with it.
+* `errors.py` says in one line what went wrong.
 * `progress.py`, `plots.py` and `words.py` show runs, learning curves and text.
 
 typer, rich and matplotlib come with `pip install "rnnfast[cli]"`; nothing outside this folder needs them.
@@ -19,15 +20,13 @@ _NEEDED = ("typer", "rich", "matplotlib")
 def main() -> None:
     """What the command `rnnfast` and `python -m rnnfast` run.
 
-    Exits with 0 when all went well, 1 when training had to stop, 2 when something given to it cannot be used, 130 after
-    Ctrl-C.
+    Exits with 0 when all went well, 1 when training had to stop, 2 when something given to it cannot be used,
+    130 after Ctrl-C.
     """
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        print(
-            f'rnnfast: the command line needs {" and ".join(missing)}; install with: pip install "rnnfast[cli]"',
-            file=sys.stderr,
-        )
+        needed = " and ".join(missing)
+        print(f'rnnfast: the command line needs {needed}: pip install "rnnfast[cli]"', file=sys.stderr)
         sys.exit(2)
     from rnnfast.cli.app import app
 

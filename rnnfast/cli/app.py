@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Annotated
 
 import typer
@@ -14,6 +15,19 @@ from rnnfast.cli.predict import predict
 from rnnfast.cli.train import train
 from rnnfast.cli.warmup import warmup
 
+_INTRODUCTION = """Train language models with recurrent networks on this machine's CPU, and use them.
+
+Start with [bold]rnnfast train[/bold]: it needs no files, takes about two minutes, and tells you the folder of
+the run. Give that folder to the other commands:
+
+\b
+Examples:
+[bold]rnnfast train --save runs/first[/bold]
+[bold]rnnfast generate runs/first --prompt "the value of"[/bold]
+[bold]rnnfast predict runs/first "the value of"[/bold]
+[bold]rnnfast evaluate runs/first my.txt[/bold]
+"""
+
 app = typer.Typer(
     cls=OneLineGroup,
     rich_markup_mode="rich",
@@ -23,21 +37,21 @@ app = typer.Typer(
 )
 
 
-@app.callback()
+def help_text(docstring: str | None) -> str:
+    """A docstring as help: each paragraph on one line, to be wrapped to the terminal.
+
+    Blocks that begin with a backspace character stay as they are.
+    """
+    paragraphs = inspect.cleandoc(docstring or "").split("\n\n")
+    return "\n\n".join(p if p.startswith("\b") else p.replace("\n", " ") for p in paragraphs)
+
+
+@app.callback(help=help_text(_INTRODUCTION))
 def rnnfast_command(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
-    """Train language models with recurrent networks on this machine's CPU, and use them.
-
-    Start with [bold]rnnfast train[/bold]: it needs no files and takes about two minutes. It tells you the folder of the
-    run, say runs/first. Then try
-
-    \b
-    rnnfast generate runs/first --prompt "the value of"
-    rnnfast predict runs/first "the value of"
-    rnnfast evaluate runs/first my.txt
-    """
+    """The command itself: --version, or the help where no sub-command is named."""
     if version:
         typer.echo(f"rnnfast {rnnfast.__version__}")
     elif context.invoked_subcommand is None:
@@ -45,4 +59,4 @@ def rnnfast_command(
 
 
 for command in (train, evaluate, generate, predict, warmup):
-    app.command()(command)
+    app.command(help=help_text(command.__doc__))(command)

@@ -11,7 +11,7 @@ import numpy as np
 import typer
 
 from rnnfast.cli.errors import BAD_FILES, fail, one_line
-from rnnfast.cli.options import RunArgument
+from rnnfast.cli.options import Run
 from rnnfast.cli.words import load_run
 from rnnfast.data import encode_to_memmap, open_ids, read_files
 from rnnfast.models import CBOWLM, RNNLM
@@ -21,7 +21,7 @@ from rnnfast.training.run_folder import VALID
 
 
 def evaluate(
-    run: RunArgument,
+    run: Run,
     files: Annotated[
         list[Path] | None,
         typer.Argument(

@@ -8,12 +8,12 @@ import numpy as np
 import typer
 
 from rnnfast.cli.errors import BAD_VALUES, one_line
-from rnnfast.cli.options import RunArgument
+from rnnfast.cli.options import Run
 from rnnfast.cli.words import encode_prompt, first_words, load_run, stream_text
 
 
 def generate(
-    run: RunArgument,
+    run: Run,
     prompt: Annotated[
         str | None,
         typer.Option(help="The text to go on from.", show_default="the beginning of a line"),

@@ -79,14 +79,28 @@ def _curves(axes: Any, name: str, records: Sequence[Mapping[str, Any]]) -> None:
     valid = [_drawable(record["valid_perplexity"]) for record in records]
     train = [_drawable(record["train_perplexity"]) for record in records]
     marker = "o" if len(epochs) == 1 else None
-    axes.plot(epochs, train, color=color, linewidth=1.1, linestyle="--", alpha=0.6, marker=marker, label=f"{name}, training")
+    axes.plot(
+        epochs,
+        train,
+        color=color,
+        linewidth=1.1,
+        linestyle="--",
+        alpha=0.6,
+        marker=marker,
+        label=f"{name}, training",
+    )
     axes.plot(epochs, valid, color=color, linewidth=2.2, marker=marker, label=f"{name}, validation")
     finite = [(value, epoch) for value, epoch in zip(valid, epochs, strict=True) if math.isfinite(value)]
     if finite:
         value, epoch = min(finite)
         axes.plot([epoch], [value], "o", color=color, markersize=5)
         axes.annotate(
-            f"{value:.1f}", (epoch, value), xytext=(0, 6), textcoords="offset points", ha="center", color=color
+            f"{value:.1f}",
+            (epoch, value),
+            xytext=(0, 6),
+            textcoords="offset points",
+            ha="center",
+            color=color,
         )
 
 

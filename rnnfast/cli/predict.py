@@ -10,12 +10,12 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from rnnfast.cli.options import RunArgument
+from rnnfast.cli.options import Run
 from rnnfast.cli.words import encode_prompt, load_run
 
 
 def predict(
-    run: RunArgument,
+    run: Run,
     prompt: Annotated[str, typer.Argument(help="The words so far, in quotes.", show_default=False)],
     top: Annotated[int, typer.Option(min=1, help="How many words to list.")] = 10,
 ) -> None:

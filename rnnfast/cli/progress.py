@@ -48,9 +48,10 @@ class PlainProgress:
     def epoch(self, record: dict[str, Any], epochs: int) -> None:
         """An epoch has been validated."""
         best = ", the best so far" if record["improved"] else ""
+        train, valid = record["train_perplexity"], record["valid_perplexity"]
         self._line(
-            f"{self._name:<5} epoch {record['epoch']}/{epochs} done: perplexity {record['train_perplexity']:.1f}, "
-            f"validation {record['valid_perplexity']:.1f}{best}"
+            f"{self._name:<5} epoch {record['epoch']}/{epochs} done: perplexity {train:.1f}, "
+            f"validation {valid:.1f}{best}"
         )
 
     def _pace(self, progress: Progress) -> str:

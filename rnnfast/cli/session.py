@@ -67,17 +67,18 @@ class Session:
 
     def _introduce(self, metrics: Metrics) -> None:
         experiment = self.experiment
-        numbers = {
-            "train_tokens": len(experiment.train_ids),
-            "valid_tokens": len(experiment.valid_ids),
-            "vocabulary": experiment.tokenizer.vocab_size,
-            "unknown_share": experiment.unknown_share,
-        }
-        metrics.write("start", settings=self.settings, **numbers)
-        self._say(
-            f"{self.settings['text']}: {numbers['train_tokens']:,} tokens, {numbers['valid_tokens']:,} to validate on "
-            f"({numbers['unknown_share']:.1%} unknown), vocabulary {numbers['vocabulary']:,}"
+        tokens, judged = len(experiment.train_ids), len(experiment.valid_ids)
+        words, unknown = experiment.tokenizer.vocab_size, experiment.unknown_share
+        metrics.write(
+            "start",
+            settings=self.settings,
+            train_tokens=tokens,
+            valid_tokens=judged,
+            vocabulary=words,
+            unknown_share=unknown,
         )
+        self._say(f"{self.settings['text']}: {tokens:,} tokens, {words:,} different")
+        self._say(f"validation: {judged:,} tokens, {unknown:.1%} of them unknown")
 
     def _train(self, name: str, model: RNNLM | CBOWLM, metrics: Metrics) -> None:
         epochs = self.experiment.settings.epochs
@@ -93,9 +94,7 @@ class Session:
                 display.epoch(record, epochs)
                 metrics.write("epoch", model=name, **record)
 
-            trainer = self.experiment.trainer(
-                model, self.settings, callback=report_window, on_epoch=report_epoch
-            )
+            trainer = self.experiment.trainer(model, self.settings, report_window, report_epoch)
             try:
                 self.experiment.fit(trainer)
             finally:
@@ -120,10 +119,15 @@ class Session:
     def _compare(self, metrics: Metrics) -> None:
         """The table of validation perplexities."""
         settings = self.experiment.settings
-        table = Table("model", "validation perplexity", "best epoch", "tokens/s", "parameters", box=SIMPLE_HEAD)
+        table = Table(
+            "model", "validation perplexity", "best epoch", "tokens/s", "parameters", box=SIMPLE_HEAD
+        )
         for column in table.columns[1:]:
             column.justify = "right"
-        notes = {"RNN": f"RNN, {settings.nlayers} x {settings.nhid}", "CBOW": f"CBOW, last {settings.window} words"}
+        notes = {
+            "RNN": f"RNN, {settings.nlayers} x {settings.nhid}",
+            "CBOW": f"CBOW, last {settings.window} words",
+        }
         results = {}
         for name, history in self.histories.items():
             best = min(history, key=lambda record: record["valid_perplexity"])
@@ -136,7 +140,9 @@ class Session:
                 f"{speed:,.0f}",
                 f"{self.parameters[name]:,}",
             )
-        table.add_row("unigram, add one", f"{self.unigram:.2f}", "", "", f"{self.experiment.tokenizer.vocab_size:,}")
+        table.add_row(
+            "unigram, add one", f"{self.unigram:.2f}", "", "", f"{self.experiment.tokenizer.vocab_size:,}"
+        )
         results["unigram"] = self.unigram
         metrics.write("result", valid_perplexity=results)
         self.console.print(table)

@@ -20,21 +20,21 @@ def train(
     files: options.Files = None,
     valid: options.Valid = None,
     valid_fraction: options.ValidFraction = 0.1,
-    tokenizer: options.TokenizerChoice = options.TokenizerKind(_DEFAULT.tokenizer),
+    tokenizer: options.Tokenizer = _DEFAULT.tokenizer,
     lower: options.Lower = _DEFAULT.lower,
     min_count: options.MinCount = _DEFAULT.min_count,
     max_vocab: options.MaxVocab = _DEFAULT.max_vocab,
-    cell: options.Cell = options.CellKind(_DEFAULT.cell),
+    cell: options.Cell = _DEFAULT.cell,
     emsize: options.EmbedSize = _DEFAULT.emsize,
     nhid: options.HiddenSize = _DEFAULT.nhid,
     nlayers: options.Layers = _DEFAULT.nlayers,
     dropout: options.Dropout = _DEFAULT.dropout,
     tied: options.Tied = _DEFAULT.tied,
-    dtype: options.DtypeChoice = options.Dtype(_DEFAULT.dtype),
+    dtype: options.Dtype = _DEFAULT.dtype,
     epochs: options.Epochs = _DEFAULT.epochs,
     batch_size: options.BatchSize = _DEFAULT.batch_size,
     bptt: options.Bptt = _DEFAULT.bptt,
-    optimizer: options.Optimizer = options.OptimizerKind(_DEFAULT.optimizer),
+    optimizer: options.Optimizer = _DEFAULT.optimizer,
     lr: options.LearningRate = _DEFAULT.lr,
     weight_decay: options.WeightDecay = _DEFAULT.weight_decay,
     clip: options.Clip = _DEFAULT.clip or 0.0,
@@ -50,33 +50,34 @@ def train(
 ) -> None:
     """Train a language model and save it to a run folder.
 
-    Without any files it learns from the language reference that every Python carries; that takes about two minutes.
-    A part of the text is held out, and perplexity on that part says how good the model is: about how many words it
-    wavers between. To show what a memory is worth, a baseline without one (CBOW, which sees the sum of the last few
-    words) is trained with the same settings.
+    Without any files it learns from the language reference that every Python carries; that takes about two
+    minutes. A part of the text is held out, and perplexity on that part says how good the model is: about how
+    many words it wavers between. To show what a memory is worth, a baseline without one (CBOW, which sees no
+    more than the sum of the last few words) is trained with the same settings.
 
     \b
-    rnnfast train
-    rnnfast train book.txt --save runs/book --epochs 10
-    rnnfast train part1.txt part2.txt --valid part3.txt --nhid 400 --nlayers 2
-    rnnfast train book.txt --tokenizer char --bptt 100
+    Examples:
+    [bold]rnnfast train[/bold]
+    [bold]rnnfast train book.txt --save runs/book --epochs 10[/bold]
+    [bold]rnnfast train part1.txt part2.txt --valid part3.txt --nhid 400 --nlayers 2[/bold]
+    [bold]rnnfast train book.txt --tokenizer char --bptt 100[/bold]
 
-    The run folder holds the model, metrics.jsonl, a learning curve as PNG, and the baseline in cbow/. Ctrl-C ends a run
-    early, and what was learned is kept.
+    The run folder holds the model, metrics.jsonl, a learning curve as PNG, and the baseline in cbow/. Ctrl-C
+    ends a run early, and what was learned is kept.
     """
     settings = Settings(
-        tokenizer=tokenizer.value,
+        tokenizer=tokenizer,
         lower=lower,
         min_count=min_count,
         max_vocab=max_vocab,
-        cell=cell.value,
+        cell=cell,
         emsize=emsize,
         nhid=nhid,
         nlayers=nlayers,
         dropout=dropout,
         tied=tied,
-        dtype=dtype.value,
-        optimizer=optimizer.value,
+        dtype=dtype,
+        optimizer=optimizer,
         lr=lr,
         weight_decay=weight_decay,
         epochs=epochs,

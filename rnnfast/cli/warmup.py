@@ -7,14 +7,17 @@ from typing import Annotated
 
 import typer
 
+from rnnfast._check import FLOAT_DTYPES, float_dtype
 from rnnfast._warmup import cache_folder
 from rnnfast._warmup import warmup as compile_kernels
-from rnnfast.cli.options import Dtype
+from rnnfast.cli.errors import one_line
 from rnnfast.cli.progress import compilations
 
 
 def warmup(
-    dtype: Annotated[Dtype | None, typer.Option(help="Precision.", show_default="both")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(metavar="float32|float64", help="Precision.", show_default="both")
+    ] = None,
 ) -> None:
     """Compile all kernels now, so that nothing has to wait for the compiler later.
 
@@ -22,10 +25,12 @@ def warmup(
 
     Example: [bold]rnnfast warmup --dtype float32[/bold]
     """
+    with one_line(TypeError):
+        kinds = FLOAT_DTYPES if dtype is None else (float_dtype("warmup", dtype),)
     began = time.perf_counter()
     with compilations(lambda: typer.echo("compiling kernels, once")) as compiled:
-        for kind in Dtype if dtype is None else (dtype,):
-            compile_kernels(kind.value)
+        for kind in kinds:
+            compile_kernels(kind)
     seconds = time.perf_counter() - began
     typer.echo(f"ready after {seconds:.1f} s ({compiled.count} functions compiled)")
     folder = cache_folder()

@@ -24,12 +24,14 @@ def load_run(folder: Path, *, last: bool = False) -> tuple[RNNLM | CBOWLM, Token
 
 
 def encode_prompt(tokenizer: Tokenizer, text: str) -> np.ndarray:
-    """Ids of a prompt; words the model does not know are named on stderr, and none at all ends the command."""
+    """Ids of a prompt; words the model does not know are named on stderr, and no words end the command."""
     ids = tokenizer.encode(text)
     if not ids.size:
         fail("the prompt has no words.")
     if (ids == tokenizer.unk_id).any():
-        unknown = sorted({word for word in _pieces(tokenizer, text) if (tokenizer.encode(word) == tokenizer.unk_id).all()})
+        unknown = sorted(
+            {word for word in _pieces(tokenizer, text) if (tokenizer.encode(word) == tokenizer.unk_id).all()}
+        )
         typer.echo(f"rnnfast: not in the model's vocabulary: {', '.join(unknown)}", err=True)
     return ids
 

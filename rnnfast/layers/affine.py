@@ -75,7 +75,10 @@ class TimeAffine(Layer):
         leading = tuple(f"N{axis}" for axis in range(max(1, np.ndim(x) - 1)))
         x = _check.floats("TimeAffine.forward", "xs", x, (*leading, W.shape[0]), self.dtype, "D is the rows of W")
         shape = (*x.shape[:-1], W.shape[1])
-        y = np.empty(shape, self.dtype) if out is None else _check.out("TimeAffine.forward", out, shape, self.dtype, x)
+        if out is None:
+            y = np.empty(shape, self.dtype)
+        else:
+            y = _check.out("TimeAffine.forward", out, shape, self.dtype, x, *self.params)
         packed = self._workspace.take("packed", (packed_size(*W.shape, self.dtype),), self.dtype)
         affine_forward(
             x.reshape(-1, W.shape[0]), *kernel_matrix(W), _check.kernel_ready(b), y.reshape(-1, W.shape[1]), packed
@@ -92,7 +95,10 @@ class TimeAffine(Layer):
         depth, cols = W.shape
         x = self._x
         dout = _check.floats(owner, "dout", dout, (*x.shape[:-1], cols), self.dtype, "the shape of the last output")
-        dx = np.empty(x.shape, self.dtype) if out is None else _check.out(owner, out, x.shape, self.dtype, x, dout)
+        if out is None:
+            dx = np.empty(x.shape, self.dtype)
+        else:
+            dx = _check.out(owner, out, x.shape, self.dtype, x, dout, *self.params, *self.grads)
         take = self._workspace.take
         affine_backward(
             x.reshape(-1, depth), dout.reshape(-1, cols), *kernel_matrix(W), dx.reshape(-1, depth), *self.grads,

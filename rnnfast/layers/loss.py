@@ -8,9 +8,11 @@ from rnnfast import _check
 from rnnfast.kernels.gemm import packed_size
 from rnnfast.kernels.softmax import (
     LANES,
+    SLAB_WORDS,
     affine_softmax_loss,
     loss_block_rows,
-    slab_width,
+    row_stride,
+    scaled_gradient,
     softmax_loss_backward,
     softmax_loss_forward,
 )
@@ -68,9 +70,9 @@ class TimeSoftmaxWithLoss(Layer):
             Labels; `ignore_label` marks positions to leave out.
         """
         owner = "TimeSoftmaxWithLoss.forward"
-        dtype = _check.float_dtype(owner, getattr(xs, "dtype", type(xs)))
-        xs = _check.floats(owner, "xs", xs, ("N", "T", "V"), dtype.newbyteorder("="))
-        size = xs.shape[2]
+        xs = _check.shape(owner, "xs", xs, ("N", "T", "V"))
+        size = _check.size(owner, "V, the last axis of xs,", xs.shape[2])
+        xs = _check.floats(owner, "xs", xs, xs.shape, _check.float_dtype(owner, xs.dtype.newbyteorder("=")))
         labels = _labels(owner, ts, xs.shape, self.ignore_label).reshape(-1)
         take = self._workspace.take
         probabilities = take("probabilities", (labels.size, size), xs.dtype)
@@ -130,7 +132,7 @@ class TimeAffineSoftmaxWithLoss(Layer):
         self.ignore_label = -1
         self.dtype = W.dtype
         self._workspace = Workspace()
-        self._gradients: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+        self._gradients: tuple[np.ndarray, np.ndarray] | None = None
 
     def forward(self, xs: np.ndarray, ts: np.ndarray) -> float:
         """The mean loss, in nats; its gradients are kept for `backward`.
@@ -157,28 +159,26 @@ class TimeAffineSoftmaxWithLoss(Layer):
         batch, steps, _ = xs.shape
         labels = _labels(owner, ts, (batch, steps, size), self.ignore_label)
         take = self._workspace.take
-        rows, slab = loss_block_rows(batch, steps, size), slab_width(size, dtype)
+        rows = loss_block_rows(batch, steps, size)
+        row, slabs = row_stride(rows, dtype), -(-size // SLAB_WORDS)
         losses = take("losses", (batch, steps), np.dtype(np.float64))
-        made = gradients
-        dxs = take("dxs", (batch, steps, depth) if made else (0, 0, 0), dtype)
-        dWb = take("dWb", (depth + 1, size) if made else (1, 0), dtype)
+        dxs = take("dxs", xs.shape if gradients else (0, 0, 0), dtype)
+        dWb_t = take("dWb_t", (size if gradients else 0, row_stride(depth + 1, dtype)), dtype)
         count = affine_softmax_loss(
-            xs, labels, *kernel_matrix(W), _check.kernel_ready(b), self.ignore_label, gradients,
-            losses, dxs, dWb,
-            take("packed", (packed_size(depth, size, dtype),), dtype),
-            take("packed_t", (packed_size(size, depth, dtype) if made else 0,), dtype),
-            take("x_block", (rows, depth + 1), dtype),
-            take("dx_block", (rows, depth), dtype),
-            take("labels", (rows,), np.dtype(np.int64)),
-            take("targets", (rows,), dtype),
-            take("totals", (rows,), dtype),
-            slab,
-            take("slabs", (-(-size // slab) * slab * rows,), dtype),
-            take("maxima", (-(-size // slab), rows), dtype),
-            take("lanes", (rows, slab), dtype),
+            xs, labels, *kernel_matrix(W), _check.kernel_ready(b), self.ignore_label, gradients, losses, dxs, dWb_t,
+            take("x_block", (rows, row_stride(depth + 1, dtype)), dtype),
+            take("packed_x", (packed_size(depth, row, dtype),), dtype),
+            take("labels", (row,), np.dtype(np.int64)),
+            take("words", (depth, SLAB_WORDS), dtype),
+            take("slabs", (slabs, SLAB_WORDS, row), dtype),
+            take("maxima", (slabs, row), dtype),
+            take("total", (row,), dtype),
+            take("part", (row,), dtype),
+            take("targets", (row,), dtype),
+            take("dx_t", (depth, row), dtype),
         )  # fmt: skip
         if gradients:
-            self._gradients = dxs, dWb[:-1], dWb[-1]
+            self._gradients = dxs, dWb_t
         return losses, count
 
     def backward(self, dout: float = 1.0, *, out: np.ndarray | None = None) -> np.ndarray:
@@ -186,9 +186,13 @@ class TimeAffineSoftmaxWithLoss(Layer):
         owner = "TimeAffineSoftmaxWithLoss.backward"
         _check.called_before(owner, self._gradients is not None, "forward")
         assert self._gradients is not None
-        dxs, dW, db = self._gradients
+        dxs, dWb_t = self._gradients
         scale = self.dtype.type(_scale(owner, dout))
-        result = np.empty(dxs.shape, self.dtype) if out is None else _check.out(owner, out, dxs.shape, self.dtype, dxs)
-        for made, target in ((dxs, result), (dW, self.grads[0]), (db, self.grads[1])):
-            np.multiply(made, scale, out=target)
+        if out is None:
+            result = np.empty(dxs.shape, self.dtype)
+        else:
+            result = _check.out(owner, out, dxs.shape, self.dtype, dxs, *self.params, *self.grads)
+        np.multiply(dxs, scale, out=result)
+        dW, db = self.grads
+        scaled_gradient(dWb_t, scale, *kernel_matrix(dW), db)
         return result

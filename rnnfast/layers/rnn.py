@@ -308,7 +308,9 @@ class RNN(Layer):
         """
         time = self._time
         _check.called_before("RNN.backward", time._xs is not None, "forward")
-        dh_next = _check.floats("RNN.backward", "dh_next", dh_next, ("N", time.hidden_size), time.dtype)
+        assert time._xs is not None
+        shape = (time._xs.shape[0], time.hidden_size)
+        dh_next = _check.floats("RNN.backward", "dh_next", dh_next, shape, time.dtype)
         dx = time.backward(dh_next[:, None])[:, 0]
         dh_prev = time.dh
         assert dh_prev is not None

@@ -90,7 +90,7 @@ def write_on(
     stop_id: int | None,
     rng: np.random.Generator,
 ) -> Iterator[int]:
-    """Ids drawn one after the other; `advance` maps a state and ids read to scores `(V,)` and the next state."""
+    """Ids drawn one after the other; `advance` maps state and ids to scores `(V,)` and next state."""
     state = None
     for _ in range(length):
         scores, state = advance(state, ids)

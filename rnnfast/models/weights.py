@@ -20,7 +20,7 @@ from rnnfast import _check
 from rnnfast._files import write_atomically
 
 FORMAT = "rnnfast-1"
-_DTYPES = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
+_DTYPES: dict[str, np.dtype] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
 # A model has a dozen tensors and 100 bytes of header for each; a bigger header is not one of ours.
 _HEADER_LIMIT = 1 << 20
 
@@ -130,7 +130,7 @@ def _checksum(text: str, tensors: Mapping[str, np.ndarray]) -> int:
     for name in sorted(tensors):
         array = tensors[name]
         crc = zlib.crc32(f"{name} {array.shape} {array.dtype}".encode(), crc)
-        crc = zlib.crc32(array.reshape(-1).view(np.uint8), crc)
+        crc = zlib.crc32(array.reshape(-1).view(np.uint8).data, crc)
     return crc
 
 

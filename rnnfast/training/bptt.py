@@ -15,7 +15,7 @@ class Window(NamedTuple):
     """One window that has been through `forward` and `backward`; the gradients are in the model's `grads`."""
 
     number: int  # from 1
-    count: int  # windows in the whole pass
+    windows: int  # in the whole pass
     tokens: int  # words scored in this window
     loss: float  # their mean loss
 

@@ -1,7 +1,8 @@
-"""One whole run: a text, a recurrent model and the baselines it has to beat, all scored on the same held-out text."""
+"""One whole run: a text, a recurrent model and the baselines it has to beat, all scored on the same text."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from rnnfast.models.rnnlm import RNNLM
 from rnnfast.training.bptt import TruncatedBPTT
 from rnnfast.training.checkpoint import Checkpoint
 from rnnfast.training.optim import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, Optimizer, RMSprop
+from rnnfast.training.progress import Progress
 from rnnfast.training.run_folder import TRAIN, VALID, RunFolder
 from rnnfast.training.trainer import Trainer
 from rnnfast.training.unigram import Unigram
@@ -42,8 +44,9 @@ OPTIMIZERS: dict[str, tuple[type[Optimizer], float]] = {
 class Settings:
     """Every hyperparameter of a run; the defaults are tuned on the default corpus.
 
-    Names are those of PyTorch's `word_language_model` where it has them. None stands for: `max_vocab` no limit,
-    `tied` where emsize equals nhid, `lr` the optimizer's own, `clip`, `clip_value` and `anneal` off, `patience` never.
+    Names are those of PyTorch's `word_language_model` where it has them. None stands for: `max_vocab` no
+    limit, `tied` where emsize equals nhid, `lr` the optimizer's own, `clip`, `clip_value` and `anneal` off,
+    `patience` never.
     """
 
     tokenizer: str = "word"
@@ -93,7 +96,7 @@ class Settings:
         """A fresh optimizer."""
         kind = OPTIMIZERS[self.optimizer][0]
         options = {"weight_decay": self.weight_decay} if kind is AdamW else {}
-        return kind(lr=self.lr, **options)
+        return kind(self.lr if self.lr is not None else OPTIMIZERS[self.optimizer][1], **options)
 
     def make_rnn(self, vocab_size: int) -> RNNLM:
         """The recurrent model with its first weights."""
@@ -159,8 +162,14 @@ class Experiment:
         self.train_ids, self.valid_ids = open_ids(folder.path / TRAIN), open_ids(folder.path / VALID)
         self.unknown_share = unknown_share(self.tokenizer, self.valid_ids)
 
-    def trainer(self, model: RNNLM | CBOWLM, notes: dict[str, Any], **report: Any) -> Trainer:
-        """A trainer that saves to the run's folder, the baseline to its own; `report` are the trainer's callbacks."""
+    def trainer(
+        self,
+        model: RNNLM | CBOWLM,
+        notes: dict[str, Any],
+        callback: Callable[[Progress], object] | None = None,
+        on_epoch: Callable[[dict[str, Any]], object] | None = None,
+    ) -> Trainer:
+        """A trainer that saves to the run's folder, the baseline to its own; `notes` join the settings."""
         settings = self.settings
         place = self.folder.path if isinstance(model, RNNLM) else self.folder.baseline
         kept = {**asdict(settings), **notes}
@@ -173,7 +182,8 @@ class Experiment:
             anneal=settings.anneal,
             patience=settings.patience,
             checkpoint=Checkpoint(place, tokenizer=self.tokenizer, settings=kept),
-            **report,
+            callback=callback,
+            on_epoch=on_epoch,
         )
 
     def fit(self, trainer: Trainer) -> list[dict[str, Any]]:
@@ -195,9 +205,10 @@ def _learn(settings: Settings, train: Corpus) -> Tokenizer:
 
 
 def unknown_share(tokenizer: Tokenizer, ids: np.ndarray) -> float:
-    """Share of a text's tokens, from 0 to 1, that are not in the vocabulary; a memory map is read piece by piece."""
+    """Share of a text's tokens, from 0 to 1, that are not in the vocabulary; read piece by piece."""
     piece = 1 << 20
     unknown = sum(
-        int(np.count_nonzero(ids[start : start + piece] == tokenizer.unk_id)) for start in range(0, len(ids), piece)
+        int(np.count_nonzero(ids[start : start + piece] == tokenizer.unk_id))
+        for start in range(0, len(ids), piece)
     )
     return unknown / max(1, len(ids))

@@ -22,8 +22,23 @@ from typing import Any
 from rnnfast import _check
 from rnnfast.training import checkpoint
 
-TRAIN, VALID, METRICS, CURVE, BASELINE = "train.npy", "valid.npy", "metrics.jsonl", "learning_curve.png", "cbow"
-_OURS = (checkpoint.MODEL, checkpoint.LAST, checkpoint.TOKENIZER, checkpoint.CONFIG, TRAIN, VALID, METRICS, CURVE)
+TRAIN, VALID, METRICS, CURVE, BASELINE = (
+    "train.npy",
+    "valid.npy",
+    "metrics.jsonl",
+    "learning_curve.png",
+    "cbow",
+)
+_OURS = (
+    checkpoint.MODEL,
+    checkpoint.LAST,
+    checkpoint.TOKENIZER,
+    checkpoint.CONFIG,
+    TRAIN,
+    VALID,
+    METRICS,
+    CURVE,
+)
 
 
 class RunFolder:
@@ -124,7 +139,7 @@ class Metrics:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._file = open(path, "w", encoding="utf-8", buffering=1)  # closed by `__exit__`
+        self._file = open(path, "w", encoding="utf-8", buffering=1)  # noqa: SIM115, closed by __exit__
 
     def __enter__(self) -> Metrics:
         return self

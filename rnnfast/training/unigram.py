@@ -54,7 +54,7 @@ class Unigram:
         return counts
 
     def perplexity(self, ids: np.ndarray) -> float:
-        """`exp` of the mean of `-log P`, over the words that `rnnfast.perplexity` scores: all but the first."""
+        """`exp` of the mean of `-log P`, over the words `rnnfast.perplexity` scores: all but the first."""
         _check.tokens_enough("Unigram.perplexity", _check.ids_1d("Unigram.perplexity", "ids", ids), 1, 1)
         counts = self._counts("Unigram.perplexity", ids[1:])
         seen = counts > 0

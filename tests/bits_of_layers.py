@@ -1,0 +1,54 @@
+"""A program: digests of all outputs and gradients of the layers, as JSON. test_bits.py compares it between targets."""
+
+import hashlib
+import json
+
+import numpy as np
+
+from rnnfast import TimeAffine, TimeAffineSoftmaxWithLoss, TimeRNN, TimeSoftmaxWithLoss
+from rnnfast.kernels.tile import PANEL_BYTES
+
+
+def digest(array):
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
+
+
+def everything(dtype):
+    """Name and digest of each result, at sizes that fill vectors of no width."""
+    rng = np.random.default_rng(0)
+    made = {}
+
+    def keep(prefix, **arrays):
+        made.update({f"{prefix} {name} {np.dtype(dtype)}": digest(array) for name, array in arrays.items()})
+
+    def normal(*shape):
+        return rng.standard_normal(shape).astype(dtype)
+
+    for N, T, D, H in ((3, 70, 19, 45), (17, 31, 5, 37), (1, 300, 3, 9)):
+        for activation in ("tanh", "relu"):
+            layer = TimeRNN(normal(D, H) / 5, normal(H, H) / 8, normal(H), stateful=True, activation=activation)
+            hs = layer.forward(normal(N, T, D))
+            dxs = layer.backward(normal(N, T, H) / 10, dh_next=normal(N, H))
+            dWx, dWh, db = layer.grads
+            step = layer.step(normal(N, D))
+            keep(f"{activation} {N}", hs=hs, dxs=dxs, dh=layer.dh, dWx=dWx, dWh=dWh, db=db, step=step)
+    for H, V in ((13, 45), (21, 309)):
+        xs, ts = normal(5, 60, H), rng.integers(-1, V, (5, 60))
+        affine, softmax = TimeAffine(normal(H, V), normal(V)), TimeSoftmaxWithLoss()
+        scores = affine.forward(xs)
+        loss = softmax.forward(scores, ts)
+        dscores = softmax.backward()
+        dxs = affine.backward(dscores)
+        dW, db = affine.grads
+        keep(f"affine {V}", scores=scores, loss=np.array(loss), dscores=dscores, dxs=dxs, dW=dW, db=db)
+        fused = TimeAffineSoftmaxWithLoss(*affine.params)
+        losses = fused.losses(xs, ts)
+        loss = fused.forward(xs, ts)
+        dxs = fused.backward()
+        dW, db = fused.grads
+        keep(f"fused {V}", losses=losses, loss=np.array(loss), dxs=dxs, dW=dW, db=db)
+    return made
+
+
+if __name__ == "__main__":
+    print(json.dumps({"panel bytes": PANEL_BYTES, **everything(np.float32), **everything(np.float64)}))

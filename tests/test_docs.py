@@ -1,0 +1,58 @@
+"""Every example in the documentation runs: the doctests of all modules, and the Python blocks of the Markdown files."""
+
+import doctest
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+
+
+def module_names():
+    library = [p.relative_to(ROOT).with_suffix("").parts for p in (ROOT / "rnnfast").rglob("*.py")]
+    kernels = [("rnnfast", "kernels", p.stem) for p in (ROOT / "kernels").glob("*.py")]
+    names = {".".join(part for part in parts if part != "__init__") for parts in library + kernels}
+    return sorted(name for name in names if not name.endswith("__main__"))
+
+
+def run(test, output):
+    """Run one doctest; what went wrong is appended to `output`."""
+    return doctest.DocTestRunner(optionflags=OPTIONS).run(test, out=output.append)
+
+
+@pytest.mark.parametrize("name", module_names())
+def test_the_examples_of_a_module_print_what_they_show(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # examples that save files leave nothing behind
+    output = []
+    failed = [run(test, output).failed for test in doctest.DocTestFinder().find(importlib.import_module(name))]
+    assert sum(failed) == 0, "".join(output)
+
+
+def python_blocks(path):
+    return re.findall(r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["README.md", "kernels/README.md", "CONTRIBUTING.md", "asv_benchmarks/README.md"])
+def test_the_python_blocks_of_a_page_run(name, tmp_path, monkeypatch):
+    """Blocks of one page share their names, as a reader who types them in would; `>>>` lines are compared."""
+    monkeypatch.chdir(tmp_path)
+    blocks = python_blocks(ROOT / name)
+    assert blocks or name != "README.md"
+    names, output, failed = {}, [], 0
+    for number, block in enumerate(blocks):
+        if ">>>" in block:
+            test = doctest.DocTestParser().get_doctest(block, names, f"{name}[{number}]", name, 0)
+            runner = doctest.DocTestRunner(optionflags=OPTIONS)
+            failed += runner.run(test, out=output.append, clear_globs=False).failed
+            names = test.globs
+        else:
+            exec(compile(block, f"{name}[{number}]", "exec"), names)
+    assert failed == 0, "".join(output)
+
+
+def test_the_layer_example_of_the_readme_has_about_ten_lines():
+    first = python_blocks(ROOT / "README.md")[0]
+    assert sum(line.startswith((">>>", "...")) for line in first.splitlines()) <= 12

@@ -1,0 +1,104 @@
+"""What an installation contains, and that rnnfast is found where users run it."""
+
+import importlib.metadata
+import importlib.resources
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+import rnnfast
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def pyproject():
+    return (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def python(code, folder, *path):
+    """Run code in a new interpreter that sees the libraries but no installed rnnfast (-S: no .pth files are read)."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*map(str, path), sysconfig.get_path("purelib")])}
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["in the repository", "elsewhere"])
+def test_the_source_tree_works_without_installation(inside, tmp_path):
+    code = """
+import rnnfast, rnnfast.kernels, rnnfast.kernels.rnn, rnnfast.layers.rnn
+print(rnnfast.__file__, rnnfast.kernels.__file__, rnnfast.layers.rnn.rnn_forward is rnnfast.kernels.rnn.rnn_forward)
+"""
+    actual = python(code, ROOT if inside else tmp_path, ROOT).split()
+    expected = [str(ROOT / "rnnfast" / "__init__.py"), str(ROOT / "kernels" / "__init__.py"), "True"]
+    assert actual == expected
+
+
+def test_kernels_are_loaded_once():
+    """As rnnfast.kernels, never as the folder's bare name, which is importable in the repository root."""
+    code = """
+import importlib, pkgutil, sys
+import rnnfast, rnnfast.kernels
+for package in (rnnfast, rnnfast.kernels):
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+assert "kernels" not in sys.modules
+files = [module.__file__ for module in list(sys.modules.values()) if "kernels" in (getattr(module, "__file__", "") or "")]
+assert len(files) == len(set(files)) > 10, files
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_the_package_is_marked_as_typed():
+    assert (importlib.resources.files("rnnfast") / "py.typed").is_file()
+
+
+def test_the_version_is_the_same_everywhere():
+    expected = re.search(r'^version = "(.*)"$', pyproject(), re.MULTILINE)[1]
+    assert rnnfast.__version__ == expected
+    assert importlib.metadata.version("rnnfast") == expected
+    assert re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)[1] == expected
+
+
+def test_the_core_needs_three_packages():
+    listed = re.search(r"^dependencies = \[(.*?)\]", pyproject(), re.DOTALL | re.MULTILINE)[1]
+    assert re.findall(r'"(\w+)', listed) == ["numpy", "numba", "safetensors"]
+
+
+def commands_of_the_readme():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if line.startswith("python3 -m venv .venv && ")]
+
+
+def test_the_readme_has_one_line_that_trains_and_one_that_tests():
+    train, test = commands_of_the_readme()
+    assert train.endswith(".venv/bin/rnnfast train")
+    assert test.endswith(".venv/bin/python -m pytest")
+
+
+def test_ci_runs_the_test_command_of_the_readme():
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert f"readme_test_command=\"{commands_of_the_readme()[1]}\"" in script
+
+
+def test_pinned_tools_have_one_version():
+    """The same ruff and mypy in pyproject.toml, which .ci/run installs, and in the hooks that run before a commit."""
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    for tool in ("ruff", "mypy"):
+        pins = set(re.findall(rf"{tool}==([\d.]+)", pyproject() + hooks))
+        assert len(pins) == 1
+        assert f"{tool}==" in hooks
+
+
+def test_the_ci_script_can_be_executed():
+    path = ROOT / ".ci" / "run"
+    assert os.access(path, os.X_OK)
+    assert subprocess.run(["bash", "-n", str(path)], check=False).returncode == 0
