@@ -1,1 +1,1 @@
-"""Compiled kernels of rnnfast: gemm, activations, time loops, losses and updates. README.md states each contract."""
+"""Compiled kernels of rnnfast: products, activations, time loops, losses, updates. README.md states them."""

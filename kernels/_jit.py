@@ -81,7 +81,7 @@ def kernel(function: Callable) -> Callable:
     return numba.njit(**OPTIONS)(function)
 
 
-def library(function: Callable) -> Callable:
+def library(function: Callable) -> Any:
     """Compile a function that carries code which other kernels call by symbol.
 
     Code that many kernels share is so compiled once, not once in each of them. A kernel that comes from

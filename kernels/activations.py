@@ -1,19 +1,21 @@
-"""tanh, sigmoid and exp for float32 and float64, in plain arithmetic that LLVM vectorises in the loop around them.
+"""exp, sigmoid and tanh for float32 and float64, in arithmetic that LLVM vectorises with the loop around it.
 
-All three are within 2 units in the last place (ULP) everywhere and give the same bits with every vector width:
+Each is within 2 units in the last place (ULP) everywhere and gives the same bits at every vector width.
+Largest error in ULP, and nanoseconds an element on one Zen 4 core with AVX-512 and data in L1:
 
-| largest error, ULP | float32, every value | float64, sampled |
-|---|---|---|
-| exp | ? | ? |
-| tanh | ? | ? |
-| sigmoid | ? | ? |
+|         | float32, every value | float64, sampled densely | float32 | float64 |
+|---------|----------------------|--------------------------|---------|---------|
+| exp     | 0.86 | 0.82 | 0.27 ns | 0.77 ns |
+| sigmoid | 1.90 | 1.89 | 0.30 ns | 0.85 ns |
+| tanh    | 1.75 | 1.88 | 0.26 ns | 0.68 ns |
 
-The argument is split as ``x = n ln2 + r``, n whole, so that ``exp(x) = 2**n exp(r)`` with a small r; 2**n is written
-into exponent bits. There are no branches: what looks like one is a select. Numba's own `np.tanh` is a scalar library
-call of 6.3 ns; tanh here takes ? ns in float32 and ? ns in float64 (one Zen 4 core, AVX-512, data in L1).
+(np.tanh in a compiled loop is a scalar library call of 6.3 ns.)
 
-Coefficients are minimax fits of the relative error, found with the Remez exchange in 60 digits and rounded to the
-working type one at a time from the lowest power, the rest being fitted again after each.
+The argument is split as ``x = n ln2 + r`` with a whole n, so that ``exp(x) = 2**n exp(r)`` with a small r;
+2**n is written into exponent bits. There are no branches: what looks like one becomes a select.
+
+Coefficients are minimax fits of the relative error by the Remez exchange in 60 digits, rounded to the working
+type one at a time from the lowest power up, the others being fitted again after each rounding.
 """
 
 from __future__ import annotations
@@ -34,7 +36,11 @@ def _constants(dtype: type, *values: float) -> list:
 
 
 def _polynomials_single() -> tuple[Callable, Callable]:
-    """``expm1(r)`` for |r| <= ln2 / 2, fit error 2**-26.1, and ``tanh(u)`` for |u| < 0.2557, fit error 2**-28.1."""
+    """expm1(high + low) from ln 0.75 to ln 1.5, tanh(u) for |u| < 0.2557; fit errors 2**-26.2 and 2**-28.1.
+
+    Adding `high` last and unrounded took sigmoid from 1.98 to 1.90 ULP. Even and odd powers are summed apart
+    to shorten the chain of dependent instructions: 0.77 ns for exp in float64, 0.80 with a single chain.
+    """
     e2, e3, e4, e5, e6 = _constants(
         np.float32,
         0.5000001192092896,
@@ -63,7 +69,7 @@ def _polynomials_single() -> tuple[Callable, Callable]:
 
 
 def _polynomials_double() -> tuple[Callable, Callable]:
-    """As in single precision; fit errors 2**-55.6 and 2**-57.2."""
+    """The same; fit errors 2**-61.3 and 2**-57.2. Without e12, 2**-55.4, sigmoid is 0.08 ULP worse."""
     e2, e3, e4, e5, e6, e7, e8, e9, e10, e11, e12 = _constants(
         np.float64,
         0.5,
@@ -118,12 +124,12 @@ def _exp_and_sigmoid(
 ) -> tuple[Callable, Callable]:
     """Build exp and sigmoid for one dtype.
 
-    `ln2_parts` sum to ln2, the first having so few bits that its product with n is exact. From `overflow` on exp is
-    inf, down from `underflow` it is 0. n is raised or lowered by `headroom` while 2**n is in exponent bits, which hold
-    only normal numbers; the last multiplication takes it back, and rounds to the denormal, zero or inf that is due.
+    `ln2_parts` add up to ln2, the first with so few bits that n times it is exact. Beyond `overflow` exp is
+    inf, beyond `underflow` 0. Exponent bits hold normal numbers only, so 2**n is raised or lowered by
+    2**headroom in them; the last multiplication undoes that, and rounds to a denormal, 0 or inf where due.
     """
     zero, one, one_and_half = _constants(dtype, 0.0, 1.0, 1.5)
-    log2_e, late = _constants(dtype, LOG2_E, -0.085)
+    log2_e, late = _constants(dtype, LOG2_E, -0.085)  # n goes up late: 0.75 < exp(r) < 1.5
     minus_ln2_high, minus_ln2_low = _constants(dtype, -ln2_parts[0], -ln2_parts[1])
     highest, lowest = _constants(dtype, overflow, underflow)
     raised, lowered = _constants(dtype, rounding_shift + headroom, rounding_shift - headroom)
@@ -140,9 +146,9 @@ def _exp_and_sigmoid(
         scale = scale_by_power_of_two(one, shifted)
         return fma(scale, growth, scale) * (undo_raised if x < zero else undo_lowered)
 
-    # sigmoid(x) = e / (1 + e) left of 0 and 1 / (1 + e) right of it, e = exp(-|x|), here with both sides of the
-    # fraction times 1.5: just below a power of two, where an ULP is smallest, e is just above one, where its rounding
-    # error is largest; 1.5 moves it to where both are moderate. ? ULP without, ? with, at no cost.
+    # sigmoid(x) = e / (1 + e) left of 0 and 1 / (1 + e) right of it, with e = exp(-|x|); here both sides of
+    # the fraction are times 1.5. Where the result is just below a power of two, an ULP is smallest, and e is
+    # just above that power, where its rounding error is largest; 1.5 e is not. 2.4 ULP without; it is free.
     @inner
     def sigmoid(x):
         a = -abs(x)
@@ -158,15 +164,17 @@ def _exp_and_sigmoid(
 
 
 def _tanh(dtype: type, tanh_near_zero: Callable, rounding_shift: float, saturation: float) -> Callable:
-    """Build tanh for one dtype: the addition theorem around ``n ln2/2``, whose tanh is ``(2**n - 1) / (2**n + 1)``.
+    """Build tanh for one dtype, by the addition theorem around ``tanh(n ln2/2) = (2**n - 1) / (2**n + 1)``.
 
-    With ``t = tanh(u)``, ``|x| = n ln2/2 + u`` and ``s = 2**n``::
+    With ``|x| = n ln2/2 + u``, ``s = 2**n`` and ``t = tanh(u)``::
 
         tanh |x| = ((s - 1) + (s + 1) t) / ((s + 1) + (s - 1) t)
 
-    The denominator is taken as numerator + 2 (1 - t), so that near 1 the rounding errors of the two cancel (1.5 ULP
-    for 2.4) and tanh rises steadily to exactly 1, which it reaches before `saturation`. u lies in (-0.092, 0.2557):
-    n = 0 up to where tanh is 1/4, since there the division is by 2 and exact (1.7 ULP for 2.4 with a symmetric u).
+    The denominator is taken as numerator + 2 (1 - t). Then the rounding errors of the two cancel near 1,
+    where separate ones make 2.4 ULP and let the result waver on its way to 1. n goes up late,
+    -0.092 < u < 0.2557, and so is 0 while tanh is below 1/4: there the division is by 2, and the error
+    0.6 ULP. With n changing half-way it is 2.4 just below 1/4. At `saturation` s is so large that numerator
+    and denominator are equal.
     """
     one, two, minus_two, highest = _constants(dtype, 1.0, 2.0, -2.0, saturation)
     two_log2_e, minus_half_ln2, late, shift = _constants(dtype, 2 * LOG2_E, -LN2 / 2, -0.2375, rounding_shift)
@@ -209,8 +217,8 @@ _exp_double, _sigmoid_double = _exp_and_sigmoid(
 exp = by_dtype(_exp_single, _exp_double)
 sigmoid = by_dtype(_sigmoid_single, _sigmoid_double)
 tanh = by_dtype(
-    _tanh(np.float32, _tanh_single, ROUNDING_SHIFT_SINGLE, saturation=9.4),
-    _tanh(np.float64, _tanh_double, ROUNDING_SHIFT_DOUBLE, saturation=19.5),
+    _tanh(np.float32, _tanh_single, ROUNDING_SHIFT_SINGLE, saturation=8.9),
+    _tanh(np.float64, _tanh_double, ROUNDING_SHIFT_DOUBLE, saturation=18.9),
 )
 
 

@@ -6,7 +6,7 @@ from ._jit import kernel
 from .gemm import gemm, pack, packed_view, view
 from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
 
-# Rows in one block of the sums for dW and db, as in the time loops: long sums stay accurate and the block stays in L2.
+# Rows in one block of the sums for dW and db: long sums stay accurate, and the block stays in L2.
 BLOCK_ROWS = 256
 
 

@@ -1,9 +1,10 @@
 """Packing and blocking around the tile: C = start + A B for operands of any size.
 
-B is packed once into panels of `panel_width` columns, (panels, depth, panel_width), padded with zeros, and may then serve any number of
-products. A is read where it lies, by row and column stride, so that one routine computes `A B`, `A^T B` and products
-of strided (N, T, D) rows. Operands are tuples of a flat array, the offset of the first element and strides, counted
-in elements: one type of array, so that Numba compiles one gemm for each dtype.
+B is packed once into panels of `panel_width` columns, (panels, depth, panel_width), padded with zeros, and
+may then serve any number of products. A is read where it lies, by row and column stride, so that one routine
+computes `A B`, `A^T B` and products of strided (N, T, D) rows. Operands are tuples of a flat array, the
+offset of the first element and strides, counted in elements: one type of array, so that Numba compiles one
+gemm for each dtype.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from ._jit import inner, kernel, spliced
 from .tile import MAX_ROWS, PANEL_BYTES, panel_width, tile
 from .vectors import VECTOR_BYTES, copy_panel_row, transpose_block
 
-# Bytes of A that one pass over the panels of B should touch: half of a 512 KiB L2 cache. On Zen 4 (1 MiB) anything
-# from 128 KiB to 512 KiB measured the same.
+# Bytes of A that one pass over the panels of B should touch: half of a 512 KiB L2 cache. On Zen 4 (1 MiB)
+# anything from 128 KiB to 512 KiB measured the same.
 BLOCK_BYTES = 256 * 1024
 
 
@@ -27,16 +28,18 @@ def packed_size(depth: int, cols: int, dtype: np.dtype) -> int:
 
 @spliced
 def view(flat, first, row_stride, col_stride):
-    """An operand (flat, first, row stride, column or panel stride), all integers of one type: a tuple that is written
-    out keeps its literals in its type, and each combination would compile another gemm."""
+    """An operand (flat, first, row stride, column or panel stride), all integers of one type.
+
+    A tuple that is written out keeps its literals in its type: each combination would compile another gemm.
+    """
     return flat, np.int64(first), np.int64(row_stride), np.int64(col_stride)
 
 
 @inner
 def _pack_block(depth, count, flat, first, row_stride, col_stride, packed, place):
-    """One panel: packed[place + k width + j] = flat[first + k row_stride + j col_stride], zero from `count` on.
+    """One panel: packed[place + k width + j] = flat[first + k row_stride + j col_stride], 0 from `count` on.
 
-    Where the rows of the matrix are contiguous columns of the panel, square blocks are transposed in registers.
+    Where rows of the matrix are contiguous columns of the panel, square blocks are transposed in registers.
     """
     width = PANEL_BYTES // flat.itemsize
     lanes = VECTOR_BYTES // flat.itemsize
@@ -45,7 +48,9 @@ def _pack_block(depth, count, flat, first, row_stride, col_stride, packed, place
         whole_rows, whole_cols = depth // lanes * lanes, count // lanes * lanes
         for j in range(0, whole_cols, lanes):
             for k in range(0, whole_rows, lanes):
-                transpose_block(flat, first + j * col_stride + k, col_stride, packed, place + k * width + j, width)
+                transpose_block(
+                    flat, first + j * col_stride + k, col_stride, packed, place + k * width + j, width
+                )
     for k in range(depth):
         target = place + k * width
         for j in range(whole_cols if k < whole_rows else 0, count):
@@ -63,13 +68,14 @@ def pack(depth, cols, w, packed):
     """
     flat, first, row_stride, col_stride = w
     width = PANEL_BYTES // flat.itemsize
-    for left in range(0, cols, width):
-        start, place = first + left * col_stride, left * depth
-        if col_stride == 1 and left + width <= cols:
-            for k in range(depth):
-                copy_panel_row(flat, start + k * row_stride, packed, place + k * width)
-        else:
-            _pack_block(depth, min(width, cols - left), flat, start, row_stride, col_stride, packed, place)
+    whole = cols // width * width if col_stride == 1 else 0
+    # Row by row, so that W streams in: panel by panel, 650 x 650 cold floats took 0.59 ns each, not 0.42.
+    for k in range(depth):
+        for left in range(0, whole, width):
+            copy_panel_row(flat, first + k * row_stride + left, packed, left * depth + k * width)
+    for left in range(whole, cols, width):
+        start = first + left * col_stride
+        _pack_block(depth, min(width, cols - left), flat, start, row_stride, col_stride, packed, left * depth)
 
 
 @inner
@@ -103,7 +109,8 @@ def gemm(rows, cols, depth, a, b, start, c, mode):
     start  (array, first, row stride, panel stride)    (rows, cols), read if FROM_START
     c      (array, first, row stride, panel stride)    (rows, cols), overwritten or accumulated
 
-    A panel stride is the distance from one group of panel_width columns to the next: panel_width in plain matrices.
+    A panel stride is the distance from one group of panel_width columns to the next, in plain matrices
+    panel_width.
     """
     a_array, a_first, a_row, a_col = a
     b_array, b_first, b_row, b_panel = b

@@ -1,9 +1,10 @@
 """The fused multiply-adds a second that one core can do: the ceiling that measured speeds are compared with.
 
-Independent chains `sum = sum * a + b` in vector registers, with no memory in the loop. A chain waits four cycles for
-each of its steps on current processors, which start two a cycle, so eight chains are the least that reaches the ceiling;
-there are more because a longer loop body hides the loop's own instructions. Measured on Zen 4 with AVX-512:
-117 GFLOP/s in float32, the same as a C loop of the same chains (gcc -O3 -march=native).
+Independent chains `sum = sum * a + b` in vector registers, with no memory in the loop. A chain waits four
+cycles for each of its steps on current processors, which start two a cycle, so eight chains are the least
+that reaches the ceiling; there are more because a longer loop body hides the loop's own instructions.
+Measured on Zen 4 with AVX-512: 117 GFLOP/s in float32, the same as a C loop of the same chains (gcc -O3
+-march=native).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from .vectors import VECTOR_BYTES
 
 
 def _chain_count() -> int:
-    """As many chains as fit the vector registers beside the two factors: 32 with AVX-512 and NEON, else 16."""
+    """As many chains as fit in the registers beside two factors: 32 with AVX-512 and NEON, else 16."""
     triple, _, features = cpu_target.target_context.codegen().magic_tuple()
     many = "+avx512f" in features or str(triple).startswith(("aarch64", "arm64"))
     return 24 if many else 12
@@ -40,7 +41,7 @@ def _chains_twin(rounds, a, b):
 
 @intrinsic(_chains_twin)
 def _chains(typing_context, rounds, a, b):
-    """The sum of all lanes after `rounds` steps of every chain; returning it keeps the loop from being removed."""
+    """The sum of all lanes after `rounds` steps of every chain; without a result the loop would vanish."""
 
     def codegen(context, builder, signature, arguments):
         count, *factors = arguments
@@ -98,7 +99,9 @@ def _splat(builder: ir.IRBuilder, value: ir.Value, vector: ir.VectorType) -> ir.
     index = ir.IntType(32)
     undefined = ir.Constant(vector, ir.Undefined)
     first = builder.insert_element(undefined, value, ir.Constant(index, 0))
-    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(index, vector.count), [0] * vector.count))
+    return builder.shuffle_vector(
+        first, undefined, ir.Constant(ir.VectorType(index, vector.count), [0] * vector.count)
+    )
 
 
 @kernel
@@ -117,7 +120,8 @@ def fma_peak(seconds: float = 0.02, dtype: np.typing.DTypeLike = np.float32) -> 
     Parameters
     ----------
     seconds : float
-        About how long to measure. The best of four slices counts, since other processes only ever slow a slice down.
+        About how long to measure. The best of four slices counts, since other processes only ever slow a
+        slice down.
     dtype : float32 or float64
 
     Examples
@@ -125,8 +129,7 @@ def fma_peak(seconds: float = 0.02, dtype: np.typing.DTypeLike = np.float32) -> 
     >>> fma_peak() > 1e6
     True
     """
-    scalar = np.dtype(dtype).type
-    a, b = scalar(0.5), scalar(0.25)  # the sums tend to 0.5: neither overflow nor denormals
+    a, b = np.array([0.5, 0.25], dtype)  # the sums tend to 0.5: neither overflow nor denormals
     rounds = 1 if jit_is_disabled() else 1000
     fma_chains(rounds, a, b)  # compiles
     while (elapsed := _slice(rounds, a, b)) < seconds / 16:

@@ -1,31 +1,34 @@
 """The Elman network over a whole sequence: h_t = act(x_t Wx + h_{t-1} Wh + b), act = tanh or relu.
 
-Only h_{t-1} Wh is sequential. The input product of a block of steps is done before its time loop, the products for
-dx, dWx, dWh after it, so that the loop keeps one product and one elementwise pass a step. States live time-major in
-(T+1, N, row) with slot 0 the initial state; rows are padded so that twelve of them do not fall into the same cache
-sets.
+Only h_{t-1} Wh is sequential. The input product of a block of steps is done before its time loop, the
+products for dx, dWx, dWh after it, so that the loop keeps one product and one elementwise pass a step. States
+live time-major in (T+1, N, row) with slot 0 the initial state; rows are padded so that twelve of them do not
+fall into the same cache sets.
 
-Weight gradients are summed over blocks of `block_steps(N)` steps on a grid that starts at t = 0: descending in time
-inside a block, then block after block, the last one first.
+Weight gradients are summed over blocks of `block_steps(N)` steps on a grid that starts at t = 0: descending
+in time inside a block, then block after block, the last one first.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from ._jit import inner, kernel, spliced
+from ._jit import kernel, spliced
 from .activations import tanh
 from .gemm import gemm, pack, packed_view, view
 from .simd import fma
 from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
 
-# Rows (steps times batch) in one block of the time loop. 256 keeps long sums accurate, fills tiles when N is small,
-# and its scratch in the L2 cache for H up to about 500.
+# Rows (steps times batch) in one block of the time grid: long sums stay accurate, tiles are filled when N is
+# small, and dW, read and written once a block, costs little. 256 measured the same within the noise.
 BLOCK_ROWS = 512
 
 
 def padded_row(width: int, dtype: np.dtype) -> int:
-    """Elements from one state row to the next: whole cache lines, and never a multiple of 1 KiB, whose rows would share cache sets."""
+    """Elements from one state row to the next: whole cache lines, and never a multiple of 1 KiB.
+
+    Rows at such a distance would share cache sets.
+    """
     line = 64 // dtype.itemsize
     row = -(-width // line) * line
     return row + line if row * dtype.itemsize % 1024 == 0 else row
@@ -43,8 +46,10 @@ def block_steps(batch: int) -> int:
 
 @spliced
 def copy_rows(source, target):
-    """target[n, j] = source[n, j] over the columns that both have. Numba compiles this loop in a tenth of the seconds that
-    it needs for an assignment between slices, whose shape check builds a message from strings.
+    """target[n, j] = source[n, j] over the columns that both have.
+
+    Numba compiles this loop in a tenth of the seconds that it needs for an assignment between slices, whose
+    shape check builds a message from strings.
 
     source  (N, columns)   read
     target  (N, columns)   overwritten
@@ -120,7 +125,7 @@ def gather_block(t_first, t_last, xs, block):
     xs     (N, T, D)               read
     block  (block steps, N, D)     overwritten
     """
-    batch, steps, depth = xs.shape
+    batch, _, depth = xs.shape
     for t in range(t_first, t_last):
         for n in range(batch):
             source = xs[n, t]
@@ -261,7 +266,24 @@ def rnn_forward(xs, h0, wx, wh, b, relu, states, hs, packed_x, packed_h):
 
 @kernel
 def rnn_backward(
-    xs, states, dhs, dh_next, wx, wh, relu, dxs, dh0, dwx, dwh, db, packed_x, packed_h, packed_dt, dts, dh, x_block
+    xs,
+    states,
+    dhs,
+    dh_next,
+    wx,
+    wh,
+    relu,
+    dxs,
+    dh0,
+    dwx,
+    dwh,
+    db,
+    packed_x,
+    packed_h,
+    packed_dt,
+    dts,
+    dh,
+    x_block,
 ):
     """Backpropagation through time: dt = (dh_t + dhs_t) * act', dh_{t-1} = dt Wh^T, dx_t = dt Wx^T,
     dWx = sum x_t^T dt, dWh = sum h_{t-1}^T dt, db = sum dt.
@@ -288,7 +310,12 @@ def rnn_backward(
     width = dhs.shape[2]
     row = states.shape[2]
     panel = PANEL_BYTES // xs.itemsize
-    flat_states, flat_dts, flat_dh, flat_x = states.reshape(-1), dts.reshape(-1), dh.reshape(-1), x_block.reshape(-1)
+    flat_states, flat_dts, flat_dh, flat_x = (
+        states.reshape(-1),
+        dts.reshape(-1),
+        dh.reshape(-1),
+        x_block.reshape(-1),
+    )
     pack(width, depth, view(wx.reshape(-1), 0, 1, width), packed_x)
     pack(width, width, view(wh.reshape(-1), 0, 1, width), packed_h)
     copy_rows(dh_next, dh)
@@ -310,7 +337,9 @@ def rnn_backward(
         rows = (t_last - t_first) * batch
         pack(rows, width, view(flat_dts, (rows - 1) * row, -row, 1), packed_dt)
         weight_gradient(rows, depth, width, view(flat_x, 0, depth, 1), packed_dt, dwx, mode)
-        weight_gradient(rows, width, width, view(flat_states, t_first * batch * row, row, 1), packed_dt, dwh, mode)
+        weight_gradient(
+            rows, width, width, view(flat_states, t_first * batch * row, row, 1), packed_dt, dwh, mode
+        )
         bias_gradient(rows, width, dts, db, dh0.reshape(-1), mode)  # dh0 is free until the end
         mode = ADD_TO
     copy_rows(dh, dh0)

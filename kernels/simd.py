@@ -1,7 +1,7 @@
-"""Scalar operations that LLVM has and Python cannot say: a fused multiply-add, a sign transfer, a write to the exponent.
+"""Scalar operations that Python cannot say: a fused multiply-add, a copied sign, a write to the exponent.
 
-Each is one instruction or two, has a pure-Python twin for NUMBA_DISABLE_JIT=1, and takes float32 or float64, never a
-mixture. LLVM turns them into vector instructions when it vectorises the loop around them.
+Each is an LLVM instruction or three, has a pure-Python twin for NUMBA_DISABLE_JIT=1, and takes float32 or
+float64, never a mixture. LLVM makes vector instructions of them when it vectorises the loop around them.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from numba import types
 
 from ._jit import intrinsic
 
-# Adding 1.5 * 2**mantissa_bits to a float rounds it to a whole number, halves to even, and leaves that number in two's
-# complement in the low bits: one addition in place of a rounding and a conversion, and AVX2 has no conversion from
-# float64 to int64. Subtracting the constant again gives the number as a float. Below, `shifted` is such a sum.
+# Adding 1.5 * 2**mantissa_bits rounds a float to a whole number, halves to even, and leaves that number in
+# two's complement in the low bits of the sum. That is one addition instead of a rounding and a conversion,
+# and AVX2 has no conversion from float64 to int64. Subtracting the constant gives the number as a float. Such
+# a sum is called `shifted` below.
 ROUNDING_SHIFT_SINGLE = 1.5 * 2.0**23
 ROUNDING_SHIFT_DOUBLE = 1.5 * 2.0**52
 
@@ -50,9 +51,11 @@ def _fma_in_python(a, b, c):
 def fma(typingctx, a, b, c):
     """``a * b + c``, rounded once where the processor has the instruction.
 
-    This is ``llvm.fmuladd``: ``llvm.fma`` becomes a library call, 14 times slower, where the processor has not.
+    This is ``llvm.fmuladd``; ``llvm.fma`` is a library call, 14 times slower, where the processor lacks it.
     """
-    return (a(a, b, c), _llvm_function("fmuladd")) if _are_same_floats(a, b, c) else None
+    if not _are_same_floats(a, b, c):
+        return None
+    return a(a, b, c), _llvm_function("fmuladd")
 
 
 def _copy_sign_in_python(magnitude, sign):
@@ -62,7 +65,9 @@ def _copy_sign_in_python(magnitude, sign):
 @intrinsic(_copy_sign_in_python)
 def copy_sign(typingctx, magnitude, sign):
     """`magnitude` with the sign bit of `sign`, also that of -0 and NaN."""
-    return (magnitude(magnitude, sign), _llvm_function("copysign")) if _are_same_floats(magnitude, sign) else None
+    if not _are_same_floats(magnitude, sign):
+        return None
+    return magnitude(magnitude, sign), _llvm_function("copysign")
 
 
 def _scale_by_power_of_two_in_python(y, shifted):
@@ -76,8 +81,8 @@ def _scale_by_power_of_two_in_python(y, shifted):
 def scale_by_power_of_two(typingctx, y, shifted):
     """``y * 2**n`` with ``n = shifted - ROUNDING_SHIFT``, by adding n to the exponent bits of y.
 
-    Right where y and the result are normal numbers. A NaN in `shifted` may give any number, so the caller must carry
-    NaN along another way.
+    Right where y and the result are normal numbers. A NaN in `shifted` may give any number, so the caller
+    must carry NaN along another way.
     """
     if not _are_same_floats(y, shifted):
         return None

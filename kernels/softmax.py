@@ -2,10 +2,10 @@
 
 With p = softmax(a), loss = log(sum exp(a_v - m)) + m - a_target, m = max a; the gradient by a is p - onehot.
 
-The fused kernel never holds the (N T, V) scores. Rows are taken in blocks on a time grid, the last block first, and
-words in slabs of SLAB_WORDS; scores lie word by word, (word, row), so that every step from scores to gradients is the
-same arithmetic on many rows at once and W is read where it lies. Each row's sum runs over the words in order, slab by
-slab, on every target.
+The fused kernel never holds the (N T, V) scores. Rows are taken in blocks on a time grid, the last block
+first, and words in slabs of SLAB_WORDS; scores lie word by word, (word, row), so that every step from scores
+to gradients is the same arithmetic on many rows at once and W is read where it lies. Each row's sum runs over
+the words in order, slab by slab, on every target.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ LANES = 32  # of the sums over V in softmax_loss_forward
 # Words whose scores are worked on at a time: 256 rows of them fit the L2 cache. 128 took 1 to 2 % longer.
 SLAB_WORDS = 256
 
-# Below every score but -inf: a maximum that starts here never makes -inf - -inf.
-LOWEST = np.float32(-3e38)
+# The lowest finite scores: a maximum that starts here never makes -inf - -inf.
+LOWEST_SINGLE, LOWEST_DOUBLE = float(np.finfo(np.float32).min), float(np.finfo(np.float64).min)
 
-# Rows in one block of the fused loss: as many as BLOCK_SCORES scores allow, between the two bounds. At V = 10,000 and
-# 700 rows a step took 51.2 ms in blocks of 80 rows, 50.3 of 128, 48.4 of 256, 49.9 of 720: small blocks read and
-# write dW more often, large ones push the scores out of the cache.
+# Rows in one block of the fused loss: as many as BLOCK_SCORES scores allow, between the two bounds. At V =
+# 10,000 and 700 rows a step took 51.2 ms in blocks of 80 rows, 50.3 of 128, 48.4 of 256, 49.9 of 720: small
+# blocks read and write dW more often, large ones push the scores out of the cache.
 BLOCK_SCORES = 2_560_000
 FEWEST_ROWS, MOST_ROWS = 32, 256
 
@@ -66,7 +66,7 @@ def _count_labels(ts, ignore):
 
 @kernel
 def softmax_loss_forward(scores, ts, ignore, lanes, probabilities, losses):
-    """probabilities = softmax(scores); losses = -log probabilities at the target, 0 where the target is `ignore`.
+    """probabilities = softmax(scores); losses = -log probabilities at the target, 0 where that is `ignore`.
 
     Returns the number of labels that are not `ignore`.
 
@@ -114,7 +114,7 @@ def softmax_loss_backward(probabilities, ts, ignore, scale, dscores):
 
     probabilities  (R, V)   read, as softmax_loss_forward left it
     ts             (R,)     read, int64
-    ignore, scale           the label that counts for nothing; the incoming gradient over the count of the others
+    ignore, scale           the label that counts for nothing; incoming gradient over the count of the others
     dscores        (R, V)   overwritten; not probabilities
     """
     rows, size = probabilities.shape
@@ -136,7 +136,7 @@ def row_stride(width: int, dtype: np.dtype) -> int:
 
 @spliced
 def _gather_rows(t_first, t_last, xs, ts, ignore, x_block, labels):
-    """The rows of a block, last step first: x_block = inputs and a one, which makes db a row of dW; labels, or -1.
+    """The rows of a block, last step first: x_block = inputs and a 1, which makes db a row of dW; labels.
 
     xs       (N, T, H)           read
     ts       (N, T)              read
@@ -160,8 +160,8 @@ def _gather_rows(t_first, t_last, xs, ts, ignore, x_block, labels):
 def _score_slab(left, count, rows, depth, w, b, packed_x, labels, words, slab, m, total, part, targets):
     """exp(scores - m) of `count` words from word `left` on, with m and total brought up to date.
 
-    m is the largest score so far of each row: total is rescaled where a slab holds a larger one than those before it,
-    so that one pass over the slab, while it is in cache, ends with exponentials.
+    m is the largest score so far of each row: total is rescaled where a slab holds a larger one than those
+    before it, so that one pass over the slab, while it is in cache, ends with exponentials.
 
     w         (flat, first, row stride, column stride)   (H, V), read
     b         (V,)                                       read
@@ -178,7 +178,7 @@ def _score_slab(left, count, rows, depth, w, b, packed_x, labels, words, slab, m
     panel = PANEL_BYTES // b.itemsize
     a = view(flat, first + left * w_col, w_col, w_row)
     if w_col == 1 and count % panel == 0:
-        # The rows of a W of 100 x 10,000 lie 40 KB apart: from a copy of their piece the product is 8 % faster.
+        # The rows of a W of 100 x 10,000 lie 40 KB apart: a copy of their piece makes the product 8 % faster.
         flat_words = words.reshape(-1)
         for j in range(depth):
             for v in range(0, count, panel):
@@ -212,16 +212,16 @@ def _score_slab(left, count, rows, depth, w, b, packed_x, labels, words, slab, m
 
 @spliced
 def _slab_gradient(left, count, rows, depth, w, x_block, labels, scale, slab, factor, dx_t, dwb_t, mode):
-    """The gradients that `count` words from word `left` on contribute; their exponentials become score gradients.
+    """The gradients that `count` words from word `left` on contribute, whose exponentials are overwritten.
 
-    w        (flat, first, row stride, column stride)   (H, V), read
-    x_block  (block rows, row >= H+1)                   read
-    labels   (row,)                                     read
-    scale    float                                      one over the number of labels
-    slab     (SLAB_WORDS, row)                          as _score_slab left it; overwritten with (p - onehot) scale
-    factor   (row,)                                     read, what makes exponentials p scale
-    dx_t     (H, row)                                   overwritten by the first slab, then accumulated
-    dwb_t    (V, row >= H+1)                            dW^T and db: overwritten, or accumulated if mode is ADD_TO
+    w        (flat, first, row stride, column stride)  (H, V), read
+    x_block  (block rows, row >= H+1)                  read
+    labels   (row,)                                    read
+    scale    float                                     one over the number of labels
+    slab     (SLAB_WORDS, row)                         as _score_slab left it; then (p - onehot) scale
+    factor   (row,)                                    read, what makes exponentials p scale
+    dx_t     (H, row)                                  overwritten by the first slab, then accumulated
+    dwb_t    (V, row >= H+1)                           dW^T and db: overwritten, or accumulated if ADD_TO
     """
     flat, first, w_row, w_col = w
     width = slab.shape[1]
@@ -236,7 +236,9 @@ def _slab_gradient(left, count, rows, depth, w, x_block, labels, scale, slab, fa
     flat_slab = slab.reshape(-1)
     c = view(dx_t.reshape(-1), 0, width, panel)
     words = view(flat, first + left * w_col, w_row, w_col)
-    gemm(depth, width, count, words, view(flat_slab, 0, width, panel), c, c, FROM_START if left else OVERWRITE)
+    gemm(
+        depth, width, count, words, view(flat_slab, 0, width, panel), c, c, FROM_START if left else OVERWRITE
+    )
     row = dwb_t.shape[1]
     c = view(dwb_t.reshape(-1), left * row, row, panel)
     inputs = view(x_block.reshape(-1), 0, x_block.shape[1], panel)
@@ -274,9 +276,10 @@ def affine_softmax_loss(
     lanes = VECTOR_BYTES // xs.itemsize
     weights = view(w.reshape(-1), 0, w_row, w_col)
     flat_x = x_block.reshape(-1)
-    one, zero = xs.dtype.type(1), xs.dtype.type(0)
+    zero = xs.dtype.type(0)
     count = _count_labels(ts, ignore)
     scale = xs.dtype.type(1 / max(1, count))
+    lowest = LOWEST_SINGLE if xs.itemsize == 4 else LOWEST_DOUBLE
     last = (size - 1) // SLAB_WORDS
     if gradients and batch * steps == 0:
         dwb_t[:] = 0
@@ -290,7 +293,7 @@ def affine_softmax_loss(
         pack(depth, rows, view(flat_x, 0, 1, x_block.shape[1]), packed_x)
         m, sums, scratch = maxima.reshape(-1), total[:width], part[:width]
         for r in range(width):
-            m[r] = LOWEST
+            m[r] = lowest
             sums[r] = 0
         for index in range(last + 1):
             left = index * SLAB_WORDS
@@ -314,9 +317,12 @@ def affine_softmax_loss(
                 for r in range(width):
                     factor = exp(m[index * width + r] - final[r]) * (scale / sums[r])
                     scratch[r] = factor if labels[r] >= 0 else zero
-                slab = slabs.reshape(-1)[left * width : (left + SLAB_WORDS) * width].reshape(SLAB_WORDS, width)
+                slab = slabs.reshape(-1)[left * width : (left + SLAB_WORDS) * width].reshape(
+                    SLAB_WORDS, width
+                )
                 _slab_gradient(
-                    left, min(SLAB_WORDS, size - left), rows, depth, weights, x_block, labels, scale, slab, scratch, dx_t, dwb_t, mode
+                    left, min(SLAB_WORDS, size - left), rows, depth, weights, x_block, labels, scale,
+                    slab, scratch, dx_t, dwb_t, mode,
                 )  # fmt: skip
             flat_dx = dx_t.reshape(-1)
             for r in range(rows):

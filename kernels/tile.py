@@ -2,13 +2,13 @@
 
     C[rows, cols] = start + A[rows, depth] B[depth, cols]        rows <= MAX_ROWS, cols <= panel_width
 
-Every element of C is one chain of fused multiply-adds over k ascending, whatever the height of the tile or the width
-of the vectors; this is what makes results independent of batch size, blocking and instruction set.
+Every element of C is one chain of fused multiply-adds over k ascending, whatever the height of the tile or
+the width of the vectors; this is what makes results independent of batch size, blocking and instruction set.
 
-The 12 x 2 vectors of accumulators live in registers as PHI nodes of the loop over k. A loop is generated for each
-height 1..12 and for one or two vectors of columns, so that no edge runs a wider loop than it fills: on Zen 4 a
-20-row product (two tiles of 10) reaches 114 of 117 GFLOP/s, like a 24-row one. Columns beyond the edge are masked when C is read and
-written; B is padded to whole panels, so that its loads need no mask.
+The 12 x 2 vectors of accumulators live in registers as PHI nodes of the loop over k. A loop is generated for
+each height 1..12 and for one or two vectors of columns, so that no edge runs a wider loop than it fills: on
+Zen 4 a 20-row product (two tiles of 10) reaches 114 of 117 GFLOP/s, like a 24-row one. Columns beyond the
+edge are masked when C is read and written; B is padded to whole panels, so that its loads need no mask.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .vectors import VECTOR_BYTES
 
 MAX_ROWS = 12
 
-# How a tile starts and ends; the flags combine. NumPy integers, since Numba would compile a gemm for each literal.
+# How a tile starts and ends; the flags combine. NumPy integers: Numba would compile a gemm for each literal.
 OVERWRITE = np.int64(0)  # C = A B
 FROM_START = np.int64(1)  # C = start + A B, one chain of multiply-adds beginning at `start`
 ADD_TO = np.int64(2)  # C = C + (A B), the product summed first and added once
@@ -63,14 +63,14 @@ class _TileWriter:
         self.vector = vector = ir.VectorType(scalar, lanes)
         self.zero = ir.Constant(vector, [0.0] * lanes)
         mask, pointer = ir.VectorType(_I1, lanes), vector.as_pointer()
-        # Declared by full name: the short form cannot name vector types, and plain llvm.fma becomes a libm call on
-        # targets without FMA (14 times slower than the multiply and add that fmuladd allows there).
+        # Declared by full name: the short form cannot name vector types, and plain llvm.fma becomes a libm
+        # call on targets without FMA (14 times slower than the multiply and add that fmuladd allows there).
         suffix = f"v{lanes}f{8 * itemsize}"
         self.fma = self._declare(f"llvm.fmuladd.{suffix}", vector, [vector] * 3)
         self.load = self._declare(f"llvm.masked.load.{suffix}.p0", vector, [pointer, _I32, mask, vector])
-        self.store = self._declare(f"llvm.masked.store.{suffix}.p0", ir.VoidType(), [vector, pointer, _I32, mask])
-        byte_pointer = ir.IntType(8).as_pointer()
-        self.fetch = self._declare("llvm.prefetch.p0", ir.VoidType(), [byte_pointer, _I32, _I32, _I32])
+        self.store = self._declare(
+            f"llvm.masked.store.{suffix}.p0", ir.VoidType(), [vector, pointer, _I32, mask]
+        )
         self.align = ir.Constant(_I32, itemsize)
 
     def _declare(self, name: str, result: ir.Type, arguments: list) -> ir.Function:
@@ -78,7 +78,7 @@ class _TileWriter:
 
     @staticmethod
     def arguments(p: ir.Type) -> list:
-        """Types of rows, cols, depth, a, its strides, b, its stride, start, its stride, c, its stride, mode."""
+        """Types of rows, cols, depth, a, strides, b, stride, start, stride, c, stride, mode."""
         return [_I64, _I64, _I64, p, _I64, _I64, p, _I64, p, _I64, p, _I64, _I64]
 
     def define(self, name: str) -> ir.Function:
@@ -96,11 +96,14 @@ class _TileWriter:
         index = ir.Constant(ir.VectorType(_I32, lanes), list(range(lanes)))
         left = builder.trunc(cols, _I32)
         self.inside = [
-            builder.icmp_signed("<", index, _splat(builder, builder.sub(left, ir.Constant(_I32, j * lanes)), lanes))
+            builder.icmp_signed(
+                "<", index, _splat(builder, builder.sub(left, ir.Constant(_I32, j * lanes)), lanes)
+            )
             for j in range(2)
         ]
         self.from_start, self.add_to = (
-            builder.icmp_signed("!=", builder.and_(mode, _i64(int(flag))), _i64(0)) for flag in (FROM_START, ADD_TO)
+            builder.icmp_signed("!=", builder.and_(mode, _i64(int(flag))), _i64(0))
+            for flag in (FROM_START, ADD_TO)
         )
         done = function.append_basic_block("done")
         narrow, wide = (function.append_basic_block(label) for label in ("narrow", "wide"))
@@ -111,23 +114,26 @@ class _TileWriter:
             for height in range(1, MAX_ROWS + 1):
                 case = function.append_basic_block(f"tile{height}x{vectors}")
                 heights.add_case(_i64(height), case)
-                self._write_tile(function, case, done, height, vectors)
+                self._write_tile(case, done, height, vectors)
         builder.position_at_end(done)
         builder.ret_void()
         return function
 
-    def _write_tile(self, function, case, done, height: int, vectors: int) -> None:
+    def _write_tile(self, case: ir.Block, done: ir.Block, height: int, vectors: int) -> None:
         """One tile of fixed size: load the start, loop over k, store."""
         builder = ir.IRBuilder(case)
         cells = [(i, j) for i in range(height) for j in range(vectors)]
         start, begin, loop, end, add, store = (
-            function.append_basic_block(f"{label}{height}x{vectors}")
+            case.function.append_basic_block(f"{label}{height}x{vectors}")
             for label in ("start", "begin", "loop", "end", "add", "store")
         )
         builder.cbranch(self.from_start, start, begin)
 
         builder.position_at_end(start)
-        loaded = [self._masked_load(builder, self._cell(builder, self.start, self.start_row, *ij), ij[1]) for ij in cells]
+        loaded = [
+            self._masked_load(builder, self._cell(builder, self.start, self.start_row, *ij), ij[1])
+            for ij in cells
+        ]
         builder.branch(begin)
 
         builder.position_at_end(begin)
@@ -146,9 +152,15 @@ class _TileWriter:
         b = self._phi(builder, self.b, begin)
         group = [self._phi(builder, pointer, begin) for pointer in groups]
         sums = [self._phi(builder, value, begin) for value in first]
-        b_vectors = [self._load(builder, builder.gep(b, [_i64(j * self.lanes)]), self.vector) for j in range(vectors)]
+        b_vectors = [
+            self._load(builder, builder.gep(b, [_i64(j * self.lanes)]), self.vector) for j in range(vectors)
+        ]
         a_vectors = [
-            _splat(builder, self._load(builder, builder.gep(group[i // 4], [offsets[i % 4]]), self.scalar), self.lanes)
+            _splat(
+                builder,
+                self._load(builder, builder.gep(group[i // 4], [offsets[i % 4]]), self.scalar),
+                self.lanes,
+            )
             for i in range(height)
         ]
         after = [
@@ -172,7 +184,9 @@ class _TileWriter:
 
         builder.position_at_end(add)
         added = [
-            builder.fadd(self._masked_load(builder, self._cell(builder, self.c, self.c_row, *ij), ij[1]), total)
+            builder.fadd(
+                self._masked_load(builder, self._cell(builder, self.c, self.c_row, *ij), ij[1]), total
+            )
             for ij, total in zip(cells, totals, strict=True)
         ]
         builder.branch(store)
@@ -244,14 +258,17 @@ def _define_tile(typing_context, like):
 
 @library
 def _tile_library(like):
-    """Holds the compiled tile. Other kernels call it by symbol: compiled into each of their libraries and into those of
-    their inner functions, the 24 loops made a cold start three times as long."""
+    """Holds the compiled tile, which other kernels call by symbol.
+
+    Compiled into each of their libraries and into those of their inner functions, the 24 loops made a cold
+    start three times as long.
+    """
     _define_tile(like)
 
 
 @functools.cache
 def load_tile(dtype: types.Float) -> None:
-    """Compile the tile, or load it from the cache, and publish its address to the linker of later libraries."""
+    """Compile the tile, or load it from the cache, and give its address to the linker of later libraries."""
     result = _tile_library.get_compile_result(types.void(types.Array(dtype, 1, "C")))
     address = result.library.get_pointer_to_function(_symbol(dtype))
     llvm.add_symbol(_symbol(dtype), address)
@@ -261,10 +278,10 @@ def load_tile(dtype: types.Float) -> None:
 def tile(typing_context, rows, cols, depth, a, b, start, c, mode):
     """C = start + A B on one tile; `mode` combines OVERWRITE, FROM_START, ADD_TO.
 
-    a      (array, first, row stride, column stride)   read
-    b      (array, first, row stride)                  read, panel_width columns of it even where `cols` is less
-    start  (array, first, row stride)                  read if FROM_START; row stride 0 repeats one row, a bias
-    c      (array, first, row stride)                  overwritten, or accumulated if ADD_TO; may be `start`
+    a      (array, first, row stride, column stride)  read
+    b      (array, first, row stride)                 read, panel_width columns even where `cols` is less
+    start  (array, first, row stride)                 read if FROM_START; row stride 0 repeats a row, a bias
+    c      (array, first, row stride)                 overwritten, or accumulated if ADD_TO; may be `start`
 
     Offsets and strides count elements from the start of the array's memory.
     """

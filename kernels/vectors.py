@@ -1,11 +1,13 @@
-"""Work on whole vectors, written as vector IR: a copy, a transposition in registers, a maximum.
+"""Work on whole vectors, written as vector IR: a copy, and a transposition in registers.
 
-LLVM does not find these by itself: a copy between slices that may overlap is checked anew for each short row, and a transposing loop
-becomes scalar loads and stores (1.7 ns an element of a 650 x 650 matrix; 0.3 ns this way). A maximum it may not reorder, since NaN
-makes the order matter.
+LLVM does not find these by itself: a copy between slices that may overlap is checked anew for each short row,
+and a transposing loop becomes scalar loads and stores (1.7 ns an element of a 650 x 650 matrix; 0.3 ns this
+way).
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
@@ -16,7 +18,7 @@ from ._jit import intrinsic
 
 
 def _vector_bytes() -> int:
-    """Width of the vectors of Numba's own target, which NUMBA_CPU_NAME and NUMBA_CPU_FEATURES may have narrowed."""
+    """Width of the vectors of Numba's own target, which NUMBA_CPU_NAME and NUMBA_CPU_FEATURES may narrow."""
     features = cpu_target.target_context.codegen().magic_tuple()[2]
     if "+avx512f" in features:
         return 64
@@ -29,13 +31,17 @@ VECTOR_BYTES = _vector_bytes()
 class _Moves:
     """Loads and stores of vectors from and to flat arrays, aligned to their elements only."""
 
-    def __init__(self, context, builder, kind, source, target) -> None:
+    def __init__(
+        self, context: Any, builder: ir.IRBuilder, kind: Any, source: ir.Value, target: ir.Value
+    ) -> None:
         self.builder = builder
         self.itemsize = kind.dtype.bitwidth // 8
         self.lanes = VECTOR_BYTES // self.itemsize
         scalar = ir.FloatType() if kind.dtype == types.float32 else ir.DoubleType()
         self.vector = ir.VectorType(scalar, self.lanes)
-        self.source, self.target = (context.make_array(kind)(context, builder, a).data for a in (source, target))
+        self.source, self.target = (
+            context.make_array(kind)(context, builder, a).data for a in (source, target)
+        )
 
     def _place(self, base: ir.Value, offset: ir.Value) -> ir.Value:
         return self.builder.bitcast(self.builder.gep(base, [offset]), self.vector.as_pointer())
@@ -83,9 +89,9 @@ def _transpose_twin(source, source_first, source_row, target, target_first, targ
 
 @intrinsic(_transpose_twin)
 def transpose_block(typing_context, source, source_first, source_row, target, target_first, target_row):
-    """target[i, j] = source[j, i] for a square block as wide as a vector; flat arrays, distances between rows.
+    """target[i, j] = source[j, i] for a square as wide as a vector; flat arrays, distances between rows.
 
-    Rows whose numbers differ in one bit exchange the halves of their lanes that differ in the same bit, bit by bit.
+    Bit by bit, rows whose numbers differ in that bit exchange the halves of their lanes that differ in it.
     """
     i64 = types.int64
     signature = types.void(source, i64, i64, target, i64, i64)
@@ -108,51 +114,5 @@ def transpose_block(typing_context, source, source_first, source_row, target, ta
         for i, row in enumerate(rows):
             moves.store(row, moves.offset(target_first, target_row, i))
         return context.get_dummy_value()
-
-    return signature, codegen
-
-
-def _maximum_twin(flat, first, count):
-    row = flat[first : first + count]
-    return np.max(row, where=~np.isnan(row), initial=-np.inf).astype(flat.dtype)
-
-
-@intrinsic(_maximum_twin)
-def maximum(typing_context, flat, first, count):
-    """The largest of flat[first : first + count], NaN left out; `count` is a multiple of the lanes of a vector."""
-    signature = flat.dtype(flat, types.int64, types.int64)
-
-    def codegen(context, builder, signature, arguments):
-        array, first, count = arguments
-        moves = _Moves(context, builder, flat, array, array)
-        lanes, i32 = moves.lanes, ir.IntType(32)
-
-        def larger(a, b):
-            return builder.select(builder.fcmp_ordered(">", a, b), a, b)
-
-        before = builder.block
-        loop, done = (builder.append_basic_block(label) for label in ("maximum", "maximum_done"))
-        lowest = ir.Constant(moves.vector, [float("-inf")] * lanes)
-        some = builder.icmp_signed(">", count, ir.Constant(count.type, 0))
-        builder.cbranch(some, loop, done)
-        builder.position_at_end(loop)
-        index, running = builder.phi(count.type), builder.phi(moves.vector)
-        after = larger(moves.load(builder.add(first, index)), running)
-        next_index = builder.add(index, ir.Constant(count.type, lanes))
-        for phi, start, value in ((index, ir.Constant(count.type, 0), next_index), (running, lowest, after)):
-            phi.add_incoming(start, before)
-            phi.add_incoming(value, loop)
-        builder.cbranch(builder.icmp_signed("<", next_index, count), loop, done)
-        builder.position_at_end(done)
-        result = builder.phi(moves.vector)
-        result.add_incoming(lowest, before)
-        result.add_incoming(after, loop)
-        half = lanes // 2
-        while half:
-            picks = [(lane + half) % lanes for lane in range(lanes)]
-            mask = ir.Constant(ir.VectorType(i32, lanes), picks)
-            result = larger(result, builder.shuffle_vector(result, result, mask))
-            half //= 2
-        return builder.extract_element(result, ir.Constant(i32, 0))
 
     return signature, codegen

@@ -2,7 +2,7 @@
 
 
 def _bind_source_tree_kernels() -> None:
-    """Let `rnnfast.kernels` be found when Python runs in the repository root, where `kernels/` is a sibling folder."""
+    """Let `rnnfast.kernels` be found when Python runs in the repository root, beside `kernels/`."""
     import importlib.util
     import sys
     from pathlib import Path
@@ -16,7 +16,8 @@ def _bind_source_tree_kernels() -> None:
     spec = importlib.util.spec_from_file_location(
         "rnnfast.kernels", init, submodule_search_locations=[str(init.parent)]
     )
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["rnnfast.kernels"] = module
     spec.loader.exec_module(module)
@@ -28,6 +29,7 @@ del _bind_source_tree_kernels
 
 __version__ = "0.1.0"
 
+from rnnfast._warmup import warmup  # noqa: E402
 from rnnfast.data import CharTokenizer, WordTokenizer  # noqa: E402
 from rnnfast.layers.affine import TimeAffine  # noqa: E402
 from rnnfast.layers.dropout import TimeDropout  # noqa: E402
@@ -35,7 +37,7 @@ from rnnfast.layers.embedding import TimeContextSum, TimeEmbedding  # noqa: E402
 from rnnfast.layers.loss import TimeAffineSoftmaxWithLoss, TimeSoftmaxWithLoss  # noqa: E402
 from rnnfast.layers.rnn import RNN, TimeRNN  # noqa: E402
 from rnnfast.models import CBOWLM, RNNLM  # noqa: E402
-from rnnfast.training import TruncatedBPTT, Trainer, optim, perplexity  # noqa: E402
+from rnnfast.training import Trainer, TruncatedBPTT, optim, perplexity  # noqa: E402
 
 __all__ = [
     "CBOWLM",
@@ -54,4 +56,5 @@ __all__ = [
     "WordTokenizer",
     "optim",
     "perplexity",
+    "warmup",
 ]

@@ -1,7 +1,8 @@
 """Every error a user can meet is worded here: owner, what was expected, what was received, how to fix it.
 
-Compiled code has no bounds checks, so each array passes one of these functions before a kernel sees it. They cost
-about a microsecond and return the array in the one form the kernels compile for: C-contiguous, aligned, native.
+Compiled code has no bounds checks, so each array passes one of these functions before a kernel sees it. They
+cost about a microsecond and return the array in the one form the kernels compile for: C-contiguous, aligned,
+native.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ def shape(owner: str, name: str, value: Any, expected: tuple, why: str = "") -> 
 
 
 def floats(owner: str, name: str, value: Any, expected: tuple, dtype: np.dtype, why: str = "") -> np.ndarray:
-    """An input array of floats in the layer's dtype, ready for a kernel (copied only if its layout needs it)."""
+    """An input array of floats in the layer's dtype, ready for a kernel (copied only if its layout needs
+    it)."""
     array = shape(owner, name, value, expected, why)
     if array.dtype != dtype:
         if array.dtype.newbyteorder("=") == dtype:
@@ -79,7 +81,7 @@ def floats(owner: str, name: str, value: Any, expected: tuple, dtype: np.dtype, 
 
 
 def kernel_ready(array: np.ndarray) -> np.ndarray:
-    """The same values as a writable, C-contiguous, aligned, native ndarray: the one form kernels are compiled for."""
+    """The same values as a writable, C-contiguous, aligned, native ndarray: the one form kernels take."""
     flags = array.flags
     if flags.c_contiguous and flags.aligned and flags.writeable and type(array) is np.ndarray:
         return array
@@ -119,13 +121,14 @@ def ids(
             if wrong.any():
                 where = tuple(int(axis) for axis in np.argwhere(wrong)[0])
                 raise IndexError(
-                    f"{owner}: {name} must hold ids from 0 to {upper - 1}, got {int(array[where])} at {where}."
+                    f"{owner}: {name} must hold ids from 0 to {upper - 1}, "
+                    f"got {int(array[where])} at {where}."
                 )
     return ready
 
 
 def out(owner: str, value: Any, expected: tuple, dtype: np.dtype, *inputs: np.ndarray) -> np.ndarray:
-    """A caller's output array: right shape and dtype, C-contiguous, writable, sharing no memory with the inputs."""
+    """A caller's output array: right shape and dtype, C-contiguous, writable, apart from the inputs."""
     array = shape(owner, "out", value, expected)
     if array.dtype != dtype:
         raise TypeError(f"{owner}: out must be {dtype}, got {array.dtype}.")
@@ -163,7 +166,7 @@ def batch(owner: str, carried: int, received: int) -> None:
 
 
 class CheckpointError(ValueError):
-    """A saved model or run folder that is damaged, incomplete or not from rnnfast; the message names file and reason."""
+    """A model or run folder that is damaged, incomplete or not from rnnfast; the message says why."""
 
 
 def malformed(path: Any, reason: str) -> CheckpointError:
@@ -240,8 +243,13 @@ def not_utf8(owner: str, name: str, offset: int, byte: int) -> CorpusError:
     )
 
 
-def some_tokens(owner: str, name: str, count: int) -> None:
-    """A text must have at least one token."""
+def some_tokens(owner: str, name: str, count: int, *, held_out: bool = False) -> None:
+    """A text must have at least one token; a part that was held out has none where the text is short."""
+    if not count and held_out:
+        raise CorpusError(
+            f"{owner}: {name} is empty: the text is too short to hold out a part of it; "
+            f"give more text, or another text to validate on."
+        )
     if not count:
         raise CorpusError(f"{owner}: {name} is empty: no token was found in it.")
 
@@ -408,7 +416,8 @@ def ids_in_vocabulary(owner: str, name: str, value: np.ndarray, upper: int) -> N
         if part.min() < 0 or part.max() >= upper:
             wrong = int(np.flatnonzero((part < 0) | (part >= upper))[0])
             raise IndexError(
-                f"{owner}: {name} must hold ids from 0 to {upper - 1}, got {int(part[wrong])} at {start + wrong}."
+                f"{owner}: {name} must hold ids from 0 to {upper - 1}, "
+                f"got {int(part[wrong])} at {start + wrong}."
             )
 
 
@@ -475,9 +484,7 @@ def optimizer_state(
         raise TypeError(f"{owner}: expected a dict with 'scalars' and 'arrays' as state_dict() returns it.")
     given = state["scalars"].get("name")
     if given != name:
-        raise ValueError(
-            f"{owner}: expected the state of {name}, got that of {given}; load it into {given}."
-        )
+        raise ValueError(f"{owner}: expected the state of {name}, got that of {given}; load it into {given}.")
     wrong = {"name", *scalars} ^ set(state["scalars"])
     if wrong:
         expected = ", ".join(("name", *scalars))

@@ -10,6 +10,7 @@ from rnnfast import _check
 from rnnfast.kernels import activations, rnn
 from rnnfast.layers.affine import TimeAffine
 from rnnfast.layers.dropout import TimeDropout
+from rnnfast.layers.embedding import TimeEmbedding
 from rnnfast.layers.loss import TimeSoftmaxWithLoss
 from rnnfast.layers.rnn import TimeRNN
 from rnnfast.models import CBOWLM, RNNLM
@@ -60,6 +61,8 @@ def _use_layers(kind: np.dtype, rng: np.random.Generator) -> None:
     recurrent.step(x[:, 0])
     dropout = TimeDropout(0.5, rng=rng)
     dropout.backward(dropout.forward(x))
+    embedding = TimeEmbedding(np.ones((4, 3), kind))
+    embedding.backward(embedding.forward(np.array([[2, 3]])), add_to=np.zeros((3, 4), kind).T)
     affine = TimeAffine(np.ones((3, 4), kind), np.zeros(4, kind))
     loss = TimeSoftmaxWithLoss()
     loss.forward(affine.forward(x), np.array([[1, 2]]))

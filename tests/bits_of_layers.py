@@ -1,12 +1,12 @@
-"""A program: digests of all outputs and gradients of the layers, as JSON. test_bits.py compares it between targets."""
+"""A program: digests of all outputs and gradients of the layers, as JSON, for test_bits.py."""
 
 import hashlib
 import json
 
 import numpy as np
+from rnnfast.kernels.tile import PANEL_BYTES
 
 from rnnfast import TimeAffine, TimeAffineSoftmaxWithLoss, TimeRNN, TimeSoftmaxWithLoss
-from rnnfast.kernels.tile import PANEL_BYTES
 
 
 def digest(array):
@@ -26,7 +26,9 @@ def everything(dtype):
 
     for N, T, D, H in ((3, 70, 19, 45), (17, 31, 5, 37), (1, 300, 3, 9)):
         for activation in ("tanh", "relu"):
-            layer = TimeRNN(normal(D, H) / 5, normal(H, H) / 8, normal(H), stateful=True, activation=activation)
+            layer = TimeRNN(
+                normal(D, H) / 5, normal(H, H) / 8, normal(H), stateful=True, activation=activation
+            )
             hs = layer.forward(normal(N, T, D))
             dxs = layer.backward(normal(N, T, H) / 10, dh_next=normal(N, H))
             dWx, dWh, db = layer.grads

@@ -5,7 +5,6 @@ import re
 import numpy as np
 import pytest
 from numba.core.registry import cpu_target
-
 from rnnfast.kernels._jit import jit_is_disabled
 from rnnfast.kernels.tile import panel_width
 
@@ -16,7 +15,7 @@ DTYPES = (np.float32, np.float64)
 
 
 def sized(compiled, plain):
-    """A size for compiled code, or a smaller one for NUMBA_DISABLE_JIT, where a kernel is 1,000 times slower."""
+    """A size for compiled code, or a smaller one for plain Python, which is 1,000 times slower."""
     return compiled if JIT else plain
 
 
@@ -30,11 +29,11 @@ def poisoned(shape, dtype):
 
 
 def poison(layer, keep=()):
-    """Spoil all that a layer's next call must overwrite: gradients and scratch, except the buffers in `keep`."""
+    """Spoil what a layer's next call must overwrite: gradients, and scratch but for the memory of `keep`."""
     for grad in layer.grads:
         grad[...] = np.nan
-    for name, buffer in layer._workspace._buffers.items():
-        if name not in keep:
+    for buffer in layer._workspace._buffers.values():
+        if not any(np.may_share_memory(buffer, array) for array in keep):
             buffer[...] = 0xFF
 
 
@@ -56,8 +55,10 @@ def assert_same_bits(actual, expected):
 
 
 def target_without_avx512():
-    """Environment of a process that compiles for AVX2. The name of a processor alone would leave AVX-512 on, since
-    Numba takes the features from the host; None where there is nothing to switch off."""
+    """Environment of a process that compiles for AVX2; None where there is no AVX-512 to switch off.
+
+    The name of a processor alone would leave AVX-512 on, since Numba takes the features from the host.
+    """
     features = cpu_target.target_context.codegen().magic_tuple()[2]
     if "+avx512f" not in features or "+fma" not in features:
         return None
@@ -68,8 +69,8 @@ def target_without_avx512():
 def laid_out(matrix, row_stride, panel_stride=None, col_stride=1, guard=70):
     """`matrix` at these strides in a flat array that is NaN elsewhere.
 
-    Returns the array, the offset of the first element and the offsets of all. A panel stride is the distance between
-    groups of panel_width columns.
+    Returns the array, the offset of the first element and the offsets of all. A panel stride is the distance
+    between groups of panel_width columns.
     """
     width = panel_width(matrix.dtype)
     panel_stride = width * col_stride if panel_stride is None else panel_stride

@@ -1,13 +1,13 @@
-"""The affine layer against its naive twin and central differences, and the ways in which W may lie in memory."""
+"""The affine layer against its naive twin and central differences, and the layouts W may have."""
 
 import numpy as np
 import pytest
 import reference
 from helpers import DTYPES, assert_same_bits, normal, poison, poisoned, relative_distance, sized
-
-from rnnfast import TimeAffine
 from rnnfast.kernels.affine import BLOCK_ROWS
 from rnnfast.kernels.tile import panel_width
+
+from rnnfast import TimeAffine
 
 LANES = panel_width(np.dtype(np.float32)) // 2
 TOLERANCE = {np.float32: 1e-5, np.float64: 1e-11}
@@ -93,7 +93,9 @@ def test_w_may_be_a_transposed_or_a_strided_view(size, dtype):
             for name in expected:
                 assert_same_bits(actual[name], expected[name])
             W *= 2
-            assert_same_bits(layer.forward(x), TimeAffine(np.ascontiguousarray(W), plain.params[1]).forward(x))
+            assert_same_bits(
+                layer.forward(x), TimeAffine(np.ascontiguousarray(W), plain.params[1]).forward(x)
+            )
             W /= 2
 
 
@@ -132,7 +134,11 @@ def test_other_memory_layouts_give_the_same_bits(dtype):
     rng = np.random.default_rng(4)
     x, dout = normal(rng, (2, 5, 3), dtype), normal(rng, (2, 5, 4), dtype)
     expected, expected_dx = layer.forward(x), layer.backward(dout)
-    for relaid in (np.asfortranarray, lambda a: a.astype(a.dtype.newbyteorder(">")), lambda a: np.repeat(a, 2, 0)[::2]):
+    for relaid in (
+        np.asfortranarray,
+        lambda a: a.astype(a.dtype.newbyteorder(">")),
+        lambda a: np.repeat(a, 2, 0)[::2],
+    ):
         assert_same_bits(layer.forward(relaid(x)), expected)
         assert_same_bits(layer.backward(relaid(dout)), expected_dx)
 
@@ -159,7 +165,11 @@ def test_wrong_inputs_are_refused_and_the_last_forward_stays_valid():
         (np.ones((2, 4)), ValueError, r"xs must be \(N0, 3\), got \(2, 4\); D is the rows of W"),
         (np.ones((2, 5, 4)), ValueError, r"xs must be \(N0, N1, 3\), got \(2, 5, 4\)"),
         (np.ones(3), ValueError, r"xs must be \(N0, 3\), got \(3,\)"),
-        (np.ones((2, 3), np.float32), TypeError, "xs must be float64, the dtype of the parameters, got float32"),
+        (
+            np.ones((2, 3), np.float32),
+            TypeError,
+            "xs must be float64, the dtype of the parameters, got float32",
+        ),
         ([[1.0, 1.0, 1.0]], TypeError, "xs must be a NumPy array, got list"),
     ):
         with pytest.raises(error, match=rf"^TimeAffine\.forward: {message}"):
@@ -169,5 +179,7 @@ def test_wrong_inputs_are_refused_and_the_last_forward_stays_valid():
     assert_same_bits(layer.backward(np.ones((2, 4))), expected)
     with pytest.raises(ValueError, match=r"^TimeAffine: b must be \(4,\), got \(3,\)"):
         TimeAffine(np.ones((3, 4)), np.ones(3))
-    with pytest.raises(TypeError, match=r"^TimeAffine: b must be float64 like the other parameters, got float32"):
+    with pytest.raises(
+        TypeError, match=r"^TimeAffine: b must be float64 like the other parameters, got float32"
+    ):
         TimeAffine(np.ones((3, 4)), np.ones(4, np.float32))

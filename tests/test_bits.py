@@ -1,5 +1,6 @@
-"""The guarantees about bits: a result does not depend on the batch, on how a sequence is cut, or on the target."""
+"""Guarantees about bits: results do not depend on the batch, on cuts of a sequence, or on the target."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -13,9 +14,12 @@ import pytest
 from bits_of_layers import everything
 from helpers import DTYPES, JIT, assert_same_bits, normal, sized, target_without_avx512
 from hypothesis import given, settings
+from rnnfast.kernels._jit import kernel
+from rnnfast.kernels.affine import BLOCK_ROWS as AFFINE_BLOCK_ROWS
+from rnnfast.kernels.rnn import BLOCK_ROWS, block_steps
+from rnnfast.kernels.simd import fma
 
 from rnnfast import TimeAffine, TimeAffineSoftmaxWithLoss, TimeRNN, TimeSoftmaxWithLoss
-from rnnfast.kernels.rnn import BLOCK_ROWS
 
 D, H, V = 7, 21, sized(300, 140)
 
@@ -45,7 +49,14 @@ def test_a_row_of_the_network_does_not_depend_on_the_rest_of_the_batch(activatio
         return hs, layer.backward(dhs[rows], dh_next=dh_next[rows]), layer.dh, layer.step(xs[rows, 0])
 
     expected = run(np.arange(N))
-    for rows in ([0], [N - 1], [5, 3], np.arange(1, 14), rng.permutation(N), np.r_[np.arange(N), np.arange(N)]):
+    for rows in (
+        [0],
+        [N - 1],
+        [5, 3],
+        np.arange(1, 14),
+        rng.permutation(N),
+        np.r_[np.arange(N), np.arange(N)],
+    ):
         for actual, whole in zip(run(rows), expected, strict=True):
             assert_same_bits(actual, whole[rows])
     many = rng.integers(0, N, BLOCK_ROWS + 40)  # another time grid
@@ -78,6 +89,57 @@ def test_a_row_of_the_output_layers_does_not_depend_on_the_rest_of_the_batch(dty
             assert_same_bits(actual, whole[rows])
 
 
+@kernel
+def grid_sums(a, d, rows, block, total):
+    """total = a^T d over blocks of `rows` rows: the last block first, in each the last row first."""
+    count = a.shape[0]
+    last = (count - 1) // rows * rows
+    for first in range(last, -1, -rows):
+        block[:] = 0
+        for r in range(min(first + rows, count) - 1, first - 1, -1):
+            for i in range(a.shape[1]):
+                for j in range(d.shape[1]):
+                    block[i, j] = fma(a[r, i], d[r, j], block[i, j])
+        for i in range(a.shape[1]):
+            for j in range(d.shape[1]):
+                total[i, j] = block[i, j] if first == last else total[i, j] + block[i, j]
+
+
+def summed(a, d, rows):
+    """`grid_sums` of arrays of any layout, with a row of ones below `a` for the bias."""
+    a = np.concatenate([a, np.ones((len(a), 1), a.dtype)], axis=1)
+    total = np.empty((a.shape[1], d.shape[1]), a.dtype)
+    grid_sums(a, np.ascontiguousarray(d), rows, np.empty_like(total), total)
+    return total[:-1], total[-1]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_weight_gradients_are_summed_over_a_fixed_grid_of_blocks(dtype):
+    rng = np.random.default_rng(7)
+    N, width, outputs = 3, 4, 5
+    T = sized(2, 1) * block_steps(N) + 7
+    Wh, b = normal(rng, (width, width), dtype) / dtype(3), normal(rng, width, dtype)
+    layer = TimeRNN(np.eye(width, dtype=dtype), Wh, b)
+    xs, dhs = normal(rng, (N, T, width), dtype), normal(rng, (N, T, width), dtype)
+    hs = layer.forward(xs)
+    dts = layer.backward(dhs)  # Wx is the identity
+    before = np.concatenate([np.zeros_like(hs[:, :1]), hs[:, :-1]], axis=1)
+    time_major = [array.swapaxes(0, 1).reshape(T * N, width) for array in (xs, before, dts)]
+    rows = block_steps(N) * N
+    for i, a in enumerate(time_major[:2]):
+        weights, bias = summed(a, time_major[2], rows)
+        assert_same_bits(layer.grads[i], weights)
+        assert_same_bits(layer.grads[2], bias)
+
+    affine = TimeAffine(normal(rng, (width, outputs), dtype), normal(rng, outputs, dtype))
+    dout = normal(rng, (N, T, outputs), dtype)
+    affine.forward(xs)
+    affine.backward(dout)
+    expected = summed(xs.reshape(N * T, width), dout.reshape(N * T, outputs), AFFINE_BLOCK_ROWS)
+    for actual, sums in zip(affine.grads, expected, strict=True):
+        assert_same_bits(actual, sums)
+
+
 @settings(max_examples=sized(30, 5))
 @given(st.sampled_from(DTYPES), st.sampled_from(["tanh", "relu"]), st.data())
 def test_a_sequence_in_chunks_or_steps_gives_the_bits_of_one_pass(dtype, activation, data):
@@ -89,11 +151,9 @@ def test_a_sequence_in_chunks_or_steps_gives_the_bits_of_one_pass(dtype, activat
     expected = layer.forward(xs)
     expected_losses = loss.losses(expected, ts)
     layer.reset_state()
-    for first, last in zip(cuts[:-1], cuts[1:], strict=True):
-        if last - first == 1:
-            actual = layer.step(xs[:, first])[:, None]
-        else:
-            actual = layer.forward(xs[:, first:last])
+    for first, last in itertools.pairwise(cuts):
+        part = xs[:, first:last]
+        actual = layer.forward(part) if last - first > 1 else layer.step(part[:, 0])[:, None]
         assert_same_bits(actual, expected[:, first:last])
         assert_same_bits(loss.losses(actual, ts[:, first:last]), expected_losses[:, first:last])
 
@@ -129,13 +189,17 @@ def bits_on(target, cache):
     """Digests from a process that compiles for `target`, with a cache of its own."""
     program = Path(__file__).with_name("bits_of_layers.py")
     environment = {**os.environ, **target, "NUMBA_CACHE_DIR": str(cache)}
-    done = subprocess.run([sys.executable, program], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, program], env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
 @pytest.mark.skipif(not JIT, reason="compares compiled code, and NUMBA_DISABLE_JIT is set")
-@pytest.mark.skipif(target_without_avx512() is None, reason="this processor has no AVX-512 to be compared with AVX2")
+@pytest.mark.skipif(
+    target_without_avx512() is None, reason="this processor has no AVX-512 to be compared with AVX2"
+)
 def test_avx2_and_avx512_give_the_same_bits():
     actual = bits_on(target_without_avx512(), Path(numba.config.CACHE_DIR) / "avx2")
     expected = {"panel bytes": 128, **everything(np.float32), **everything(np.float64)}

@@ -24,12 +24,18 @@ MESSAGES = [
         lambda: _check.float_dtype("Owner", "float16"),
         TypeError, "Owner: dtype must be float32 or float64, got 'float16'.",
     ),
-    (lambda: _check.float_dtype("Owner", "no type"), TypeError, "Owner: dtype must be float32 or float64, got 'no type'."),
+    (
+        lambda: _check.float_dtype("Owner", "no type"),
+        TypeError, "Owner: dtype must be float32 or float64, got 'no type'.",
+    ),
     (lambda: _check.size("Owner", "N", 0), ValueError, "Owner: N must be at least 1, got 0."),
     (lambda: _check.size("Owner", "N", 7, maximum=6), ValueError, "Owner: N must be at most 6, got 7."),
     (lambda: _check.size("Owner", "N", 1.0), TypeError, "Owner: N must be a whole number, got 1.0."),
     (lambda: _check.size("Owner", "N", True), TypeError, "Owner: N must be a whole number, got True."),
-    (lambda: _check.shape("Owner", "xs", [1.0], ("N",)), TypeError, "Owner: xs must be a NumPy array, got list."),
+    (
+        lambda: _check.shape("Owner", "xs", [1.0], ("N",)),
+        TypeError, "Owner: xs must be a NumPy array, got list.",
+    ),
     (
         lambda: _check.shape("Owner", "xs", np.ma.masked_array([1.0]), ("N",)),
         TypeError, "Owner: xs must be a plain NumPy array, got a masked array; fill it first.",
@@ -42,7 +48,8 @@ MESSAGES = [
     (
         lambda: _check.floats("Owner", "xs", np.zeros(3), (3,), FLOAT32),
         TypeError,
-        "Owner: xs must be float32, the dtype of the parameters, got float64; convert it with xs.astype(np.float32).",
+        "Owner: xs must be float32, the dtype of the parameters, got float64; "
+        "convert it with xs.astype(np.float32).",
     ),
     (
         lambda: _check.parameter("Owner", "W", np.zeros((2, 2), int), ("D", "O")),
@@ -76,12 +83,18 @@ MESSAGES = [
         lambda: _check.ids("Owner", "xs", np.array([2**64 - 1], np.uint64), ("N",), 9),
         IndexError, f"Owner: xs must hold ids from 0 to 8, got {2**64 - 1} at (0,).",
     ),
-    (lambda: _check.ids("Owner", "xs", np.zeros(2), ("N",), 9), TypeError, "Owner: xs must hold integers, got float64."),
+    (
+        lambda: _check.ids("Owner", "xs", np.zeros(2), ("N",), 9),
+        TypeError, "Owner: xs must hold integers, got float64.",
+    ),
     (
         lambda: _check.out("Owner", np.zeros((2, 3)), (2, 4), FLOAT64),
         ValueError, "Owner: out must be (2, 4), got (2, 3).",
     ),
-    (lambda: _check.out("Owner", np.zeros(2), (2,), FLOAT32), TypeError, "Owner: out must be float32, got float64."),
+    (
+        lambda: _check.out("Owner", np.zeros(2), (2,), FLOAT32),
+        TypeError, "Owner: out must be float32, got float64.",
+    ),
     (
         lambda: _check.out("Owner", read_only(np.zeros(2)), (2,), FLOAT64),
         ValueError, "Owner: out is read-only; pass a writable array.",
@@ -115,7 +128,7 @@ MESSAGES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("call, error, message", MESSAGES, ids=[message[:60] for _, _, message in MESSAGES])
+@pytest.mark.parametrize(("call", "error", "message"), MESSAGES, ids=[m[:60] for _, _, m in MESSAGES])
 def test_an_error_says_who_what_and_how(call, error, message):
     with pytest.raises(error) as caught:
         call()
@@ -142,7 +155,13 @@ def test_what_kernels_cannot_read_is_copied_and_left_alone():
     plain = np.arange(12.0).reshape(3, 4)
     spread = misaligned(12, FLOAT64).reshape(3, 4)
     spread[...] = plain
-    for array in (plain.T.copy().T, plain.astype(">f8"), read_only(plain.copy()), spread, plain.view(np.recarray)):
+    for array in (
+        plain.T.copy().T,
+        plain.astype(">f8"),
+        read_only(plain.copy()),
+        spread,
+        plain.view(np.recarray),
+    ):
         ready = _check.floats("Owner", "xs", array, (3, 4), FLOAT64)
         np.testing.assert_array_equal(ready, plain)
         assert ready.flags.c_contiguous

@@ -1,4 +1,4 @@
-"""Every example in the documentation runs: the doctests of all modules, and the Python blocks of the Markdown files."""
+"""Every example in the documentation runs: doctests of all modules, and Python blocks of Markdown files."""
 
 import doctest
 import importlib
@@ -27,7 +27,9 @@ def run(test, output):
 def test_the_examples_of_a_module_print_what_they_show(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # examples that save files leave nothing behind
     output = []
-    failed = [run(test, output).failed for test in doctest.DocTestFinder().find(importlib.import_module(name))]
+    failed = [
+        run(test, output).failed for test in doctest.DocTestFinder().find(importlib.import_module(name))
+    ]
     assert sum(failed) == 0, "".join(output)
 
 
@@ -35,7 +37,9 @@ def python_blocks(path):
     return re.findall(r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", ["README.md", "kernels/README.md", "CONTRIBUTING.md", "asv_benchmarks/README.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "kernels/README.md", "CONTRIBUTING.md", "asv_benchmarks/README.md"]
+)
 def test_the_python_blocks_of_a_page_run(name, tmp_path, monkeypatch):
     """Blocks of one page share their names, as a reader who types them in would; `>>>` lines are compared."""
     monkeypatch.chdir(tmp_path)

@@ -6,7 +6,6 @@ import pytest
 import reference
 from helpers import DTYPES, assert_same_bits, laid_out, normal, poisoned, sized
 from hypothesis import given, settings
-
 from rnnfast.kernels._jit import kernel
 from rnnfast.kernels.gemm import (
     BLOCK_BYTES,
@@ -82,7 +81,9 @@ def check_gemm(rows, cols, depth, dtype, mode, a_layout="plain", seed=0):
     """C = start + A B between guards, against NumPy in float64."""
     rng = np.random.default_rng(seed)
     width = panel_width(np.dtype(dtype))
-    a, w, start, c = (normal(rng, s, dtype) for s in ((rows, depth), (depth, cols), (rows, cols), (rows, cols)))
+    a, w, start, c = (
+        normal(rng, s, dtype) for s in ((rows, depth), (depth, cols), (rows, cols), (rows, cols))
+    )
     a_row, a_col = {
         "plain": (depth, 1),
         "transposed": (1, rows + 2),
@@ -150,8 +151,14 @@ def test_products_of_whole_numbers_are_exact(data):
     rows, cols, depth = (data.draw(st.integers(0, most)) for most in (30, 2 * width + 3, 20))
     mode = data.draw(st.sampled_from([*MODES, FROM_START | ADD_TO]))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
-    a, w, start, c = (rng.integers(-9, 10, s) for s in ((rows, depth), (depth, cols), (rows, cols), (rows, cols)))
-    sign, transposed, gap = data.draw(st.sampled_from([1, -1])), data.draw(st.booleans()), data.draw(st.integers(0, 3))
+    a, w, start, c = (
+        rng.integers(-9, 10, s) for s in ((rows, depth), (depth, cols), (rows, cols), (rows, cols))
+    )
+    sign, transposed, gap = (
+        data.draw(st.sampled_from([1, -1])),
+        data.draw(st.booleans()),
+        data.draw(st.integers(0, 3)),
+    )
     a_row, a_col = (1, sign * (rows + gap)) if transposed else (sign * (depth + gap), 1)
     c_panel = width + gap if gap else width
     c_row = (cols // width + 1) * c_panel + gap
@@ -202,7 +209,15 @@ def test_panels_hold_the_matrix_and_zeros(dtype):
             w = normal(rng, (depth, cols), dtype)
             expected = naive_panels(w)
             assert packed_size(depth, cols, w.dtype) == expected.size
-            for row, col in ((cols, 1), (cols + 3, 1), (1, depth), (1, depth + 3), (-cols, 1), (2 * cols, 2), (-1, depth)):
+            for row, col in (
+                (cols, 1),
+                (cols + 3, 1),
+                (1, depth),
+                (1, depth + 3),
+                (-cols, 1),
+                (2 * cols, 2),
+                (-1, depth),
+            ):
                 flat, first, _ = laid_out(w, row, col_stride=col)
                 actual = poisoned(expected.size + 5, dtype)
                 run_pack(depth, cols, flat, first, row, col, actual)

@@ -52,7 +52,11 @@ def test_an_array_that_was_outgrown_stays_valid_for_its_holder():
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from("ab"), st.lists(st.integers(0, 9), max_size=3), st.sampled_from([FLOAT32, FLOAT64])),
+        st.tuples(
+            st.sampled_from("ab"),
+            st.lists(st.integers(0, 9), max_size=3),
+            st.sampled_from([FLOAT32, FLOAT64]),
+        ),
         min_size=1,
         max_size=12,
     )

@@ -21,10 +21,19 @@ def pyproject():
 
 
 def python(code, folder, *path):
-    """Run code in a new interpreter that sees the libraries but no installed rnnfast (-S: no .pth files are read)."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*map(str, path), sysconfig.get_path("purelib")])}
+    """Run code in a new interpreter that sees the libraries but no installed rnnfast (-S: no .pth files are
+    read)."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([*map(str, path), sysconfig.get_path("purelib")]),
+    }
     done = subprocess.run(
-        [sys.executable, "-S", "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-S", "-c", code],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -34,7 +43,8 @@ def python(code, folder, *path):
 def test_the_source_tree_works_without_installation(inside, tmp_path):
     code = """
 import rnnfast, rnnfast.kernels, rnnfast.kernels.rnn, rnnfast.layers.rnn
-print(rnnfast.__file__, rnnfast.kernels.__file__, rnnfast.layers.rnn.rnn_forward is rnnfast.kernels.rnn.rnn_forward)
+print(rnnfast.__file__, rnnfast.kernels.__file__)
+print(rnnfast.layers.rnn.rnn_forward is rnnfast.kernels.rnn.rnn_forward)
 """
     actual = python(code, ROOT if inside else tmp_path, ROOT).split()
     expected = [str(ROOT / "rnnfast" / "__init__.py"), str(ROOT / "kernels" / "__init__.py"), "True"]
@@ -51,7 +61,8 @@ for package in (rnnfast, rnnfast.kernels):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
 assert "kernels" not in sys.modules
-files = [module.__file__ for module in list(sys.modules.values()) if "kernels" in (getattr(module, "__file__", "") or "")]
+files = [getattr(module, "__file__", None) or "" for module in list(sys.modules.values())]
+files = [file for file in files if "kernels" in file]
 assert len(files) == len(set(files)) > 10, files
 """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
@@ -65,7 +76,10 @@ def test_the_version_is_the_same_everywhere():
     expected = re.search(r'^version = "(.*)"$', pyproject(), re.MULTILINE)[1]
     assert rnnfast.__version__ == expected
     assert importlib.metadata.version("rnnfast") == expected
-    assert re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)[1] == expected
+    assert (
+        re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)[1]
+        == expected
+    )
 
 
 def test_the_core_needs_three_packages():
@@ -86,11 +100,11 @@ def test_the_readme_has_one_line_that_trains_and_one_that_tests():
 
 def test_ci_runs_the_test_command_of_the_readme():
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    assert f"readme_test_command=\"{commands_of_the_readme()[1]}\"" in script
+    assert f'readme_test_command="{commands_of_the_readme()[1]}"' in script
 
 
 def test_pinned_tools_have_one_version():
-    """The same ruff and mypy in pyproject.toml, which .ci/run installs, and in the hooks that run before a commit."""
+    """The same ruff and mypy in pyproject.toml, which .ci/run installs, and in the hooks before a commit."""
     hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
     for tool in ("ruff", "mypy"):
         pins = set(re.findall(rf"{tool}==([\d.]+)", pyproject() + hooks))

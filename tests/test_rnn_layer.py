@@ -164,8 +164,16 @@ def test_other_memory_layouts_give_the_same_bits(dtype, rng):
 
 
 WRONG_INPUTS = {
-    "batch": (lambda xs: xs[:2], ValueError, "the carried state has 3 rows but the input has 2; call reset_state"),
-    "input size": (lambda xs: xs[:, :, :4], ValueError, r"xs must be \(N, T, 5\), got \(3, 4, 4\); D is the input"),
+    "batch": (
+        lambda xs: xs[:2],
+        ValueError,
+        "the carried state has 3 rows but the input has 2; call reset_state",
+    ),
+    "input size": (
+        lambda xs: xs[:, :, :4],
+        ValueError,
+        r"xs must be \(N, T, 5\), got \(3, 4, 4\); D is the input",
+    ),
     "rank": (lambda xs: xs[0], ValueError, r"xs must be \(N, T, 5\), got \(4, 5\)"),
     "dtype": (lambda xs: xs.astype(np.float64), TypeError, r"xs must be float32.*got float64; convert it"),
     "integers": (lambda xs: xs.astype(np.int64), TypeError, "xs must be float32.*got int64"),
@@ -261,7 +269,11 @@ def test_parameters_that_do_not_fit_are_refused():
         ((Wx, Wh, b[:-1]), ValueError, r"b must be \(6,\), got \(5,\)"),
         ((Wx, Wh, b[None]), ValueError, r"b must be \(6,\), got \(1, 6\)"),
         ((Wx, Wh.astype(np.float16), b), TypeError, "Wh must be float32 or float64, got float16"),
-        ((Wx.astype(np.float32), Wh, b), TypeError, "Wx must be float64 like the other parameters, got float32"),
+        (
+            (Wx.astype(np.float32), Wh, b),
+            TypeError,
+            "Wx must be float64 like the other parameters, got float32",
+        ),
         ((Wx.tolist(), Wh, b), TypeError, "Wx must be a NumPy array, got list"),
     ):
         with pytest.raises(error, match=rf"^TimeRNN: {message}"):

@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 from helpers import DTYPES, assert_same_bits, laid_out, needs_jit, normal
-
-from rnnfast.kernels import tile as tile_module
 from rnnfast.kernels._jit import kernel
 from rnnfast.kernels.simd import fma
 from rnnfast.kernels.tile import ADD_TO, FROM_START, MAX_ROWS, OVERWRITE, panel_width, tile
@@ -14,7 +12,8 @@ MODES = [OVERWRITE, FROM_START, ADD_TO, FROM_START | ADD_TO]
 
 @kernel
 def run_tile(
-    rows, cols, depth, a, a_first, a_row, a_col, b, b_first, b_row, start, start_first, start_row, c, c_first, c_row, mode
+    rows, cols, depth, a, a_first, a_row, a_col, b, b_first, b_row,
+    start, start_first, start_row, c, c_first, c_row, mode,
 ):  # fmt: skip
     """C = start + A B on one tile, with every operand given by its offset and strides."""
     tile(
@@ -25,7 +24,7 @@ def run_tile(
 
 @kernel
 def chains(a, b, c):
-    """c[i, j] += sum a[i, k] b[k, j]: one chain of multiply-adds over k ascending, the order the tile promises."""
+    """c[i, j] += sum a[i, k] b[k, j]: one chain of multiply-adds over k ascending, as promised."""
     for i in range(c.shape[0]):
         for j in range(c.shape[1]):
             total = c[i, j]
@@ -117,7 +116,9 @@ def test_nan_and_infinity_pass_through(mode):
     b = np.zeros((2, panel_width(a.dtype)))
     b[:, 0] = 2.0
     c, start = np.ones((3, 1)), np.ones((3, 1))
-    run_tile(3, 1, 2, a.ravel(), 0, 2, 1, b.ravel(), 0, b.shape[1], start.ravel(), 0, 1, c.ravel(), 0, 1, mode)
+    run_tile(
+        3, 1, 2, a.ravel(), 0, 2, 1, b.ravel(), 0, b.shape[1], start.ravel(), 0, 1, c.ravel(), 0, 1, mode
+    )
     rest = 4.0 + bool(mode & FROM_START) + bool(mode & ADD_TO)
     np.testing.assert_array_equal(c.ravel(), [np.inf, np.nan, rest])
 
@@ -128,5 +129,4 @@ def test_panels_are_two_vectors_of_the_target():
 
     features = cpu_target.target_context.codegen().magic_tuple()[2]
     vector = 64 if "+avx512f" in features else 32 if "+avx2" in features else 16
-    assert tile_module.PANEL_BYTES == 2 * vector
     assert [panel_width(np.dtype(dtype)) for dtype in DTYPES] == [vector // 2, vector // 4]

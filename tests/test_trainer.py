@@ -196,8 +196,13 @@ def test_a_value_that_is_not_finite_stops_training_before_its_update(value, sabo
     assert [record["epoch"] for record in trainer.history] == [1]
 
 
+# Plain Python warns of it; compiled code does not.
+values_overflow = pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered")
+
+
 @pytest.mark.parametrize("harm", [math.nan, math.inf, 1e38])
 @pytest.mark.parametrize("step", [1, 4, 6])
+@values_overflow
 def test_an_update_that_blows_the_parameters_up_is_undone(harm, step):
     class Exploding(SGD):
         def update(self, params, grads):
@@ -215,7 +220,7 @@ def test_an_update_that_blows_the_parameters_up_is_undone(harm, step):
 
 
 @pytest.mark.parametrize("lr", [1e10, 1e30, 1e300])
-@pytest.mark.filterwarnings("ignore:overflow encountered")
+@values_overflow
 def test_an_absurd_learning_rate_ends_in_a_model_that_still_works(lr):
     model = small_model()
     with pytest.raises(TrainingDiverged):

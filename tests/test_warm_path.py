@@ -5,17 +5,17 @@ import tracemalloc
 import numpy as np
 import pytest
 from helpers import DTYPES, needs_jit, normal, sized
-
-from rnnfast import TimeAffine, TimeAffineSoftmaxWithLoss, TimeRNN
 from rnnfast.kernels.affine import affine_backward, affine_forward
 from rnnfast.kernels.rnn import rnn_backward, rnn_forward, rnn_step
 from rnnfast.kernels.softmax import affine_softmax_loss, softmax_loss_backward, softmax_loss_forward
 
+from rnnfast import TimeAffine, TimeAffineSoftmaxWithLoss, TimeRNN
+
 N, T, D, H, V = 4, sized(64, 3), 32, 48, sized(300, 40)
 CALLS = 20
 
-# What 20 calls may hold at their peak beside the arrays given to them: Python's own objects, such as views. Every array
-# that a layer works in is larger.
+# What 20 calls may hold at their peak beside the arrays given to them: Python's own objects, such as views.
+# Every array that a layer works in is larger.
 LIMIT = 4096
 
 
@@ -27,7 +27,12 @@ def window(dtype, width_in, width_out):
 def rnn_calls(dtype):
     layer = TimeRNN.from_sizes(D, H, rng=np.random.default_rng(1), dtype=dtype, stateful=True)
     xs, dhs = window(dtype, D, H)
-    hs, dxs, dh_next, h = np.empty_like(dhs), np.empty_like(xs), np.zeros_like(dhs[:, 0]), np.empty_like(dhs[:, 0])
+    hs, dxs, dh_next, h = (
+        np.empty_like(dhs),
+        np.empty_like(xs),
+        np.zeros_like(dhs[:, 0]),
+        np.empty_like(dhs[:, 0]),
+    )
     x = xs[:, 0].copy()
 
     def calls():
@@ -120,11 +125,16 @@ def test_every_kernel_is_compiled_for_one_signature_a_dtype_whatever_the_layout_
             make(dtype)[1]()
         layer = TimeRNN(*(np.asfortranarray(p) for p in TimeRNN.from_sizes(D, H, dtype=dtype).params))
         xs, dhs = window(dtype, D, H)
-        for array in (xs[::-1], xs[:, ::2], np.asfortranarray(xs), xs.astype(xs.dtype.newbyteorder(">")), xs[:1, :1]):
+        for array in (
+            xs[::-1],
+            xs[:, ::2],
+            np.asfortranarray(xs),
+            xs.astype(xs.dtype.newbyteorder(">")),
+            xs[:1, :1],
+        ):
             layer.forward(array)
             layer.step(array[:, 0])
             layer.backward(dhs[: array.shape[0], : array.shape[1]])
-    for kernel in (rnn_forward, rnn_backward, rnn_step, affine_forward, affine_backward, affine_softmax_loss):
-        assert len(kernel.signatures) <= 2, kernel.__name__
-    for kernel in (softmax_loss_forward, softmax_loss_backward):
+    kernels = [rnn_forward, rnn_backward, rnn_step, affine_forward, affine_backward, affine_softmax_loss]
+    for kernel in (*kernels, softmax_loss_forward, softmax_loss_backward):
         assert len(kernel.signatures) <= 2, kernel.__name__

@@ -4,14 +4,13 @@ import functools
 import statistics
 import time
 
-from .measuring import Timed, allocated_bytes, assert_agrees, share_of_peak, workspace_bytes  # before NumPy
-
-import numpy as np  # isort: skip
+import numpy as np
 
 import rnnfast
 from rnnfast import optim
 
 from . import baseline
+from .measuring import Timed, allocated_bytes, assert_agrees, share_of_peak, unit, workspace_bytes
 
 V, D, H, N, T = 10_000, 100, 100, 20, 35
 LR, CLIP = 1.0, 0.25
@@ -34,7 +33,7 @@ class _Rnnfast:
         return loss
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _state(library):
     """A model and one window of ids as frequent as words are; one step compared with float64 NumPy."""
     rng = np.random.default_rng(0)
@@ -51,7 +50,7 @@ def _state(library):
 
 
 class TrainingStep(Timed):
-    params = ["rnnfast", "numpy"]
+    params = (["rnnfast", "numpy"],)
     param_names = ("library",)
 
     def setup(self, library):
@@ -70,6 +69,7 @@ class TrainingStepFigures:
     def _step(self):
         self.model.step(self.xs, self.ts, LR, CLIP)
 
+    @unit("tokens a second")
     def track_tokens_per_second(self):
         seconds = []
         for _ in range(50):
@@ -78,20 +78,15 @@ class TrainingStepFigures:
             seconds.append(time.perf_counter() - start)
         return N * T / statistics.median(seconds)
 
-    track_tokens_per_second.unit = "tokens a second"
-
+    @unit("of the FMA peak")
     def track_share_of_peak(self):
         return share_of_peak(self._step, 6 * N * T * H * (D + H + V))
 
-    track_share_of_peak.unit = "of the FMA peak"
-
+    @unit("bytes a step")
     def track_allocated(self):
         return allocated_bytes(self._step)
 
-    track_allocated.unit = "bytes a step"
-
+    @unit("bytes")
     def track_workspace(self):
         self._step()
         return workspace_bytes(self.model.model)
-
-    track_workspace.unit = "bytes"

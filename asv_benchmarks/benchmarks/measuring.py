@@ -1,36 +1,37 @@
-"""What every benchmark file shares: one thread, aligned inputs, agreement before timing, ratios and memory.
+"""What benchmark files share: aligned inputs, agreement before timing, shares of the peak, and memory."""
 
-Import it before NumPy: it pins the thread counts.
-"""
+import statistics
+import time
+import tracemalloc
 
-import os
+import numpy as np
+from rnnfast.kernels.peak import fma_peak
 
-for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")
-
-import statistics  # noqa: E402
-import time  # noqa: E402
-import tracemalloc  # noqa: E402
-
-import numpy as np  # noqa: E402
-
-from rnnfast.kernels.peak import fma_peak  # noqa: E402
-
-# Bytes of Python's own objects (tuples, array headers) that one call makes and frees; the arrays of every benchmark
-# here are many times larger, so that one of them is seen.
+# Bytes of Python's own objects (tuples, array headers) that one call makes and frees; the arrays of every
+# benchmark here are many times larger, so that one of them is seen.
 PYTHON_OBJECTS = 16 * 1024
 
 
 class Timed:
     """asv settings for timings whose state is made once by an `lru_cache`d function.
 
-    asv calls `setup` before each timed call and then times that single call, so `setup` must be cheap and the samples
-    many; compiling happens in the cached function, outside the timer.
+    asv calls `setup` before each timed call and then times that single call, so `setup` must be cheap and the
+    samples many; compiling happens in the cached function, outside the timer.
     """
 
     repeat = (20, 500, 2.0)
     rounds = 2
     timeout = 300
+
+
+def unit(name):
+    """Decorate a figure (`track_...`) with its unit."""
+
+    def decorate(function):
+        function.unit = name
+        return function
+
+    return decorate
 
 
 def aligned(values, dtype=np.float32):
@@ -52,7 +53,7 @@ def assert_agrees(what, actual, expected, terms):
 
 
 def share_of_peak(call, operations, dtype=np.float32, seconds=1.0):
-    """Median over rounds of (operations a second of `call`) / (FMA peak of the core), each measured beside the other.
+    """Median over rounds of the operations a second of `call` over the FMA peak, measured right before it.
 
     A round takes about 20 ms, so that both sides meet the same clock frequency and the same neighbours.
     """
@@ -74,8 +75,8 @@ def share_of_peak(call, operations, dtype=np.float32, seconds=1.0):
 def allocated_bytes(call):
     """Bytes of arrays that a call in the steady state allocates on the way; 0 is the aim.
 
-    Python's small objects, under PYTHON_OBJECTS together, count as 0. What compiled code allocates itself is not seen
-    here; a test of the sources forbids kernels to allocate.
+    Python's small objects, under PYTHON_OBJECTS together, count as 0. What compiled code allocates itself is
+    not seen here; a test of the sources forbids kernels to allocate.
     """
     for _ in range(3):
         call()

@@ -2,13 +2,12 @@
 
 import functools
 
-from .measuring import Timed, aligned, allocated_bytes, assert_agrees, share_of_peak, workspace_bytes  # before NumPy
-
-import numpy as np  # isort: skip
+import numpy as np
 
 import rnnfast
 
 from . import baseline
+from .measuring import Timed, aligned, allocated_bytes, assert_agrees, share_of_peak, unit, workspace_bytes
 
 SHAPES = {"20x35x100x10000": (20, 35, 100, 10_000), "50x50x128x65": (50, 50, 128, 65)}
 
@@ -29,7 +28,7 @@ class _Rnnfast:
         return self.layer.grads
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _state(shape, library):
     """The layer, hidden states and labels; compiled, and compared with float64 NumPy."""
     N, T, H, V = SHAPES[shape]
@@ -58,7 +57,7 @@ class FusedOutput(Timed):
 
 
 class FusedOutputFigures:
-    params = list(SHAPES)
+    params = (list(SHAPES),)
     param_names = ("N x T x H x V",)
     timeout = 300
 
@@ -69,19 +68,16 @@ class FusedOutputFigures:
         self.layer.forward(self.xs, self.ts)
         self.layer.backward()
 
+    @unit("of the FMA peak")
     def track_share_of_peak(self, shape):
         N, T, H, V = SHAPES[shape]
         return share_of_peak(self._both, 6 * N * T * H * V)
 
-    track_share_of_peak.unit = "of the FMA peak"
-
+    @unit("bytes a step")
     def track_allocated(self, shape):
         return allocated_bytes(self._both)
 
-    track_allocated.unit = "bytes a step"
-
+    @unit("bytes")
     def track_workspace(self, shape):
         self._both()
         return workspace_bytes(self.layer.layer)
-
-    track_workspace.unit = "bytes"

@@ -1,4 +1,4 @@
-"""What a user waits for before anything is learned: the import, and the first training step of a new process."""
+"""What a user waits for before anything is learned: the import, and a new process's first training step."""
 
 import os
 import statistics
@@ -6,6 +6,8 @@ import subprocess
 import sys
 import tempfile
 import time
+
+from .measuring import unit
 
 FIRST_STEP = """
 import numpy as np
@@ -46,15 +48,13 @@ class FirstStep:
 
     timeout = 600
 
+    @unit("seconds")
     def track_cold_cache(self):
         with tempfile.TemporaryDirectory() as cache:
             return _seconds(cache)
 
-    track_cold_cache.unit = "seconds"
-
+    @unit("seconds")
     def track_warm_cache(self):
         with tempfile.TemporaryDirectory() as cache:
             _seconds(cache)
             return statistics.median(_seconds(cache) for _ in range(5))
-
-    track_warm_cache.unit = "seconds"

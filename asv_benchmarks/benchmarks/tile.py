@@ -2,19 +2,20 @@
 
 import functools
 
-from .measuring import Timed, aligned, assert_agrees, fma_peak, share_of_peak  # before NumPy
-
-import numpy as np  # isort: skip
-
+import numpy as np
 from rnnfast.kernels.gemm import gemm_forward, pack_forward, packed_size
 from rnnfast.kernels.tile import FROM_START
 
+from .measuring import Timed, aligned, assert_agrees, fma_peak, share_of_peak, unit
 
-@functools.lru_cache(maxsize=None)
+
+@functools.cache
 def _operands(rows, size, dtype):
     """A, packed B, bias, C; compiled and checked, and the call that multiplies them."""
     rng = np.random.default_rng(0)
-    a, b, bias = (aligned(rng.standard_normal(shape), dtype) for shape in ((rows, size), (size, size), (size,)))
+    a, b, bias = (
+        aligned(rng.standard_normal(shape), dtype) for shape in ((rows, size), (size, size), (size,))
+    )
     packed = aligned(np.zeros(packed_size(size, size, b.dtype)), dtype)
     c = aligned(np.full((rows, size), np.nan), dtype)
     pack_forward(b, packed)
@@ -36,19 +37,19 @@ class Gemm(Timed):
     def time_numpy(self, rows, size, dtype):
         np.matmul(self.a, self.b, out=self.c)
 
+    @unit("of the FMA peak")
     def track_share_of_peak(self, rows, size, dtype):
-        return share_of_peak(lambda: self.time_packed(rows, size, dtype), 2 * rows * size * size, dtype, seconds=0.3)
-
-    track_share_of_peak.unit = "of the FMA peak"
+        return share_of_peak(
+            lambda: self.time_packed(rows, size, dtype), 2 * rows * size * size, dtype, seconds=0.3
+        )
 
 
 class Peak:
     """The yardstick itself: a change here is the machine, not the library."""
 
-    params = ["float32", "float64"]
+    params = (["float32", "float64"],)
     param_names = ("dtype",)
 
+    @unit("GFLOP/s")
     def track_fma_peak(self, dtype):
         return fma_peak(0.1, dtype) / 1e9
-
-    track_fma_peak.unit = "GFLOP/s"

@@ -2,13 +2,12 @@
 
 import functools
 
-from .measuring import Timed, aligned, allocated_bytes, assert_agrees, share_of_peak, workspace_bytes  # before NumPy
-
-import numpy as np  # isort: skip
+import numpy as np
 
 import rnnfast
 
 from . import baseline
+from .measuring import Timed, aligned, allocated_bytes, assert_agrees, share_of_peak, unit, workspace_bytes
 
 SHAPES = {
     "1x1000x32x32": (1, 1000, 32, 32),
@@ -37,7 +36,7 @@ class _Rnnfast:
         return self.layer.grads
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _state(shape, library):
     """The layer, its input and the gradient of its output; compiled, and compared with float64 NumPy."""
     N, T, D, H = SHAPES[shape]
@@ -69,7 +68,7 @@ class TimeRNN(Timed):
 
 
 class TimeRNNFigures:
-    params = list(SHAPES)
+    params = (list(SHAPES),)
     param_names = ("N x T x D x H",)
     timeout = 300
 
@@ -80,31 +79,30 @@ class TimeRNNFigures:
         self.layer.forward(self.xs)
         self.layer.backward(self.dhs)
 
+    @unit("of the FMA peak")
     def track_share_of_peak(self, shape):
         N, T, D, H = SHAPES[shape]
         return share_of_peak(self._both, 6 * N * T * H * (D + H))
 
-    track_share_of_peak.unit = "of the FMA peak"
-
+    @unit("bytes a step")
     def track_allocated(self, shape):
         return allocated_bytes(self._both)
 
-    track_allocated.unit = "bytes a step"
-
+    @unit("bytes")
     def track_workspace(self, shape):
         self._both()
         return workspace_bytes(self.layer.layer)
 
-    track_workspace.unit = "bytes"
 
-
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _stream(N, D, H):
     rng = np.random.default_rng(0)
     layer = rnnfast.TimeRNN.from_sizes(D, H, rng=rng)
     x = aligned(rng.standard_normal((N, D)))
     h = aligned(np.empty((N, H)))
-    expected = baseline.TimeRNN(*(p.astype(np.float64) for p in layer.params)).forward(x[:, None].astype(np.float64))
+    expected = baseline.TimeRNN(*(p.astype(np.float64) for p in layer.params)).forward(
+        x[:, None].astype(np.float64)
+    )
     assert_agrees("h", layer.step(x, out=h), expected[:, 0], D + H)
     return layer, x, h
 

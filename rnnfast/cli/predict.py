@@ -16,7 +16,9 @@ from rnnfast.cli.words import encode_prompt, load_run
 
 def predict(
     run: Run,
-    prompt: Annotated[str, typer.Argument(help="The words so far, in quotes.", show_default=False)],
+    prompt: Annotated[
+        str, typer.Argument(metavar="PROMPT", help="The words so far, in quotes.", show_default=False)
+    ],
     top: Annotated[int, typer.Option(min=1, help="How many words to list.")] = 10,
 ) -> None:
     """List the likeliest next words after a prompt, with their probabilities.

@@ -31,6 +31,8 @@ class Corpus:
         About how long the text is, in characters or bytes; used for the lengths of held-out blocks.
     open_pieces
         Function without arguments; each call returns a new iterator over the pieces from the start.
+    held_out
+        Whether this is the validation part of another text, which is empty where that is too short.
 
     Examples
     --------
@@ -39,9 +41,12 @@ class Corpus:
     ['you say goodbye\\n', 'i say hello\\n']
     """
 
-    def __init__(self, name: str, size: int, open_pieces: Callable[[], Iterator[str]]) -> None:
+    def __init__(
+        self, name: str, size: int, open_pieces: Callable[[], Iterator[str]], *, held_out: bool = False
+    ) -> None:
         self.name = name
         self.size = size
+        self.held_out = held_out
         self._open_pieces = open_pieces
 
     @classmethod
@@ -100,7 +105,7 @@ class Corpus:
 
         return (
             Corpus(f"the training part of {self.name}", self.size - held_size, part(False)),
-            Corpus(f"the validation part of {self.name}", held_size, part(True)),
+            Corpus(f"the validation part of {self.name}", held_size, part(True), held_out=True),
         )
 
 

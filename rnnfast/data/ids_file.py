@@ -72,7 +72,8 @@ def encode_to_memmap(
         if waiting:
             file.write(np.concatenate(waiting, dtype=dtype, casting="unsafe").tobytes())
             count += waiting_tokens
-        _check.some_tokens("encode_to_memmap", getattr(texts, "name", "the text"), count)
+        name, held_out = getattr(texts, "name", "the text"), getattr(texts, "held_out", False)
+        _check.some_tokens("encode_to_memmap", name, count, held_out=held_out)
         file.seek(0)
         file.write(_header(dtype, count))
     return open_ids(path)

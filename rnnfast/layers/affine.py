@@ -11,8 +11,8 @@ from rnnfast.layers.base import Layer, Workspace
 
 
 def kernel_matrix(W: np.ndarray) -> tuple[np.ndarray, int, int]:
-    """Memory and strides of a matrix for kernels that take both: a transposed view such as ``embed_W.T`` is read
-    where it lies, any other layout is copied."""
+    """Memory and strides of a matrix for kernels that take both: a transposed view such as ``embed_W.T`` is
+    read where it lies, any other layout is copied."""
     if W.flags.c_contiguous:
         return W, W.shape[1], 1
     if W.flags.f_contiguous:
@@ -28,8 +28,8 @@ class TimeAffine(Layer):
     Parameters
     ----------
     W : ndarray (D, O)
-        Weights, float32 or float64. A transposed view is used as it is: ``TimeAffine(embed_W.T, b)`` shares the
-        embedding's memory.
+        Weights, float32 or float64. A transposed view is used as it is: ``TimeAffine(embed_W.T, b)`` shares
+        the embedding's memory.
     b : ndarray (O,)
         Bias.
 
@@ -73,7 +73,9 @@ class TimeAffine(Layer):
         """
         W, b = self.params
         leading = tuple(f"N{axis}" for axis in range(max(1, np.ndim(x) - 1)))
-        x = _check.floats("TimeAffine.forward", "xs", x, (*leading, W.shape[0]), self.dtype, "D is the rows of W")
+        x = _check.floats(
+            "TimeAffine.forward", "xs", x, (*leading, W.shape[0]), self.dtype, "D is the rows of W"
+        )
         shape = (*x.shape[:-1], W.shape[1])
         if out is None:
             y = np.empty(shape, self.dtype)
@@ -81,27 +83,35 @@ class TimeAffine(Layer):
             y = _check.out("TimeAffine.forward", out, shape, self.dtype, x, *self.params)
         packed = self._workspace.take("packed", (packed_size(*W.shape, self.dtype),), self.dtype)
         affine_forward(
-            x.reshape(-1, W.shape[0]), *kernel_matrix(W), _check.kernel_ready(b), y.reshape(-1, W.shape[1]), packed
+            x.reshape(-1, W.shape[0]),
+            *kernel_matrix(W),
+            _check.kernel_ready(b),
+            y.reshape(-1, W.shape[1]),
+            packed,
         )
         self._x = x
         return y
 
     def backward(self, dout: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
-        """Gradient by the input of the last `forward`, (..., D), from that of its output, (..., O); fills `grads`."""
+        """Gradient by the input of the last `forward`, (..., D), from that of its output, (..., O); fills
+        `grads`."""
         owner = "TimeAffine.backward"
         _check.called_before(owner, self._x is not None, "forward")
         assert self._x is not None
         W, _ = self.params
         depth, cols = W.shape
         x = self._x
-        dout = _check.floats(owner, "dout", dout, (*x.shape[:-1], cols), self.dtype, "the shape of the last output")
+        dout = _check.floats(
+            owner, "dout", dout, (*x.shape[:-1], cols), self.dtype, "the shape of the last output"
+        )
         if out is None:
             dx = np.empty(x.shape, self.dtype)
         else:
             dx = _check.out(owner, out, x.shape, self.dtype, x, dout, *self.params, *self.grads)
         take = self._workspace.take
         affine_backward(
-            x.reshape(-1, depth), dout.reshape(-1, cols), *kernel_matrix(W), dx.reshape(-1, depth), *self.grads,
+            x.reshape(-1, depth), dout.reshape(-1, cols), *kernel_matrix(W),
+            dx.reshape(-1, depth), *self.grads,
             take("packed", (packed_size(cols, depth, self.dtype),), self.dtype),
             take("packed_dy", (packed_size(BLOCK_ROWS, cols, self.dtype),), self.dtype),
             take("block_sum", (cols,), self.dtype),

@@ -8,8 +8,8 @@ import numpy as np
 class Layer:
     """Parameters, their gradients, and a state that can be reset.
 
-    `params[i]` and `grads[i]` are the same array objects for the life of a layer: `backward` writes into `grads` in
-    place, optimisers write into `params` in place.
+    `params[i]` and `grads[i]` are the same array objects for the life of a layer: `backward` writes into
+    `grads` in place, optimisers write into `params` in place.
     """
 
     params: list[np.ndarray]
@@ -29,7 +29,7 @@ class Workspace:
         self._buffers: dict[str, np.ndarray] = {}
 
     def take(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        """An array of this shape; its content is undefined unless the last call had the same name and shape."""
+        """An array of this shape, with its old content if the last call had the same name and shape."""
         count = 1
         for axis in shape:
             count *= axis

@@ -35,8 +35,9 @@ def _scale(owner: str, dout: float) -> float:
 class TimeSoftmaxWithLoss(Layer):
     """Mean cross-entropy of softmax over all positions whose label is not ignored.
 
-    ``loss = mean(-log softmax(xs)[ts])``; backward ``dxs = (softmax(xs) - onehot(ts)) / count``, zero where ignored.
-    The loss is computed from the log-sum-exp, so that it is finite for every finite score; with no label left it is 0.
+    ``loss = mean(-log softmax(xs)[ts])``; backward ``dxs = (softmax(xs) - onehot(ts)) / count``, zero where
+    ignored. The loss is computed from the log-sum-exp, so that it is finite for every finite score; with no
+    label left it is 0.
 
     Attributes
     ----------
@@ -78,7 +79,9 @@ class TimeSoftmaxWithLoss(Layer):
         probabilities = take("probabilities", (labels.size, size), xs.dtype)
         losses = take("losses", (labels.size,), np.dtype(np.float64))
         lanes = take("lanes", (LANES,), xs.dtype)
-        count = softmax_loss_forward(xs.reshape(-1, size), labels, self.ignore_label, lanes, probabilities, losses)
+        count = softmax_loss_forward(
+            xs.reshape(-1, size), labels, self.ignore_label, lanes, probabilities, losses
+        )
         self._cache = probabilities, labels, count, xs.shape
         return float(losses.sum() / max(1, count))
 
@@ -90,15 +93,18 @@ class TimeSoftmaxWithLoss(Layer):
         probabilities, labels, count, shape = self._cache
         dxs = np.empty(shape, probabilities.dtype)
         scale = probabilities.dtype.type(_scale(owner, dout) / max(1, count))
-        softmax_loss_backward(probabilities, labels, self.ignore_label, scale, dxs.reshape(probabilities.shape))
+        softmax_loss_backward(
+            probabilities, labels, self.ignore_label, scale, dxs.reshape(probabilities.shape)
+        )
         return dxs
 
 
 class TimeAffineSoftmaxWithLoss(Layer):
     """The output layer of a language model: affine, softmax and mean cross-entropy in one pass.
 
-    ``loss = mean(-log softmax(xs W + b)[ts])``. The (N, T, V) scores are never held: rows are taken in blocks, and since the
-    gradient is linear in what comes in, `forward` makes it on the way and `backward` only scales it.
+    ``loss = mean(-log softmax(xs W + b)[ts])``. The (N, T, V) scores are never held: rows are taken in
+    blocks, and since the gradient is linear in what comes in, `forward` makes it on the way and `backward`
+    only scales it.
 
     Parameters
     ----------
@@ -148,7 +154,7 @@ class TimeAffineSoftmaxWithLoss(Layer):
         return float(losses.sum() / max(1, count))
 
     def losses(self, xs: np.ndarray, ts: np.ndarray) -> np.ndarray:
-        """-log p of each label, (N, T) in float64 and nats, 0 where ignored; no gradients are made or touched."""
+        """-log p of each label, (N, T) in float64 and nats, 0 where ignored; gradients are not touched."""
         return self._run("TimeAffineSoftmaxWithLoss.losses", xs, ts, gradients=False)[0].copy()
 
     def _run(self, owner: str, xs: np.ndarray, ts: np.ndarray, gradients: bool) -> tuple[np.ndarray, int]:
@@ -165,7 +171,8 @@ class TimeAffineSoftmaxWithLoss(Layer):
         dxs = take("dxs", xs.shape if gradients else (0, 0, 0), dtype)
         dWb_t = take("dWb_t", (size if gradients else 0, row_stride(depth + 1, dtype)), dtype)
         count = affine_softmax_loss(
-            xs, labels, *kernel_matrix(W), _check.kernel_ready(b), self.ignore_label, gradients, losses, dxs, dWb_t,
+            xs, labels, *kernel_matrix(W), _check.kernel_ready(b), self.ignore_label, gradients,
+            losses, dxs, dWb_t,
             take("x_block", (rows, row_stride(depth + 1, dtype)), dtype),
             take("packed_x", (packed_size(depth, row, dtype),), dtype),
             take("labels", (row,), np.dtype(np.int64)),

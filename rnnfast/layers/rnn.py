@@ -27,7 +27,8 @@ class TimeRNN(Layer):
     """Elman network over a whole sequence, with truncated backpropagation through time.
 
     ``h_t = tanh(h_{t-1} Wh + x_t Wx + b)``, or relu. Backward, with ``dt = dh_t * (1 - h_t^2)``:
-    ``dWh = sum h_{t-1}^T dt``, ``dh_{t-1} = dt Wh^T``, ``dWx = sum x_t^T dt``, ``dx_t = dt Wx^T``, ``db = sum dt``.
+    ``dWh = sum h_{t-1}^T dt``, ``dh_{t-1} = dt Wh^T``, ``dWx = sum x_t^T dt``, ``dx_t = dt Wx^T``, ``db = sum
+    dt``.
 
     Parameters
     ----------
@@ -53,8 +54,9 @@ class TimeRNN(Layer):
 
     Notes
     -----
-    `forward` keeps a reference to `xs` for `backward`, as the book's layers do: do not write into it in between.
-    The results of a row do not depend, bit for bit, on the rest of the batch, nor on how a sequence is cut into calls.
+    `forward` keeps a reference to `xs` for `backward`, as the book's layers do: do not write into it in
+    between. The results of a row do not depend, bit for bit, on the rest of the batch, nor on how a sequence
+    is cut into calls.
 
     Source: Saito, *Deep Learning from Scratch 2*, chapter 5; Elman, *Finding structure in time*, 1990.
 
@@ -70,7 +72,13 @@ class TimeRNN(Layer):
     """
 
     def __init__(
-        self, Wx: np.ndarray, Wh: np.ndarray, b: np.ndarray, stateful: bool = False, *, activation: str = "tanh"
+        self,
+        Wx: np.ndarray,
+        Wh: np.ndarray,
+        b: np.ndarray,
+        stateful: bool = False,
+        *,
+        activation: str = "tanh",
     ) -> None:
         owner = type(self).__name__
         self.params = _recurrent_parameters(owner, Wx, Wh, b)
@@ -96,7 +104,8 @@ class TimeRNN(Layer):
         stateful: bool = False,
         activation: str = "tanh",
     ) -> TimeRNN:
-        """A layer with weights drawn as in the book: normal, divided by the square root of the fan-in; zero bias.
+        """A layer with weights drawn as in the book: normal, divided by the square root of the fan-in; zero
+        bias.
 
         Parameters
         ----------
@@ -128,7 +137,7 @@ class TimeRNN(Layer):
         return None if self._dh is None else self._dh.copy()
 
     def set_state(self, h: np.ndarray | None) -> None:
-        """Set the state (N, H) that the next `forward` of a stateful layer, or the next `step`, starts from."""
+        """Set the state (N, H) from which the next `forward` of a stateful layer, or `step`, starts."""
         owner = f"{type(self).__name__}.set_state"
         if h is None:
             self._h = None
@@ -167,11 +176,13 @@ class TimeRNN(Layer):
         Raises
         ------
         TypeError, ValueError
-            If `xs` or `out` has another dtype or shape, or a carried state another batch size. The state is then
-            as before.
+            If `xs` or `out` has another dtype or shape, or a carried state another batch size. The state is
+            then as before.
         """
         owner = f"{type(self).__name__}.forward"
-        xs = _check.floats(owner, "xs", xs, ("N", "T", self.input_size), self.dtype, "D is the input size of Wx")
+        xs = _check.floats(
+            owner, "xs", xs, ("N", "T", self.input_size), self.dtype, "D is the input size of Wx"
+        )
         batch, steps, _ = xs.shape
         width, dtype = self.hidden_size, self.dtype
         if out is None:
@@ -201,7 +212,8 @@ class TimeRNN(Layer):
         dhs : ndarray (N, T, H)
             Gradient of the loss by each output.
         dh_next : ndarray (N, H), optional
-            Gradient that arrives at the final state from what follows the window; zero by default (truncation).
+            Gradient that arrives at the final state from what follows the window; zero by default
+            (truncation).
         out : ndarray (N, T, D), optional
             Where to write the result; a fresh array by default.
 
@@ -212,7 +224,8 @@ class TimeRNN(Layer):
         """
         owner = f"{type(self).__name__}.backward"
         _check.called_before(owner, self._xs is not None, "forward")
-        assert self._xs is not None and self._states is not None
+        assert self._xs is not None
+        assert self._states is not None
         xs, states = self._xs, self._states
         batch, steps, depth = xs.shape
         width, dtype = self.hidden_size, self.dtype
@@ -226,7 +239,9 @@ class TimeRNN(Layer):
         if out is None:
             dxs = np.empty((batch, steps, depth), dtype)
         else:
-            dxs = _check.out(owner, out, (batch, steps, depth), dtype, xs, dhs, dh_next, *self.params, *self.grads)
+            dxs = _check.out(
+                owner, out, (batch, steps, depth), dtype, xs, dhs, dh_next, *self.params, *self.grads
+            )
         if self._dh is None or self._dh.shape[0] != batch:
             self._dh = np.empty((batch, width), dtype)
         Wx, Wh, _ = self._kernel_params()
@@ -296,7 +311,9 @@ class RNN(Layer):
     def forward(self, x: np.ndarray, h_prev: np.ndarray) -> np.ndarray:
         """The next state (N, H) from an input `x` (N, D) and the state `h_prev` (N, H)."""
         time = self._time
-        x = _check.floats("RNN.forward", "x", x, ("N", time.input_size), time.dtype, "D is the input size of Wx")
+        x = _check.floats(
+            "RNN.forward", "x", x, ("N", time.input_size), time.dtype, "D is the input size of Wx"
+        )
         h_prev = _check.floats("RNN.forward", "h_prev", h_prev, (x.shape[0], time.hidden_size), time.dtype)
         time.set_state(h_prev)
         return time.forward(x[:, None])[:, 0]

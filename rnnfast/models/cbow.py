@@ -95,11 +95,11 @@ class CBOWLM(LanguageModel):
         self._context.backward(dhs)
 
     def get_state(self) -> np.ndarray | None:
-        """A copy of the last `window - 1` ids of each row, or None when the state is fresh."""
+        """A copy of the ids read last, (N, window - 1), or None when the state is fresh."""
         return self._context.context
 
     def set_state(self, state: np.ndarray | None) -> None:
-        """Go back to a state of `get_state`; None is the fresh state."""
+        """Go back to a state (N, window - 1) of `get_state`; None is the fresh state."""
         self._context.set_state(state)
 
     def reset_state(self) -> None:

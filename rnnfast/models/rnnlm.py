@@ -219,8 +219,8 @@ class RNNLM(LanguageModel):
 
 def _initial(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """The book's initial values: embedding randn / 100, weights randn / sqrt(fan_in), biases zero."""
-    # Recurrent weights tried instead, validation perplexity on the default corpus after 3 epochs of Adam(0.002) with
-    # V = 1429, D = H = 100: 92.0 for these, 94.2 orthogonal, 96.2 identity times 0.9.
+    # Recurrent weights tried instead, validation perplexity on the default corpus after 3 epochs of
+    # Adam(0.002) with V = 1429, D = H = 100: 92.0 for these, 94.2 orthogonal, 96.2 identity times 0.9.
     if name == "embed_W":
         return rng.standard_normal(shape) / 100
     if len(shape) == 1:

@@ -78,6 +78,9 @@ class Settings:
         _check.choice("train", "tokenizer", self.tokenizer, ("word", "char"))
         _check.choice("train", "optimizer", self.optimizer, tuple(OPTIMIZERS))
         _check.size("train", "seed", self.seed, 0)
+        _check.above("train", "clip", self.clip, 0.0)
+        _check.above("train", "clip_value", self.clip_value, 0.0)
+        _check.above("train", "anneal", self.anneal, 1.0)
         values = asdict(self)
         if self.tied is None:
             values["tied"] = self.emsize == self.nhid
