@@ -24,7 +24,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ._jit import by_dtype, inner, kernel
+from ._jit import by_dtype, inner, kernel, spliced
 from .simd import ROUNDING_SHIFT_DOUBLE, ROUNDING_SHIFT_SINGLE, copy_sign, fma, scale_by_power_of_two
 
 LN2 = 0.6931471805599453
@@ -220,6 +220,20 @@ tanh = by_dtype(
     _tanh(np.float32, _tanh_single, ROUNDING_SHIFT_SINGLE, saturation=8.9),
     _tanh(np.float64, _tanh_double, ROUNDING_SHIFT_DOUBLE, saturation=18.9),
 )
+
+
+@spliced
+def sigmoid_row(x):
+    """``x = sigmoid(x)`` in place."""
+    for j in range(x.size):
+        x[j] = sigmoid(x[j])
+
+
+@spliced
+def tanh_row(x):
+    """``x = tanh(x)`` in place."""
+    for j in range(x.size):
+        x[j] = tanh(x[j])
 
 
 @kernel

@@ -34,13 +34,17 @@ from rnnfast.data import CharTokenizer, WordTokenizer  # noqa: E402
 from rnnfast.layers.affine import TimeAffine  # noqa: E402
 from rnnfast.layers.dropout import TimeDropout  # noqa: E402
 from rnnfast.layers.embedding import TimeContextSum, TimeEmbedding  # noqa: E402
+from rnnfast.layers.gru import GRU, TimeGRU  # noqa: E402
 from rnnfast.layers.loss import TimeAffineSoftmaxWithLoss, TimeSoftmaxWithLoss  # noqa: E402
+from rnnfast.layers.lstm import LSTM, TimeLSTM  # noqa: E402
 from rnnfast.layers.rnn import RNN, TimeRNN  # noqa: E402
 from rnnfast.models import CBOWLM, RNNLM  # noqa: E402
 from rnnfast.training import Trainer, TruncatedBPTT, optim, perplexity  # noqa: E402
 
 __all__ = [
     "CBOWLM",
+    "GRU",
+    "LSTM",
     "RNN",
     "RNNLM",
     "CharTokenizer",
@@ -49,6 +53,8 @@ __all__ = [
     "TimeContextSum",
     "TimeDropout",
     "TimeEmbedding",
+    "TimeGRU",
+    "TimeLSTM",
     "TimeRNN",
     "TimeSoftmaxWithLoss",
     "Trainer",

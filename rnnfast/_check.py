@@ -165,6 +165,39 @@ def batch(owner: str, carried: int, received: int) -> None:
         )
 
 
+def lengths(owner: str, value: Any, batch: int, steps: int) -> np.ndarray:
+    """The length of each of `batch` sequences, from 0 to `steps`, as int64."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "iu" and array.size:
+        raise TypeError(f"{owner}: lengths must hold integers, got {array.dtype}.")
+    if array.shape != (batch,):
+        raise ValueError(
+            f"{owner}: lengths must be {_shape_text((batch,))}, one a row of the batch, "
+            f"got {_shape_text(array.shape)}."
+        )
+    wrong = np.flatnonzero((array < 0) | (array > steps))
+    if wrong.size:
+        raise ValueError(
+            f"{owner}: lengths must be from 0 to {steps}, the steps of the input, "
+            f"got {array[wrong[0]]} at {wrong[0]}."
+        )
+    return array.astype(np.int64)
+
+
+def mask(owner: str, name: str, value: Any, expected: tuple) -> np.ndarray:
+    """An array of True and False."""
+    array = shape(owner, name, value, expected)
+    if array.dtype != np.bool_:
+        raise TypeError(f"{owner}: {name} must hold True and False, got {array.dtype}.")
+    return kernel_ready(array)
+
+
+def absent(owner: str, name: str, value: Any, needs: str) -> None:
+    """An argument that belongs to another setting."""
+    if value is not None:
+        raise ValueError(f"{owner}: {name} belongs to {needs}; leave it out.")
+
+
 class CheckpointError(ValueError):
     """A model or run folder that is damaged, incomplete or not from rnnfast; the message says why."""
 

@@ -11,7 +11,9 @@ from rnnfast.kernels import activations, rnn
 from rnnfast.layers.affine import TimeAffine
 from rnnfast.layers.dropout import TimeDropout
 from rnnfast.layers.embedding import TimeEmbedding
+from rnnfast.layers.gru import TimeGRU
 from rnnfast.layers.loss import TimeSoftmaxWithLoss
+from rnnfast.layers.lstm import TimeLSTM
 from rnnfast.layers.rnn import TimeRNN
 from rnnfast.models import CBOWLM, RNNLM
 from rnnfast.training import optim
@@ -43,6 +45,7 @@ def warmup(dtype: np.typing.DTypeLike = np.float32) -> None:
     models = (
         RNNLM(4, 3, 3, dropout=0.5, rng=rng, dtype=kind),
         RNNLM(4, 3, 3, tied=True, rng=rng, dtype=kind),
+        *(RNNLM(4, 3, 3, cell=cell, rng=rng, dtype=kind) for cell in ("lstm", "gru")),
         CBOWLM(4, 3, rng=rng, dtype=kind),
     )
     for model in models:
@@ -57,8 +60,8 @@ def warmup(dtype: np.typing.DTypeLike = np.float32) -> None:
 def _use_layers(kind: np.dtype, rng: np.random.Generator) -> None:
     """What the models above leave out."""
     x = np.ones((1, 2, 3), kind)
-    recurrent = TimeRNN.from_sizes(3, 3, rng=rng, dtype=kind)
-    recurrent.step(x[:, 0])
+    for layer in (TimeRNN, TimeLSTM, TimeGRU):
+        layer.from_sizes(3, 3, rng=rng, dtype=kind).step(x[:, 0])
     dropout = TimeDropout(0.5, rng=rng)
     dropout.backward(dropout.forward(x))
     embedding = TimeEmbedding(np.ones((4, 3), kind))

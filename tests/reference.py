@@ -257,42 +257,179 @@ class RNN:
         return dt @ Wx.T, dt @ Wh.T
 
 
-class TimeRNN:
-    """RNN at each step of a window; the gradients of the steps add up."""
+def sigmoid(a):
+    """1 / (1 + exp(-a)), without overflow."""
+    e = np.exp(-np.abs(a))
+    return np.where(a < 0, e, 1) / (1 + e)
 
-    def __init__(self, Wx, Wh, b, stateful=False, *, activation="tanh"):
+
+class LSTM:
+    """c = f c_prev + g i, h = o tanh(c); f, g, i, o are blocks of x Wx + h_prev Wh + b in this order."""
+
+    def __init__(self, Wx, Wh, b):
         self.params, self.grads = [Wx, Wh, b], [np.zeros_like(p) for p in (Wx, Wh, b)]
-        self.stateful, self.activation, self.h, self.dh = stateful, activation, None, None
 
-    def set_state(self, h):
-        self.h = h
+    def forward(self, x, h_prev, c_prev):
+        Wx, Wh, b = self.params
+        f, g, i, o = np.split(x @ Wx + h_prev @ Wh + b, 4, axis=1)
+        f, g, i, o = sigmoid(f), np.tanh(g), sigmoid(i), sigmoid(o)
+        c = f * c_prev + g * i
+        self.cache = x, h_prev, c_prev, f, g, i, o, c
+        return o * np.tanh(c), c
+
+    def backward(self, dh, dc):
+        Wx, Wh, _ = self.params
+        x, h_prev, c_prev, f, g, i, o, c = self.cache
+        dc = dc + dh * o * (1 - np.tanh(c) ** 2)
+        df, dg, di, do = dc * c_prev, dc * i, dc * g, dh * np.tanh(c)
+        da = np.hstack([df * f * (1 - f), dg * (1 - g**2), di * i * (1 - i), do * o * (1 - o)])
+        for grad, value in zip(self.grads, (x.T @ da, h_prev.T @ da, da.sum(axis=0)), strict=True):
+            grad[...] = value
+        return da @ Wx.T, da @ Wh.T, dc * f
+
+
+class GRU:
+    """h = (1 - z) h_prev + z hat, hat = tanh(x Wxh + bh + a), a = (r h_prev) Whh or r (h_prev Whh + bhh)."""
+
+    def __init__(self, Wx, Wh, b, bhh=None, *, reset="before"):
+        self.params = [Wx, Wh, b] if reset == "before" else [Wx, Wh, b, bhh]
+        self.grads, self.reset = [np.zeros_like(p) for p in self.params], reset
+
+    def forward(self, x, h_prev):
+        Wx, Wh, b = self.params[:3]
+        H = h_prev.shape[1]
+        z, r = np.split(sigmoid(x @ Wx[:, : 2 * H] + h_prev @ Wh[:, : 2 * H] + b[: 2 * H]), 2, axis=1)
+        a = x @ Wx[:, 2 * H :] + b[2 * H :]
+        if self.reset == "before":
+            u = None
+            a = a + (r * h_prev) @ Wh[:, 2 * H :]
+        else:
+            u = h_prev @ Wh[:, 2 * H :] + self.params[3]
+            a = a + r * u
+        hat = np.tanh(a)
+        self.cache = x, h_prev, z, r, u, hat
+        return (1 - z) * h_prev + z * hat
+
+    def backward(self, dh):
+        Wx, Wh = self.params[:2]
+        x, h_prev, z, r, u, hat = self.cache
+        H = h_prev.shape[1]
+        dhat = dh * z * (1 - hat**2)
+        dz = dh * (hat - h_prev) * z * (1 - z)
+        dh_prev = dh * (1 - z)
+        if self.reset == "before":
+            d = dhat @ Wh[:, 2 * H :].T
+            dr, dh_prev = d * h_prev * r * (1 - r), dh_prev + d * r
+            dWhh = (r * h_prev).T @ dhat
+        else:
+            dr = dhat * u * r * (1 - r)
+            dh_prev = dh_prev + (dhat * r) @ Wh[:, 2 * H :].T
+            dWhh = h_prev.T @ (dhat * r)
+            self.grads[3][...] = (dhat * r).sum(axis=0)
+        da, dzr = np.hstack([dz, dr, dhat]), np.hstack([dz, dr])
+        self.grads[0][...] = x.T @ da
+        self.grads[1][...] = np.hstack([h_prev.T @ dzr, dWhh])
+        self.grads[2][...] = da.sum(axis=0)
+        return da @ Wx.T, dh_prev + dzr @ Wh[:, : 2 * H].T
+
+
+class _Time:
+    """A cell at each step of a window; the gradients of the steps add up.
+
+    Sequence n ends after lengths[n] steps: its outputs are zero from there on, its state stays as it is. Its
+    state is zero before step t where reset[n, t].
+    """
+
+    names = ("h",)
+
+    def __init__(self, make_cell, params, stateful):
+        self.make_cell, self.params, self.stateful = make_cell, params, stateful
+        self.grads = [np.zeros_like(p) for p in params]
+        self.state = self.dstate = None
+
+    def set_state(self, *state):
+        self.state = None if state[0] is None else list(state)
 
     def reset_state(self):
-        self.h = None
+        self.state = None
 
-    def forward(self, xs):
+    def forward(self, xs, *, lengths=None, reset=None):
         N, T, _ = xs.shape
         H = self.params[1].shape[0]
-        if not self.stateful or self.h is None:
-            self.h = np.zeros((N, H))
-        self.steps = [RNN(*self.params, self.activation) for _ in range(T)]
+        if not self.stateful or self.state is None:
+            self.state = [np.zeros((N, H)) for _ in self.names]
+        self.lengths = np.full(N, T) if lengths is None else np.asarray(lengths)
+        self.reset = np.zeros((N, T), bool) if reset is None else reset
+        self.steps = [self.make_cell() for _ in range(T)]
         hs = np.zeros((N, T, H))
         for t, step in enumerate(self.steps):
-            self.h = hs[:, t] = step.forward(xs[:, t], self.h)
+            alive, anew = (t < self.lengths)[:, None], self.reset[:, t, None]
+            before = [np.where(anew, 0, array) for array in self.state]
+            after = step.forward(np.where(alive, xs[:, t], 0), *before)
+            after = after if isinstance(after, tuple) else (after,)
+            self.state = [np.where(alive, new, old) for new, old in zip(after, self.state, strict=True)]
+            hs[:, t] = np.where(alive, after[0], 0)
         self.xs_shape = xs.shape
         return hs
 
-    def backward(self, dhs, *, dh_next=None):
+    def backward(self, dhs, *, dh_next=None, dc_next=None):
         dxs = np.zeros(self.xs_shape)
-        dh = np.zeros((dhs.shape[0], dhs.shape[2])) if dh_next is None else dh_next
+        shape = dhs.shape[0], dhs.shape[2]
+        dstate = [np.zeros(shape) if d is None else d for d in (dh_next, dc_next)[: len(self.names)]]
         for grad in self.grads:
             grad[...] = 0
         for t in reversed(range(len(self.steps))):
-            dxs[:, t], dh = self.steps[t].backward(dhs[:, t] + dh)
+            alive, anew = (t < self.lengths)[:, None], self.reset[:, t, None]
+            above = [dstate[0] + dhs[:, t], *dstate[1:]]
+            dx, *before = self.steps[t].backward(*[np.where(alive, d, 0) for d in above])
+            dxs[:, t] = dx
+            dstate = [
+                np.where(alive, np.where(anew, 0, new), old) for new, old in zip(before, dstate, strict=True)
+            ]
             for grad, part in zip(self.grads, self.steps[t].grads, strict=True):
                 grad += part
-        self.dh = dh
+        self.dstate = dstate
         return dxs
+
+    @property
+    def h(self):
+        return None if self.state is None else self.state[0]
+
+    @property
+    def dh(self):
+        return None if self.dstate is None else self.dstate[0]
+
+
+class TimeRNN(_Time):
+    """RNN at each step of a window."""
+
+    def __init__(self, Wx, Wh, b, stateful=False, *, activation="tanh"):
+        super().__init__(lambda: RNN(Wx, Wh, b, activation), [Wx, Wh, b], stateful)
+
+
+class TimeLSTM(_Time):
+    """LSTM at each step of a window."""
+
+    names = ("h", "c")
+
+    def __init__(self, Wx, Wh, b, stateful=False):
+        super().__init__(lambda: LSTM(Wx, Wh, b), [Wx, Wh, b], stateful)
+
+    @property
+    def c(self):
+        return None if self.state is None else self.state[1]
+
+    @property
+    def dc(self):
+        return None if self.dstate is None else self.dstate[1]
+
+
+class TimeGRU(_Time):
+    """GRU at each step of a window."""
+
+    def __init__(self, Wx, Wh, b, stateful=False, *, reset="before", bhh=None):
+        params = [Wx, Wh, b] if reset == "before" else [Wx, Wh, b, bhh]
+        super().__init__(lambda: GRU(Wx, Wh, b, bhh, reset=reset), params, stateful)
 
 
 class TimeAffine:

@@ -16,7 +16,7 @@ from helpers import DTYPES, JIT, assert_same_bits, normal, sized, target_without
 from hypothesis import given, settings
 from rnnfast.kernels._jit import kernel
 from rnnfast.kernels.affine import BLOCK_ROWS as AFFINE_BLOCK_ROWS
-from rnnfast.kernels.rnn import BLOCK_ROWS, block_steps
+from rnnfast.kernels.sequence import BLOCK_ROWS, block_steps
 from rnnfast.kernels.simd import fma
 
 from rnnfast import TimeAffine, TimeAffineSoftmaxWithLoss, TimeRNN, TimeSoftmaxWithLoss

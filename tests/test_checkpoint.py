@@ -284,7 +284,7 @@ def test_a_header_that_lies_is_refused_before_anything_is_allocated(tmp_path):
         ({"hidden_size": 7}, r"must be \(7, 7\), got \(6, 6\)"),
         ({"layers": 2}, "tensor 'layer1_Wx' is missing"),
         ({"layers": 10**12}, "layers must be at most 1000"),
-        ({"cell": "gru"}, "cell must be one of"),
+        ({"cell": "quantum"}, "cell must be one of"),
         ({"dropout": -1}, "dropout must be from 0 to 1"),
         ({"dtype": "float64"}, "must be float64, got float32"),
         ({"dtype": "object"}, "dtype must be float32 or float64"),

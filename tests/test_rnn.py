@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import reference
 from helpers import DTYPES, assert_same_bits, normal, poison, poisoned, relative_distance, sized
-from rnnfast.kernels.rnn import BLOCK_ROWS, block_steps, padded_row
+from rnnfast.kernels.sequence import BLOCK_ROWS, block_steps, padded_row
 from rnnfast.kernels.tile import panel_width
 
 from rnnfast import RNN, TimeRNN
@@ -65,7 +65,7 @@ def run(layer, xs, dhs, dh_next):
     hs = layer.forward(xs, out=out)
     assert hs is out
     h = layer.h
-    poison(layer, keep=[layer._states])
+    poison(layer, keep=layer._run.saved)
     assert layer.backward(dhs, dh_next=dh_next, out=dxs) is dxs
     return {"hs": hs, "h": h, "dxs": dxs, "dh": layer.dh, **named_gradients(layer)}
 

@@ -172,7 +172,7 @@ WRONG_INPUTS = {
     "input size": (
         lambda xs: xs[:, :, :4],
         ValueError,
-        r"xs must be \(N, T, 5\), got \(3, 4, 4\); D is the input",
+        r"xs must be \(N, T, 5\), got \(3, 4, 4\); the last axis is the input",
     ),
     "rank": (lambda xs: xs[0], ValueError, r"xs must be \(N, T, 5\), got \(4, 5\)"),
     "dtype": (lambda xs: xs.astype(np.float64), TypeError, r"xs must be float32.*got float64; convert it"),

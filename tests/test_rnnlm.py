@@ -19,6 +19,8 @@ CONFIGURATIONS = [
     {"tied": True},
     {"tied": True, "layers": 2, "dropout": 0.4},
     {"layers": 2, "dropout": 0.5},
+    {"cell": "lstm", "layers": 2, "dropout": 0.3, "tied": True},
+    {"cell": "gru", "layers": 2},
 ]
 
 
@@ -62,7 +64,9 @@ def test_gradients_of_the_whole_model_equal_central_differences(options, carried
     xs, ts = rng.integers(7, size=(2, 3, 6))[:, :2], rng.integers(7, size=(2, 3, 6))[:, 2]
     xs, ts = xs[0], np.resize(ts, xs[0].shape)
     ts[0, 1] = -1
-    state = tuple(rng.standard_normal((2, 5)) for _ in model._layers) if carried else None
+    state = None
+    if carried:
+        state = tuple(tuple(rng.standard_normal((2, 5)) for _ in layer.STATES) for layer in model._layers)
     loss_with_the_same_masks(model, xs, ts, state)
     for grad in model.grads:
         grad[...] = np.nan if not model.config["tied"] else 0.0
@@ -227,7 +231,7 @@ def test_the_same_generator_gives_the_same_model():
     [
         ((0, 4, 4), {}, ValueError, "vocab_size must be at least 1, got 0"),
         ((7, 4.0, 4), {}, TypeError, "embed_size must be a whole number"),
-        ((7, 4, 4), {"cell": "lstmm"}, ValueError, "cell must be one of rnn, got 'lstmm'"),
+        ((7, 4, 4), {"cell": "lstmm"}, ValueError, "cell must be one of rnn, lstm, gru, got 'lstmm'"),
         ((7, 4, 4), {"layers": 0}, ValueError, "layers must be at least 1"),
         ((7, 4, 4), {"layers": 10**9}, ValueError, "layers must be at most 1000"),
         ((7, 4, 4), {"dropout": 1.0}, ValueError, "dropout must be below 1"),

@@ -34,7 +34,9 @@ MaxVocab = Annotated[int | None, typer.Option(
     metavar="N", min=3, rich_help_panel=_TEXT, show_default="no limit",
     help="The most words to know; the frequent ones stay.")]
 
-Cell = Annotated[str, typer.Option(metavar="rnn", rich_help_panel=_MODEL, help="Kind of recurrent layer.")]
+Cell = Annotated[
+    str, typer.Option(metavar="rnn|lstm|gru", rich_help_panel=_MODEL, help="Kind of recurrent layer.")
+]
 EmbedSize = Annotated[int, typer.Option(
     "--emsize", metavar="N", min=1, rich_help_panel=_MODEL, help="Size of word vectors.")]
 HiddenSize = Annotated[int, typer.Option(

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from rnnfast import _check
 from rnnfast.kernels.gemm import packed_size
-from rnnfast.kernels.rnn import block_steps, padded_row, rnn_backward, rnn_forward, rnn_step
-from rnnfast.layers.base import Layer, Workspace
+from rnnfast.kernels.rnn import rnn_backward, rnn_forward, rnn_step
+from rnnfast.kernels.sequence import block_steps
+from rnnfast.layers.recurrent import OneStep, Recurrent, Rows
 
 ACTIVATIONS = ("tanh", "relu")
 
 
-def _recurrent_parameters(owner: str, Wx: np.ndarray, Wh: np.ndarray, b: np.ndarray) -> list[np.ndarray]:
-    """The parameters of an Elman network, checked against each other: Wx decides D, Wh decides H."""
-    Wh = _check.parameter(owner, "Wh", Wh, ("H", "H"))
-    hidden = Wh.shape[0]
-    Wh = _check.parameter(owner, "Wh", Wh, (hidden, hidden))
-    Wx = _check.parameter(owner, "Wx", Wx, ("D", hidden), Wh.dtype)
-    return [Wx, Wh, _check.parameter(owner, "b", b, (hidden,), Wh.dtype)]
-
-
-class TimeRNN(Layer):
+class TimeRNN(Recurrent):
     """Elman network over a whole sequence, with truncated backpropagation through time.
 
     ``h_t = tanh(h_{t-1} Wh + x_t Wx + b)``, or relu. Backward, with ``dt = dh_t * (1 - h_t^2)``:
@@ -80,18 +70,9 @@ class TimeRNN(Layer):
         *,
         activation: str = "tanh",
     ) -> None:
-        owner = type(self).__name__
-        self.params = _recurrent_parameters(owner, Wx, Wh, b)
-        self.activation = _check.choice(owner, "activation", activation, ACTIVATIONS)
-        self.grads = [np.zeros(p.shape, p.dtype) for p in self.params]
-        self.stateful = bool(stateful)
-        self.dtype = Wx.dtype
-        self.input_size, self.hidden_size = Wx.shape
-        self._workspace = Workspace()
-        self._h: np.ndarray | None = None
-        self._dh: np.ndarray | None = None
-        self._xs: np.ndarray | None = None
-        self._states: np.ndarray | None = None
+        params = self._check_params(Wx, Wh, b)
+        self.activation = _check.choice(type(self).__name__, "activation", activation, ACTIVATIONS)
+        self._set_up(params, stateful)
 
     @classmethod
     def from_sizes(
@@ -117,90 +98,11 @@ class TimeRNN(Layer):
         stateful, activation
             As in the constructor.
         """
-        owner = f"{cls.__name__}.from_sizes"
-        depth = _check.size(owner, "input_size", input_size)
-        width = _check.size(owner, "hidden_size", hidden_size)
-        kind = _check.float_dtype(owner, dtype)
-        rng = np.random.default_rng() if rng is None else rng
-        Wx = (rng.standard_normal((depth, width)) / np.sqrt(depth)).astype(kind)
-        Wh = (rng.standard_normal((width, width)) / np.sqrt(width)).astype(kind)
-        return cls(Wx, Wh, np.zeros(width, kind), stateful, activation=activation)
-
-    @property
-    def h(self) -> np.ndarray | None:
-        """A copy of the state (N, H) after the last step."""
-        return None if self._h is None else self._h.copy()
-
-    @property
-    def dh(self) -> np.ndarray | None:
-        """A copy of the gradient (N, H) of the initial state of the last window."""
-        return None if self._dh is None else self._dh.copy()
+        return cls(*cls._draw(input_size, hidden_size, rng, dtype), stateful, activation=activation)
 
     def set_state(self, h: np.ndarray | None) -> None:
         """Set the state (N, H) from which the next `forward` of a stateful layer, or `step`, starts."""
-        owner = f"{type(self).__name__}.set_state"
-        if h is None:
-            self._h = None
-            return
-        self._h = _check.floats(owner, "h", h, ("N", self.hidden_size), self.dtype).copy()
-
-    def reset_state(self) -> None:
-        """Forget the state: the next step starts from zero."""
-        self._h = None
-
-    def _initial_state(self, owner: str, batch: int, carried: bool) -> np.ndarray:
-        """The carried state, or zeros, in the layer's own buffer."""
-        if carried and self._h is not None:
-            _check.batch(owner, self._h.shape[0], batch)
-            return self._h
-        if self._h is None or self._h.shape[0] != batch:
-            self._h = np.empty((batch, self.hidden_size), self.dtype)
-        self._h[...] = 0
-        return self._h
-
-    def forward(self, xs: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
-        """Run over a window.
-
-        Parameters
-        ----------
-        xs : ndarray (N, T, D)
-            Inputs, in the dtype of the parameters.
-        out : ndarray (N, T, H), optional
-            Where to write the result; a fresh array by default.
-
-        Returns
-        -------
-        hs : ndarray (N, T, H)
-            The state after each step.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If `xs` or `out` has another dtype or shape, or a carried state another batch size. The state is
-            then as before.
-        """
-        owner = f"{type(self).__name__}.forward"
-        xs = _check.floats(
-            owner, "xs", xs, ("N", "T", self.input_size), self.dtype, "D is the input size of Wx"
-        )
-        batch, steps, _ = xs.shape
-        width, dtype = self.hidden_size, self.dtype
-        if out is None:
-            hs = np.empty((batch, steps, width), dtype)
-        else:
-            hs = _check.out(owner, out, (batch, steps, width), dtype, xs, *self.params)
-        h = self._initial_state(owner, batch, self.stateful)
-        take = self._workspace.take
-        states = take("states", (steps + 1, batch, padded_row(width, dtype)), dtype)
-        Wx, Wh, b = self._kernel_params()
-        rnn_forward(
-            xs, h, Wx, Wh, b, self.activation == "relu", states, hs,
-            take("packed_x", (packed_size(self.input_size, width, dtype),), dtype),
-            take("packed_h", (packed_size(width, width, dtype),), dtype),
-        )  # fmt: skip
-        h[...] = states[steps, :, :width]
-        self._xs, self._states = xs, states
-        return hs
+        self._set_state(h)
 
     def backward(
         self, dhs: np.ndarray, *, dh_next: np.ndarray | None = None, out: np.ndarray | None = None
@@ -222,71 +124,54 @@ class TimeRNN(Layer):
         dxs : ndarray (N, T, D)
             Gradient by each input. `grads` is overwritten, and `dh` is the gradient of the initial state.
         """
-        owner = f"{type(self).__name__}.backward"
-        _check.called_before(owner, self._xs is not None, "forward")
-        assert self._xs is not None
-        assert self._states is not None
-        xs, states = self._xs, self._states
-        batch, steps, depth = xs.shape
-        width, dtype = self.hidden_size, self.dtype
-        dhs = _check.floats(owner, "dhs", dhs, (batch, steps, width), dtype, "the shape of the last output")
-        take = self._workspace.take
-        if dh_next is None:
-            dh_next = take("dh_next", (batch, width), dtype)
-            dh_next[...] = 0
-        else:
-            dh_next = _check.floats(owner, "dh_next", dh_next, (batch, width), dtype)
-        if out is None:
-            dxs = np.empty((batch, steps, depth), dtype)
-        else:
-            dxs = _check.out(
-                owner, out, (batch, steps, depth), dtype, xs, dhs, dh_next, *self.params, *self.grads
-            )
-        if self._dh is None or self._dh.shape[0] != batch:
-            self._dh = np.empty((batch, width), dtype)
-        Wx, Wh, _ = self._kernel_params()
-        block, row = block_steps(batch), padded_row(width, dtype)
-        rnn_backward(
-            xs, states, dhs, dh_next, Wx, Wh, self.activation == "relu", dxs, self._dh, *self.grads,
-            take("packed_x", (packed_size(width, depth, dtype),), dtype),
-            take("packed_h", (packed_size(width, width, dtype),), dtype),
-            take("packed_dt", (packed_size(block * batch, width, dtype),), dtype),
-            take("dts", (block, batch, row), dtype),
-            take("dh", (batch, row), dtype),
-            take("x_block", (block, batch, depth), dtype),
+        return self._backpropagate(dhs, (dh_next,), out)
+
+    def _forward(
+        self, xs: np.ndarray, state: list[np.ndarray], rows: Rows, hs: np.ndarray
+    ) -> tuple[np.ndarray, ...]:
+        batch, _, depth = xs.shape
+        width, row, take = self.hidden_size, self._row(), self._take
+        states = take("states", batch + int(rows.offsets[-1]), row)
+        rnn_forward(
+            xs, *state, *self._kernel_params(), self.activation == "relu", *rows, states, hs, *state,
+            take("packed_x", packed_size(depth, width, self.dtype)),
+            take("packed_h", packed_size(width, width, self.dtype)),
+            self._input_block(batch),
+            take("kept", batch, row),
         )  # fmt: skip
-        return dxs
+        return (states,)
 
-    def step(self, x: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
-        """Advance the state by one input, for streaming; the bits of `forward`, no gradient.
+    def _backward(
+        self,
+        xs: np.ndarray,
+        rows: Rows,
+        saved: tuple[np.ndarray, ...],
+        dhs: np.ndarray,
+        dstate_next: list[np.ndarray],
+        dxs: np.ndarray,
+        dstate: list[np.ndarray],
+    ) -> None:
+        batch, _, depth = xs.shape
+        width, row, take = self.hidden_size, self._row(), self._take
+        block_rows = block_steps(batch) * batch
+        Wx, Wh, _ = self._kernel_params()
+        rnn_backward(
+            xs, *saved, dhs, *dstate_next, Wx, Wh, self.activation == "relu", *rows,
+            dxs, *dstate, *self.grads,
+            take("packed_x", packed_size(width, depth, self.dtype)),
+            take("packed_h", packed_size(width, width, self.dtype)),
+            take("packed_dt", packed_size(block_rows, width, self.dtype)),
+            take("dts", block_rows, row),
+            take("dh", batch, row),
+            self._input_block(batch),
+            take("h_block", block_rows, row),
+        )  # fmt: skip
 
-        Parameters
-        ----------
-        x : ndarray (N, D)
-            One input a row. The first step starts from zero, or from `set_state`.
-        out : ndarray (N, H), optional
-            Where to write the result; a fresh array by default.
-
-        Returns
-        -------
-        h : ndarray (N, H)
-            The new state.
-        """
-        owner = f"{type(self).__name__}.step"
-        x = _check.floats(owner, "x", x, ("N", self.input_size), self.dtype, "D is the input size of Wx")
-        shape = (x.shape[0], self.hidden_size)
-        result = np.empty(shape, self.dtype) if out is None else _check.out(owner, out, shape, self.dtype, x)
-        h = self._initial_state(owner, shape[0], carried=True)
-        rnn_step(x, h, *self._kernel_params(), self.activation == "relu", result)
-        h[...] = result
-        return result
-
-    def _kernel_params(self) -> Sequence[np.ndarray]:
-        """The parameters in the form kernels are compiled for; transposed views are copied."""
-        return [_check.kernel_ready(p) for p in self.params]
+    def _step(self, x: np.ndarray, state: list[np.ndarray], h_next: np.ndarray) -> None:
+        rnn_step(x, *state, *self._kernel_params(), self.activation == "relu", h_next)
 
 
-class RNN(Layer):
+class RNN(OneStep):
     """One step of the Elman network, as in the book: ``h = tanh(h_prev Wh + x Wx + b)``.
 
     Parameters
@@ -305,30 +190,16 @@ class RNN(Layer):
     """
 
     def __init__(self, Wx: np.ndarray, Wh: np.ndarray, b: np.ndarray) -> None:
-        self._time = TimeRNN(Wx, Wh, b, stateful=True)
-        self.params, self.grads = self._time.params, self._time.grads
+        self._wrap(TimeRNN(Wx, Wh, b, stateful=True))
 
     def forward(self, x: np.ndarray, h_prev: np.ndarray) -> np.ndarray:
         """The next state (N, H) from an input `x` (N, D) and the state `h_prev` (N, H)."""
-        time = self._time
-        x = _check.floats(
-            "RNN.forward", "x", x, ("N", time.input_size), time.dtype, "D is the input size of Wx"
-        )
-        h_prev = _check.floats("RNN.forward", "h_prev", h_prev, (x.shape[0], time.hidden_size), time.dtype)
-        time.set_state(h_prev)
-        return time.forward(x[:, None])[:, 0]
+        return self._advance(x, (h_prev,))[0]
 
     def backward(self, dh_next: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """``(dx, dh_prev)`` of shapes (N, D) and (N, H) from the gradient `dh_next` (N, H) of the new state.
 
         `grads` is overwritten with this step's gradients.
         """
-        time = self._time
-        _check.called_before("RNN.backward", time._xs is not None, "forward")
-        assert time._xs is not None
-        shape = (time._xs.shape[0], time.hidden_size)
-        dh_next = _check.floats("RNN.backward", "dh_next", dh_next, shape, time.dtype)
-        dx = time.backward(dh_next[:, None])[:, 0]
-        dh_prev = time.dh
-        assert dh_prev is not None
+        dx, dh_prev = self._retreat((dh_next,))
         return dx, dh_prev

@@ -9,12 +9,15 @@ import numpy as np
 from rnnfast import _check
 from rnnfast.layers.dropout import TimeDropout
 from rnnfast.layers.embedding import TimeEmbedding
+from rnnfast.layers.gru import TimeGRU
 from rnnfast.layers.loss import TimeAffineSoftmaxWithLoss
+from rnnfast.layers.lstm import TimeLSTM
 from rnnfast.layers.rnn import TimeRNN
 from rnnfast.models.language_model import LanguageModel
 
-# A new kind of recurrent layer is one line here: its class, and how many gates its weights hold.
-_CELLS = {"rnn": (TimeRNN, 1)}
+# A new kind of recurrent layer is one entry here.
+_Cell = type[TimeRNN] | type[TimeLSTM] | type[TimeGRU]
+_CELLS: dict[str, _Cell] = {"rnn": TimeRNN, "lstm": TimeLSTM, "gru": TimeGRU}
 # Far beyond what trains; it keeps a damaged file from asking for a billion layers.
 _MOST_LAYERS = 1000
 
@@ -29,8 +32,8 @@ class RNNLM(LanguageModel):
     ----------
     vocab_size, embed_size, hidden_size : int
         V, D and H.
-    cell : {"rnn"}
-        The recurrent layer: "rnn" is `TimeRNN` with tanh.
+    cell : {"rnn", "lstm", "gru"}
+        The recurrent layer: `TimeRNN` with tanh, `TimeLSTM`, or `TimeGRU` with the book's reset gate.
     layers : int
         How many recurrent layers lie above each other.
     dropout : float
@@ -133,7 +136,7 @@ class RNNLM(LanguageModel):
     @classmethod
     def _shapes(cls, config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         words, depth, width = config["vocab_size"], config["embed_size"], config["hidden_size"]
-        gates = _CELLS[config["cell"]][1]
+        gates = _CELLS[config["cell"]].GATES
         shapes: dict[str, tuple[int, ...]] = {"embed_W": (words, depth)}
         for layer in range(config["layers"]):
             shapes[f"layer{layer}_Wx"] = (width if layer else depth, gates * width)
@@ -146,7 +149,7 @@ class RNNLM(LanguageModel):
 
     def _build(self, arrays: dict[str, np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
         config = self.config
-        cell = _CELLS[config["cell"]][0]
+        cell = _CELLS[config["cell"]]
         self._tied: bool = config["tied"]
         self._embedding = TimeEmbedding(arrays["embed_W"])
         self._layers = [
@@ -202,14 +205,17 @@ class RNNLM(LanguageModel):
     def _buffer(self, name: str, batch: int, steps: int, width: int) -> np.ndarray:
         return self._workspace.take(name, (batch, steps, width), self.dtype)
 
-    def get_state(self) -> tuple[np.ndarray | None, ...]:
-        """A copy of each layer's state `(N, H)`, or None where it is fresh."""
-        return tuple(layer.h for layer in self._layers)
+    def get_state(self) -> tuple[tuple[np.ndarray, ...] | None, ...]:
+        """A copy of each layer's state, arrays `(N, H)`, or None where it is fresh."""
+        return tuple(layer.get_state() for layer in self._layers)
 
-    def set_state(self, state: tuple[np.ndarray | None, ...] | None) -> None:
+    def set_state(self, state: tuple[tuple[np.ndarray, ...] | None, ...] | None) -> None:
         """Go back to a state of `get_state`; None is the fresh state."""
-        for layer, h in zip(self._layers, state or [None] * len(self._layers), strict=True):
-            layer.set_state(h)
+        for layer, arrays in zip(self._layers, state or [None] * len(self._layers), strict=True):
+            if arrays is None:
+                layer.reset_state()
+            else:
+                layer.set_state(*arrays)
 
     def reset_state(self) -> None:
         """Forget the words read so far: the next call starts from a zero state."""

@@ -1,0 +1,344 @@
+"""The LSTM over a whole sequence: gates f, g, i, o; c_t = f c_{t-1} + g i, h_t = o tanh(c_t).
+
+The backward pass needs the gates and cells of every step, five times the memory of the outputs. They are kept
+in slots of one block each: block k of the time grid is in slot k % slots. Where there are fewer slots than
+blocks, the backward pass makes those that were overwritten again, from the states h, which are kept for all
+steps, and the cell before the block: once h is known the gates are products over whole blocks, and only the
+elementwise c_t is sequential. The bits are those of the first time.
+"""
+
+from __future__ import annotations
+
+from ._jit import kernel, spliced
+from .activations import sigmoid_row, tanh, tanh_row
+from .gemm import gemm, pack, packed_view, view
+from .sequence import (
+    _block_steps,
+    add_product,
+    block_gradients,
+    clear_ends,
+    clear_resets,
+    copy_row,
+    copy_rows,
+    gather_state,
+    gather_states_before,
+    gather_steps,
+    input_product,
+    masked_rows,
+    scatter_last,
+    scatter_state,
+    scatter_steps,
+    slot_of_block,
+    state_rows_before,
+)
+from .simd import fma
+from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
+
+# Where each gate begins in the columns of Wx, Wh and b, in multiples of H: the book's order.
+FORGET, CANDIDATE, INPUT, OUTPUT = 0, 1, 2, 3
+GATES = 4
+
+
+@spliced
+def lstm_cell_gates(width, gates, carry, cells):
+    """f, i, o = sigmoid, g = tanh of the pre-activations; c = f c_before + g i.
+
+    gates  (count, gate row)   the gates, overwritten; pre-activations before
+    carry  (N, row)            first `count` rows overwritten with c; c_before before
+    cells  (count, row)        overwritten with c
+    """
+    for n in range(gates.shape[0]):
+        # One loop an activation: six arrays in one loop are more than the vectoriser checks for overlap.
+        sigmoid_row(gates[n, FORGET * width : (FORGET + 1) * width])
+        tanh_row(gates[n, CANDIDATE * width : (CANDIDATE + 1) * width])
+        sigmoid_row(gates[n, INPUT * width : (OUTPUT + 1) * width])
+        f, g = (
+            gates[n, FORGET * width : (FORGET + 1) * width],
+            gates[n, CANDIDATE * width : (CANDIDATE + 1) * width],
+        )
+        i = gates[n, INPUT * width : (INPUT + 1) * width]
+        running, kept = carry[n, :width], cells[n, :width]
+        for j in range(width):
+            c = fma(f[j], running[j], g[j] * i[j])
+            running[j] = c
+            kept[j] = c
+
+
+@spliced
+def lstm_cell_output(t, order, gates, cells, states, hs):
+    """states = hs[order[n], t] = o tanh(c).
+
+    gates   (count, gate row)   read
+    cells   (count, row)        read
+    states  (count, row)        overwritten
+    hs      (N, T, H)           step t overwritten
+    """
+    width = hs.shape[2]
+    for n in range(gates.shape[0]):
+        o, c = gates[n, OUTPUT * width : (OUTPUT + 1) * width], cells[n, :width]
+        state, out = states[n, :width], hs[order[n], t]
+        for j in range(width):
+            h = o[j] * tanh(c[j])
+            state[j] = h
+            out[j] = h
+
+
+@spliced
+def lstm_cell_backward(t, order, gates, before, cells, dhs, dh, dc, dts):
+    """The gradient of the pre-activations, and dc, that of c, taken back over the forget gate.
+
+    With dh_t = dhs[:, t] + dh and dc_t = dc + dh_t o (1 - tanh(c)^2):
+    do = dh_t tanh(c) o (1 - o), df = dc_t c_before f (1 - f), dg = dc_t i (1 - g^2), di = dc_t g i (1 - i),
+    dc = dc_t f.
+
+    gates   (count, gate row)   read
+    before  (count, row)        read, c_before
+    cells   (count, row)        read
+    dhs     (N, T, H)           read
+    dh      (N, row)            read, the gradient of h that arrives from step t + 1
+    dc      (N, row)            first `count` rows overwritten; the gradient of c from step t + 1 before
+    dts     (count, gate row)   overwritten
+    """
+    width = dhs.shape[2]
+    one = gates.dtype.type(1)
+    for n in range(gates.shape[0]):
+        f, g = (
+            gates[n, FORGET * width : (FORGET + 1) * width],
+            gates[n, CANDIDATE * width : (CANDIDATE + 1) * width],
+        )
+        i, o = gates[n, INPUT * width : (INPUT + 1) * width], gates[n, OUTPUT * width : (OUTPUT + 1) * width]
+        df, dg = (
+            dts[n, FORGET * width : (FORGET + 1) * width],
+            dts[n, CANDIDATE * width : (CANDIDATE + 1) * width],
+        )
+        di, do = dts[n, INPUT * width : (INPUT + 1) * width], dts[n, OUTPUT * width : (OUTPUT + 1) * width]
+        above, later, running = dhs[order[n], t], dh[n, :width], dc[n, :width]
+        c, previous = cells[n, :width], before[n, :width]
+        for j in range(width):
+            squashed = tanh(c[j])
+            total = above[j] + later[j]
+            do[j] = total * squashed * (o[j] * (one - o[j]))
+            running[j] = fma(total * o[j], fma(-squashed, squashed, one), running[j])
+        for j in range(width):
+            df[j] = running[j] * previous[j] * (f[j] * (one - f[j]))
+            dg[j] = running[j] * i[j] * fma(-g[j], g[j], one)
+            di[j] = running[j] * g[j] * (i[j] * (one - i[j]))
+        for j in range(width):
+            running[j] *= f[j]
+
+
+@kernel
+def lstm_forward(
+    xs, h0, c0, wx, wh, b, offsets, order, resets, states, gates, cells, starts, hs, h_last, c_last,
+    packed_x, packed_h, x_block, kept, carry,
+):  # fmt: skip
+    """f, i, o = sigmoid, g = tanh of x_t Wx + h_{t-1} Wh + b; c_t = f c_{t-1} + g i, h_t = o tanh(c_t).
+
+    xs        (N, T, D)                         read
+    h0, c0    (N, H)                            read
+    wx        (D, 4H)                           read
+    wh        (H, 4H)                           read
+    b         (4H,)                             read
+    offsets   (T+1,)                            read, int64, first row of each step
+    order     (N,)                              read, int64, sequences by falling length
+    resets    (N, T) or (0, 0)                  read, bool, where the state is zero before the step
+    states    (N + rows, row)                   overwritten, the first N with h0; rows = offsets[T]
+    gates     (slots block rows, gate row)      overwritten, block k in slot k % slots
+    cells     (slots block rows, row)           overwritten, likewise
+    starts    (blocks, N, row)                  overwritten, the cell before each block
+    hs        (N, T, H)                         overwritten, zero where a sequence has ended
+    h_last    (N, H)                            overwritten, the state after the last step; may be h0
+    c_last    (N, H)                            overwritten, the cell after the last step; may be c0
+    packed_x  (packed_size(D, 4H),)             scratch
+    packed_h  (packed_size(H, 4H),)             scratch
+    x_block   (block rows, x row)               scratch
+    kept      (N, row)                          scratch if there are resets
+    carry     (N, row)                          scratch
+    """
+    steps, depth = xs.shape[1:]
+    batch, width = order.size, hs.shape[2]
+    cols = GATES * width
+    row, gate_row = states.shape[1], gates.shape[1]
+    panel = PANEL_BYTES // xs.itemsize
+    flat_states, flat_gates, flat_kept = states.reshape(-1), gates.reshape(-1), kept.reshape(-1)
+    pack(depth, cols, view(wx.reshape(-1), 0, cols, 1), packed_x)
+    pack(width, cols, view(wh.reshape(-1), 0, cols, 1), packed_h)
+    gather_state(order, h0, states)
+    gather_state(order, c0, carry)
+    block = _block_steps(batch)
+    for t_first in range(0, steps, block):
+        t_last = min(t_first + block, steps)
+        slot = slot_of_block(t_first, batch, gates)
+        copy_rows(carry, starts[t_first // block])
+        gather_steps(t_first, t_last, offsets, order, xs, x_block)
+        rows = offsets[t_last] - offsets[t_first]
+        c = view(flat_gates, slot * gate_row, gate_row, panel)
+        input_product(rows, x_block, packed_x, b, c)
+        for t in range(t_first, t_last):
+            first, count = batch + offsets[t], offsets[t + 1] - offsets[t]
+            here = slot + offsets[t] - offsets[t_first]
+            before = state_rows_before(t, batch, offsets)
+            a = view(flat_states, before * row, row, 1)
+            if resets.size:
+                masked_rows(t, order, resets, states[before : before + count], kept)
+                a = view(flat_kept, 0, row, 1)
+                clear_resets(t, count, order, resets, carry)
+            c = view(flat_gates, here * gate_row, gate_row, panel)
+            gemm(count, cols, width, a, packed_view(packed_h, width), c, c, FROM_START)
+            lstm_cell_gates(width, gates[here : here + count], carry, cells[here : here + count])
+            lstm_cell_output(
+                t,
+                order,
+                gates[here : here + count],
+                cells[here : here + count],
+                states[first : first + count],
+                hs,
+            )
+    clear_ends(offsets, order, hs)
+    scatter_last(offsets, order, states, h_last)
+    scatter_state(order, carry, c_last)
+
+
+@spliced
+def _remake_block(
+    t_first, t_last, slot, width, packed_x, packed_h, b, offsets, order, resets, start, x_block, h_block,
+    gates, cells, carry,
+):  # fmt: skip
+    """Gates and cells of one block again, in its slot.
+
+    packed_x, packed_h   read, Wx and Wh in panels
+    start                (N, row)                 read, the cell before the block
+    x_block, h_block     (block rows, x row or row)   read, inputs and states before each step
+    gates, cells         overwritten in the slot
+    carry                (N, row)                 scratch
+    """
+    gate_row, row = gates.shape[1], h_block.shape[1]
+    panel = PANEL_BYTES // gates.itemsize
+    cols = GATES * width
+    rows = offsets[t_last] - offsets[t_first]
+    c = view(gates.reshape(-1), slot * gate_row, gate_row, panel)
+    input_product(rows, x_block, packed_x, b, c)
+    a = view(h_block.reshape(-1), 0, row, 1)
+    gemm(rows, cols, width, a, packed_view(packed_h, width), c, c, FROM_START)
+    copy_rows(start, carry)
+    for t in range(t_first, t_last):
+        count = offsets[t + 1] - offsets[t]
+        here = slot + offsets[t] - offsets[t_first]
+        clear_resets(t, count, order, resets, carry)
+        lstm_cell_gates(width, gates[here : here + count], carry, cells[here : here + count])
+
+
+@kernel
+def lstm_backward(
+    xs, states, gates, cells, starts, intact, dhs, dh_next, dc_next, wx, wh, b, offsets, order, resets,
+    dxs, dh0, dc0, dwx, dwh, db,
+    packed_x, packed_h, packed_wx, packed_wh, packed_dt, dts, dh, dc, x_block, h_block, kept, carry,
+):  # fmt: skip
+    """Backpropagation through time: with dt the gradient of a step's pre-activations, dh_{t-1} = dt Wh^T,
+    dx_t = dt Wx^T, dWx = sum x_t^T dt, dWh = sum h_{t-1}^T dt, db = sum dt.
+
+    xs                  (N, T, D)                        read
+    states              (N + rows, row)                  read, as lstm_forward left it
+    gates, cells        (slots block rows, row)          read; overwritten by blocks made again
+    starts              (blocks, N, row)                 read
+    intact              int                              blocks from this one on are in their slots
+    dhs                 (N, T, H)                        read, the gradient of each output
+    dh_next, dc_next    (N, H)                           read, the gradient of the final state and cell
+    wx, wh, b           (D, 4H), (H, 4H), (4H,)          read
+    offsets, order, resets                               read, as in lstm_forward
+    dxs                 (N, T, D)                        overwritten, zero where a sequence has ended
+    dh0, dc0            (N, H)                           overwritten, the gradient of h0 and c0
+    dwx, dwh, db        (D, 4H), (H, 4H), (4H,)          overwritten
+    packed_x            (packed_size(4H, D),)            scratch
+    packed_h            (packed_size(4H, H),)            scratch
+    packed_wx           (packed_size(D, 4H),) or (0,)    scratch, needed if a block is made again
+    packed_wh           (packed_size(H, 4H),) or (0,)    scratch, likewise
+    packed_dt           (packed_size(block rows, 4H),)   scratch, block rows = block_steps(N) N
+    dts                 (block rows, gate row)           scratch
+    dh, dc, kept, carry (N, row)                         scratch
+    x_block             (block rows, x row)              scratch
+    h_block             (block rows, row)                scratch
+    """
+    steps, depth = xs.shape[1:]
+    batch, width = order.size, dhs.shape[2]
+    cols = GATES * width
+    row, gate_row = states.shape[1], dts.shape[1]
+    panel = PANEL_BYTES // xs.itemsize
+    flat_dts, flat_dh = dts.reshape(-1), dh.reshape(-1)
+    pack(cols, depth, view(wx.reshape(-1), 0, 1, cols), packed_x)
+    pack(cols, width, view(wh.reshape(-1), 0, 1, cols), packed_h)
+    if intact > 0:
+        pack(depth, cols, view(wx.reshape(-1), 0, cols, 1), packed_wx)
+        pack(width, cols, view(wh.reshape(-1), 0, cols, 1), packed_wh)
+    gather_state(order, dh_next, dh)
+    gather_state(order, dc_next, dc)
+    block = _block_steps(batch)
+    if not offsets[steps]:
+        dwx[:] = 0
+        dwh[:] = 0
+        db[:] = 0
+    mode = OVERWRITE
+    for t_first in range((steps - 1) // block * block if steps else -1, -1, -block):
+        t_last = min(t_first + block, steps)
+        rows = offsets[t_last] - offsets[t_first]
+        if not rows:
+            continue
+        slot = slot_of_block(t_first, batch, gates)
+        start = starts[t_first // block]
+        gather_steps(t_first, t_last, offsets, order, xs, x_block)
+        gather_states_before(t_first, t_last, offsets, order, resets, states, h_block)
+        if t_first // block < intact:
+            _remake_block(
+                t_first, t_last, slot, width, packed_wx, packed_wh, b, offsets, order, resets, start, x_block,
+                h_block, gates, cells, carry,
+            )  # fmt: skip
+        for t in range(t_last - 1, t_first - 1, -1):
+            here, count = offsets[t] - offsets[t_first], offsets[t + 1] - offsets[t]
+            previous = slot + (offsets[t - 1] - offsets[t_first] if t > t_first else 0)
+            before = cells[previous : previous + count] if t > t_first else start
+            if resets.size:
+                masked_rows(t, order, resets, before[:count], kept)
+                before = kept
+            lstm_cell_backward(
+                t, order, gates[slot + here : slot + here + count], before,
+                cells[slot + here : slot + here + count], dhs, dh, dc, dts[here : here + count],
+            )  # fmt: skip
+            a, c = view(flat_dts, here * gate_row, gate_row, 1), view(flat_dh, 0, row, panel)
+            gemm(count, width, cols, a, packed_view(packed_h, cols), c, c, OVERWRITE)
+            clear_resets(t, count, order, resets, dh)
+            clear_resets(t, count, order, resets, dc)
+        block_gradients(rows, width, cols, dts, x_block, h_block, packed_x, packed_dt, dwx, dwh, db, mode)
+        scatter_steps(t_first, t_last, offsets, order, x_block, dxs)
+        mode = ADD_TO
+    clear_ends(offsets, order, dxs)
+    scatter_state(order, dh, dh0)
+    scatter_state(order, dc, dc0)
+
+
+@kernel
+def lstm_step(x, h, c, wx, wh, b, gates, h_next, c_next):
+    """One step with the bits of lstm_forward, its weights read where they lie.
+
+    x       (N, D)     read
+    h, c    (N, H)     read
+    wx      (D, 4H)    read
+    wh      (H, 4H)    read
+    b       (4H,)      read
+    gates   (4H,)      scratch
+    h_next  (N, H)     overwritten; not h
+    c_next  (N, H)     overwritten; may be c
+    """
+    width = h.shape[1]
+    for n in range(x.shape[0]):
+        copy_row(b, gates)
+        add_product(x[n], wx, 0, gates)
+        add_product(h[n], wh, 0, gates)
+        sigmoid_row(gates[FORGET * width : (FORGET + 1) * width])
+        tanh_row(gates[CANDIDATE * width : (CANDIDATE + 1) * width])
+        sigmoid_row(gates[INPUT * width : (OUTPUT + 1) * width])
+        for j in range(width):
+            cell = fma(
+                gates[FORGET * width + j], c[n, j], gates[CANDIDATE * width + j] * gates[INPUT * width + j]
+            )
+            c_next[n, j] = cell
+            h_next[n, j] = gates[OUTPUT * width + j] * tanh(cell)

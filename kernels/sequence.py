@@ -1,0 +1,324 @@
+"""What the time loops of all cells share: rows in the order of time, blocks of steps, products over blocks.
+
+Time-major arrays are packed: a sequence that has ended has no more rows, so that work is proportional to the
+sum of the lengths. Sequences are taken longest first, `order[i]` being the place in the batch of the i-th.
+Step t has the rows offsets[t] .. offsets[t + 1], those of step t + 1 go on from the first of them. States
+have `N` more rows in front, the initial state, so that row N + offsets[t] + i is the state after step t.
+
+Only h_{t-1} Wh is sequential. All other products are taken over blocks of `block_steps(N)` steps on a grid
+that starts at t = 0: those of the inputs before the time loop, those for the gradients after it. Weight
+gradients are summed descending in time inside a block, then block after block, the last one first.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ._jit import spliced
+from .gemm import gemm, pack, packed_view, view
+from .simd import fma
+from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
+
+# Rows (steps times batch) in one block of the time loop: long sums stay accurate, tiles are filled when N is
+# small, and a block's inputs and gradients fit the L2 cache for H up to about 500.
+BLOCK_ROWS = 512
+
+
+def padded_row(width: int, dtype: np.dtype) -> int:
+    """Elements from one time-major row to the next: whole cache lines, and never a multiple of 1 KiB, whose
+    rows would share cache sets."""
+    line = 64 // dtype.itemsize
+    row = -(-width // line) * line
+    return row + line if row * dtype.itemsize % 1024 == 0 else row
+
+
+@spliced
+def _block_steps(batch):
+    return max(1, BLOCK_ROWS // max(1, batch))
+
+
+def block_steps(batch: int) -> int:
+    """Steps in one block of the time grid."""
+    return max(1, BLOCK_ROWS // max(1, batch))
+
+
+@spliced
+def copy_rows(source, target):
+    """target[i, j] = source[i, j] over the columns that both have. Numba compiles this loop in a tenth of the
+    seconds that it needs for an assignment between slices, whose shape check builds a message from strings.
+
+    source  (N, columns)   read
+    target  (N, columns)   overwritten
+    """
+    width = min(source.shape[1], target.shape[1])
+    for n in range(source.shape[0]):
+        row, out = source[n], target[n]
+        for j in range(width):
+            out[j] = row[j]
+
+
+@spliced
+def gather_state(order, h, states):
+    """states[i] = h[order[i]]: the rows of a state, longest sequence first.
+
+    h       (N, H)         read
+    states  (N.., row)     first N rows overwritten
+    """
+    for i in range(order.size):
+        source, target = h[order[i]], states[i]
+        for j in range(h.shape[1]):
+            target[j] = source[j]
+
+
+@spliced
+def scatter_state(order, states, h):
+    """h[order[i]] = states[i]: the way back of `gather_state`.
+
+    states  (N.., row)     read
+    h       (N, H)         overwritten
+    """
+    for i in range(order.size):
+        source, target = states[i], h[order[i]]
+        for j in range(h.shape[1]):
+            target[j] = source[j]
+
+
+@spliced
+def scatter_last(offsets, order, states, h):
+    """h[order[i]] = the state after the last step of sequence i; the initial state if it has no steps.
+
+    states  (N + rows, row)   read
+    h       (N, H)            overwritten
+    """
+    batch = order.size
+    steps = offsets.size - 1
+    for i in range(batch):
+        while steps > 0 and offsets[steps] - offsets[steps - 1] <= i:
+            steps -= 1
+        source = states[batch + offsets[steps - 1] + i if steps else i]
+        target = h[order[i]]
+        for j in range(h.shape[1]):
+            target[j] = source[j]
+
+
+@spliced
+def clear_ends(offsets, order, hs):
+    """hs[n, t] = 0 where sequence n has ended before step t.
+
+    hs  (N, T, H)   overwritten there, the rest left alone
+    """
+    for t in range(offsets.size - 1):
+        for i in range(offsets[t + 1] - offsets[t], order.size):
+            target = hs[order[i], t]
+            for j in range(target.size):
+                target[j] = 0
+
+
+@spliced
+def gather_steps(t_first, t_last, offsets, order, xs, block):
+    """block = the rows of steps t_first .. t_last of xs, in the order of time.
+
+    xs     (N, T, D)           read
+    block  (block rows, row)   overwritten
+    """
+    for t in range(t_first, t_last):
+        first = offsets[t] - offsets[t_first]
+        for i in range(offsets[t + 1] - offsets[t]):
+            source, target = xs[order[i], t], block[first + i]
+            for d in range(source.size):
+                target[d] = source[d]
+
+
+@spliced
+def scatter_steps(t_first, t_last, offsets, order, block, dxs):
+    """dxs[order[i], t] = the row of step t in block: the way back of `gather_steps`.
+
+    block  (block rows, row)   read
+    dxs    (N, T, D)           overwritten on those steps
+    """
+    for t in range(t_first, t_last):
+        first = offsets[t] - offsets[t_first]
+        for i in range(offsets[t + 1] - offsets[t]):
+            source, target = block[first + i], dxs[order[i], t]
+            for d in range(target.size):
+                target[d] = source[d]
+
+
+@spliced
+def state_rows_before(t, batch, offsets):
+    """First row of the states from which step t starts."""
+    return batch + offsets[t - 1] if t else np.int64(0)
+
+
+@spliced
+def masked_rows(t, order, resets, states, kept):
+    """kept[i] = states[i], or zero where sequence i starts anew at step t.
+
+    resets  (N, T)        read, bool
+    states  (count, row)  read
+    kept    (N, row)      first `count` rows overwritten
+    """
+    for i in range(states.shape[0]):
+        source, target = states[i], kept[i]
+        if resets[order[i], t]:
+            for j in range(source.size):
+                target[j] = 0
+        else:
+            for j in range(source.size):
+                target[j] = source[j]
+
+
+@spliced
+def clear_resets(t, count, order, resets, dh):
+    """dh[i] = 0 where sequence i started anew at step t: no gradient goes further back.
+
+    resets  (N, T)    read, bool; without elements if there are none
+    dh      (N, row)  overwritten there, the rest left alone
+    """
+    if resets.size:
+        for i in range(count):
+            if resets[order[i], t]:
+                target = dh[i]
+                for j in range(target.size):
+                    target[j] = 0
+
+
+@spliced
+def gather_states_before(t_first, t_last, offsets, order, resets, states, block):
+    """block = the state from which each row of steps t_first .. t_last starts, zero after a reset.
+
+    resets  (N, T)              read, bool; without elements if there are none
+    states  (N + rows, row)     read
+    block   (block rows, row)   overwritten
+    """
+    batch = order.size
+    for t in range(t_first, t_last):
+        first = offsets[t] - offsets[t_first]
+        count = offsets[t + 1] - offsets[t]
+        before = state_rows_before(t, batch, offsets)
+        target = block[first : first + count]
+        if resets.size:
+            masked_rows(t, order, resets, states[before : before + count], target)
+        else:
+            copy_rows(states[before : before + count], target)
+
+
+@spliced
+def slot_of_block(t_first, batch, kept):
+    """First row of the slot in which the block from step t_first on lies: block k in slot k % slots.
+
+    kept  (slots block rows, row)   its shape is read
+    """
+    block = _block_steps(batch)
+    rows = max(1, block * batch)
+    return t_first // block % max(1, kept.shape[0] // rows) * rows
+
+
+@spliced
+def input_product(rows, x_block, packed_x, b, c):
+    """C = b + X W over the rows of a block.
+
+    x_block   (block rows, x row)         read
+    packed_x  (packed_size(D, cols),)     read, W in panels
+    b         (cols,)                     read
+    c         (array, first, row, panel)  (rows, cols), overwritten
+    """
+    cols, x_row = b.size, x_block.shape[1]
+    panel = PANEL_BYTES // b.itemsize
+    depth = packed_x.size // (-(-cols // panel) * panel)
+    a = view(x_block.reshape(-1), 0, x_row, 1)
+    gemm(rows, cols, depth, a, packed_view(packed_x, depth), view(b, 0, 0, panel), c, FROM_START)
+
+
+@spliced
+def weight_gradient(rows, depth, cols, a, packed, dw, mode):
+    """dW = A^T D (or dW + A^T D) over the rows of a block, last row first.
+
+    a       (array, first, row, 1)           (rows, depth), read
+    packed  (packed_size(rows, cols),)       read, the rows of D in panels, last row first
+    dw      (array, first, row, panel)       (depth, cols), overwritten, or accumulated if mode is ADD_TO
+    """
+    array, first, row, _ = a
+    gemm(
+        depth,
+        cols,
+        rows,
+        view(array, first + (rows - 1) * row, 1, -row),
+        packed_view(packed, rows),
+        dw,
+        dw,
+        mode,
+    )
+
+
+@spliced
+def bias_gradient(rows, first_col, cols, dts, db, block_sum, mode):
+    """db = sum over the rows of D (or db + that sum), last row first.
+
+    dts        (block rows, row)   read, columns first_col .. first_col + cols
+    db         (cols,)             overwritten, or accumulated if mode is ADD_TO
+    block_sum  (cols,)             scratch
+    """
+    total = block_sum[:cols]
+    for j in range(cols):
+        total[j] = 0
+    for r in range(rows - 1, -1, -1):
+        source = dts[r, first_col : first_col + cols]
+        for j in range(cols):
+            total[j] += source[j]
+    if mode == ADD_TO:
+        for j in range(cols):
+            db[j] += total[j]
+    else:
+        for j in range(cols):
+            db[j] = total[j]
+
+
+@spliced
+def copy_row(source, target):
+    """target[j] = source[j]."""
+    for j in range(target.size):
+        target[j] = source[j]
+
+
+@spliced
+def add_product(source, weights, first, sums):
+    """sums[j] += source W over the columns j of W from `first` on, a chain over k, W read where it lies.
+
+    source   (K,)            read
+    weights  (K, columns)    read
+    sums     (cols,)         accumulated
+    """
+    cols = sums.size
+    for k in range(source.size):
+        value = source[k]
+        line = weights[k, first : first + cols]
+        for j in range(cols):
+            sums[j] = fma(value, line[j], sums[j])
+
+
+@spliced
+def block_gradients(rows, width, cols, dts, x_block, h_block, packed_x, packed_dt, dwx, dwh, db, mode):
+    """What a block adds to dWx = sum x^T dt, dWh = sum h_before^T dt, db = sum dt; x_block = dt Wx^T.
+
+    dts        (block rows, dt row)              read
+    x_block    (block rows, x row)               read, then overwritten
+    h_block    (block rows, row)                 read
+    packed_x   (packed_size(cols, D),)           read, Wx^T in panels
+    packed_dt  (packed_size(block rows, cols),)  scratch
+    dwx        (D, cols)                         overwritten, or accumulated if mode is ADD_TO
+    dwh        (H, cols)                         likewise
+    db         (cols,)                           likewise
+    """
+    depth = dwx.shape[0]
+    row, x_row, dt_row = h_block.shape[1], x_block.shape[1], dts.shape[1]
+    panel = PANEL_BYTES // dts.itemsize
+    flat_dts, flat_x = dts.reshape(-1), x_block.reshape(-1)
+    pack(rows, cols, view(flat_dts, (rows - 1) * dt_row, -dt_row, 1), packed_dt)
+    c = view(dwh.reshape(-1), 0, cols, panel)
+    weight_gradient(rows, width, cols, view(h_block.reshape(-1), 0, row, 1), packed_dt, c, mode)
+    c = view(dwx.reshape(-1), 0, cols, panel)
+    weight_gradient(rows, depth, cols, view(flat_x, 0, x_row, 1), packed_dt, c, mode)
+    bias_gradient(rows, 0, cols, dts, db, packed_dt, mode)  # packed_dt has been used
+    c = view(flat_x, 0, x_row, panel)
+    gemm(rows, depth, cols, view(flat_dts, 0, dt_row, 1), packed_view(packed_x, cols), c, c, OVERWRITE)

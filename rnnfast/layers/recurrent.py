@@ -1,0 +1,325 @@
+"""What every recurrent layer over a sequence does, whatever its cell: check, allocate, carry the state."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rnnfast import _check
+from rnnfast.kernels.sequence import block_steps, padded_row
+from rnnfast.layers.base import Layer, Workspace
+
+# Memory that a layer may take to keep the gates of all steps for `backward`. A longer sequence keeps one
+# block of them, and `backward` makes the others again from the states, which takes up to 4/3 of the time.
+KEPT_BYTES = 128 * 2**20
+
+_NO_RESETS = np.zeros((0, 0), np.bool_)
+
+
+class Rows(NamedTuple):
+    """Where the steps of a batch lie in time-major arrays; the kernels' `offsets`, `order` and `resets`."""
+
+    offsets: np.ndarray
+    order: np.ndarray
+    resets: np.ndarray
+
+
+class Run(NamedTuple):
+    """What `backward` needs of the last `forward`."""
+
+    xs: np.ndarray
+    rows: Rows
+    saved: tuple[np.ndarray, ...]
+
+
+class Recurrent(Layer):
+    """Base of `TimeRNN`, `TimeLSTM` and `TimeGRU`.
+
+    A subclass names its states and gates, and calls its kernels in `_forward`, `_backward` and `_step`.
+    """
+
+    GATES = 1
+    STATES: tuple[str, ...] = ("h",)
+
+    def _set_up(self, params: list[np.ndarray], stateful: bool) -> None:
+        self.params = params
+        self.grads = [np.zeros(p.shape, p.dtype) for p in params]
+        self.stateful = bool(stateful)
+        self.dtype = params[0].dtype
+        self.input_size, self.hidden_size = params[0].shape[0], params[1].shape[0]
+        self._workspace = Workspace()
+        self._state: list[np.ndarray] | None = None
+        self._dstate: list[np.ndarray] | None = None
+        self._run: Run | None = None
+        self._full_rows: Rows | None = None
+
+    @classmethod
+    def _check_params(cls, Wx: np.ndarray, Wh: np.ndarray, b: np.ndarray) -> list[np.ndarray]:
+        """The parameters, checked against each other: Wx decides D, Wh decides H."""
+        owner, gates = cls.__name__, cls.GATES
+        columns = "H" if gates == 1 else f"{gates}*H"
+        Wh = _check.parameter(owner, "Wh", Wh, ("H", columns))
+        hidden = Wh.shape[0]
+        why = f"{gates} gates of H columns each" if gates > 1 else ""
+        Wh = _check.shape(owner, "Wh", Wh, (hidden, gates * hidden), why)
+        Wx = _check.parameter(owner, "Wx", Wx, ("D", gates * hidden), Wh.dtype)
+        return [Wx, Wh, _check.parameter(owner, "b", b, (gates * hidden,), Wh.dtype)]
+
+    @classmethod
+    def _draw(
+        cls, input_size: Any, hidden_size: Any, rng: Any, dtype: Any
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Weights drawn as in the book: normal, divided by the square root of the fan-in; zero bias."""
+        owner = f"{cls.__name__}.from_sizes"
+        depth = _check.size(owner, "input_size", input_size)
+        width = _check.size(owner, "hidden_size", hidden_size)
+        kind = _check.float_dtype(owner, dtype)
+        rng = np.random.default_rng() if rng is None else rng
+        cols = cls.GATES * width
+        Wx = (rng.standard_normal((depth, cols)) / np.sqrt(depth)).astype(kind)
+        Wh = (rng.standard_normal((width, cols)) / np.sqrt(width)).astype(kind)
+        return Wx, Wh, np.zeros(cols, kind)
+
+    @property
+    def h(self) -> np.ndarray | None:
+        """A copy of the state (N, H) after the last step; None before the first and after `reset_state`."""
+        return None if self._state is None else self._state[0].copy()
+
+    @property
+    def dh(self) -> np.ndarray | None:
+        """A copy of the gradient (N, H) of the initial state of the last window; None before `backward`."""
+        return None if self._dstate is None else self._dstate[0].copy()
+
+    def get_state(self) -> tuple[np.ndarray, ...] | None:
+        """A copy of the state, one array (N, H) each, for `set_state(*state)`; None when it is fresh."""
+        return None if self._state is None else tuple(array.copy() for array in self._state)
+
+    def _set_state(self, *state: np.ndarray | None) -> None:
+        owner = f"{type(self).__name__}.set_state"
+        if state[0] is None:
+            self._state = None
+            return
+        if not self.stateful:
+            warnings.warn(
+                f"{owner}: it will have no effect on forward, which starts from zero in a layer with "
+                "stateful=False (step does start from it); make the layer with stateful=True.",
+                stacklevel=3,
+            )
+        first = _check.floats(owner, self.STATES[0], state[0], ("N", self.hidden_size), self.dtype)
+        kept = [first.copy()]
+        for name, value in zip(self.STATES[1:], state[1:], strict=True):
+            given = np.zeros_like(first) if value is None else value
+            kept.append(_check.floats(owner, name, given, first.shape, self.dtype, "the shape of h").copy())
+        self._state = kept
+
+    def reset_state(self) -> None:
+        """Forget the state: the next step starts from zero."""
+        self._state = None
+
+    def _initial_state(self, owner: str, batch: int, carried: bool) -> list[np.ndarray]:
+        """The carried state, or zeros, in the layer's own buffers."""
+        state = self._state
+        if carried and state is not None:
+            _check.batch(owner, state[0].shape[0], batch)
+            return state
+        if state is None or state[0].shape[0] != batch:
+            state = self._state = [np.empty((batch, self.hidden_size), self.dtype) for _ in self.STATES]
+        for array in state:
+            array[...] = 0
+        return state
+
+    def _rows(self, owner: str, batch: int, steps: int, lengths: Any, reset: Any) -> Rows:
+        """The order of rows in time-major arrays: longest sequence first, none after its end."""
+        resets = _NO_RESETS if reset is None else _check.mask(owner, "reset", reset, (batch, steps))
+        if lengths is not None:
+            counted = _check.lengths(owner, lengths, batch, steps)
+            order = np.argsort(-counted, kind="stable").astype(np.int64, copy=False)
+            active = batch - np.searchsorted(counted[order[::-1]], np.arange(steps), side="right")
+            offsets = np.concatenate(([0], np.cumsum(active))).astype(np.int64, copy=False)
+            return Rows(offsets, order, resets)
+        full = self._full_rows
+        if full is None or (full.order.size, full.offsets.size) != (batch, steps + 1):
+            full = Rows(np.arange(steps + 1) * batch, np.arange(batch), _NO_RESETS)
+            self._full_rows = full
+        return full._replace(resets=resets)
+
+    def _take(self, name: str, *shape: int) -> np.ndarray:
+        return self._workspace.take(name, shape, self.dtype)
+
+    def _row(self, gates: int = 1) -> int:
+        return padded_row(gates * self.hidden_size, self.dtype)
+
+    def _input_block(self, batch: int) -> np.ndarray:
+        """Scratch for the inputs of one block of the time grid."""
+        return self._take("x_block", block_steps(batch) * batch, padded_row(self.input_size, self.dtype))
+
+    def _slots(self, batch: int, steps: int, row: int) -> tuple[int, int]:
+        """Blocks of the time grid, and how many of them find room for what `backward` needs, `row` a row."""
+        block = block_steps(batch)
+        blocks = max(1, -(-steps // block))
+        fits = blocks * block * batch * row * self.dtype.itemsize <= KEPT_BYTES
+        return blocks, blocks if fits else 1
+
+    def _kernel_params(self) -> list[np.ndarray]:
+        """The parameters in the form kernels are compiled for; transposed views are copied."""
+        return [_check.kernel_ready(p) for p in self.params]
+
+    def forward(
+        self, xs: np.ndarray, *, lengths: Any = None, reset: Any = None, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Run over a window.
+
+        Parameters
+        ----------
+        xs : ndarray (N, T, D)
+            Inputs, in the dtype of the parameters.
+        lengths : sequence of N ints, optional
+            Steps of each sequence, from 0 to T, in any order; T by default. What lies behind the end of a
+            sequence is not read, its outputs are zero, and its final state is that after its last step.
+        reset : ndarray of bool (N, T), optional
+            Where True, the state is zero before that step, and no gradient crosses: a new episode begins.
+        out : ndarray (N, T, H), optional
+            Where to write the result; a fresh array by default.
+
+        Returns
+        -------
+        hs : ndarray (N, T, H)
+            The state after each step.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an array has another dtype or shape, a length is not in 0..T, or a carried state has another
+            batch size. The state is then as before.
+        """
+        owner = f"{type(self).__name__}.forward"
+        why = "the last axis is the input size of Wx"
+        xs = _check.floats(owner, "xs", xs, ("N", "T", self.input_size), self.dtype, why)
+        batch, steps, _ = xs.shape
+        rows = self._rows(owner, batch, steps, lengths, reset)
+        hs = self._output(owner, out, (batch, steps, self.hidden_size), xs, *self.params)
+        state = self._initial_state(owner, batch, self.stateful)
+        self._run = Run(xs, rows, self._forward(xs, state, rows, hs))
+        return hs
+
+    def _output(self, owner: str, out: np.ndarray | None, shape: tuple, *inputs: np.ndarray) -> np.ndarray:
+        """The caller's array or a fresh one."""
+        if out is None:
+            return np.empty(shape, self.dtype)
+        return _check.out(owner, out, shape, self.dtype, *inputs)
+
+    def _backpropagate(
+        self, dhs: np.ndarray, dstate_next: tuple[np.ndarray | None, ...], out: np.ndarray | None
+    ) -> np.ndarray:
+        owner = f"{type(self).__name__}.backward"
+        _check.called_before(owner, self._run is not None, "forward")
+        assert self._run is not None
+        xs, rows, saved = self._run
+        batch, steps, _ = xs.shape
+        shape = (batch, self.hidden_size)
+        dhs = _check.floats(
+            owner, "dhs", dhs, (batch, steps, shape[1]), self.dtype, "the shape of the last output"
+        )
+        arriving = []
+        for name, given in zip(self.STATES, dstate_next, strict=True):
+            if given is None:
+                array = self._take(f"d{name}_next", *shape)
+                array[...] = 0
+            else:
+                array = _check.floats(owner, f"d{name}_next", given, shape, self.dtype)
+            arriving.append(array)
+        dxs = self._output(owner, out, xs.shape, xs, dhs, *arriving, *self.params, *self.grads)
+        if self._dstate is None or self._dstate[0].shape[0] != batch:
+            self._dstate = [np.empty(shape, self.dtype) for _ in self.STATES]
+        self._backward(xs, rows, saved, dhs, arriving, dxs, self._dstate)
+        return dxs
+
+    def step(self, x: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+        """Advance the state by one input, for streaming; the bits of `forward`, no gradient.
+
+        Parameters
+        ----------
+        x : ndarray (N, D)
+            One input a row. The first step starts from zero, or from `set_state`.
+        out : ndarray (N, H), optional
+            Where to write the result; a fresh array by default.
+
+        Returns
+        -------
+        h : ndarray (N, H)
+            The new state.
+        """
+        owner = f"{type(self).__name__}.step"
+        why = "the last axis is the input size of Wx"
+        x = _check.floats(owner, "x", x, ("N", self.input_size), self.dtype, why)
+        result = self._output(owner, out, (x.shape[0], self.hidden_size), x, *self.params)
+        state = self._initial_state(owner, x.shape[0], carried=True)
+        self._step(x, state, result)
+        state[0][...] = result
+        return result
+
+    # What a subclass gives.
+
+    def _forward(
+        self, xs: np.ndarray, state: list[np.ndarray], rows: Rows, hs: np.ndarray
+    ) -> tuple[np.ndarray, ...]:
+        """Fill `hs`, leave the last state in `state`; what `_backward` needs to be kept."""
+        raise NotImplementedError
+
+    def _backward(
+        self,
+        xs: np.ndarray,
+        rows: Rows,
+        saved: tuple[np.ndarray, ...],
+        dhs: np.ndarray,
+        dstate_next: list[np.ndarray],
+        dxs: np.ndarray,
+        dstate: list[np.ndarray],
+    ) -> None:
+        """Fill `dxs`, `dstate` and `grads`."""
+        raise NotImplementedError
+
+    def _step(self, x: np.ndarray, state: list[np.ndarray], h_next: np.ndarray) -> None:
+        """One step: the new h in `h_next`, any other state in place."""
+        raise NotImplementedError
+
+
+class OneStep(Layer):
+    """Base of `RNN`, `LSTM` and `GRU`: a layer over a sequence of one step, with the state from outside."""
+
+    def _wrap(self, time: Recurrent) -> None:
+        self._time = time
+        self.params, self.grads = time.params, time.grads
+
+    def _advance(self, x: np.ndarray, state: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+        time, owner = self._time, f"{type(self).__name__}.forward"
+        why = "the last axis is the input size of Wx"
+        x = _check.floats(owner, "x", x, ("N", time.input_size), time.dtype, why)
+        shape = (x.shape[0], time.hidden_size)
+        time._set_state(
+            *(
+                _check.floats(owner, f"{name}_prev", value, shape, time.dtype)
+                for name, value in zip(time.STATES, state, strict=True)
+            )
+        )
+        time.forward(x[:, None])
+        reached = time.get_state()
+        assert reached is not None
+        return reached
+
+    def _retreat(self, dstate: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+        time, owner = self._time, f"{type(self).__name__}.backward"
+        _check.called_before(owner, time._run is not None, "forward")
+        assert time._run is not None
+        shape = (time._run.xs.shape[0], time.hidden_size)
+        arriving = [
+            _check.floats(owner, f"d{name}_next", value, shape, time.dtype)
+            for name, value in zip(time.STATES, dstate, strict=True)
+        ]
+        dhs = time._take("dhs_none", shape[0], 1, shape[1])
+        dhs[...] = 0
+        dx = time._backpropagate(dhs, tuple(arriving), None)
+        assert time._dstate is not None
+        return dx[:, 0], *(array.copy() for array in time._dstate)
