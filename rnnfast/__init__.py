@@ -32,12 +32,18 @@ __version__ = "0.1.0"
 from rnnfast._warmup import warmup  # noqa: E402
 from rnnfast.data import CharTokenizer, WordTokenizer  # noqa: E402
 from rnnfast.layers.affine import TimeAffine  # noqa: E402
+from rnnfast.layers.bidirectional import Bidirectional, TimeBiLSTM  # noqa: E402
 from rnnfast.layers.dropout import TimeDropout  # noqa: E402
 from rnnfast.layers.embedding import TimeContextSum, TimeEmbedding  # noqa: E402
 from rnnfast.layers.gru import GRU, TimeGRU  # noqa: E402
-from rnnfast.layers.loss import TimeAffineSoftmaxWithLoss, TimeSoftmaxWithLoss  # noqa: E402
+from rnnfast.layers.loss import (  # noqa: E402
+    TimeAffineSoftmaxWithLoss,
+    TimeSigmoidWithLoss,
+    TimeSoftmaxWithLoss,
+)
 from rnnfast.layers.lstm import LSTM, TimeLSTM  # noqa: E402
 from rnnfast.layers.rnn import RNN, TimeRNN  # noqa: E402
+from rnnfast.layers.stack import Stack  # noqa: E402
 from rnnfast.models import CBOWLM, RNNLM  # noqa: E402
 from rnnfast.training import Trainer, TruncatedBPTT, optim, perplexity  # noqa: E402
 
@@ -47,15 +53,19 @@ __all__ = [
     "LSTM",
     "RNN",
     "RNNLM",
+    "Bidirectional",
     "CharTokenizer",
+    "Stack",
     "TimeAffine",
     "TimeAffineSoftmaxWithLoss",
+    "TimeBiLSTM",
     "TimeContextSum",
     "TimeDropout",
     "TimeEmbedding",
     "TimeGRU",
     "TimeLSTM",
     "TimeRNN",
+    "TimeSigmoidWithLoss",
     "TimeSoftmaxWithLoss",
     "Trainer",
     "TruncatedBPTT",

@@ -192,6 +192,33 @@ def mask(owner: str, name: str, value: Any, expected: tuple) -> np.ndarray:
     return kernel_ready(array)
 
 
+def instances(owner: str, values: Any, kinds: type | tuple[type, ...]) -> None:
+    """At least one object, all of these classes (or of one derived from them)."""
+    names = [kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,))]
+    values = list(values) if isinstance(values, list | tuple) else [values]
+    if not values:
+        raise ValueError(f"{owner}: at least one layer is needed, got none.")
+    for value in values:
+        if not isinstance(value, kinds):
+            raise TypeError(f"{owner}: layers must be {' or '.join(names)}, got {type(value).__name__}.")
+
+
+def equal(owner: str, what: str, first: Any, second: Any) -> None:
+    """Two things that must be the same."""
+    if first != second:
+        raise ValueError(f"{owner}: {what} must be equal, got {first} and {second}.")
+
+
+def binary(owner: str, name: str, value: Any, expected: tuple) -> np.ndarray:
+    """Labels that are 0 or 1, of any numeric type."""
+    array = shape(owner, name, value, expected)
+    wrong = (array != 0) & (array != 1)
+    if wrong.any():
+        where = tuple(int(axis) for axis in np.argwhere(wrong)[0])
+        raise ValueError(f"{owner}: {name} must hold 0 and 1, got {array[where]} at {where}.")
+    return array
+
+
 def absent(owner: str, name: str, value: Any, needs: str) -> None:
     """An argument that belongs to another setting."""
     if value is not None:

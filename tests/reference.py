@@ -432,6 +432,75 @@ class TimeGRU(_Time):
         super().__init__(lambda: GRU(Wx, Wh, b, bhh, reset=reset), params, stateful)
 
 
+class Bidirectional:
+    """Outputs of one layer, and beside them those of another that reads each sequence from its end."""
+
+    def __init__(self, layer_forward, layer_backward):
+        self.layers = layer_forward, layer_backward
+
+    @property
+    def grads(self):
+        return [grad for layer in self.layers for grad in layer.grads]
+
+    def _reversed(self, array):
+        array = array.copy()
+        for n, length in enumerate(self.lengths):
+            array[n, :length] = array[n, :length][::-1].copy()
+        return array
+
+    def forward(self, xs, *, lengths=None, reset=None):
+        N, T, _ = xs.shape
+        self.lengths = np.full(N, T) if lengths is None else np.asarray(lengths)
+        reset = np.zeros((N, T), bool) if reset is None else reset
+        mirrored = np.zeros((N, T), bool)
+        for n, length in enumerate(self.lengths):
+            for t in range(1, length):  # a sequence that begins at t ends, backwards, before t - 1
+                mirrored[n, length - t] = reset[n, t]
+        hs = self.layers[0].forward(xs, lengths=self.lengths, reset=reset)
+        backwards = self.layers[1].forward(self._reversed(xs), lengths=self.lengths, reset=mirrored)
+        return np.concatenate([hs, self._reversed(backwards)], axis=2)
+
+    def backward(self, dhs):
+        width = self.layers[0].params[1].shape[0]
+        dxs = self.layers[0].backward(dhs[:, :, :width])
+        return dxs + self._reversed(self.layers[1].backward(self._reversed(dhs[:, :, width:])))
+
+
+class Stack:
+    """Each layer reads the outputs of the one below."""
+
+    def __init__(self, layers):
+        self.layers = layers
+
+    @property
+    def grads(self):
+        return [grad for layer in self.layers for grad in layer.grads]
+
+    def forward(self, xs, **options):
+        for layer in self.layers:
+            xs = layer.forward(xs, **options)
+        return xs
+
+    def backward(self, dhs):
+        for layer in reversed(self.layers):
+            dhs = layer.backward(dhs)
+        return dhs
+
+
+class TimeSigmoidWithLoss:
+    """Mean of -t log p - (1 - t) log(1 - p), p = sigmoid(xs)."""
+
+    def __init__(self):
+        self.params, self.grads = [], []
+
+    def forward(self, xs, ts):
+        self.p, self.ts = sigmoid(xs), ts
+        return -np.mean(ts * np.log(self.p) + (1 - ts) * np.log(sigmoid(-xs)))
+
+    def backward(self, dout=1.0):
+        return dout * (self.p - self.ts) / self.p.size
+
+
 class TimeAffine:
     """y = x W + b at each position."""
 

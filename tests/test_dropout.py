@@ -157,3 +157,20 @@ def test_bad_input_is_refused():
         layer.rng_state = 3
     with pytest.raises(ValueError, match="counter must be at least 0"):
         layer.rng_state = (1, -1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_one_mask_for_all_steps_is_that_of_the_first(dtype):
+    layer = TimeDropout(0.5, per_step=False, rng=np.random.default_rng(3))
+    ones = np.ones((4, 30, 20), dtype)
+    hs = layer.forward(ones, out=np.full_like(ones, np.nan))
+    assert set(np.unique(hs)) == {0, 2}
+    assert (hs == hs[:, :1]).all()
+    assert len({row.tobytes() for row in hs[:, 0]}) == 4
+    np.testing.assert_array_equal(layer.backward(ones), hs)
+    state = layer.rng_state
+    assert not np.array_equal(layer.forward(ones), hs)
+    layer.rng_state = state[0], state[1] - 1
+    np.testing.assert_array_equal(layer.forward(ones), hs)
+    with pytest.raises(TypeError, match=r"^TimeDropout: per_step must be True or False, got 1"):
+        TimeDropout(per_step=1)

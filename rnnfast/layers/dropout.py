@@ -8,7 +8,7 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast.kernels.dropout import dropout_backward, dropout_forward, dropout_keys
-from rnnfast.layers.base import Layer
+from rnnfast.layers.base import Layer, Workspace
 
 
 class TimeDropout(Layer):
@@ -21,6 +21,9 @@ class TimeDropout(Layer):
     ----------
     dropout_ratio : float
         At least 0 and below 1.
+    per_step : bool
+        A new mask for every step; False for one mask for all steps of a call (locked, or variational,
+        dropout).
     rng : numpy.random.Generator, optional
         The seed is drawn from it once; a fresh one by default.
 
@@ -33,8 +36,9 @@ class TimeDropout(Layer):
     params, grads : list
         Empty.
 
-    Source: Saito, *Deep Learning from Scratch 2*, section 6.5; Srivastava et al., *Dropout*, 2014. The book
-    draws the mask from NumPy's global generator; here it comes from an integer hash, so the masks differ.
+    Source: Saito, *Deep Learning from Scratch 2*, section 6.5; Srivastava et al., *Dropout*, 2014; Gal and
+    Ghahramani, *A theoretically grounded application of dropout in recurrent networks*, 2016. The book draws
+    the mask from NumPy's global generator; here it comes from an integer hash, so the masks differ.
 
     Examples
     --------
@@ -47,11 +51,19 @@ class TimeDropout(Layer):
     True
     """
 
-    def __init__(self, dropout_ratio: float = 0.5, *, rng: np.random.Generator | None = None) -> None:
+    def __init__(
+        self,
+        dropout_ratio: float = 0.5,
+        *,
+        per_step: bool = True,
+        rng: np.random.Generator | None = None,
+    ) -> None:
         owner = type(self).__name__
         self.dropout_ratio = _check.number_below(owner, "dropout_ratio", dropout_ratio, 0, 1)
+        self.per_step = _check.boolean(owner, "per_step", per_step)
         self.params, self.grads = [], []
         self.train_flg = True
+        self._workspace = Workspace()
         rng = np.random.default_rng() if rng is None else rng
         self._seed = int(rng.integers(2**63))
         self._counter = 0
@@ -116,7 +128,15 @@ class TimeDropout(Layer):
             out = _check.out(owner, out, given.shape, given.dtype, given)
         if self._mask is None:
             out[...] = given
+            return out
+        key0, key1, threshold, factor = self._mask
+        scale = given.dtype.type(factor)
+        if self.per_step:
+            kernel(given.reshape(-1), 0, key0, key1, threshold, scale, out.reshape(-1))
         else:
-            key0, key1, threshold, scale = self._mask
-            kernel(given.reshape(-1), 0, key0, key1, threshold, given.dtype.type(scale), out.reshape(-1))
+            batch, _, width = given.shape
+            mask = self._workspace.take("mask", (batch, 1, width), given.dtype)
+            mask[...] = 1
+            kernel(mask.reshape(-1), 0, key0, key1, threshold, scale, mask.reshape(-1))
+            np.multiply(given, mask, out=out)
         return out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rnnfast import _check
+from rnnfast.kernels.activations import sigmoid_forward
 from rnnfast.kernels.gemm import packed_size
 from rnnfast.kernels.softmax import (
     LANES,
@@ -203,3 +204,54 @@ class TimeAffineSoftmaxWithLoss(Layer):
         dW, db = self.grads
         scaled_gradient(dWb_t, scale, *kernel_matrix(dW), db)
         return result
+
+
+class TimeSigmoidWithLoss(Layer):
+    """Mean binary cross-entropy of a sigmoid over all positions.
+
+    ``loss = mean(-t log p - (1 - t) log(1 - p))`` with ``p = sigmoid(xs)``, computed as
+    ``max(x, 0) - x t + log(1 + exp(-|x|))``, which is finite for every finite score; backward
+    ``dxs = (p - t) / (N T)``.
+
+    Source: Saito, *Deep Learning from Scratch 2*, section 4.2 and `common/time_layers.py`.
+
+    Examples
+    --------
+    >>> import numpy as np, rnnfast
+    >>> layer = rnnfast.TimeSigmoidWithLoss()
+    >>> round(layer.forward(np.zeros((1, 2)), np.array([[0, 1]])), 4)
+    0.6931
+    """
+
+    def __init__(self) -> None:
+        self.params, self.grads = [], []
+        self._cache: tuple[np.ndarray, np.ndarray] | None = None
+
+    def forward(self, xs: np.ndarray, ts: np.ndarray) -> float:
+        """The mean loss, in nats.
+
+        Parameters
+        ----------
+        xs : ndarray (N, T)
+            Scores, float32 or float64; one number a position.
+        ts : ndarray (N, T)
+            Labels 0 or 1.
+        """
+        owner = "TimeSigmoidWithLoss.forward"
+        xs = _check.shape(owner, "xs", xs, ("N", "T"))
+        xs = _check.floats(owner, "xs", xs, xs.shape, _check.float_dtype(owner, xs.dtype.newbyteorder("=")))
+        labels = _check.binary(owner, "ts", ts, xs.shape).astype(xs.dtype)
+        p = np.empty_like(xs)
+        sigmoid_forward(xs.reshape(-1), p.reshape(-1))
+        wide = xs.astype(np.float64)
+        losses = np.maximum(wide, 0) - wide * labels + np.log1p(np.exp(-np.abs(wide)))
+        self._cache = p, labels
+        return float(losses.sum() / max(1, losses.size))
+
+    def backward(self, dout: float = 1.0) -> np.ndarray:
+        """Gradient (N, T) of `dout` times the last loss by the scores."""
+        owner = "TimeSigmoidWithLoss.backward"
+        _check.called_before(owner, self._cache is not None, "forward")
+        assert self._cache is not None
+        p, labels = self._cache
+        return (p - labels) * p.dtype.type(_scale(owner, dout) / max(1, p.size))

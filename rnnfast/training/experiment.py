@@ -63,12 +63,12 @@ class Settings:
     optimizer: str = "adamw"
     lr: float | None = None
     weight_decay: float = 0.1
-    epochs: int = 20
+    epochs: int = 40
     batch_size: int = 10
     bptt: int = 35
     clip: float | None = 0.25
     clip_value: float | None = None
-    anneal: float | None = 2.0
+    anneal: float | None = 1.5
     patience: int | None = 3
     window: int = 2
     seed: int = 1111

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
+from rnnfast.layers.base import Workspace
 from rnnfast.training.bptt import TruncatedBPTT, Window
 from rnnfast.training.evaluation import perplexity
-from rnnfast.training.gradients import all_finite, clip_by_norm, clip_by_value, global_norm
+from rnnfast.training.gradients import all_finite, clip_by_norm, clip_by_value, global_norm, merge_shared
 from rnnfast.training.progress import Meter, Progress
 from rnnfast.training.safety import LastGood, TrainingDiverged, interrupts_deferred
 
@@ -23,13 +24,16 @@ _LARGEST_LOSS = 700.0
 class Trainer:
     """Train a language model on a text, epoch after epoch.
 
-    Each window: gradients by `bptt`, the norm of all of them together clipped to `clip_norm`, each element
-    clipped to `clip_value`, then the optimizer's update. Each epoch: perplexity on the validation text; when
-    it is not the best so far, the learning rate is divided by `anneal`.
+    Each window: gradients by `bptt`, those of parameters that share memory added up (also of an array and
+    its transpose), the norm of all together clipped to `clip_norm`, each element clipped to `clip_value`,
+    then the optimizer's update. Each epoch: perplexity on the validation text; when it is not the best so
+    far, the learning rate is divided by `anneal`.
 
     Parameters
     ----------
     model : RNNLM or CBOWLM
+        Or a model of your own with `params`, `grads`, `forward(xs, ts)`, `backward()` and `reset_state()`;
+        validation and saving need more.
     optimizer
         Has `lr` and `update(params, grads)`, for example `SGD(lr=20.0)`.
     bptt : TruncatedBPTT, optional
@@ -99,6 +103,7 @@ class Trainer:
         self.checkpoint = checkpoint
         self.history: list[dict[str, Any]] = []
         self._last_good = LastGood(model.params)
+        self._workspace = Workspace()
 
     def fit(
         self, ids: np.ndarray, *, epochs: int, batch_size: int, valid: np.ndarray | None = None
@@ -134,10 +139,13 @@ class Trainer:
         """
         epochs = _check.size("Trainer.fit", "epochs", epochs, 0)
         batches = self.bptt.batches(ids, batch_size)
-        _check.ids_in_vocabulary("Trainer.fit", "ids", ids, self.model.vocab_size)
+        words = getattr(self.model, "vocab_size", None)  # a model of the user's own may not say
+        if words is not None:
+            _check.ids_in_vocabulary("Trainer.fit", "ids", ids, words)
         if valid is not None:
             _check.tokens_enough("Trainer.fit: valid", _check.ids_1d("Trainer.fit", "valid", valid), 1, 1)
-            _check.ids_in_vocabulary("Trainer.fit", "valid", valid, self.model.vocab_size)
+            if words is not None:
+                _check.ids_in_vocabulary("Trainer.fit", "valid", valid, words)
         self.history = []
         self._last_good.forget()
         meter = Meter(epochs, len(batches), len(ids) - 1 - batches.skipped)
@@ -166,18 +174,18 @@ class Trainer:
 
     def _update(self, meter: Meter, window: Window) -> float:
         """Take the step the gradients ask for; the norm they had."""
-        model = self.model
+        params, grads = merge_shared(self.model.params, self.model.grads, workspace=self._workspace)
         if not abs(window.loss) <= _LARGEST_LOSS:
             raise self._diverged(meter, f"the loss is {window.loss:g}")
         limit = self.clip_norm
-        norm = global_norm(model.grads) if limit is None else clip_by_norm(model.grads, limit)
+        norm = global_norm(grads) if limit is None else clip_by_norm(grads, limit)
         if not math.isfinite(norm):
             raise self._diverged(meter, f"the norm of the gradients is {norm:g}")
         if self.clip_value is not None:
-            clip_by_value(model.grads, self.clip_value)
+            clip_by_value(grads, self.clip_value)
         self._last_good.before_update()
         with interrupts_deferred():
-            self.optimizer.update(model.params, model.grads)
+            self.optimizer.update(params, grads)
             meter.add(window)
         return norm
 

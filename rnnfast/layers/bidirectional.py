@@ -1,0 +1,216 @@
+"""Two recurrent layers over one sequence, one of them from the end: `Bidirectional`, `TimeBiLSTM`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from rnnfast import _check
+from rnnfast.layers.base import Layer
+from rnnfast.layers.lstm import TimeLSTM
+from rnnfast.layers.recurrent import Recurrent
+
+
+class Bidirectional(Layer):
+    """One layer reads a sequence forwards, another backwards; their outputs stand side by side.
+
+    ``hs = [forward(xs), reversed(backward(reversed(xs)))]``. Each sequence is reversed within its own length.
+
+    Parameters
+    ----------
+    layer_forward, layer_backward : TimeRNN, TimeLSTM or TimeGRU
+        Two layers with the same input size and dtype; their cells and hidden sizes may differ.
+
+    Attributes
+    ----------
+    params, grads : list of ndarray
+        Those of the first layer, then those of the second; the arrays keep their identity.
+    layer_forward, layer_backward
+        The two layers, each with its own state. The second starts from its state at the end of the sequences.
+
+    Source: Schuster and Paliwal, *Bidirectional recurrent neural networks*, 1997; Saito, *Deep Learning from
+    Scratch 2*, section 8.3.
+
+    Examples
+    --------
+    >>> import numpy as np, rnnfast
+    >>> rng = np.random.default_rng(0)
+    >>> halves = [rnnfast.TimeGRU.from_sizes(3, 4, rng=rng) for _ in range(2)]
+    >>> layer = rnnfast.Bidirectional(*halves)
+    >>> hs = layer.forward(np.ones((2, 5, 3), np.float32), lengths=[5, 2])
+    >>> hs.shape
+    (2, 5, 8)
+    >>> layer.backward(np.ones_like(hs)).shape
+    (2, 5, 3)
+    """
+
+    def __init__(self, layer_forward: Recurrent, layer_backward: Recurrent) -> None:
+        owner = type(self).__name__
+        _check.instances(owner, (layer_forward, layer_backward), Recurrent)
+        _check.equal(owner, "input sizes", layer_forward.input_size, layer_backward.input_size)
+        _check.equal(owner, "dtypes", layer_forward.dtype, layer_backward.dtype)
+        self.layer_forward: Any = layer_forward
+        self.layer_backward: Any = layer_backward
+        self.params = [*layer_forward.params, *layer_backward.params]
+        self.grads = [*layer_forward.grads, *layer_backward.grads]
+        self.dtype = layer_forward.dtype
+        self.input_size = layer_forward.input_size
+        self.hidden_size = layer_forward.hidden_size + layer_backward.hidden_size
+        self._places: tuple[np.ndarray, np.ndarray] | None = None
+
+    @property
+    def stateful(self) -> bool:
+        """Whether both layers carry their state from one `forward` to the next."""
+        return self.layer_forward.stateful and self.layer_backward.stateful
+
+    def get_state(self) -> tuple[Any, Any]:
+        """Copies of the states of both layers, for `set_state`."""
+        return self.layer_forward.get_state(), self.layer_backward.get_state()
+
+    def set_state(self, state: tuple[Any, Any] | None) -> None:
+        """Go back to the states of `get_state`; None is the fresh state."""
+        for layer, arrays in zip(
+            (self.layer_forward, self.layer_backward), state or (None, None), strict=True
+        ):
+            if arrays is None:
+                layer.reset_state()
+            else:
+                layer.set_state(*arrays)
+
+    def reset_state(self) -> None:
+        """Forget the states of both layers."""
+        self.layer_forward.reset_state()
+        self.layer_backward.reset_state()
+
+    def forward(
+        self, xs: np.ndarray, *, lengths: Any = None, reset: Any = None, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Run over a window in both directions.
+
+        Parameters
+        ----------
+        xs : ndarray (N, T, D)
+            Inputs, in the dtype of the parameters.
+        lengths : sequence of N ints, optional
+            Steps of each sequence, from 0 to T, in any order; T by default. Outputs behind an end are zero.
+        reset : ndarray of bool (N, T), optional
+            Where True, a new sequence begins: neither direction looks across.
+        out : ndarray (N, T, H1 + H2), optional
+            Where to write the result; a fresh array by default.
+
+        Returns
+        -------
+        hs : ndarray (N, T, H1 + H2)
+            The states of both layers after they have read each step.
+        """
+        owner = f"{type(self).__name__}.forward"
+        why = "the last axis is the input size of Wx"
+        xs = _check.floats(owner, "xs", xs, ("N", "T", self.input_size), self.dtype, why)
+        batch, steps, _ = xs.shape
+        shape = (batch, steps, self.hidden_size)
+        hs = np.empty(shape, self.dtype) if out is None else _check.out(owner, out, shape, self.dtype, xs)
+        lengths = np.full(batch, steps) if lengths is None else _check.lengths(owner, lengths, batch, steps)
+        places = reversed_places(lengths, steps)
+        mirrored = None
+        if reset is not None:
+            reset = _check.mask(owner, "reset", reset, (batch, steps))
+            mirrored = _mirrored_resets(reset, places, lengths)
+        for layer in (self.layer_forward, self.layer_backward):
+            if layer.stateful and layer.h is not None:
+                _check.batch(owner, layer.h.shape[0], batch)
+        width = self.layer_forward.hidden_size
+        hs[..., :width] = self.layer_forward.forward(xs, lengths=lengths, reset=reset)
+        backwards = self.layer_backward.forward(xs[places], lengths=lengths, reset=mirrored)
+        hs[..., width:] = backwards[places]
+        self._places = places
+        return hs
+
+    def backward(
+        self,
+        dhs: np.ndarray,
+        *,
+        dstate_next: tuple[dict[str, np.ndarray], dict[str, np.ndarray]] = ({}, {}),
+        out: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Backpropagate through the window of the last `forward`.
+
+        Parameters
+        ----------
+        dhs : ndarray (N, T, H1 + H2)
+            Gradient of the loss by each output.
+        dstate_next : pair of dict, optional
+            Gradients of the final states of the two layers, as ``{"dh_next": ...}`` (and ``"dc_next"``).
+        out : ndarray (N, T, D), optional
+            Where to write the result; a fresh array by default.
+
+        Returns
+        -------
+        dxs : ndarray (N, T, D)
+            Gradient by each input. `grads` is overwritten; gradients of initial states are in the two layers.
+        """
+        owner = f"{type(self).__name__}.backward"
+        _check.called_before(owner, self._places is not None, "forward")
+        assert self._places is not None
+        places = self._places
+        shape = (*places[1].shape, self.hidden_size)
+        dhs = _check.floats(owner, "dhs", dhs, shape, self.dtype, "the shape of the last output")
+        width = self.layer_forward.hidden_size
+        dxs = self.layer_forward.backward(dhs[..., :width], **dstate_next[0], out=out)
+        dxs += self.layer_backward.backward(dhs[..., width:][places], **dstate_next[1])[places]
+        return dxs
+
+
+def reversed_places(lengths: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Index (N, 1), (N, T) that reverses each sequence within its length and leaves the rest where it is; its
+    own inverse."""
+    t = np.arange(steps)
+    inside = t < lengths[:, np.newaxis]
+    return np.arange(lengths.size)[:, np.newaxis], np.where(inside, lengths[:, np.newaxis] - 1 - t, t)
+
+
+def _mirrored_resets(
+    reset: np.ndarray, places: tuple[np.ndarray, np.ndarray], lengths: np.ndarray
+) -> np.ndarray:
+    """Where the layer that reads backwards starts anew: at the step before one where a sequence begins."""
+    before = np.zeros_like(reset)
+    before[:, :-1] = reset[:, 1:]
+    # What lies behind the end of a sequence says nothing about its last step.
+    before[np.arange(reset.shape[1]) >= lengths[:, np.newaxis] - 1] = False
+    return before[places]
+
+
+class TimeBiLSTM(Bidirectional):
+    """`Bidirectional` with two `TimeLSTM`, and the book's constructor.
+
+    Parameters
+    ----------
+    Wx1, Wh1, b1 : ndarray (D, 4H), (H, 4H), (4H,)
+        Of the layer that reads forwards.
+    Wx2, Wh2, b2 : ndarray (D, 4H), (H, 4H), (4H,)
+        Of the layer that reads backwards.
+    stateful : bool
+        As in `TimeLSTM`, for both layers.
+
+    Source: Saito, *Deep Learning from Scratch 2*, `common/time_layers.py`.
+
+    Examples
+    --------
+    >>> import numpy as np, rnnfast
+    >>> parts = [np.zeros((3, 8)), np.zeros((2, 8)), np.zeros(8)]
+    >>> rnnfast.TimeBiLSTM(*parts, *parts).forward(np.ones((1, 4, 3))).shape
+    (1, 4, 4)
+    """
+
+    def __init__(
+        self,
+        Wx1: np.ndarray,
+        Wh1: np.ndarray,
+        b1: np.ndarray,
+        Wx2: np.ndarray,
+        Wh2: np.ndarray,
+        b2: np.ndarray,
+        stateful: bool = False,
+    ) -> None:
+        super().__init__(TimeLSTM(Wx1, Wh1, b1, stateful), TimeLSTM(Wx2, Wh2, b2, stateful))
+        self.forward_lstm, self.backward_lstm = self.layer_forward, self.layer_backward  # the book's names

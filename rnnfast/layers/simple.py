@@ -1,0 +1,307 @@
+"""The layers of one step that the book's scripts use beside the recurrent ones.
+
+They take any number of rows and do one thing, with NumPy or the layer over time of the same kind.
+`BookDropout` and `BookTimeDropout` draw their masks from NumPy's global generator exactly as the book does,
+so that a seeded script gives the same curve.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rnnfast import _check
+from rnnfast.kernels.activations import sigmoid_forward
+from rnnfast.layers.affine import TimeAffine
+from rnnfast.layers.base import Layer
+from rnnfast.layers.embedding import TimeEmbedding
+from rnnfast.layers.loss import TimeSigmoidWithLoss, TimeSoftmaxWithLoss
+
+
+def _floats(owner: str, name: str, value: np.ndarray) -> np.ndarray:
+    """An array of floats of any shape, ready for a kernel."""
+    array = _check.shape(owner, name, value, np.shape(value))
+    dtype = _check.float_dtype(owner, array.dtype.newbyteorder("="))
+    return _check.floats(owner, name, array, array.shape, dtype)
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    """``1 / (1 + exp(-x))`` of an array of any shape, or a number, without overflow.
+
+    Examples
+    --------
+    >>> sigmoid(np.array([0.0, 1e4]))
+    array([0.5, 1. ])
+    """
+    array = np.asarray(x)
+    if array.dtype not in _check.FLOAT_DTYPES:
+        array = array.astype(np.float64)
+    array = _check.kernel_ready(array)
+    y = np.empty_like(array)
+    sigmoid_forward(array.reshape(-1), y.reshape(-1))
+    return y if y.ndim else y[()]
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    """Softmax over the last axis of an array (V,) or (N, V).
+
+    Examples
+    --------
+    >>> softmax(np.zeros((1, 4)))
+    array([[0.25, 0.25, 0.25, 0.25]])
+    """
+    shifted = np.exp(x - x.max(axis=-1, keepdims=True))
+    return shifted / shifted.sum(axis=-1, keepdims=True)
+
+
+def cross_entropy_error(y: np.ndarray, t: np.ndarray) -> float:
+    """Mean of ``-log(y[n, t[n]] + 1e-7)``, as in the book.
+
+    Parameters
+    ----------
+    y : ndarray (N, V) or (V,)
+        Probabilities.
+    t : ndarray of integers (N,), or one-hot of the shape of `y`
+
+    Examples
+    --------
+    >>> round(float(cross_entropy_error(np.array([[0.5, 0.5]]), np.array([1]))), 4)
+    0.6931
+    """
+    if y.ndim == 1:
+        y, t = y.reshape(1, -1), np.reshape(t, (1, -1))
+    if np.size(t) == y.size:
+        t = np.asarray(t).argmax(axis=1)
+    t = _check.ids("cross_entropy_error", "t", np.reshape(t, -1), (y.shape[0],), y.shape[1])
+    return -np.log(y[np.arange(y.shape[0]), t] + 1e-7).sum() / y.shape[0]
+
+
+class MatMul(Layer):
+    """``y = x W``.
+
+    Parameters
+    ----------
+    W : ndarray (D, O)
+
+    Source: Saito, *Deep Learning from Scratch 2*, section 1.3.
+
+    Examples
+    --------
+    >>> MatMul(np.eye(2)).forward(np.ones((1, 2)))
+    array([[1., 1.]])
+    """
+
+    def __init__(self, W: np.ndarray) -> None:
+        self.params = [_check.parameter("MatMul", "W", W, ("D", "O"))]
+        self.grads = [np.zeros(W.shape, W.dtype)]
+        self._x: np.ndarray | None = None
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        """``x W`` (N, O) of `x` (N, D)."""
+        (W,) = self.params
+        x = _check.floats("MatMul.forward", "x", x, ("N", W.shape[0]), W.dtype, "D is the rows of W")
+        self._x = x
+        return x @ W
+
+    def backward(self, dout: np.ndarray) -> np.ndarray:
+        """Gradient (N, D) by the last input from that of its output, (N, O); fills `grads`."""
+        _check.called_before("MatMul.backward", self._x is not None, "forward")
+        assert self._x is not None
+        (W,) = self.params
+        dout = _check.floats("MatMul.backward", "dout", dout, (self._x.shape[0], W.shape[1]), W.dtype)
+        np.matmul(self._x.T, dout, out=self.grads[0])
+        return dout @ W.T
+
+
+class Affine(TimeAffine):
+    """``y = x W + b`` of rows (N, D): `TimeAffine`, under the name it has for one step.
+
+    Examples
+    --------
+    >>> Affine(np.eye(2), np.ones(2)).forward(np.ones((1, 2)))
+    array([[2., 2.]])
+    """
+
+
+class Softmax(Layer):
+    """Softmax over the last axis of (N, V).
+
+    Examples
+    --------
+    >>> Softmax().forward(np.zeros((1, 2)))
+    array([[0.5, 0.5]])
+    """
+
+    def __init__(self) -> None:
+        self.params, self.grads = [], []
+        self.out: np.ndarray | None = None
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        """Probabilities (N, V) of scores `x` (N, V)."""
+        self.out = softmax(_floats("Softmax.forward", "x", x))
+        return self.out
+
+    def backward(self, dout: np.ndarray) -> np.ndarray:
+        """``y (dout - sum(y dout))``, the gradient (N, V) by the scores."""
+        _check.called_before("Softmax.backward", self.out is not None, "forward")
+        assert self.out is not None
+        dout = _check.floats("Softmax.backward", "dout", dout, self.out.shape, self.out.dtype)
+        product = self.out * dout
+        return product - self.out * product.sum(axis=-1, keepdims=True)
+
+
+class SoftmaxWithLoss(Layer):
+    """Softmax and mean cross-entropy of one step; see `TimeSoftmaxWithLoss`.
+
+    Examples
+    --------
+    >>> round(SoftmaxWithLoss().forward(np.zeros((1, 4)), np.array([3])), 4)
+    1.3863
+    """
+
+    def __init__(self) -> None:
+        self.params, self.grads = [], []
+        self._time = TimeSoftmaxWithLoss()
+
+    def forward(self, x: np.ndarray, t: np.ndarray) -> float:
+        """The mean loss of scores `x` (N, V) for labels `t`, ids (N,) or one-hot (N, V)."""
+        x = _check.shape("SoftmaxWithLoss.forward", "x", x, ("N", "V"))
+        return self._time.forward(x[:, None], np.asarray(t)[:, None])
+
+    def backward(self, dout: float = 1.0) -> np.ndarray:
+        """Gradient (N, V) of `dout` times the last loss by the scores."""
+        return self._time.backward(dout)[:, 0]
+
+
+class Sigmoid(Layer):
+    """``y = 1 / (1 + exp(-x))``.
+
+    Examples
+    --------
+    >>> Sigmoid().forward(np.zeros((1, 1)))
+    array([[0.5]])
+    """
+
+    def __init__(self) -> None:
+        self.params, self.grads = [], []
+        self.out: np.ndarray | None = None
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        """The sigmoid of an array of any shape, float32 or float64."""
+        self.out = sigmoid(_floats("Sigmoid.forward", "x", x))
+        return self.out
+
+    def backward(self, dout: np.ndarray) -> np.ndarray:
+        """``dout y (1 - y)``."""
+        _check.called_before("Sigmoid.backward", self.out is not None, "forward")
+        assert self.out is not None
+        dout = _check.floats("Sigmoid.backward", "dout", dout, self.out.shape, self.out.dtype)
+        return dout * (1 - self.out) * self.out
+
+
+class SigmoidWithLoss(Layer):
+    """Sigmoid and mean binary cross-entropy of one step; see `TimeSigmoidWithLoss`.
+
+    Examples
+    --------
+    >>> round(SigmoidWithLoss().forward(np.zeros(2), np.array([0, 1])), 4)
+    0.6931
+    """
+
+    def __init__(self) -> None:
+        self.params, self.grads = [], []
+        self._time = TimeSigmoidWithLoss()
+
+    def forward(self, x: np.ndarray, t: np.ndarray) -> float:
+        """The mean loss of scores `x` (N,) or (N, 1) for labels `t`, 0 or 1."""
+        self._shape = np.shape(x)
+        return self._time.forward(np.reshape(x, (-1, 1)), np.reshape(t, (-1, 1)))
+
+    def backward(self, dout: float = 1.0) -> np.ndarray:
+        """Gradient of `dout` times the last loss by the scores, of their shape."""
+        return self._time.backward(dout).reshape(self._shape)
+
+
+class BookDropout(Layer):
+    """Dropout as the book draws it: from NumPy's global generator, ``np.random.rand(*x.shape) > ratio``.
+
+    Scaled by ``1 / (1 - ratio)`` while training.
+
+    Parameters
+    ----------
+    dropout_ratio : float
+        At least 0 and below 1.
+
+    Examples
+    --------
+    >>> np.random.seed(0)
+    >>> BookDropout(0.5).forward(np.ones((1, 4), np.float32))
+    array([[2., 2., 2., 2.]], dtype=float32)
+    """
+
+    def __init__(self, dropout_ratio: float = 0.5) -> None:
+        self.params, self.grads = [], []
+        self.dropout_ratio = _check.number_below("Dropout", "dropout_ratio", dropout_ratio, 0, 1)
+        self.mask: np.ndarray | None = None
+
+    def forward(self, x: np.ndarray, train_flg: bool = True) -> np.ndarray:
+        """`x` with elements dropped while training, `x` itself otherwise."""
+        x = _floats("Dropout.forward", "x", x)
+        if not train_flg:
+            self.mask = None
+            return x
+        kept = np.random.rand(*x.shape) > self.dropout_ratio  # noqa: NPY002 (the book's generator)
+        self.mask = kept.astype(x.dtype) * x.dtype.type(1.0 / (1.0 - self.dropout_ratio))
+        return x * self.mask
+
+    def backward(self, dout: np.ndarray) -> np.ndarray:
+        """The gradient by the last input."""
+        return dout if self.mask is None else dout * self.mask
+
+
+class BookTimeDropout(BookDropout):
+    """`BookDropout` over a sequence, switched by `train_flg`.
+
+    Examples
+    --------
+    >>> layer = BookTimeDropout(0.5)
+    >>> layer.train_flg = False
+    >>> float(layer.forward(np.ones((1, 2, 3))).sum())
+    6.0
+    """
+
+    def __init__(self, dropout_ratio: float = 0.5) -> None:
+        super().__init__(dropout_ratio)
+        self.train_flg = True
+
+    def forward(self, xs: np.ndarray) -> np.ndarray:  # type: ignore[override]
+        """`xs` (N, T, D) with elements dropped while `train_flg`, `xs` itself otherwise."""
+        return super().forward(xs, self.train_flg)
+
+
+class Embedding(Layer):
+    """Rows of a table: ``y[n] = W[idx[n]]``.
+
+    Parameters
+    ----------
+    W : ndarray (V, D)
+
+    Source: Saito, *Deep Learning from Scratch 2*, section 4.1.
+
+    Examples
+    --------
+    >>> Embedding(np.eye(2)).forward(np.array([1, 0]))
+    array([[0., 1.],
+           [1., 0.]])
+    """
+
+    def __init__(self, W: np.ndarray) -> None:
+        self._time = TimeEmbedding(W)
+        self.params, self.grads = self._time.params, self._time.grads
+
+    def forward(self, idx: np.ndarray) -> np.ndarray:
+        """Rows (N, D) of the ids `idx` (N,)."""
+        return self._time.forward(np.asarray(idx)[np.newaxis])[0]
+
+    def backward(self, dout: np.ndarray) -> None:
+        """Overwrite `grads[0]` with the gradient of the table; `dout` (N, D) is that of the last output."""
+        self._time.backward(np.asarray(dout)[np.newaxis])

@@ -1,0 +1,126 @@
+"""Recurrent layers above each other, with dropout between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from rnnfast import _check
+from rnnfast.layers.base import Layer
+from rnnfast.layers.bidirectional import Bidirectional
+from rnnfast.layers.dropout import TimeDropout
+from rnnfast.layers.recurrent import Recurrent
+
+
+class Stack(Layer):
+    """Layers above each other: each reads the outputs of the one below, with dropout between them.
+
+    Parameters
+    ----------
+    layers : sequence of TimeRNN, TimeLSTM, TimeGRU or Bidirectional
+        From the lowest. Each input size must be the hidden size of the layer below.
+    dropout : float
+        Share of the outputs dropped between two layers while training, from 0 to below 1.
+    per_step : bool
+        A new mask for every step; False for one mask for all steps of a call.
+    rng : numpy.random.Generator, optional
+        Draws what is dropped.
+
+    Attributes
+    ----------
+    params, grads : list of ndarray
+        Those of all layers, from the lowest; the arrays keep their identity.
+    layers : list
+    train_flg : bool
+        Whether dropout acts.
+
+    Examples
+    --------
+    >>> import numpy as np, rnnfast
+    >>> rng = np.random.default_rng(0)
+    >>> lstm = rnnfast.TimeLSTM.from_sizes
+    >>> layer = rnnfast.Stack([lstm(3, 4, rng=rng), lstm(4, 5, rng=rng)], dropout=0.5, rng=rng)
+    >>> hs = layer.forward(np.ones((2, 6, 3), np.float32))
+    >>> hs.shape
+    (2, 6, 5)
+    >>> layer.backward(np.ones_like(hs)).shape
+    (2, 6, 3)
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Recurrent | Bidirectional],
+        dropout: float = 0.0,
+        *,
+        per_step: bool = True,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        owner = type(self).__name__
+        _check.instances(owner, layers, (Recurrent, Bidirectional))
+        self.layers: list[Any] = list(layers)
+        for lower, upper in zip(self.layers[:-1], self.layers[1:], strict=True):
+            _check.equal(owner, "a hidden size and the input size above", lower.hidden_size, upper.input_size)
+            _check.equal(owner, "dtypes", lower.dtype, upper.dtype)
+        rng = np.random.default_rng() if rng is None else rng
+        self._dropouts = [TimeDropout(dropout, per_step=per_step, rng=rng) for _ in self.layers[1:]]
+        self.train_flg = True
+        self.params = [param for layer in self.layers for param in layer.params]
+        self.grads = [grad for layer in self.layers for grad in layer.grads]
+        self.dtype = self.layers[0].dtype
+        self.input_size, self.hidden_size = self.layers[0].input_size, self.layers[-1].hidden_size
+
+    def get_state(self) -> tuple[Any, ...]:
+        """Copies of the states of all layers, for `set_state`."""
+        return tuple(layer.get_state() for layer in self.layers)
+
+    def set_state(self, state: tuple[Any, ...] | None) -> None:
+        """Go back to the states of `get_state`; None is the fresh state."""
+        if state is None:
+            self.reset_state()
+            return
+        for layer, kept in zip(self.layers, state, strict=True):
+            if kept is None:
+                layer.reset_state()
+            elif isinstance(layer, Bidirectional):
+                layer.set_state(kept)
+            else:
+                layer.set_state(*kept)
+
+    def reset_state(self) -> None:
+        """Forget the states of all layers."""
+        for layer in self.layers:
+            layer.reset_state()
+
+    def forward(self, xs: np.ndarray, *, lengths: Any = None, reset: Any = None) -> np.ndarray:
+        """Outputs (N, T, H) of the highest layer for inputs `xs` (N, T, D).
+
+        `lengths` (N,) and `reset` (N, T) act on every layer, as in `TimeLSTM.forward`.
+        """
+        hs = self.layers[0].forward(xs, lengths=lengths, reset=reset)
+        for dropout, layer in zip(self._dropouts, self.layers[1:], strict=True):
+            dropout.train_flg = self.train_flg
+            hs = layer.forward(dropout.forward(hs), lengths=lengths, reset=reset)
+        return hs
+
+    def backward(self, dhs: np.ndarray, *, dstate_next: Sequence[dict[str, Any]] | None = None) -> np.ndarray:
+        """Gradient (N, T, D) of the inputs from that of the outputs, (N, T, H); fills `grads`.
+
+        `dstate_next` may hold a dict of arguments for the `backward` of each layer, from the lowest:
+        ``{"dh_next": ...}`` is the gradient of its final state.
+        """
+        arriving = [{}] * len(self.layers) if dstate_next is None else list(dstate_next)
+        _check.equal("Stack.backward", "layers and entries of dstate_next", len(self.layers), len(arriving))
+        dxs = self.layers[-1].backward(dhs, **arriving[-1])
+        for dropout, layer, given in zip(
+            reversed(self._dropouts), reversed(self.layers[:-1]), reversed(arriving[:-1]), strict=True
+        ):
+            dxs = layer.backward(dropout.backward(dxs), **given)
+        return dxs
+
+    def step(self, x: np.ndarray) -> np.ndarray:
+        """Advance all layers by one input (N, D), for streaming and without dropout; the new state (N, H)."""
+        for layer in self.layers:
+            x = layer.step(x)
+        return x
