@@ -12,13 +12,15 @@ from rnnfast import optim
 from . import baseline
 from .measuring import Timed, allocated_bytes, assert_agrees, share_of_peak, unit, workspace_bytes
 
-V, D, H, N, T = 10_000, 100, 100, 20, 35
+CELLS = ["rnn", "lstm", "gru"]
+D = H = 100
+SIZES = {"10x5x418": (10, 5, 418), "20x35x10000": (20, 35, 10_000)}
 LR, CLIP = 1.0, 0.25
 
 
 class _Rnnfast:
-    def __init__(self, params):
-        self.model = rnnfast.RNNLM(V, D, H, rng=np.random.default_rng(0))
+    def __init__(self, params, cell, V):
+        self.model = rnnfast.RNNLM(V, D, H, cell=cell, rng=np.random.default_rng(0))
         for own, given in zip(self.model.params, params, strict=True):
             own[...] = given
         self.params = self.model.params
@@ -34,15 +36,19 @@ class _Rnnfast:
 
 
 @functools.cache
-def _state(library):
+def _state(cell, size, library):
     """A model and one window of ids as frequent as words are; one step compared with float64 NumPy."""
+    N, T, V = SIZES[size]
     rng = np.random.default_rng(0)
     frequency = 1 / np.arange(1, V + 1)
     ids = rng.choice(V, size=(N, T + 1), p=frequency / frequency.sum())
     xs, ts = np.ascontiguousarray(ids[:, :-1]), np.ascontiguousarray(ids[:, 1:])
-    params = [np.array(p) for p in rnnfast.RNNLM(V, D, H, rng=rng).params]
-    oracle = baseline.RNNLM([p.astype(np.float64) for p in params])
-    model = _Rnnfast(params) if library == "rnnfast" else baseline.RNNLM([p.copy() for p in params])
+    params = [np.array(p) for p in rnnfast.RNNLM(V, D, H, cell=cell, rng=rng).params]
+    oracle = baseline.RNNLM([p.astype(np.float64) for p in params], cell)
+    if library == "rnnfast":
+        model = _Rnnfast(params, cell, V)
+    else:
+        model = baseline.RNNLM([p.copy() for p in params], cell)
     assert_agrees("loss", np.float32(model.step(xs, ts, LR, CLIP)), oracle.step(xs, ts, LR, CLIP), H)
     for index, (actual, expected) in enumerate(zip(model.params, oracle.params, strict=True)):
         assert_agrees(f"parameter {index} after a step", actual, expected, N * T)
@@ -50,43 +56,47 @@ def _state(library):
 
 
 class TrainingStep(Timed):
-    params = (["rnnfast", "numpy"],)
-    param_names = ("library",)
+    params = (CELLS, list(SIZES), ["rnnfast", "numpy"])
+    param_names = ("cell", "N x T x V", "library")
 
-    def setup(self, library):
-        self.model, self.xs, self.ts = _state(library)
+    def setup(self, cell, size, library):
+        self.model, self.xs, self.ts = _state(cell, size, library)
 
-    def time_step(self, library):
+    def time_step(self, cell, size, library):
         self.model.step(self.xs, self.ts, LR, CLIP)
 
 
 class TrainingStepFigures:
+    params = (CELLS, list(SIZES))
+    param_names = ("cell", "N x T x V")
     timeout = 300
 
-    def setup(self):
-        self.model, self.xs, self.ts = _state("rnnfast")
+    def setup(self, cell, size):
+        self.model, self.xs, self.ts = _state(cell, size, "rnnfast")
 
     def _step(self):
         self.model.step(self.xs, self.ts, LR, CLIP)
 
     @unit("tokens a second")
-    def track_tokens_per_second(self):
+    def track_tokens_per_second(self, cell, size):
         seconds = []
         for _ in range(50):
             start = time.perf_counter()
             self._step()
             seconds.append(time.perf_counter() - start)
-        return N * T / statistics.median(seconds)
+        return self.xs.size / statistics.median(seconds)
 
     @unit("of the FMA peak")
-    def track_share_of_peak(self):
-        return share_of_peak(self._step, 6 * N * T * H * (D + H + V))
+    def track_share_of_peak(self, cell, size):
+        N, T, V = SIZES[size]
+        gates = {"rnn": 1, "lstm": 4, "gru": 3}[cell]
+        return share_of_peak(self._step, 6 * N * T * H * (gates * (D + H) + V))
 
     @unit("bytes a step")
-    def track_allocated(self):
+    def track_allocated(self, cell, size):
         return allocated_bytes(self._step)
 
     @unit("bytes")
-    def track_workspace(self):
+    def track_workspace(self, cell, size):
         self._step()
         return workspace_bytes(self.model.model)

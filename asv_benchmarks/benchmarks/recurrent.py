@@ -1,0 +1,131 @@
+"""Recurrent layers over a whole sequence, forward and backward, and one step of a stream."""
+
+import functools
+
+import numpy as np
+
+import rnnfast
+
+from . import baseline
+from .measuring import Timed, aligned, allocated_bytes, assert_agrees, share_of_peak, unit, workspace_bytes
+
+CELLS = {"rnn": rnnfast.TimeRNN, "lstm": rnnfast.TimeLSTM, "gru": rnnfast.TimeGRU}
+SHAPES = {
+    "1x1000x32x32": (1, 1000, 32, 32),
+    "20x35x100x100": (20, 35, 100, 100),
+    "20x35x650x650": (20, 35, 650, 650),
+    "32x256x256x512": (32, 256, 256, 512),
+}
+
+
+class _Rnnfast:
+    """The layer with its outputs given, as a training loop in the steady state calls it."""
+
+    def __init__(self, cell, params, N, T, D, H):
+        self.layer = CELLS[cell](*params)
+        self.hs, self.dxs = (aligned(np.zeros((N, T, size))) for size in (H, D))
+
+    def forward(self, xs):
+        return self.layer.forward(xs, out=self.hs)
+
+    def backward(self, dhs):
+        return self.layer.backward(dhs, out=self.dxs)
+
+    @property
+    def grads(self):
+        return self.layer.grads
+
+
+@functools.cache
+def _state(cell, shape, library):
+    """The layer, its input and the gradient of its output; compiled, and compared with float64 NumPy.
+
+    A few sequences of some blocks are compared, not the whole window: the oracle is slow.
+    """
+    N, T, D, H = SHAPES[shape]
+    rng = np.random.default_rng(0)
+    cols = CELLS[cell].GATES * H
+    params = [aligned(rng.standard_normal(s) / np.sqrt(s[0])) for s in ((D, cols), (H, cols))]
+    params.append(aligned(0.1 * rng.standard_normal(cols)))
+    xs, dhs = (aligned(rng.standard_normal((N, T, size))) for size in (D, H))
+    naive = baseline.CELLS[cell]
+    part = min(N, 4), min(T, 200)
+    checked = naive(*params) if library == "numpy" else _Rnnfast(cell, params, *part, D, H)
+    oracle = naive(*(p.astype(np.float64) for p in params))
+    x, dh = (np.ascontiguousarray(a[: part[0], : part[1]]) for a in (xs, dhs))
+    assert_agrees("hs", checked.forward(x), oracle.forward(x.astype(np.float64)), part[1] + D + H)
+    assert_agrees("dxs", checked.backward(dh), oracle.backward(dh.astype(np.float64)), part[1] + D + H)
+    for name, actual, expected in zip(("dWx", "dWh", "db"), checked.grads, oracle.grads, strict=True):
+        assert_agrees(name, actual, expected, part[0] * part[1])
+    layer = checked if library == "numpy" else _Rnnfast(cell, params, N, T, D, H)
+    layer.forward(xs)
+    layer.backward(dhs)
+    return layer, xs, dhs
+
+
+class Window(Timed):
+    params = (list(CELLS), list(SHAPES), ["rnnfast", "numpy"])
+    param_names = ("cell", "N x T x D x H", "library")
+
+    def setup(self, cell, shape, library):
+        self.layer, self.xs, self.dhs = _state(cell, shape, library)
+
+    def time_forward(self, cell, shape, library):
+        self.layer.forward(self.xs)
+
+    def time_backward(self, cell, shape, library):
+        self.layer.backward(self.dhs)
+
+
+class WindowFigures:
+    params = (list(CELLS), list(SHAPES))
+    param_names = ("cell", "N x T x D x H")
+    timeout = 300
+
+    def setup(self, cell, shape):
+        self.layer, self.xs, self.dhs = _state(cell, shape, "rnnfast")
+
+    def _both(self):
+        self.layer.forward(self.xs)
+        self.layer.backward(self.dhs)
+
+    @unit("of the FMA peak")
+    def track_share_of_peak(self, cell, shape):
+        N, T, D, H = SHAPES[shape]
+        return share_of_peak(self._both, 6 * N * T * CELLS[cell].GATES * H * (D + H))
+
+    @unit("bytes a step")
+    def track_allocated(self, cell, shape):
+        return allocated_bytes(self._both)
+
+    @unit("bytes")
+    def track_workspace(self, cell, shape):
+        self._both()
+        return workspace_bytes(self.layer.layer)
+
+
+@functools.cache
+def _stream(cell, N, D, H):
+    rng = np.random.default_rng(0)
+    layer = CELLS[cell].from_sizes(D, H, rng=rng)
+    x = aligned(rng.standard_normal((N, D)))
+    h = aligned(np.zeros((N, H)))
+    expected = baseline.CELLS[cell](*(p.astype(np.float64) for p in layer.params)).forward(
+        x[:, None].astype(np.float64)
+    )
+    layer.reset_state()
+    assert_agrees("h", layer.step(x, out=h), expected[:, 0], D + H)
+    return layer, x, h
+
+
+class Step(Timed):
+    """One step of a stream."""
+
+    params = (list(CELLS), ["1x64x128"])
+    param_names = ("cell", "N x D x H")
+
+    def setup(self, cell, shape):
+        self.layer, self.x, self.h = _stream(cell, *map(int, shape.split("x")))
+
+    def time_step(self, cell, shape):
+        self.layer.step(self.x, out=self.h)
