@@ -53,6 +53,8 @@ def _as_array(owner: str, name: str, value: Any) -> np.ndarray:
 
 def shape(owner: str, name: str, value: Any, expected: tuple, why: str = "") -> np.ndarray:
     """An array of the `expected` shape, in which a string stands for any length (`("N", "T", 100)`)."""
+    if type(value) is np.ndarray and value.shape == expected:
+        return value
     array = _as_array(owner, name, value)
     if array.ndim == len(expected):
         for have, want in zip(array.shape, expected, strict=True):
