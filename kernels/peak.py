@@ -15,20 +15,11 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.core.registry import cpu_target
 
 from ._jit import intrinsic, jit_is_disabled, kernel
-from .vectors import VECTOR_BYTES
+from .vectors import VECTOR_BYTES, VECTOR_REGISTERS
 
-
-def _chain_count() -> int:
-    """As many chains as fit in the registers beside two factors: 32 with AVX-512 and NEON, else 16."""
-    triple, _, features = cpu_target.target_context.codegen().magic_tuple()
-    many = "+avx512f" in features or str(triple).startswith(("aarch64", "arm64"))
-    return 24 if many else 12
-
-
-CHAINS = _chain_count()
+CHAINS = VECTOR_REGISTERS * 3 // 4  # as many as fit in the registers beside two factors
 
 
 def _chains_twin(rounds, a, b):

@@ -2,10 +2,10 @@
 
 With p = softmax(a), loss = log(sum exp(a_v - m)) + m - a_target, m = max a; the gradient by a is p - onehot.
 
-The fused kernel never holds the (N T, V) scores. Rows are taken in blocks on a time grid, the last block
-first, and words in slabs of SLAB_WORDS; scores lie word by word, (word, row), so that every step from scores
-to gradients is the same arithmetic on many rows at once and W is read where it lies. Each row's sum runs over
-the words in order, slab by slab, on every target.
+The fused kernel never holds the scores of more than MOST_ROWS rows. Rows are taken in blocks on a time grid,
+the last block first, and words in slabs of SLAB_WORDS; scores lie word by word, (word, row), so that every
+step from scores to gradients is the same arithmetic on many rows at once and W is read where it lies. Each
+row's sum runs over the words in order, slab by slab, on every target.
 """
 
 from __future__ import annotations
@@ -36,15 +36,14 @@ FEWEST_ROWS, MOST_ROWS = 32, 256
 
 
 @spliced
-def _loss_block_steps(batch, size):
-    rows = min(MOST_ROWS, max(FEWEST_ROWS, BLOCK_SCORES // size))
-    return max(1, rows // max(1, batch))
+def _most_rows(size):
+    return min(MOST_ROWS, max(FEWEST_ROWS, BLOCK_SCORES // size))
 
 
 def loss_block_rows(batch: int, steps: int, size: int) -> int:
     """Rows in the largest block for this batch, window and vocabulary: what the scratch arrays must hold."""
-    rows = min(MOST_ROWS, max(FEWEST_ROWS, BLOCK_SCORES // size))
-    return min(max(1, rows // max(1, batch)), max(1, steps)) * batch
+    most = min(MOST_ROWS, max(FEWEST_ROWS, BLOCK_SCORES // size))
+    return most if batch > most else min(max(1, most // max(1, batch)), max(1, steps)) * batch
 
 
 @spliced
@@ -135,7 +134,7 @@ def row_stride(width: int, dtype: np.dtype) -> int:
 
 
 @spliced
-def _gather_rows(t_first, t_last, xs, ts, ignore, x_block, labels):
+def _gather_rows(t_first, t_last, n_first, n_last, xs, ts, ignore, x_block, labels):
     """The rows of a block, last step first: x_block = inputs and a 1, which makes db a row of dW; labels.
 
     xs       (N, T, H)           read
@@ -143,17 +142,44 @@ def _gather_rows(t_first, t_last, xs, ts, ignore, x_block, labels):
     x_block  (block rows, row)   overwritten, row >= H+1
     labels   (row,)              overwritten; -1 where there is no label, and beyond the last row
     """
-    batch, _, depth = xs.shape
+    depth = xs.shape[2]
     labels[:] = -1
     for t in range(t_first, t_last):
-        for n in range(batch):
-            r = (t_last - 1 - t) * batch + n
+        for n in range(n_first, n_last):
+            r = (t_last - 1 - t) * (n_last - n_first) + n - n_first
             source, target = xs[n, t], x_block[r]
             for j in range(depth):
                 target[j] = source[j]
             target[depth] = 1
             if ts[n, t] != ignore:
                 labels[r] = ts[n, t]
+
+
+@spliced
+def _scatter_losses(t_last, n_first, across, rows, labels, highest, sums, targets, losses):
+    """losses = log sum exp - target's score, 0 where there is no label.
+
+    labels, highest, sums, targets  (row,)   read
+    losses                          (N, T)   overwritten at the rows of the block
+    """
+    for r in range(rows):
+        above = np.float64(highest[r]) - np.float64(targets[r])
+        loss = math.log(np.float64(sums[r])) + above if labels[r] >= 0 else 0.0
+        losses[n_first + r % across, t_last - 1 - r // across] = loss
+
+
+@spliced
+def _scatter_gradient(t_last, n_first, across, rows, width, dx_t, dxs):
+    """dxs = dx_t transposed.
+
+    dx_t  (H, width) in flat memory   read
+    dxs   (N, T, H)                   overwritten at the rows of the block
+    """
+    flat = dx_t.reshape(-1)
+    for r in range(rows):
+        dx = dxs[n_first + r % across, t_last - 1 - r // across]
+        for j in range(dx.size):
+            dx[j] = flat[j * width + r]
 
 
 @spliced
@@ -266,7 +292,7 @@ def affine_softmax_loss(
     packed_x   (packed_size(H, row),)           scratch; row = row_stride(block rows)
     labels     (row,)                           scratch, int64
     words      (H, SLAB_WORDS)                  scratch
-    slabs      (slabs, SLAB_WORDS, row)         scratch
+    slabs      (slabs, SLAB_WORDS, row)         scratch; one slab will do if not gradients
     maxima     (slabs, row)                     scratch
     total, part, targets (row,)                 scratch
     dx_t       (H, row)                         scratch
@@ -275,7 +301,6 @@ def affine_softmax_loss(
     size = b.size
     lanes = VECTOR_BYTES // xs.itemsize
     weights = view(w.reshape(-1), 0, w_row, w_col)
-    flat_x = x_block.reshape(-1)
     zero = xs.dtype.type(0)
     count = _count_labels(ts, ignore)
     scale = xs.dtype.type(1 / max(1, count))
@@ -283,53 +308,49 @@ def affine_softmax_loss(
     last = (size - 1) // SLAB_WORDS
     if gradients and batch * steps == 0:
         dwb_t[:] = 0
-    block = _loss_block_steps(batch, size)
+    most = _most_rows(size)
+    block, across = max(1, most // max(1, batch)), min(most, max(1, batch))
     mode = OVERWRITE
     for t_first in range((steps - 1) // block * block if batch else -1, -1, -block):
         t_last = min(t_first + block, steps)
-        rows = (t_last - t_first) * batch
-        width = (rows + lanes - 1) // lanes * lanes
-        _gather_rows(t_first, t_last, xs, ts, ignore, x_block, labels)
-        pack(depth, rows, view(flat_x, 0, 1, x_block.shape[1]), packed_x)
-        m, sums, scratch = maxima.reshape(-1), total[:width], part[:width]
-        for r in range(width):
-            m[r] = lowest
-            sums[r] = 0
-        for index in range(last + 1):
-            left = index * SLAB_WORDS
-            here = m[index * width : (index + 1) * width]
-            if index:
-                for r in range(width):
-                    here[r] = m[(index - 1) * width + r]
-            slab = slabs.reshape(-1)[left * width : (left + SLAB_WORDS) * width].reshape(SLAB_WORDS, width)
-            _score_slab(
-                left, min(SLAB_WORDS, size - left), rows, depth, weights, b, packed_x, labels, words,
-                slab, here, sums, scratch, targets,
-            )  # fmt: skip
-        final = m[last * width : (last + 1) * width]
-        for r in range(rows):
-            highest, target = np.float64(final[r]), np.float64(targets[r])
-            loss = math.log(np.float64(sums[r])) + (highest - target) if labels[r] >= 0 else 0.0
-            losses[r % batch, t_last - 1 - r // batch] = loss
-        if gradients:
+        for n_first in range(0, batch, across):
+            n_last = min(n_first + across, batch)
+            rows = (t_last - t_first) * (n_last - n_first)
+            width = (rows + lanes - 1) // lanes * lanes
+            _gather_rows(t_first, t_last, n_first, n_last, xs, ts, ignore, x_block, labels)
+            pack(depth, rows, view(x_block.reshape(-1), 0, 1, x_block.shape[1]), packed_x)
+            m, sums, scratch = maxima.reshape(-1), total[:width], part[:width]
+            for r in range(width):
+                m[r] = lowest
+                sums[r] = 0
             for index in range(last + 1):
                 left = index * SLAB_WORDS
-                for r in range(width):
-                    factor = exp(m[index * width + r] - final[r]) * (scale / sums[r])
-                    scratch[r] = factor if labels[r] >= 0 else zero
-                slab = slabs.reshape(-1)[left * width : (left + SLAB_WORDS) * width].reshape(
-                    SLAB_WORDS, width
-                )
-                _slab_gradient(
-                    left, min(SLAB_WORDS, size - left), rows, depth, weights, x_block, labels, scale,
-                    slab, scratch, dx_t, dwb_t, mode,
+                here = m[index * width : (index + 1) * width]
+                if index:
+                    for r in range(width):
+                        here[r] = m[(index - 1) * width + r]
+                place = left * width if gradients else 0
+                slab = slabs.reshape(-1)[place : place + SLAB_WORDS * width].reshape(SLAB_WORDS, width)
+                _score_slab(
+                    left, min(SLAB_WORDS, size - left), rows, depth, weights, b, packed_x, labels, words,
+                    slab, here, sums, scratch, targets,
                 )  # fmt: skip
-            flat_dx = dx_t.reshape(-1)
-            for r in range(rows):
-                dx = dxs[r % batch, t_last - 1 - r // batch]
-                for j in range(depth):
-                    dx[j] = flat_dx[j * width + r]
-        mode = ADD_TO
+            final = m[last * width : (last + 1) * width]
+            _scatter_losses(t_last, n_first, n_last - n_first, rows, labels, final, sums, targets, losses)
+            if gradients:
+                for index in range(last + 1):
+                    left = index * SLAB_WORDS
+                    for r in range(width):
+                        factor = exp(m[index * width + r] - final[r]) * (scale / sums[r])
+                        scratch[r] = factor if labels[r] >= 0 else zero
+                    place = left * width
+                    slab = slabs.reshape(-1)[place : place + SLAB_WORDS * width].reshape(SLAB_WORDS, width)
+                    _slab_gradient(
+                        left, min(SLAB_WORDS, size - left), rows, depth, weights, x_block, labels, scale,
+                        slab, scratch, dx_t, dwb_t, mode,
+                    )  # fmt: skip
+                _scatter_gradient(t_last, n_first, n_last - n_first, rows, width, dx_t, dxs)
+            mode = ADD_TO
     return count
 
 

@@ -5,10 +5,11 @@
 Every element of C is one chain of fused multiply-adds over k ascending, whatever the height of the tile or
 the width of the vectors; this is what makes results independent of batch size, blocking and instruction set.
 
-The 12 x 2 vectors of accumulators live in registers as PHI nodes of the loop over k. A loop is generated for
-each height 1..12 and for one or two vectors of columns, so that no edge runs a wider loop than it fills: on
-Zen 4 a 20-row product (two tiles of 10) reaches 114 of 117 GFLOP/s, like a 24-row one. Columns beyond the
-edge are masked when C is read and written; B is padded to whole panels, so that its loads need no mask.
+The MAX_ROWS x 2 vectors of accumulators live in registers as PHI nodes of the loop over k. A loop is
+generated for each height and for one or two vectors of columns, so that no edge runs a wider loop than it
+fills: on Zen 4 a 20-row product (two tiles of 10) reaches 114 of 117 GFLOP/s, like a 24-row one. Columns
+beyond the edge are masked when C is read and written; B is padded to whole panels, so that its loads need no
+mask.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from numba import types
 from numba.core import cgutils
 
 from ._jit import intrinsic, library
-from .vectors import VECTOR_BYTES
+from .vectors import VECTOR_BYTES, VECTOR_REGISTERS
 
-MAX_ROWS = 12
+# Two vectors of accumulators a row, and registers to spare for the operands: on AVX2, with 16 registers,
+# twelve rows spill and reach 40 % of the peak, six rows 89 % (20 x 512 x 512).
+MAX_ROWS = 12 if VECTOR_REGISTERS == 32 else 6
 
 # How a tile starts and ends; the flags combine. NumPy integers: Numba would compile a gemm for each literal.
 OVERWRITE = np.int64(0)  # C = A B

@@ -25,7 +25,15 @@ def _vector_bytes() -> int:
     return 32 if "+avx2" in features else 16
 
 
+def _vector_registers() -> int:
+    """How many vector registers the target has."""
+    triple, _, features = cpu_target.target_context.codegen().magic_tuple()
+    many = "+avx512f" in features or str(triple).startswith(("aarch64", "arm64"))
+    return 32 if many else 16
+
+
 VECTOR_BYTES = _vector_bytes()
+VECTOR_REGISTERS = _vector_registers()
 
 
 class _Moves:

@@ -29,6 +29,7 @@ del _bind_source_tree_kernels
 
 __version__ = "0.1.0"
 
+from rnnfast import optim  # noqa: E402
 from rnnfast._warmup import warmup  # noqa: E402
 from rnnfast.data import CharTokenizer, WordTokenizer  # noqa: E402
 from rnnfast.layers.affine import TimeAffine  # noqa: E402
@@ -45,7 +46,7 @@ from rnnfast.layers.lstm import LSTM, TimeLSTM  # noqa: E402
 from rnnfast.layers.rnn import RNN, TimeRNN  # noqa: E402
 from rnnfast.layers.stack import Stack  # noqa: E402
 from rnnfast.models import CBOWLM, RNNLM  # noqa: E402
-from rnnfast.training import Trainer, TruncatedBPTT, optim, perplexity  # noqa: E402
+from rnnfast.training import Trainer, TruncatedBPTT, perplexity  # noqa: E402
 
 __all__ = [
     "CBOWLM",

@@ -117,7 +117,7 @@ class Bidirectional(Layer):
             reset = _check.mask(owner, "reset", reset, (batch, steps))
             mirrored = _mirrored_resets(reset, places, lengths)
         for layer in (self.layer_forward, self.layer_backward):
-            if layer.stateful and layer.h is not None:
+            if batch and layer.stateful and layer.h is not None:
                 _check.batch(owner, layer.h.shape[0], batch)
         width = self.layer_forward.hidden_size
         hs[..., :width] = self.layer_forward.forward(xs, lengths=lengths, reset=reset)

@@ -118,13 +118,15 @@ class Recurrent(Layer):
         """Forget the state: the next step starts from zero."""
         self._state = None
 
-    def _initial_state(self, owner: str, batch: int, carried: bool) -> list[np.ndarray]:
-        """The carried state, or zeros, in the layer's own buffers."""
+    def _initial_state(self, owner: str, batch: int, steps: int, carried: bool) -> list[np.ndarray]:
+        """The carried state, or zeros, in the layer's own buffers; scratch where no step would change it."""
         state = self._state
-        if carried and state is not None:
+        if batch and carried and state is not None:
             _check.batch(owner, state[0].shape[0], batch)
             return state
-        if state is None or state[0].shape[0] != batch:
+        if batch * steps == 0:
+            state = [self._take(f"no_{name}", batch, self.hidden_size) for name in self.STATES]
+        elif state is None or state[0].shape[0] != batch:
             state = self._state = [np.empty((batch, self.hidden_size), self.dtype) for _ in self.STATES]
         for array in state:
             array[...] = 0
@@ -192,7 +194,7 @@ class Recurrent(Layer):
         ------
         TypeError, ValueError
             If an array has another dtype or shape, a length is not in 0..T, or a carried state has another
-            batch size. The state is then as before.
+            batch size. The state is then as before, as it is after a window without rows or steps.
         """
         owner = f"{type(self).__name__}.forward"
         why = "the last axis is the input size of Wx"
@@ -200,7 +202,7 @@ class Recurrent(Layer):
         batch, steps, _ = xs.shape
         rows = self._rows(owner, batch, steps, lengths, reset)
         hs = self._output(owner, out, (batch, steps, self.hidden_size), xs, *self.params)
-        state = self._initial_state(owner, batch, self.stateful)
+        state = self._initial_state(owner, batch, steps, self.stateful)
         self._run = Run(xs, rows, self._forward(xs, state, rows, hs))
         return hs
 
@@ -255,7 +257,7 @@ class Recurrent(Layer):
         why = "the last axis is the input size of Wx"
         x = _check.floats(owner, "x", x, ("N", self.input_size), self.dtype, why)
         result = self._output(owner, out, (x.shape[0], self.hidden_size), x, *self.params)
-        state = self._initial_state(owner, x.shape[0], carried=True)
+        state = self._initial_state(owner, x.shape[0], 1, carried=True)
         self._step(x, state, result)
         state[0][...] = result
         return result
