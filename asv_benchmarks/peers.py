@@ -105,9 +105,11 @@ def compare_layers(cell, shape, seconds):
     )
     share = 6 * N * T * ours.GATES * H * (D + H) / both_s / statistics.median(peaks)
     print(
-        f"{cell:5s} {shape!s:22s} forward {forward_s * 1e3:9.3f} ms, torch {torch_forward_s * 1e3:9.3f}, "
+        f"{cell:5s} {shape!s:22s} "
+        f"forward {forward_s * 1e3:9.3f} ms, torch {torch_forward_s * 1e3:9.3f}, "
         f"ratio {torch_forward_s / forward_s:6.2f} | "
-        f"both {both_s * 1e3:9.3f} ms, torch {torch_both_s * 1e3:9.3f}, ratio {torch_both_s / both_s:6.2f} | {share:6.1%} of the peak",
+        f"both {both_s * 1e3:9.3f} ms, torch {torch_both_s * 1e3:9.3f}, "
+        f"ratio {torch_both_s / both_s:6.2f} | {share:6.1%} of the peak",
         flush=True,
     )
 
