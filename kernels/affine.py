@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ._jit import kernel
-from .gemm import gemm, pack, packed_view, view
+from .gemm import ONE, ZERO, gemm, pack, packed_view
 from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
 
 # Rows in one block of the sums for dW and db: long sums stay accurate, and the block stays in L2.
@@ -23,10 +23,10 @@ def affine_forward(x, w, w_row, w_col, b, y, packed):
     rows, depth = x.shape
     cols = b.size
     width = PANEL_BYTES // x.itemsize
-    pack(depth, cols, view(w.reshape(-1), 0, w_row, w_col), packed)
-    a = view(x.reshape(-1), 0, depth, 1)
-    c = view(y.reshape(-1), 0, cols, width)
-    gemm(rows, cols, depth, a, packed_view(packed, depth), view(b, 0, 0, width), c, FROM_START)
+    pack(depth, cols, (w.reshape(-1), ZERO, w_row, w_col), packed)
+    a = (x.reshape(-1), ZERO, depth, ONE)
+    c = (y.reshape(-1), ZERO, cols, width)
+    gemm(rows, cols, depth, a, packed_view(packed, depth), (b, ZERO, ZERO, width), c, FROM_START)
 
 
 @kernel
@@ -47,19 +47,19 @@ def affine_backward(x, dy, w, w_row, w_col, dx, dw, db, packed_w, packed_dy, blo
     cols = dy.shape[1]
     width = PANEL_BYTES // x.itemsize
     flat_x, flat_dy = x.reshape(-1), dy.reshape(-1)
-    pack(cols, depth, view(w.reshape(-1), 0, w_col, w_row), packed_w)
-    c = view(dx.reshape(-1), 0, depth, width)
-    gemm(rows, depth, cols, view(flat_dy, 0, cols, 1), packed_view(packed_w, cols), c, c, OVERWRITE)
+    pack(cols, depth, (w.reshape(-1), ZERO, w_col, w_row), packed_w)
+    c = (dx.reshape(-1), ZERO, depth, width)
+    gemm(rows, depth, cols, (flat_dy, ZERO, cols, ONE), packed_view(packed_w, cols), c, c, OVERWRITE)
     db[:] = 0
     if rows == 0:
         dw[:] = 0
-    c = view(dw.reshape(-1), 0, cols, width)
+    c = (dw.reshape(-1), ZERO, cols, width)
     mode = OVERWRITE
     for first in range((rows - 1) // BLOCK_ROWS * BLOCK_ROWS, -1, -BLOCK_ROWS):
         last = min(first + BLOCK_ROWS, rows) - 1
         count = last + 1 - first
-        pack(count, cols, view(flat_dy, last * cols, -cols, 1), packed_dy)
-        a = view(flat_x, last * depth, 1, -depth)
+        pack(count, cols, (flat_dy, last * cols, -cols, ONE), packed_dy)
+        a = (flat_x, last * depth, ONE, -depth)
         gemm(depth, cols, count, a, packed_view(packed_dy, count), c, c, mode)
         block_sum[:] = 0
         for r in range(last, first - 1, -1):

@@ -54,20 +54,6 @@ def embedding_backward_transposed(ids, dout, dWT):
 
 
 @kernel
-def embedding_clear(ids, dW):
-    """`dW[ids[i]] = 0`; an id of -1 stands for no row.
-
-    ids  (M,)    int64, rows of dW or -1
-    dW   (V, D)  rows named in ids overwritten, the others left alone
-    """
-    for i in range(ids.size):
-        if ids[i] >= 0:
-            row = dW[ids[i]]
-            for d in range(row.size):
-                row[d] = 0
-
-
-@kernel
 def context_sum_forward(ids, W, window, out):
     """`out[n, t] = W[ids[n, t]] + ... + W[ids[n, t + window - 1]]`, oldest first; an id of -1 adds nothing.
 

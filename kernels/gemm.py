@@ -26,13 +26,9 @@ def packed_size(depth: int, cols: int, dtype: np.dtype) -> int:
     return -(-cols // width) * depth * width
 
 
-@spliced
-def view(flat, first, row_stride, col_stride):
-    """An operand (flat, first, row stride, column or panel stride), all integers of one type.
-
-    A tuple that is written out keeps its literals in its type: each combination would compile another gemm.
-    """
-    return flat, np.int64(first), np.int64(row_stride), np.int64(col_stride)
+# Entries of operands that are written out. As Python literals they would be types of their own, and each
+# combination would compile another gemm; a function that converts them takes 30 ms to splice in at each call.
+ZERO, ONE = np.int64(0), np.int64(1)
 
 
 @inner
@@ -97,7 +93,7 @@ def pack_transposed(depth, cols, packed, packed_t):
 def packed_view(packed, depth):
     """The operand for a packed matrix of `depth` rows."""
     width = PANEL_BYTES // packed.itemsize
-    return view(packed, 0, width, depth * width)
+    return (packed, ZERO, width, depth * width)
 
 
 @inner
@@ -148,7 +144,7 @@ def pack_forward(w, packed):
     w       (depth, cols)                 read
     packed  (packed_size(depth, cols),)   overwritten
     """
-    pack(w.shape[0], w.shape[1], view(w.reshape(-1), 0, w.shape[1], 1), packed)
+    pack(w.shape[0], w.shape[1], (w.reshape(-1), ZERO, w.shape[1], ONE), packed)
 
 
 @kernel
@@ -167,9 +163,9 @@ def gemm_forward(a, packed, b, c, mode):
         rows,
         cols,
         depth,
-        view(a.reshape(-1), 0, depth, 1),
+        (a.reshape(-1), ZERO, depth, ONE),
         packed_view(packed, depth),
-        view(b, 0, 0, width),
-        view(c.reshape(-1), 0, cols, width),
+        (b, ZERO, ZERO, width),
+        (c.reshape(-1), ZERO, cols, width),
         mode,
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from ._jit import kernel, spliced
 from .activations import sigmoid_row, tanh_row
-from .gemm import gemm, pack, packed_view, view
+from .gemm import ONE, ZERO, gemm, pack, packed_view
 from .gru_cell import (
     GATES,
     HAT,
@@ -30,7 +30,6 @@ from .sequence import (
     bias_gradient,
     clear_ends,
     clear_resets,
-    copy_row,
     gather_state,
     gather_states_before,
     gather_steps,
@@ -45,6 +44,7 @@ from .sequence import (
 )
 from .simd import fma
 from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
+from .vectors import copy_row
 
 
 @spliced
@@ -52,9 +52,9 @@ def _pack_weights(width, depth, wx, wh, packed_x, packed_gates, packed_hat):
     """Wx, the columns of Wh for z and r, and those for the candidate, each in panels."""
     cols = GATES * width
     flat = wh.reshape(-1)
-    pack(depth, cols, view(wx.reshape(-1), 0, cols, 1), packed_x)
-    pack(width, 2 * width, view(flat, 0, cols, 1), packed_gates)
-    pack(width, width, view(flat, HAT * width, cols, 1), packed_hat)
+    pack(depth, cols, (wx.reshape(-1), ZERO, cols, ONE), packed_x)
+    pack(width, 2 * width, (flat, ZERO, cols, ONE), packed_gates)
+    pack(width, width, (flat, HAT * width, cols, ONE), packed_hat)
 
 
 @spliced
@@ -65,11 +65,11 @@ def _recurrent_product(width, after, count, first, a, bhh, packed_gates, packed_
     """
     gate_row = gates.shape[1]
     panel = PANEL_BYTES // gates.itemsize
-    c = view(gates.reshape(-1), first * gate_row, gate_row, panel)
+    c = (gates.reshape(-1), first * gate_row, gate_row, panel)
     gemm(count, 2 * width, width, a, packed_view(packed_gates, width), c, c, FROM_START)
     if after:
-        c = view(gates.reshape(-1), first * gate_row + U * width, gate_row, panel)
-        gemm(count, width, width, a, packed_view(packed_hat, width), view(bhh, 0, 0, panel), c, FROM_START)
+        c = (gates.reshape(-1), first * gate_row + U * width, gate_row, panel)
+        gemm(count, width, width, a, packed_view(packed_hat, width), (bhh, ZERO, ZERO, panel), c, FROM_START)
     gru_cell_gates(width, gates[first : first + count])
 
 
@@ -79,8 +79,8 @@ def _candidate_product(width, count, first, packed_hat, gates, before, product):
     gate_row, row = gates.shape[1], product.shape[1]
     panel = PANEL_BYTES // gates.itemsize
     gru_cell_reset(width, gates[first : first + count], before, product)
-    c = view(gates.reshape(-1), first * gate_row + HAT * width, gate_row, panel)
-    a = view(product.reshape(-1), 0, row, 1)
+    c = (gates.reshape(-1), first * gate_row + HAT * width, gate_row, panel)
+    a = (product.reshape(-1), ZERO, row, ONE)
     gemm(count, width, width, a, packed_view(packed_hat, width), c, c, FROM_START)
 
 
@@ -126,18 +126,18 @@ def gru_forward(
         slot = slot_of_block(t_first, batch, gates)
         gather_steps(t_first, t_last, offsets, order, xs, x_block)
         rows = offsets[t_last] - offsets[t_first]
-        c = view(flat_gates, slot * gate_row, gate_row, panel)
+        c = (flat_gates, slot * gate_row, gate_row, panel)
         input_product(rows, x_block, packed_x, b, c)
         for t in range(t_first, t_last):
             first, count = batch + offsets[t], offsets[t + 1] - offsets[t]
             here = slot + offsets[t] - offsets[t_first]
             place = state_rows_before(t, batch, offsets)
             before = states[place : place + count]
-            a = view(flat_states, place * row, row, 1)
+            a = (flat_states, place * row, row, ONE)
             if resets.size:
                 masked_rows(t, order, resets, before, kept)
                 before = kept
-                a = view(kept.reshape(-1), 0, row, 1)
+                a = (kept.reshape(-1), ZERO, row, ONE)
             _recurrent_product(width, after, count, here, a, bhh, packed_gates, packed_hat, gates)
             if not after:
                 _candidate_product(width, count, here, packed_hat, gates, before, product)
@@ -159,9 +159,9 @@ def _remake_block(
     """
     gate_row, row = gates.shape[1], h_block.shape[1]
     panel = PANEL_BYTES // gates.itemsize
-    c = view(gates.reshape(-1), slot * gate_row, gate_row, panel)
+    c = (gates.reshape(-1), slot * gate_row, gate_row, panel)
     input_product(rows, x_block, packed_x, b, c)
-    a = view(h_block.reshape(-1), 0, row, 1)
+    a = (h_block.reshape(-1), ZERO, row, ONE)
     _recurrent_product(width, after, rows, slot, a, bhh, packed_gates, packed_hat, gates)
     if not after:
         _candidate_product(width, rows, slot, packed_hat, gates, h_block, product)
@@ -184,19 +184,19 @@ def _block_gradients(
     panel = PANEL_BYTES // dts.itemsize
     flat_dts, flat_x, flat_dwh = dts.reshape(-1), x_block.reshape(-1), dwh.reshape(-1)
     last = (rows - 1) * gate_row
-    states, inputs = view(h_block.reshape(-1), 0, row, 1), view(flat_x, 0, x_row, 1)
-    pack(rows, cols, view(flat_dts, last, -gate_row, 1), packed_dt)
-    weight_gradient(rows, width, 2 * width, states, packed_dt, view(flat_dwh, 0, cols, panel), mode)
-    weight_gradient(rows, depth, cols, inputs, packed_dt, view(dwx.reshape(-1), 0, cols, panel), mode)
+    states, inputs = (h_block.reshape(-1), ZERO, row, ONE), (flat_x, ZERO, x_row, ONE)
+    pack(rows, cols, (flat_dts, last, -gate_row, ONE), packed_dt)
+    weight_gradient(rows, width, 2 * width, states, packed_dt, (flat_dwh, ZERO, cols, panel), mode)
+    weight_gradient(rows, depth, cols, inputs, packed_dt, (dwx.reshape(-1), ZERO, cols, panel), mode)
     # The candidate's product: du with the states before, or dh_hat with r h_before, which lies beside it.
-    pack(rows, width, view(flat_dts, last + (U if after else HAT) * width, -gate_row, 1), packed_dt)
-    a = states if after else view(flat_dts, U * width, gate_row, 1)
-    weight_gradient(rows, width, width, a, packed_dt, view(flat_dwh, HAT * width, cols, panel), mode)
+    pack(rows, width, (flat_dts, last + (U if after else HAT) * width, -gate_row, ONE), packed_dt)
+    a = states if after else (flat_dts, U * width, gate_row, ONE)
+    weight_gradient(rows, width, width, a, packed_dt, (flat_dwh, HAT * width, cols, panel), mode)
     bias_gradient(rows, 0, cols, dts, db, packed_dt, mode)  # packed_dt has been used
     if after:
         bias_gradient(rows, U * width, width, dts, dbhh, packed_dt, mode)
-    c = view(flat_x, 0, x_row, panel)
-    gemm(rows, depth, cols, view(flat_dts, 0, gate_row, 1), packed_view(packed_x, cols), c, c, OVERWRITE)
+    c = (flat_x, ZERO, x_row, panel)
+    gemm(rows, depth, cols, (flat_dts, ZERO, gate_row, ONE), packed_view(packed_x, cols), c, c, OVERWRITE)
 
 
 @kernel
@@ -241,9 +241,9 @@ def gru_backward(
     row, gate_row = states.shape[1], dts.shape[1]
     panel = PANEL_BYTES // xs.itemsize
     flat_dts, flat_dh, flat_wh = dts.reshape(-1), dh.reshape(-1), wh.reshape(-1)
-    pack(cols, depth, view(wx.reshape(-1), 0, 1, cols), packed_x)
-    pack(2 * width, width, view(flat_wh, 0, 1, cols), packed_gates)
-    pack(width, width, view(flat_wh, HAT * width, 1, cols), packed_hat)
+    pack(cols, depth, (wx.reshape(-1), ZERO, ONE, cols), packed_x)
+    pack(2 * width, width, (flat_wh, ZERO, ONE, cols), packed_gates)
+    pack(width, width, (flat_wh, HAT * width, ONE, cols), packed_hat)
     if intact > 0:
         _pack_weights(width, depth, wx, wh, packed_wx, packed_wz, packed_wh)
     gather_state(order, dh_next, dh)
@@ -283,18 +283,18 @@ def gru_backward(
             before, dt = h_block[here : here + count], dts[here : here + count]
             gates_here = gates[slot + here : slot + here + count]
             gru_cell_backward(t, order, after, gates_here, before, dhs, dh, dt)
-            first, c = here * gate_row, view(flat_dh, 0, row, panel)
+            first, c = here * gate_row, (flat_dh, ZERO, row, panel)
             if after:
-                a = view(flat_dts, first + U * width, gate_row, 1)
+                a = (flat_dts, first + U * width, gate_row, ONE)
                 gemm(count, width, width, a, packed_view(packed_hat, width), c, c, FROM_START)
             else:
                 a, d = (
-                    view(flat_dts, first + HAT * width, gate_row, 1),
-                    view(dproduct.reshape(-1), 0, row, panel),
+                    (flat_dts, first + HAT * width, gate_row, ONE),
+                    (dproduct.reshape(-1), ZERO, row, panel),
                 )
                 gemm(count, width, width, a, packed_view(packed_hat, width), d, d, OVERWRITE)
                 gru_cell_reset_backward(width, gates_here, before, dproduct, dh, dt)
-            a = view(flat_dts, first, gate_row, 1)
+            a = (flat_dts, first, gate_row, ONE)
             gemm(count, width, 2 * width, a, packed_view(packed_gates, 2 * width), c, c, FROM_START)
             clear_resets(t, count, order, resets, dh)
         _block_gradients(

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from ._jit import kernel, spliced
 from .activations import sigmoid_row, tanh, tanh_row
-from .gemm import gemm, pack, packed_view, view
+from .gemm import ONE, ZERO, gemm, pack, packed_view
 from .sequence import (
     _block_steps,
     add_product,
     block_gradients,
     clear_ends,
     clear_resets,
-    copy_row,
     copy_rows,
     gather_state,
     gather_states_before,
@@ -33,6 +32,7 @@ from .sequence import (
 )
 from .simd import fma
 from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
+from .vectors import copy_row
 
 # Where each gate begins in the columns of Wx, Wh and b, in multiples of H: the book's order.
 FORGET, CANDIDATE, INPUT, OUTPUT = 0, 1, 2, 3
@@ -161,8 +161,8 @@ def lstm_forward(
     row, gate_row = states.shape[1], gates.shape[1]
     panel = PANEL_BYTES // xs.itemsize
     flat_states, flat_gates, flat_kept = states.reshape(-1), gates.reshape(-1), kept.reshape(-1)
-    pack(depth, cols, view(wx.reshape(-1), 0, cols, 1), packed_x)
-    pack(width, cols, view(wh.reshape(-1), 0, cols, 1), packed_h)
+    pack(depth, cols, (wx.reshape(-1), ZERO, cols, ONE), packed_x)
+    pack(width, cols, (wh.reshape(-1), ZERO, cols, ONE), packed_h)
     gather_state(order, h0, states)
     gather_state(order, c0, carry)
     block = _block_steps(batch)
@@ -172,18 +172,18 @@ def lstm_forward(
         copy_rows(carry, starts[t_first // block])
         gather_steps(t_first, t_last, offsets, order, xs, x_block)
         rows = offsets[t_last] - offsets[t_first]
-        c = view(flat_gates, slot * gate_row, gate_row, panel)
+        c = (flat_gates, slot * gate_row, gate_row, panel)
         input_product(rows, x_block, packed_x, b, c)
         for t in range(t_first, t_last):
             first, count = batch + offsets[t], offsets[t + 1] - offsets[t]
             here = slot + offsets[t] - offsets[t_first]
             before = state_rows_before(t, batch, offsets)
-            a = view(flat_states, before * row, row, 1)
+            a = (flat_states, before * row, row, ONE)
             if resets.size:
                 masked_rows(t, order, resets, states[before : before + count], kept)
-                a = view(flat_kept, 0, row, 1)
+                a = (flat_kept, ZERO, row, ONE)
                 clear_resets(t, count, order, resets, carry)
-            c = view(flat_gates, here * gate_row, gate_row, panel)
+            c = (flat_gates, here * gate_row, gate_row, panel)
             gemm(count, cols, width, a, packed_view(packed_h, width), c, c, FROM_START)
             lstm_cell_gates(width, gates[here : here + count], carry, cells[here : here + count])
             lstm_cell_output(
@@ -216,9 +216,9 @@ def _remake_block(
     panel = PANEL_BYTES // gates.itemsize
     cols = GATES * width
     rows = offsets[t_last] - offsets[t_first]
-    c = view(gates.reshape(-1), slot * gate_row, gate_row, panel)
+    c = (gates.reshape(-1), slot * gate_row, gate_row, panel)
     input_product(rows, x_block, packed_x, b, c)
-    a = view(h_block.reshape(-1), 0, row, 1)
+    a = (h_block.reshape(-1), ZERO, row, ONE)
     gemm(rows, cols, width, a, packed_view(packed_h, width), c, c, FROM_START)
     copy_rows(start, carry)
     for t in range(t_first, t_last):
@@ -265,11 +265,11 @@ def lstm_backward(
     row, gate_row = states.shape[1], dts.shape[1]
     panel = PANEL_BYTES // xs.itemsize
     flat_dts, flat_dh = dts.reshape(-1), dh.reshape(-1)
-    pack(cols, depth, view(wx.reshape(-1), 0, 1, cols), packed_x)
-    pack(cols, width, view(wh.reshape(-1), 0, 1, cols), packed_h)
+    pack(cols, depth, (wx.reshape(-1), ZERO, ONE, cols), packed_x)
+    pack(cols, width, (wh.reshape(-1), ZERO, ONE, cols), packed_h)
     if intact > 0:
-        pack(depth, cols, view(wx.reshape(-1), 0, cols, 1), packed_wx)
-        pack(width, cols, view(wh.reshape(-1), 0, cols, 1), packed_wh)
+        pack(depth, cols, (wx.reshape(-1), ZERO, cols, ONE), packed_wx)
+        pack(width, cols, (wh.reshape(-1), ZERO, cols, ONE), packed_wh)
     gather_state(order, dh_next, dh)
     gather_state(order, dc_next, dc)
     block = _block_steps(batch)
@@ -303,7 +303,7 @@ def lstm_backward(
                 t, order, gates[slot + here : slot + here + count], before,
                 cells[slot + here : slot + here + count], dhs, dh, dc, dts[here : here + count],
             )  # fmt: skip
-            a, c = view(flat_dts, here * gate_row, gate_row, 1), view(flat_dh, 0, row, panel)
+            a, c = (flat_dts, here * gate_row, gate_row, ONE), (flat_dh, ZERO, row, panel)
             gemm(count, width, cols, a, packed_view(packed_h, cols), c, c, OVERWRITE)
             clear_resets(t, count, order, resets, dh)
             clear_resets(t, count, order, resets, dc)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from ._jit import kernel, spliced
 from .activations import tanh
-from .gemm import gemm, pack, packed_view, view
+from .gemm import ONE, ZERO, gemm, pack, packed_view
 from .sequence import (
     _block_steps,
     add_product,
     block_gradients,
     clear_ends,
     clear_resets,
-    copy_row,
     gather_state,
     gather_states_before,
     gather_steps,
@@ -24,6 +23,7 @@ from .sequence import (
 )
 from .simd import fma
 from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
+from .vectors import copy_row
 
 
 @spliced
@@ -103,24 +103,24 @@ def rnn_forward(
     row = states.shape[1]
     panel = PANEL_BYTES // xs.itemsize
     flat_states, flat_kept = states.reshape(-1), kept.reshape(-1)
-    pack(depth, width, view(wx.reshape(-1), 0, width, 1), packed_x)
-    pack(width, width, view(wh.reshape(-1), 0, width, 1), packed_h)
+    pack(depth, width, (wx.reshape(-1), ZERO, width, ONE), packed_x)
+    pack(width, width, (wh.reshape(-1), ZERO, width, ONE), packed_h)
     gather_state(order, h0, states)
     block = _block_steps(batch)
     for t_first in range(0, steps, block):
         t_last = min(t_first + block, steps)
         gather_steps(t_first, t_last, offsets, order, xs, x_block)
         rows = offsets[t_last] - offsets[t_first]
-        c = view(flat_states, (batch + offsets[t_first]) * row, row, panel)
+        c = (flat_states, (batch + offsets[t_first]) * row, row, panel)
         input_product(rows, x_block, packed_x, b, c)
         for t in range(t_first, t_last):
             first, count = batch + offsets[t], offsets[t + 1] - offsets[t]
             before = state_rows_before(t, batch, offsets)
-            a = view(flat_states, before * row, row, 1)
+            a = (flat_states, before * row, row, ONE)
             if resets.size:
                 masked_rows(t, order, resets, states[before : before + count], kept)
-                a = view(flat_kept, 0, row, 1)
-            c = view(flat_states, first * row, row, panel)
+                a = (flat_kept, ZERO, row, ONE)
+            c = (flat_states, first * row, row, panel)
             gemm(count, width, width, a, packed_view(packed_h, width), c, c, FROM_START)
             rnn_cell_forward(t, first, count, order, relu, states, hs)
     clear_ends(offsets, order, hs)
@@ -160,8 +160,8 @@ def rnn_backward(
     row = states.shape[1]
     panel = PANEL_BYTES // xs.itemsize
     flat_dts, flat_dh = dts.reshape(-1), dh.reshape(-1)
-    pack(width, depth, view(wx.reshape(-1), 0, 1, width), packed_x)
-    pack(width, width, view(wh.reshape(-1), 0, 1, width), packed_h)
+    pack(width, depth, (wx.reshape(-1), ZERO, ONE, width), packed_x)
+    pack(width, width, (wh.reshape(-1), ZERO, ONE, width), packed_h)
     gather_state(order, dh_next, dh)
     block = _block_steps(batch)
     if not offsets[steps]:
@@ -179,7 +179,7 @@ def rnn_backward(
             rnn_cell_backward(
                 t, batch + offsets[t], count, order, relu, states, dhs, dh, dts[here : here + count]
             )
-            a, c = view(flat_dts, here * row, row, 1), view(flat_dh, 0, row, panel)
+            a, c = (flat_dts, here * row, row, ONE), (flat_dh, ZERO, row, panel)
             gemm(count, width, width, a, packed_view(packed_h, width), c, c, OVERWRITE)
             clear_resets(t, count, order, resets, dh)
         gather_states_before(t_first, t_last, offsets, order, resets, states, h_block)

@@ -15,9 +15,10 @@ from __future__ import annotations
 import numpy as np
 
 from ._jit import spliced
-from .gemm import gemm, pack, packed_view, view
+from .gemm import ONE, ZERO, gemm, pack, packed_view
 from .simd import fma
 from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
+from .vectors import clear_row, copy_row
 
 # Rows (steps times batch) in one block of the time loop: long sums stay accurate, tiles are filled when N is
 # small, and a block's inputs and gradients fit the L2 cache for H up to about 500.
@@ -44,17 +45,13 @@ def block_steps(batch: int) -> int:
 
 @spliced
 def copy_rows(source, target):
-    """target[i, j] = source[i, j] over the columns that both have. Numba compiles this loop in a tenth of the
-    seconds that it needs for an assignment between slices, whose shape check builds a message from strings.
+    """target[i, j] = source[i, j]: all of target.
 
-    source  (N, columns)   read
-    target  (N, columns)   overwritten
+    source  (rows.., columns..)   read
+    target  (rows, columns)       overwritten
     """
-    width = min(source.shape[1], target.shape[1])
-    for n in range(source.shape[0]):
-        row, out = source[n], target[n]
-        for j in range(width):
-            out[j] = row[j]
+    for i in range(target.shape[0]):
+        copy_row(source[i], target[i])
 
 
 @spliced
@@ -65,9 +62,7 @@ def gather_state(order, h, states):
     states  (N.., row)     first N rows overwritten
     """
     for i in range(order.size):
-        source, target = h[order[i]], states[i]
-        for j in range(h.shape[1]):
-            target[j] = source[j]
+        copy_row(h[order[i]], states[i, : h.shape[1]])
 
 
 @spliced
@@ -78,9 +73,7 @@ def scatter_state(order, states, h):
     h       (N, H)         overwritten
     """
     for i in range(order.size):
-        source, target = states[i], h[order[i]]
-        for j in range(h.shape[1]):
-            target[j] = source[j]
+        copy_row(states[i], h[order[i]])
 
 
 @spliced
@@ -95,10 +88,7 @@ def scatter_last(offsets, order, states, h):
     for i in range(batch):
         while steps > 0 and offsets[steps] - offsets[steps - 1] <= i:
             steps -= 1
-        source = states[batch + offsets[steps - 1] + i if steps else i]
-        target = h[order[i]]
-        for j in range(h.shape[1]):
-            target[j] = source[j]
+        copy_row(states[batch + offsets[steps - 1] + i if steps else i], h[order[i]])
 
 
 @spliced
@@ -109,9 +99,7 @@ def clear_ends(offsets, order, hs):
     """
     for t in range(offsets.size - 1):
         for i in range(offsets[t + 1] - offsets[t], order.size):
-            target = hs[order[i], t]
-            for j in range(target.size):
-                target[j] = 0
+            clear_row(hs[order[i], t])
 
 
 @spliced
@@ -124,9 +112,7 @@ def gather_steps(t_first, t_last, offsets, order, xs, block):
     for t in range(t_first, t_last):
         first = offsets[t] - offsets[t_first]
         for i in range(offsets[t + 1] - offsets[t]):
-            source, target = xs[order[i], t], block[first + i]
-            for d in range(source.size):
-                target[d] = source[d]
+            copy_row(xs[order[i], t], block[first + i, : xs.shape[2]])
 
 
 @spliced
@@ -139,9 +125,7 @@ def scatter_steps(t_first, t_last, offsets, order, block, dxs):
     for t in range(t_first, t_last):
         first = offsets[t] - offsets[t_first]
         for i in range(offsets[t + 1] - offsets[t]):
-            source, target = block[first + i], dxs[order[i], t]
-            for d in range(target.size):
-                target[d] = source[d]
+            copy_row(block[first + i], dxs[order[i], t])
 
 
 @spliced
@@ -156,16 +140,13 @@ def masked_rows(t, order, resets, states, kept):
 
     resets  (N, T)        read, bool
     states  (count, row)  read
-    kept    (N, row)      first `count` rows overwritten
+    kept    (N.., row)    first `count` rows overwritten
     """
     for i in range(states.shape[0]):
-        source, target = states[i], kept[i]
         if resets[order[i], t]:
-            for j in range(source.size):
-                target[j] = 0
+            clear_row(kept[i])
         else:
-            for j in range(source.size):
-                target[j] = source[j]
+            copy_row(states[i], kept[i])
 
 
 @spliced
@@ -178,9 +159,7 @@ def clear_resets(t, count, order, resets, dh):
     if resets.size:
         for i in range(count):
             if resets[order[i], t]:
-                target = dh[i]
-                for j in range(target.size):
-                    target[j] = 0
+                clear_row(dh[i])
 
 
 @spliced
@@ -226,8 +205,8 @@ def input_product(rows, x_block, packed_x, b, c):
     cols, x_row = b.size, x_block.shape[1]
     panel = PANEL_BYTES // b.itemsize
     depth = packed_x.size // (-(-cols // panel) * panel)
-    a = view(x_block.reshape(-1), 0, x_row, 1)
-    gemm(rows, cols, depth, a, packed_view(packed_x, depth), view(b, 0, 0, panel), c, FROM_START)
+    a = (x_block.reshape(-1), ZERO, x_row, ONE)
+    gemm(rows, cols, depth, a, packed_view(packed_x, depth), (b, ZERO, ZERO, panel), c, FROM_START)
 
 
 @spliced
@@ -243,7 +222,7 @@ def weight_gradient(rows, depth, cols, a, packed, dw, mode):
         depth,
         cols,
         rows,
-        view(array, first + (rows - 1) * row, 1, -row),
+        (array, first + (rows - 1) * row, ONE, -row),
         packed_view(packed, rows),
         dw,
         dw,
@@ -272,13 +251,6 @@ def bias_gradient(rows, first_col, cols, dts, db, block_sum, mode):
     else:
         for j in range(cols):
             db[j] = total[j]
-
-
-@spliced
-def copy_row(source, target):
-    """target[j] = source[j]."""
-    for j in range(target.size):
-        target[j] = source[j]
 
 
 @spliced
@@ -314,11 +286,11 @@ def block_gradients(rows, width, cols, dts, x_block, h_block, packed_x, packed_d
     row, x_row, dt_row = h_block.shape[1], x_block.shape[1], dts.shape[1]
     panel = PANEL_BYTES // dts.itemsize
     flat_dts, flat_x = dts.reshape(-1), x_block.reshape(-1)
-    pack(rows, cols, view(flat_dts, (rows - 1) * dt_row, -dt_row, 1), packed_dt)
-    c = view(dwh.reshape(-1), 0, cols, panel)
-    weight_gradient(rows, width, cols, view(h_block.reshape(-1), 0, row, 1), packed_dt, c, mode)
-    c = view(dwx.reshape(-1), 0, cols, panel)
-    weight_gradient(rows, depth, cols, view(flat_x, 0, x_row, 1), packed_dt, c, mode)
+    pack(rows, cols, (flat_dts, (rows - 1) * dt_row, -dt_row, ONE), packed_dt)
+    c = (dwh.reshape(-1), ZERO, cols, panel)
+    weight_gradient(rows, width, cols, (h_block.reshape(-1), ZERO, row, ONE), packed_dt, c, mode)
+    c = (dwx.reshape(-1), ZERO, cols, panel)
+    weight_gradient(rows, depth, cols, (flat_x, ZERO, x_row, ONE), packed_dt, c, mode)
     bias_gradient(rows, 0, cols, dts, db, packed_dt, mode)  # packed_dt has been used
-    c = view(flat_x, 0, x_row, panel)
-    gemm(rows, depth, cols, view(flat_dts, 0, dt_row, 1), packed_view(packed_x, cols), c, c, OVERWRITE)
+    c = (flat_x, ZERO, x_row, panel)
+    gemm(rows, depth, cols, (flat_dts, ZERO, dt_row, ONE), packed_view(packed_x, cols), c, c, OVERWRITE)

@@ -16,7 +16,7 @@ import numpy as np
 
 from ._jit import kernel, spliced
 from .activations import exp
-from .gemm import gemm, pack, packed_view, view
+from .gemm import ONE, ZERO, gemm, pack, packed_view
 from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
 from .vectors import VECTOR_BYTES, copy_panel_row, transpose_block
 
@@ -202,15 +202,15 @@ def _score_slab(left, count, rows, depth, w, b, packed_x, labels, words, slab, m
     flat, first, w_row, w_col = w
     width = slab.shape[1]
     panel = PANEL_BYTES // b.itemsize
-    a = view(flat, first + left * w_col, w_col, w_row)
+    a = (flat, first + left * w_col, w_col, w_row)
     if w_col == 1 and count % panel == 0:
         # The rows of a W of 100 x 10,000 lie 40 KB apart: a copy of their piece makes the product 8 % faster.
         flat_words = words.reshape(-1)
         for j in range(depth):
             for v in range(0, count, panel):
                 copy_panel_row(flat, first + left + j * w_row + v, flat_words, j * SLAB_WORDS + v)
-        a = view(flat_words, 0, 1, SLAB_WORDS)
-    c = view(slab.reshape(-1), 0, width, panel)
+        a = (flat_words, ZERO, ONE, SLAB_WORDS)
+    c = (slab.reshape(-1), ZERO, width, panel)
     gemm(count, width, depth, a, packed_view(packed_x, depth), c, c, OVERWRITE)
     for r in range(width):
         part[r] = m[r]
@@ -260,15 +260,13 @@ def _slab_gradient(left, count, rows, depth, w, x_block, labels, scale, slab, fa
         if left <= labels[r] < left + count:
             slab[labels[r] - left, r] -= scale
     flat_slab = slab.reshape(-1)
-    c = view(dx_t.reshape(-1), 0, width, panel)
-    words = view(flat, first + left * w_col, w_row, w_col)
-    gemm(
-        depth, width, count, words, view(flat_slab, 0, width, panel), c, c, FROM_START if left else OVERWRITE
-    )
+    c = (dx_t.reshape(-1), ZERO, width, panel)
+    words = (flat, first + left * w_col, w_row, w_col)
+    gemm(depth, width, count, words, (flat_slab, ZERO, width, panel), c, c, FROM_START if left else OVERWRITE)
     row = dwb_t.shape[1]
-    c = view(dwb_t.reshape(-1), left * row, row, panel)
-    inputs = view(x_block.reshape(-1), 0, x_block.shape[1], panel)
-    gemm(count, depth + 1, rows, view(flat_slab, 0, width, 1), inputs, c, c, mode)
+    c = (dwb_t.reshape(-1), left * row, row, panel)
+    inputs = (x_block.reshape(-1), ZERO, x_block.shape[1], panel)
+    gemm(count, depth + 1, rows, (flat_slab, ZERO, width, ONE), inputs, c, c, mode)
 
 
 @kernel
@@ -300,7 +298,7 @@ def affine_softmax_loss(
     batch, steps, depth = xs.shape
     size = b.size
     lanes = VECTOR_BYTES // xs.itemsize
-    weights = view(w.reshape(-1), 0, w_row, w_col)
+    weights = (w.reshape(-1), ZERO, w_row, w_col)
     zero = xs.dtype.type(0)
     count = _count_labels(ts, ignore)
     scale = xs.dtype.type(1 / max(1, count))
@@ -318,7 +316,7 @@ def affine_softmax_loss(
             rows = (t_last - t_first) * (n_last - n_first)
             width = (rows + lanes - 1) // lanes * lanes
             _gather_rows(t_first, t_last, n_first, n_last, xs, ts, ignore, x_block, labels)
-            pack(depth, rows, view(x_block.reshape(-1), 0, 1, x_block.shape[1]), packed_x)
+            pack(depth, rows, (x_block.reshape(-1), ZERO, ONE, x_block.shape[1]), packed_x)
             m, sums, scratch = maxima.reshape(-1), total[:width], part[:width]
             for r in range(width):
                 m[r] = lowest

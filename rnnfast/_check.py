@@ -26,6 +26,18 @@ def float_dtype(owner: str, dtype: Any) -> np.dtype:
     return found
 
 
+def generator(owner: str, rng: Any) -> np.random.Generator:
+    """A source of random numbers; a fresh one for None."""
+    if rng is None:
+        return np.random.default_rng()
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(
+            f"{owner}: rng must be a numpy.random.Generator, got {type(rng).__name__}; "
+            f"pass numpy.random.default_rng(seed)."
+        )
+    return rng
+
+
 def size(owner: str, name: str, value: Any, minimum: int = 1, maximum: int | None = None) -> int:
     """A whole number of at least `minimum`, and at most `maximum` where there is one."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
@@ -52,12 +64,18 @@ def _as_array(owner: str, name: str, value: Any) -> np.ndarray:
 
 
 def shape(owner: str, name: str, value: Any, expected: tuple, why: str = "") -> np.ndarray:
-    """An array of the `expected` shape, in which a string stands for any length (`("N", "T", 100)`)."""
+    """An array of the `expected` shape, in which a string stands for any length (`("N", "T", 100)`).
+
+    `"..."` in front stands for one or more axes of any length.
+    """
     if type(value) is np.ndarray and value.shape == expected:
         return value
     array = _as_array(owner, name, value)
-    if array.ndim == len(expected):
-        for have, want in zip(array.shape, expected, strict=True):
+    wanted = expected
+    if expected[:1] == ("...",):
+        wanted = ("...",) * max(1, array.ndim - len(expected) + 1) + expected[1:]
+    if array.ndim == len(wanted):
+        for have, want in zip(array.shape, wanted, strict=True):
             if have != want and not isinstance(want, str):
                 break
         else:
@@ -113,20 +131,19 @@ def ids(
     array = shape(owner, name, value, expected)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{owner}: {name} must hold integers, got {array.dtype}.")
-    ready = kernel_ready(array.astype(np.int64, copy=False))
-    if ready.size:
-        low, high = int(ready.min()), int(ready.max())
+    if array.size:  # looked at in their own type: as int64, 2**64 - 1 would be -1
+        low, high = int(array.min()), int(array.max())
         if low < 0 or high >= upper:
-            wrong = (ready < 0) | (ready >= upper)
+            wrong = (array < 0) | (array >= upper)
             if also is not None:
-                wrong &= ready != also
+                wrong &= array != also
             if wrong.any():
                 where = tuple(int(axis) for axis in np.argwhere(wrong)[0])
                 raise IndexError(
                     f"{owner}: {name} must hold ids from 0 to {upper - 1}, "
                     f"got {int(array[where])} at {where}."
                 )
-    return ready
+    return kernel_ready(array.astype(np.int64, copy=False))
 
 
 def out(owner: str, value: Any, expected: tuple, dtype: np.dtype, *inputs: np.ndarray) -> np.ndarray:
@@ -571,3 +588,13 @@ def run_in_the_way(folder: Any, name: str) -> FileExistsError:
     return FileExistsError(
         f"{folder}: there is a run in this folder already ({name}); choose another folder, or say overwrite."
     )
+
+
+def entries(owner: str, name: str, value: Any, count: int, what: str) -> tuple:
+    """A tuple or list of `count` things, a part of what `get_state` gives."""
+    start = f"{owner}: {name}, as get_state() returns it, must be a tuple of {count} ({what}), got"
+    if not isinstance(value, tuple | list):
+        raise TypeError(f"{start} {type(value).__name__}.")
+    if len(value) != count:
+        raise ValueError(f"{start} {len(value)}.")
+    return tuple(value)

@@ -573,3 +573,45 @@ class TimeAffineSoftmaxWithLoss:
 
     def backward(self, dout=1.0):
         return self.affine.backward(self.softmax.backward(dout))
+
+
+class RNNLM:
+    """TimeEmbedding, recurrent layers above each other, TimeAffineSoftmaxWithLoss; `params` as the model's.
+
+    Tied, the output weights are the transposed embedding, whose gradient is the sum of both uses.
+    """
+
+    def __init__(self, params, cell="rnn", tied=False):
+        embed_W, *recurrent, output_b = params
+        output_W = embed_W.T if tied else recurrent.pop()
+        kind = {"rnn": TimeRNN, "relu": TimeRNN, "lstm": TimeLSTM, "gru": TimeGRU}[cell]
+        options = {"activation": "relu"} if cell == "relu" else {}
+        self.embedding, self.tied = TimeEmbedding(embed_W), tied
+        layers = [recurrent[i : i + 3] for i in range(0, len(recurrent), 3)]
+        self.stack = Stack([kind(*layer, stateful=True, **options) for layer in layers])
+        self.output = TimeAffineSoftmaxWithLoss(output_W, output_b)
+
+    def forward(self, xs, ts):
+        return self.output.forward(self.stack.forward(self.embedding.forward(xs)), ts)
+
+    def backward(self):
+        self.embedding.backward(self.stack.backward(self.output.backward()))
+        (embed_dW,), (output_dW, output_db) = self.embedding.grads, self.output.grads
+        first, last = (embed_dW + output_dW.T, []) if self.tied else (embed_dW, [output_dW])
+        self.grads = [first, *self.stack.grads, *last, output_db]
+
+
+class CBOWLM:
+    """TimeContextSum, then TimeAffineSoftmaxWithLoss."""
+
+    def __init__(self, params, window=2):
+        embed_W, output_W, output_b = params
+        self.context = TimeContextSum(embed_W, window)
+        self.output = TimeAffineSoftmaxWithLoss(output_W, output_b)
+
+    def forward(self, xs, ts):
+        return self.output.forward(self.context.forward(xs), ts)
+
+    def backward(self):
+        self.context.backward(self.output.backward())
+        self.grads = [*self.context.grads, *self.output.grads]

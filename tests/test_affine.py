@@ -162,15 +162,19 @@ def test_wrong_inputs_are_refused_and_the_last_forward_stays_valid():
     layer.forward(np.ones((2, 3)))
     expected = layer.backward(np.ones((2, 4)))
     for x, error, message in (
-        (np.ones((2, 4)), ValueError, r"xs must be \(N0, 3\), got \(2, 4\); D is the rows of W"),
-        (np.ones((2, 5, 4)), ValueError, r"xs must be \(N0, N1, 3\), got \(2, 5, 4\)"),
-        (np.ones(3), ValueError, r"xs must be \(N0, 3\), got \(3,\)"),
+        (
+            np.ones((2, 4)),
+            ValueError,
+            r"x must be \(\.\.\., 3\), got \(2, 4\); the last axis is the rows of W",
+        ),
+        (np.ones((2, 5, 4)), ValueError, r"x must be \(\.\.\., 3\), got \(2, 5, 4\)"),
+        (np.ones(3), ValueError, r"x must be \(\.\.\., 3\), got \(3,\)"),
         (
             np.ones((2, 3), np.float32),
             TypeError,
-            "xs must be float64, the dtype of the parameters, got float32",
+            "x must be float64, the dtype of the parameters, got float32",
         ),
-        ([[1.0, 1.0, 1.0]], TypeError, "xs must be a NumPy array, got list"),
+        ([[1.0, 1.0, 1.0]], TypeError, "x must be a NumPy array, got list"),
     ):
         with pytest.raises(error, match=rf"^TimeAffine\.forward: {message}"):
             layer.forward(x)
@@ -183,3 +187,9 @@ def test_wrong_inputs_are_refused_and_the_last_forward_stays_valid():
         TypeError, match=r"^TimeAffine: b must be float64 like the other parameters, got float32"
     ):
         TimeAffine(np.ones((3, 4)), np.ones(4, np.float32))
+
+
+@pytest.mark.parametrize(("D", "outputs", "wrong"), [(0, 3, "D, the rows"), (3, 0, "O, the columns")])
+def test_a_matrix_without_rows_or_columns_is_refused(D, outputs, wrong):
+    with pytest.raises(ValueError, match=rf"^TimeAffine: {wrong} of W, must be at least 1, got 0\.$"):
+        TimeAffine(np.ones((D, outputs)), np.ones(outputs))

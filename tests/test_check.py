@@ -28,6 +28,11 @@ MESSAGES = [
         lambda: _check.float_dtype("Owner", "no type"),
         TypeError, "Owner: dtype must be float32 or float64, got 'no type'.",
     ),
+    (
+        lambda: _check.generator("Owner", 3),
+        TypeError,
+        "Owner: rng must be a numpy.random.Generator, got int; pass numpy.random.default_rng(seed).",
+    ),
     (lambda: _check.size("Owner", "N", 0), ValueError, "Owner: N must be at least 1, got 0."),
     (lambda: _check.size("Owner", "N", 7, maximum=6), ValueError, "Owner: N must be at most 6, got 7."),
     (lambda: _check.size("Owner", "N", 1.0), TypeError, "Owner: N must be a whole number, got 1.0."),
@@ -43,6 +48,10 @@ MESSAGES = [
     (
         lambda: _check.shape("Owner.forward", "xs", np.zeros((20, 35, 64)), ("N", "T", 100), "why"),
         ValueError, "Owner.forward: xs must be (N, T, 100), got (20, 35, 64); why.",
+    ),
+    (
+        lambda: _check.shape("Owner", "x", np.zeros(3), ("...", 3)),
+        ValueError, "Owner: x must be (..., 3), got (3,).",
     ),
     (lambda: _check.shape("Owner", "b", np.zeros(()), (4,)), ValueError, "Owner: b must be (4,), got ()."),
     (
@@ -82,6 +91,10 @@ MESSAGES = [
     (
         lambda: _check.ids("Owner", "xs", np.array([2**64 - 1], np.uint64), ("N",), 9),
         IndexError, f"Owner: xs must hold ids from 0 to 8, got {2**64 - 1} at (0,).",
+    ),
+    (
+        lambda: _check.ids("Owner", "ts", np.array([1, 2**64 - 1], np.uint64), ("N",), 9, -1),
+        IndexError, f"Owner: ts must hold ids from 0 to 8, got {2**64 - 1} at (1,).",
     ),
     (
         lambda: _check.ids("Owner", "xs", np.zeros(2), ("N",), 9),
@@ -140,6 +153,9 @@ def test_what_is_right_passes_as_the_same_object():
     array = np.zeros((2, 3), np.float32)
     assert _check.shape("Owner", "xs", array, ("N", 3)) is array
     assert _check.floats("Owner", "xs", array, ("N", "D"), FLOAT32) is array
+    assert _check.floats("Owner", "x", array, ("...", 3), FLOAT32) is array
+    cube = np.zeros((4, 2, 3))
+    assert _check.shape("Owner", "x", cube, ("...", 3)) is cube
     assert _check.parameter("Owner", "W", array.T, (3, 2)).base is array
     assert _check.out("Owner", array, (2, 3), FLOAT32, np.zeros(3)) is array
     ids = np.array([0, 8, -1])
@@ -147,6 +163,9 @@ def test_what_is_right_passes_as_the_same_object():
     assert _check.size("Owner", "N", np.int32(4)) == 4
     assert type(_check.size("Owner", "N", np.int32(4))) is int
     assert _check.float_dtype("Owner", np.float64) == FLOAT64
+    rng = np.random.default_rng(0)
+    assert _check.generator("Owner", rng) is rng
+    assert isinstance(_check.generator("Owner", None), np.random.Generator)
     _check.batch("Owner", 3, 3)
     _check.called_before("Owner", True, "forward")
 

@@ -151,6 +151,29 @@ def test_a_folder_that_cannot_be_written_is_refused_at_once(tmp_path):
 def test_settings_that_are_no_json_are_refused_at_once(tmp_path):
     with pytest.raises(TypeError):
         Checkpoint(tmp_path, settings={"rng": np.random.default_rng()})
+    for value in (float("nan"), float("inf"), np.float32("nan")):
+        with pytest.raises(ValueError, match="Checkpoint: settings must hold JSON values"):
+            Checkpoint(tmp_path / "new", settings={"lr": {"first": [value]}})
+    assert not (tmp_path / "new").exists()
+
+
+def test_numpy_numbers_in_settings_and_records_are_saved_as_numbers(tmp_path):
+    checkpoint = Checkpoint(tmp_path, settings={"lr": np.float32(0.5), "layers": [np.int64(2)]})
+    record = {"epoch": np.int64(3), "steps": np.int32(12), "valid_perplexity": np.float32(7.5)}
+    checkpoint(CBOWLM(5, 3), {**record, "train_perplexity": np.float32("inf")})
+    checkpoint(CBOWLM(5, 3), {**record, "stopped": "diverged"})
+    config = load_checkpoint(tmp_path).config
+    assert config["settings"] == {"lr": 0.5, "layers": [2]}
+    assert (config["epoch"], config["steps"], config["valid_perplexity"]) == (3, 12, 7.5)
+    assert config["train_perplexity"] is None
+    assert (config["stopped"]["epoch"], config["stopped"]["steps"]) == (3, 12)
+
+
+def test_a_record_that_is_no_json_is_refused_before_anything_is_written(tmp_path):
+    checkpoint = Checkpoint(tmp_path)
+    with pytest.raises(TypeError, match="Checkpoint: record must hold JSON values, got object in it"):
+        checkpoint(CBOWLM(5, 3), {"epoch": object()})
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_folder_or_file_is_named(tmp_path):

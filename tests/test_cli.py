@@ -24,7 +24,7 @@ from rnnfast.cli.progress import LiveProgress, PlainProgress, clock, compilation
 from rnnfast.cli.words import stream_text
 from rnnfast.data import CharTokenizer, WordTokenizer
 from rnnfast.training import Progress, load_checkpoint, perplexity
-from rnnfast.training.experiment import OPTIMIZERS, Experiment, Settings
+from rnnfast.training.experiment import OPTIMIZER_OPTIONS, OPTIMIZERS, WEIGHT_DECAY, Experiment, Settings
 
 TEXT = (
     "You say goodbye and I say hello.\n\nHello, hello! I don't know why you say goodbye, I say hello.\n\n"
@@ -258,6 +258,12 @@ def assert_refused(arguments, *words):
         (("--tokenizer", "syllable"), "tokenizer must be"),
         (("--cell", "quantum"), "cell must be"),
         (("--optimizer", "luck"), "optimizer must be"),
+        (("--momentum", "0.9"), "momentum belongs to optimizer nesterov or momentum"),
+        (("--optimizer", "sgd", "--weight-decay", "0.1"), "weight_decay belongs to optimizer adamw"),
+        (("--optimizer", "momentum", "--beta1", "0.9"), "beta1 belongs to optimizer adamw or adam"),
+        (("--optimizer", "adam", "--decay-rate", "0.9"), "decay_rate belongs to optimizer rmsprop"),
+        (("--beta2", "1"), "beta2 must be"),
+        (("--eps", "nan"), "eps must be"),
         (("--dtype", "int8"), "dtype must be"),
         (("--window", "0"), "--window"),
         (("--seed", "-1"), "--seed"),
@@ -367,6 +373,21 @@ def test_what_the_other_commands_cannot_use_is_refused(trained, text, tmp_path):
     assert_refused(("dance",), "dance")
 
 
+@pytest.mark.parametrize("value", [np.nan, 1e38])
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered")
+def test_a_damaged_model_is_told_in_one_line(trained, tmp_path, value):
+    folder = tmp_path / "run"
+    shutil.copytree(trained[0], folder)
+    model, tokenizer, _ = load_checkpoint(folder)
+    for param in model.params:
+        param[...] = value
+    model.save(folder / "model.safetensors", notes={"tokenizer": tokenizer.fingerprint()})
+    assert_refused(("generate", folder, "--prompt", "you say"), "scores are not finite")
+    assert_refused(("predict", folder, "you say"), "scores are not finite")
+    if np.isnan(value):
+        assert_refused(("evaluate", folder), "perplexity is not a number")
+
+
 # Runs that stop early.
 
 
@@ -445,6 +466,17 @@ def test_ctrl_c_elsewhere_ends_a_command_in_one_line(trained, monkeypatch):
     assert rnnfast_command("predict", trained[0], "you say") == (130, "", "rnnfast: interrupted.\n")
 
 
+def test_ctrl_c_while_the_command_is_imported_ends_in_one_line(monkeypatch, capsys):
+    class Interrupted:
+        def __getattr__(self, name):
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "rnnfast.cli.app", Interrupted())
+    with pytest.raises(SystemExit) as exit_info:
+        rnnfast.cli.main()
+    assert (exit_info.value.code, capsys.readouterr()) == (130, ("", "rnnfast: interrupted.\n"))
+
+
 def test_a_full_disk_while_training_is_said_in_one_line(text, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device", "/disk/model.safetensors")
@@ -475,6 +507,7 @@ def test_help_explains_every_command_and_option():
         code, out, _ = rnnfast_command(name, "--help")
         assert code == 0
         assert f"rnnfast {name}" in out
+        assert not {"files", "run", "prompt"} & set(re.findall(r"\w+", out.splitlines()[1]))
     code, out, _ = rnnfast_command()
     assert code == 0
     assert "Usage" in out
@@ -486,7 +519,7 @@ def test_the_help_of_train_shows_the_flags_and_their_defaults():
     out = rnnfast_command("train", "--help")[1]
     flags = "emsize nhid nlayers bptt clip dropout tied epochs batch-size lr seed save cell optimizer"
     flags += " clip-value anneal min-count max-vocab lower valid valid-fraction window no-baseline dtype"
-    flags += " log-interval tokenizer"
+    flags += " log-interval tokenizer model momentum beta1 beta2 eps decay-rate weight-decay"
     for flag in flags.split():
         assert re.search(rf"--{flag}\b", out), flag
     for group in ("Text", "Model", "Training", "Baseline", "Output"):
@@ -596,6 +629,20 @@ def test_every_optimizer_can_be_made_by_its_name():
         optimizer = Settings(optimizer=name).resolved().make_optimizer()
         assert type(optimizer) is kind
         assert optimizer.lr == rate
+        given = {option: 0.5 for option in OPTIMIZER_OPTIONS if option in kind.hyperparameters}
+        optimizer = Settings(optimizer=name, **given).resolved().make_optimizer()
+        assert {option: getattr(optimizer, option) for option in given} == given
+    assert Settings().resolved().make_optimizer().weight_decay == WEIGHT_DECAY
+
+
+def test_cells_may_be_called_as_in_word_language_model(text, tmp_path):
+    cells = {"LSTM": "lstm", "RNN_TANH": "rnn", "rnn_relu": "relu", "Gru": "gru"}
+    options = (*SMALL, "--epochs", "1", "--no-baseline", "--optimizer", "momentum", "--momentum", "0.5")
+    for flag, (given, cell) in zip(("--model", "--cell") * 2, cells.items(), strict=True):
+        folder = tmp_path / cell
+        assert rnnfast_command("train", text, *options, flag, given, "--save", folder)[0] == 0
+        model, _, config = load_checkpoint(folder)
+        assert (model.config["cell"], config["settings"]["momentum"]) == (cell, 0.5)
 
 
 def test_importing_the_entry_point_does_not_import_the_extras():

@@ -60,3 +60,14 @@ def test_the_python_blocks_of_a_page_run(name, tmp_path, monkeypatch):
 def test_the_layer_example_of_the_readme_has_about_ten_lines():
     first = python_blocks(ROOT / "README.md")[0]
     assert sum(line.startswith((">>>", "...")) for line in first.splitlines()) <= 12
+
+
+def test_every_local_link_of_a_page_leads_to_a_file():
+    pages = [path for path in ROOT.rglob("*.md") if not {".venv", ".asv", "node_modules"} & set(path.parts)]
+    assert pages
+    missing = []
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#\s]+)\)", page.read_text(encoding="utf-8")):
+            if "://" not in target and not (page.parent / target).exists():
+                missing.append(f"{page.name}: {target}")
+    assert missing == []

@@ -1,4 +1,4 @@
-"""Word vectors against their naive twins: values, gradients, cleared rows, carried context."""
+"""Word vectors against their naive twins: values, gradients, carried context."""
 
 import itertools
 import tracemalloc
@@ -68,13 +68,14 @@ def test_the_gradient_equals_central_differences():
     assert relative_distance(layer.grads[0], expected) <= 1e-5
 
 
-@pytest.mark.parametrize("disturb", ["nothing", "clipped", "weight decay", "set to nan"])
-def test_each_backward_overwrites_the_gradient_whatever_was_done_to_the_last(disturb):
-    """160 rows, 3 ids a call, and none of them among the rows that are looked at to notice a disturbance."""
-    W = table(160)
-    layer, naive = TimeEmbedding(W), reference.TimeEmbedding(W)
+@pytest.mark.parametrize("disturb", ["nothing", "clipped", "weight decay", "set to nan", "another added"])
+@pytest.mark.parametrize("kind", ["TimeEmbedding", "TimeContextSum"])
+def test_each_backward_overwrites_the_gradient_whatever_was_done_to_the_last(kind, disturb):
+    """As the book does where two layers share a table: the gradient of one is added to that of the other."""
+    W, options = table(160), (2,) if kind == "TimeContextSum" else ()
+    layer, naive = globals()[kind](W, *options), getattr(reference, kind)(W, *options)
     for seed in range(4):
-        xs, dhs = 10 * tokens((1, 3), 16, seed) + 5, gradient((1, 3, 5), seed=seed)
+        xs, dhs = tokens((1, 3), 160, seed), gradient((1, 3, 5), seed=seed)
         for each in (layer, naive):
             each.forward(xs)
             each.backward(dhs)
@@ -85,6 +86,11 @@ def test_each_backward_overwrites_the_gradient_whatever_was_done_to_the_last(dis
             layer.grads[0] += 1e-4 * W
         elif disturb == "set to nan":
             layer.grads[0][...] = np.nan
+        elif disturb == "another added":
+            other = TimeEmbedding(W)
+            other.forward(tokens((1, 3), 160, seed + 99))
+            other.backward(dhs)
+            layer.grads[0] += other.grads[0]
 
 
 def test_tied_weights_add_to_the_gradient_of_the_other_layer():

@@ -15,7 +15,6 @@ from rnnfast.kernels.gemm import (
     pack_forward,
     pack_transposed,
     packed_size,
-    view,
 )
 from rnnfast.kernels.tile import ADD_TO, FROM_START, MAX_ROWS, OVERWRITE, panel_width
 
@@ -25,7 +24,7 @@ MODES = [OVERWRITE, FROM_START, ADD_TO]
 @kernel
 def run_pack(depth, cols, w, first, row, col, packed):
     """`pack`, for any strides."""
-    pack(depth, cols, view(w, first, row, col), packed)
+    pack(depth, cols, (w, first, row, col), packed)
 
 
 @kernel
@@ -41,8 +40,8 @@ def run_gemm(
 ):  # fmt: skip
     """`gemm`, for any strides."""
     gemm(
-        rows, cols, depth, view(a, a_first, a_row, a_col), view(b, b_first, b_row, b_panel),
-        view(start, start_first, start_row, start_panel), view(c, c_first, c_row, c_panel), mode,
+        rows, cols, depth, (a, a_first, a_row, a_col), (b, b_first, b_row, b_panel),
+        (start, start_first, start_row, start_panel), (c, c_first, c_row, c_panel), mode,
     )  # fmt: skip
 
 

@@ -45,6 +45,18 @@ def test_all_sentences_of_two_words_after_a_first_have_probability_one(model):
     np.testing.assert_allclose(total, 1.0, rtol=1e-5)
 
 
+def test_with_a_start_the_first_word_is_scored_too(model):
+    ids = np.random.default_rng(12).integers(9, size=6)
+    expected = sum(np.log(model.next_proba([4, *ids[:t]])[ids[t]]) for t in range(len(ids)))
+    np.testing.assert_allclose(model.log_prob(ids, start_id=4), expected, rtol=1e-5)
+    total = sum(np.exp(model.log_prob([a, b], start_id=4)) for a in range(9) for b in range(9))
+    np.testing.assert_allclose(total, 1.0, rtol=1e-5)
+    assert model.log_prob([], start_id=4) == 0.0
+    for wrong, error in [(9, IndexError), (-1, IndexError), (0.5, TypeError)]:
+        with pytest.raises(error, match=r"log_prob: start_id must hold"):
+            model.log_prob(ids, start_id=wrong)
+
+
 def test_scoring_and_generating_leave_the_carried_state_alone(model):
     xs = np.random.default_rng(4).integers(9, size=(2, 4))
     model.predict(xs)
@@ -134,6 +146,13 @@ def test_generation_from_damaged_parameters_says_so():
         model.generate([0], 1)
 
 
+def test_probabilities_from_damaged_parameters_are_refused(model):
+    for param in model.params:
+        param[...] = np.nan
+    with pytest.raises(FloatingPointError, match=r"LM\.next_proba: the model's scores are not finite"):
+        model.next_proba([0])
+
+
 @pytest.mark.parametrize(
     ("prompt", "options", "error", "message"),
     [
@@ -173,9 +192,51 @@ def test_a_wrong_call_leaves_the_state_alone(model, method):
         np.testing.assert_array_equal(model.get_state(), expected)
 
 
+def test_a_refused_call_leaves_the_last_forward_to_backward(model):
+    xs, ts = np.random.default_rng(13).integers(9, size=(2, 2, 5))
+    model.train_flg = False
+    model.forward(xs, ts)
+    model.backward()
+    expected = [grad.copy() for grad in model.grads]
+    model.forward(ts, xs)
+    model.backward()
+    model.reset_state()
+    model.forward(xs, ts)
+    other = np.ones((3, 5), np.int64)
+    for refused in (lambda: model.forward(other, other), lambda: model.losses(other, other)):
+        with pytest.raises(ValueError, match=r"LM\.(forward|losses): the carried state has 2 rows .* has 3"):
+            refused()
+    with pytest.raises(ValueError, match=r"LM\.predict: the carried state has 2 rows"):
+        model.predict(other)
+    model.backward()
+    for actual, grad in zip(model.grads, expected, strict=True):
+        np.testing.assert_array_equal(actual, grad)
+
+
 def test_backward_before_forward_is_refused(model):
-    with pytest.raises(RuntimeError, match="call forward first"):
+    with pytest.raises(RuntimeError, match=r"LM\.backward: call forward first"):
         model.backward()
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda model, xs: model.losses(xs, xs),
+        lambda model, xs: model.predict(xs),
+        lambda model, xs: model.predict_proba(xs),
+        lambda model, xs: model.log_prob(xs[0]),
+        lambda model, xs: model.next_proba(xs[0]),
+        lambda model, xs: model.generate(xs[0], 2),
+    ],
+)
+def test_backward_after_other_words_were_read_is_refused(model, read):
+    xs = np.random.default_rng(14).integers(9, size=(1, 5))
+    model.forward(xs, xs)
+    read(model, xs)
+    with pytest.raises(RuntimeError, match=r"LM\.backward: call forward first"):
+        model.backward()
+    model.forward(xs, xs)
+    model.backward()
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (2, 0)])
@@ -192,3 +253,13 @@ def test_no_words_give_no_loss_and_leave_the_state_alone(model, shape):
     assert model.predict(empty).shape == (*shape, 9)
     if shape[0]:
         np.testing.assert_array_equal(model.get_state(), expected)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0)])
+def test_no_words_are_not_refused_whatever_the_rows_of_the_state(model, shape):
+    model.predict(np.ones((2, 2), np.int64))
+    expected = model.get_state()
+    empty = np.zeros(shape, np.int64)
+    assert model.forward(empty, empty) == 0.0
+    assert model.predict(empty).shape == (*shape, 9)
+    np.testing.assert_array_equal(model.get_state(), expected)

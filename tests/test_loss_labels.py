@@ -162,6 +162,13 @@ def test_wrong_inputs_are_refused():
         TimeSoftmaxWithLoss().forward(np.zeros((N, T, 0)), np.full((N, T), -1))
 
 
+@pytest.mark.parametrize(("rows", "words", "wrong"), [(0, 3, "H, the rows"), (3, 0, "V, the columns")])
+def test_a_matrix_without_rows_or_words_is_refused(rows, words, wrong):
+    owner = "TimeAffineSoftmaxWithLoss"
+    with pytest.raises(ValueError, match=rf"^{owner}: {wrong} of W, must be at least 1, got 0\.$"):
+        TimeAffineSoftmaxWithLoss(np.ones((rows, words)), np.ones(words))
+
+
 def test_a_gradient_is_not_written_over_parameters_or_gradients():
     layer = TimeAffineSoftmaxWithLoss(np.ones((1, 2)), np.ones(2))
     layer.forward(np.ones((1, 2, 1)), np.zeros((1, 2), int))

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import reference
 import safetensors.numpy
+from helpers import needs_jit
 from rnnfast.kernels import dropout as dropout_kernels
 from rnnfast.kernels import embedding as embedding_kernels
 from rnnfast.kernels import optim as kernels
@@ -111,6 +112,24 @@ def test_layouts_of_parameters_and_gradients_do_not_change_a_bit(name, dtype):
                 optimizer = getattr(optim, name)()
                 optimizer.load_state_dict(state)
             np.testing.assert_array_equal(actual, expected)
+
+
+@needs_jit
+def test_updates_are_compiled_for_one_signature_a_dtype_whatever_the_layout_of_the_parameters():
+    """Also for columns and every other element, whose memory has gaps."""
+    for name in NAMES:
+        for dtype in DTYPES:
+            wide = arrays(4, [(6, 8)], dtype)[0]
+            grads = arrays(5, [(6,), (3,), (6, 1)], dtype)
+            params = [wide[:, 1], wide[::2, 3], wide[:, 4:5]]
+            expected = [param.copy() for param in params]
+            getattr(optim, name)().update(params, grads)
+            getattr(optim, name)().update(expected, grads)
+            for a, e in zip(params, expected, strict=True):
+                np.testing.assert_array_equal(a, e)
+    for name in NAMES:
+        kernel = getattr(kernels, f"{name.lower().removesuffix('w')}_update")
+        assert len(kernel.signatures) <= 2, name
 
 
 @pytest.mark.parametrize("name", NAMES)

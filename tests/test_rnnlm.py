@@ -4,6 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from helpers import needs_jit
 
 from rnnfast.models import RNNLM
 from rnnfast.training import Trainer, TruncatedBPTT
@@ -21,6 +22,7 @@ CONFIGURATIONS = [
     {"layers": 2, "dropout": 0.5},
     {"cell": "lstm", "layers": 2, "dropout": 0.3, "tied": True},
     {"cell": "gru", "layers": 2},
+    {"cell": "relu"},
 ]
 
 
@@ -155,6 +157,48 @@ def test_a_state_that_was_taken_is_a_copy_and_comes_back_exactly():
     assert model.get_state() == (None, None)
 
 
+def test_a_wrong_state_is_refused_and_changes_nothing():
+    model = small_model(np.random.default_rng(14), np.float32, cell="lstm", layers=2)
+    model.predict(np.array([[1, 2], [3, 4]]))
+    expected = model.get_state()
+    good, (h, c) = expected[0], expected[1]
+    for wrong, error, message in [
+        (
+            (good,),
+            ValueError,
+            r"state, as get_state\(\) returns it, must be a tuple of 2 \(one a layer\), got 1",
+        ),
+        ((good, good, good), ValueError, "must be a tuple of 2 .*, got 3"),
+        ((), ValueError, "must be a tuple of 2 .*, got 0"),
+        (np.zeros((2, 2, 5), np.float32), TypeError, "must be a tuple of 2 .*, got ndarray"),
+        ((good, h), TypeError, r"state\[1\], as .* must be a tuple of 2 \(h, c\), got ndarray"),
+        ((good, (h,)), ValueError, r"state\[1\], as .* must be a tuple of 2 \(h, c\), got 1"),
+        ((good, (h, c[:1])), ValueError, r"state\[1\]\[1\] must be \(2, 5\), got \(1, 5\)"),
+        ((good, (h[:, :4], c)), ValueError, r"state\[1\]\[0\] must be \(2, 5\), got \(2, 4\)"),
+        ((good, (h[:1], c[:1])), ValueError, "got .1, 5.; as many rows in every layer"),
+        (((h + 1, c + 1), (h, c.astype(float))), TypeError, r"state\[1\]\[1\] must be float32"),
+        (((h + 1, c + 1), (h, None)), TypeError, r"state\[1\]\[1\] must be a NumPy array"),
+    ]:
+        with pytest.raises(error, match=message) as caught:
+            model.set_state(wrong)
+        assert str(caught.value).startswith("RNNLM.set_state: ")
+        np.testing.assert_array_equal(model.get_state(), expected)
+    model.set_state((None, [h + 1, c]))
+    assert model.get_state()[0] is None
+    np.testing.assert_array_equal(model.get_state()[1], (h + 1, c))
+
+
+def test_a_relu_cell_is_the_layer_with_relu():
+    rng = np.random.default_rng(15)
+    model = small_model(rng, cell="relu")
+    embed_W, Wx, Wh, b, W, bias = model.params
+    xs = rng.integers(7, size=(2, 6))
+    h = np.zeros((2, 5))
+    for t in range(6):
+        h = np.maximum(h @ Wh + embed_W[xs[:, t]] @ Wx + b, 0.0)
+    np.testing.assert_allclose(model.predict(xs)[:, -1], h @ W + bias, rtol=1e-12)
+
+
 def test_dropout_acts_in_forward_only_and_only_while_training():
     rng = np.random.default_rng(8)
     model = RNNLM(7, 16, 16, dropout=0.5, rng=rng, dtype=np.float64)
@@ -170,6 +214,7 @@ def test_dropout_acts_in_forward_only_and_only_while_training():
     np.testing.assert_array_equal(model.losses(xs, ts), expected)
 
 
+@needs_jit
 def test_a_training_step_allocates_nothing_of_size():
     rng = np.random.default_rng(9)
     for options in CONFIGURATIONS:
@@ -231,7 +276,7 @@ def test_the_same_generator_gives_the_same_model():
     [
         ((0, 4, 4), {}, ValueError, "vocab_size must be at least 1, got 0"),
         ((7, 4.0, 4), {}, TypeError, "embed_size must be a whole number"),
-        ((7, 4, 4), {"cell": "lstmm"}, ValueError, "cell must be one of rnn, lstm, gru, got 'lstmm'"),
+        ((7, 4, 4), {"cell": "lstmm"}, ValueError, "cell must be one of rnn, relu, lstm, gru, got 'lstmm'"),
         ((7, 4, 4), {"layers": 0}, ValueError, "layers must be at least 1"),
         ((7, 4, 4), {"layers": 10**9}, ValueError, "layers must be at most 1000"),
         ((7, 4, 4), {"dropout": 1.0}, ValueError, "dropout must be below 1"),

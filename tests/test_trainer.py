@@ -162,11 +162,14 @@ def sabotage_gradient(model, value):
         model.grads[2][1, 1] = value
         return result
 
-    return Sabotage(model, "backward", 9, harm)
+    Sabotage(model, "backward", 9, harm)
+    return 8  # good steps
 
 
 def sabotage_loss(model, value):
-    return Sabotage(model, "forward", 9, lambda loss: value)
+    # The tenth, as one more looks at the last update of the first epoch.
+    Sabotage(model, "forward", 10, lambda loss: value)
+    return 7  # a bad loss is the fault of the update before it
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -174,7 +177,7 @@ def sabotage_loss(model, value):
 @pytest.mark.parametrize("clip_norm", [0.25, None])
 def test_a_value_that_is_not_finite_stops_training_before_its_update(value, sabotage, clip_norm):
     model, expected = small_model(), small_model()
-    sabotage(model, value)
+    good = sabotage(model, value)
     saved = []
     trainer = Trainer(
         model,
@@ -189,8 +192,9 @@ def test_a_value_that_is_not_finite_stops_training_before_its_update(value, sabo
     assert (caught.value.epoch, caught.value.step) == (2, 9)
     assert isinstance(caught.value, FloatingPointError)
     if clip_norm is not None:
-        train_by_hand(expected, 8, SGD(lr=1.0), clip_norm=clip_norm)
+        train_by_hand(expected, good, SGD(lr=1.0), clip_norm=clip_norm)
         assert_equal(model.params, expected.params)
+    assert saved[-1][1]["steps"] == good
     assert_equal(saved[-1][0], model.params)
     assert saved[-1][1]["stopped"] == "diverged"
     assert [record["epoch"] for record in trainer.history] == [1]

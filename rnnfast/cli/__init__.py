@@ -23,6 +23,14 @@ def main() -> None:
     Exits with 0 when all went well, 1 when training had to stop, 2 when something given to it cannot be used,
     130 after Ctrl-C.
     """
+    try:
+        _run()
+    except KeyboardInterrupt:  # while it imports, before the command can say so
+        print("rnnfast: interrupted.", file=sys.stderr)
+        sys.exit(130)
+
+
+def _run() -> None:
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         needed = " and ".join(missing)

@@ -51,6 +51,13 @@ def wording(error: Exception) -> str:
 class OneLineGroup(TyperGroup):
     """The command, with usage errors in one line instead of a box, and Ctrl-C as exit code 130."""
 
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        """Read the arguments, for which typer imports much."""
+        try:
+            return super().make_context(*args, **options)
+        except KeyboardInterrupt:
+            fail("interrupted.", INTERRUPTED)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the sub-command."""
         try:
@@ -80,6 +87,9 @@ class OneLineGroup(TyperGroup):
                 os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
             )  # nobody reads on: stop writing, quietly
             sys.exit(STOPPED)
+        except typer.Abort:  # Ctrl-C outside of a sub-command
+            typer.echo("rnnfast: interrupted.", err=True)
+            sys.exit(INTERRUPTED)
         except Exception as error:
             # Usage errors; their class belongs to click, or to the copy of it inside newer releases of typer.
             if not hasattr(error, "format_message"):

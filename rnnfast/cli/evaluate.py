@@ -25,6 +25,7 @@ def evaluate(
     files: Annotated[
         list[Path] | None,
         typer.Argument(
+            metavar="FILES",
             help="UTF-8 text files, scored as one text. Without any: the run's own validation text.",
             show_default=False,
         ),
@@ -60,6 +61,8 @@ def evaluate(
 def _report(model: RNNLM | CBOWLM, ids: np.ndarray, unknown: float, name: str) -> None:
     with one_line(*BAD_FILES):
         value = perplexity(model, ids)
+    if math.isnan(value):
+        fail("the perplexity is not a number, so the model's parameters are damaged.")
     typer.echo(f"text             {name}")
     typer.echo(f"tokens           {len(ids):,}")
     typer.echo(f"unknown tokens   {unknown:.2%}")

@@ -54,6 +54,9 @@ def generate(
     pieces = stream_text(tokenizer, start, ids)
     if prompt is None:
         next(pieces)  # the line end before the text
-    for piece in pieces:
-        typer.echo(piece, nl=False)
-    typer.echo()
+    with one_line(FloatingPointError):
+        try:
+            for piece in pieces:
+                typer.echo(piece, nl=False)
+        finally:
+            typer.echo()

@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rnnfast.training.experiment import OPTIMIZERS
+from rnnfast.training.experiment import OPTIMIZERS, WEIGHT_DECAY, optimizers_with
 
 _TEXT, _MODEL, _TRAINING = "Text", "Model", "Training"
 _BASELINE, _OUTPUT = "Baseline", "Output"
 
 _RATES = ", ".join(f"{name} {rate:g}" for name, (_, rate) in OPTIMIZERS.items())
+# PyTorch's word_language_model calls two cells otherwise.
+_CELLS = {"rnn_tanh": "rnn", "rnn_relu": "relu"}
+
+
+def cell_name(text: str) -> str:
+    """A cell as `RNNLM` names it, from any spelling that PyTorch's word_language_model takes too.
+
+    Examples
+    --------
+    >>> cell_name("LSTM"), cell_name("RNN_TANH")
+    ('lstm', 'rnn')
+    """
+    return _CELLS.get(text.lower(), text.lower())
+
+
+def _own(option: str) -> str:
+    """The defaults of an optimizer's setting, for the help: one value, or one each."""
+    found: dict[float, list[str]] = {}
+    for name in optimizers_with(option):
+        default = inspect.signature(OPTIMIZERS[name][0]).parameters[option].default
+        found.setdefault(default, []).append(name)
+    return "; ".join(f"{' and '.join(names)} {value:g}" for value, names in found.items())
+
 
 # One line an option: they are a table, and read as one.
 # fmt: off
 Files = Annotated[list[Path] | None, typer.Argument(
-    metavar="FILES...", show_default=False,
+    metavar="FILES", show_default=False,
     help="UTF-8 text files to learn from, in order. Without any: Python's own language reference.")]
 Valid = Annotated[list[Path] | None, typer.Option(
     "--valid", metavar="FILE", show_default=False, rich_help_panel=_TEXT,
@@ -34,9 +58,9 @@ MaxVocab = Annotated[int | None, typer.Option(
     metavar="N", min=3, rich_help_panel=_TEXT, show_default="no limit",
     help="The most words to know; the frequent ones stay.")]
 
-Cell = Annotated[
-    str, typer.Option(metavar="rnn|lstm|gru", rich_help_panel=_MODEL, help="Kind of recurrent layer.")
-]
+Cell = Annotated[str, typer.Option(
+    "--cell", "--model", metavar="rnn|relu|lstm|gru", rich_help_panel=_MODEL,
+    help="Kind of recurrent layer; also RNN_TANH, RNN_RELU, LSTM, GRU.")]
 EmbedSize = Annotated[int, typer.Option(
     "--emsize", metavar="N", min=1, rich_help_panel=_MODEL, help="Size of word vectors.")]
 HiddenSize = Annotated[int, typer.Option(
@@ -60,8 +84,24 @@ Optimizer = Annotated[str, typer.Option(
     metavar="NAME", rich_help_panel=_TRAINING, help=f"How weights are updated: {', '.join(OPTIMIZERS)}.")]
 LearningRate = Annotated[float | None, typer.Option(
     "--lr", metavar="X", rich_help_panel=_TRAINING, show_default=_RATES, help="Learning rate.")]
-WeightDecay = Annotated[float, typer.Option(
-    metavar="X", min=0.0, rich_help_panel=_TRAINING, help="How fast adamw shrinks weights; 0 for never.")]
+Momentum = Annotated[float | None, typer.Option(
+    metavar="X", rich_help_panel=_TRAINING, show_default=_own("momentum"),
+    help="How much of its velocity a weight keeps.")]
+Beta1 = Annotated[float | None, typer.Option(
+    "--beta1", metavar="X", rich_help_panel=_TRAINING, show_default=_own("beta1"),
+    help="How much of the mean gradient is kept.")]
+Beta2 = Annotated[float | None, typer.Option(
+    "--beta2", metavar="X", rich_help_panel=_TRAINING, show_default=_own("beta2"),
+    help="How much of the mean squared gradient is kept.")]
+Eps = Annotated[float | None, typer.Option(
+    metavar="X", rich_help_panel=_TRAINING, show_default=_own("eps"),
+    help="Added where a step is divided by the size of gradients.")]
+DecayRate = Annotated[float | None, typer.Option(
+    metavar="X", rich_help_panel=_TRAINING, show_default=_own("decay_rate"),
+    help="How much of the mean squared gradient is kept.")]
+WeightDecay = Annotated[float | None, typer.Option(
+    metavar="X", min=0.0, rich_help_panel=_TRAINING, show_default=f"adamw {WEIGHT_DECAY:g}",
+    help="How fast adamw shrinks weights; 0 for never.")]
 Clip = Annotated[float, typer.Option(
     metavar="X", min=0.0, rich_help_panel=_TRAINING, help="Largest norm of all gradients; 0 for no limit.")]
 ClipValue = Annotated[float, typer.Option(

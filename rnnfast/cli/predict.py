@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from rnnfast.cli.errors import one_line
 from rnnfast.cli.options import Run
 from rnnfast.cli.words import encode_prompt, load_run
 
@@ -26,7 +27,9 @@ def predict(
     Example: [bold]rnnfast predict runs/first "you say"[/bold]
     """
     model, tokenizer = load_run(run)
-    proba = model.next_proba(encode_prompt(tokenizer, prompt))
+    start = encode_prompt(tokenizer, prompt)
+    with one_line(FloatingPointError):
+        proba = model.next_proba(start)
     order = np.argsort(-proba, kind="stable")[:top]
     table = Table("next", "probability", box=SIMPLE_HEAD)
     table.columns[1].justify = "right"

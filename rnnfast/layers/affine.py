@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from rnnfast import _check
@@ -18,6 +20,23 @@ def kernel_matrix(W: np.ndarray) -> tuple[np.ndarray, int, int]:
     if W.flags.f_contiguous:
         return W.T, 1, W.shape[0]
     return np.ascontiguousarray(W), W.shape[1], 1
+
+
+def checked_affine(owner: str, W: np.ndarray, b: np.ndarray, axes: tuple[str, str]) -> list[np.ndarray]:
+    """W and b, checked against each other; `axes` are the names of the axes of W."""
+    W = _check.parameter(owner, "W", W, axes)
+    for axis, place, length in zip(axes, ("rows", "columns"), W.shape, strict=True):
+        _check.size(owner, f"{axis}, the {place} of W,", length)
+    return [W, _check.parameter(owner, "b", b, (W.shape[1],), W.dtype)]
+
+
+def drawn_affine(owner: str, sizes: dict[str, Any], rng: Any, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
+    """W and b as in the book: normal, divided by the square root of the fan-in; zero bias. `sizes` are the
+    rows and the columns of W, by the names the caller has for them."""
+    rows, cols = (_check.size(owner, name, value) for name, value in sizes.items())
+    kind = _check.float_dtype(owner, dtype)
+    W = _check.generator(owner, rng).standard_normal((rows, cols)) / np.sqrt(rows)
+    return W.astype(kind), np.zeros(cols, kind)
 
 
 class TimeAffine(Layer):
@@ -49,13 +68,34 @@ class TimeAffine(Layer):
     """
 
     def __init__(self, W: np.ndarray, b: np.ndarray) -> None:
-        W = _check.parameter("TimeAffine", "W", W, ("D", "O"))
-        b = _check.parameter("TimeAffine", "b", b, (W.shape[1],), W.dtype)
-        self.params = [W, b]
-        self.grads = [np.zeros(W.shape, W.dtype), np.zeros(b.shape, b.dtype)]
+        self.params = checked_affine("TimeAffine", W, b, ("D", "O"))
+        self.grads = [np.zeros(p.shape, p.dtype) for p in self.params]
         self.dtype = W.dtype
         self._workspace = Workspace()
         self._x: np.ndarray | None = None
+
+    @classmethod
+    def from_sizes(
+        cls,
+        input_size: int,
+        output_size: int,
+        *,
+        rng: np.random.Generator | None = None,
+        dtype: np.typing.DTypeLike = np.float32,
+    ) -> TimeAffine:
+        """A layer with weights drawn as in the book: normal, divided by the square root of the fan-in; zero
+        bias.
+
+        Parameters
+        ----------
+        input_size, output_size : int
+            D and O.
+        rng : numpy.random.Generator, optional
+            Source of the weights; a fresh one by default.
+        dtype : float32 or float64
+        """
+        sizes = {"input_size": input_size, "output_size": output_size}
+        return cls(*drawn_affine(f"{cls.__name__}.from_sizes", sizes, rng, dtype))
 
     def forward(self, x: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
         """Apply the layer.
@@ -72,10 +112,8 @@ class TimeAffine(Layer):
         y : ndarray (..., O)
         """
         W, b = self.params
-        leading = tuple(f"N{axis}" for axis in range(max(1, np.ndim(x) - 1)))
-        x = _check.floats(
-            "TimeAffine.forward", "xs", x, (*leading, W.shape[0]), self.dtype, "D is the rows of W"
-        )
+        why = "the last axis is the rows of W"
+        x = _check.floats("TimeAffine.forward", "x", x, ("...", W.shape[0]), self.dtype, why)
         shape = (*x.shape[:-1], W.shape[1])
         if out is None:
             y = np.empty(shape, self.dtype)

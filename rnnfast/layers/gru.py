@@ -113,6 +113,7 @@ class TimeGRU(Recurrent):
         stateful, reset
             As in the constructor.
         """
+        rng = _check.generator(f"{cls.__name__}.from_sizes", rng)
         return cls(*cls._draw(input_size, hidden_size, rng, dtype), stateful, reset=reset)
 
     def set_state(self, h: np.ndarray | None) -> None:
@@ -245,6 +246,31 @@ class GRU(OneStep):
         bhh: np.ndarray | None = None,
     ) -> None:
         self._wrap(TimeGRU(Wx, Wh, b, stateful=True, reset=reset, bhh=bhh))
+
+    @classmethod
+    def from_sizes(
+        cls,
+        input_size: int,
+        hidden_size: int,
+        *,
+        rng: np.random.Generator | None = None,
+        dtype: np.typing.DTypeLike = np.float32,
+        reset: str = "before",
+    ) -> GRU:
+        """A layer with weights drawn as `TimeGRU.from_sizes` draws them.
+
+        Parameters
+        ----------
+        input_size, hidden_size : int
+            D and H.
+        rng : numpy.random.Generator, optional
+            Source of the weights; a fresh one by default.
+        dtype : float32 or float64
+        reset : {"before", "after"}
+            As in the constructor; the second recurrent bias is zero too.
+        """
+        params = TimeGRU.from_sizes(input_size, hidden_size, rng=rng, dtype=dtype).params
+        return cls(*params, reset=reset)
 
     def forward(self, x: np.ndarray, h_prev: np.ndarray) -> np.ndarray:
         """The next state (N, H) from an input `x` (N, D) and the state `h_prev` (N, H)."""

@@ -17,7 +17,7 @@ from rnnfast.kernels.softmax import (
     softmax_loss_backward,
     softmax_loss_forward,
 )
-from rnnfast.layers.affine import kernel_matrix
+from rnnfast.layers.affine import checked_affine, drawn_affine, kernel_matrix
 from rnnfast.layers.base import Layer, Workspace
 
 
@@ -132,14 +132,35 @@ class TimeAffineSoftmaxWithLoss(Layer):
     """
 
     def __init__(self, W: np.ndarray, b: np.ndarray) -> None:
-        W = _check.parameter("TimeAffineSoftmaxWithLoss", "W", W, ("H", "V"))
-        b = _check.parameter("TimeAffineSoftmaxWithLoss", "b", b, (W.shape[1],), W.dtype)
-        self.params = [W, b]
-        self.grads = [np.zeros(W.shape, W.dtype), np.zeros(b.shape, b.dtype)]
+        self.params = checked_affine("TimeAffineSoftmaxWithLoss", W, b, ("H", "V"))
+        self.grads = [np.zeros(p.shape, p.dtype) for p in self.params]
         self.ignore_label = -1
         self.dtype = W.dtype
         self._workspace = Workspace()
         self._gradients: tuple[np.ndarray, np.ndarray] | None = None
+
+    @classmethod
+    def from_sizes(
+        cls,
+        hidden_size: int,
+        vocab_size: int,
+        *,
+        rng: np.random.Generator | None = None,
+        dtype: np.typing.DTypeLike = np.float32,
+    ) -> TimeAffineSoftmaxWithLoss:
+        """A layer with weights drawn as in the book: normal, divided by the square root of the fan-in; zero
+        bias.
+
+        Parameters
+        ----------
+        hidden_size, vocab_size : int
+            H and V.
+        rng : numpy.random.Generator, optional
+            Source of the weights; a fresh one by default.
+        dtype : float32 or float64
+        """
+        sizes = {"hidden_size": hidden_size, "vocab_size": vocab_size}
+        return cls(*drawn_affine(f"{cls.__name__}.from_sizes", sizes, rng, dtype))
 
     def forward(self, xs: np.ndarray, ts: np.ndarray) -> float:
         """The mean loss, in nats; its gradients are kept for `backward`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from rnnfast import _check
 from rnnfast.kernels.gemm import packed_size
 from rnnfast.kernels.lstm import GATES, lstm_backward, lstm_forward, lstm_step
 from rnnfast.kernels.sequence import block_steps
@@ -90,6 +91,7 @@ class TimeLSTM(Recurrent):
         stateful : bool
             As in the constructor.
         """
+        rng = _check.generator(f"{cls.__name__}.from_sizes", rng)
         return cls(*cls._draw(input_size, hidden_size, rng, dtype), stateful)
 
     @property
@@ -220,6 +222,28 @@ class LSTM(OneStep):
 
     def __init__(self, Wx: np.ndarray, Wh: np.ndarray, b: np.ndarray) -> None:
         self._wrap(TimeLSTM(Wx, Wh, b, stateful=True))
+
+    @classmethod
+    def from_sizes(
+        cls,
+        input_size: int,
+        hidden_size: int,
+        *,
+        rng: np.random.Generator | None = None,
+        dtype: np.typing.DTypeLike = np.float32,
+    ) -> LSTM:
+        """A layer with weights drawn as `TimeLSTM.from_sizes` draws them.
+
+        Parameters
+        ----------
+        input_size, hidden_size : int
+            D and H.
+        rng : numpy.random.Generator, optional
+            Source of the weights; a fresh one by default.
+        dtype : float32 or float64
+        """
+        params = TimeLSTM.from_sizes(input_size, hidden_size, rng=rng, dtype=dtype).params
+        return cls(*params)
 
     def forward(self, x: np.ndarray, h_prev: np.ndarray, c_prev: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """``(h, c)`` from an input `x` (N, D), the state `h_prev` and the cell `c_prev`, both (N, H)."""

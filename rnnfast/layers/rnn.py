@@ -98,6 +98,7 @@ class TimeRNN(Recurrent):
         stateful, activation
             As in the constructor.
         """
+        rng = _check.generator(f"{cls.__name__}.from_sizes", rng)
         return cls(*cls._draw(input_size, hidden_size, rng, dtype), stateful, activation=activation)
 
     def set_state(self, h: np.ndarray | None) -> None:
@@ -191,6 +192,28 @@ class RNN(OneStep):
 
     def __init__(self, Wx: np.ndarray, Wh: np.ndarray, b: np.ndarray) -> None:
         self._wrap(TimeRNN(Wx, Wh, b, stateful=True))
+
+    @classmethod
+    def from_sizes(
+        cls,
+        input_size: int,
+        hidden_size: int,
+        *,
+        rng: np.random.Generator | None = None,
+        dtype: np.typing.DTypeLike = np.float32,
+    ) -> RNN:
+        """A layer with weights drawn as `TimeRNN.from_sizes` draws them.
+
+        Parameters
+        ----------
+        input_size, hidden_size : int
+            D and H.
+        rng : numpy.random.Generator, optional
+            Source of the weights; a fresh one by default.
+        dtype : float32 or float64
+        """
+        params = TimeRNN.from_sizes(input_size, hidden_size, rng=rng, dtype=dtype).params
+        return cls(*params)
 
     def forward(self, x: np.ndarray, h_prev: np.ndarray) -> np.ndarray:
         """The next state (N, H) from an input `x` (N, D) and the state `h_prev` (N, H)."""

@@ -102,6 +102,10 @@ class CBOWLM(LanguageModel):
         """Go back to a state (N, window - 1) of `get_state`; None is the fresh state."""
         self._context.set_state(state)
 
+    def _carried_rows(self) -> int | None:
+        context = self._context.context
+        return None if context is None else context.shape[0]
+
     def reset_state(self) -> None:
         """Forget the words read so far."""
         self._context.reset_state()

@@ -12,7 +12,7 @@ from rnnfast import _check
 from rnnfast.layers.affine import TimeAffine
 from rnnfast.layers.base import Workspace
 from rnnfast.layers.loss import TimeAffineSoftmaxWithLoss
-from rnnfast.models.sampling import probabilities, sampling_rules, write_on
+from rnnfast.models.sampling import finite_scores, probabilities, sampling_rules, write_on
 from rnnfast.models.scoring import total_loss
 from rnnfast.models.weights import SavedModel, read_weights, write_weights
 
@@ -79,6 +79,10 @@ class LanguageModel:
         """Forget the words read so far."""
         raise NotImplementedError
 
+    def _carried_rows(self) -> int | None:
+        """Rows N of the carried state; None when it is fresh."""
+        raise NotImplementedError
+
     # What all share.
 
     def _set_up(
@@ -87,7 +91,7 @@ class LanguageModel:
         self.config = config
         self._workspace = Workspace()
         self._affine: TimeAffine | None = None
-        self._hs: tuple[int, ...] | None = None
+        self._hs: tuple[int, ...] | None = None  # shape of the last forward's hidden vectors, for backward
         self.parameter_names = list(arrays)
         self.params = list(arrays.values())
         self.grads = self._build(arrays, rng)
@@ -105,11 +109,24 @@ class LanguageModel:
     def _owner(self, method: str) -> str:
         return f"{type(self).__name__}.{method}"
 
-    def _pair(self, method: str, xs: Any, ts: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Both checked before the state moves, so that a wrong call leaves the model as it was."""
+    def _inputs(self, method: str, xs: Any) -> np.ndarray:
+        """Checked, also against the carried state, so that a wrong call leaves the model as it was."""
         owner = self._owner(method)
         xs = _check.ids(owner, "xs", xs, ("N", "T"), self.vocab_size)
-        return xs, _check.ids(owner, "ts", ts, xs.shape, self.vocab_size, also=-1)
+        carried = self._carried_rows()
+        if carried is not None and xs.size:
+            _check.batch(owner, carried, xs.shape[0])
+        return xs
+
+    def _pair(self, method: str, xs: Any, ts: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs and labels, both checked before anything changes."""
+        xs = self._inputs(method, xs)
+        return xs, _check.ids(self._owner(method), "ts", ts, xs.shape, self.vocab_size, also=-1)
+
+    def _read(self, xs: np.ndarray) -> np.ndarray:
+        """Hidden vectors without dropout. What a `backward` of the last `forward` needs is overwritten."""
+        self._hs = None
+        return self._features(xs, drop=False)
 
     def forward(self, xs: np.ndarray, ts: np.ndarray) -> float:
         """Mean loss `-log P(ts[n, t] | xs[n, :t+1], words read before)` in nats, ready for `backward`.
@@ -134,13 +151,23 @@ class LanguageModel:
             Shapes differ, ids are not integers, or the carried state has another number of rows than `xs`.
         """
         xs, ts = self._pair("forward", xs, ts)
+        self._hs = None
         hs = self._features(xs, drop=self.train_flg)
+        loss = self._output.forward(hs, ts)
         self._hs = hs.shape
-        return self._output.forward(hs, ts)
+        return loss
 
     def backward(self) -> None:
-        """Fill `grads` with the gradient of the last `forward`'s loss, which ends at its first step."""
-        out = None if self._hs is None else self._workspace.take("dhs", self._hs, self.dtype)
+        """Fill `grads` with the gradient of the last `forward`'s loss, which ends at its first step.
+
+        Raises
+        ------
+        RuntimeError
+            There was no `forward`, or the model has read other words since (`losses`, `generate` and others).
+        """
+        _check.called_before(self._owner("backward"), self._hs is not None, "forward")
+        assert self._hs is not None
+        out = self._workspace.take("dhs", self._hs, self.dtype)
         self._features_backward(self._output.backward(out=out))
 
     def losses(self, xs: np.ndarray, ts: np.ndarray) -> np.ndarray:
@@ -149,12 +176,11 @@ class LanguageModel:
         Takes what `forward` takes. A `backward` of an earlier `forward` is no longer possible afterwards.
         """
         xs, ts = self._pair("losses", xs, ts)
-        return self._output.losses(self._features(xs, drop=False), ts)
+        return self._output.losses(self._read(xs), ts)
 
     def predict(self, xs: np.ndarray) -> np.ndarray:
         """Scores (logits) of every next word, `(N, T) -> (N, T, V)`, no dropout; carries the state on."""
-        xs = _check.ids(self._owner("predict"), "xs", xs, ("N", "T"), self.vocab_size)
-        return self._scores(self._features(xs, drop=False))
+        return self._scores(self._read(self._inputs("predict", xs)))
 
     def predict_proba(self, xs: np.ndarray) -> np.ndarray:
         """Probabilities of every next word, `(N, T) -> (N, T, V)` float64; carries the state on."""
@@ -165,16 +191,20 @@ class LanguageModel:
             self._affine = TimeAffine(*self._output.params)
         return self._affine.forward(hs)
 
-    def log_prob(self, ids: Sequence[int] | np.ndarray) -> float:
-        """Log of the joint probability of a text given its first word, by the chain rule.
+    def log_prob(self, ids: Sequence[int] | np.ndarray, *, start_id: int | None = None) -> float:
+        """Log of the joint probability of a text by the chain rule, from its first word or from a start.
 
-        `log P(w_1 ... w_n | w_0) = sum over t of log P(w_t | w_0 ... w_{t-1})`, from a fresh state and
-        without dropout; the state carried by the model stays as it is.
+        Without `start_id`, `log P(w_1 ... w_n | w_0) = sum over t >= 1 of log P(w_t | w_0 ... w_{t-1})`. With
+        it the first word is scored too, as the word after `start_id`: `start_id=tokenizer.eos_id`, the end of
+        the line before, gives the probability of a whole sentence. From a fresh state and without dropout;
+        the state carried by the model stays as it is.
 
         Parameters
         ----------
         ids : sequence of int, (n + 1,)
-            The text. One word alone has nothing to be scored: 0.0.
+            The text; 0.0 where nothing is scored: no word, or one word and no `start_id`.
+        start_id : int, optional
+            Read before the text, and not scored itself.
 
         Returns
         -------
@@ -187,8 +217,14 @@ class LanguageModel:
         >>> model = RNNLM(7, 8, 8, rng=np.random.default_rng(0))
         >>> bool(model.log_prob([0, 1, 2]) < model.log_prob([0, 1]) < 0.0)
         True
+        >>> round(sum(float(np.exp(model.log_prob([word], start_id=3))) for word in range(7)), 6)
+        1.0
         """
-        ids = _check.id_sequence(self._owner("log_prob"), "ids", ids, self.vocab_size)
+        owner = self._owner("log_prob")
+        ids = _check.id_sequence(owner, "ids", ids, self.vocab_size)
+        if start_id is not None:
+            start = _check.id_sequence(owner, "start_id", [start_id], self.vocab_size)
+            ids = np.concatenate([start, ids])
         return 0.0 - total_loss(self, ids, _CHUNK)
 
     def _advance(self, state: Any, ids: np.ndarray) -> tuple[np.ndarray, Any]:
@@ -196,7 +232,7 @@ class LanguageModel:
         kept = self.get_state()
         try:
             self.set_state(state)
-            hs = self._features(ids[np.newaxis], drop=False)
+            hs = self._read(ids[np.newaxis])
             return self._scores(np.ascontiguousarray(hs[:, -1:]))[0, 0], self.get_state()
         finally:
             self.set_state(kept)
@@ -210,6 +246,13 @@ class LanguageModel:
     def next_proba(self, prompt_ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """Probability `(V,)` of every word after a prompt, from a fresh state; the model keeps its own.
 
+        Raises
+        ------
+        ValueError, TypeError, IndexError
+            The prompt is empty, or an id is not in the vocabulary.
+        FloatingPointError
+            The scores are not finite, so the model's parameters are damaged.
+
         Examples
         --------
         >>> from rnnfast.models import RNNLM
@@ -217,7 +260,8 @@ class LanguageModel:
         >>> round(float(model.next_proba([0, 1]).sum()), 6)
         1.0
         """
-        return probabilities(self._advance(None, self._prompt("next_proba", prompt_ids))[0])
+        scores = self._advance(None, self._prompt("next_proba", prompt_ids))[0]
+        return probabilities(finite_scores(self._owner("next_proba"), scores))
 
     def generate_iter(
         self,
@@ -285,6 +329,8 @@ class LanguageModel:
         ------
         ValueError, TypeError, IndexError
             A rule is out of its range, an id out of the vocabulary.
+        FloatingPointError
+            The scores are not finite, so the model's parameters are damaged.
 
         Examples
         --------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,9 +17,13 @@ from rnnfast.layers.lstm import TimeLSTM
 from rnnfast.layers.rnn import TimeRNN
 from rnnfast.models.language_model import LanguageModel
 
-# A new kind of recurrent layer is one entry here.
-_Cell = type[TimeRNN] | type[TimeLSTM] | type[TimeGRU]
-_CELLS: dict[str, _Cell] = {"rnn": TimeRNN, "lstm": TimeLSTM, "gru": TimeGRU}
+# A new kind of recurrent layer is one entry here: its gates, and what makes it from Wx, Wh and b.
+_CELLS: dict[str, tuple[int, Callable[..., TimeRNN | TimeLSTM | TimeGRU]]] = {
+    "rnn": (TimeRNN.GATES, TimeRNN),
+    "relu": (TimeRNN.GATES, partial(TimeRNN, activation="relu")),
+    "lstm": (TimeLSTM.GATES, TimeLSTM),
+    "gru": (TimeGRU.GATES, TimeGRU),
+}
 # Far beyond what trains; it keeps a damaged file from asking for a billion layers.
 _MOST_LAYERS = 1000
 
@@ -32,8 +38,9 @@ class RNNLM(LanguageModel):
     ----------
     vocab_size, embed_size, hidden_size : int
         V, D and H.
-    cell : {"rnn", "lstm", "gru"}
-        The recurrent layer: `TimeRNN` with tanh, `TimeLSTM`, or `TimeGRU` with the book's reset gate.
+    cell : {"rnn", "relu", "lstm", "gru"}
+        The recurrent layer: `TimeRNN` with tanh or with relu, `TimeLSTM`, or `TimeGRU` with the book's reset
+        gate.
     layers : int
         How many recurrent layers lie above each other.
     dropout : float
@@ -136,7 +143,7 @@ class RNNLM(LanguageModel):
     @classmethod
     def _shapes(cls, config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         words, depth, width = config["vocab_size"], config["embed_size"], config["hidden_size"]
-        gates = _CELLS[config["cell"]].GATES
+        gates = _CELLS[config["cell"]][0]
         shapes: dict[str, tuple[int, ...]] = {"embed_W": (words, depth)}
         for layer in range(config["layers"]):
             shapes[f"layer{layer}_Wx"] = (width if layer else depth, gates * width)
@@ -149,7 +156,7 @@ class RNNLM(LanguageModel):
 
     def _build(self, arrays: dict[str, np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
         config = self.config
-        cell = _CELLS[config["cell"]]
+        cell = _CELLS[config["cell"]][1]
         self._tied: bool = config["tied"]
         self._embedding = TimeEmbedding(arrays["embed_W"])
         self._layers = [
@@ -169,6 +176,17 @@ class RNNLM(LanguageModel):
         return grads + self._output.grads[1 if self._tied else 0 :]
 
     def _features(self, xs: np.ndarray, *, drop: bool) -> np.ndarray:
+        if xs.size:
+            return self._hidden(xs, drop)
+        # The layers refuse another number of rows than the state has also where there are no steps.
+        kept = self.get_state()
+        self.reset_state()
+        try:
+            return self._hidden(xs, drop)
+        finally:
+            self.set_state(kept)
+
+    def _hidden(self, xs: np.ndarray, drop: bool) -> np.ndarray:
         for dropout in self._dropouts:
             dropout.train_flg = drop
         batch, steps = xs.shape
@@ -210,12 +228,41 @@ class RNNLM(LanguageModel):
         return tuple(layer.get_state() for layer in self._layers)
 
     def set_state(self, state: tuple[tuple[np.ndarray, ...] | None, ...] | None) -> None:
-        """Go back to a state of `get_state`; None is the fresh state."""
-        for layer, arrays in zip(self._layers, state or [None] * len(self._layers), strict=True):
+        """Go back to a state of `get_state`; None is the fresh state.
+
+        Raises
+        ------
+        TypeError, ValueError
+            It is no such state: another number of layers or arrays, another shape or dtype. The model's state
+            is then as before.
+        """
+        if state is None:
+            self.reset_state()
+            return
+        for layer, arrays in zip(self._layers, self._checked_state(state), strict=True):
             if arrays is None:
                 layer.reset_state()
             else:
                 layer.set_state(*arrays)
+
+    def _checked_state(self, state: Any) -> list[tuple[np.ndarray, ...] | None]:
+        owner = self._owner("set_state")
+        shape: tuple[Any, ...] = ("N", self.config["hidden_size"])
+        checked: list[tuple[np.ndarray, ...] | None] = []
+        for i, kept in enumerate(_check.entries(owner, "state", state, len(self._layers), "one a layer")):
+            if kept is None:
+                checked.append(None)
+                continue
+            names = self._layers[i].STATES
+            arrays = _check.entries(owner, f"state[{i}]", kept, len(names), ", ".join(names))
+            for j, array in enumerate(arrays):
+                why = "as many rows in every layer"
+                shape = _check.floats(owner, f"state[{i}][{j}]", array, shape, self.dtype, why).shape
+            checked.append(arrays)
+        return checked
+
+    def _carried_rows(self) -> int | None:
+        return next((h.shape[0] for layer in self._layers if (h := layer.h) is not None), None)
 
     def reset_state(self) -> None:
         """Forget the words read so far: the next call starts from a zero state."""

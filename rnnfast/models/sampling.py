@@ -49,13 +49,18 @@ def probabilities(scores: np.ndarray) -> np.ndarray:
     return values
 
 
+def finite_scores(owner: str, scores: np.ndarray) -> np.ndarray:
+    """The scores, if probabilities can be made from them."""
+    if not np.isfinite(scores).all():
+        raise FloatingPointError(
+            f"{owner}: the model's scores are not finite, so its parameters are damaged."
+        )
+    return scores
+
+
 def draw(scores: np.ndarray, rules: SamplingRules, rng: np.random.Generator) -> int:
     """One id drawn from `softmax(scores / temperature)` of the words the rules leave; scores are `(V,)`."""
-    values = scores.astype(np.float64)
-    if not np.isfinite(values).all():
-        raise FloatingPointError(
-            "generate: the model's scores are not finite, so its parameters are damaged."
-        )
+    values = finite_scores("generate", scores).astype(np.float64)
     values[rules.skip_ids] = -math.inf
     if rules.temperature == 0.0:
         return int(values.argmax())

@@ -62,8 +62,8 @@ class Checkpoint:
     ------
     OSError
         The folder cannot be made or written to; said at once, not after the first epoch.
-    TypeError
-        `settings` are not JSON values.
+    TypeError, ValueError
+        `settings` are not JSON values, or NaN or infinity is among them; NumPy numbers are converted.
 
     Examples
     --------
@@ -84,7 +84,7 @@ class Checkpoint:
         self.folder = Path(folder)
         self.saved = False
         self._tokenizer = tokenizer
-        self._settings: dict[str, Any] = json.loads(json.dumps(settings or {}))
+        self._settings: dict[str, Any] = _json_values("settings", settings or {})
         self._config: dict[str, Any] = {}
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=self.folder):
@@ -98,6 +98,11 @@ class Checkpoint:
         model : RNNLM or CBOWLM
         record : dict
             A record of `Trainer`; "epoch", "steps", the perplexities and "stopped" go into `config.json`.
+
+        Raises
+        ------
+        TypeError
+            A value of the record is not JSON; nothing is written then. NumPy numbers are converted.
         """
         stopped = record.get("stopped")
         name = LAST if stopped and self.saved else MODEL
@@ -105,30 +110,52 @@ class Checkpoint:
         if self._tokenizer is not None:
             _check.vocabulary_size("Checkpoint", model.vocab_size, self._tokenizer.vocab_size)
             notes["tokenizer"] = self._tokenizer.fingerprint()
+        config = self._described(model, record, name)
         if not self.saved:
             (self.folder / LAST).unlink(missing_ok=True)
             if self._tokenizer is not None:
                 self._write_json(TOKENIZER, self._tokenizer.to_dict())
+        model.save(self.folder / name, notes=notes)
+        self._write_json(CONFIG, config)
+        self._config, self.saved = config, True
+
+    def _described(self, model: RNNLM | CBOWLM, record: dict[str, Any], name: str) -> dict[str, Any]:
+        """What `config.json` says after this save."""
+        config = dict(self._config)
         if name == MODEL:
             kept = ("epoch", "steps", "train_perplexity", "valid_perplexity", "learning_rate")
-            self._config = {"format": FORMAT, "model": model.config, "settings": self._settings}
-            self._config.update({key: _json_number(record.get(key)) for key in kept})
-        self._config["stopped"] = None
-        if stopped:
-            reason = {"why": stopped, "weights": name, "message": str(record.get("message", ""))}
-            reason.update({key: record.get(key) for key in ("epoch", "steps")})
-            self._config["stopped"] = reason
-        model.save(self.folder / name, notes=notes)
-        self._write_json(CONFIG, self._config)
-        self.saved = True
+            config = {"format": FORMAT, "model": model.config, "settings": self._settings}
+            config.update({key: finite_or_none(record.get(key)) for key in kept})
+        config["stopped"] = None
+        if record.get("stopped"):
+            reason = {"why": record["stopped"], "weights": name, "message": str(record.get("message", ""))}
+            reason.update({key: finite_or_none(record.get(key)) for key in ("epoch", "steps")})
+            config["stopped"] = reason
+        return _json_values("record", config)
 
     def _write_json(self, name: str, value: dict[str, Any]) -> None:
         with write_atomically(self.folder / name) as file:
             file.write(json.dumps(value, indent=1, allow_nan=False).encode())
 
 
-def _json_number(value: Any) -> Any:
-    """Infinity and NaN are no JSON; they become null."""
+def _json_values(name: str, value: dict[str, Any]) -> dict[str, Any]:
+    """A copy as JSON values; NumPy numbers become Python's."""
+
+    def plain(item: Any) -> Any:
+        if isinstance(item, np.generic):
+            return item.item()
+        raise TypeError(f"Checkpoint: {name} must hold JSON values, got {type(item).__name__} in it.")
+
+    try:
+        return json.loads(json.dumps(value, default=plain, allow_nan=False))
+    except ValueError as error:
+        raise ValueError(f"Checkpoint: {name} must hold JSON values; {error}.") from None
+
+
+def finite_or_none(value: Any) -> Any:
+    """Infinity and NaN are no JSON; they become null. A NumPy number becomes Python's."""
+    if isinstance(value, np.generic):
+        value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

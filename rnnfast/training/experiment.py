@@ -38,6 +38,14 @@ OPTIMIZERS: dict[str, tuple[type[Optimizer], float]] = {
     "momentum": (Momentum, 0.5),
     "sgd": (SGD, 5.0),
 }
+WEIGHT_DECAY = 0.1  # of adamw
+# Settings that only some optimizers have.
+OPTIMIZER_OPTIONS = ("momentum", "beta1", "beta2", "eps", "decay_rate", "weight_decay")
+
+
+def optimizers_with(option: str) -> list[str]:
+    """The names of the optimizers that have a setting."""
+    return [name for name, (kind, _) in OPTIMIZERS.items() if option in kind.hyperparameters]
 
 
 @dataclass(frozen=True)
@@ -45,8 +53,8 @@ class Settings:
     """Every hyperparameter of a run; the defaults are tuned on the default corpus.
 
     Names are those of PyTorch's `word_language_model` where it has them. None stands for: `max_vocab` no
-    limit, `tied` where emsize equals nhid, `lr` the optimizer's own, `clip`, `clip_value` and `anneal` off,
-    `patience` never.
+    limit, `tied` where emsize equals nhid, `clip`, `clip_value` and `anneal` off, `patience` never, and the
+    optimizer's own value for `lr` (from `OPTIMIZERS`), `weight_decay` (0.1) and what else it has.
     """
 
     tokenizer: str = "word"
@@ -62,7 +70,12 @@ class Settings:
     dtype: str = "float32"
     optimizer: str = "adamw"
     lr: float | None = None
-    weight_decay: float = 0.1
+    momentum: float | None = None
+    beta1: float | None = None
+    beta2: float | None = None
+    eps: float | None = None
+    decay_rate: float | None = None
+    weight_decay: float | None = None
     epochs: int = 40
     batch_size: int = 10
     bptt: int = 35
@@ -74,18 +87,24 @@ class Settings:
     seed: int = 1111
 
     def resolved(self) -> Settings:
-        """The same with `tied` and `lr` decided, and everything that needs no text checked."""
+        """The same with `tied`, `lr` and `weight_decay` decided, and what needs no text checked."""
         _check.choice("train", "tokenizer", self.tokenizer, ("word", "char"))
         _check.choice("train", "optimizer", self.optimizer, tuple(OPTIMIZERS))
         _check.size("train", "seed", self.seed, 0)
         _check.above("train", "clip", self.clip, 0.0)
         _check.above("train", "clip_value", self.clip_value, 0.0)
         _check.above("train", "anneal", self.anneal, 1.0)
+        for option in OPTIMIZER_OPTIONS:
+            having = optimizers_with(option)
+            if self.optimizer not in having:
+                _check.absent("train", option, getattr(self, option), f"optimizer {' or '.join(having)}")
         values = asdict(self)
         if self.tied is None:
             values["tied"] = self.emsize == self.nhid
         if self.lr is None:
             values["lr"] = OPTIMIZERS[self.optimizer][1]
+        if self.weight_decay is None and self.optimizer in optimizers_with("weight_decay"):
+            values["weight_decay"] = WEIGHT_DECAY
         settings = Settings(**values)
         settings.make_optimizer()
         settings.make_rnn(vocab_size=2)
@@ -96,10 +115,10 @@ class Settings:
         return np.random.default_rng([self.seed, purpose])
 
     def make_optimizer(self) -> Optimizer:
-        """A fresh optimizer."""
-        kind = OPTIMIZERS[self.optimizer][0]
-        options = {"weight_decay": self.weight_decay} if kind is AdamW else {}
-        return kind(self.lr if self.lr is not None else OPTIMIZERS[self.optimizer][1], **options)
+        """A fresh optimizer, of `resolved` settings."""
+        values = {option: getattr(self, option) for option in ("lr", *OPTIMIZER_OPTIONS)}
+        given = {option: value for option, value in values.items() if value is not None}
+        return OPTIMIZERS[self.optimizer][0](**given)
 
     def make_rnn(self, vocab_size: int) -> RNNLM:
         """The recurrent model with its first weights."""

@@ -19,6 +19,13 @@ class Optimizer:
         Learning rate; may be changed at any time.
     steps : int
         How many updates were made.
+
+    Notes
+    -----
+    `AdaGrad`, `RMSprop`, `Adam` and `AdamW` square the gradient in the dtype of the parameter. In float32 the
+    square of an element beyond 1.8e19 is infinite: `AdaGrad` and `RMSprop` then never change its parameter
+    again, `Adam` and `AdamW` make it NaN at the next update. `global_norm` adds up in float64 and stays
+    finite; clip gradients that may grow so large.
     """
 
     hyperparameters: tuple[str, ...] = ("lr",)
@@ -65,14 +72,14 @@ class Optimizer:
     def _update_one(self, i: int, param: np.ndarray, grad: np.ndarray) -> None:
         """Flatten in the order of the parameter's memory: a transposed view is updated through its base."""
         order: Literal["C", "F"] = "F" if param.flags.f_contiguous and not param.flags.c_contiguous else "C"
-        flat_param = param.reshape(-1, order=order)  # a copy if the memory has gaps, written back below
+        flat_param = _check.kernel_ready(param.reshape(-1, order=order))  # a copy if the memory has gaps
         flat_grad = _check.kernel_ready(grad.reshape(-1, order=order))
         flat_state = []
         for slot in self.slots:
             state = self._state[slot][i] = np.asarray(self._state[slot][i], order=order)
             flat_state.append(state.reshape(-1, order=order))
         self._step(flat_grad, flat_state, flat_param)
-        if not np.may_share_memory(flat_param, param):
+        if not np.may_share_memory(flat_param, param):  # then it is written back
             param[...] = flat_param.reshape(param.shape, order=order)
 
     def _step(self, grad: np.ndarray, state: list[np.ndarray], param: np.ndarray) -> None:

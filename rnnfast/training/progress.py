@@ -70,6 +70,7 @@ class Meter:
         self._began = self._mark = time.perf_counter()
         self._trained = 0.0  # seconds in windows, without validation
         self._first = (0.0, 0)  # seconds and words of the first window
+        self._good = (0, 0)  # updates and words before the update that `go_back` undoes
         self._loss, self._epoch_tokens = 0.0, 0
         self._validation = 0.0  # seconds the last validation took
 
@@ -103,6 +104,14 @@ class Meter:
             self._first = (self._trained, self.tokens)
         self._loss += window.loss * window.tokens
         self._epoch_tokens += window.tokens
+
+    def before_update(self) -> None:
+        """The next update may be undone."""
+        self._good = self.step, self.tokens
+
+    def go_back(self) -> None:
+        """The updates since were undone: nothing was learned from them."""
+        self.step, self.tokens = self._good
 
     def add_validation(self, seconds: float) -> None:
         """A validation took this long."""

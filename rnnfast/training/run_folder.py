@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import tempfile
@@ -133,7 +132,7 @@ class Metrics:
     --------
     >>> path = Path(tempfile.mkdtemp()) / METRICS
     >>> with Metrics(path) as metrics:
-    ...     metrics.write("epoch", model="rnn", epoch=1, train_perplexity=math.inf)
+    ...     metrics.write("epoch", model="rnn", epoch=1, train_perplexity=float("inf"))
     >>> path.read_text()
     '{"event": "epoch", "model": "rnn", "epoch": 1, "train_perplexity": null}\\n'
     """
@@ -149,9 +148,5 @@ class Metrics:
 
     def write(self, event: str, **values: Any) -> None:
         """Add a line: what happened, and JSON values. Infinity and NaN are no JSON; they become null."""
-        line = {"event": event, **{name: _finite(value) for name, value in values.items()}}
+        line = {"event": event, **{name: checkpoint.finite_or_none(value) for name, value in values.items()}}
         self._file.write(json.dumps(line, allow_nan=False) + "\n")
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value

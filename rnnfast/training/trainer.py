@@ -19,6 +19,9 @@ from rnnfast.training.safety import LastGood, TrainingDiverged, interrupts_defer
 
 # A mean loss whose perplexity no float can hold is as lost as an infinite one.
 _LARGEST_LOSS = 700.0
+# Training can recover from a larger one (an LSTM with SGD(400) came back from 576), but another text may then
+# have no finite perplexity, so such parameters are not what a run that ends in a worse loss goes back to.
+_GOOD_LOSS = 100.0
 
 
 class Trainer:
@@ -132,8 +135,9 @@ class Trainer:
             Before anything is trained: a text too short for one window of every row, an id out of the
             vocabulary.
         TrainingDiverged
-            The loss or a gradient is not finite. The step was not taken; the parameters are those of the last
-            good step, and `checkpoint` was called with them.
+            The loss or a gradient is not finite. The parameters are those of the last good step, and
+            `checkpoint` was called with them: where it is the loss, the update before it is undone. The
+            model's state is fresh.
         KeyboardInterrupt
             After Ctrl-C, once the update under way was finished and `checkpoint` was called.
         """
@@ -152,7 +156,7 @@ class Trainer:
         try:
             for _ in range(epochs):
                 self._epoch(meter, ids, batch_size)
-                self._finish_epoch(meter, valid)
+                self._finish_epoch(meter, self._validated(meter, ids, batch_size, valid))
                 if self._has_stalled():
                     break
         except KeyboardInterrupt:
@@ -175,23 +179,35 @@ class Trainer:
     def _update(self, meter: Meter, window: Window) -> float:
         """Take the step the gradients ask for; the norm they had."""
         params, grads = merge_shared(self.model.params, self.model.grads, workspace=self._workspace)
+        good = abs(window.loss) <= _GOOD_LOSS
         if not abs(window.loss) <= _LARGEST_LOSS:
-            raise self._diverged(meter, f"the loss is {window.loss:g}")
+            raise self._diverged(meter, meter.step + 1, f"the loss is {window.loss:g}")
         limit = self.clip_norm
         norm = global_norm(grads) if limit is None else clip_by_norm(grads, limit)
         if not math.isfinite(norm):
-            raise self._diverged(meter, f"the norm of the gradients is {norm:g}")
+            reason = f"the norm of the gradients is {norm:g}"
+            raise self._diverged(meter, meter.step + 1, reason, good_loss=good)
         if self.clip_value is not None:
             clip_by_value(grads, self.clip_value)
-        self._last_good.before_update()
+        if good or not self._last_good.is_kept:
+            self._last_good.keep()
+            meter.before_update()
         with interrupts_deferred():
             self.optimizer.update(params, grads)
             meter.add(window)
         return norm
 
-    def _diverged(self, meter: Meter, reason: str) -> TrainingDiverged:
-        step = meter.step + 1
-        self._last_good.restore_if_damaged()
+    def _diverged(self, meter: Meter, step: int, reason: str, *, good_loss: bool = False) -> TrainingDiverged:
+        """The error, once the parameters are those of the last good step and the state is fresh.
+
+        A bad loss is the fault of the update before it. After a good one the parameters are good, unless that
+        update made them so large that the gradients overflow.
+        """
+        with interrupts_deferred():
+            undone = self._last_good.restore_if_blown_up() if good_loss else self._last_good.restore()
+            if undone:
+                meter.go_back()
+            self.model.reset_state()
         return TrainingDiverged(
             f"training stopped in epoch {meter.epoch} at step {step}: {reason}; the parameters of the last "
             f"good step are kept. A lower learning rate or a smaller clip_norm may help.",
@@ -199,18 +215,38 @@ class Trainer:
             step,
         )
 
-    def _finish_epoch(self, meter: Meter, valid: np.ndarray | None) -> None:
-        """Validate, anneal, record, save. The last update has met no loss yet, so it is looked at here."""
-        record = self._record(meter)
+    def _validated(
+        self, meter: Meter, ids: np.ndarray, batch_size: int, valid: np.ndarray | None
+    ) -> float | None:
+        """Perplexity on the validation text, if any. The last update has met no loss yet: it does here."""
         if not all_finite(self.model.params):
-            raise self._diverged(meter, "a parameter is not finite")
+            raise self._diverged(meter, meter.step, "a parameter is not finite")
+        if valid is None:
+            loss = self._loss_of_first_window(ids, batch_size)
+            if not abs(loss) <= _LARGEST_LOSS:
+                raise self._diverged(meter, meter.step, f"the loss after it is {loss:g}")
+            return None
+        began = time.perf_counter()
+        value = perplexity(self.model, valid)
+        meter.add_validation(time.perf_counter() - began)
+        if not math.isfinite(value):
+            raise self._diverged(meter, meter.step, f"the validation perplexity is {value:g}")
+        return value
+
+    def _loss_of_first_window(self, ids: np.ndarray, batch_size: int) -> float:
+        """Without dropout, which would draw numbers; the state is fresh before and after."""
+        self.model.train_flg = False
+        self.model.reset_state()
+        loss = float(self.model.forward(*self.bptt.batches(ids, batch_size)[0]))
+        self.model.reset_state()
+        self.model.train_flg = True
+        return loss
+
+    def _finish_epoch(self, meter: Meter, value: float | None) -> None:
+        """Anneal, record, save; `value` is the validation perplexity."""
+        record = self._record(meter)
         best = record["best_valid_perplexity"]
-        if valid is not None:
-            began = time.perf_counter()
-            value = perplexity(self.model, valid)
-            meter.add_validation(time.perf_counter() - began)
-            if not math.isfinite(value):
-                raise self._diverged(meter, f"the validation perplexity is {value:g}")
+        if value is not None:
             record["valid_perplexity"] = value
             record["improved"] = best is None or value < best
             if record["improved"]:
