@@ -80,10 +80,8 @@ def shape(owner: str, name: str, value: Any, expected: tuple, why: str = "") -> 
                 break
         else:
             return array
-    reason = f"; {why}" if why else ""
-    raise ValueError(
-        f"{owner}: {name} must be {_shape_text(expected)}, got {_shape_text(array.shape)}{reason}."
-    )
+    found = _shape_text(array.shape) + (f"; {why}" if why else "")
+    raise ValueError(f"{owner}: {name} must be {_shape_text(expected)}, got {found}.")
 
 
 def floats(owner: str, name: str, value: Any, expected: tuple, dtype: np.dtype, why: str = "") -> np.ndarray:
@@ -236,6 +234,12 @@ def binary(owner: str, name: str, value: Any, expected: tuple) -> np.ndarray:
         where = tuple(int(axis) for axis in np.argwhere(wrong)[0])
         raise ValueError(f"{owner}: {name} must hold 0 and 1, got {array[where]} at {where}.")
     return array
+
+
+def offers(owner: str, name: str, value: Any, attributes: tuple[str, ...], like: str) -> None:
+    """An object, not a class, that has these attributes."""
+    if isinstance(value, type) or not all(hasattr(value, attribute) for attribute in attributes):
+        raise TypeError(f"{owner}: {name} must be an object like {like}, got {value!r:.60}.")
 
 
 def absent(owner: str, name: str, value: Any, needs: str) -> None:
@@ -451,14 +455,10 @@ def number(owner: str, name: str, value: Any, low: float = -np.inf, high: float 
     """A finite number from `low` to `high`, both included."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{owner}: {name} must be a number, got {value!r}.")
-    if not (np.isfinite(value) and low <= value <= high):
-        limits = (
-            f"from {low:g} to {high:g}"
-            if high < np.inf
-            else f"at least {low:g}"
-            if low > -np.inf
-            else "finite"
-        )
+    if not np.isfinite(value):
+        raise ValueError(f"{owner}: {name} must be finite, got {value}.")
+    if not low <= value <= high:
+        limits = f"from {low:g} to {high:g}" if high < np.inf else f"at least {low:g}"
         raise ValueError(f"{owner}: {name} must be {limits}, got {value}.")
     return float(value)
 
@@ -586,7 +586,7 @@ def optimizer_state(
 def run_in_the_way(folder: Any, name: str) -> FileExistsError:
     """The error for a folder that holds an earlier run."""
     return FileExistsError(
-        f"{folder}: there is a run in this folder already ({name}); choose another folder, or say overwrite."
+        f"{folder}: there is a run in this folder already ({name}); choose another, or --overwrite a run."
     )
 
 

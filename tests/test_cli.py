@@ -199,7 +199,7 @@ def test_predict_lists_the_likeliest_words_in_order(trained):
     model, tokenizer, _ = load_checkpoint(folder)
     code, out, err = rnnfast_command("predict", folder, "You say", "--top", "3")
     assert (code, err) == (0, "")
-    proba = model.next_proba(tokenizer.encode("You say"))
+    proba = model.next_proba([tokenizer.eos_id, *tokenizer.encode("You say")])  # as at the start of a line
     rows = re.findall(r"^ +(\S+) +(0\.\d{4}) *$", out, re.M)
     expected = [(tokenizer.id_to_token[i], f"{proba[i]:.4f}") for i in np.argsort(-proba, kind="stable")[:3]]
     assert rows == expected
@@ -330,6 +330,23 @@ def test_an_earlier_run_is_neither_overwritten_nor_lost_to_bad_text(trained, tex
     assert (code, err) == (0, "")
     assert contents(folder) != before
     assert list((folder / "cbow").iterdir()) == []
+
+
+def test_files_that_no_run_has_left_are_not_overwritten(text, tmp_path):
+    (tmp_path / "config.json").write_text('{"mine": 1}')
+    for flags in ((), ("--overwrite",)):
+        assert_refused(("train", text, *SMALL, "--save", tmp_path, *flags), "config.json")
+    assert contents(tmp_path) == {Path("config.json"): b'{"mine": 1}'}
+
+
+def test_a_run_with_another_cell_is_called_by_its_name(text, tmp_path):
+    folder = tmp_path / "run"
+    options = (*SMALL, "--model", "LSTM", "--epochs", "1", "--save", folder)
+    code, out, err = rnnfast_command("train", text, *options)
+    assert (code, err) == (0, "")
+    assert "LSTM, 1 x 8" in out
+    assert load_checkpoint(folder).model.config["cell"] == "lstm"
+    assert (folder / "learning_curve.png").stat().st_size > 1000
 
 
 def test_a_run_folder_that_is_missing_or_damaged_is_refused(trained, text, tmp_path):

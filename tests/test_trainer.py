@@ -371,7 +371,7 @@ def test_a_text_that_cannot_be_trained_on_is_refused_before_training_starts(ids,
         ({"clip_norm": 0}, "clip_norm must be above 0, or None"),
         ({"clip_value": -1.0}, "clip_value must be at least 0"),
         ({"anneal": 1.0}, "anneal must be above 1, or None"),
-        ({"anneal": math.nan}, "anneal must be at least 1"),
+        ({"anneal": math.nan}, "anneal must be finite"),
     ],
 )
 def test_limits_that_make_no_sense_are_refused(options, message):
@@ -388,3 +388,9 @@ def test_the_error_survives_pickling():
 
     error = pickle.loads(pickle.dumps(TrainingDiverged("training stopped", 2, 9)))
     assert (str(error), error.epoch, error.step) == ("training stopped", 2, 9)
+
+
+def test_what_is_no_optimizer_or_no_bptt_is_refused_at_once():
+    for arguments in (("adam",), (SGD,), (SGD(), 8)):
+        with pytest.raises(TypeError, match=r"^Trainer: \w+ must be an object like .*, got"):
+            Trainer(RNNLM(4, 3, 3), *arguments)

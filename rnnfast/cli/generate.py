@@ -9,7 +9,7 @@ import typer
 
 from rnnfast.cli.errors import BAD_VALUES, one_line
 from rnnfast.cli.options import Run
-from rnnfast.cli.words import encode_prompt, first_words, load_run, stream_text
+from rnnfast.cli.words import after_a_line_end, encode_prompt, first_words, load_run, stream_text
 
 
 def generate(
@@ -40,10 +40,13 @@ def generate(
     Example: [bold]rnnfast generate runs/first --prompt "the value of" --length 50 --seed 7[/bold]
     """
     model, tokenizer = load_run(run)
-    start = encode_prompt(tokenizer, prompt) if prompt is not None else first_words(tokenizer)
+    start = read = first_words(tokenizer)
+    if prompt is not None:
+        start = encode_prompt(tokenizer, prompt)
+        read = after_a_line_end(tokenizer, start)
     with one_line(*BAD_VALUES):
         ids = model.generate_iter(
-            start,
+            read,
             length,
             temperature=temperature,
             top_k=top_k,

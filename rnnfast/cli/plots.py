@@ -9,7 +9,8 @@ from typing import Any
 
 from rnnfast._files import write_atomically
 
-_COLORS = {"RNN": "#1f5fbf", "CBOW": "#d9822b"}
+_COLORS = {"CBOW": "#d9822b"}
+_RECURRENT = "#1f5fbf"
 _GREY = "#6b6b6b"
 
 
@@ -74,7 +75,7 @@ def draw_learning_curve(
 
 def _curves(axes: Any, name: str, records: Sequence[Mapping[str, Any]]) -> None:
     """Training thin and dashed, validation bold, the best epoch marked with its value."""
-    color = _COLORS.get(name)
+    color = _COLORS.get(name, _RECURRENT)
     epochs = [record["epoch"] for record in records]
     valid = [_drawable(record["valid_perplexity"]) for record in records]
     train = [_drawable(record["train_perplexity"]) for record in records]

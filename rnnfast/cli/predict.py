@@ -12,7 +12,7 @@ from rich.table import Table
 
 from rnnfast.cli.errors import one_line
 from rnnfast.cli.options import Run
-from rnnfast.cli.words import encode_prompt, load_run
+from rnnfast.cli.words import after_a_line_end, encode_prompt, load_run
 
 
 def predict(
@@ -27,9 +27,9 @@ def predict(
     Example: [bold]rnnfast predict runs/first "you say"[/bold]
     """
     model, tokenizer = load_run(run)
-    start = encode_prompt(tokenizer, prompt)
+    read = after_a_line_end(tokenizer, encode_prompt(tokenizer, prompt))
     with one_line(FloatingPointError):
-        proba = model.next_proba(start)
+        proba = model.next_proba(read)
     order = np.argsort(-proba, kind="stable")[:top]
     table = Table("next", "probability", box=SIMPLE_HEAD)
     table.columns[1].justify = "right"

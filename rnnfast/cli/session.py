@@ -42,6 +42,7 @@ class Session:
         self.histories: dict[str, list[dict[str, Any]]] = {}
         self.parameters: dict[str, int] = {}
         self.unigram = experiment.unigram_perplexity()
+        self.cell = {"lstm": "LSTM", "gru": "GRU"}.get(experiment.settings.cell, "RNN")
 
     def run(self, *, baseline: bool) -> None:
         """The whole run; ends with an exit code when it is stopped early."""
@@ -51,7 +52,7 @@ class Session:
             self._introduce(metrics)
             try:
                 with compilations(lambda: self._say("compiling kernels, once")):
-                    self._train("RNN", experiment.settings.make_rnn(size), metrics)
+                    self._train(self.cell, experiment.settings.make_rnn(size), metrics)
                     if baseline:
                         self._train("CBOW", experiment.settings.make_cbow(size), metrics)
             except (KeyboardInterrupt, TrainingDiverged) as stop:
@@ -125,8 +126,8 @@ class Session:
         for column in table.columns[1:]:
             column.justify = "right"
         notes = {
-            "RNN": f"RNN, {settings.nlayers} x {settings.nhid}",
-            "CBOW": f"CBOW, last {settings.window} words",
+            self.cell: f"{self.cell}, {settings.nlayers} x {settings.nhid}",
+            "CBOW": f"CBOW, last {settings.window} {settings.tokenizer}s",
         }
         results = {}
         for name, history in self.histories.items():

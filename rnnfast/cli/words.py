@@ -61,6 +61,11 @@ def stream_text(tokenizer: Tokenizer, prompt: np.ndarray, ids: Iterable[int]) ->
             line, shown = [], ""
 
 
+def after_a_line_end(tokenizer: Tokenizer, ids: np.ndarray) -> np.ndarray:
+    """A prompt as a model has met its words in training: at the beginning of a line, not out of nowhere."""
+    return np.concatenate([first_words(tokenizer), ids])
+
+
 def first_words(tokenizer: Tokenizer) -> np.ndarray:
     """What generation starts from without a prompt: the end of the line before."""
     return np.array([tokenizer.eos_id], dtype=np.int64)

@@ -64,7 +64,7 @@ class TimeDropout(Layer):
         self.params, self.grads = [], []
         self.train_flg = True
         self._workspace = Workspace()
-        rng = np.random.default_rng() if rng is None else rng
+        rng = _check.generator(owner, rng)
         self._seed = int(rng.integers(2**63))
         self._counter = 0
         self._shape: tuple[int, ...] | None = None

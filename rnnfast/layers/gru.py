@@ -113,7 +113,6 @@ class TimeGRU(Recurrent):
         stateful, reset
             As in the constructor.
         """
-        rng = _check.generator(f"{cls.__name__}.from_sizes", rng)
         return cls(*cls._draw(input_size, hidden_size, rng, dtype), stateful, reset=reset)
 
     def set_state(self, h: np.ndarray | None) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from rnnfast import _check
 from rnnfast.kernels.gemm import packed_size
 from rnnfast.kernels.lstm import GATES, lstm_backward, lstm_forward, lstm_step
 from rnnfast.kernels.sequence import block_steps
@@ -91,7 +90,6 @@ class TimeLSTM(Recurrent):
         stateful : bool
             As in the constructor.
         """
-        rng = _check.generator(f"{cls.__name__}.from_sizes", rng)
         return cls(*cls._draw(input_size, hidden_size, rng, dtype), stateful)
 
     @property

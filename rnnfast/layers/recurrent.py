@@ -76,7 +76,7 @@ class Recurrent(Layer):
         depth = _check.size(owner, "input_size", input_size)
         width = _check.size(owner, "hidden_size", hidden_size)
         kind = _check.float_dtype(owner, dtype)
-        rng = np.random.default_rng() if rng is None else rng
+        rng = _check.generator(owner, rng)
         cols = cls.GATES * width
         Wx = (rng.standard_normal((depth, cols)) / np.sqrt(depth)).astype(kind)
         Wh = (rng.standard_normal((width, cols)) / np.sqrt(width)).astype(kind)

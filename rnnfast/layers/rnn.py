@@ -98,7 +98,6 @@ class TimeRNN(Recurrent):
         stateful, activation
             As in the constructor.
         """
-        rng = _check.generator(f"{cls.__name__}.from_sizes", rng)
         return cls(*cls._draw(input_size, hidden_size, rng, dtype), stateful, activation=activation)
 
     def set_state(self, h: np.ndarray | None) -> None:

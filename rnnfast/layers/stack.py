@@ -63,7 +63,7 @@ class Stack(Layer):
         for lower, upper in zip(self.layers[:-1], self.layers[1:], strict=True):
             _check.equal(owner, "a hidden size and the input size above", lower.hidden_size, upper.input_size)
             _check.equal(owner, "dtypes", lower.dtype, upper.dtype)
-        rng = np.random.default_rng() if rng is None else rng
+        rng = _check.generator(owner, rng)
         self._dropouts = [TimeDropout(dropout, per_step=per_step, rng=rng) for _ in self.layers[1:]]
         self.train_flg = True
         self.params = [param for layer in self.layers for param in layer.params]

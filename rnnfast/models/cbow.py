@@ -54,7 +54,7 @@ class CBOWLM(LanguageModel):
         dtype: np.typing.DTypeLike = np.float32,
     ) -> None:
         config = self._settings(vocab_size=vocab_size, embed_size=embed_size, window=window, dtype=dtype)
-        rng = np.random.default_rng() if rng is None else rng
+        rng = _check.generator(type(self).__name__, rng)
         shapes = self._shapes(config)
         arrays = {
             "embed_W": rng.standard_normal(shapes["embed_W"]) / 100,

@@ -282,7 +282,7 @@ class LanguageModel:
         if stop_id is not None:
             stop_id = int(_check.id_sequence(owner, "stop_id", [stop_id], self.vocab_size)[0])
         rules = sampling_rules(owner, self.vocab_size, temperature, top_k, top_p, skip_ids)
-        rng = np.random.default_rng() if rng is None else rng
+        rng = _check.generator(owner, rng)
         return write_on(self._advance, prompt, length, rules, stop_id, rng)
 
     def generate(
@@ -384,7 +384,7 @@ class LanguageModel:
         """A model around the arrays of a file, the ones `expected_tensors` names; they are not copied."""
         model = cls.__new__(cls)
         arrays = {name: saved.tensors[name] for name in cls._shapes(saved.config)}
-        model._set_up(saved.config, arrays, np.random.default_rng() if rng is None else rng)
+        model._set_up(saved.config, arrays, _check.generator(f"{cls.__name__}.load", rng))
         return model
 
     @classmethod

@@ -98,7 +98,7 @@ class RNNLM(LanguageModel):
             tied=tied,
             dtype=dtype,
         )
-        rng = np.random.default_rng() if rng is None else rng
+        rng = _check.generator(type(self).__name__, rng)
         kind = np.dtype(config["dtype"])
         arrays = {
             name: _initial(name, shape, rng).astype(kind) for name, shape in self._shapes(config).items()

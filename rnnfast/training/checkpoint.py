@@ -212,6 +212,15 @@ def _load_tokenizer(folder: Any, model: RNNLM | CBOWLM, fingerprint: Any) -> Tok
     return tokenizer
 
 
+def is_ours_or_absent(folder: str | os.PathLike[str]) -> bool:
+    """Whether the `config.json` of a folder was written by a run, or is not there; a stranger's is kept."""
+    path = Path(folder) / CONFIG
+    try:
+        return not path.exists() or _read_json(path).get("format") == FORMAT
+    except (_check.CheckpointError, OSError):
+        return False
+
+
 def _run_file(folder: Any, name: str) -> Path:
     path = Path(folder) / name
     if path.is_file():

@@ -76,7 +76,7 @@ class RunFolder:
         self.path = Path(path)
         self.metrics, self.curve, self.baseline = self.path / METRICS, self.path / CURVE, self.path / BASELINE
         earlier = [name for name in _OURS if (self.path / name).exists()]
-        if earlier and not overwrite:
+        if earlier and not (overwrite and checkpoint.is_ours_or_absent(self.path)):
             raise _check.run_in_the_way(self.path, earlier[0])
         self._made = _missing_folders(self.path)
         self.path.mkdir(parents=True, exist_ok=True)

@@ -94,6 +94,9 @@ class Trainer:
         on_epoch: Callable[[dict[str, Any]], object] | None = None,
         checkpoint: Callable[[Any, dict[str, Any]], object] | None = None,
     ) -> None:
+        _check.offers("Trainer", "optimizer", optimizer, ("lr", "update"), "optim.SGD(lr=1.0)")
+        if bptt is not None:
+            _check.offers("Trainer", "bptt", bptt, ("batches", "windows"), "TruncatedBPTT(35)")
         self.model = model
         self.optimizer = optimizer
         self.bptt = TruncatedBPTT(35) if bptt is None else bptt
