@@ -114,6 +114,10 @@ class Recurrent(Layer):
             kept.append(_check.floats(owner, name, given, first.shape, self.dtype, "the shape of h").copy())
         self._state = kept
 
+    def set_state(self, h: np.ndarray | None) -> None:
+        """Set the state (N, H) from which the next `forward` of a stateful layer, or `step`, starts."""
+        self._set_state(h)
+
     def reset_state(self) -> None:
         """Forget the state: the next step starts from zero."""
         self._state = None
@@ -237,6 +241,28 @@ class Recurrent(Layer):
             self._dstate = [np.empty(shape, self.dtype) for _ in self.STATES]
         self._backward(xs, rows, saved, dhs, arriving, dxs, self._dstate)
         return dxs
+
+    def backward(
+        self, dhs: np.ndarray, *, dh_next: np.ndarray | None = None, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Backpropagate through the window of the last `forward`.
+
+        Parameters
+        ----------
+        dhs : ndarray (N, T, H)
+            Gradient of the loss by each output.
+        dh_next : ndarray (N, H), optional
+            Gradient that arrives at the final state from what follows the window; zero by default
+            (truncation).
+        out : ndarray (N, T, D), optional
+            Where to write the result; a fresh array by default.
+
+        Returns
+        -------
+        dxs : ndarray (N, T, D)
+            Gradient by each input. `grads` is overwritten, and `dh` is the gradient of the initial state.
+        """
+        return self._backpropagate(dhs, (dh_next,), out)
 
     def step(self, x: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
         """Advance the state by one input, for streaming; the bits of `forward`, no gradient.

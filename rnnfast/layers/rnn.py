@@ -100,32 +100,6 @@ class TimeRNN(Recurrent):
         """
         return cls(*cls._draw(input_size, hidden_size, rng, dtype), stateful, activation=activation)
 
-    def set_state(self, h: np.ndarray | None) -> None:
-        """Set the state (N, H) from which the next `forward` of a stateful layer, or `step`, starts."""
-        self._set_state(h)
-
-    def backward(
-        self, dhs: np.ndarray, *, dh_next: np.ndarray | None = None, out: np.ndarray | None = None
-    ) -> np.ndarray:
-        """Backpropagate through the window of the last `forward`.
-
-        Parameters
-        ----------
-        dhs : ndarray (N, T, H)
-            Gradient of the loss by each output.
-        dh_next : ndarray (N, H), optional
-            Gradient that arrives at the final state from what follows the window; zero by default
-            (truncation).
-        out : ndarray (N, T, D), optional
-            Where to write the result; a fresh array by default.
-
-        Returns
-        -------
-        dxs : ndarray (N, T, D)
-            Gradient by each input. `grads` is overwritten, and `dh` is the gradient of the initial state.
-        """
-        return self._backpropagate(dhs, (dh_next,), out)
-
     def _forward(
         self, xs: np.ndarray, state: list[np.ndarray], rows: Rows, hs: np.ndarray
     ) -> tuple[np.ndarray, ...]:
