@@ -27,7 +27,9 @@ import gc
 import hashlib
 import os
 import pickle
+import signal
 import stat
+import threading
 import warnings
 from collections.abc import Callable, Hashable
 from pathlib import Path
@@ -62,29 +64,51 @@ CODE_SETTINGS = (
 _LIBRARIES: dict[str, Any] = {}
 
 
-class _CollectionPause(event.Listener):
-    """No garbage collection while Numba compiles: its millions of small objects are alive, and looking for
-    cycles among them took 0.8 of 10.2 s of a cold start."""
+class _CompilationGuard(event.Listener):
+    """While Numba compiles: no garbage collection, and Ctrl-C waits until the function is compiled.
+
+    Its millions of small objects are alive, and looking for cycles among them took 0.8 of 10.2 s of a cold
+    start. An exception in the midst of it leaves Numba with functions that are half there.
+    """
 
     def __init__(self) -> None:
         self._depth = 0
-        self._was_enabled = False
+        self._collected = False
+        self._handler: Any = None
+        self._waiting: tuple | None = None
 
     def on_start(self, event: Any) -> None:
         """A function begins to be compiled, perhaps inside another."""
-        if not self._depth:
-            self._was_enabled = gc.isenabled()
-            gc.disable()
         self._depth += 1
+        if self._depth > 1:
+            return
+        self._collected = gc.isenabled()
+        gc.disable()
+        self._handler = None
+        if threading.current_thread() is threading.main_thread():
+            handler = signal.getsignal(signal.SIGINT)
+            if callable(handler):
+                self._handler = handler
+                signal.signal(signal.SIGINT, self._note)
+
+    def _note(self, *received: Any) -> None:
+        self._waiting = received
 
     def on_end(self, event: Any) -> None:
         """It is compiled, or has failed."""
         self._depth -= 1
-        if not self._depth and self._was_enabled:
+        if self._depth:
+            return
+        if self._collected:
             gc.enable()
+        if self._handler is not None:
+            signal.signal(signal.SIGINT, self._handler)
+            waiting, self._waiting = self._waiting, None
+            if waiting is not None:
+                self._handler(*waiting)
 
 
-event.register("numba:compile", _CollectionPause())
+event.register("numba:compile", _CompilationGuard())
 
 
 def jit_is_disabled() -> bool:

@@ -4,7 +4,6 @@ Each run is a process of its own, because what is tested is what one process lea
 """
 
 import functools
-import gc
 import json
 import os
 import shutil
@@ -370,23 +369,3 @@ def _double_or_single():
 @pytest.mark.parametrize(("dtype", "expected"), [(np.float32, 4), (np.float64, 5)])
 def test_by_dtype_chooses_the_implementation_of_the_argument(dtype, expected):
     assert _double_or_single()(dtype(3)) == expected
-
-
-@pytest.mark.skipif(_jit.jit_is_disabled(), reason="nothing is compiled")
-def test_nothing_is_collected_while_a_function_is_compiled_and_collecting_goes_on_afterwards():
-    seen = []
-
-    class Watch(numba.core.event.Listener):
-        def on_start(self, event):
-            seen.append(gc.isenabled())
-
-        def on_end(self, event):
-            pass
-
-    assert gc.isenabled()
-    with numba.core.event.install_listener("numba:compile", Watch()):
-        _jit.inner(lambda x: x + 1)(1)
-        with pytest.raises(numba.core.errors.TypingError):
-            _jit.inner(lambda x: x.no_such_thing)(1)
-    assert seen == [False, False]
-    assert gc.isenabled()
