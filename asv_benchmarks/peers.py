@@ -163,7 +163,7 @@ def compare_models(cell, layers, V, size, N, T, seconds):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cells", nargs="*", choices=LAYERS, default=list(LAYERS))
+    parser.add_argument("--cells", nargs="*", choices=LAYERS, default=list(LAYERS), help="none: models only")
     parser.add_argument("--seconds", type=float, default=3.0, help="for each shape")
     parser.add_argument("--no-models", action="store_true", help="layers only")
     arguments = parser.parse_args()
