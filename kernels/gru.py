@@ -25,7 +25,6 @@ from .gru_cell import (
     gru_cell_reset_backward,
 )
 from .sequence import (
-    _block_steps,
     add_product,
     bias_gradient,
     clear_ends,
@@ -86,7 +85,7 @@ def _candidate_product(width, count, first, packed_hat, gates, before, product):
 
 @kernel
 def gru_forward(
-    xs, h0, wx, wh, b, bhh, after, offsets, order, resets, states, gates, hs, h_last,
+    xs, h0, wx, wh, b, bhh, after, offsets, order, blocks, resets, states, gates, hs, h_last,
     packed_x, packed_gates, packed_hat, x_block, kept, product,
 ):  # fmt: skip
     """z, r = sigmoid of x_t Wx + h_{t-1} Wh + b; h_hat as `after` says; h_t = (1 - z) h_{t-1} + z h_hat.
@@ -101,6 +100,7 @@ def gru_forward(
                                                    tanh(x Wxh + (r h) Whh + bh)
     offsets       (T+1,)                           read, int64, first row of each step
     order         (N,)                             read, int64, sequences by falling length
+    blocks        (blocks+1,)                      read, int64, first step of each block of the grid, and T
     resets        (N, T) or (0, 0)                 read, bool, where the state is zero before the step
     states        (N + rows, row)                  overwritten, the first N with h0; rows = offsets[T]
     gates         (slots block rows, gate row)     overwritten, block k in slot k % slots
@@ -113,17 +113,16 @@ def gru_forward(
     kept          (N, row)                         scratch if there are resets
     product       (N, row)                         scratch
     """
-    steps, depth = xs.shape[1:]
+    depth = xs.shape[2]
     batch, width = order.size, hs.shape[2]
     row, gate_row = states.shape[1], gates.shape[1]
     panel = PANEL_BYTES // xs.itemsize
     flat_states, flat_gates = states.reshape(-1), gates.reshape(-1)
     _pack_weights(width, depth, wx, wh, packed_x, packed_gates, packed_hat)
     gather_state(order, h0, states)
-    block = _block_steps(batch)
-    for t_first in range(0, steps, block):
-        t_last = min(t_first + block, steps)
-        slot = slot_of_block(t_first, batch, gates)
+    for k in range(blocks.size - 1):
+        t_first, t_last = blocks[k], blocks[k + 1]
+        slot = slot_of_block(k, x_block, gates)
         gather_steps(t_first, t_last, offsets, order, xs, x_block)
         rows = offsets[t_last] - offsets[t_first]
         c = (flat_gates, slot * gate_row, gate_row, panel)
@@ -201,7 +200,7 @@ def _block_gradients(
 
 @kernel
 def gru_backward(
-    xs, states, gates, intact, dhs, dh_next, wx, wh, b, bhh, after, offsets, order, resets,
+    xs, states, gates, intact, dhs, dh_next, wx, wh, b, bhh, after, offsets, order, blocks, resets,
     dxs, dh0, dwx, dwh, db, dbhh,
     packed_x, packed_gates, packed_hat, packed_wx, packed_wz, packed_wh, packed_dt,
     dts, dh, dproduct, x_block, h_block, product,
@@ -217,7 +216,7 @@ def gru_backward(
     dh_next        (N, H)                           read, the gradient of the final state
     wx, wh, b      (D, 3H), (H, 3H), (3H,)          read
     bhh            (H,)                             read if after
-    after, offsets, order, resets                   read, as in gru_forward
+    after, offsets, order, blocks, resets           read, as in gru_forward
     dxs            (N, T, D)                        overwritten, zero where a sequence has ended
     dh0            (N, H)                           overwritten, the gradient of the initial state
     dwx, dwh, db   (D, 3H), (H, 3H), (3H,)          overwritten
@@ -236,7 +235,7 @@ def gru_backward(
     product        (block rows, row)                scratch, needed if a block is made again
     """
     steps, depth = xs.shape[1:]
-    batch, width = order.size, dhs.shape[2]
+    width = dhs.shape[2]
     cols = GATES * width
     row, gate_row = states.shape[1], dts.shape[1]
     panel = PANEL_BYTES // xs.itemsize
@@ -247,22 +246,21 @@ def gru_backward(
     if intact > 0:
         _pack_weights(width, depth, wx, wh, packed_wx, packed_wz, packed_wh)
     gather_state(order, dh_next, dh)
-    block = _block_steps(batch)
     if not offsets[steps]:
         dwx[:] = 0
         dwh[:] = 0
         db[:] = 0
         dbhh[:] = 0
     mode = OVERWRITE
-    for t_first in range((steps - 1) // block * block if steps else -1, -1, -block):
-        t_last = min(t_first + block, steps)
+    for k in range(blocks.size - 2, -1, -1):
+        t_first, t_last = blocks[k], blocks[k + 1]
         rows = offsets[t_last] - offsets[t_first]
         if not rows:
             continue
-        slot = slot_of_block(t_first, batch, gates)
+        slot = slot_of_block(k, x_block, gates)
         gather_steps(t_first, t_last, offsets, order, xs, x_block)
         gather_states_before(t_first, t_last, offsets, order, resets, states, h_block)
-        if t_first // block < intact:
+        if k < intact:
             _remake_block(
                 rows,
                 slot,

@@ -13,7 +13,6 @@ from ._jit import kernel, spliced
 from .activations import sigmoid_row, tanh, tanh_row
 from .gemm import ONE, ZERO, gemm, pack, packed_view
 from .sequence import (
-    _block_steps,
     add_product,
     block_gradients,
     clear_ends,
@@ -129,7 +128,7 @@ def lstm_cell_backward(t, order, gates, before, cells, dhs, dh, dc, dts):
 
 @kernel
 def lstm_forward(
-    xs, h0, c0, wx, wh, b, offsets, order, resets, states, gates, cells, starts, hs, h_last, c_last,
+    xs, h0, c0, wx, wh, b, offsets, order, blocks, resets, states, gates, cells, starts, hs, h_last, c_last,
     packed_x, packed_h, x_block, kept, carry,
 ):  # fmt: skip
     """f, i, o = sigmoid, g = tanh of x_t Wx + h_{t-1} Wh + b; c_t = f c_{t-1} + g i, h_t = o tanh(c_t).
@@ -141,11 +140,12 @@ def lstm_forward(
     b         (4H,)                             read
     offsets   (T+1,)                            read, int64, first row of each step
     order     (N,)                              read, int64, sequences by falling length
+    blocks    (blocks+1,)                       read, int64, first step of each block of the time grid, and T
     resets    (N, T) or (0, 0)                  read, bool, where the state is zero before the step
     states    (N + rows, row)                   overwritten, the first N with h0; rows = offsets[T]
     gates     (slots block rows, gate row)      overwritten, block k in slot k % slots
     cells     (slots block rows, row)           overwritten, likewise
-    starts    (blocks, N, row)                  overwritten, the cell before each block
+    starts    (blocks, N, row)                  overwritten, the cell before each block, of its rows
     hs        (N, T, H)                         overwritten, zero where a sequence has ended
     h_last    (N, H)                            overwritten, the state after the last step; may be h0
     c_last    (N, H)                            overwritten, the cell after the last step; may be c0
@@ -155,7 +155,7 @@ def lstm_forward(
     kept      (N, row)                          scratch if there are resets
     carry     (N, row)                          scratch
     """
-    steps, depth = xs.shape[1:]
+    depth = xs.shape[2]
     batch, width = order.size, hs.shape[2]
     cols = GATES * width
     row, gate_row = states.shape[1], gates.shape[1]
@@ -165,11 +165,10 @@ def lstm_forward(
     pack(width, cols, (wh.reshape(-1), ZERO, cols, ONE), packed_h)
     gather_state(order, h0, states)
     gather_state(order, c0, carry)
-    block = _block_steps(batch)
-    for t_first in range(0, steps, block):
-        t_last = min(t_first + block, steps)
-        slot = slot_of_block(t_first, batch, gates)
-        copy_rows(carry, starts[t_first // block])
+    for k in range(blocks.size - 1):
+        t_first, t_last = blocks[k], blocks[k + 1]
+        slot = slot_of_block(k, x_block, gates)
+        copy_rows(carry, starts[k][: offsets[t_first + 1] - offsets[t_first]])
         gather_steps(t_first, t_last, offsets, order, xs, x_block)
         rows = offsets[t_last] - offsets[t_first]
         c = (flat_gates, slot * gate_row, gate_row, panel)
@@ -230,8 +229,8 @@ def _remake_block(
 
 @kernel
 def lstm_backward(
-    xs, states, gates, cells, starts, intact, dhs, dh_next, dc_next, wx, wh, b, offsets, order, resets,
-    dxs, dh0, dc0, dwx, dwh, db,
+    xs, states, gates, cells, starts, intact, dhs, dh_next, dc_next, wx, wh, b,
+    offsets, order, blocks, resets, dxs, dh0, dc0, dwx, dwh, db,
     packed_x, packed_h, packed_wx, packed_wh, packed_dt, dts, dh, dc, x_block, h_block, kept, carry,
 ):  # fmt: skip
     """Backpropagation through time: with dt the gradient of a step's pre-activations, dh_{t-1} = dt Wh^T,
@@ -245,7 +244,7 @@ def lstm_backward(
     dhs                 (N, T, H)                        read, the gradient of each output
     dh_next, dc_next    (N, H)                           read, the gradient of the final state and cell
     wx, wh, b           (D, 4H), (H, 4H), (4H,)          read
-    offsets, order, resets                               read, as in lstm_forward
+    offsets, order, blocks, resets                       read, as in lstm_forward
     dxs                 (N, T, D)                        overwritten, zero where a sequence has ended
     dh0, dc0            (N, H)                           overwritten, the gradient of h0 and c0
     dwx, dwh, db        (D, 4H), (H, 4H), (4H,)          overwritten
@@ -260,7 +259,7 @@ def lstm_backward(
     h_block             (block rows, row)                scratch
     """
     steps, depth = xs.shape[1:]
-    batch, width = order.size, dhs.shape[2]
+    width = dhs.shape[2]
     cols = GATES * width
     row, gate_row = states.shape[1], dts.shape[1]
     panel = PANEL_BYTES // xs.itemsize
@@ -272,22 +271,21 @@ def lstm_backward(
         pack(width, cols, (wh.reshape(-1), ZERO, cols, ONE), packed_wh)
     gather_state(order, dh_next, dh)
     gather_state(order, dc_next, dc)
-    block = _block_steps(batch)
     if not offsets[steps]:
         dwx[:] = 0
         dwh[:] = 0
         db[:] = 0
     mode = OVERWRITE
-    for t_first in range((steps - 1) // block * block if steps else -1, -1, -block):
-        t_last = min(t_first + block, steps)
+    for k in range(blocks.size - 2, -1, -1):
+        t_first, t_last = blocks[k], blocks[k + 1]
         rows = offsets[t_last] - offsets[t_first]
         if not rows:
             continue
-        slot = slot_of_block(t_first, batch, gates)
-        start = starts[t_first // block]
+        slot = slot_of_block(k, x_block, gates)
+        start = starts[k]
         gather_steps(t_first, t_last, offsets, order, xs, x_block)
         gather_states_before(t_first, t_last, offsets, order, resets, states, h_block)
-        if t_first // block < intact:
+        if k < intact:
             _remake_block(
                 t_first, t_last, slot, width, packed_wx, packed_wh, b, offsets, order, resets, start, x_block,
                 h_block, gates, cells, carry,

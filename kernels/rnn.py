@@ -6,7 +6,6 @@ from ._jit import kernel, spliced
 from .activations import tanh
 from .gemm import ONE, ZERO, gemm, pack, packed_view
 from .sequence import (
-    _block_steps,
     add_product,
     block_gradients,
     clear_ends,
@@ -77,7 +76,23 @@ def rnn_cell_backward(t, first, count, order, relu, states, dhs, dh, dts):
 
 @kernel
 def rnn_forward(
-    xs, h0, wx, wh, b, relu, offsets, order, resets, states, hs, h_last, packed_x, packed_h, x_block, kept
+    xs,
+    h0,
+    wx,
+    wh,
+    b,
+    relu,
+    offsets,
+    order,
+    blocks,
+    resets,
+    states,
+    hs,
+    h_last,
+    packed_x,
+    packed_h,
+    x_block,
+    kept,
 ):
     """h_t = act(x_t Wx + h_{t-1} Wh + b) for t = 0..T-1.
 
@@ -89,6 +104,7 @@ def rnn_forward(
     relu      bool                    act is relu, else tanh
     offsets   (T+1,)                  read, int64, first row of each step
     order     (N,)                    read, int64, sequences by falling length
+    blocks    (blocks+1,)             read, int64, first step of each block of the time grid, and T
     resets    (N, T) or (0, 0)        read, bool, where the state is zero before the step
     states    (N + rows, row)         overwritten, the first N with h0; rows = offsets[T]
     hs        (N, T, H)               overwritten, zero where a sequence has ended
@@ -98,7 +114,7 @@ def rnn_forward(
     x_block   (block_rows, x row)     scratch
     kept      (N, row)                scratch if there are resets
     """
-    steps, depth = xs.shape[1:]
+    depth = xs.shape[2]
     batch, width = order.size, hs.shape[2]
     row = states.shape[1]
     panel = PANEL_BYTES // xs.itemsize
@@ -106,9 +122,8 @@ def rnn_forward(
     pack(depth, width, (wx.reshape(-1), ZERO, width, ONE), packed_x)
     pack(width, width, (wh.reshape(-1), ZERO, width, ONE), packed_h)
     gather_state(order, h0, states)
-    block = _block_steps(batch)
-    for t_first in range(0, steps, block):
-        t_last = min(t_first + block, steps)
+    for k in range(blocks.size - 1):
+        t_first, t_last = blocks[k], blocks[k + 1]
         gather_steps(t_first, t_last, offsets, order, xs, x_block)
         rows = offsets[t_last] - offsets[t_first]
         c = (flat_states, (batch + offsets[t_first]) * row, row, panel)
@@ -129,7 +144,7 @@ def rnn_forward(
 
 @kernel
 def rnn_backward(
-    xs, states, dhs, dh_next, wx, wh, relu, offsets, order, resets, dxs, dh0, dwx, dwh, db,
+    xs, states, dhs, dh_next, wx, wh, relu, offsets, order, blocks, resets, dxs, dh0, dwx, dwh, db,
     packed_x, packed_h, packed_dt, dts, dh, x_block, h_block,
 ):  # fmt: skip
     """Backpropagation through time: dt = (dh_t + dhs_t) * act', dh_{t-1} = dt Wh^T, dx_t = dt Wx^T,
@@ -141,7 +156,7 @@ def rnn_backward(
     dh_next    (N, H)                          read, the gradient of the final state
     wx, wh     (D, H), (H, H)                  read
     relu       bool                            act is relu, else tanh
-    offsets, order, resets                     read, as in rnn_forward
+    offsets, order, blocks, resets             read, as in rnn_forward
     dxs        (N, T, D)                       overwritten, zero where a sequence has ended
     dh0        (N, H)                          overwritten, the gradient of the initial state
     dwx        (D, H)                          overwritten
@@ -163,14 +178,13 @@ def rnn_backward(
     pack(width, depth, (wx.reshape(-1), ZERO, ONE, width), packed_x)
     pack(width, width, (wh.reshape(-1), ZERO, ONE, width), packed_h)
     gather_state(order, dh_next, dh)
-    block = _block_steps(batch)
     if not offsets[steps]:
         dwx[:] = 0
         dwh[:] = 0
         db[:] = 0
     mode = OVERWRITE
-    for t_first in range((steps - 1) // block * block if steps else -1, -1, -block):
-        t_last = min(t_first + block, steps)
+    for k in range(blocks.size - 2, -1, -1):
+        t_first, t_last = blocks[k], blocks[k + 1]
         rows = offsets[t_last] - offsets[t_first]
         if not rows:
             continue

@@ -5,8 +5,8 @@ sum of the lengths. Sequences are taken longest first, `order[i]` being the plac
 Step t has the rows offsets[t] .. offsets[t + 1], those of step t + 1 go on from the first of them. States
 have `N` more rows in front, the initial state, so that row N + offsets[t] + i is the state after step t.
 
-Only h_{t-1} Wh is sequential. All other products are taken over blocks of `block_steps(N)` steps on a grid
-that starts at t = 0: those of the inputs before the time loop, those for the gradients after it. Weight
+Only h_{t-1} Wh is sequential. All other products are taken over blocks of steps on a `time_grid` that starts
+at t = 0: those of the inputs before the time loop, those for the gradients after it. Weight
 gradients are summed descending in time inside a block, then block after block, the last one first.
 """
 
@@ -33,14 +33,24 @@ def padded_row(width: int, dtype: np.dtype) -> int:
     return row + line if row * dtype.itemsize % 1024 == 0 else row
 
 
-@spliced
-def _block_steps(batch):
-    return max(1, BLOCK_ROWS // max(1, batch))
-
-
 def block_steps(batch: int) -> int:
-    """Steps in one block of the time grid."""
+    """Steps in one block of the time grid, where no sequence has ended."""
     return max(1, BLOCK_ROWS // max(1, batch))
+
+
+def time_grid(offsets: np.ndarray, batch: int) -> np.ndarray:
+    """The first step of each block, and T: as many steps as have the rows of `block_steps(batch)` full steps.
+
+    Without lengths that is every `block_steps(batch)` steps from t = 0. Where sequences have ended, a block
+    reaches further, or its products would have a row or two.
+    """
+    steps, most = offsets.size - 1, block_steps(batch) * batch
+    if offsets[-1] == steps * batch:
+        return np.append(np.arange(0, steps, block_steps(batch)), steps)
+    grid = [0]
+    while grid[-1] < steps:
+        grid.append(int(np.searchsorted(offsets, offsets[grid[-1]] + most, side="right")) - 1)
+    return np.array(grid)
 
 
 @spliced
@@ -183,14 +193,14 @@ def gather_states_before(t_first, t_last, offsets, order, resets, states, block)
 
 
 @spliced
-def slot_of_block(t_first, batch, kept):
-    """First row of the slot in which the block from step t_first on lies: block k in slot k % slots.
+def slot_of_block(k, x_block, kept):
+    """First row of the slot in which block k lies: slot k % slots, as many rows as x_block has.
 
-    kept  (slots block rows, row)   its shape is read
+    x_block  (block rows, x row)        its shape is read
+    kept     (slots block rows, row)    likewise
     """
-    block = _block_steps(batch)
-    rows = max(1, block * batch)
-    return t_first // block % max(1, kept.shape[0] // rows) * rows
+    rows = x_block.shape[0]
+    return k % max(1, kept.shape[0] // max(1, rows)) * rows
 
 
 @spliced

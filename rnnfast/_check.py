@@ -242,6 +242,17 @@ def offers(owner: str, name: str, value: Any, attributes: tuple[str, ...], like:
         raise TypeError(f"{owner}: {name} must be an object like {like}, got {value!r:.60}.")
 
 
+def distinct(owner: str, layers: Any) -> None:
+    """A layer keeps what its backward needs, so each place needs a layer of its own; arrays may be shared."""
+    if len({id(layer) for layer in layers}) != len(layers):
+        raise ValueError(f"{owner}: each layer may stand in one place only; make another on the same params.")
+
+
+def no_stream(owner: str) -> TypeError:
+    """The error of `step` where the end of the sequence must be known."""
+    return TypeError(f"{owner} cannot step: it reads sequences from their end too; use forward.")
+
+
 def absent(owner: str, name: str, value: Any, needs: str) -> None:
     """An argument that belongs to another setting."""
     if value is not None:

@@ -178,7 +178,7 @@ def test_parts_that_do_not_fit_are_refused():
     with pytest.raises(
         ValueError, match=r"^Stack: a hidden size and the input size above must be equal, got 4 and 3"
     ):
-        Stack([small, small])
+        Stack([small, make("lstm", 3, 4, np.float32, seed=1)])
     with pytest.raises(ValueError, match=r"^Stack: at least one layer is needed, got none"):
         Stack([])
     layer = Bidirectional(small, make("lstm", 3, 4, np.float32))
@@ -200,3 +200,55 @@ def test_a_bidirectional_layer_of_no_steps_gives_nothing():
         assert layer.forward(np.ones((N, T, 3), np.float32)).shape == (N, T, 8)
         assert layer.backward(np.ones((N, T, 8), np.float32)).shape == (N, T, 3)
         assert not any(grad.any() for grad in layer.grads)
+
+
+def test_the_output_may_not_lie_in_an_input():
+    layer = Bidirectional(make("lstm", 8, 4, np.float64), make("lstm", 8, 4, np.float64, seed=1))
+    xs = np.random.default_rng(5).standard_normal((2, 5, 8))
+    hs = layer.forward(xs)
+    with pytest.raises(ValueError, match=r"^Bidirectional.backward: out shares memory with an input"):
+        layer.backward(hs, out=hs)
+
+
+def test_a_layer_may_stand_in_one_place_only():
+    layer = make("gru-before", 4, 4, np.float64)
+    for composite in (lambda: Stack([layer, layer]), lambda: Bidirectional(layer, layer)):
+        with pytest.raises(ValueError, match=r"each layer may stand in one place only"):
+            composite()
+
+
+def test_what_a_composite_refuses_leaves_all_its_states_alone():
+    layers = [make("rnn", 3, 4, np.float32), make("lstm", 4, 5, np.float32)]
+    layer = Stack(layers)
+    layers[1].set_state(np.ones((3, 5), np.float32))
+    for call in (
+        lambda: layer.forward(np.ones((2, 6, 3), np.float32)),
+        lambda: layer.step(np.ones((2, 3), np.float32)),
+    ):
+        with pytest.raises(ValueError, match=r"the carried state has 3 rows but the input has 2"):
+            call()
+        assert layers[0].h is None
+    with pytest.raises(ValueError, match=r"h must be \(N, 5\)"):
+        layer.set_state(((np.ones((2, 4), np.float32),), (np.ones((2, 9), np.float32),)))
+    assert layers[0].h is None
+    with pytest.raises(ValueError, match=r"layers and states must be equal, got 2 and 1"):
+        layer.set_state((None,))
+    with pytest.raises(ValueError, match=r"^TimeLSTM.set_state: c belongs to h"):
+        layers[1].set_state(None, np.ones((2, 5), np.float32))
+    assert layers[1].h.shape == (3, 5)
+
+
+def test_a_stream_cannot_be_read_from_its_end():
+    both = Bidirectional(make("rnn", 3, 4, np.float32), make("rnn", 3, 4, np.float32, seed=1))
+    for layer in (both, Stack([both])):
+        with pytest.raises(TypeError, match=r"Bidirectional cannot step"):
+            layer.step(np.ones((2, 3), np.float32))
+
+
+def test_a_reset_mask_may_be_written_to_after_forward():
+    layer = make("gru-before", 3, 4, np.float64)
+    window = Window(layer, 3, 9, resets=True)
+    window.forward(layer)
+    expected = layer.backward(window.dhs)
+    window.options["reset"][...] = True
+    assert_same_bits(layer.backward(window.dhs), expected)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from cells import KINDS, make
 from helpers import assert_same_bits
+from rnnfast.kernels.sequence import time_grid
 
 from rnnfast import RNNLM, Bidirectional, Stack
 
@@ -67,3 +68,12 @@ def test_a_model_reads_nothing_and_goes_on(cell):
             assert model.predict(np.zeros((N, T), int)).shape == (N, T, 7)
             assert (model.get_state() == (None, None)) is fresh
         model.forward(ids, ids)
+
+
+def test_blocks_reach_further_where_sequences_have_ended():
+    full = np.arange(301) * 4
+    assert time_grid(full, 4).tolist() == [0, 128, 256, 300]
+    ragged = np.concatenate([full[:11], full[10] + np.arange(1, 291)])  # one of four goes on after step 10
+    assert time_grid(ragged, 4).tolist() == [0, 300]
+    assert time_grid(np.zeros(6, int), 4).tolist() == [0, 5]
+    assert time_grid(np.zeros(1, int), 4).tolist() == [0]

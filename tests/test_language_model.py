@@ -160,7 +160,7 @@ def test_probabilities_from_damaged_parameters_are_refused(model):
         ([9], {}, IndexError, "prompt_ids must hold ids from 0 to 8, got 9"),
         ([0.5], {}, TypeError, "prompt_ids must hold integers"),
         ([1], {"temperature": -1}, ValueError, "temperature must be at least 0, got -1"),
-        ([1], {"temperature": float("inf")}, ValueError, "temperature must be at least 0"),
+        ([1], {"temperature": float("inf")}, ValueError, "temperature must be finite"),
         ([1], {"top_k": 0}, ValueError, "top_k must be at least 1"),
         ([1], {"top_p": 0.0}, ValueError, "top_p must be above 0"),
         ([1], {"top_p": 1.5}, ValueError, "top_p must be from 0 to 1, got 1.5"),

@@ -126,20 +126,22 @@ def test_the_trainer_adds_up_the_gradients_of_tied_weights():
 
 def test_dropout_draws_its_masks_as_the_book_does():
     x = np.random.default_rng(0).standard_normal((3, 4, 5)).astype("f")
-    for layer, arguments in ((time_layers.TimeDropout(0.3), ()), (time_layers.Dropout(0.3), (True,))):
+    over_time, one_step = time_layers.TimeDropout(0.3), time_layers.Dropout(0.3)
+    for layer, factor in ((over_time, np.float32(1 / 0.7)), (one_step, np.float32(1))):  # inverted, and not
         np.random.seed(7)
-        actual = layer.forward(x, *arguments)
+        actual = layer.forward(x)
         np.random.seed(7)
-        mask = (np.random.rand(*x.shape) > 0.3).astype("f") * np.float32(1 / 0.7)
+        mask = (np.random.rand(*x.shape) > 0.3).astype("f") * factor
         assert_same_bits(actual, x * mask)
         assert_same_bits(layer.backward(x), x * mask)
-    layer = time_layers.TimeDropout()
-    layer.train_flg = False
-    assert_same_bits(layer.forward(x), x)
-    assert_same_bits(layer.backward(x), x)
-    assert_same_bits(time_layers.Dropout().forward(x, train_flg=False), x)
+    over_time.train_flg = False
+    assert_same_bits(over_time.forward(x), x)
+    assert_same_bits(over_time.backward(x), x)
+    assert_same_bits(one_step.forward(x, train_flg=False), x * np.float32(0.7))
     with pytest.raises(ValueError, match=r"^Dropout: dropout_ratio must be at least 0 and below 1, got 1"):
         time_layers.TimeDropout(1)
+    with pytest.raises(RuntimeError, match=r"^Dropout.backward: call forward first"):
+        time_layers.Dropout().backward(x)
 
 
 def test_an_encoder_decoder_passes_state_and_gradient_between_layers():
@@ -268,3 +270,14 @@ def test_calls_out_of_order_and_wrong_shapes_are_refused_in_one_line():
         time_layers.Sigmoid().forward(np.ones((1, 3), int))
     with pytest.raises(IndexError, match=r"^cross_entropy_error: t must hold ids from 0 to 1, got 2"):
         cross_entropy_error(np.full((1, 2), 0.5), np.array([2]))
+
+
+def test_ids_of_any_shape_are_looked_up_and_labels_must_fit_scores():
+    W = np.arange(12.0).reshape(6, 2)
+    layer = time_layers.Embedding(W)
+    for idx in (np.array(3), np.array([[1, 2], [5, 0]])):
+        assert_same_bits(layer.forward(idx), W[idx])
+        layer.backward(np.ones((*idx.shape, 2)))
+        assert layer.grads[0].sum() == 2 * idx.size
+    with pytest.raises(ValueError, match=r"^SigmoidWithLoss.forward: shapes of scores and labels must be"):
+        time_layers.SigmoidWithLoss().forward(np.zeros((2, 3)), np.zeros((3, 2)))

@@ -9,7 +9,7 @@ import numpy as np
 from rnnfast import _check
 from rnnfast.layers.base import Layer
 from rnnfast.layers.lstm import TimeLSTM
-from rnnfast.layers.recurrent import Recurrent
+from rnnfast.layers.recurrent import Recurrent, set_states
 
 
 class Bidirectional(Layer):
@@ -50,6 +50,7 @@ class Bidirectional(Layer):
         _check.instances(owner, (layer_forward, layer_backward), Recurrent)
         _check.equal(owner, "input sizes", layer_forward.input_size, layer_backward.input_size)
         _check.equal(owner, "dtypes", layer_forward.dtype, layer_backward.dtype)
+        _check.distinct(owner, (layer_forward, layer_backward))
         self.layer_forward: Any = layer_forward
         self.layer_backward: Any = layer_backward
         self.params = [*layer_forward.params, *layer_backward.params]
@@ -70,18 +71,16 @@ class Bidirectional(Layer):
 
     def set_state(self, state: tuple[Any, Any] | None) -> None:
         """Go back to the states of `get_state`; None is the fresh state."""
-        for layer, arrays in zip(
-            (self.layer_forward, self.layer_backward), state or (None, None), strict=True
-        ):
-            if arrays is None:
-                layer.reset_state()
-            else:
-                layer.set_state(*arrays)
+        set_states((self.layer_forward, self.layer_backward), (None, None) if state is None else state)
 
     def reset_state(self) -> None:
         """Forget the states of both layers."""
         self.layer_forward.reset_state()
         self.layer_backward.reset_state()
+
+    def step(self, x: np.ndarray) -> np.ndarray:
+        """Not possible for `x` (N, D): the second layer begins at the end, which a stream has not reached."""
+        raise _check.no_stream(type(self).__name__)
 
     def forward(
         self, xs: np.ndarray, *, lengths: Any = None, reset: Any = None, out: np.ndarray | None = None
@@ -109,7 +108,11 @@ class Bidirectional(Layer):
         xs = _check.floats(owner, "xs", xs, ("N", "T", self.input_size), self.dtype, why)
         batch, steps, _ = xs.shape
         shape = (batch, steps, self.hidden_size)
-        hs = np.empty(shape, self.dtype) if out is None else _check.out(owner, out, shape, self.dtype, xs)
+        hs = (
+            np.empty(shape, self.dtype)
+            if out is None
+            else _check.out(owner, out, shape, self.dtype, xs, *self.params)
+        )
         lengths = np.full(batch, steps) if lengths is None else _check.lengths(owner, lengths, batch, steps)
         places = reversed_places(lengths, steps)
         mirrored = None
@@ -155,6 +158,10 @@ class Bidirectional(Layer):
         places = self._places
         shape = (*places[1].shape, self.hidden_size)
         dhs = _check.floats(owner, "dhs", dhs, shape, self.dtype, "the shape of the last output")
+        if out is not None:
+            arriving = [array for given in dstate_next for array in given.values()]
+            inputs = (dhs, *arriving, *self.params, *self.grads)
+            out = _check.out(owner, out, (*places[1].shape, self.input_size), self.dtype, *inputs)
         width = self.layer_forward.hidden_size
         dxs = self.layer_forward.backward(dhs[..., :width], **dstate_next[0], out=out)
         dxs += self.layer_backward.backward(dhs[..., width:][places], **dstate_next[1])[places]

@@ -127,10 +127,10 @@ class TimeGRU(Recurrent):
     def _forward(
         self, xs: np.ndarray, state: list[np.ndarray], rows: Rows, hs: np.ndarray
     ) -> tuple[np.ndarray, ...]:
-        batch, steps, depth = xs.shape
+        batch, _, depth = xs.shape
         width, row, take = self.hidden_size, self._row(), self._take
         gate_row = self._row(GATES + self._after)
-        blocks, slots = self._slots(batch, steps, gate_row)
+        blocks, slots = self._slots(batch, rows, gate_row)
         saved = (
             take("states", batch + int(rows.offsets[-1]), row),
             take("gates", slots * block_steps(batch) * batch, gate_row),
@@ -157,7 +157,7 @@ class TimeGRU(Recurrent):
         dxs: np.ndarray,
         dstate: list[np.ndarray],
     ) -> None:
-        batch, steps, depth = xs.shape
+        batch, _, depth = xs.shape
         width, row, take = self.hidden_size, self._row(), self._take
         cols, block_rows = GATES * width, block_steps(batch) * batch
         remake = self._intact > 0
@@ -179,7 +179,7 @@ class TimeGRU(Recurrent):
             take("product", block_rows if remake else batch, row),
         )  # fmt: skip
         if remake:
-            self._intact = -(-steps // block_steps(batch))
+            self._intact = rows.blocks.size - 1
 
     def _step(self, x: np.ndarray, state: list[np.ndarray], h_next: np.ndarray) -> None:
         width = self.hidden_size

@@ -139,9 +139,9 @@ class TimeLSTM(Recurrent):
     def _forward(
         self, xs: np.ndarray, state: list[np.ndarray], rows: Rows, hs: np.ndarray
     ) -> tuple[np.ndarray, ...]:
-        batch, steps, depth = xs.shape
+        batch, _, depth = xs.shape
         width, row, gate_row, take = self.hidden_size, self._row(), self._row(GATES), self._take
-        blocks, slots = self._slots(batch, steps, row + gate_row)
+        blocks, slots = self._slots(batch, rows, row + gate_row)
         kept_rows = slots * block_steps(batch) * batch
         saved = (
             take("states", batch + int(rows.offsets[-1]), row),

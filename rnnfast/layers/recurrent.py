@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rnnfast import _check
-from rnnfast.kernels.sequence import block_steps, padded_row
+from rnnfast.kernels.sequence import block_steps, padded_row, time_grid
 from rnnfast.layers.base import Layer, Workspace
 
 # Memory that a layer may take to keep the gates of all steps for `backward`. A longer sequence keeps one
@@ -19,10 +20,11 @@ _NO_RESETS = np.zeros((0, 0), np.bool_)
 
 
 class Rows(NamedTuple):
-    """Where the steps of a batch lie in time-major arrays; the kernels' `offsets`, `order` and `resets`."""
+    """Where the steps of a batch lie in time-major arrays; the kernels' arrays of these names."""
 
     offsets: np.ndarray
     order: np.ndarray
+    blocks: np.ndarray
     resets: np.ndarray
 
 
@@ -99,6 +101,9 @@ class Recurrent(Layer):
     def _set_state(self, *state: np.ndarray | None) -> None:
         owner = f"{type(self).__name__}.set_state"
         if state[0] is None:
+            _check.absent(
+                owner, ", ".join(self.STATES[1:]), next((s for s in state[1:] if s is not None), None), "h"
+            )
             self._state = None
             return
         if not self.stateful:
@@ -138,16 +143,17 @@ class Recurrent(Layer):
 
     def _rows(self, owner: str, batch: int, steps: int, lengths: Any, reset: Any) -> Rows:
         """The order of rows in time-major arrays: longest sequence first, none after its end."""
-        resets = _NO_RESETS if reset is None else _check.mask(owner, "reset", reset, (batch, steps))
+        resets = _NO_RESETS if reset is None else _check.mask(owner, "reset", reset, (batch, steps)).copy()
         if lengths is not None:
             counted = _check.lengths(owner, lengths, batch, steps)
             order = np.argsort(-counted, kind="stable").astype(np.int64, copy=False)
             active = batch - np.searchsorted(counted[order[::-1]], np.arange(steps), side="right")
             offsets = np.concatenate(([0], np.cumsum(active))).astype(np.int64, copy=False)
-            return Rows(offsets, order, resets)
+            return Rows(offsets, order, time_grid(offsets, batch), resets)
         full = self._full_rows
         if full is None or (full.order.size, full.offsets.size) != (batch, steps + 1):
-            full = Rows(np.arange(steps + 1) * batch, np.arange(batch), _NO_RESETS)
+            offsets = np.arange(steps + 1) * batch
+            full = Rows(offsets, np.arange(batch), time_grid(offsets, batch), _NO_RESETS)
             self._full_rows = full
         return full._replace(resets=resets)
 
@@ -161,11 +167,10 @@ class Recurrent(Layer):
         """Scratch for the inputs of one block of the time grid."""
         return self._take("x_block", block_steps(batch) * batch, padded_row(self.input_size, self.dtype))
 
-    def _slots(self, batch: int, steps: int, row: int) -> tuple[int, int]:
+    def _slots(self, batch: int, rows: Rows, row: int) -> tuple[int, int]:
         """Blocks of the time grid, and how many of them find room for what `backward` needs, `row` a row."""
-        block = block_steps(batch)
-        blocks = max(1, -(-steps // block))
-        fits = blocks * block * batch * row * self.dtype.itemsize <= KEPT_BYTES
+        blocks = max(1, rows.blocks.size - 1)
+        fits = blocks * block_steps(batch) * batch * row * self.dtype.itemsize <= KEPT_BYTES
         return blocks, blocks if fits else 1
 
     def _kernel_params(self) -> list[np.ndarray]:
@@ -312,6 +317,25 @@ class Recurrent(Layer):
     def _step(self, x: np.ndarray, state: list[np.ndarray], h_next: np.ndarray) -> None:
         """One step: the new h in `h_next`, any other state in place."""
         raise NotImplementedError
+
+
+def set_states(layers: Sequence[Any], states: Sequence[Any]) -> None:
+    """Give each layer its state, a tuple of arrays or None; all of them, or none if one does not fit."""
+    _check.equal("set_state", "layers and states", len(layers), len(states))
+    before = [layer.get_state() for layer in layers]
+    try:
+        for layer, state in zip(layers, states, strict=True):
+            if state is None:
+                layer.reset_state()
+            elif isinstance(layer, Recurrent):
+                layer.set_state(*state)
+            else:
+                layer.set_state(state)
+    except BaseException:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            set_states(layers, before)
+        raise
 
 
 class OneStep(Layer):

@@ -213,6 +213,9 @@ class SigmoidWithLoss(Layer):
 
     def forward(self, x: np.ndarray, t: np.ndarray) -> float:
         """The mean loss of scores `x` (N,) or (N, 1) for labels `t`, 0 or 1."""
+        _check.equal("SigmoidWithLoss.forward", "numbers of scores and labels", np.size(x), np.size(t))
+        if np.ndim(x) == np.ndim(t):
+            _check.equal("SigmoidWithLoss.forward", "shapes of scores and labels", np.shape(x), np.shape(t))
         self._shape = np.shape(x)
         return self._time.forward(np.reshape(x, (-1, 1)), np.reshape(t, (-1, 1)))
 
@@ -222,9 +225,9 @@ class SigmoidWithLoss(Layer):
 
 
 class BookDropout(Layer):
-    """Dropout as the book draws it: from NumPy's global generator, ``np.random.rand(*x.shape) > ratio``.
-
-    Scaled by ``1 / (1 - ratio)`` while training.
+    """Dropout as the book has it for one step: elements are dropped while training, and everything is
+    multiplied by ``1 - ratio`` otherwise. Masks come from NumPy's global generator,
+    ``np.random.rand(*x.shape) > ratio``.
 
     Parameters
     ----------
@@ -235,7 +238,7 @@ class BookDropout(Layer):
     --------
     >>> np.random.seed(0)
     >>> BookDropout(0.5).forward(np.ones((1, 4), np.float32))
-    array([[2., 2., 2., 2.]], dtype=float32)
+    array([[1., 1., 1., 1.]], dtype=float32)
     """
 
     def __init__(self, dropout_ratio: float = 0.5) -> None:
@@ -244,22 +247,27 @@ class BookDropout(Layer):
         self.mask: np.ndarray | None = None
 
     def forward(self, x: np.ndarray, train_flg: bool = True) -> np.ndarray:
-        """`x` with elements dropped while training, `x` itself otherwise."""
+        """`x` with elements dropped while training, `x (1 - ratio)` otherwise."""
         x = _floats("Dropout.forward", "x", x)
         if not train_flg:
-            self.mask = None
-            return x
-        kept = np.random.rand(*x.shape) > self.dropout_ratio  # noqa: NPY002 (the book's generator)
-        self.mask = kept.astype(x.dtype) * x.dtype.type(1.0 / (1.0 - self.dropout_ratio))
+            return x * x.dtype.type(1.0 - self.dropout_ratio)
+        self.mask = self._drawn(x)
         return x * self.mask
 
+    def _drawn(self, x: np.ndarray) -> np.ndarray:
+        kept = np.random.rand(*x.shape) > self.dropout_ratio  # noqa: NPY002 (the book's generator)
+        return kept.astype(x.dtype)
+
     def backward(self, dout: np.ndarray) -> np.ndarray:
-        """The gradient by the last input."""
-        return dout if self.mask is None else dout * self.mask
+        """The gradient by the last input that was dropped from."""
+        _check.called_before("Dropout.backward", self.mask is not None, "forward")
+        assert self.mask is not None
+        return _check.floats("Dropout.backward", "dout", dout, self.mask.shape, self.mask.dtype) * self.mask
 
 
 class BookTimeDropout(BookDropout):
-    """`BookDropout` over a sequence, switched by `train_flg`.
+    """Inverted dropout over a sequence, switched by `train_flg`, with the masks of the book: what stays is
+    divided by ``1 - ratio`` while training, and nothing happens otherwise.
 
     Examples
     --------
@@ -275,7 +283,12 @@ class BookTimeDropout(BookDropout):
 
     def forward(self, xs: np.ndarray) -> np.ndarray:  # type: ignore[override]
         """`xs` (N, T, D) with elements dropped while `train_flg`, `xs` itself otherwise."""
-        return super().forward(xs, self.train_flg)
+        xs = _floats("TimeDropout.forward", "xs", xs)
+        if not self.train_flg:
+            self.mask = np.ones_like(xs)
+            return xs
+        self.mask = self._drawn(xs) * xs.dtype.type(1.0 / (1.0 - self.dropout_ratio))
+        return xs * self.mask
 
 
 class Embedding(Layer):
@@ -299,9 +312,10 @@ class Embedding(Layer):
         self.params, self.grads = self._time.params, self._time.grads
 
     def forward(self, idx: np.ndarray) -> np.ndarray:
-        """Rows (N, D) of the ids `idx` (N,)."""
-        return self._time.forward(np.asarray(idx)[np.newaxis])[0]
+        """Rows (..., D) of the ids `idx`, of any shape."""
+        ids = np.asarray(idx)
+        return self._time.forward(ids.reshape(1, -1)).reshape(*ids.shape, self._time.embed_size)
 
     def backward(self, dout: np.ndarray) -> None:
-        """Overwrite `grads[0]` with the gradient of the table; `dout` (N, D) is that of the last output."""
-        self._time.backward(np.asarray(dout)[np.newaxis])
+        """Overwrite `grads[0]` with the gradient of the table; `dout` (..., D) is that of the last output."""
+        self._time.backward(np.asarray(dout).reshape(1, -1, self._time.embed_size))

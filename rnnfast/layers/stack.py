@@ -11,7 +11,7 @@ from rnnfast import _check
 from rnnfast.layers.base import Layer
 from rnnfast.layers.bidirectional import Bidirectional
 from rnnfast.layers.dropout import TimeDropout
-from rnnfast.layers.recurrent import Recurrent
+from rnnfast.layers.recurrent import Recurrent, set_states
 
 
 class Stack(Layer):
@@ -60,6 +60,7 @@ class Stack(Layer):
         owner = type(self).__name__
         _check.instances(owner, layers, (Recurrent, Bidirectional))
         self.layers: list[Any] = list(layers)
+        _check.distinct(owner, self.layers)
         for lower, upper in zip(self.layers[:-1], self.layers[1:], strict=True):
             _check.equal(owner, "a hidden size and the input size above", lower.hidden_size, upper.input_size)
             _check.equal(owner, "dtypes", lower.dtype, upper.dtype)
@@ -77,16 +78,7 @@ class Stack(Layer):
 
     def set_state(self, state: tuple[Any, ...] | None) -> None:
         """Go back to the states of `get_state`; None is the fresh state."""
-        if state is None:
-            self.reset_state()
-            return
-        for layer, kept in zip(self.layers, state, strict=True):
-            if kept is None:
-                layer.reset_state()
-            elif isinstance(layer, Bidirectional):
-                layer.set_state(kept)
-            else:
-                layer.set_state(*kept)
+        set_states(self.layers, [None] * len(self.layers) if state is None else state)
 
     def reset_state(self) -> None:
         """Forget the states of all layers."""
@@ -98,6 +90,7 @@ class Stack(Layer):
 
         `lengths` (N,) and `reset` (N, T) act on every layer, as in `TimeLSTM.forward`.
         """
+        self._check_batch("Stack.forward", np.shape(xs))
         hs = self.layers[0].forward(xs, lengths=lengths, reset=reset)
         for dropout, layer in zip(self._dropouts, self.layers[1:], strict=True):
             dropout.train_flg = self.train_flg
@@ -121,6 +114,16 @@ class Stack(Layer):
 
     def step(self, x: np.ndarray) -> np.ndarray:
         """Advance all layers by one input (N, D), for streaming and without dropout; the new state (N, H)."""
+        if any(isinstance(layer, Bidirectional) for layer in self.layers):
+            raise _check.no_stream("Stack.step: Bidirectional")
+        self._check_batch("Stack.step", np.shape(x))
         for layer in self.layers:
             x = layer.step(x)
         return x
+
+    def _check_batch(self, owner: str, shape: tuple[int, ...]) -> None:
+        """Every carried state has as many rows as the input, before the lowest layer moves on."""
+        recurrent = [layer for layer in self.layers if isinstance(layer, Recurrent)]
+        for layer in recurrent if shape and shape[0] else []:
+            if layer.h is not None and (layer.stateful or len(shape) == 2):
+                _check.batch(owner, layer.h.shape[0], shape[0])
