@@ -18,6 +18,8 @@ Where rnnfast gives another result, on purpose:
   of a layer must have one dtype, and the error says which one differs.
 * `set_state` on a layer with ``stateful=False`` warns: like the book's, the layer starts from zero anyway.
 * `h`, `c`, `dh` are copies.
+* `SoftmaxWithLoss` leaves label -1 out, as `TimeSoftmaxWithLoss` does. What the book's layers keep for
+  themselves (`y`, `t`, `layers`, `cache`) is not there.
 * Ids out of range, and shapes that do not fit, are errors in one line.
 
 >>> from rnnfast.time_layers import *
