@@ -26,7 +26,7 @@ from ._jit import intrinsic, library
 from .vectors import VECTOR_BYTES, VECTOR_REGISTERS
 
 # Two vectors of accumulators a row, and registers to spare for the operands: on AVX2, with 16 registers,
-# twelve rows spill and reach 40 % of the peak, six rows 89 % (20 x 512 x 512).
+# twelve rows spill and reach 40 % of the peak, six rows 90 % (64 x 512 x 512).
 MAX_ROWS = 12 if VECTOR_REGISTERS == 32 else 6
 
 # How a tile starts and ends; the flags combine. NumPy integers: Numba would compile a gemm for each literal.
