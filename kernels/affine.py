@@ -23,7 +23,7 @@ def affine_forward(x, w, w_row, w_col, b, y, packed):
     rows, depth = x.shape
     cols = b.size
     width = PANEL_BYTES // x.itemsize
-    pack(depth, cols, (w.reshape(-1), ZERO, w_row, w_col), packed)
+    pack(ZERO, ONE, depth, cols, (w.reshape(-1), ZERO, w_row, w_col), packed)
     a = (x.reshape(-1), ZERO, depth, ONE)
     c = (y.reshape(-1), ZERO, cols, width)
     gemm(rows, cols, depth, a, packed_view(packed, depth), (b, ZERO, ZERO, width), c, FROM_START)
@@ -47,7 +47,7 @@ def affine_backward(x, dy, w, w_row, w_col, dx, dw, db, packed_w, packed_dy, blo
     cols = dy.shape[1]
     width = PANEL_BYTES // x.itemsize
     flat_x, flat_dy = x.reshape(-1), dy.reshape(-1)
-    pack(cols, depth, (w.reshape(-1), ZERO, w_col, w_row), packed_w)
+    pack(ZERO, ONE, cols, depth, (w.reshape(-1), ZERO, w_col, w_row), packed_w)
     c = (dx.reshape(-1), ZERO, depth, width)
     gemm(rows, depth, cols, (flat_dy, ZERO, cols, ONE), packed_view(packed_w, cols), c, c, OVERWRITE)
     db[:] = 0
@@ -58,7 +58,7 @@ def affine_backward(x, dy, w, w_row, w_col, dx, dw, db, packed_w, packed_dy, blo
     for first in range((rows - 1) // BLOCK_ROWS * BLOCK_ROWS, -1, -BLOCK_ROWS):
         last = min(first + BLOCK_ROWS, rows) - 1
         count = last + 1 - first
-        pack(count, cols, (flat_dy, last * cols, -cols, ONE), packed_dy)
+        pack(ZERO, ONE, count, cols, (flat_dy, last * cols, -cols, ONE), packed_dy)
         a = (flat_x, last * depth, ONE, -depth)
         gemm(depth, cols, count, a, packed_view(packed_dy, count), c, c, mode)
         block_sum[:] = 0

@@ -9,6 +9,8 @@ that is too much memory, blocks of it are made again from the states, as in `lst
 
 from __future__ import annotations
 
+import numpy as np
+
 from ._jit import kernel, spliced
 from .activations import sigmoid_row, tanh_row
 from .gemm import ONE, ZERO, gemm, pack, packed_view
@@ -41,55 +43,28 @@ from .sequence import (
     state_rows_before,
     weight_gradient,
 )
+from .shares import (
+    own_part,
+    pack_recurrent,
+    recurrent_product,
+    share,
+)
 from .simd import fma
+from .team import BY_UNITS, MEMBERS, meet
 from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
 from .vectors import copy_row
 
-
-@spliced
-def _pack_weights(width, depth, wx, wh, packed_x, packed_gates, packed_hat):
-    """Wx, the columns of Wh for z and r, and those for the candidate, each in panels."""
-    cols = GATES * width
-    flat = wh.reshape(-1)
-    pack(depth, cols, (wx.reshape(-1), ZERO, cols, ONE), packed_x)
-    pack(width, 2 * width, (flat, ZERO, cols, ONE), packed_gates)
-    pack(width, width, (flat, HAT * width, cols, ONE), packed_hat)
-
-
-@spliced
-def _recurrent_product(width, after, count, first, a, bhh, packed_gates, packed_hat, gates):
-    """Add h Wh to z and r, and with the reset gate after, u = bhh + h Whh; then z, r = sigmoid.
-
-    a  operand  (count, H), read, the states before
-    """
-    gate_row = gates.shape[1]
-    panel = PANEL_BYTES // gates.itemsize
-    c = (gates.reshape(-1), first * gate_row, gate_row, panel)
-    gemm(count, 2 * width, width, a, packed_view(packed_gates, width), c, c, FROM_START)
-    if after:
-        c = (gates.reshape(-1), first * gate_row + U * width, gate_row, panel)
-        gemm(count, width, width, a, packed_view(packed_hat, width), (bhh, ZERO, ZERO, panel), c, FROM_START)
-    gru_cell_gates(width, gates[first : first + count])
-
-
-@spliced
-def _candidate_product(width, count, first, packed_hat, gates, before, product):
-    """Add (r h_before) Whh to the candidate's pre-activation, where the reset gate acts before it."""
-    gate_row, row = gates.shape[1], product.shape[1]
-    panel = PANEL_BYTES // gates.itemsize
-    gru_cell_reset(width, gates[first : first + count], before, product)
-    c = (gates.reshape(-1), first * gate_row + HAT * width, gate_row, panel)
-    a = (product.reshape(-1), ZERO, row, ONE)
-    gemm(count, width, width, a, packed_view(packed_hat, width), c, c, FROM_START)
+TWO = np.int64(2)  # z and r, which come first
 
 
 @kernel
 def gru_forward(
-    xs, h0, wx, wh, b, bhh, after, offsets, order, blocks, resets, states, gates, hs, h_last,
+    team, member, xs, h0, wx, wh, b, bhh, after, offsets, order, blocks, resets, states, gates, hs, h_last,
     packed_x, packed_gates, packed_hat, x_block, kept, product,
 ):  # fmt: skip
     """z, r = sigmoid of x_t Wx + h_{t-1} Wh + b; h_hat as `after` says; h_t = (1 - z) h_{t-1} + z h_hat.
 
+    team, member                                   the threads at work, and which this is: see team.py
     xs            (N, T, D)                        read
     h0            (N, H)                           read
     wx            (D, 3H)                          read
@@ -107,50 +82,88 @@ def gru_forward(
     hs            (N, T, H)                        overwritten, zero where a sequence has ended
     h_last        (N, H)                           overwritten, the state after the last step; may be h0
     packed_x      (packed_size(D, 3H),)            scratch
-    packed_gates  (packed_size(H, 2H),)            scratch
-    packed_hat    (packed_size(H, H),)             scratch
+    packed_gates  (recurrent_packed_size(H, H, 2, members),)   scratch
+    packed_hat    (recurrent_packed_size(H, H, 1, members),)   scratch
     x_block       (block rows, x row)              scratch
     kept          (N, row)                         scratch if there are resets
     product       (N, row)                         scratch
     """
     depth = xs.shape[2]
     batch, width = order.size, hs.shape[2]
+    cols = GATES * width
     row, gate_row = states.shape[1], gates.shape[1]
     panel = PANEL_BYTES // xs.itemsize
-    flat_states, flat_gates = states.reshape(-1), gates.reshape(-1)
-    _pack_weights(width, depth, wx, wh, packed_x, packed_gates, packed_hat)
-    gather_state(order, h0, states)
+    flat_states, flat_gates, flat_wh = states.reshape(-1), gates.reshape(-1), wh.reshape(-1)
+    pack(member, team[MEMBERS], depth, cols, (wx.reshape(-1), ZERO, cols, ONE), packed_x)
+    pack_recurrent(team, member, width, width, TWO, (flat_wh, ZERO, cols, ONE), packed_gates)
+    pack_recurrent(team, member, width, width, ONE, (flat_wh, HAT * width, cols, ONE), packed_hat)
+    if member == 0:
+        gather_state(order, h0, states)
+    goal = meet(team, ZERO)
     for k in range(blocks.size - 1):
         t_first, t_last = blocks[k], blocks[k + 1]
         slot = slot_of_block(k, x_block, gates)
-        gather_steps(t_first, t_last, offsets, order, xs, x_block)
-        rows = offsets[t_last] - offsets[t_first]
+        begin, end = share(offsets[t_last] - offsets[t_first], member, team)
+        gather_steps(t_first, t_last, begin, end, offsets, order, xs, x_block)
         c = (flat_gates, slot * gate_row, gate_row, panel)
-        input_product(rows, x_block, packed_x, b, c)
+        input_product(begin, end, x_block, packed_x, b, c)
+        goal = meet(team, goal)
+        i_block, i_end, j_first, j_last = own_part(t_first, t_last, width, offsets, team, member)
         for t in range(t_first, t_last):
             first, count = batch + offsets[t], offsets[t + 1] - offsets[t]
+            i_first, i_last = min(i_block, count), min(i_end, count)
+            part, rows = (i_first, i_last, j_first, j_last), i_last - i_first
             here = slot + offsets[t] - offsets[t_first]
             place = state_rows_before(t, batch, offsets)
-            before = states[place : place + count]
-            a = (flat_states, place * row, row, ONE)
+            before = states[place:]
+            a = (flat_states, (place + i_first) * row, row, ONE)
             if resets.size:
-                masked_rows(t, order, resets, before, kept)
+                masked_rows(t, i_first, i_last, order, resets, before, kept)
                 before = kept
-                a = (kept.reshape(-1), ZERO, row, ONE)
-            _recurrent_product(width, after, count, here, a, bhh, packed_gates, packed_hat, gates)
+                a = (kept.reshape(-1), i_first * row, row, ONE)
+            c = (flat_gates, (here + i_first) * gate_row, gate_row, panel)
+            recurrent_product(team, member, rows, width, width, TWO, a, packed_gates, c, c, FROM_START)
+            c, start = (
+                (flat_gates, (here + i_first) * gate_row + U * width, gate_row, panel),
+                (bhh, ZERO, ZERO, panel),
+            )
+            gru_cell_gates(part, width, gates[here:])
             if not after:
-                _candidate_product(width, count, here, packed_hat, gates, before, product)
-            gru_cell_candidate(width, after, gates[here : here + count])
-            gru_cell_output(t, order, gates[here : here + count], before, states[first : first + count], hs)
-    clear_ends(offsets, order, hs)
-    scatter_last(offsets, order, states, h_last)
+                gru_cell_reset(part, width, gates[here:], before, product)
+                if team[BY_UNITS]:
+                    goal = meet(team, goal)
+                a = (product.reshape(-1), i_first * row, row, ONE)
+                c = (flat_gates, (here + i_first) * gate_row + HAT * width, gate_row, panel)
+                start = c
+            recurrent_product(team, member, rows, width, width, ONE, a, packed_hat, start, c, FROM_START)
+            gru_cell_candidate(part, width, after, gates[here:])
+            gru_cell_output(t, part, width, order, gates[here:], before, states[first:], hs)
+            if team[BY_UNITS]:
+                goal = meet(team, goal)
+        goal = meet(team, goal)
+    if member == 0:
+        clear_ends(offsets, order, hs)
+        scatter_last(offsets, order, states, h_last)
 
 
 @spliced
 def _remake_block(
-    rows, slot, width, after, packed_x, packed_gates, packed_hat, b, bhh, x_block, h_block, gates, product
+    begin,
+    end,
+    slot,
+    width,
+    after,
+    packed_x,
+    packed_gates,
+    packed_hat,
+    b,
+    bhh,
+    x_block,
+    h_block,
+    gates,
+    product,
 ):
-    """The gates of one block again, in its slot; once h is known they are products over the whole block.
+    """The gates of rows begin .. end of a block again, in its slot; once h is known they are whole products.
 
     x_block, h_block   (block rows, x row or row)   read, inputs and states before each step
     gates              overwritten in the slot
@@ -158,56 +171,77 @@ def _remake_block(
     """
     gate_row, row = gates.shape[1], h_block.shape[1]
     panel = PANEL_BYTES // gates.itemsize
-    c = (gates.reshape(-1), slot * gate_row, gate_row, panel)
-    input_product(rows, x_block, packed_x, b, c)
-    a = (h_block.reshape(-1), ZERO, row, ONE)
-    _recurrent_product(width, after, rows, slot, a, bhh, packed_gates, packed_hat, gates)
+    flat, rows = gates.reshape(-1), end - begin
+    part = (begin, end, ZERO, width)
+    input_product(begin, end, x_block, packed_x, b, (flat, slot * gate_row, gate_row, panel))
+    a, place = (h_block.reshape(-1), begin * row, row, ONE), (slot + begin) * gate_row
+    c = (flat, place, gate_row, panel)
+    gemm(rows, 2 * width, width, a, packed_view(packed_gates, width), c, c, FROM_START)
+    gru_cell_gates(part, width, gates[slot:])
+    c, start = (flat, place + U * width, gate_row, panel), (bhh, ZERO, ZERO, panel)
     if not after:
-        _candidate_product(width, rows, slot, packed_hat, gates, h_block, product)
-    gru_cell_candidate(width, after, gates[slot : slot + rows])
+        gru_cell_reset(part, width, gates[slot:], h_block, product)
+        a, c = (product.reshape(-1), begin * row, row, ONE), (flat, place + HAT * width, gate_row, panel)
+        start = c
+    gemm(rows, width, width, a, packed_view(packed_hat, width), start, c, FROM_START)
+    gru_cell_candidate(part, width, after, gates[slot:])
 
 
 @spliced
 def _block_gradients(
-    rows, width, after, dts, x_block, h_block, packed_x, packed_dt, dwx, dwh, db, dbhh, mode
-):
-    """What the rows of one block add to the gradients of the parameters; then x_block = dt Wx^T.
+    team, member, goal, rows, width, after, dts, x_block, h_block, packed_x, packed_dt, packed_hat_dt,
+    dwx, dwh, db, dbhh, mode,
+):  # fmt: skip
+    """What the rows of one block add to the gradients of the parameters; then the member's rows of
+    x_block = dt Wx^T. Returns the goal after its meetings.
 
-    dts, h_block, packed_x  read
-    x_block                 (block rows, x row)   read, then overwritten
-    packed_dt               scratch
-    dwx, dwh, db, dbhh      overwritten, or accumulated if mode is ADD_TO
+    dts, h_block, packed_x    read
+    x_block                   (block rows, x row)   read, then overwritten
+    packed_dt, packed_hat_dt  scratch
+    dwx, dwh, db, dbhh        overwritten, or accumulated if mode is ADD_TO
     """
     cols, depth = GATES * width, dwx.shape[0]
     gate_row, x_row, row = dts.shape[1], x_block.shape[1], h_block.shape[1]
     panel = PANEL_BYTES // dts.itemsize
+    members = team[MEMBERS]
     flat_dts, flat_x, flat_dwh = dts.reshape(-1), x_block.reshape(-1), dwh.reshape(-1)
     last = (rows - 1) * gate_row
     states, inputs = (h_block.reshape(-1), ZERO, row, ONE), (flat_x, ZERO, x_row, ONE)
-    pack(rows, cols, (flat_dts, last, -gate_row, ONE), packed_dt)
-    weight_gradient(rows, width, 2 * width, states, packed_dt, (flat_dwh, ZERO, cols, panel), mode)
-    weight_gradient(rows, depth, cols, inputs, packed_dt, (dwx.reshape(-1), ZERO, cols, panel), mode)
+    packed_dt[packed_dt.size - 1] = 1
+    packed_hat_dt[packed_hat_dt.size - 1] = 1
+    pack(member, members, rows, cols, (flat_dts, last, -gate_row, ONE), packed_dt)
     # The candidate's product: du with the states before, or dh_hat with r h_before, which lies beside it.
-    pack(rows, width, (flat_dts, last + (U if after else HAT) * width, -gate_row, ONE), packed_dt)
+    source = (flat_dts, last + (U if after else HAT) * width, -gate_row, ONE)
+    pack(member, members, rows, width, source, packed_hat_dt)
+    goal = meet(team, goal)
+    c = (flat_dwh, ZERO, cols, panel)
+    weight_gradient(team, member, rows, width, 2 * width, states, packed_dt, c, mode)
+    c = (dwx.reshape(-1), ZERO, cols, panel)
+    weight_gradient(team, member, rows, depth, cols, inputs, packed_dt, c, mode)
     a = states if after else (flat_dts, U * width, gate_row, ONE)
-    weight_gradient(rows, width, width, a, packed_dt, (flat_dwh, HAT * width, cols, panel), mode)
-    bias_gradient(rows, 0, cols, dts, db, packed_dt, mode)  # packed_dt has been used
+    c = (flat_dwh, HAT * width, cols, panel)
+    weight_gradient(team, member, rows, width, width, a, packed_hat_dt, c, mode)
+    bias_gradient(team, member, rows, cols, packed_dt, db, mode)
     if after:
-        bias_gradient(rows, U * width, width, dts, dbhh, packed_dt, mode)
-    c = (flat_x, ZERO, x_row, panel)
-    gemm(rows, depth, cols, (flat_dts, ZERO, gate_row, ONE), packed_view(packed_x, cols), c, c, OVERWRITE)
+        bias_gradient(team, member, rows, width, packed_hat_dt, dbhh, mode)
+    goal = meet(team, goal)
+    begin, end = share(rows, member, team)
+    a, c = (flat_dts, begin * gate_row, gate_row, ONE), (flat_x, begin * x_row, x_row, panel)
+    gemm(end - begin, depth, cols, a, packed_view(packed_x, cols), c, c, OVERWRITE)
+    return goal
 
 
 @kernel
 def gru_backward(
-    xs, states, gates, intact, dhs, dh_next, wx, wh, b, bhh, after, offsets, order, blocks, resets,
-    dxs, dh0, dwx, dwh, db, dbhh,
-    packed_x, packed_gates, packed_hat, packed_wx, packed_wz, packed_wh, packed_dt,
+    team, member, xs, states, gates, intact, dhs, dh_next, wx, wh, b, bhh, after,
+    offsets, order, blocks, resets, dxs, dh0, dwx, dwh, db, dbhh,
+    packed_x, packed_gates, packed_hat, packed_wx, packed_wz, packed_wh, packed_dt, packed_hat_dt,
     dts, dh, dproduct, x_block, h_block, product,
 ):  # fmt: skip
     """Backpropagation through time, with the gradients of `gru_cell_backward`: dx_t = [dz dr dh_hat] Wx^T;
     dh_{t-1} = dh_t (1 - z) + [dz dr] Wh_zr^T + r (dh_hat Whh^T), or + du Whh^T after.
 
+    team, member                                    as in gru_forward
     xs             (N, T, D)                        read
     states         (N + rows, row)                  read, as gru_forward left it
     gates          (slots block rows, gate row)     read; overwritten by blocks made again
@@ -222,12 +256,13 @@ def gru_backward(
     dwx, dwh, db   (D, 3H), (H, 3H), (3H,)          overwritten
     dbhh           (H,)                             overwritten if after
     packed_x       (packed_size(3H, D),)            scratch
-    packed_gates   (packed_size(2H, H),)            scratch
-    packed_hat     (packed_size(H, H),)             scratch
+    packed_gates   (recurrent_packed_size(2H, H, 1, members),)   scratch
+    packed_hat     (recurrent_packed_size(H, H, 1, members),)    scratch
     packed_wx      (packed_size(D, 3H),) or (0,)    scratch, needed if a block is made again
     packed_wz      (packed_size(H, 2H),) or (0,)    scratch, likewise
     packed_wh      (packed_size(H, H),) or (0,)     scratch, likewise
-    packed_dt      (packed_size(block rows, 3H),)   scratch, block rows = block_steps(N) N
+    packed_dt      (packed_size(block rows, 3H) + 1,)   scratch, block rows = block_steps(N) N
+    packed_hat_dt  (packed_size(block rows, H) + 1,)    scratch
     dts            (block rows, gate row)           scratch
     dh, dproduct   (N, row)                         scratch
     x_block        (block rows, x row)              scratch
@@ -239,18 +274,23 @@ def gru_backward(
     cols = GATES * width
     row, gate_row = states.shape[1], dts.shape[1]
     panel = PANEL_BYTES // xs.itemsize
+    members = team[MEMBERS]
     flat_dts, flat_dh, flat_wh = dts.reshape(-1), dh.reshape(-1), wh.reshape(-1)
-    pack(cols, depth, (wx.reshape(-1), ZERO, ONE, cols), packed_x)
-    pack(2 * width, width, (flat_wh, ZERO, ONE, cols), packed_gates)
-    pack(width, width, (flat_wh, HAT * width, ONE, cols), packed_hat)
+    pack(member, members, cols, depth, (wx.reshape(-1), ZERO, ONE, cols), packed_x)
+    pack_recurrent(team, member, 2 * width, width, ONE, (flat_wh, ZERO, ONE, cols), packed_gates)
+    pack_recurrent(team, member, width, width, ONE, (flat_wh, HAT * width, ONE, cols), packed_hat)
     if intact > 0:
-        _pack_weights(width, depth, wx, wh, packed_wx, packed_wz, packed_wh)
-    gather_state(order, dh_next, dh)
-    if not offsets[steps]:
-        dwx[:] = 0
-        dwh[:] = 0
-        db[:] = 0
-        dbhh[:] = 0
+        pack(member, members, depth, cols, (wx.reshape(-1), ZERO, cols, ONE), packed_wx)
+        pack(member, members, width, 2 * width, (flat_wh, ZERO, cols, ONE), packed_wz)
+        pack(member, members, width, width, (flat_wh, HAT * width, cols, ONE), packed_wh)
+    if member == 0:
+        gather_state(order, dh_next, dh)
+        if not offsets[steps]:
+            dwx[:] = 0
+            dwh[:] = 0
+            db[:] = 0
+            dbhh[:] = 0
+    goal = meet(team, ZERO)
     mode = OVERWRITE
     for k in range(blocks.size - 2, -1, -1):
         t_first, t_last = blocks[k], blocks[k + 1]
@@ -258,50 +298,49 @@ def gru_backward(
         if not rows:
             continue
         slot = slot_of_block(k, x_block, gates)
-        gather_steps(t_first, t_last, offsets, order, xs, x_block)
-        gather_states_before(t_first, t_last, offsets, order, resets, states, h_block)
+        begin, end = share(rows, member, team)
+        gather_steps(t_first, t_last, begin, end, offsets, order, xs, x_block)
+        gather_states_before(t_first, t_last, begin, end, offsets, order, resets, states, h_block)
         if k < intact:
             _remake_block(
-                rows,
-                slot,
-                width,
-                after,
-                packed_wx,
-                packed_wz,
-                packed_wh,
-                b,
-                bhh,
-                x_block,
-                h_block,
-                gates,
-                product,
-            )
+                begin, end, slot, width, after, packed_wx, packed_wz, packed_wh, b, bhh, x_block, h_block,
+                gates, product,
+            )  # fmt: skip
+        goal = meet(team, goal)
+        i_block, i_end, j_first, j_last = own_part(t_first, t_last, width, offsets, team, member)
         for t in range(t_last - 1, t_first - 1, -1):
             here, count = offsets[t] - offsets[t_first], offsets[t + 1] - offsets[t]
-            before, dt = h_block[here : here + count], dts[here : here + count]
-            gates_here = gates[slot + here : slot + here + count]
-            gru_cell_backward(t, order, after, gates_here, before, dhs, dh, dt)
-            first, c = here * gate_row, (flat_dh, ZERO, row, panel)
+            i_first, i_last = min(i_block, count), min(i_end, count)
+            part, own = (i_first, i_last, j_first, j_last), i_last - i_first
+            before, dt, gates_here = h_block[here:], dts[here:], gates[slot + here :]
+            gru_cell_backward(t, part, width, order, after, gates_here, before, dhs, dh, dt)
+            if team[BY_UNITS]:
+                goal = meet(team, goal)
+            place, c = (here + i_first) * gate_row, (flat_dh, i_first * row, row, panel)
             if after:
-                a = (flat_dts, first + U * width, gate_row, ONE)
-                gemm(count, width, width, a, packed_view(packed_hat, width), c, c, FROM_START)
+                a = (flat_dts, place + U * width, gate_row, ONE)
+                recurrent_product(team, member, own, width, width, ONE, a, packed_hat, c, c, FROM_START)
             else:
-                a, d = (
-                    (flat_dts, first + HAT * width, gate_row, ONE),
-                    (dproduct.reshape(-1), ZERO, row, panel),
-                )
-                gemm(count, width, width, a, packed_view(packed_hat, width), d, d, OVERWRITE)
-                gru_cell_reset_backward(width, gates_here, before, dproduct, dh, dt)
-            a = (flat_dts, first, gate_row, ONE)
-            gemm(count, width, 2 * width, a, packed_view(packed_gates, 2 * width), c, c, FROM_START)
-            clear_resets(t, count, order, resets, dh)
-        _block_gradients(
-            rows, width, after, dts, x_block, h_block, packed_x, packed_dt, dwx, dwh, db, dbhh, mode
-        )
-        scatter_steps(t_first, t_last, offsets, order, x_block, dxs)
+                a = (flat_dts, place + HAT * width, gate_row, ONE)
+                d = (dproduct.reshape(-1), i_first * row, row, panel)
+                recurrent_product(team, member, own, width, width, ONE, a, packed_hat, d, d, OVERWRITE)
+                gru_cell_reset_backward(part, width, gates_here, before, dproduct, dh, dt)
+                if team[BY_UNITS]:
+                    goal = meet(team, goal)
+            a = (flat_dts, place, gate_row, ONE)
+            recurrent_product(team, member, own, 2 * width, width, ONE, a, packed_gates, c, c, FROM_START)
+            clear_resets(t, i_first, i_last, order, resets, dh)
+        goal = meet(team, goal)
+        goal = _block_gradients(
+            team, member, goal, rows, width, after, dts, x_block, h_block, packed_x, packed_dt, packed_hat_dt,
+            dwx, dwh, db, dbhh, mode,
+        )  # fmt: skip
+        scatter_steps(t_first, t_last, begin, end, offsets, order, x_block, dxs)
+        goal = meet(team, goal)
         mode = ADD_TO
-    clear_ends(offsets, order, dxs)
-    scatter_state(order, dh, dh0)
+    if member == 0:
+        clear_ends(offsets, order, dxs)
+        scatter_state(order, dh, dh0)
 
 
 @kernel

@@ -16,8 +16,10 @@ import numpy as np
 
 from ._jit import spliced
 from .gemm import ONE, ZERO, gemm, pack, packed_view
+from .shares import share
 from .simd import fma
-from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
+from .team import MEMBERS, meet
+from .tile import FROM_START, OVERWRITE, PANEL_BYTES
 from .vectors import clear_row, copy_row
 
 # Rows (steps times batch) in one block of the time loop: long sums stay accurate, tiles are filled when N is
@@ -51,17 +53,6 @@ def time_grid(offsets: np.ndarray, batch: int) -> np.ndarray:
     while grid[-1] < steps:
         grid.append(int(np.searchsorted(offsets, offsets[grid[-1]] + most, side="right")) - 1)
     return np.array(grid)
-
-
-@spliced
-def copy_rows(source, target):
-    """target[i, j] = source[i, j]: all of target.
-
-    source  (rows.., columns..)   read
-    target  (rows, columns)       overwritten
-    """
-    for i in range(target.shape[0]):
-        copy_row(source[i], target[i])
 
 
 @spliced
@@ -113,29 +104,29 @@ def clear_ends(offsets, order, hs):
 
 
 @spliced
-def gather_steps(t_first, t_last, offsets, order, xs, block):
-    """block = the rows of steps t_first .. t_last of xs, in the order of time.
+def gather_steps(t_first, t_last, begin, end, offsets, order, xs, block):
+    """block[begin : end] = those rows of steps t_first .. t_last of xs, in the order of time.
 
     xs     (N, T, D)           read
-    block  (block rows, row)   overwritten
+    block  (block rows, row)   rows overwritten
     """
     for t in range(t_first, t_last):
         first = offsets[t] - offsets[t_first]
-        for i in range(offsets[t + 1] - offsets[t]):
-            copy_row(xs[order[i], t], block[first + i, : xs.shape[2]])
+        for r in range(max(begin, first), min(end, offsets[t + 1] - offsets[t_first])):
+            copy_row(xs[order[r - first], t], block[r, : xs.shape[2]])
 
 
 @spliced
-def scatter_steps(t_first, t_last, offsets, order, block, dxs):
-    """dxs[order[i], t] = the row of step t in block: the way back of `gather_steps`.
+def scatter_steps(t_first, t_last, begin, end, offsets, order, block, dxs):
+    """dxs[order[i], t] = the row of step t in block, for rows begin .. end: the way back of `gather_steps`.
 
     block  (block rows, row)   read
     dxs    (N, T, D)           overwritten on those steps
     """
     for t in range(t_first, t_last):
         first = offsets[t] - offsets[t_first]
-        for i in range(offsets[t + 1] - offsets[t]):
-            copy_row(block[first + i], dxs[order[i], t])
+        for r in range(max(begin, first), min(end, offsets[t + 1] - offsets[t_first])):
+            copy_row(block[r], dxs[order[r - first], t])
 
 
 @spliced
@@ -145,14 +136,14 @@ def state_rows_before(t, batch, offsets):
 
 
 @spliced
-def masked_rows(t, order, resets, states, kept):
-    """kept[i] = states[i], or zero where sequence i starts anew at step t.
+def masked_rows(t, begin, end, order, resets, states, kept):
+    """kept[i] = states[i], or zero where sequence i starts anew at step t, for i in begin .. end.
 
     resets  (N, T)        read, bool
-    states  (count, row)  read
-    kept    (N.., row)    first `count` rows overwritten
+    states  (N.., row)    read
+    kept    (N.., row)    rows overwritten
     """
-    for i in range(states.shape[0]):
+    for i in range(begin, end):
         if resets[order[i], t]:
             clear_row(kept[i])
         else:
@@ -160,36 +151,35 @@ def masked_rows(t, order, resets, states, kept):
 
 
 @spliced
-def clear_resets(t, count, order, resets, dh):
-    """dh[i] = 0 where sequence i started anew at step t: no gradient goes further back.
+def clear_resets(t, begin, end, order, resets, dh):
+    """dh[i] = 0 where sequence i in begin .. end started anew at step t: no gradient goes further back.
 
     resets  (N, T)    read, bool; without elements if there are none
     dh      (N, row)  overwritten there, the rest left alone
     """
     if resets.size:
-        for i in range(count):
+        for i in range(begin, end):
             if resets[order[i], t]:
                 clear_row(dh[i])
 
 
 @spliced
-def gather_states_before(t_first, t_last, offsets, order, resets, states, block):
-    """block = the state from which each row of steps t_first .. t_last starts, zero after a reset.
+def gather_states_before(t_first, t_last, begin, end, offsets, order, resets, states, block):
+    """block[begin : end] = what each row of steps t_first .. t_last starts from, zero after a reset.
 
     resets  (N, T)              read, bool; without elements if there are none
     states  (N + rows, row)     read
-    block   (block rows, row)   overwritten
+    block   (block rows, row)   rows overwritten
     """
     batch = order.size
     for t in range(t_first, t_last):
         first = offsets[t] - offsets[t_first]
-        count = offsets[t + 1] - offsets[t]
-        before = state_rows_before(t, batch, offsets)
-        target = block[first : first + count]
-        if resets.size:
-            masked_rows(t, order, resets, states[before : before + count], target)
-        else:
-            copy_rows(states[before : before + count], target)
+        before = state_rows_before(t, batch, offsets) - first
+        for r in range(max(begin, first), min(end, offsets[t + 1] - offsets[t_first])):
+            if resets.size and resets[order[r - first], t]:
+                clear_row(block[r])
+            else:
+                copy_row(states[before + r], block[r])
 
 
 @spliced
@@ -204,63 +194,59 @@ def slot_of_block(k, x_block, kept):
 
 
 @spliced
-def input_product(rows, x_block, packed_x, b, c):
-    """C = b + X W over the rows of a block.
+def input_product(begin, end, x_block, packed_x, b, c):
+    """C = b + X W over rows begin .. end of a block.
 
     x_block   (block rows, x row)         read
     packed_x  (packed_size(D, cols),)     read, W in panels
     b         (cols,)                     read
-    c         (array, first, row, panel)  (rows, cols), overwritten
+    c         (array, first, row, panel)  (rows, cols), those rows overwritten
     """
+    array, first, row, panel = c
     cols, x_row = b.size, x_block.shape[1]
-    panel = PANEL_BYTES // b.itemsize
     depth = packed_x.size // (-(-cols // panel) * panel)
-    a = (x_block.reshape(-1), ZERO, x_row, ONE)
-    gemm(rows, cols, depth, a, packed_view(packed_x, depth), (b, ZERO, ZERO, panel), c, FROM_START)
+    a = (x_block.reshape(-1), begin * x_row, x_row, ONE)
+    c = (array, first + begin * row, row, panel)
+    gemm(end - begin, cols, depth, a, packed_view(packed_x, depth), (b, ZERO, ZERO, panel), c, FROM_START)
 
 
 @spliced
-def weight_gradient(rows, depth, cols, a, packed, dw, mode):
-    """dW = A^T D (or dW + A^T D) over the rows of a block, last row first.
+def weight_gradient(team, member, rows, depth, cols, a, packed, dw, mode):
+    """dW = A^T D (or dW + A^T D) over the rows of a block, last row first; each member makes its rows of dW.
 
     a       (array, first, row, 1)           (rows, depth), read
     packed  (packed_size(rows, cols),)       read, the rows of D in panels, last row first
     dw      (array, first, row, panel)       (depth, cols), overwritten, or accumulated if mode is ADD_TO
     """
     array, first, row, _ = a
+    dw_array, dw_first, dw_row, panel = dw
+    begin, end = share(depth, member, team)
+    c = (dw_array, dw_first + begin * dw_row, dw_row, panel)
     gemm(
-        depth,
+        end - begin,
         cols,
         rows,
-        (array, first + (rows - 1) * row, ONE, -row),
+        (array, first + (rows - 1) * row + begin, ONE, -row),
         packed_view(packed, rows),
-        dw,
-        dw,
+        c,
+        c,
         mode,
     )
 
 
 @spliced
-def bias_gradient(rows, first_col, cols, dts, db, block_sum, mode):
-    """db = sum over the rows of D (or db + that sum), last row first.
+def bias_gradient(team, member, rows, cols, packed, db, mode):
+    """db = sum over the rows of D (or db + that sum), last row first; each member sums its columns.
 
-    dts        (block rows, row)   read, columns first_col .. first_col + cols
-    db         (cols,)             overwritten, or accumulated if mode is ADD_TO
-    block_sum  (cols,)             scratch
+    packed  (packed_size(rows, cols) + 1,)   read, the rows of D in panels, last row first, and at the end a 1
+    db      (cols,)                          overwritten, or accumulated if mode is ADD_TO
     """
-    total = block_sum[:cols]
-    for j in range(cols):
-        total[j] = 0
-    for r in range(rows - 1, -1, -1):
-        source = dts[r, first_col : first_col + cols]
-        for j in range(cols):
-            total[j] += source[j]
-    if mode == ADD_TO:
-        for j in range(cols):
-            db[j] += total[j]
-    else:
-        for j in range(cols):
-            db[j] = total[j]
+    panel = PANEL_BYTES // db.itemsize
+    begin, end = share((cols + panel - 1) // panel, member, team)
+    one = (packed, np.int64(packed.size - 1), ZERO, ZERO)
+    c = (db, begin * panel, ZERO, panel)
+    b = (packed, begin * rows * panel, panel, rows * panel)
+    gemm(ONE, min(end * panel, cols) - begin * panel, rows, one, b, c, c, mode)
 
 
 @spliced
@@ -280,27 +266,38 @@ def add_product(source, weights, first, sums):
 
 
 @spliced
-def block_gradients(rows, width, cols, dts, x_block, h_block, packed_x, packed_dt, dwx, dwh, db, mode):
+def block_gradients(
+    team, member, goal, rows, width, cols, dts, x_block, h_block, packed_x, packed_dt, dwx, dwh, db, mode
+):
     """What a block adds to dWx = sum x^T dt, dWh = sum h_before^T dt, db = sum dt; x_block = dt Wx^T.
 
-    dts        (block rows, dt row)              read
-    x_block    (block rows, x row)               read, then overwritten
-    h_block    (block rows, row)                 read
-    packed_x   (packed_size(cols, D),)           read, Wx^T in panels
-    packed_dt  (packed_size(block rows, cols),)  scratch
-    dwx        (D, cols)                         overwritten, or accumulated if mode is ADD_TO
-    dwh        (H, cols)                         likewise
-    db         (cols,)                           likewise
+    Returns the goal after its meetings: those of `meet`.
+
+    dts        (block rows, dt row)                  read
+    x_block    (block rows, x row)                   read, then the member's rows overwritten
+    h_block    (block rows, row)                     read
+    packed_x   (packed_size(cols, D),)               read, Wx^T in panels
+    packed_dt  (packed_size(block rows, cols) + 1,)  scratch
+    dwx        (D, cols)                             overwritten, or accumulated if mode is ADD_TO
+    dwh        (H, cols)                             likewise
+    db         (cols,)                               likewise
     """
     depth = dwx.shape[0]
     row, x_row, dt_row = h_block.shape[1], x_block.shape[1], dts.shape[1]
     panel = PANEL_BYTES // dts.itemsize
     flat_dts, flat_x = dts.reshape(-1), x_block.reshape(-1)
-    pack(rows, cols, (flat_dts, (rows - 1) * dt_row, -dt_row, ONE), packed_dt)
+    packed_dt[packed_dt.size - 1] = 1
+    pack(member, team[MEMBERS], rows, cols, (flat_dts, (rows - 1) * dt_row, -dt_row, ONE), packed_dt)
+    goal = meet(team, goal)
     c = (dwh.reshape(-1), ZERO, cols, panel)
-    weight_gradient(rows, width, cols, (h_block.reshape(-1), ZERO, row, ONE), packed_dt, c, mode)
+    weight_gradient(
+        team, member, rows, width, cols, (h_block.reshape(-1), ZERO, row, ONE), packed_dt, c, mode
+    )
     c = (dwx.reshape(-1), ZERO, cols, panel)
-    weight_gradient(rows, depth, cols, (flat_x, ZERO, x_row, ONE), packed_dt, c, mode)
-    bias_gradient(rows, 0, cols, dts, db, packed_dt, mode)  # packed_dt has been used
-    c = (flat_x, ZERO, x_row, panel)
-    gemm(rows, depth, cols, (flat_dts, ZERO, dt_row, ONE), packed_view(packed_x, cols), c, c, OVERWRITE)
+    weight_gradient(team, member, rows, depth, cols, (flat_x, ZERO, x_row, ONE), packed_dt, c, mode)
+    bias_gradient(team, member, rows, cols, packed_dt, db, mode)
+    goal = meet(team, goal)
+    begin, end = share(rows, member, team)
+    a, c = (flat_dts, begin * dt_row, dt_row, ONE), (flat_x, begin * x_row, x_row, panel)
+    gemm(end - begin, depth, cols, a, packed_view(packed_x, cols), c, c, OVERWRITE)
+    return goal

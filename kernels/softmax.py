@@ -316,7 +316,7 @@ def affine_softmax_loss(
             rows = (t_last - t_first) * (n_last - n_first)
             width = (rows + lanes - 1) // lanes * lanes
             _gather_rows(t_first, t_last, n_first, n_last, xs, ts, ignore, x_block, labels)
-            pack(depth, rows, (x_block.reshape(-1), ZERO, ONE, x_block.shape[1]), packed_x)
+            pack(ZERO, ONE, depth, rows, (x_block.reshape(-1), ZERO, ONE, x_block.shape[1]), packed_x)
             m, sums, scratch = maxima.reshape(-1), total[:width], part[:width]
             for r in range(width):
                 m[r] = lowest

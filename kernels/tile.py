@@ -75,6 +75,8 @@ class _TileWriter:
             f"llvm.masked.store.{suffix}.p0", ir.VoidType(), [vector, pointer, _I32, mask]
         )
         self.align = ir.Constant(_I32, itemsize)
+        self.bytes = ir.IntType(8).as_pointer()
+        self.prefetch = self._declare("llvm.prefetch.p0", ir.VoidType(), [self.bytes, _I32, _I32, _I32])
 
     def _declare(self, name: str, result: ir.Type, arguments: list) -> ir.Function:
         return cgutils.get_or_insert_function(self.module, ir.FunctionType(result, arguments), name)
@@ -148,6 +150,7 @@ class _TileWriter:
         # multiples of the stride fit the general registers, twelve pointers would spill.
         offsets = [builder.mul(self.a_row, _i64(i)) for i in range(min(height, 4))]
         groups = [builder.gep(self.a, [builder.mul(self.a_row, _i64(i))]) for i in range(0, height, 4)]
+        self._prefetch(builder, cells)
         builder.cbranch(builder.icmp_signed(">", self.depth, _i64(0)), loop, end)
 
         builder.position_at_end(loop)
@@ -158,14 +161,11 @@ class _TileWriter:
         b_vectors = [
             self._load(builder, builder.gep(b, [_i64(j * self.lanes)]), self.vector) for j in range(vectors)
         ]
-        a_vectors = [
-            _splat(
-                builder,
-                self._load(builder, builder.gep(group[i // 4], [offsets[i % 4]]), self.scalar),
-                self.lanes,
-            )
+        a_scalars = [
+            self._load(builder, builder.gep(group[i // 4], [offsets[i % 4]]), self.scalar)
             for i in range(height)
         ]
+        a_vectors = [_splat(builder, value, self.lanes) for value in a_scalars]
         after = [
             builder.call(self.fma, [a_vectors[i], b_vectors[j], sums[n]]) for n, (i, j) in enumerate(cells)
         ]
@@ -203,6 +203,13 @@ class _TileWriter:
             cell = self._cell(builder, self.c, self.c_row, i, j)
             builder.call(self.store, [value, cell, self.align, self.inside[j]])
         builder.branch(done)
+
+    def _prefetch(self, builder: ir.IRBuilder, cells: list[tuple[int, int]]) -> None:
+        """Fetch the lines of C, to be written a whole sum later (0 to 5 % of an LSTM's forward pass)."""
+        to_write_into_l1 = [ir.Constant(_I32, n) for n in (1, 3, 1)]
+        for ij in cells:
+            line = builder.bitcast(self._cell(builder, self.c, self.c_row, *ij), self.bytes)
+            builder.call(self.prefetch, [line, *to_write_into_l1])
 
     def _masked_load(self, builder: ir.IRBuilder, cell: ir.Value, j: int) -> ir.Value:
         return builder.call(self.load, [cell, self.align, self.inside[j], self.zero])

@@ -30,6 +30,7 @@ del _bind_source_tree_kernels
 __version__ = "0.1.0"
 
 from rnnfast import optim  # noqa: E402
+from rnnfast._threads import get_num_threads, set_num_threads  # noqa: E402
 from rnnfast._warmup import warmup  # noqa: E402
 from rnnfast.data import CharTokenizer, WordTokenizer  # noqa: E402
 from rnnfast.layers.affine import TimeAffine  # noqa: E402
@@ -71,7 +72,9 @@ __all__ = [
     "Trainer",
     "TruncatedBPTT",
     "WordTokenizer",
+    "get_num_threads",
     "optim",
     "perplexity",
+    "set_num_threads",
     "warmup",
 ]

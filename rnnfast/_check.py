@@ -49,6 +49,13 @@ def size(owner: str, name: str, value: Any, minimum: int = 1, maximum: int | Non
     return int(value)
 
 
+def threads(name: str, value: str) -> int:
+    """A number of threads from the environment."""
+    if not value.isdecimal() or int(value) < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}.")
+    return int(value)
+
+
 def _shape_text(shape: tuple) -> str:
     inside = ", ".join(str(axis) for axis in shape)
     return f"({inside},)" if len(shape) == 1 else f"({inside})"

@@ -24,7 +24,7 @@ MODES = [OVERWRITE, FROM_START, ADD_TO]
 @kernel
 def run_pack(depth, cols, w, first, row, col, packed):
     """`pack`, for any strides."""
-    pack(depth, cols, (w, first, row, col), packed)
+    pack(0, 1, depth, cols, (w, first, row, col), packed)
 
 
 @kernel

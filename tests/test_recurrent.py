@@ -369,7 +369,7 @@ def test_cells_are_vectorised_and_call_no_library():
         (gru_forward, 4),
         (gru_backward, 6),
     ):
-        signature = next(types for types in kernel.signatures if "float32" in str(types[0]))
+        signature = next(types for types in kernel.signatures if "float32" in str(types))
         fresh = _jit.inner(kernel.py_func)  # what came from the disk cache cannot be read
         fresh.compile(signature)
         text = fresh.inspect_asm(signature)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from rnnfast import _check
+from rnnfast import _check, _threads
 from rnnfast.kernels.gemm import packed_size
 from rnnfast.kernels.gru import GATES, gru_backward, gru_forward, gru_step
-from rnnfast.kernels.sequence import block_steps
+from rnnfast.kernels.sequence import (
+    block_steps,
+)
+from rnnfast.kernels.shares import (
+    recurrent_packed_size,
+)
 from rnnfast.layers.recurrent import OneStep, Recurrent, Rows
 
 RESETS = ("before", "after")
@@ -135,11 +140,12 @@ class TimeGRU(Recurrent):
             take("states", batch + int(rows.offsets[-1]), row),
             take("gates", slots * block_steps(batch) * batch, gate_row),
         )
-        gru_forward(
-            xs, *state, *self._gru_params(), self._after, *rows, *saved, hs, *state,
+        team = self._team(rows, 1)
+        _threads.run(
+            gru_forward, *team, xs, *state, *self._gru_params(), self._after, *rows, *saved, hs, *state,
             take("packed_x", packed_size(depth, GATES * width, self.dtype)),
-            take("packed_gates", packed_size(width, 2 * width, self.dtype)),
-            take("packed_hat", packed_size(width, width, self.dtype)),
+            take("packed_gates", recurrent_packed_size(width, width, 2, team.members, self.dtype)),
+            take("packed_hat", recurrent_packed_size(width, width, 1, team.members, self.dtype)),
             self._input_block(batch),
             take("kept", batch, row),
             take("product", batch, row),
@@ -161,16 +167,18 @@ class TimeGRU(Recurrent):
         width, row, take = self.hidden_size, self._row(), self._take
         cols, block_rows = GATES * width, block_steps(batch) * batch
         remake = self._intact > 0
-        gru_backward(
-            xs, *saved, self._intact, dhs, *dstate_next, *self._gru_params(), self._after, *rows,
-            dxs, *dstate, *self.grads, *(() if self._after else (take("no_bias", 0),)),
+        team = self._team(rows, 2)
+        _threads.run(
+            gru_backward, *team, xs, *saved, self._intact, dhs, *dstate_next, *self._gru_params(),
+            self._after, *rows, dxs, *dstate, *self.grads, *(() if self._after else (take("no_bias", 0),)),
             take("packed_x", packed_size(cols, depth, self.dtype)),
-            take("packed_gates", packed_size(2 * width, width, self.dtype)),
-            take("packed_hat", packed_size(width, width, self.dtype)),
+            take("packed_gates", recurrent_packed_size(2 * width, width, 1, team.members, self.dtype)),
+            take("packed_hat", recurrent_packed_size(width, width, 1, team.members, self.dtype)),
             take("packed_wx", packed_size(depth, cols, self.dtype) if remake else 0),
             take("packed_wz", packed_size(width, 2 * width, self.dtype) if remake else 0),
             take("packed_wh", packed_size(width, width, self.dtype) if remake else 0),
-            take("packed_dt", packed_size(block_rows, cols, self.dtype)),
+            take("packed_dt", packed_size(block_rows, cols, self.dtype) + 1),
+            take("packed_hat_dt", packed_size(block_rows, width, self.dtype) + 1),
             take("dts", block_rows, self._row(GATES + 1)),
             take("dh", batch, row),
             take("dproduct", batch, row),

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from rnnfast import _threads
 from rnnfast.kernels.gemm import packed_size
 from rnnfast.kernels.lstm import GATES, lstm_backward, lstm_forward, lstm_step
-from rnnfast.kernels.sequence import block_steps
+from rnnfast.kernels.sequence import (
+    block_steps,
+)
+from rnnfast.kernels.shares import (
+    recurrent_packed_size,
+)
 from rnnfast.layers.recurrent import OneStep, Recurrent, Rows
 
 
@@ -149,10 +155,11 @@ class TimeLSTM(Recurrent):
             take("cells", kept_rows, row),
             take("starts", blocks, batch, row),
         )
-        lstm_forward(
-            xs, *state, *self._kernel_params(), *rows, *saved, hs, *state,
+        team = self._team(rows, 1)
+        _threads.run(
+            lstm_forward, *team, xs, *state, *self._kernel_params(), *rows, *saved, hs, *state,
             take("packed_x", packed_size(depth, GATES * width, self.dtype)),
-            take("packed_h", packed_size(width, GATES * width, self.dtype)),
+            take("packed_h", recurrent_packed_size(width, width, GATES, team.members, self.dtype)),
             self._input_block(batch),
             take("kept", batch, row),
             take("carry", batch, row),
@@ -174,14 +181,15 @@ class TimeLSTM(Recurrent):
         width, row, gate_row, take = self.hidden_size, self._row(), self._row(GATES), self._take
         cols, block_rows = GATES * width, block_steps(batch) * batch
         remake = self._intact > 0
-        lstm_backward(
-            xs, *saved, self._intact, dhs, *dstate_next, *self._kernel_params(), *rows,
+        team = self._team(rows, 2)
+        _threads.run(
+            lstm_backward, *team, xs, *saved, self._intact, dhs, *dstate_next, *self._kernel_params(), *rows,
             dxs, *dstate, *self.grads,
             take("packed_x", packed_size(cols, depth, self.dtype)),
-            take("packed_h", packed_size(cols, width, self.dtype)),
+            take("packed_h", recurrent_packed_size(cols, width, 1, team.members, self.dtype)),
             take("packed_wx", packed_size(depth, cols, self.dtype) if remake else 0),
             take("packed_wh", packed_size(width, cols, self.dtype) if remake else 0),
-            take("packed_dt", packed_size(block_rows, cols, self.dtype)),
+            take("packed_dt", packed_size(block_rows, cols, self.dtype) + 1),
             take("dts", block_rows, gate_row),
             take("dh", batch, row),
             take("dc", batch, row),

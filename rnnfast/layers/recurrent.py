@@ -8,13 +8,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rnnfast import _check
+from rnnfast import _check, _threads
 from rnnfast.kernels.sequence import block_steps, padded_row, time_grid
 from rnnfast.layers.base import Layer, Workspace
 
 # Memory that a layer may take to keep the gates of all steps for `backward`. A longer sequence keeps one
 # block of them, and `backward` makes the others again from the states, which takes up to 4/3 of the time.
 KEPT_BYTES = 128 * 2**20
+
+# Fewer sequences than this are not shared out among threads: their units are, if a step is worth a meeting.
+LEAST_SEQUENCES = 8
+LEAST_STEP_OPERATIONS = 1e5
 
 _NO_RESETS = np.zeros((0, 0), np.bool_)
 
@@ -26,6 +30,13 @@ class Rows(NamedTuple):
     order: np.ndarray
     blocks: np.ndarray
     resets: np.ndarray
+
+
+class Team(NamedTuple):
+    """How many threads do a window, and whether they share out its units or its sequences."""
+
+    members: int
+    by_units: bool
 
 
 class Run(NamedTuple):
@@ -172,6 +183,15 @@ class Recurrent(Layer):
         blocks = max(1, rows.blocks.size - 1)
         fits = blocks * block_steps(batch) * batch * row * self.dtype.itemsize <= KEPT_BYTES
         return blocks, blocks if fits else 1
+
+    def _team(self, rows: Rows, products: int) -> Team:
+        """The threads for a window and so many products an element of the weights."""
+        batch, units, weights = rows.order.size, self.hidden_size, self.GATES * self.hidden_size
+        by_units = batch < LEAST_SEQUENCES
+        worth_meeting = not rows.resets.size and 2.0 * batch * weights * units >= LEAST_STEP_OPERATIONS
+        most = (units // 16 if worth_meeting else 1) if by_units else batch // 4
+        operations = 2.0 * products * float(rows.offsets[-1]) * weights * (self.input_size + units)
+        return Team(_threads.members_for(operations, most), by_units)
 
     def _kernel_params(self) -> list[np.ndarray]:
         """The parameters in the form kernels are compiled for; transposed views are copied."""

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from rnnfast import _check
+from rnnfast import _check, _threads
 from rnnfast.kernels.gemm import packed_size
 from rnnfast.kernels.rnn import rnn_backward, rnn_forward, rnn_step
-from rnnfast.kernels.sequence import block_steps
+from rnnfast.kernels.sequence import (
+    block_steps,
+)
+from rnnfast.kernels.shares import (
+    recurrent_packed_size,
+)
 from rnnfast.layers.recurrent import OneStep, Recurrent, Rows
 
 ACTIVATIONS = ("tanh", "relu")
@@ -106,10 +111,12 @@ class TimeRNN(Recurrent):
         batch, _, depth = xs.shape
         width, row, take = self.hidden_size, self._row(), self._take
         states = take("states", batch + int(rows.offsets[-1]), row)
-        rnn_forward(
-            xs, *state, *self._kernel_params(), self.activation == "relu", *rows, states, hs, *state,
+        team = self._team(rows, 1)
+        _threads.run(
+            rnn_forward, *team, xs, *state, *self._kernel_params(), self.activation == "relu", *rows, states,
+            hs, *state,
             take("packed_x", packed_size(depth, width, self.dtype)),
-            take("packed_h", packed_size(width, width, self.dtype)),
+            take("packed_h", recurrent_packed_size(width, width, 1, team.members, self.dtype)),
             self._input_block(batch),
             take("kept", batch, row),
         )  # fmt: skip
@@ -129,12 +136,13 @@ class TimeRNN(Recurrent):
         width, row, take = self.hidden_size, self._row(), self._take
         block_rows = block_steps(batch) * batch
         Wx, Wh, _ = self._kernel_params()
-        rnn_backward(
-            xs, *saved, dhs, *dstate_next, Wx, Wh, self.activation == "relu", *rows,
+        team = self._team(rows, 2)
+        _threads.run(
+            rnn_backward, *team, xs, *saved, dhs, *dstate_next, Wx, Wh, self.activation == "relu", *rows,
             dxs, *dstate, *self.grads,
             take("packed_x", packed_size(width, depth, self.dtype)),
-            take("packed_h", packed_size(width, width, self.dtype)),
-            take("packed_dt", packed_size(block_rows, width, self.dtype)),
+            take("packed_h", recurrent_packed_size(width, width, 1, team.members, self.dtype)),
+            take("packed_dt", packed_size(block_rows, width, self.dtype) + 1),
             take("dts", block_rows, row),
             take("dh", batch, row),
             self._input_block(batch),

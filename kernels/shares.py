@@ -1,0 +1,115 @@
+"""How a team divides a window: the rows of a block, and the sequences or units of the time loop."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ._jit import inner, spliced
+from .gemm import ONE, ZERO, gemm, pack, packed_size, packed_view
+from .team import BY_UNITS, MEMBERS
+from .tile import PANEL_BYTES
+from .vectors import copy_row
+
+
+@spliced
+def share(count, member, team):
+    """The part of 0 .. count that is a member's."""
+    members = team[MEMBERS]
+    return count * member // members, count * (member + 1) // members
+
+
+@inner
+def _row_bound(rows, part, t_first, t_last, offsets):
+    """The first sequence with which at least `part` of the `rows` rows of a block lie before it."""
+    i, t, before = 0, t_last, 0
+    while before < part:
+        while offsets[t] - offsets[t - 1] <= i:
+            t -= 1
+        before += t - t_first
+        i += 1
+    return i
+
+
+@spliced
+def own_part(t_first, t_last, width, offsets, team, member):
+    """What a member does in the time loop of a block: sequences i_first .. i_last, units j_first .. j_last.
+
+    A team shares out sequences, by their rows in the block; or, where they are few, the units of all of them,
+    and then meets at each step.
+    """
+    members = team[MEMBERS]
+    i_first, i_last = 0, offsets[t_first + 1] - offsets[t_first]
+    j_first, j_last = 0, width
+    if members > 1:
+        if team[BY_UNITS]:
+            j_first, j_last = share(width, member, team)
+        else:
+            rows = offsets[t_last] - offsets[t_first]
+            i_first = _row_bound(rows, rows * member // members, t_first, t_last, offsets)
+            i_last = _row_bound(rows, rows * (member + 1) // members, t_first, t_last, offsets)
+    return i_first, i_last, j_first, j_last
+
+
+def recurrent_packed_size(depth: int, width: int, gates: int, members: int, dtype: np.dtype) -> int:
+    """Elements that `pack_recurrent` needs for (depth, gates width), however the team shares the work."""
+    by_units = members * gates * packed_size(depth, -(-width // members), dtype)
+    return max(packed_size(depth, gates * width, dtype), by_units if members > 1 else 0)
+
+
+@spliced
+def pack_recurrent(team, member, depth, width, gates, w, packed):
+    """The matrix of `recurrent_product` in panels. Where the team shares out units, each member packs its own
+    columns of every gate, as matrices one behind the other.
+
+    w       (array, first, row stride, column stride)               (depth, gates width), read
+    packed  (recurrent_packed_size(depth, width, gates, members),)  scratch
+    """
+    array, first, row_stride, col_stride = w
+    members = team[MEMBERS]
+    if team[BY_UNITS]:
+        panel = PANEL_BYTES // packed.itemsize
+        j_first, j_last = share(width, member, team)
+        room = ((width + members - 1) // members + panel - 1) // panel * panel * depth
+        for g in range(gates):
+            own = (array, first + (g * width + j_first) * col_stride, row_stride, col_stride)
+            pack(ZERO, ONE, depth, j_last - j_first, own, packed[(member * gates + g) * room :])
+    else:
+        pack(member, members, depth, gates * width, w, packed)
+
+
+@spliced
+def recurrent_product(team, member, rows, depth, width, gates, a, packed, start, c, mode):
+    """C = start + A W in the columns of the member's units, W by `pack_recurrent`; `mode` as in `tile`.
+
+    a       (array, first, row, 1)       (rows, depth), read
+    packed  as pack_recurrent left it    read
+    start   (array, first, row, panel)   (rows, gates width), read if FROM_START
+    c       (array, first, row, panel)   (rows, gates width), overwritten
+    """
+    if team[BY_UNITS]:
+        start_array, start_first, start_row, _ = start
+        array, first, row, panel = c
+        j_first, j_last = share(width, member, team)
+        room = ((width + team[MEMBERS] - 1) // team[MEMBERS] + panel - 1) // panel * panel * depth
+        for g in range(gates):
+            place = g * width + j_first
+            b = (packed, (member * gates + g) * room, panel, panel * depth)
+            before, own = (
+                (start_array, start_first + place, start_row, panel),
+                (array, first + place, row, panel),
+            )
+            gemm(rows, j_last - j_first, depth, a, b, before, own, mode)
+    else:
+        gemm(rows, gates * width, depth, a, packed_view(packed, depth), start, c, mode)
+
+
+@spliced
+def copy_part(part, source, target):
+    """target = source in the sequences and units of `part`, (i_first, i_last, j_first, j_last).
+
+    source  (N.., row)   read
+    target  (N.., row)   overwritten there
+    """
+    i_first, i_last, j_first, j_last = part
+    for i in range(i_first, i_last):
+        copy_row(source[i, j_first:j_last], target[i, j_first:j_last])
