@@ -1,15 +1,16 @@
 """The register-blocked tile: a small matrix product held in vector registers, written as vector IR.
 
     C[rows, cols] = start + A[rows, depth] B[depth, cols]        rows <= MAX_ROWS, cols <= panel_width
+                                                             (FEW_ROWS and fewer: WIDE panel_width)
 
 Every element of C is one chain of fused multiply-adds over k ascending, whatever the height of the tile or
 the width of the vectors; this is what makes results independent of batch size, blocking and instruction set.
 
 The MAX_ROWS x 2 vectors of accumulators live in registers as PHI nodes of the loop over k. A loop is
-generated for each height and for one or two vectors of columns, so that no edge runs a wider loop than it
-fills: on Zen 4 a 20-row product (two tiles of 10) reaches 114 of 117 GFLOP/s, like a 24-row one. Columns
-beyond the edge are masked when C is read and written; B is padded to whole panels, so that its loads need no
-mask.
+generated for each height and for one or two vectors of columns (few rows: up to four), so that no edge runs
+a wider loop than it fills: on Zen 4 a 20-row product (two tiles of 10) reaches 114 of 117 GFLOP/s, like a 24-row
+one. Columns beyond the edge are masked when C is read and written; B is padded to whole panels, so that its
+loads need no mask.
 """
 
 from __future__ import annotations
@@ -29,6 +30,11 @@ from .vectors import VECTOR_BYTES, VECTOR_REGISTERS
 # twelve rows spill and reach 40 % of the peak, six rows 90 % (64 x 512 x 512).
 MAX_ROWS = 12 if VECTOR_REGISTERS == 32 else 6
 
+# A multiply-add takes 4 cycles on Zen and Intel and two begin in each, so that eight sums are needed at once;
+# one row of one panel has two. A tile of up to three rows therefore takes two panels. (Four for one row: 0.93
+# of the time of an LSTM of 32 units, 1.12 of one of 256, whose weights come from the L3 cache.)
+FEW_ROWS, WIDE = 3, 2
+
 # How a tile starts and ends; the flags combine. NumPy integers: Numba would compile a gemm for each literal.
 OVERWRITE = np.int64(0)  # C = A B
 FROM_START = np.int64(1)  # C = start + A B, one chain of multiply-adds beginning at `start`
@@ -36,6 +42,11 @@ ADD_TO = np.int64(2)  # C = C + (A B), the product summed first and added once
 
 
 PANEL_BYTES = 2 * VECTOR_BYTES
+LINE_BYTES = 64
+
+# How far ahead of the sum B is fetched. A product of 64 x 1024 x 4096 on Zen 5, whose B is 16 MB, took 1.32
+# times as long without, 1.06 at 32 rows.
+ROWS_AHEAD = 48
 
 
 def panel_width(dtype: np.dtype) -> int:
@@ -83,8 +94,8 @@ class _TileWriter:
 
     @staticmethod
     def arguments(p: ir.Type) -> list:
-        """Types of rows, cols, depth, a, strides, b, stride, start, stride, c, stride, mode."""
-        return [_I64, _I64, _I64, p, _I64, _I64, p, _I64, p, _I64, p, _I64, _I64]
+        """Types of rows, cols, depth, a, strides, b, strides, start, stride, c, stride, next c, mode."""
+        return [_I64, _I64, _I64, p, _I64, _I64, p, _I64, _I64, p, _I64, p, _I64, p, _I64]
 
     def define(self, name: str) -> ir.Function:
         """The function: masks first, then a jump to the loop of the right height and width."""
@@ -94,39 +105,46 @@ class _TileWriter:
         function.attributes.add("nounwind")
         function.attributes.add("optsize")
         rows, cols, self.depth, self.a, self.a_row, self.a_col = function.args[:6]
-        self.b, self.b_row, self.start, self.start_row, self.c, self.c_row, mode = function.args[6:]
+        self.b, self.b_row, self.b_panel, self.start, self.start_row = function.args[6:11]
+        self.c, self.c_row, self.c_next, mode = function.args[11:]
 
         builder = ir.IRBuilder(function.append_basic_block("entry"))
         lanes = self.lanes
-        index = ir.Constant(ir.VectorType(_I32, lanes), list(range(lanes)))
-        left = builder.trunc(cols, _I32)
-        self.inside = [
-            builder.icmp_signed(
-                "<", index, _splat(builder, builder.sub(left, ir.Constant(_I32, j * lanes)), lanes)
-            )
-            for j in range(2)
-        ]
+        self.cols = cols
+        # A shift: the compiler cannot know that columns are no negative number.
+        self.vectors_left = builder.lshr(builder.add(cols, _i64(lanes - 1)), _i64(lanes.bit_length() - 1))
         self.from_start, self.add_to = (
             builder.icmp_signed("!=", builder.and_(mode, _i64(int(flag))), _i64(0))
             for flag in (FROM_START, ADD_TO)
         )
         done = function.append_basic_block("done")
-        narrow, wide = (function.append_basic_block(label) for label in ("narrow", "wide"))
-        builder.cbranch(builder.icmp_signed(">", cols, _i64(lanes)), wide, narrow)
-        for block, vectors in ((narrow, 1), (wide, 2)):
-            builder.position_at_end(block)
-            heights = builder.switch(rows, done)
-            for height in range(1, MAX_ROWS + 1):
-                case = function.append_basic_block(f"tile{height}x{vectors}")
-                heights.add_case(_i64(height), case)
-                self._write_tile(case, done, height, vectors)
+        heights = builder.switch(rows, done)
+        for height in range(1, MAX_ROWS + 1):
+            block = function.append_basic_block(f"tile{height}")
+            heights.add_case(_i64(height), block)
+            self._choose_width(block, done, height)
         builder.position_at_end(done)
         builder.ret_void()
         return function
 
+    def _choose_width(self, block: ir.Block, done: ir.Block, height: int) -> None:
+        """Go to the narrowest loop of this height that takes all columns."""
+        vectors = 1
+        widest = 2 * WIDE if height <= FEW_ROWS else 2
+        while vectors < widest:
+            fits, wider = (
+                block.function.append_basic_block(f"tile{height}x{n}") for n in (vectors, 2 * vectors)
+            )
+            builder = ir.IRBuilder(block)
+            builder.cbranch(builder.icmp_signed("<=", self.vectors_left, _i64(vectors)), fits, wider)
+            self._write_tile(fits, done, height, vectors)
+            block, vectors = wider, 2 * vectors
+        self._write_tile(block, done, height, vectors)
+
     def _write_tile(self, case: ir.Block, done: ir.Block, height: int, vectors: int) -> None:
         """One tile of fixed size: load the start, loop over k, store."""
         builder = ir.IRBuilder(case)
+        self.inside = [self._columns_inside(builder, j) for j in range(vectors)]
         cells = [(i, j) for i in range(height) for j in range(vectors)]
         start, begin, loop, end, add, store = (
             case.function.append_basic_block(f"{label}{height}x{vectors}")
@@ -150,33 +168,12 @@ class _TileWriter:
         # multiples of the stride fit the general registers, twelve pointers would spill.
         offsets = [builder.mul(self.a_row, _i64(i)) for i in range(min(height, 4))]
         groups = [builder.gep(self.a, [builder.mul(self.a_row, _i64(i))]) for i in range(0, height, 4)]
-        self._prefetch(builder, cells)
+        panels = self._panels(builder, vectors)
+        for i, j in cells:
+            self._prefetch(builder, self._cell(builder, self.c_next, self.c_row, i, j), to_write=True)
         builder.cbranch(builder.icmp_signed(">", self.depth, _i64(0)), loop, end)
 
-        builder.position_at_end(loop)
-        counter = self._phi(builder, self.depth, begin)
-        b = self._phi(builder, self.b, begin)
-        group = [self._phi(builder, pointer, begin) for pointer in groups]
-        sums = [self._phi(builder, value, begin) for value in first]
-        b_vectors = [
-            self._load(builder, builder.gep(b, [_i64(j * self.lanes)]), self.vector) for j in range(vectors)
-        ]
-        a_scalars = [
-            self._load(builder, builder.gep(group[i // 4], [offsets[i % 4]]), self.scalar)
-            for i in range(height)
-        ]
-        a_vectors = [_splat(builder, value, self.lanes) for value in a_scalars]
-        after = [
-            builder.call(self.fma, [a_vectors[i], b_vectors[j], sums[n]]) for n, (i, j) in enumerate(cells)
-        ]
-        left = builder.sub(counter, _i64(1))
-        counter.add_incoming(left, loop)
-        b.add_incoming(builder.gep(b, [self.b_row]), loop)
-        for pointer in group:
-            pointer.add_incoming(builder.gep(pointer, [self.a_col]), loop)
-        for running, value in zip(sums, after, strict=True):
-            running.add_incoming(value, loop)
-        builder.cbranch(builder.icmp_signed("!=", left, _i64(0)), loop, end)
+        after = self._write_loop(loop, begin, end, height, vectors, panels, groups, offsets, first)
 
         builder.position_at_end(end)
         totals = []
@@ -204,12 +201,69 @@ class _TileWriter:
             builder.call(self.store, [value, cell, self.align, self.inside[j]])
         builder.branch(done)
 
-    def _prefetch(self, builder: ir.IRBuilder, cells: list[tuple[int, int]]) -> None:
-        """Fetch the lines of C, to be written a whole sum later (0 to 5 % of an LSTM's forward pass)."""
-        to_write_into_l1 = [ir.Constant(_I32, n) for n in (1, 3, 1)]
-        for ij in cells:
-            line = builder.bitcast(self._cell(builder, self.c, self.c_row, *ij), self.bytes)
-            builder.call(self.prefetch, [line, *to_write_into_l1])
+    def _write_loop(
+        self, loop: ir.Block, begin: ir.Block, end: ir.Block, height: int, vectors: int,
+        panels: list[ir.Value], groups: list[ir.Value], offsets: list[ir.Value], first: list[ir.Value],
+    ) -> list[ir.Value]:  # fmt: skip
+        """The loop over k; the sums after it."""
+        builder = ir.IRBuilder(loop)
+        counter = self._phi(builder, self.depth, begin)
+        b = [self._phi(builder, pointer, begin) for pointer in panels]
+        group = [self._phi(builder, pointer, begin) for pointer in groups]
+        sums = [self._phi(builder, value, begin) for value in first]
+        b_vectors = [
+            self._load(builder, builder.gep(b[j // 2], [_i64(j % 2 * self.lanes)]), self.vector)
+            for j in range(vectors)
+        ]
+        if height > FEW_ROWS:
+            self._prefetch_ahead(builder, b[0], vectors)
+        a_scalars = [
+            self._load(builder, builder.gep(group[i // 4], [offsets[i % 4]]), self.scalar)
+            for i in range(height)
+        ]
+        a_vectors = [_splat(builder, value, self.lanes) for value in a_scalars]
+        after = [
+            builder.call(self.fma, [a_vectors[n // vectors], b_vectors[n % vectors], total])
+            for n, total in enumerate(sums)
+        ]
+        left = builder.sub(counter, _i64(1))
+        counter.add_incoming(left, loop)
+        for pointer in b:
+            pointer.add_incoming(builder.gep(pointer, [self.b_row]), loop)
+        for pointer in group:
+            pointer.add_incoming(builder.gep(pointer, [self.a_col]), loop)
+        for running, value in zip(sums, after, strict=True):
+            running.add_incoming(value, loop)
+        builder.cbranch(builder.icmp_signed("!=", left, _i64(0)), loop, end)
+        return after
+
+    def _panels(self, builder: ir.IRBuilder, vectors: int) -> list[ir.Value]:
+        """Where the panels of B begin. The last one stands in for those that are not there, since nothing
+        that comes of them is stored."""
+        last = builder.lshr(builder.sub(self.vectors_left, _i64(1)), _i64(1))
+        places = [
+            builder.select(builder.icmp_signed("<", _i64(p), last), _i64(p), last)
+            for p in range(1, vectors // 2)
+        ]
+        return [self.b, *(builder.gep(self.b, [builder.mul(self.b_panel, place)]) for place in places)]
+
+    def _columns_inside(self, builder: ir.IRBuilder, j: int) -> ir.Value:
+        """The mask of vector j: which of its columns there are."""
+        lanes = self.lanes
+        index = ir.Constant(ir.VectorType(_I32, lanes), list(range(j * lanes, (j + 1) * lanes)))
+        return builder.icmp_signed("<", index, _splat(builder, builder.trunc(self.cols, _I32), lanes))
+
+    def _prefetch(self, builder: ir.IRBuilder, pointer: ir.Value, to_write: bool = False) -> None:
+        hints = (int(to_write), 3, 1)  # read or write, all levels of the cache, data
+        line = builder.bitcast(pointer, self.bytes)
+        builder.call(self.prefetch, [line, *(ir.Constant(_I32, hint) for hint in hints)])
+
+    def _prefetch_ahead(self, builder: ir.IRBuilder, b: ir.Value, vectors: int) -> None:
+        """Fetch B some rows ahead, over the end of the panel into the next: the processor's own prefetchers
+        stop at each page."""
+        ahead = builder.gep(b, [builder.mul(self.b_row, _i64(ROWS_AHEAD))])
+        for place in range(0, vectors * VECTOR_BYTES, LINE_BYTES):
+            self._prefetch(builder, builder.gep(ahead, [_i64(place // self.itemsize)]))
 
     def _masked_load(self, builder: ir.IRBuilder, cell: ir.Value, j: int) -> ir.Value:
         return builder.call(self.load, [cell, self.align, self.inside[j], self.zero])
@@ -233,10 +287,10 @@ class _TileWriter:
 def _tile_twin(rows, cols, depth, a, b, start, c, mode):
     """The tile in plain NumPy, for NUMBA_DISABLE_JIT; the order of the sums is the same."""
     a_array, a_first, a_row, a_col = a
-    b_array, b_first, b_row = b
+    b_array, b_first, b_row, b_panel = b
     start_array, start_first, start_row = start
-    c_array, c_first, c_row = c
-    j = np.arange(cols)
+    c_array, c_first, c_row, _ = c
+    j, width = np.arange(cols), panel_width(a_array.dtype)
     c_index = c_first + np.arange(rows)[:, None] * c_row + j
     if mode & FROM_START:
         total = start_array.reshape(-1)[start_first + np.arange(rows)[:, None] * start_row + j]
@@ -245,7 +299,7 @@ def _tile_twin(rows, cols, depth, a, b, start, c, mode):
     a_flat, b_flat, c_flat = a_array.reshape(-1), b_array.reshape(-1), c_array.reshape(-1)
     for k in range(depth):
         a_column = a_flat[a_first + np.arange(rows) * a_row + k * a_col]
-        total = total + a_column[:, None] * b_flat[b_first + k * b_row + j]
+        total = total + a_column[:, None] * b_flat[b_first + k * b_row + j // width * b_panel + j % width]
     c_flat[c_index] = c_flat[c_index] + total if mode & ADD_TO else total
 
 
@@ -289,10 +343,11 @@ def tile(typing_context, rows, cols, depth, a, b, start, c, mode):
     """C = start + A B on one tile; `mode` combines OVERWRITE, FROM_START, ADD_TO.
 
     a      (array, first, row stride, column stride)  read
-    b      (array, first, row stride)                 read, panel_width columns even where `cols` is less
+    b      (array, first, row stride, panel stride)   read, whole panels even where `cols` is less
     start  (array, first, row stride)                 read if FROM_START; row stride 0 repeats a row, a bias
-    c      (array, first, row stride)                 overwritten, or accumulated if ADD_TO; may be `start`
+    c      (array, first, row stride, next)           overwritten, or accumulated if ADD_TO; may be `start`
 
+    `next` is where the tile after this one will begin; its lines of C are fetched while this one sums.
     Offsets and strides count elements from the start of the array's memory.
     """
     i64 = types.int64
@@ -311,6 +366,7 @@ def tile(typing_context, rows, cols, depth, a, b, start, c, mode):
             array, first, *strides = cgutils.unpack_tuple(builder, value)
             data = context.make_array(kind[0])(context, builder, array).data
             flat += [builder.gep(data, [first]), *strides]
+        flat[-1] = builder.gep(data, [flat[-1]])  # the last entry of c is a place, too
         builder.call(function, [*flat, mode])
         return context.get_dummy_value()
 

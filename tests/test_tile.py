@@ -5,20 +5,29 @@ import pytest
 from helpers import DTYPES, assert_same_bits, laid_out, needs_jit, normal
 from rnnfast.kernels._jit import kernel
 from rnnfast.kernels.simd import fma
-from rnnfast.kernels.tile import ADD_TO, FROM_START, MAX_ROWS, OVERWRITE, panel_width, tile
+from rnnfast.kernels.tile import (
+    ADD_TO,
+    FEW_ROWS,
+    FROM_START,
+    MAX_ROWS,
+    OVERWRITE,
+    WIDE,
+    panel_width,
+    tile,
+)
 
 MODES = [OVERWRITE, FROM_START, ADD_TO, FROM_START | ADD_TO]
 
 
 @kernel
 def run_tile(
-    rows, cols, depth, a, a_first, a_row, a_col, b, b_first, b_row,
+    rows, cols, depth, a, a_first, a_row, a_col, b, b_first, b_row, b_panel,
     start, start_first, start_row, c, c_first, c_row, mode,
 ):  # fmt: skip
     """C = start + A B on one tile, with every operand given by its offset and strides."""
     tile(
-        rows, cols, depth, (a, a_first, a_row, a_col), (b, b_first, b_row),
-        (start, start_first, start_row), (c, c_first, c_row), mode,
+        rows, cols, depth, (a, a_first, a_row, a_col), (b, b_first, b_row, b_panel),
+        (start, start_first, start_row), (c, c_first, c_row, c_first), mode,
     )  # fmt: skip
 
 
@@ -63,7 +72,7 @@ def check_tile(rng, rows, cols, depth, mode, dtype, a_strides=None, start_row=No
     expected = actual.copy()
     expected[places] = expected_tile(a, b, start, c, mode)
     run_tile(
-        rows, cols, depth, a_flat, a_first, a_row, a_col, b_flat, b_first, width + 2,
+        rows, cols, depth, a_flat, a_first, a_row, a_col, b_flat, b_first, width + 2, 0,
         start_flat, start_first, start_row, actual, c_first, c_row, mode,
     )  # fmt: skip
     assert_same_bits(actual, expected)
@@ -77,6 +86,26 @@ def test_every_height_and_width_writes_its_chains_and_nothing_else(dtype, mode):
         for cols in column_counts(dtype):
             for depth in (0, 1, 2, 17):
                 check_tile(rng, rows, cols, depth, mode, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_tile_of_few_rows_takes_two_panels(dtype):
+    rng = np.random.default_rng(5)
+    width = panel_width(np.dtype(dtype))
+    for rows in range(1, FEW_ROWS + 1):
+        for cols in (width + 1, width + width // 2, width + width // 2 + 1, WIDE * width):
+            depth, panels, row = 7, -(-cols // width), WIDE * width + 3
+            a, b, c = (normal(rng, s, dtype) for s in ((rows, depth), (depth, panels * width), (rows, cols)))
+            packed = np.ascontiguousarray(b.reshape(depth, panels, width).transpose(1, 0, 2)).ravel()
+            actual, first, places = laid_out(c, row)
+            expected = actual.copy()
+            expected[places] = expected_tile(a, b[:, :cols], c, c, FROM_START)
+            operand = actual, first, row
+            run_tile(
+                rows, cols, depth, a.ravel(), 0, depth, 1, packed, 0, width, depth * width,
+                *operand, *operand, FROM_START,
+            )  # fmt: skip
+            assert_same_bits(actual, expected)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -106,7 +135,7 @@ def test_the_start_may_be_c_itself(dtype):
     expected = actual.copy()
     expected[places] = expected_tile(a, b[:, :3], c, c, FROM_START)
     operand = actual, first, 11
-    run_tile(5, 3, 9, a.ravel(), 0, 9, 1, b.ravel(), 0, b.shape[1], *operand, *operand, FROM_START)
+    run_tile(5, 3, 9, a.ravel(), 0, 9, 1, b.ravel(), 0, b.shape[1], 0, *operand, *operand, FROM_START)
     assert_same_bits(actual, expected)
 
 
@@ -117,7 +146,7 @@ def test_nan_and_infinity_pass_through(mode):
     b[:, 0] = 2.0
     c, start = np.ones((3, 1)), np.ones((3, 1))
     run_tile(
-        3, 1, 2, a.ravel(), 0, 2, 1, b.ravel(), 0, b.shape[1], start.ravel(), 0, 1, c.ravel(), 0, 1, mode
+        3, 1, 2, a.ravel(), 0, 2, 1, b.ravel(), 0, b.shape[1], 0, start.ravel(), 0, 1, c.ravel(), 0, 1, mode
     )
     rest = 4.0 + bool(mode & FROM_START) + bool(mode & ADD_TO)
     np.testing.assert_array_equal(c.ravel(), [np.inf, np.nan, rest])
