@@ -1,11 +1,6 @@
-"""Softmax with cross-entropy loss: on given scores, and fused with the affine layer that makes them.
+"""Softmax with cross-entropy loss on given scores.
 
 With p = softmax(a), loss = log(sum exp(a_v - m)) + m - a_target, m = max a; the gradient by a is p - onehot.
-
-The fused kernel never holds the scores of more than MOST_ROWS rows. Rows are taken in blocks on a time grid,
-the last block first, and words in slabs of SLAB_WORDS; scores lie word by word, (word, row), so that every
-step from scores to gradients is the same arithmetic on many rows at once and W is read where it lies. Each
-row's sum runs over the words in order, slab by slab, on every target.
 """
 
 from __future__ import annotations
@@ -16,34 +11,8 @@ import numpy as np
 
 from ._jit import kernel, spliced
 from .activations import exp
-from .gemm import ONE, ZERO, gemm, pack, packed_view
-from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
-from .vectors import VECTOR_BYTES, copy_panel_row, transpose_block
 
 LANES = 32  # of the sums over V in softmax_loss_forward
-
-# Words whose scores are worked on at a time: 256 rows of them fit the L2 cache. 128 took 1 to 2 % longer.
-SLAB_WORDS = 256
-
-# The lowest finite scores: a maximum that starts here never makes -inf - -inf.
-LOWEST_SINGLE, LOWEST_DOUBLE = float(np.finfo(np.float32).min), float(np.finfo(np.float64).min)
-
-# Rows in one block of the fused loss: as many as BLOCK_SCORES scores allow, between the two bounds. At V =
-# 10,000 and 700 rows a step took 51.2 ms in blocks of 80 rows, 50.3 of 128, 48.4 of 256, 49.9 of 720: small
-# blocks read and write dW more often, large ones push the scores out of the cache.
-BLOCK_SCORES = 2_560_000
-FEWEST_ROWS, MOST_ROWS = 32, 256
-
-
-@spliced
-def _most_rows(size):
-    return min(MOST_ROWS, max(FEWEST_ROWS, BLOCK_SCORES // size))
-
-
-def loss_block_rows(batch: int, steps: int, size: int) -> int:
-    """Rows in the largest block for this batch, window and vocabulary: what the scratch arrays must hold."""
-    most = min(MOST_ROWS, max(FEWEST_ROWS, BLOCK_SCORES // size))
-    return most if batch > most else min(max(1, most // max(1, batch)), max(1, steps)) * batch
 
 
 @spliced
@@ -56,7 +25,7 @@ def _fold_lanes(lanes):
 
 
 @spliced
-def _count_labels(ts, ignore):
+def count_labels(ts, ignore):
     count = 0
     for label in ts.reshape(-1):
         count += label != ignore
@@ -104,7 +73,7 @@ def softmax_loss_forward(scores, ts, ignore, lanes, probabilities, losses):
         for v in range(size):
             p[v] *= inverse
         losses[r] = math.log(total) + (np.float64(m) - np.float64(target)) if ts[r] != ignore else 0.0
-    return _count_labels(ts, ignore)
+    return count_labels(ts, ignore)
 
 
 @kernel
@@ -125,257 +94,3 @@ def softmax_loss_backward(probabilities, ts, ignore, scale, dscores):
             for v in range(size):
                 d[v] = p[v] * scale
             d[ts[r]] -= scale
-
-
-def row_stride(width: int, dtype: np.dtype) -> int:
-    """`width` rounded up to whole vectors, which the tile reads and writes."""
-    lanes = VECTOR_BYTES // dtype.itemsize
-    return -(-width // lanes) * lanes
-
-
-@spliced
-def _gather_rows(t_first, t_last, n_first, n_last, xs, ts, ignore, x_block, labels):
-    """The rows of a block, last step first: x_block = inputs and a 1, which makes db a row of dW; labels.
-
-    xs       (N, T, H)           read
-    ts       (N, T)              read
-    x_block  (block rows, row)   overwritten, row >= H+1
-    labels   (row,)              overwritten; -1 where there is no label, and beyond the last row
-    """
-    depth = xs.shape[2]
-    labels[:] = -1
-    for t in range(t_first, t_last):
-        for n in range(n_first, n_last):
-            r = (t_last - 1 - t) * (n_last - n_first) + n - n_first
-            source, target = xs[n, t], x_block[r]
-            for j in range(depth):
-                target[j] = source[j]
-            target[depth] = 1
-            if ts[n, t] != ignore:
-                labels[r] = ts[n, t]
-
-
-@spliced
-def _scatter_losses(t_last, n_first, across, rows, labels, highest, sums, targets, losses):
-    """losses = log sum exp - target's score, 0 where there is no label.
-
-    labels, highest, sums, targets  (row,)   read
-    losses                          (N, T)   overwritten at the rows of the block
-    """
-    for r in range(rows):
-        above = np.float64(highest[r]) - np.float64(targets[r])
-        loss = math.log(np.float64(sums[r])) + above if labels[r] >= 0 else 0.0
-        losses[n_first + r % across, t_last - 1 - r // across] = loss
-
-
-@spliced
-def _scatter_gradient(t_last, n_first, across, rows, width, dx_t, dxs):
-    """dxs = dx_t transposed.
-
-    dx_t  (H, width) in flat memory   read
-    dxs   (N, T, H)                   overwritten at the rows of the block
-    """
-    flat = dx_t.reshape(-1)
-    for r in range(rows):
-        dx = dxs[n_first + r % across, t_last - 1 - r // across]
-        for j in range(dx.size):
-            dx[j] = flat[j * width + r]
-
-
-@spliced
-def _score_slab(left, count, rows, depth, w, b, packed_x, labels, words, slab, m, total, part, targets):
-    """exp(scores - m) of `count` words from word `left` on, with m and total brought up to date.
-
-    m is the largest score so far of each row: total is rescaled where a slab holds a larger one than those
-    before it, so that one pass over the slab, while it is in cache, ends with exponentials.
-
-    w         (flat, first, row stride, column stride)   (H, V), read
-    b         (V,)                                       read
-    packed_x  (packed_size(H, rows),)                    read, the rows as columns, in panels
-    labels    (row,)                                     read
-    words     (H, SLAB_WORDS)                            scratch
-    slab      (SLAB_WORDS, row)                          overwritten
-    m, total  (row,)                                     read and overwritten
-    part      (row,)                                     scratch
-    targets   (row,)                                     overwritten where the label is in the slab: its score
-    """
-    flat, first, w_row, w_col = w
-    width = slab.shape[1]
-    panel = PANEL_BYTES // b.itemsize
-    a = (flat, first + left * w_col, w_col, w_row)
-    if w_col == 1 and count % panel == 0:
-        # The rows of a W of 100 x 10,000 lie 40 KB apart: a copy of their piece makes the product 8 % faster.
-        flat_words = words.reshape(-1)
-        for j in range(depth):
-            for v in range(0, count, panel):
-                copy_panel_row(flat, first + left + j * w_row + v, flat_words, j * SLAB_WORDS + v)
-        a = (flat_words, ZERO, ONE, SLAB_WORDS)
-    c = (slab.reshape(-1), ZERO, width, panel)
-    gemm(count, width, depth, a, packed_view(packed_x, depth), c, c, OVERWRITE)
-    for r in range(width):
-        part[r] = m[r]
-    for v in range(count):
-        line, bias = slab[v], b[left + v]
-        for r in range(width):
-            score = line[r] + bias
-            line[r] = score
-            m[r] = score if score > m[r] else m[r]
-    for r in range(rows):
-        if left <= labels[r] < left + count:
-            targets[r] = slab[labels[r] - left, r]
-    for r in range(width):
-        total[r] *= exp(part[r] - m[r])
-        part[r] = 0
-    for v in range(count):
-        line = slab[v]
-        for r in range(width):
-            e = exp(line[r] - m[r])
-            line[r] = e
-            part[r] += e
-    for r in range(width):
-        total[r] += part[r]
-
-
-@spliced
-def _slab_gradient(left, count, rows, depth, w, x_block, labels, scale, slab, factor, dx_t, dwb_t, mode):
-    """The gradients that `count` words from word `left` on contribute, whose exponentials are overwritten.
-
-    w        (flat, first, row stride, column stride)  (H, V), read
-    x_block  (block rows, row >= H+1)                  read
-    labels   (row,)                                    read
-    scale    float                                     one over the number of labels
-    slab     (SLAB_WORDS, row)                         as _score_slab left it; then (p - onehot) scale
-    factor   (row,)                                    read, what makes exponentials p scale
-    dx_t     (H, row)                                  overwritten by the first slab, then accumulated
-    dwb_t    (V, row >= H+1)                           dW^T and db: overwritten, or accumulated if ADD_TO
-    """
-    flat, first, w_row, w_col = w
-    width = slab.shape[1]
-    panel = PANEL_BYTES // slab.itemsize
-    for v in range(count):
-        line = slab[v]
-        for r in range(width):
-            line[r] *= factor[r]
-    for r in range(rows):
-        if left <= labels[r] < left + count:
-            slab[labels[r] - left, r] -= scale
-    flat_slab = slab.reshape(-1)
-    c = (dx_t.reshape(-1), ZERO, width, panel)
-    words = (flat, first + left * w_col, w_row, w_col)
-    gemm(depth, width, count, words, (flat_slab, ZERO, width, panel), c, c, FROM_START if left else OVERWRITE)
-    row = dwb_t.shape[1]
-    c = (dwb_t.reshape(-1), left * row, row, panel)
-    inputs = (x_block.reshape(-1), ZERO, x_block.shape[1], panel)
-    gemm(count, depth + 1, rows, (flat_slab, ZERO, width, ONE), inputs, c, c, mode)
-
-
-@kernel
-def affine_softmax_loss(
-    xs, ts, w, w_row, w_col, b, ignore, gradients,
-    losses, dxs, dwb_t, x_block, packed_x, labels, words, slabs, maxima, total, part, targets, dx_t,
-):  # fmt: skip
-    """losses = -log softmax(xs W + b) at ts, and, if `gradients`, the gradients of their mean.
-
-    Returns the number of labels that are not `ignore`, over which the mean is taken.
-
-    xs         (N, T, H)                        read
-    ts         (N, T)                           read, int64
-    w          memory of W (H, V)               read, element (i, v) at i w_row + v w_col
-    b          (V,)                             read
-    ignore     int                              the label that counts for nothing
-    losses     (N, T)                           overwritten, float64; 0 where ignored
-    dxs        (N, T, H)                        overwritten if gradients
-    dwb_t      (V, row_stride(H+1))             overwritten if gradients: dW^T, and db in column H
-    x_block    (block rows, row_stride(H+1))    scratch; block rows = loss_block_rows(N, T, V)
-    packed_x   (packed_size(H, row),)           scratch; row = row_stride(block rows)
-    labels     (row,)                           scratch, int64
-    words      (H, SLAB_WORDS)                  scratch
-    slabs      (slabs, SLAB_WORDS, row)         scratch; one slab will do if not gradients
-    maxima     (slabs, row)                     scratch
-    total, part, targets (row,)                 scratch
-    dx_t       (H, row)                         scratch
-    """
-    batch, steps, depth = xs.shape
-    size = b.size
-    lanes = VECTOR_BYTES // xs.itemsize
-    weights = (w.reshape(-1), ZERO, w_row, w_col)
-    zero = xs.dtype.type(0)
-    count = _count_labels(ts, ignore)
-    scale = xs.dtype.type(1 / max(1, count))
-    lowest = LOWEST_SINGLE if xs.itemsize == 4 else LOWEST_DOUBLE
-    last = (size - 1) // SLAB_WORDS
-    if gradients and batch * steps == 0:
-        dwb_t[:] = 0
-    most = _most_rows(size)
-    block, across = max(1, most // max(1, batch)), min(most, max(1, batch))
-    mode = OVERWRITE
-    for t_first in range((steps - 1) // block * block if batch else -1, -1, -block):
-        t_last = min(t_first + block, steps)
-        for n_first in range(0, batch, across):
-            n_last = min(n_first + across, batch)
-            rows = (t_last - t_first) * (n_last - n_first)
-            width = (rows + lanes - 1) // lanes * lanes
-            _gather_rows(t_first, t_last, n_first, n_last, xs, ts, ignore, x_block, labels)
-            pack(ZERO, ONE, depth, rows, (x_block.reshape(-1), ZERO, ONE, x_block.shape[1]), packed_x)
-            m, sums, scratch = maxima.reshape(-1), total[:width], part[:width]
-            for r in range(width):
-                m[r] = lowest
-                sums[r] = 0
-            for index in range(last + 1):
-                left = index * SLAB_WORDS
-                here = m[index * width : (index + 1) * width]
-                if index:
-                    for r in range(width):
-                        here[r] = m[(index - 1) * width + r]
-                place = left * width if gradients else 0
-                slab = slabs.reshape(-1)[place : place + SLAB_WORDS * width].reshape(SLAB_WORDS, width)
-                _score_slab(
-                    left, min(SLAB_WORDS, size - left), rows, depth, weights, b, packed_x, labels, words,
-                    slab, here, sums, scratch, targets,
-                )  # fmt: skip
-            final = m[last * width : (last + 1) * width]
-            _scatter_losses(t_last, n_first, n_last - n_first, rows, labels, final, sums, targets, losses)
-            if gradients:
-                for index in range(last + 1):
-                    left = index * SLAB_WORDS
-                    for r in range(width):
-                        factor = exp(m[index * width + r] - final[r]) * (scale / sums[r])
-                        scratch[r] = factor if labels[r] >= 0 else zero
-                    place = left * width
-                    slab = slabs.reshape(-1)[place : place + SLAB_WORDS * width].reshape(SLAB_WORDS, width)
-                    _slab_gradient(
-                        left, min(SLAB_WORDS, size - left), rows, depth, weights, x_block, labels, scale,
-                        slab, scratch, dx_t, dwb_t, mode,
-                    )  # fmt: skip
-                _scatter_gradient(t_last, n_first, n_last - n_first, rows, width, dx_t, dxs)
-            mode = ADD_TO
-    return count
-
-
-@kernel
-def scaled_gradient(dwb_t, scale, dw, dw_row, dw_col, db):
-    """dW = scale dW^T transposed, db = scale db, from what affine_softmax_loss left.
-
-    dwb_t  (V, row >= H+1)      read
-    scale  float                the gradient that comes in
-    dw     memory of dW (H, V)  overwritten, element (i, v) at i dw_row + v dw_col
-    db     (V,)                 overwritten
-    """
-    size = db.size
-    depth = dw.size // max(1, size)
-    flat_dw, flat = dw.reshape(-1), dwb_t.reshape(-1)
-    row = dwb_t.shape[1]
-    lanes = VECTOR_BYTES // dw.itemsize
-    whole_words, whole_units = 0, 0
-    if dw_col == 1:
-        whole_words, whole_units = size // lanes * lanes, depth // lanes * lanes
-        for v in range(0, whole_words, lanes):
-            for j in range(0, whole_units, lanes):
-                transpose_block(flat, v * row + j, row, flat_dw, j * dw_row + v, dw_row)
-    for v in range(size):
-        for j in range(whole_units if v < whole_words else 0, depth):
-            flat_dw[j * dw_row + v * dw_col] = flat[v * row + j]
-        db[v] = flat[v * row + depth] * scale
-    if scale != 1:
-        for i in range(flat_dw.size):
-            flat_dw[i] *= scale

@@ -7,10 +7,10 @@ Every element of C is one chain of fused multiply-adds over k ascending, whateve
 the width of the vectors; this is what makes results independent of batch size, blocking and instruction set.
 
 The MAX_ROWS x 2 vectors of accumulators live in registers as PHI nodes of the loop over k. A loop is
-generated for each height and for one or two vectors of columns (few rows: up to four), so that no edge runs
-a wider loop than it fills: on Zen 4 a 20-row product (two tiles of 10) reaches 114 of 117 GFLOP/s, like a 24-row
-one. Columns beyond the edge are masked when C is read and written; B is padded to whole panels, so that its
-loads need no mask.
+generated for each height and for one or two vectors of columns (few rows: up to four), so that no edge runs a
+wider loop than it fills: on Zen 4 a 20-row product (two tiles of 10) reaches 114 of 117 GFLOP/s, like one of
+24 rows. Columns beyond the edge are masked when C is read and written; B is padded to whole panels, so that
+its loads need no mask.
 """
 
 from __future__ import annotations

@@ -25,6 +25,9 @@ from rnnfast.kernels.team import ARRIVALS, BY_UNITS, MEMBERS, TEAM_SIZE, wait_fo
 # about 1e11 operations a second.
 LEAST_OPERATIONS = 1e7
 
+# The same for kernels that wait for memory, in bytes read and written.
+LEAST_BYTES = 1e6
+
 _LOOKS = 2000  # of a worker before it sleeps, some 100 us
 _FAILED = 1 << 62  # arrivals that let everybody go
 
@@ -158,7 +161,12 @@ def members_for(operations: float, most: int) -> int:
     return max(1, min(get_num_threads(), most, int(operations / LEAST_OPERATIONS)))
 
 
-def run(kernel: Any, members: int, by_units: bool, *arguments: Any) -> Any:
+def members_for_bytes(count: float, most: int) -> int:
+    """The same for a call that waits for memory, by the bytes that it reads and writes."""
+    return max(1, min(get_num_threads(), most, int(count / LEAST_BYTES)))
+
+
+def run(kernel: Any, members: int, by_units: bool, arguments: tuple) -> Any:
     """`kernel(team, member, *arguments)` on so many threads; what it returns for the caller, member 0.
 
     On one thread where the pool is at work for another caller, and the first time for a kernel and dtype,

@@ -141,8 +141,8 @@ class TimeGRU(Recurrent):
             take("gates", slots * block_steps(batch) * batch, gate_row),
         )
         team = self._team(rows, 1)
-        _threads.run(
-            gru_forward, *team, xs, *state, *self._gru_params(), self._after, *rows, *saved, hs, *state,
+        arguments = (
+            xs, *state, *self._gru_params(), self._after, *rows, *saved, hs, *state,
             take("packed_x", packed_size(depth, GATES * width, self.dtype)),
             take("packed_gates", recurrent_packed_size(width, width, 2, team.members, self.dtype)),
             take("packed_hat", recurrent_packed_size(width, width, 1, team.members, self.dtype)),
@@ -150,6 +150,7 @@ class TimeGRU(Recurrent):
             take("kept", batch, row),
             take("product", batch, row),
         )  # fmt: skip
+        _threads.run(gru_forward, *team, arguments)
         self._intact = blocks - slots
         return saved
 
@@ -168,8 +169,8 @@ class TimeGRU(Recurrent):
         cols, block_rows = GATES * width, block_steps(batch) * batch
         remake = self._intact > 0
         team = self._team(rows, 2)
-        _threads.run(
-            gru_backward, *team, xs, *saved, self._intact, dhs, *dstate_next, *self._gru_params(),
+        arguments = (
+            xs, *saved, self._intact, dhs, *dstate_next, *self._gru_params(),
             self._after, *rows, dxs, *dstate, *self.grads, *(() if self._after else (take("no_bias", 0),)),
             take("packed_x", packed_size(cols, depth, self.dtype)),
             take("packed_gates", recurrent_packed_size(2 * width, width, 1, team.members, self.dtype)),
@@ -186,6 +187,7 @@ class TimeGRU(Recurrent):
             take("h_block", block_rows, row),
             take("product", block_rows if remake else batch, row),
         )  # fmt: skip
+        _threads.run(gru_backward, *team, arguments)
         if remake:
             self._intact = rows.blocks.size - 1
 

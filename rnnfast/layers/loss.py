@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from rnnfast import _check
+from rnnfast import _check, _threads
 from rnnfast.kernels.activations import sigmoid_forward
-from rnnfast.kernels.gemm import packed_size
-from rnnfast.kernels.softmax import (
-    LANES,
+from rnnfast.kernels.fused_loss import (
     SLAB_WORDS,
     affine_softmax_loss,
     loss_block_rows,
     row_stride,
     scaled_gradient,
-    softmax_loss_backward,
-    softmax_loss_forward,
 )
+from rnnfast.kernels.gemm import packed_size
+from rnnfast.kernels.softmax import LANES, softmax_loss_backward, softmax_loss_forward
 from rnnfast.layers.affine import checked_affine, drawn_affine, kernel_matrix
 from rnnfast.layers.base import Layer, Workspace
 
@@ -192,13 +190,15 @@ class TimeAffineSoftmaxWithLoss(Layer):
         losses = take("losses", (batch, steps), np.dtype(np.float64))
         dxs = take("dxs", xs.shape if gradients else (0, 0, 0), dtype)
         dWb_t = take("dWb_t", (size if gradients else 0, row_stride(depth + 1, dtype)), dtype)
-        count = affine_softmax_loss(
+        products = 3 if gradients else 1
+        members = _threads.members_for(2.0 * products * xs.size * size, -(-rows // 32))
+        arguments = (
             xs, labels, *kernel_matrix(W), _check.kernel_ready(b), self.ignore_label, gradients,
             losses, dxs, dWb_t,
             take("x_block", (rows, row_stride(depth + 1, dtype)), dtype),
             take("packed_x", (packed_size(depth, row, dtype),), dtype),
             take("labels", (row,), np.dtype(np.int64)),
-            take("words", (depth, SLAB_WORDS), dtype),
+            take("words", (members, depth, SLAB_WORDS), dtype),
             take("slabs", (slabs, SLAB_WORDS, row), dtype),
             take("maxima", (slabs, row), dtype),
             take("total", (row,), dtype),
@@ -206,6 +206,7 @@ class TimeAffineSoftmaxWithLoss(Layer):
             take("targets", (row,), dtype),
             take("dx_t", (depth, row), dtype),
         )  # fmt: skip
+        count = _threads.run(affine_softmax_loss, members, False, arguments)
         if gradients:
             self._gradients = dxs, dWb_t
         return losses, count
@@ -223,7 +224,8 @@ class TimeAffineSoftmaxWithLoss(Layer):
             result = _check.out(owner, out, dxs.shape, self.dtype, dxs, *self.params, *self.grads)
         np.multiply(dxs, scale, out=result)
         dW, db = self.grads
-        scaled_gradient(dWb_t, scale, *kernel_matrix(dW), db)
+        members = _threads.members_for_bytes(2 * dWb_t.nbytes, dWb_t.shape[0] // 64)
+        _threads.run(scaled_gradient, members, False, (dWb_t, scale, *kernel_matrix(dW), db))
         return result
 
 

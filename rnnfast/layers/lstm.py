@@ -156,14 +156,15 @@ class TimeLSTM(Recurrent):
             take("starts", blocks, batch, row),
         )
         team = self._team(rows, 1)
-        _threads.run(
-            lstm_forward, *team, xs, *state, *self._kernel_params(), *rows, *saved, hs, *state,
+        arguments = (
+            xs, *state, *self._kernel_params(), *rows, *saved, hs, *state,
             take("packed_x", packed_size(depth, GATES * width, self.dtype)),
             take("packed_h", recurrent_packed_size(width, width, GATES, team.members, self.dtype)),
             self._input_block(batch),
             take("kept", batch, row),
             take("carry", batch, row),
         )  # fmt: skip
+        _threads.run(lstm_forward, *team, arguments)
         self._intact = blocks - slots
         return saved
 
@@ -182,8 +183,8 @@ class TimeLSTM(Recurrent):
         cols, block_rows = GATES * width, block_steps(batch) * batch
         remake = self._intact > 0
         team = self._team(rows, 2)
-        _threads.run(
-            lstm_backward, *team, xs, *saved, self._intact, dhs, *dstate_next, *self._kernel_params(), *rows,
+        arguments = (
+            xs, *saved, self._intact, dhs, *dstate_next, *self._kernel_params(), *rows,
             dxs, *dstate, *self.grads,
             take("packed_x", packed_size(cols, depth, self.dtype)),
             take("packed_h", recurrent_packed_size(cols, width, 1, team.members, self.dtype)),
@@ -198,6 +199,7 @@ class TimeLSTM(Recurrent):
             take("kept", batch, row),
             take("carry", batch, row),
         )  # fmt: skip
+        _threads.run(lstm_backward, *team, arguments)
         if remake:
             self._intact = saved[3].shape[0]
 

@@ -112,14 +112,15 @@ class TimeRNN(Recurrent):
         width, row, take = self.hidden_size, self._row(), self._take
         states = take("states", batch + int(rows.offsets[-1]), row)
         team = self._team(rows, 1)
-        _threads.run(
-            rnn_forward, *team, xs, *state, *self._kernel_params(), self.activation == "relu", *rows, states,
+        arguments = (
+            xs, *state, *self._kernel_params(), self.activation == "relu", *rows, states,
             hs, *state,
             take("packed_x", packed_size(depth, width, self.dtype)),
             take("packed_h", recurrent_packed_size(width, width, 1, team.members, self.dtype)),
             self._input_block(batch),
             take("kept", batch, row),
         )  # fmt: skip
+        _threads.run(rnn_forward, *team, arguments)
         return (states,)
 
     def _backward(
@@ -137,8 +138,8 @@ class TimeRNN(Recurrent):
         block_rows = block_steps(batch) * batch
         Wx, Wh, _ = self._kernel_params()
         team = self._team(rows, 2)
-        _threads.run(
-            rnn_backward, *team, xs, *saved, dhs, *dstate_next, Wx, Wh, self.activation == "relu", *rows,
+        arguments = (
+            xs, *saved, dhs, *dstate_next, Wx, Wh, self.activation == "relu", *rows,
             dxs, *dstate, *self.grads,
             take("packed_x", packed_size(width, depth, self.dtype)),
             take("packed_h", recurrent_packed_size(width, width, 1, team.members, self.dtype)),
@@ -148,6 +149,7 @@ class TimeRNN(Recurrent):
             self._input_block(batch),
             take("h_block", block_rows, row),
         )  # fmt: skip
+        _threads.run(rnn_backward, *team, arguments)
 
     def _step(self, x: np.ndarray, state: list[np.ndarray], h_next: np.ndarray) -> None:
         rnn_step(x, *state, *self._kernel_params(), self.activation == "relu", h_next)

@@ -1,0 +1,335 @@
+"""Softmax with cross-entropy loss, fused with the affine layer that makes the scores.
+
+The kernel never holds the scores of more than MOST_ROWS rows. Rows are taken in blocks on a time grid,
+the last block first, and words in slabs of SLAB_WORDS; scores lie word by word, (word, row), so that every
+step from scores to gradients is the same arithmetic on many rows at once and W is read where it lies. Each
+row's sum runs over the words in order, slab by slab, on every target. Threads share out the rows of a block,
+in whole panels; of dW, which sums over rows, they share out the words of a slab.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ._jit import kernel, spliced
+from .activations import exp
+from .gemm import ONE, ZERO, gemm, pack
+from .shares import share
+from .softmax import count_labels
+from .team import MEMBERS, meet
+from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
+from .vectors import VECTOR_BYTES, copy_panel_row, transpose_block
+
+# Words whose scores are worked on at a time: 256 rows of them fit the L2 cache. 128 took 1 to 2 % longer.
+SLAB_WORDS = 256
+
+# The lowest finite scores: a maximum that starts here never makes -inf - -inf.
+LOWEST_SINGLE, LOWEST_DOUBLE = float(np.finfo(np.float32).min), float(np.finfo(np.float64).min)
+
+# Rows in one block of the fused loss: as many as BLOCK_SCORES scores allow, between the two bounds. At V =
+# 10,000 and 700 rows a step took 51.2 ms in blocks of 80 rows, 50.3 of 128, 48.4 of 256, 49.9 of 720: small
+# blocks read and write dW more often, large ones push the scores out of the cache.
+BLOCK_SCORES = 2_560_000
+FEWEST_ROWS, MOST_ROWS = 32, 256
+
+
+@spliced
+def _most_rows(size):
+    return min(MOST_ROWS, max(FEWEST_ROWS, BLOCK_SCORES // size))
+
+
+def loss_block_rows(batch: int, steps: int, size: int) -> int:
+    """Rows in the largest block for this batch, window and vocabulary: what the scratch arrays must hold."""
+    most = min(MOST_ROWS, max(FEWEST_ROWS, BLOCK_SCORES // size))
+    return most if batch > most else min(max(1, most // max(1, batch)), max(1, steps)) * batch
+
+
+def row_stride(width: int, dtype: np.dtype) -> int:
+    """`width` rounded up to whole vectors, which the tile reads and writes."""
+    lanes = VECTOR_BYTES // dtype.itemsize
+    return -(-width // lanes) * lanes
+
+
+@spliced
+def _gather_rows(t_first, t_last, n_first, n_last, own, xs, ts, ignore, x_block, labels):
+    """The rows of a block, last step first: x_block = inputs and a 1, which makes db a row of dW; labels.
+
+    own      rows (r_first, r_last) to work on
+    xs       (N, T, H)           read
+    ts       (N, T)              read
+    x_block  (block rows, row)   overwritten, row >= H+1
+    labels   (row,)              overwritten; -1 where there is no label, and beyond the last row
+    """
+    depth, across = xs.shape[2], n_last - n_first
+    r_first, r_last = own
+    labels[r_first:r_last] = -1
+    for r in range(r_first, min(r_last, (t_last - t_first) * across)):
+        n, t = n_first + r % across, t_last - 1 - r // across
+        source, target = xs[n, t], x_block[r]
+        for j in range(depth):
+            target[j] = source[j]
+        target[depth] = 1
+        if ts[n, t] != ignore:
+            labels[r] = ts[n, t]
+
+
+@spliced
+def _scatter_losses(t_last, n_first, across, own, labels, highest, sums, targets, losses):
+    """losses = log sum exp - target's score, 0 where there is no label.
+
+    labels, highest, sums, targets  (row,)   read
+    losses                          (N, T)   overwritten at the rows `own` of the block
+    """
+    r_first, r_last = own
+    for r in range(r_first, r_last):
+        above = np.float64(highest[r]) - np.float64(targets[r])
+        loss = math.log(np.float64(sums[r])) + above if labels[r] >= 0 else 0.0
+        losses[n_first + r % across, t_last - 1 - r // across] = loss
+
+
+@spliced
+def _scatter_gradient(t_last, n_first, across, own, width, dx_t, dxs):
+    """dxs = dx_t transposed.
+
+    dx_t  (H, width) in flat memory   read
+    dxs   (N, T, H)                   overwritten at the rows `own` of the block
+    """
+    flat = dx_t.reshape(-1)
+    r_first, r_last = own
+    for r in range(r_first, r_last):
+        dx = dxs[n_first + r % across, t_last - 1 - r // across]
+        for j in range(dx.size):
+            dx[j] = flat[j * width + r]
+
+
+@spliced
+def _score_slab(left, count, own, depth, w, b, packed_x, labels, words, slab, m, total, part, targets):
+    """exp(scores - m) of `count` words from word `left` on, with m and total brought up to date.
+
+    m is the largest score so far of each row: total is rescaled where a slab holds a larger one than those
+    before it, so that one pass over the slab, while it is in cache, ends with exponentials.
+
+    own       rows (r_first, r_last) to work on, from a panel's first on
+    w         (flat, first, row stride, column stride)   (H, V), read
+    b         (V,)                                       read
+    packed_x  (packed_size(H, rows),)                    read, the rows as columns, in panels
+    labels    (row,)                                     read
+    words     (H, SLAB_WORDS)                            scratch
+    slab      (SLAB_WORDS, row)                          overwritten
+    m, total  (row,)                                     read and overwritten
+    part      (row,)                                     scratch
+    targets   (row,)                                     overwritten where the label is in the slab: its score
+    """
+    flat, first, w_row, w_col = w
+    r_first, r_last = own
+    width = slab.shape[1]
+    panel = PANEL_BYTES // b.itemsize
+    a = (flat, first + left * w_col, w_col, w_row)
+    if w_col == 1 and count % panel == 0:
+        # The rows of a W of 100 x 10,000 lie 40 KB apart: a copy of their piece makes the product 8 % faster.
+        flat_words = words.reshape(-1)
+        for j in range(depth):
+            for v in range(0, count, panel):
+                copy_panel_row(flat, first + left + j * w_row + v, flat_words, j * SLAB_WORDS + v)
+        a = (flat_words, ZERO, ONE, SLAB_WORDS)
+    c = (slab.reshape(-1), r_first, width, panel)
+    x = (packed_x, r_first * depth, panel, panel * depth)
+    gemm(count, r_last - r_first, depth, a, x, c, c, OVERWRITE)
+    # Arrays from 0 on: a loop that begins at r_first is not vectorised, for its indices might be negative.
+    highest, sums, scratch = m[r_first:r_last], total[r_first:r_last], part[r_first:r_last]
+    for r in range(highest.size):
+        scratch[r] = highest[r]
+    for v in range(count):
+        line, bias = slab[v, r_first:r_last], b[left + v]
+        for r in range(highest.size):
+            score = line[r] + bias
+            line[r] = score
+            highest[r] = score if score > highest[r] else highest[r]
+    for r in range(r_first, r_last):
+        if left <= labels[r] < left + count:
+            targets[r] = slab[labels[r] - left, r]
+    for r in range(highest.size):
+        sums[r] *= exp(scratch[r] - highest[r])
+        scratch[r] = 0
+    for v in range(count):
+        line = slab[v, r_first:r_last]
+        for r in range(highest.size):
+            e = exp(line[r] - highest[r])
+            line[r] = e
+            scratch[r] += e
+    for r in range(highest.size):
+        sums[r] += scratch[r]
+
+
+@spliced
+def _slab_gradient(left, count, own, depth, w, labels, scale, slab, factor, dx_t):
+    """(p - onehot) scale of `count` words from word `left` on, in place of their exponentials, and what they
+    contribute to the gradients of the inputs.
+
+    own      rows (r_first, r_last) to work on
+    w        (flat, first, row stride, column stride)  (H, V), read
+    labels   (row,)                                    read
+    scale    float                                     one over the number of labels
+    slab     (SLAB_WORDS, row)                         as _score_slab left it; then (p - onehot) scale
+    factor   (row,)                                    read, what makes exponentials p scale
+    dx_t     (H, row)                                  overwritten by the first slab, then accumulated
+    """
+    flat, first, w_row, w_col = w
+    r_first, r_last = own
+    width = slab.shape[1]
+    panel = PANEL_BYTES // slab.itemsize
+    own_factor = factor[r_first:r_last]
+    for v in range(count):
+        line = slab[v, r_first:r_last]
+        for r in range(own_factor.size):
+            line[r] *= own_factor[r]
+    for r in range(r_first, r_last):
+        if left <= labels[r] < left + count:
+            slab[labels[r] - left, r] -= scale
+    c = (dx_t.reshape(-1), r_first, width, panel)
+    words = (flat, first + left * w_col, w_row, w_col)
+    b = (slab.reshape(-1), r_first, width, panel)
+    gemm(depth, r_last - r_first, count, words, b, c, c, FROM_START if left else OVERWRITE)
+
+
+@spliced
+def _word_gradient(team, member, left, count, rows, depth, x_block, slab, dwb_t, mode):
+    """dW^T and db of `count` words from word `left` on; each member makes its words.
+
+    x_block  (block rows, row >= H+1)  read
+    slab     (SLAB_WORDS, row)         read, as _slab_gradient left it
+    dwb_t    (V, row >= H+1)           those words overwritten, or accumulated if ADD_TO
+    """
+    begin, end = share(count, member, team)
+    width, row = slab.shape[1], dwb_t.shape[1]
+    panel = PANEL_BYTES // slab.itemsize
+    c = (dwb_t.reshape(-1), (left + begin) * row, row, panel)
+    inputs = (x_block.reshape(-1), ZERO, x_block.shape[1], panel)
+    gemm(end - begin, depth + 1, rows, (slab.reshape(-1), begin * width, width, ONE), inputs, c, c, mode)
+
+
+@kernel
+def affine_softmax_loss(
+    team, member, xs, ts, w, w_row, w_col, b, ignore, gradients,
+    losses, dxs, dwb_t, x_block, packed_x, labels, words, slabs, maxima, total, part, targets, dx_t,
+):  # fmt: skip
+    """losses = -log softmax(xs W + b) at ts, and, if `gradients`, the gradients of their mean.
+
+    Returns the number of labels that are not `ignore`, over which the mean is taken.
+
+    team, member                                the threads at work, and which this is: see team.py
+    xs         (N, T, H)                        read
+    ts         (N, T)                           read, int64
+    w          memory of W (H, V)               read, element (i, v) at i w_row + v w_col
+    b          (V,)                             read
+    ignore     int                              the label that counts for nothing
+    losses     (N, T)                           overwritten, float64; 0 where ignored
+    dxs        (N, T, H)                        overwritten if gradients
+    dwb_t      (V, row_stride(H+1))             overwritten if gradients: dW^T, and db in column H
+    x_block    (block rows, row_stride(H+1))    scratch; block rows = loss_block_rows(N, T, V)
+    packed_x   (packed_size(H, row),)           scratch; row = row_stride(block rows)
+    labels     (row,)                           scratch, int64
+    words      (members, H, SLAB_WORDS)         scratch
+    slabs      (slabs, SLAB_WORDS, row)         scratch; one slab will do if not gradients
+    maxima     (slabs, row)                     scratch
+    total, part, targets (row,)                 scratch
+    dx_t       (H, row)                         scratch
+    """
+    batch, steps, depth = xs.shape
+    size = b.size
+    lanes = VECTOR_BYTES // xs.itemsize
+    weights = (w.reshape(-1), ZERO, w_row, w_col)
+    zero = xs.dtype.type(0)
+    count = count_labels(ts, ignore)
+    scale = xs.dtype.type(1 / max(1, count))
+    lowest = LOWEST_SINGLE if xs.itemsize == 4 else LOWEST_DOUBLE
+    last = (size - 1) // SLAB_WORDS
+    if gradients and batch * steps == 0:
+        dwb_t[:] = 0
+    panel = PANEL_BYTES // xs.itemsize
+    most = _most_rows(size)
+    block, across = max(1, most // max(1, batch)), min(most, max(1, batch))
+    mode, goal = OVERWRITE, ZERO
+    for t_first in range((steps - 1) // block * block if batch else -1, -1, -block):
+        t_last = min(t_first + block, steps)
+        for n_first in range(0, batch, across):
+            n_last = min(n_first + across, batch)
+            rows = (t_last - t_first) * (n_last - n_first)
+            width = (rows + lanes - 1) // lanes * lanes
+            begin, end = share((rows + panel - 1) // panel, member, team)
+            own = (begin * panel, min(end * panel, width))
+            own_rows = (begin * panel, min(end * panel, rows))
+            _gather_rows(t_first, t_last, n_first, n_last, own, xs, ts, ignore, x_block, labels)
+            row = x_block.shape[1]
+            pack(member, team[MEMBERS], depth, rows, (x_block.reshape(-1), ZERO, ONE, row), packed_x)
+            m, sums, scratch = maxima.reshape(-1), total[:width], part[:width]
+            for r in range(own[0], own[1]):
+                m[r] = lowest
+                sums[r] = 0
+            for index in range(last + 1):
+                left = index * SLAB_WORDS
+                here = m[index * width : (index + 1) * width]
+                if index:
+                    for r in range(own[0], own[1]):
+                        here[r] = m[(index - 1) * width + r]
+                place = left * width if gradients else 0
+                slab = slabs.reshape(-1)[place : place + SLAB_WORDS * width].reshape(SLAB_WORDS, width)
+                _score_slab(
+                    left, min(SLAB_WORDS, size - left), own, depth, weights, b, packed_x, labels,
+                    words[member], slab, here, sums, scratch, targets,
+                )  # fmt: skip
+            final = m[last * width : (last + 1) * width]
+            _scatter_losses(t_last, n_first, n_last - n_first, own_rows, labels, final, sums, targets, losses)
+            if gradients:
+                for index in range(last + 1):
+                    left = index * SLAB_WORDS
+                    for r in range(own[0], own[1]):
+                        factor = exp(m[index * width + r] - final[r]) * (scale / sums[r])
+                        scratch[r] = factor if labels[r] >= 0 else zero
+                    place, words_here = left * width, min(SLAB_WORDS, size - left)
+                    slab = slabs.reshape(-1)[place : place + SLAB_WORDS * width].reshape(SLAB_WORDS, width)
+                    _slab_gradient(left, words_here, own, depth, weights, labels, scale, slab, scratch, dx_t)
+                    goal = meet(team, goal)
+                    _word_gradient(team, member, left, words_here, rows, depth, x_block, slab, dwb_t, mode)
+                _scatter_gradient(t_last, n_first, n_last - n_first, own_rows, width, dx_t, dxs)
+            goal = meet(team, goal)
+            mode = ADD_TO
+    return count
+
+
+@kernel
+def scaled_gradient(team, member, dwb_t, scale, dw, dw_row, dw_col, db):
+    """dW = scale dW^T transposed, db = scale db, from what affine_softmax_loss left.
+
+    team, member                the threads at work, and which this is: see team.py
+    dwb_t  (V, row >= H+1)      read
+    scale  float                the gradient that comes in
+    dw     memory of dW (H, V)  overwritten, element (i, v) at i dw_row + v dw_col
+    db     (V,)                 overwritten
+    """
+    size = db.size
+    depth = dw.size // max(1, size)
+    flat_dw, flat = dw.reshape(-1), dwb_t.reshape(-1)
+    row = dwb_t.shape[1]
+    lanes = VECTOR_BYTES // dw.itemsize
+    begin, end = share((size + lanes - 1) // lanes, member, team)
+    begin, end = begin * lanes, min(end * lanes, size)
+    whole_words, whole_units = 0, 0
+    if dw_col == 1:
+        whole_words, whole_units = size // lanes * lanes, depth // lanes * lanes
+        for v in range(begin, min(end, whole_words), lanes):
+            for j in range(0, whole_units, lanes):
+                transpose_block(flat, v * row + j, row, flat_dw, j * dw_row + v, dw_row)
+    for v in range(begin, end):
+        for j in range(whole_units if v < whole_words else 0, depth):
+            flat_dw[j * dw_row + v * dw_col] = flat[v * row + j]
+        db[v] = flat[v * row + depth] * scale
+    goal = meet(team, ZERO)
+    if scale != 1:
+        begin, end = share(flat_dw.size, member, team)
+        own = flat_dw[begin:end]
+        for i in range(own.size):
+            own[i] *= scale
+        meet(team, goal)
