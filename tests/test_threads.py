@@ -1,0 +1,242 @@
+"""Teams of threads: the same bits for every number of them, and no caller that waits for ever."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from cells import KINDS, Window, make, run
+from helpers import DTYPES, assert_same_bits, needs_jit, normal, sized
+from rnnfast.kernels.fused_loss import SLAB_WORDS
+
+import rnnfast
+from rnnfast import TimeAffineSoftmaxWithLoss, _threads
+from rnnfast.layers import recurrent
+
+COUNTS = (2, 3, 5)
+
+
+@pytest.fixture(autouse=True)
+def threads(monkeypatch):
+    """Any window is worth a team; afterwards as many threads as before."""
+    before = rnnfast.get_num_threads()
+    monkeypatch.setattr(_threads, "LEAST_OPERATIONS", 1.0)
+    monkeypatch.setattr(_threads, "LEAST_BYTES", 1.0)
+    monkeypatch.setattr(recurrent, "LEAST_STEP_OPERATIONS", 0.0)
+    yield
+    rnnfast.set_num_threads(before)
+
+
+def teams(monkeypatch):
+    """A list to which each call of a kernel adds how many threads it runs on, and whether by units."""
+    seen = []
+    original = _threads.run
+
+    def noted(kernel, members, by_units, arguments):
+        seen.append((members, by_units))
+        return original(kernel, members, by_units, arguments)
+
+    monkeypatch.setattr(_threads, "run", noted)
+    return seen
+
+
+def results(count, call):
+    """Twice, since the first call for a kernel and dtype runs alone."""
+    rnnfast.set_num_threads(count)
+    call()
+    return call()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "options", [{}, {"lengths": True}, {"resets": True}], ids=["full", "lengths", "resets"]
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_sequences_shared_out_give_the_same_bits(kind, options, dtype, monkeypatch):
+    N, T = 21, sized(61, 5)  # more than two blocks of the time grid
+    layer = make(kind, 7, 19, dtype)
+    window = Window(layer, N, T, **options)
+    expected = results(1, lambda: run(layer, window))
+    seen = teams(monkeypatch)
+    for count in COUNTS:
+        seen.clear()
+        actual = results(count, lambda: run(layer, window))
+        assert set(seen) == {(count, False)}
+        for name, array in expected.items():
+            assert_same_bits(actual[name], array)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("N", [1, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_units_shared_out_give_the_same_bits(kind, N, dtype, monkeypatch):
+    T, H = sized(600, 4), 83  # with three threads, shares of 27 and 28 units
+    layer = make(kind, 5, H, dtype)
+    window = Window(layer, N, T)
+    expected = results(1, lambda: run(layer, window))
+    seen = teams(monkeypatch)
+    for count in COUNTS:
+        seen.clear()
+        actual = results(count, lambda: run(layer, window))
+        assert set(seen) == {(count, True)}
+        for name, array in expected.items():
+            assert_same_bits(actual[name], array)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", ["lstm", "gru-before", "gru-after"])
+def test_blocks_that_are_made_again_give_the_same_bits(kind, dtype, monkeypatch):
+    layer = make(kind, 7, 19, dtype)
+    window = Window(layer, 21, sized(61, 5), lengths=True)
+    expected = results(1, lambda: run(layer, window))
+    monkeypatch.setattr(recurrent, "KEPT_BYTES", 0)
+    for count in (1, *COUNTS):
+        actual = results(count, lambda: run(layer, window))
+        for name, array in expected.items():
+            assert_same_bits(actual[name], array)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("N", "T", "V"), [(20, 35, 2 * SLAB_WORDS + 9), (7, 30, 61), (300, 2, 40)])
+def test_the_fused_loss_gives_the_same_bits(N, T, V, dtype):
+    N, T, V = (size if size < 10 else sized(size, 12) for size in (N, T, V))
+    rng = np.random.default_rng(0)
+    layer = TimeAffineSoftmaxWithLoss.from_sizes(17, V, rng=rng, dtype=dtype)
+    xs, ts = normal(rng, (N, T, 17), dtype), rng.integers(-1, V, (N, T))
+
+    def call():
+        for buffer in layer._workspace._buffers.values():
+            buffer[...] = 0xFF
+        loss = np.array(layer.forward(xs, ts))
+        return loss, layer.backward(0.5), *(grad.copy() for grad in layer.grads), layer.losses(xs, ts)
+
+    expected = results(1, call)
+    for count in COUNTS:
+        for actual, array in zip(results(count, call), expected, strict=True):
+            assert_same_bits(actual, array)
+
+
+def test_small_problems_stay_on_one_thread(monkeypatch):
+    monkeypatch.undo()
+    rnnfast.set_num_threads(4)
+    assert _threads.members_for(1e6, 100) == 1
+    assert _threads.members_for(1e12, 100) == 4
+    assert _threads.members_for(1e12, 3) == 3
+    assert _threads.members_for_bytes(1e5, 100) == 1
+    seen = teams(monkeypatch)
+    layer = make("lstm", 8, 8, np.float32)
+    run(layer, Window(layer, 12, 5))
+    assert set(seen) == {(1, False)}
+
+
+def test_callers_on_several_python_threads_do_not_disturb_each_other():
+    rnnfast.set_num_threads(2)
+    layers = [make("lstm", 7, 19, np.float32, seed=n) for n in range(4)]
+    windows = [Window(layer, 16, sized(40, 3)) for layer in layers]
+    expected = [run(layer, window) for layer, window in zip(layers, windows, strict=True)]
+    wrong = []
+
+    def call(n):
+        for _ in range(sized(30, 2)):
+            actual = run(layers[n], windows[n])
+            wrong.extend(name for name in actual if actual[name].tobytes() != expected[n][name].tobytes())
+
+    callers = [threading.Thread(target=call, args=(n,), daemon=True) for n in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(timeout=60)
+        assert not caller.is_alive()
+    assert wrong == []
+
+
+def test_fewer_threads_end_those_that_are_too_many():
+    layer = make("rnn", 7, 19, np.float32)
+    window = Window(layer, 21, 5)
+    results(4, lambda: run(layer, window))
+
+    def workers():
+        return [thread for thread in threading.enumerate() if thread.name.startswith("rnnfast-")]
+
+    assert len(workers()) >= 3
+    rnnfast.set_num_threads(2)
+    end = time.monotonic() + 10
+    while len(workers()) > 1 and time.monotonic() < end:
+        time.sleep(0.01)
+    assert len(workers()) == 1
+
+
+def test_what_goes_wrong_on_another_thread_is_raised_here():
+    rnnfast.set_num_threads(2)
+
+    def kernel(team, member, x):
+        if member and x[0]:
+            raise ArithmeticError("on the other thread")
+        while team[_threads.MEMBERS] > 1 and x[0] and not team[_threads.ARRIVALS]:
+            time.sleep(0)
+
+    _threads.run(kernel, 2, False, (np.zeros(1),))
+    _threads.run(kernel, 2, False, (np.zeros(1),))
+    with pytest.raises(RuntimeError, match="a kernel failed on another thread") as caught:
+        _threads.run(kernel, 2, False, (np.ones(1),))
+    assert isinstance(caught.value.__cause__, ArithmeticError)
+    _threads.run(kernel, 2, False, (np.zeros(1),))  # the thread is still there
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [(0, ValueError), (-1, ValueError), (1.5, TypeError), ("2", TypeError), (True, TypeError)],
+)
+def test_numbers_of_threads_are_checked(value, error):
+    with pytest.raises(error, match=r"^set_num_threads: n must be"):
+        rnnfast.set_num_threads(value)
+
+
+def process(program, **environment):
+    kept = {name: value for name, value in os.environ.items() if name != "RNNFAST_NUM_THREADS"}
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**kept, **environment})
+
+
+def test_the_environment_names_the_number_of_threads():
+    program = "import rnnfast; print(rnnfast.get_num_threads())"
+    done = process(program, RNNFAST_NUM_THREADS="3")
+    assert (done.stdout, done.stderr) == ("3\n", "")
+    for wrong in ("0", "many", "2.5"):
+        done = process(program, RNNFAST_NUM_THREADS=wrong)
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1].startswith("ValueError: RNNFAST_NUM_THREADS must be"), done.stderr
+    if hasattr(os, "sched_getaffinity"):
+        assert process(program).stdout == f"{len(os.sched_getaffinity(0))}\n"
+
+
+@needs_jit
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_starts_its_own_threads():
+    program = """
+import os, warnings
+import numpy as np, rnnfast
+from rnnfast import _threads
+warnings.simplefilter("ignore")
+_threads.LEAST_OPERATIONS = 1.0
+rnnfast.set_num_threads(2)
+layer = rnnfast.TimeRNN.from_sizes(5, 33, rng=np.random.default_rng(0))
+xs = np.ones((16, 9, 5), np.float32)
+for _ in range(2):
+    expected = layer.forward(xs)
+assert len(_threads._pool.workers) == 1
+child = os.fork()
+if child == 0:
+    assert _threads._pool.workers == []
+    same = all(layer.forward(xs).tobytes() == expected.tobytes() for _ in range(3))
+    os._exit(0 if same and len(_threads._pool.workers) == 1 else 1)
+assert os.waitpid(child, 0)[1] == 0
+assert layer.forward(xs).tobytes() == expected.tobytes()
+print("done")
+"""
+    done = process(program)
+    assert done.stdout == "done\n", done.stderr
