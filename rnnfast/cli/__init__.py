@@ -1,6 +1,7 @@
-"""The command line, one sub-command a file: `train`, `evaluate`, `generate`, `predict`, `warmup`.
+"""The command line, one sub-command a file: `train`, `evaluate`, `generate`, `predict`, `bench`, `warmup`.
 
-* `app.py` puts them together; `options.py` has what `train` can be told, `session.py` what it does with it.
+* `app.py` puts them together; `options.py` has what `train` can be told, `session.py` what it does with it;
+  `bench_options.py` what `bench` can be told.
 * `errors.py` says in one line what went wrong.
 * `progress.py`, `plots.py` and `words.py` show runs, learning curves and text.
 

@@ -1,0 +1,170 @@
+"""Who can be beside rnnfast, and what a contender is: a module with the names below.
+
+* ``start(threads) -> str``: import the library, bind it to that many threads, and give its version.
+* ``layer(problem) -> Runs``: what it does with a `LayerProblem`. A pass it does not have is left out.
+* ``language_model(problem) -> Runs | None``: likewise a `ModelProblem`, with the passes ``gradients`` (the
+  loss and all gradients) and ``step`` (which also clips them and updates the weights).
+
+Another library takes part once it has such a module and a line in `PEERS`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another library.
+
+    Parameters
+    ----------
+    title : str
+        Its name.
+    module : str
+        The module that speaks to it.
+    needs : tuple of str
+        What has to be installed, as Python imports it.
+    """
+
+    title: str
+    module: str
+    needs: tuple[str, ...]
+
+    @property
+    def missing(self) -> list[str]:
+        """What of it is not installed."""
+        return [name for name in self.needs if importlib.util.find_spec(name) is None]
+
+
+OWN = Peer("rnnfast", "rnnfast.bench.own", ())
+PEERS = {
+    "torch": Peer("PyTorch", "rnnfast.bench.torch_peer", ("torch",)),
+    "jax": Peer("JAX", "rnnfast.bench.jax_peer", ("jax",)),
+    "onnxruntime": Peer("ONNX Runtime", "rnnfast.bench.onnx_peer", ("onnxruntime", "onnx")),
+}
+
+
+@dataclass(frozen=True)
+class Runs:
+    """A problem in the hands of a contender.
+
+    Parameters
+    ----------
+    calls : dict of str to callable
+        By pass (``forward``, ``both``; ``gradients``, ``step``) what is timed; it leaves its results behind.
+    results : callable
+        Given a pass, runs it once, untimed, and gives what it computed, in rnnfast's layout. ``forward``:
+        ``hs (N, T, H)``; ``both`` adds ``dxs``, ``dWx``, ``dWh``, ``db`` and for the GRU ``dbhh``; of a
+        language model ``loss`` and the gradients of all parameters before they are clipped, by number.
+    """
+
+    calls: dict[str, Callable[[], object]]
+    results: Callable[[str], dict[str, np.ndarray]]
+
+
+class WrongResult(ValueError):
+    """A contender computes something else."""
+
+
+def load(module: str) -> ModuleType:
+    """A contender's module."""
+    return importlib.import_module(module)
+
+
+def chosen(names: Sequence[str] | None) -> list[str]:
+    """The peers that take part: those named, or all that are installed.
+
+    Raises
+    ------
+    ValueError
+        One that is named is unknown or not installed.
+    """
+    if names is None:
+        return [name for name, peer in PEERS.items() if not peer.missing]
+    for name in names:
+        if name not in PEERS:
+            raise ValueError(f"bench: peers must be among {', '.join(PEERS)}, or none, got {name!r}.")
+        if PEERS[name].missing:
+            missing = " ".join(PEERS[name].missing)
+            raise ValueError(f"bench: {PEERS[name].title} is not installed here: pip install {missing}")
+    return list(names)
+
+
+def reorder(array: np.ndarray, order: tuple[int, ...], negated: tuple[int, ...] = ()) -> np.ndarray:
+    """A copy with the blocks of the last axis in another order, those of `negated` with the other sign.
+
+    Parameters
+    ----------
+    array : ndarray (..., G H)
+    order : tuple of int
+        Block ``order[j]`` of `array` becomes block j.
+    negated : tuple of int
+        Numbers of blocks of `array`. A gate that means "keep" elsewhere and "renew" here is 1 minus the
+        other, and ``1 - sigmoid(a) = sigmoid(-a)``.
+
+    Examples
+    --------
+    >>> reorder(np.array([1.0, 2.0, 3.0]), (1, 0, 2), negated=(0,)).tolist()
+    [2.0, -1.0, 3.0]
+    """
+    blocks = np.split(array, len(order), axis=-1)
+    return np.concatenate([-blocks[gate] if gate in negated else blocks[gate] for gate in order], axis=-1)
+
+
+def restore(array: np.ndarray, order: tuple[int, ...], negated: tuple[int, ...] = ()) -> np.ndarray:
+    """What `reorder` had been given.
+
+    Examples
+    --------
+    >>> restore(np.array([2.0, -1.0, 3.0]), (1, 0, 2), negated=(0,)).tolist()
+    [1.0, 2.0, 3.0]
+    """
+    blocks = np.split(array, len(order), axis=-1)
+    back = [blocks[order.index(gate)] for gate in range(len(order))]
+    return np.concatenate([-block if gate in negated else block for gate, block in enumerate(back)], axis=-1)
+
+
+def assert_agree(
+    title: str,
+    what: str,
+    actual: dict[str, np.ndarray],
+    expected: dict[str, np.ndarray],
+    tolerance: float = 1e-4,
+) -> float:
+    """Compare what a peer computed with what rnnfast did, each array by the norm of the difference.
+
+    Returns
+    -------
+    difference : float
+        The largest, relative to the norm of what was expected.
+
+    Raises
+    ------
+    WrongResult
+        A result is missing, has another shape, or differs by more than `tolerance`.
+    """
+    largest = 0.0
+    for name, value in expected.items():
+        if name not in actual:
+            raise WrongResult(f"{title} has no {name} for {what}, so it does not do the same work.")
+        other = np.asarray(actual[name], np.float64)
+        if other.shape != value.shape:
+            raise WrongResult(
+                f"{title} gives {name} of another shape for {what}: {other.shape}, not {value.shape}."
+            )
+        scale = float(np.linalg.norm(np.asarray(value, np.float64)))
+        difference = float(np.linalg.norm(other - value)) / (scale or 1.0)
+        if not difference <= tolerance:  # so that NaN is refused too
+            raise WrongResult(
+                f"{title} computes another {name} for {what}: it differs by {difference:.1e} of its norm, "
+                f"more than the {tolerance:.0e} allowed, so its time says nothing."
+            )
+        largest = max(largest, difference)
+    return largest

@@ -1,0 +1,75 @@
+"""rnnfast as a contender."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import rnnfast
+from rnnfast import optim
+from rnnfast.bench.contenders import Runs
+from rnnfast.bench.grid import LayerProblem, ModelProblem
+
+
+def start(threads: int) -> str:
+    """Bind it to `threads` threads; the version."""
+    rnnfast.set_num_threads(threads)
+    return rnnfast.__version__
+
+
+def layer(problem: LayerProblem) -> Runs:
+    """The layer, with results in arrays that the caller owns, as in a training loop."""
+    Wx, Wh, b = (param.copy() for param in problem.params[:3])
+    if problem.cell == "gru":
+        layer: rnnfast.TimeRNN | rnnfast.TimeLSTM | rnnfast.TimeGRU = rnnfast.TimeGRU(
+            Wx, Wh, b, reset="after", bhh=problem.params[3].copy()
+        )
+    else:
+        layer = (rnnfast.TimeRNN if problem.cell == "rnn" else rnnfast.TimeLSTM)(Wx, Wh, b)
+    xs, dhs = problem.xs, problem.dhs
+    hs, dxs = np.zeros_like(dhs), np.zeros_like(xs)
+
+    def forward() -> None:
+        layer.forward(xs, out=hs)
+
+    def both() -> None:
+        layer.forward(xs, out=hs)
+        layer.backward(dhs, out=dxs)
+
+    def results(which: str) -> dict[str, np.ndarray]:
+        if which == "forward":
+            forward()
+            return {"hs": hs}
+        both()
+        names = ("dWx", "dWh", "db", "dbhh")
+        return {"hs": hs, "dxs": dxs, **dict(zip(names, layer.grads, strict=False))}
+
+    return Runs({"forward": forward, "both": both}, results)
+
+
+def language_model(problem: ModelProblem) -> Runs:
+    """A training step: forward, backward, and in the whole step clipping and SGD."""
+    size = problem.size
+    model = rnnfast.RNNLM(
+        size.V, size.H, size.H, cell=size.cell, layers=size.layers, rng=np.random.default_rng(0)
+    )
+    for param, value in zip(model.params, problem.params, strict=True):
+        param[...] = value
+    optimizer = optim.SGD(1.0)
+
+    def gradients() -> None:
+        model.forward(problem.xs, problem.ts)
+        model.backward()
+
+    def step() -> None:
+        gradients()
+        optim.clip_by_norm(model.grads, 0.25)
+        optimizer.update(model.params, model.grads)
+
+    def results(which: str) -> dict[str, np.ndarray]:
+        model.reset_state()
+        loss = model.forward(problem.xs, problem.ts)
+        model.backward()
+        model.reset_state()
+        return {"loss": np.array(loss), **{str(i): grad.copy() for i, grad in enumerate(model.grads)}}
+
+    return Runs({"gradients": gradients, "step": step}, results)

@@ -1,0 +1,199 @@
+"""What the lines of a table come to: ratios, shares of the peak, what threads gain, and what falls short."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rnnfast.bench.contenders import PEERS
+from rnnfast.bench.grid import MODEL_PASS_TITLES, PASS_TITLES, ModelSize, Shape
+
+Run = dict[str, Any]
+
+FASTEST = "fastest"  # stands for whichever peer is the fastest in a line
+CELL_TITLES = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU", "model": "language model"}
+# The share of the peak counts where the work is products: enough rows to fill the registers, wide layers.
+LEAST_ROWS, LEAST_WIDTH = 12, 128
+# More threads are worth their hand-over from here on.
+LEAST_BATCH, LEAST_SECONDS = 8, 0.002
+
+
+def threads_text(threads: int) -> str:
+    """A number of threads in words.
+
+    Examples
+    --------
+    >>> threads_text(1), threads_text(2)
+    ('1 thread', '2 threads')
+    """
+    return f"{threads} thread{'s' * (threads > 1)}"
+
+
+def title(name: str) -> str:
+    """What a contender is called."""
+    if name == FASTEST:
+        return "the fastest"
+    return PEERS[name].title if name in PEERS else name
+
+
+def peers_of(run: Run) -> list[str]:
+    """The names of the peers that took part, in order."""
+    return [name for name in run.get("versions", {}) if name != "rnnfast"]
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    """The mean of ratios.
+
+    Examples
+    --------
+    >>> round(geometric_mean([0.5, 2.0]), 6)
+    1.0
+    """
+    return math.exp(math.fsum(map(math.log, values)) / len(values))
+
+
+def model_size(record: dict[str, Any]) -> ModelSize:
+    """The sizes in the record of a language model."""
+    return ModelSize(*(record[name] for name in ModelSize._fields))
+
+
+def place(record: dict[str, Any]) -> str:
+    """Which line of a table a record is."""
+    if "shape" in record:
+        return f"{Shape(*record['shape'])} {PASS_TITLES[record['pass']]}"
+    return f"{model_size(record)} {MODEL_PASS_TITLES[record['pass']]}"
+
+
+def groups(run: Run) -> dict[str, list[dict[str, Any]]]:
+    """The records of a run by cell, those of language models under ``model``."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for record in run["layers"]:
+        found.setdefault(record["cell"], []).append(record)
+    if run["models"]:
+        found["model"] = run["models"]
+    return found
+
+
+def lines(runs: Sequence[Run]) -> Iterator[tuple[Run, dict[str, Any], str]]:
+    """Each run with each of its lines, and what the line measures."""
+    for run in runs:
+        for cell, records in groups(run).items():
+            for record in records:
+                yield run, record, place(record) if cell == "model" else f"{cell} {place(record)}"
+
+
+def ratio_to(record: dict[str, Any], peer: str) -> float | None:
+    """How many times as fast as `peer` rnnfast is, or as the fastest; None where it did not take part."""
+    ratios: dict[str, float] = record.get("ratios", {})
+    return min(ratios.values(), default=None) if peer == FASTEST else ratios.get(peer)
+
+
+def _counted(cell: str, threads: int, values: list[tuple[float, str]]) -> dict[str, Any]:
+    least, where = min(values)
+    mean = geometric_mean([value for value, _ in values])
+    return {
+        "cell": cell,
+        "threads": threads,
+        "least": least,
+        "where": where,
+        "mean": mean,
+        "lines": len(values),
+    }
+
+
+def ratios(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """For each cell, number of threads and peer: the least ratio, where, and the geometric mean.
+
+    The last peer of each is `FASTEST`, where there are several.
+    """
+    found = []
+    for run in runs:
+        peers = peers_of(run)
+        for cell, records in groups(run).items():
+            beside = [*peers, FASTEST] if len(peers) > 1 else peers
+            for peer in beside:
+                values = [
+                    (ratio, place(record))
+                    for record in records
+                    if (ratio := ratio_to(record, peer)) is not None
+                ]
+                if values:
+                    found.append({**_counted(cell, run["threads"], values), "peer": peer})
+    return found
+
+
+def shares(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """For each cell, pass and number of threads the share of the peak, where N >= 12 and H >= 128."""
+    found = []
+    for run in runs:
+        for cell, records in groups(run).items():
+            for which in PASS_TITLES:
+                values = [
+                    (record["share"], place(record))
+                    for record in records
+                    if "share" in record
+                    and record["pass"] == which
+                    and record["shape"][0] >= LEAST_ROWS
+                    and record["shape"][3] >= LEAST_WIDTH
+                ]
+                if values:
+                    found.append({**_counted(cell, run["threads"], values), "pass": which})
+    return found
+
+
+def gains(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """For each cell how much faster more threads are than one, where N >= 8 and one takes over 2 ms."""
+    alone = {
+        (cell, place(record)): record["contenders"]["rnnfast"]["median"]
+        for run in runs
+        if run["threads"] == 1
+        for cell, records in groups(run).items()
+        for record in records
+        if "contenders" in record
+    }
+    found = []
+    for run in runs:
+        for cell, records in groups(run).items():
+            values = []
+            for record in records:
+                seconds = alone.get((cell, place(record)), 0.0)
+                batch = record["N"] if cell == "model" else record["shape"][0]
+                if run["threads"] > 1 and batch >= LEAST_BATCH and seconds > LEAST_SECONDS:
+                    values.append((seconds / record["contenders"]["rnnfast"]["median"], place(record)))
+            if values:
+                found.append(_counted(cell, run["threads"], values))
+    return found
+
+
+def short_of(runs: Sequence[Run], goal: float) -> list[dict[str, Any]]:
+    """The lines in which rnnfast is less than `goal` times as fast as the fastest peer, the worst first."""
+    found = []
+    for run, record, what in lines(runs):
+        ratio = ratio_to(record, FASTEST)
+        if ratio is not None and ratio < goal:
+            peer = min(record["ratios"], key=record["ratios"].__getitem__)
+            found.append({"what": what, "threads": run["threads"], "peer": peer, "ratio": ratio})
+    return sorted(found, key=lambda line: line["ratio"])
+
+
+def everything(runs: Sequence[Run], goal: float) -> dict[str, Any]:
+    """All of it, as in the JSON file."""
+    return {
+        "ratios": ratios(runs),
+        "share_of_peak": shares(runs),
+        "gain_of_threads": gains(runs),
+        "below_goal": short_of(runs, goal),
+    }
+
+
+def noise_warning(runs: Sequence[Run]) -> str | None:
+    """A warning where the peak moved while it was measured, and what helps; None on a calm machine."""
+    worst = max((run["noise"] for run in runs if run.get("noisy")), default=None)
+    if worst is None:
+        return None
+    return (
+        f"This machine is noisy: the measurement of its FMA peak, repeated, spread over {worst:.0%} of its "
+        f"median, so the figures may be off by as much. Close other programs, plug in the mains, let the "
+        f"machine cool, or pin the command to quiet cores (taskset), and measure again."
+    )

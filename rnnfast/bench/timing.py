@@ -1,0 +1,172 @@
+"""How it is measured: contenders in turn, medians, and the peak of the machine in between."""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from rnnfast.kernels.peak import CHAINS, fma_chains, fma_peak
+from rnnfast.kernels.vectors import VECTOR_BYTES
+
+TURN = 0.005  # seconds a turn takes at least: short calls are repeated within it
+PEAK_SECONDS = 0.004
+_OPERATIONS = 2 * CHAINS * VECTOR_BYTES // 4  # of one round of the chains, in float32
+_CALM = 0.0005  # how long nothing of this process may run before the next turn
+_PATIENCE = 0.03  # but no longer than this: a pool that never rests is its owner's own loss
+
+
+def distribution(samples: Sequence[float]) -> dict[str, float]:
+    """Median, 10 % and 90 % quantiles, and how many there were.
+
+    Examples
+    --------
+    >>> distribution([1.0, 2.0, 3.0])
+    {'median': 2.0, 'p10': 1.2, 'p90': 2.8, 'samples': 3}
+    """
+    low, middle, high = (float(value) for value in np.percentile(samples, (10, 50, 90)))
+    return {"median": middle, "p10": low, "p90": high, "samples": len(samples)}
+
+
+def spread(samples: Sequence[float]) -> float:
+    """The distance of the 10 % and 90 % quantiles over the median: how noisy the machine is.
+
+    Examples
+    --------
+    >>> spread([100.0] * 9), round(spread([90.0, 100.0, 110.0]), 2)
+    (0.0, 0.16)
+    """
+    found = distribution(samples)
+    return (found["p90"] - found["p10"]) / found["median"]
+
+
+class PeakMeter:
+    """Fused multiply-adds a second that all threads together can do, measured at the same time on each.
+
+    Parameters
+    ----------
+    threads : int
+
+    Attributes
+    ----------
+    samples : list of float
+        Peaks, in operations a second; each is the best of a few short slices.
+    noise : list of float
+        Seconds of the same work, once after each peak and for each thread: what other programs take shows
+        here, while the best of a few slices hides it.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self.samples: list[float] = []
+        self.noise: list[float] = []
+        self._rounds = 0
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+
+    def measure(self) -> float:
+        """Measure once more; operations a second, a multiply-add counting as two."""
+        tasks = [PEAK_SECONDS] * self.threads
+        pairs = list((self._pool.map if self._pool else map)(self._measure_one, tasks))
+        self.samples.append(sum(peak for peak, _ in pairs))
+        self.noise += [seconds for _, seconds in pairs]
+        return self.samples[-1]
+
+    def _measure_one(self, seconds: float) -> tuple[float, float]:
+        """The peak of one core, and the seconds of a piece of work that is always the same."""
+        peak = fma_peak(seconds)
+        if not self._rounds:
+            self._rounds = max(1, int(peak * seconds / _OPERATIONS))
+        a, b = np.float32(0.5), np.float32(0.25)
+        start = time.perf_counter()
+        fma_chains(self._rounds, a, b)
+        return peak, time.perf_counter() - start
+
+    def close(self) -> None:
+        """End its threads."""
+        if self._pool is not None:
+            self._pool.shutdown()
+
+
+def settle() -> None:
+    """Wait until the threads of this process rest.
+
+    Thread pools go on spinning for some milliseconds after a call, on cores that the next contender needs.
+    """
+    end = time.perf_counter() + _PATIENCE
+    while time.perf_counter() < end:
+        before = time.process_time()
+        time.sleep(_CALM)
+        if time.process_time() - before < _CALM / 2:
+            return
+
+
+def in_turn(
+    calls: Mapping[str, Callable[[], object]],
+    seconds: float,
+    rounds: int,
+    *,
+    rest: Callable[[], object] | None = None,
+    between: Callable[[], object] | None = None,
+) -> dict[str, list[float]]:
+    """Time calls in turn: one after the other, and again, so that all meet the same moods of the machine.
+
+    Parameters
+    ----------
+    calls
+        By name, each warmed up by two calls before it counts.
+    seconds
+        About how long all of it may take.
+    rounds
+        How many turns each gets at least.
+    rest
+        Called before each turn.
+    between
+        Called after each round.
+
+    Returns
+    -------
+    samples
+        Seconds of one call, by name, in the order of the rounds.
+    """
+    repeats = {name: _repeats(call) for name, call in calls.items()}
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    gc.collect()
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        end = time.perf_counter() + seconds
+        done = 0
+        while done < rounds or time.perf_counter() < end:
+            for name, call in calls.items():
+                if rest is not None:
+                    rest()
+                samples[name].append(_turn(call, repeats[name]))
+            if between is not None:
+                between()
+            done += 1
+    finally:
+        if collecting:
+            gc.enable()
+    return samples
+
+
+def _repeats(call: Callable[[], object]) -> int:
+    """How often a call is repeated to fill a turn."""
+    call()
+    start = time.perf_counter()
+    call()
+    return max(1, math.ceil(TURN / max(time.perf_counter() - start, 1e-9)))
+
+
+def _turn(call: Callable[[], object], repeats: int) -> float:
+    """Seconds of one call; short ones are preceded by one that wakes threads and fills caches."""
+    if repeats > 1:
+        call()
+    start = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    return (time.perf_counter() - start) / repeats

@@ -1,0 +1,134 @@
+"""PyTorch as a contender: its modules with `batch_first=True`, inference mode where no gradient is wanted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from rnnfast.bench.contenders import Runs, reorder, restore
+from rnnfast.bench.grid import LayerProblem, ModelProblem
+
+# Which of rnnfast's gates its blocks are: i, f, g, o, and r, z, n with z for "keep", so of the other sign.
+_ORDER: dict[str, tuple[int, ...]] = {"rnn": (0,), "lstm": (2, 0, 1, 3), "gru": (1, 0, 2)}
+_NEGATED: dict[str, tuple[int, ...]] = {"rnn": (), "lstm": (), "gru": (0,)}
+
+
+def start(threads: int) -> str:
+    """Bind it to `threads` threads; the version."""
+    import torch
+
+    torch.set_num_threads(threads)
+    return str(torch.__version__)
+
+
+def _fill(module: Any, number: int, cell: str, params: list[np.ndarray]) -> None:
+    """Copy the weights of a layer."""
+    import torch
+
+    Wx, Wh, b = (reorder(param, _ORDER[cell], _NEGATED[cell]) for param in params[:3])
+    recurrent_bias = np.zeros_like(b)
+    if cell == "gru":
+        recurrent_bias[-params[3].size :] = params[3]
+    values = (Wx.T, Wh.T, b, recurrent_bias)
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    with torch.no_grad():
+        for name, value in zip(names, values, strict=True):
+            getattr(module, f"{name}_l{number}").copy_(torch.from_numpy(np.ascontiguousarray(value)))
+
+
+def _gradients(module: Any, number: int, cell: str) -> list[np.ndarray]:
+    """dWx, dWh, db, and dbhh for the GRU, in rnnfast's layout."""
+
+    def gradient(name: str) -> np.ndarray:
+        return getattr(module, f"{name}_l{number}").grad.numpy()
+
+    blocks = (gradient("weight_ih").T, gradient("weight_hh").T, gradient("bias_ih"))
+    found = [restore(block, _ORDER[cell], _NEGATED[cell]) for block in blocks]
+    return [*found, gradient("bias_hh")[-module.hidden_size :]] if cell == "gru" else found
+
+
+def _recurrent(cell: str) -> Any:
+    import torch
+
+    return {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[cell]
+
+
+def layer(problem: LayerProblem) -> Runs:
+    """The module."""
+    import torch
+
+    cell, shape = problem.cell, problem.shape
+    module = _recurrent(cell)(shape.D, shape.H, batch_first=True)
+    _fill(module, 0, cell, problem.params)
+    plain, gradient = torch.from_numpy(problem.xs.copy()), torch.from_numpy(problem.dhs.copy())
+    tracked = plain.clone().requires_grad_(True)
+
+    def forward() -> Any:
+        with torch.inference_mode():
+            return module(plain)[0]
+
+    def both() -> Any:
+        tracked.grad = None
+        module.zero_grad()
+        hs = module(tracked)[0]
+        hs.backward(gradient)
+        return hs
+
+    def results(which: str) -> dict[str, np.ndarray]:
+        if which == "forward":
+            return {"hs": forward().numpy()}
+        hs = both().detach().numpy()
+        names = ("dWx", "dWh", "db", "dbhh")
+        found = dict(zip(names, _gradients(module, 0, cell), strict=False))
+        assert tracked.grad is not None
+        return {"hs": hs, "dxs": tracked.grad.numpy(), **found}
+
+    return Runs({"forward": forward, "both": both}, results)
+
+
+def language_model(problem: ModelProblem) -> Runs:
+    """The same model from its modules, trained as in PyTorch's own example of a language model."""
+    import torch
+
+    size, params = problem.size, problem.params
+    embedding = torch.nn.Embedding(size.V, size.H)
+    recurrent = _recurrent(size.cell)(size.H, size.H, size.layers, batch_first=True)
+    output = torch.nn.Linear(size.H, size.V)
+    layers = [params[1 + 3 * i : 4 + 3 * i] for i in range(size.layers)]
+    for number, layer in enumerate(layers):
+        _fill(recurrent, number, size.cell, layer)
+    with torch.no_grad():
+        embedding.weight.copy_(torch.from_numpy(params[0]))
+        output.weight.copy_(torch.from_numpy(params[-2].T.copy()))
+        output.bias.copy_(torch.from_numpy(params[-1]))
+    model = torch.nn.ModuleList([embedding, recurrent, output])
+    optimizer = torch.optim.SGD(model.parameters(), 1.0)
+    ids, labels = torch.from_numpy(problem.xs), torch.from_numpy(problem.ts)
+    carried: list[Any] = [None]
+
+    def gradients() -> Any:
+        optimizer.zero_grad()
+        hs, state = recurrent(embedding(ids), carried[0])
+        carried[0] = tuple(s.detach() for s in state) if isinstance(state, tuple) else state.detach()
+        loss = torch.nn.functional.cross_entropy(output(hs).reshape(-1, size.V), labels.reshape(-1))
+        loss.backward()
+        return loss
+
+    def step() -> None:
+        gradients()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.25)
+        optimizer.step()
+
+    def results(which: str) -> dict[str, np.ndarray]:
+        carried[0] = None
+        loss = gradients().detach().numpy()
+        carried[0] = None
+        found = [embedding.weight.grad]
+        for number in range(size.layers):
+            found += _gradients(recurrent, number, size.cell)
+        assert output.weight.grad is not None
+        found += [output.weight.grad.T, output.bias.grad]
+        return {"loss": loss, **{str(i): np.array(grad) for i, grad in enumerate(found)}}
+
+    return Runs({"gradients": gradients, "step": step}, results)

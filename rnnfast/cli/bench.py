@@ -1,0 +1,214 @@
+"""`rnnfast bench`: rnnfast beside the libraries that are installed, on this machine."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from rnnfast._files import write_atomically
+from rnnfast.bench import contenders, grid, machine, runner
+from rnnfast.cli import bench_options as options
+from rnnfast.cli.errors import INTERRUPTED, STOPPED, fail, one_line
+
+_QUICK_SECONDS, _QUICK_ROUNDS = 0.2, 3
+_UNBOUNDED = 160  # columns for a pipe or a file, where no table is cut to the width of a screen
+
+
+def bench(
+    cells: options.Cells = "rnn,lstm,gru",
+    shapes: options.Shapes = None,
+    passes: options.Passes = "forward,both",
+    threads: options.Threads = None,
+    peers: options.Peers = None,
+    models: options.Models = False,
+    seconds: options.Seconds = None,
+    quick: options.Quick = False,
+    check: options.Check = False,
+    goal: options.Goal = 1.1,
+    out: options.Out = None,
+    json_path: options.Json = None,
+    markdown_path: options.Markdown = None,
+    chart_path: options.Chart = None,
+) -> None:
+    """Measure rnnfast beside PyTorch, JAX and ONNX Runtime, where they are installed, on this machine.
+
+    All take turns in one process, on the same values, after their results were compared; each number of
+    threads has a process of its own, pinned to as many cores. Without options it takes about ten minutes, and
+    more on a slow machine. Do not use the machine for anything else meanwhile.
+
+    \b
+    Examples:
+    [bold]rnnfast bench --quick[/bold]
+    [bold]rnnfast bench --cells lstm --shapes 20x35x100x100,64x100x128x256 --threads 1[/bold]
+    [bold]rnnfast bench --models --peers torch --out runs/laptop[/bold]
+    """
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = _UNBOUNDED
+    settings = _settings(cells, shapes, passes, threads, peers, models, seconds, quick, check)
+    record: dict[str, Any] = {
+        "machine": machine.description(),
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "settings": {**asdict(settings), "peers_named": peers is not None, "goal": goal},
+        "runs": [],
+    }
+    folder = out or Path("runs") / f"bench-{datetime.now():%Y%m%d_%H%M%S}"
+    files = {
+        "figures": json_path or folder / "bench.json",
+        "tables": markdown_path or folder / "bench.md",
+        "picture": chart_path or folder / "bench.png",
+    }
+    if not check:
+        with one_line(OSError):
+            _make_room(files)
+    begun = time.perf_counter()
+    try:
+        with _progress(console, settings) as watch:
+            runner.measure(settings, record["runs"], watch)
+    except (runner.BenchFailed, KeyboardInterrupt) as stop:
+        _stop(stop, record, None if check else files["figures"])
+    record["seconds"] = time.perf_counter() - begun
+    if check:
+        _say_agreement(console, record)
+    else:
+        _report(console, record, goal, files)
+
+
+def _settings(
+    cells: str,
+    shapes: str | None,
+    passes: str,
+    threads: str | None,
+    peers: str | None,
+    models: bool,
+    seconds: float | None,
+    quick: bool,
+    check: bool,
+) -> runner.Settings:
+    """What is asked for; what cannot be is said in one line."""
+    cores = machine.core_count()
+    with one_line(ValueError):
+        if cells == "none" and not models:
+            raise ValueError("bench: --cells none leaves nothing to measure without --models.")
+        return runner.Settings(
+            cells=[] if cells == "none" else grid.choices("cells", cells.lower(), grid.CELLS),
+            shapes=list(grid.QUICK_SHAPES if quick else grid.SHAPES)
+            if shapes is None
+            else grid.shapes(shapes),
+            passes=grid.choices("passes", passes.lower(), grid.PASSES),
+            threads=list(range(1, 1 + min(2, cores)))
+            if threads is None
+            else grid.thread_counts(threads, cores),
+            peers=contenders.chosen(
+                None if peers is None else [] if peers == "none" else grid.words(peers.lower())
+            ),
+            models=list(grid.MODELS) if models else [],
+            seconds=seconds if seconds is not None else _QUICK_SECONDS if quick else 2.0,
+            rounds=_QUICK_ROUNDS if quick else 5,
+            check=check,
+        )
+
+
+def _make_room(files: dict[str, Path]) -> None:
+    """Find out before the measurement, not after it, that there is no place for its results."""
+    for path in files.values():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(21, "Is a directory", str(path))
+
+
+@contextmanager
+def _progress(console: Console, settings: runner.Settings) -> Iterator[runner.Watch]:
+    """Says where it stands: a moving line on a terminal, a line for each result elsewhere."""
+    from rnnfast.bench.report import milliseconds
+
+    lines = len(settings.cells) * len(settings.shapes) * len(settings.passes)
+    lines += len(settings.models) * len(grid.MODEL_PASS_TITLES)
+    total, done = lines * len(settings.threads), 0
+    status = console.status("starting") if console.is_terminal else None
+
+    def watch(threads: int, event: dict[str, Any]) -> None:
+        nonlocal done
+        kind = event["event"]
+        place = f"{threads} thread{'s' * (threads > 1)}, {done + 1}/{total}"
+        if kind == "compiling":
+            console.print("compiling kernels, once", soft_wrap=True)
+        elif kind == "compiled":
+            console.print(f"compiled in {event['seconds']:.0f} s, which later runs need not wait for")
+        elif kind == "measuring":
+            now["what"] = event["what"]
+            if status is not None:
+                status.update(f"{place}: {event['what']}")
+        elif kind in ("layer", "model"):
+            done += 1
+            if status is None and not settings.check:
+                own = event["contenders"]["rnnfast"]["median"]
+                console.print(f"{place}: {now['what']}: {milliseconds(own)} ms", soft_wrap=True)
+
+    now = {"what": ""}
+    if status is None:
+        yield watch
+    else:
+        with status:
+            yield watch
+
+
+def _stop(stop: BaseException, record: dict[str, Any], path: Path | None) -> NoReturn:
+    """Keep the figures there are, and end."""
+    kept = ""
+    if path is not None and any(run["layers"] or run["models"] for run in record["runs"]):
+        with one_line(OSError):
+            _write_json(path, {**record, "complete": False})
+        kept = f" The figures before that are in {path}."
+    if isinstance(stop, KeyboardInterrupt):
+        fail(f"interrupted.{kept}", INTERRUPTED)
+    if isinstance(stop, runner.BenchFailed) and stop.details:
+        typer.echo(stop.details, err=True)
+    fail(f"{stop}{kept}", STOPPED)
+
+
+def _write_json(path: Path, record: dict[str, Any]) -> None:
+    with write_atomically(path) as file:
+        file.write((json.dumps(record, indent=1) + "\n").encode())
+
+
+def _say_agreement(console: Console, record: dict[str, Any]) -> None:
+    """What a comparison without timing found."""
+    from rnnfast.bench.summary import lines, title
+
+    found: dict[str, list[float]] = {}
+    for _, line, _ in lines(record["runs"]):
+        for peer, difference in line["differences"].items():
+            found.setdefault(peer, []).append(difference)
+    for peer, differences in found.items():
+        console.print(
+            f"{title(peer)} computes the same in all {len(differences)} cases; the largest difference is "
+            f"{max(differences):.1e} of the norm.",
+            soft_wrap=True,
+        )
+    if not found:
+        console.print("There is no peer to compare with.")
+
+
+def _report(console: Console, record: dict[str, Any], goal: float, files: dict[str, Path]) -> None:
+    """Files first, then the tables, so that nothing is lost when nobody reads."""
+    from rnnfast.bench import chart, report, summary
+
+    record["summary"] = summary.everything(record["runs"], goal)
+    with one_line(OSError):
+        _write_json(files["figures"], {**record, "complete": True})
+        chart.draw(files["picture"], record)
+        with write_atomically(files["tables"]) as file:
+            file.write(report.markdown(record, goal).encode())
+    report.show(console, record, goal)
+    for name, path in files.items():
+        console.print(f"{name}: {path}", soft_wrap=True)

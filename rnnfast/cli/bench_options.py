@@ -1,0 +1,53 @@
+"""What `rnnfast bench` can be told, and how its help says it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_WHAT, _HOW, _OUTPUT = "What is measured", "How", "Output"
+
+# One line an option: they are a table, and read as one.
+# fmt: off
+Cells = Annotated[str, typer.Option(
+    metavar="LIST", rich_help_panel=_WHAT, help="Which of rnn, lstm, gru; none: only --models.")]
+Shapes = Annotated[str | None, typer.Option(
+    metavar="LIST", rich_help_panel=_WHAT, show_default="nine, with --quick three",
+    help="Sizes NxTxDxH, as 20x35x100x100.")]
+Passes = Annotated[str, typer.Option(
+    metavar="LIST", rich_help_panel=_WHAT,
+    help="forward: inference; both: forward and backward, with the gradient of the input.")]
+Threads = Annotated[str | None, typer.Option(
+    metavar="LIST", rich_help_panel=_WHAT, show_default="1,2", help="Numbers of threads, as 1,4.")]
+Peers = Annotated[str | None, typer.Option(
+    metavar="LIST", rich_help_panel=_WHAT, show_default="all installed",
+    help="Which of torch, jax, onnxruntime; or none.")]
+Models = Annotated[bool, typer.Option(
+    "--models", rich_help_panel=_WHAT, help="Language models as well: their gradients and training steps.")]
+
+Seconds = Annotated[float | None, typer.Option(
+    metavar="S", min=0.0, rich_help_panel=_HOW, show_default="2, with --quick 0.2",
+    help="For each line of the tables.")]
+Quick = Annotated[bool, typer.Option(
+    "--quick", rich_help_panel=_HOW, help="Three shapes, a short time for each: under a minute.")]
+Check = Annotated[bool, typer.Option(
+    "--check", rich_help_panel=_HOW, help="Only compare results with the peers, and time nothing.")]
+
+Goal = Annotated[float, typer.Option(
+    metavar="RATIO", rich_help_panel=_OUTPUT,
+    help="List lines whose ratio to the fastest peer is below this.")]
+Out = Annotated[Path | None, typer.Option(
+    metavar="FOLDER", rich_help_panel=_OUTPUT, show_default="runs/bench-DATE_TIME",
+    help="For bench.json, bench.md and bench.png.")]
+Json = Annotated[Path | None, typer.Option(
+    "--json", metavar="FILE", rich_help_panel=_OUTPUT, show_default=False,
+    help="Another place for the figures.")]
+Markdown = Annotated[Path | None, typer.Option(
+    "--markdown", metavar="FILE", rich_help_panel=_OUTPUT, show_default=False,
+    help="Another place for the tables.")]
+Chart = Annotated[Path | None, typer.Option(
+    "--chart", metavar="FILE", rich_help_panel=_OUTPUT, show_default=False,
+    help="Another place for the picture.")]
+# fmt: on
