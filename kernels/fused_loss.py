@@ -18,7 +18,7 @@ from .activations import exp
 from .gemm import ONE, ZERO, gemm, pack
 from .shares import share
 from .softmax import count_labels
-from .team import MEMBERS, meet
+from .team import MEMBERS, begin_call, end_call, meet
 from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
 from .vectors import VECTOR_BYTES, copy_panel_row, transpose_block
 
@@ -251,7 +251,7 @@ def affine_softmax_loss(
     panel = PANEL_BYTES // xs.itemsize
     most = _most_rows(size)
     block, across = max(1, most // max(1, batch)), min(most, max(1, batch))
-    mode, goal = OVERWRITE, ZERO
+    mode, goal = OVERWRITE, begin_call(team, member)
     for t_first in range((steps - 1) // block * block if batch else -1, -1, -block):
         t_last = min(t_first + block, steps)
         for n_first in range(0, batch, across):
@@ -296,6 +296,7 @@ def affine_softmax_loss(
                 _scatter_gradient(t_last, n_first, n_last - n_first, own_rows, width, dx_t, dxs)
             goal = meet(team, goal)
             mode = ADD_TO
+    end_call(team, member, goal)
     return count
 
 
@@ -326,10 +327,10 @@ def scaled_gradient(team, member, dwb_t, scale, dw, dw_row, dw_col, db):
         for j in range(whole_units if v < whole_words else 0, depth):
             flat_dw[j * dw_row + v * dw_col] = flat[v * row + j]
         db[v] = flat[v * row + depth] * scale
-    goal = meet(team, ZERO)
+    goal = meet(team, begin_call(team, member))
     if scale != 1:
         begin, end = share(flat_dw.size, member, team)
         own = flat_dw[begin:end]
         for i in range(own.size):
             own[i] *= scale
-        meet(team, goal)
+    end_call(team, member, goal)

@@ -50,7 +50,7 @@ from .shares import (
     share,
 )
 from .simd import fma
-from .team import BY_UNITS, MEMBERS, meet
+from .team import BY_UNITS, MEMBERS, begin_call, end_call, meet
 from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
 from .vectors import copy_row
 
@@ -88,6 +88,7 @@ def gru_forward(
     kept          (N, row)                         scratch if there are resets
     product       (N, row)                         scratch
     """
+    goal = begin_call(team, member)
     depth = xs.shape[2]
     batch, width = order.size, hs.shape[2]
     cols = GATES * width
@@ -99,7 +100,7 @@ def gru_forward(
     pack_recurrent(team, member, width, width, ONE, (flat_wh, HAT * width, cols, ONE), packed_hat)
     if member == 0:
         gather_state(order, h0, states)
-    goal = meet(team, ZERO)
+    goal = meet(team, goal)
     for k in range(blocks.size - 1):
         t_first, t_last = blocks[k], blocks[k + 1]
         slot = slot_of_block(k, x_block, gates)
@@ -144,6 +145,7 @@ def gru_forward(
     if member == 0:
         clear_ends(offsets, order, hs)
         scatter_last(offsets, order, states, h_last)
+    end_call(team, member, goal)
 
 
 @spliced
@@ -269,6 +271,7 @@ def gru_backward(
     h_block        (block rows, row)                scratch
     product        (block rows, row)                scratch, needed if a block is made again
     """
+    goal = begin_call(team, member)
     steps, depth = xs.shape[1:]
     width = dhs.shape[2]
     cols = GATES * width
@@ -290,7 +293,7 @@ def gru_backward(
             dwh[:] = 0
             db[:] = 0
             dbhh[:] = 0
-    goal = meet(team, ZERO)
+    goal = meet(team, goal)
     mode = OVERWRITE
     for k in range(blocks.size - 2, -1, -1):
         t_first, t_last = blocks[k], blocks[k + 1]
@@ -341,6 +344,7 @@ def gru_backward(
     if member == 0:
         clear_ends(offsets, order, dxs)
         scatter_state(order, dh, dh0)
+    end_call(team, member, goal)
 
 
 @kernel

@@ -38,7 +38,7 @@ from .shares import (
     share,
 )
 from .simd import fma
-from .team import BY_UNITS, MEMBERS, meet
+from .team import BY_UNITS, MEMBERS, begin_call, end_call, meet
 from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
 from .vectors import copy_row
 
@@ -169,6 +169,7 @@ def lstm_forward(
     kept      (N, row)                          scratch if there are resets
     carry     (N, row)                          scratch
     """
+    goal = begin_call(team, member)
     depth = xs.shape[2]
     batch, width = order.size, hs.shape[2]
     cols = GATES * width
@@ -180,7 +181,7 @@ def lstm_forward(
     if member == 0:
         gather_state(order, h0, states)
         gather_state(order, c0, carry)
-    goal = meet(team, ZERO)
+    goal = meet(team, goal)
     for k in range(blocks.size - 1):
         t_first, t_last = blocks[k], blocks[k + 1]
         slot = slot_of_block(k, x_block, gates)
@@ -215,6 +216,7 @@ def lstm_forward(
         clear_ends(offsets, order, hs)
         scatter_last(offsets, order, states, h_last)
         scatter_state(order, carry, c_last)
+    end_call(team, member, goal)
 
 
 @spliced
@@ -282,6 +284,7 @@ def lstm_backward(
     x_block             (block rows, x row)              scratch
     h_block             (block rows, row)                scratch
     """
+    goal = begin_call(team, member)
     steps, depth = xs.shape[1:]
     width = dhs.shape[2]
     cols = GATES * width
@@ -301,7 +304,7 @@ def lstm_backward(
             dwx[:] = 0
             dwh[:] = 0
             db[:] = 0
-    goal = meet(team, ZERO)
+    goal = meet(team, goal)
     mode = OVERWRITE
     for k in range(blocks.size - 2, -1, -1):
         t_first, t_last = blocks[k], blocks[k + 1]
@@ -350,6 +353,7 @@ def lstm_backward(
         clear_ends(offsets, order, dxs)
         scatter_state(order, dh, dh0)
         scatter_state(order, dc, dc0)
+    end_call(team, member, goal)
 
 
 @kernel

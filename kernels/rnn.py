@@ -27,7 +27,7 @@ from .shares import (
     share,
 )
 from .simd import fma
-from .team import BY_UNITS, MEMBERS, meet
+from .team import BY_UNITS, MEMBERS, begin_call, end_call, meet
 from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
 from .vectors import copy_row
 
@@ -109,6 +109,7 @@ def rnn_forward(
     x_block   (block_rows, x row)     scratch
     kept      (N, row)                scratch if there are resets
     """
+    goal = begin_call(team, member)
     depth = xs.shape[2]
     batch, width = order.size, hs.shape[2]
     row = states.shape[1]
@@ -118,7 +119,7 @@ def rnn_forward(
     pack_recurrent(team, member, width, width, ONE, (wh.reshape(-1), ZERO, width, ONE), packed_h)
     if member == 0:
         gather_state(order, h0, states)
-    goal = meet(team, ZERO)
+    goal = meet(team, goal)
     for k in range(blocks.size - 1):
         t_first, t_last = blocks[k], blocks[k + 1]
         begin, end = share(offsets[t_last] - offsets[t_first], member, team)
@@ -146,6 +147,7 @@ def rnn_forward(
     if member == 0:
         clear_ends(offsets, order, hs)
         scatter_last(offsets, order, states, h_last)
+    end_call(team, member, goal)
 
 
 @kernel
@@ -177,6 +179,7 @@ def rnn_backward(
     x_block    (block rows, x row)                 scratch
     h_block    (block rows, row)                   scratch
     """
+    goal = begin_call(team, member)
     steps, depth = xs.shape[1:]
     batch, width = order.size, dhs.shape[2]
     row = states.shape[1]
@@ -190,7 +193,7 @@ def rnn_backward(
             dwx[:] = 0
             dwh[:] = 0
             db[:] = 0
-    goal = meet(team, ZERO)
+    goal = meet(team, goal)
     mode = OVERWRITE
     for k in range(blocks.size - 2, -1, -1):
         t_first, t_last = blocks[k], blocks[k + 1]
@@ -223,6 +226,7 @@ def rnn_backward(
     if member == 0:
         clear_ends(offsets, order, dxs)
         scatter_state(order, dh, dh0)
+    end_call(team, member, goal)
 
 
 @kernel

@@ -175,7 +175,7 @@ def test_what_goes_wrong_on_another_thread_is_raised_here():
     def kernel(team, member, x):
         if member and x[0]:
             raise ArithmeticError("on the other thread")
-        while team[_threads.MEMBERS] > 1 and x[0] and not team[_threads.ARRIVALS]:
+        while team[_threads.MEMBERS] > 1 and x[0] and team[_threads.ARRIVALS] == team[_threads.BASE]:
             time.sleep(0)
 
     _threads.run(kernel, 2, False, (np.zeros(1),))
