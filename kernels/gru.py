@@ -19,6 +19,7 @@ from .gru_cell import (
     HAT,
     R,
     U,
+    Z,
     gru_cell_backward,
     gru_cell_candidate,
     gru_cell_gates,
@@ -26,8 +27,8 @@ from .gru_cell import (
     gru_cell_reset,
     gru_cell_reset_backward,
 )
+from .row import add_product
 from .sequence import (
-    add_product,
     bias_gradient,
     clear_ends,
     clear_resets,
@@ -348,38 +349,39 @@ def gru_backward(
 
 
 @kernel
-def gru_step(x, h, wx, wh, b, bhh, after, gates, product, h_next):
-    """One step with the bits of gru_forward, its weights read where they lie.
+def gru_step(x, h, wx, wh, b, bhh, after, gates, out):
+    """One step with the bits of gru_forward, its weights read where they lie; out = h.
 
     x        (N, D)     read
-    h        (N, H)     read
+    h        (N, H)     overwritten; the state before
     wx       (D, 3H)    read
     wh       (H, 3H)    read
     b        (3H,)      read
     bhh      (H,)       read if after
     after    bool       as in gru_forward
-    gates    (3H,)      scratch
-    product  (H,)       scratch
-    h_next   (N, H)     overwritten; not h
+    gates    (4H,)      scratch
+    out      (N, H)     overwritten
     """
     width = h.shape[1]
     one = x.dtype.type(1)
+    z, r = gates[Z * width :][:width], gates[R * width :][:width]
+    hat, product = gates[HAT * width :][:width], gates[U * width :][:width]
     for n in range(x.shape[0]):
-        copy_row(b, gates)
-        add_product(x[n], wx, 0, gates)
-        add_product(h[n], wh, 0, gates[: 2 * width])
-        sigmoid_row(gates[: 2 * width])
-        hat = gates[HAT * width :]
+        before, result = h[n], out[n]
+        copy_row(b, gates[: GATES * width])
+        add_product(x[n], wx, 0, gates[: GATES * width])
+        add_product(before, wh, 0, gates[: HAT * width])
+        sigmoid_row(gates[: HAT * width])
         if after:
             copy_row(bhh, product)
-            add_product(h[n], wh, HAT * width, product)
+            add_product(before, wh, HAT * width, product)
             for j in range(width):
-                hat[j] = fma(gates[R * width + j], product[j], hat[j])
+                hat[j] = fma(r[j], product[j], hat[j])
         else:
             for j in range(width):
-                product[j] = gates[R * width + j] * h[n, j]
+                product[j] = r[j] * before[j]
             add_product(product, wh, HAT * width, hat)
         tanh_row(hat)
         for j in range(width):
-            z = gates[j]
-            h_next[n, j] = fma(z, hat[j], (one - z) * h[n, j])
+            result[j] = fma(z[j], hat[j], (one - z[j]) * before[j])
+        copy_row(result, before)

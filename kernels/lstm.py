@@ -14,8 +14,8 @@ import numpy as np
 from ._jit import kernel, spliced
 from .activations import sigmoid_row, tanh, tanh_row
 from .gemm import ONE, ZERO, gemm, pack, packed_view
+from .row import add_product
 from .sequence import (
-    add_product,
     block_gradients,
     clear_ends,
     clear_resets,
@@ -357,29 +357,30 @@ def lstm_backward(
 
 
 @kernel
-def lstm_step(x, h, c, wx, wh, b, gates, h_next, c_next):
-    """One step with the bits of lstm_forward, its weights read where they lie.
+def lstm_step(x, h, c, wx, wh, b, gates, out):
+    """One step with the bits of lstm_forward, its weights read where they lie; out = h.
 
     x       (N, D)     read
-    h, c    (N, H)     read
+    h, c    (N, H)     overwritten; the state and the cell before
     wx      (D, 4H)    read
     wh      (H, 4H)    read
     b       (4H,)      read
     gates   (4H,)      scratch
-    h_next  (N, H)     overwritten; not h
-    c_next  (N, H)     overwritten; may be c
+    out     (N, H)     overwritten
     """
     width = h.shape[1]
+    f, g = gates[FORGET * width :][:width], gates[CANDIDATE * width :][:width]
+    i, o = gates[INPUT * width :][:width], gates[OUTPUT * width :][:width]
     for n in range(x.shape[0]):
         copy_row(b, gates)
         add_product(x[n], wx, 0, gates)
         add_product(h[n], wh, 0, gates)
-        sigmoid_row(gates[FORGET * width : (FORGET + 1) * width])
-        tanh_row(gates[CANDIDATE * width : (CANDIDATE + 1) * width])
-        sigmoid_row(gates[INPUT * width : (OUTPUT + 1) * width])
+        sigmoid_row(f)
+        tanh_row(g)
+        sigmoid_row(gates[INPUT * width :])
+        cell, result = c[n], out[n]
         for j in range(width):
-            cell = fma(
-                gates[FORGET * width + j], c[n, j], gates[CANDIDATE * width + j] * gates[INPUT * width + j]
-            )
-            c_next[n, j] = cell
-            h_next[n, j] = gates[OUTPUT * width + j] * tanh(cell)
+            cell[j] = fma(f[j], cell[j], g[j] * i[j])
+        for j in range(width):
+            result[j] = o[j] * tanh(cell[j])
+        copy_row(result, h[n])

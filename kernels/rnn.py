@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ._jit import kernel, spliced
-from .activations import tanh
+from .activations import tanh, tanh_row
 from .gemm import ONE, ZERO, pack
+from .row import add_product
 from .sequence import (
-    add_product,
     block_gradients,
     clear_ends,
     clear_resets,
@@ -231,15 +231,15 @@ def rnn_backward(
 
 @kernel
 def rnn_step(x, h, wx, wh, b, relu, out):
-    """out = act(x Wx + h Wh + b): one step with the bits of rnn_forward, its weights read where they lie.
+    """out = h = act(x Wx + h Wh + b): one step with the bits of rnn_forward, its weights read where they lie.
 
     x     (N, D)    read
-    h     (N, H)    read
+    h     (N, H)    overwritten; the state before
     wx    (D, H)    read
     wh    (H, H)    read
     b     (H,)      read
     relu  bool      act is relu, else tanh
-    out   (N, H)    overwritten; not h
+    out   (N, H)    overwritten
     """
     zero = x.dtype.type(0)
     for n in range(x.shape[0]):
@@ -247,9 +247,9 @@ def rnn_step(x, h, wx, wh, b, relu, out):
         copy_row(b, sums)
         add_product(x[n], wx, 0, sums)
         add_product(h[n], wh, 0, sums)
-        for j in range(sums.size):
-            a = sums[j]
-            if relu:
-                sums[j] = zero if a <= zero else a
-            else:
-                sums[j] = tanh(a)
+        if relu:
+            for j in range(sums.size):
+                sums[j] = zero if sums[j] <= zero else sums[j]  # NaN stays NaN
+        else:
+            tanh_row(sums)
+        copy_row(sums, h[n])

@@ -17,7 +17,6 @@ import numpy as np
 from ._jit import spliced
 from .gemm import ONE, ZERO, gemm, pack, packed_view
 from .shares import share
-from .simd import fma
 from .team import MEMBERS, meet
 from .tile import FROM_START, OVERWRITE, PANEL_BYTES
 from .vectors import clear_row, copy_row
@@ -247,22 +246,6 @@ def bias_gradient(team, member, rows, cols, packed, db, mode):
     c = (db, begin * panel, ZERO, panel)
     b = (packed, begin * rows * panel, panel, rows * panel)
     gemm(ONE, min(end * panel, cols) - begin * panel, rows, one, b, c, c, mode)
-
-
-@spliced
-def add_product(source, weights, first, sums):
-    """sums[j] += source W over the columns j of W from `first` on, a chain over k, W read where it lies.
-
-    source   (K,)            read
-    weights  (K, columns)    read
-    sums     (cols,)         accumulated
-    """
-    cols = sums.size
-    for k in range(source.size):
-        value = source[k]
-        line = weights[k, first : first + cols]
-        for j in range(cols):
-            sums[j] = fma(value, line[j], sums[j])
 
 
 @spliced

@@ -6,7 +6,7 @@ import json
 import numpy as np
 from rnnfast.kernels.tile import PANEL_BYTES
 
-from rnnfast import TimeAffine, TimeAffineSoftmaxWithLoss, TimeRNN, TimeSoftmaxWithLoss
+from rnnfast import TimeAffine, TimeAffineSoftmaxWithLoss, TimeGRU, TimeLSTM, TimeRNN, TimeSoftmaxWithLoss
 
 
 def digest(array):
@@ -34,6 +34,11 @@ def everything(dtype):
             dWx, dWh, db = layer.grads
             step = layer.step(normal(N, D))
             keep(f"{activation} {N}", hs=hs, dxs=dxs, dh=layer.dh, dWx=dWx, dWh=dWh, db=db, step=step)
+    for N, D, H in ((1, 19, 45), (2, 5, 130)):
+        for name, gates, cell in (("lstm", 4, TimeLSTM), ("gru", 3, TimeGRU)):
+            layer = cell(normal(D, gates * H) / 5, normal(H, gates * H) / 8, normal(gates * H))
+            for t in range(2):
+                keep(f"{name} {N} step {t}", h=layer.step(normal(N, D)))
     for H, V in ((13, 45), (21, 309)):
         xs, ts = normal(5, 60, H), rng.integers(-1, V, (5, 60))
         affine, softmax = TimeAffine(normal(H, V), normal(V)), TimeSoftmaxWithLoss()

@@ -191,12 +191,12 @@ class TimeGRU(Recurrent):
         if remake:
             self._intact = rows.blocks.size - 1
 
-    def _step(self, x: np.ndarray, state: list[np.ndarray], h_next: np.ndarray) -> None:
-        width = self.hidden_size
-        gru_step(
-            x, *state, *self._gru_params(), self._after, self._take("step", GATES * width),
-            self._take("step_product", width), h_next,
-        )  # fmt: skip
+    def _step_arguments(self, state: list[np.ndarray], params: list[np.ndarray]) -> tuple:
+        bhh = params[3:] or [self._take("no_bias", 0)]
+        return (*state, *params[:3], *bhh, self._after, self._take("step", (GATES + 1) * self.hidden_size))
+
+    def _step(self, x: np.ndarray, arguments: tuple, out: np.ndarray) -> None:
+        gru_step(x, *arguments, out)
 
 
 class GRU(OneStep):

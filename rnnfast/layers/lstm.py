@@ -203,9 +203,11 @@ class TimeLSTM(Recurrent):
         if remake:
             self._intact = saved[3].shape[0]
 
-    def _step(self, x: np.ndarray, state: list[np.ndarray], h_next: np.ndarray) -> None:
-        h, c = state
-        lstm_step(x, h, c, *self._kernel_params(), self._take("step", GATES * self.hidden_size), h_next, c)
+    def _step_arguments(self, state: list[np.ndarray], params: list[np.ndarray]) -> tuple:
+        return (*state, *params, self._take("step", GATES * self.hidden_size))
+
+    def _step(self, x: np.ndarray, arguments: tuple, out: np.ndarray) -> None:
+        lstm_step(x, *arguments, out)
 
 
 class LSTM(OneStep):

@@ -11,6 +11,7 @@ import numpy as np
 from rnnfast import _check, _threads
 from rnnfast.kernels.sequence import block_steps, padded_row, time_grid
 from rnnfast.layers.base import Layer, Workspace
+from rnnfast.layers.streaming import Streaming
 
 # Memory that a layer may take to keep the gates of all steps for `backward`. A longer sequence keeps one
 # block of them, and `backward` makes the others again from the states, which takes up to 4/3 of the time.
@@ -47,13 +48,12 @@ class Run(NamedTuple):
     saved: tuple[np.ndarray, ...]
 
 
-class Recurrent(Layer):
+class Recurrent(Streaming):
     """Base of `TimeRNN`, `TimeLSTM` and `TimeGRU`.
 
     A subclass names its states and gates, and calls its kernels in `_forward`, `_backward` and `_step`.
     """
 
-    GATES = 1
     STATES: tuple[str, ...] = ("h",)
 
     def _set_up(self, params: list[np.ndarray], stateful: bool) -> None:
@@ -289,30 +289,6 @@ class Recurrent(Layer):
         """
         return self._backpropagate(dhs, (dh_next,), out)
 
-    def step(self, x: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
-        """Advance the state by one input, for streaming; the bits of `forward`, no gradient.
-
-        Parameters
-        ----------
-        x : ndarray (N, D)
-            One input a row. The first step starts from zero, or from `set_state`.
-        out : ndarray (N, H), optional
-            Where to write the result; a fresh array by default.
-
-        Returns
-        -------
-        h : ndarray (N, H)
-            The new state.
-        """
-        owner = f"{type(self).__name__}.step"
-        why = "the last axis is the input size of Wx"
-        x = _check.floats(owner, "x", x, ("N", self.input_size), self.dtype, why)
-        result = self._output(owner, out, (x.shape[0], self.hidden_size), x, *self.params)
-        state = self._initial_state(owner, x.shape[0], 1, carried=True)
-        self._step(x, state, result)
-        state[0][...] = result
-        return result
-
     # What a subclass gives.
 
     def _forward(
@@ -332,10 +308,6 @@ class Recurrent(Layer):
         dstate: list[np.ndarray],
     ) -> None:
         """Fill `dxs`, `dstate` and `grads`."""
-        raise NotImplementedError
-
-    def _step(self, x: np.ndarray, state: list[np.ndarray], h_next: np.ndarray) -> None:
-        """One step: the new h in `h_next`, any other state in place."""
         raise NotImplementedError
 
 

@@ -151,8 +151,11 @@ class TimeRNN(Recurrent):
         )  # fmt: skip
         _threads.run(rnn_backward, *team, arguments)
 
-    def _step(self, x: np.ndarray, state: list[np.ndarray], h_next: np.ndarray) -> None:
-        rnn_step(x, *state, *self._kernel_params(), self.activation == "relu", h_next)
+    def _step_arguments(self, state: list[np.ndarray], params: list[np.ndarray]) -> tuple:
+        return (*state, *params)
+
+    def _step(self, x: np.ndarray, arguments: tuple, out: np.ndarray) -> None:
+        rnn_step(x, *arguments, self.activation == "relu", out)
 
 
 class RNN(OneStep):

@@ -1,0 +1,195 @@
+"""The product of one row with a matrix read where it lies, as vector IR: what one step of a stream needs.
+
+    sums[j] += source W[:, first + j]
+
+A step reads each weight once, so packing them would cost more than the product. Every sum is one chain of
+multiply-adds over k ascending, as in the tile, and stays in a register over all of k: a loop over k that
+reads and writes the sums takes 3 cycles a vector on Zen 5, this one 1. A loop is generated for each number of
+vectors up to MAX_VECTORS, and a wider matrix is dealt out evenly among several; columns beyond the edge are
+masked in the last vector.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+
+from ._jit import intrinsic
+from .vectors import VECTOR_BYTES
+
+# Vectors of sums at a time: enough to hide the latency of the multiply-adds, and few enough for 16 registers.
+MAX_VECTORS = 8
+
+_I1, _I32, _I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
+
+
+class _RowWriter:
+    """Writes the product of one scalar type into an LLVM module."""
+
+    def __init__(self, module: ir.Module, scalar: ir.Type, itemsize: int) -> None:
+        self.module, self.scalar, self.itemsize = module, scalar, itemsize
+        self.lanes = lanes = VECTOR_BYTES // itemsize
+        self.vector = vector = ir.VectorType(scalar, lanes)
+        self.zero = ir.Constant(vector, [0.0] * lanes)
+        self.lane = ir.Constant(ir.VectorType(_I64, lanes), list(range(lanes)))
+        mask, pointer = ir.VectorType(_I1, lanes), vector.as_pointer()
+        suffix = f"v{lanes}f{8 * itemsize}"  # why by full name: see tile.py
+        self.fma = self._declare(f"llvm.fmuladd.{suffix}", vector, [vector] * 3)
+        self.load = self._declare(f"llvm.masked.load.{suffix}.p0", vector, [pointer, _I32, mask, vector])
+        self.store = self._declare(
+            f"llvm.masked.store.{suffix}.p0", ir.VoidType(), [vector, pointer, _I32, mask]
+        )
+        self.align = ir.Constant(_I32, itemsize)
+
+    def _declare(self, name: str, result: ir.Type, arguments: list) -> ir.Function:
+        return cgutils.get_or_insert_function(self.module, ir.FunctionType(result, arguments), name)
+
+    def function(self) -> ir.Function:
+        """The function of this module: source, depth, weights, row, sums, cols; written at the first call."""
+        name = f"rnnfast_row_{8 * self.itemsize}"
+        if name in self.module.globals:
+            return self.module.globals[name]
+        p = self.scalar.as_pointer()
+        kinds = ir.FunctionType(ir.VoidType(), [p, _I64, p, _I64, p, _I64])
+        function = ir.Function(self.module, kinds, name)
+        function.linkage = "internal"
+        for attribute in ("noinline", "nounwind"):
+            function.attributes.add(attribute)
+        self._write(function)
+        return function
+
+    def _write(self, function: ir.Function) -> None:
+        """The loop over groups of vectors, and a jump to the loop of the right width in each."""
+        self.source, self.depth, self.weights, self.row, self.sums, cols = function.args
+        entry, begin, group, join, done = (
+            function.append_basic_block(label) for label in ("entry", "begin", "group", "join", "done")
+        )
+        builder = ir.IRBuilder(entry)
+        some = builder.and_(
+            builder.icmp_signed(">", cols, _I64(0)), builder.icmp_signed(">", self.depth, _I64(0))
+        )
+        builder.cbranch(some, begin, done)
+
+        builder.position_at_end(begin)
+        vectors = builder.udiv(builder.add(cols, _I64(self.lanes - 1)), _I64(self.lanes))
+        groups = builder.udiv(builder.add(vectors, _I64(MAX_VECTORS - 1)), _I64(MAX_VECTORS))
+        narrow = builder.udiv(vectors, groups)
+        wider = builder.urem(vectors, groups)
+        builder.branch(group)
+
+        builder.position_at_end(group)
+        index, first = builder.phi(_I64), builder.phi(_I64)
+        index.add_incoming(_I64(0), begin)
+        first.add_incoming(_I64(0), begin)
+        width = builder.add(narrow, builder.zext(builder.icmp_signed("<", index, wider), _I64))
+        after = builder.add(first, builder.mul(width, _I64(self.lanes)))
+        last = builder.sub(cols, builder.sub(after, _I64(self.lanes)))  # columns in the last vector, or more
+        self.inside = builder.icmp_signed(">", self._splat(builder, last), self.lane)
+        self.first = first
+        cases = builder.switch(width, done)
+        for count in range(1, MAX_VECTORS + 1):
+            case = function.append_basic_block(f"vectors{count}")
+            cases.add_case(_I64(count), case)
+            self._write_group(case, join, count)
+
+        builder.position_at_end(join)
+        following = builder.add(index, _I64(1))
+        index.add_incoming(following, join)
+        first.add_incoming(after, join)
+        builder.cbranch(builder.icmp_signed("<", following, groups), group, done)
+        builder.position_at_end(done)
+        builder.ret_void()
+
+    def _write_group(self, case: ir.Block, join: ir.Block, count: int) -> None:
+        """So many vectors of sums: load them, loop over k, store them."""
+        builder = ir.IRBuilder(case)
+        loop, end = (case.function.append_basic_block(f"{label}{count}") for label in ("loop", "end"))
+        target = builder.gep(self.sums, [self.first])
+        start = [self._load(builder, target, j, count) for j in range(count)]
+        line = builder.gep(self.weights, [self.first])
+        builder.branch(loop)
+
+        builder.position_at_end(loop)
+        k, weights = builder.phi(_I64), builder.phi(line.type)
+        sums = [builder.phi(self.vector) for _ in start]
+        value = builder.load(builder.gep(self.source, [k]))
+        value.align = self.itemsize
+        factor = self._splat(builder, value)
+        after = [
+            builder.call(self.fma, [factor, self._load(builder, weights, j, count), running])
+            for j, running in enumerate(sums)
+        ]
+        following = builder.add(k, _I64(1))
+        incoming = [(k, _I64(0), following), (weights, line, builder.gep(weights, [self.row]))]
+        incoming += list(zip(sums, start, after, strict=True))
+        for phi, before, now in incoming:
+            phi.add_incoming(before, case)
+            phi.add_incoming(now, loop)
+        builder.cbranch(builder.icmp_signed("<", following, self.depth), loop, end)
+
+        builder.position_at_end(end)
+        for j, total in enumerate(after):
+            self._store(builder, total, target, j, count)
+        builder.branch(join)
+
+    def _splat(self, builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
+        """A vector with `value` in each lane."""
+        undefined = ir.Constant(ir.VectorType(value.type, self.lanes), ir.Undefined)
+        first = builder.insert_element(undefined, value, _I32(0))
+        return builder.shuffle_vector(
+            first, undefined, ir.Constant(ir.VectorType(_I32, self.lanes), [0] * self.lanes)
+        )
+
+    def _place(self, builder: ir.IRBuilder, base: ir.Value, j: int) -> ir.Value:
+        return builder.bitcast(builder.gep(base, [_I64(j * self.lanes)]), self.vector.as_pointer())
+
+    def _load(self, builder: ir.IRBuilder, base: ir.Value, j: int, count: int) -> ir.Value:
+        """Vector j of so many: the last one inside the matrix only."""
+        place = self._place(builder, base, j)
+        if j == count - 1:
+            return builder.call(self.load, [place, self.align, self.inside, self.zero])
+        load = builder.load(place)
+        load.align = self.itemsize
+        return load
+
+    def _store(self, builder: ir.IRBuilder, value: ir.Value, base: ir.Value, j: int, count: int) -> None:
+        place = self._place(builder, base, j)
+        if j == count - 1:
+            builder.call(self.store, [value, place, self.align, self.inside])
+        else:
+            builder.store(value, place).align = self.itemsize
+
+
+def _add_product_twin(source, weights, first, sums):
+    for k in range(source.size):
+        sums[:] = source[k] * weights[k, first : first + sums.size] + sums
+
+
+@intrinsic(_add_product_twin)
+def add_product(typing_context, source, weights, first, sums):
+    """sums[j] += source W over the columns j of W from `first` on, a chain over k, W read where it lies.
+
+    source   (K,)            read
+    weights  (K, columns)    read
+    sums     (cols,)         accumulated
+    """
+    if {kind.dtype for kind in (source, weights)} != {sums.dtype} or weights.ndim != 2:
+        return None
+    if {kind.layout for kind in (source, weights, sums)} != {"C"}:
+        return None
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        scalar = ir.FloatType() if sums.dtype == types.float32 else ir.DoubleType()
+        function = _RowWriter(builder.module, scalar, sums.dtype.bitwidth // 8).function()
+        row, matrix, target = (
+            context.make_array(signature.args[i])(context, builder, arguments[i]) for i in (0, 1, 3)
+        )
+        columns = builder.extract_value(matrix.shape, 1)
+        corner = builder.gep(matrix.data, [arguments[2]])
+        builder.call(function, [row.data, row.nitems, corner, columns, target.data, target.nitems])
+        return context.get_dummy_value()
+
+    return types.void(source, weights, types.int64, sums), codegen
