@@ -25,7 +25,11 @@ from collections.abc import Callable
 import numpy as np
 
 from ._jit import by_dtype, inner, kernel, spliced
+from .denormals import flush_denormals, ignore_denormal_operands, restore_mode
 from .simd import ROUNDING_SHIFT_DOUBLE, ROUNDING_SHIFT_SINGLE, copy_sign, fma, scale_by_power_of_two
+
+# The smallest normal numbers; tanh of one below is itself.
+SMALLEST_SINGLE, SMALLEST_DOUBLE = np.finfo(np.float32).tiny, np.finfo(np.float64).tiny
 
 LN2 = 0.6931471805599453
 LOG2_E = 1.4426950408889634
@@ -243,8 +247,10 @@ def exp_forward(x, y):
     x: (n,) input
     y: (n,) output, overwritten; may be x itself
     """
+    mode_before = ignore_denormal_operands()  # all that come out are due
     for i in range(x.size):
         y[i] = exp(x[i])
+    restore_mode(mode_before)
 
 
 @kernel
@@ -254,8 +260,13 @@ def sigmoid_forward(x, y):
     x: (n,) input
     y: (n,) output, overwritten; may be x itself
     """
+    smallest = SMALLEST_SINGLE if x.itemsize == 4 else SMALLEST_DOUBLE
+    zero = x.dtype.type(0)
     for i in range(x.size):
-        y[i] = sigmoid(x[i])
+        value = x[i]
+        y[i] = sigmoid(
+            zero if abs(value) < smallest else value
+        )  # denormal operands are slow, results are due
 
 
 @kernel
@@ -265,5 +276,9 @@ def tanh_forward(x, y):
     x: (n,) input
     y: (n,) output, overwritten; may be x itself
     """
+    mode_before = flush_denormals()
+    smallest = SMALLEST_SINGLE if x.itemsize == 4 else SMALLEST_DOUBLE
     for i in range(x.size):
-        y[i] = tanh(x[i])
+        value = x[i]
+        y[i] = value if abs(value) < smallest else tanh(value)
+    restore_mode(mode_before)

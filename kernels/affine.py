@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ._jit import kernel
+from .denormals import flush_denormals, restore_mode
 from .gemm import ONE, ZERO, gemm, pack, packed_view
 from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
 
@@ -20,6 +21,7 @@ def affine_forward(x, w, w_row, w_col, b, y, packed):
     y       (R, O)                   overwritten
     packed  (packed_size(D, O),)     scratch
     """
+    mode_before = flush_denormals()
     rows, depth = x.shape
     cols = b.size
     width = PANEL_BYTES // x.itemsize
@@ -27,6 +29,7 @@ def affine_forward(x, w, w_row, w_col, b, y, packed):
     a = (x.reshape(-1), ZERO, depth, ONE)
     c = (y.reshape(-1), ZERO, cols, width)
     gemm(rows, cols, depth, a, packed_view(packed, depth), (b, ZERO, ZERO, width), c, FROM_START)
+    restore_mode(mode_before)
 
 
 @kernel
@@ -43,6 +46,7 @@ def affine_backward(x, dy, w, w_row, w_col, dx, dw, db, packed_w, packed_dy, blo
     packed_dy  (packed_size(BLOCK_ROWS, O),)     scratch
     block_sum  (O,)                              scratch
     """
+    mode_before = flush_denormals()
     rows, depth = x.shape
     cols = dy.shape[1]
     width = PANEL_BYTES // x.itemsize
@@ -69,3 +73,4 @@ def affine_backward(x, dy, w, w_row, w_col, dx, dw, db, packed_w, packed_dy, blo
         for j in range(cols):
             db[j] += block_sum[j]
         mode = ADD_TO
+    restore_mode(mode_before)

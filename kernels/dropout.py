@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from ._jit import inner, kernel
+from .denormals import flush_denormals, restore_mode
 
 _WORD = (1 << 64) - 1
 _LOW = (1 << 32) - 1
@@ -63,7 +64,9 @@ def dropout_forward(x, start, key0, key1, threshold, scale, out):
     scale       float  1 / (1 - that probability)
     out         (n,)   overwritten; may be x itself
     """
+    mode_before = flush_denormals()
     _masked(x, start, key0, key1, threshold, scale, out)
+    restore_mode(mode_before)
 
 
 @kernel
@@ -74,4 +77,6 @@ def dropout_backward(dout, start, key0, key1, threshold, scale, dx):
     start, key0, key1, threshold, scale       those of the forward call
     dx                                  (n,)  overwritten; may be dout itself
     """
+    mode_before = flush_denormals()
     _masked(dout, start, key0, key1, threshold, scale, dx)
+    restore_mode(mode_before)

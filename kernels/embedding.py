@@ -7,6 +7,7 @@ ascending in the flat position, so that the bits do not depend on anything but t
 from __future__ import annotations
 
 from ._jit import kernel
+from .denormals import flush_denormals, restore_mode
 
 
 @kernel
@@ -32,11 +33,13 @@ def embedding_backward(ids, dout, dW):
     dout  (M, D)  gradient of the gathered rows
     dW    (V, D)  accumulated
     """
+    mode_before = flush_denormals()
     for i in range(ids.size):
         row = dW[ids[i]]
         source = dout[i]
         for d in range(row.size):
             row[d] += source[d]
+    restore_mode(mode_before)
 
 
 @kernel
@@ -47,10 +50,12 @@ def embedding_backward_transposed(ids, dout, dWT):
     dout  (M, D)  gradient of the gathered rows
     dWT   (D, V)  accumulated
     """
+    mode_before = flush_denormals()
     for i in range(ids.size):
         source = dout[i]
         for d in range(source.size):
             dWT[d, ids[i]] += source[d]
+    restore_mode(mode_before)
 
 
 @kernel
@@ -61,6 +66,7 @@ def context_sum_forward(ids, W, window, out):
     W    (V, D)               table
     out  (N, T, D)            overwritten
     """
+    mode_before = flush_denormals()
     N, T, D = out.shape
     for n in range(N):
         for t in range(T):
@@ -72,6 +78,7 @@ def context_sum_forward(ids, W, window, out):
                     row = W[ids[n, j]]
                     for d in range(D):
                         target[d] += row[d]
+    restore_mode(mode_before)
 
 
 @kernel
@@ -82,6 +89,7 @@ def context_sum_backward(ids, dout, window, dW):
     dout  (N, T, D)            gradient of the sums
     dW    (V, D)               accumulated
     """
+    mode_before = flush_denormals()
     N, T, D = dout.shape
     for n in range(N):
         for j in range(ids.shape[1]):
@@ -91,3 +99,4 @@ def context_sum_backward(ids, dout, window, dW):
                     source = dout[n, t]
                     for d in range(D):
                         row[d] += source[d]
+    restore_mode(mode_before)

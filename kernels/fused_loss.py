@@ -15,6 +15,7 @@ import numpy as np
 
 from ._jit import kernel, spliced
 from .activations import exp
+from .denormals import flush_denormals, restore_mode
 from .gemm import ONE, ZERO, gemm, pack
 from .shares import share
 from .softmax import count_labels
@@ -237,6 +238,7 @@ def affine_softmax_loss(
     total, part, targets (row,)                 scratch
     dx_t       (H, row)                         scratch
     """
+    mode_before = flush_denormals()
     batch, steps, depth = xs.shape
     size = b.size
     lanes = VECTOR_BYTES // xs.itemsize
@@ -297,6 +299,7 @@ def affine_softmax_loss(
             goal = meet(team, goal)
             mode = ADD_TO
     end_call(team, member, goal)
+    restore_mode(mode_before)
     return count
 
 
@@ -310,6 +313,7 @@ def scaled_gradient(team, member, dwb_t, scale, dw, dw_row, dw_col, db):
     dw     memory of dW (H, V)  overwritten, element (i, v) at i dw_row + v dw_col
     db     (V,)                 overwritten
     """
+    mode_before = flush_denormals()
     size = db.size
     depth = dw.size // max(1, size)
     flat_dw, flat = dw.reshape(-1), dwb_t.reshape(-1)
@@ -334,3 +338,4 @@ def scaled_gradient(team, member, dwb_t, scale, dw, dw_row, dw_col, db):
         for i in range(own.size):
             own[i] *= scale
     end_call(team, member, goal)
+    restore_mode(mode_before)

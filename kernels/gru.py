@@ -13,6 +13,7 @@ import numpy as np
 
 from ._jit import kernel, spliced
 from .activations import sigmoid_row, tanh_row
+from .denormals import flush_denormals, restore_mode
 from .gemm import ONE, ZERO, gemm, pack, packed_view
 from .gru_cell import (
     GATES,
@@ -89,6 +90,7 @@ def gru_forward(
     kept          (N, row)                         scratch if there are resets
     product       (N, row)                         scratch
     """
+    mode_before = flush_denormals()
     goal = begin_call(team, member)
     depth = xs.shape[2]
     batch, width = order.size, hs.shape[2]
@@ -147,6 +149,7 @@ def gru_forward(
         clear_ends(offsets, order, hs)
         scatter_last(offsets, order, states, h_last)
     end_call(team, member, goal)
+    restore_mode(mode_before)
 
 
 @spliced
@@ -272,13 +275,12 @@ def gru_backward(
     h_block        (block rows, row)                scratch
     product        (block rows, row)                scratch, needed if a block is made again
     """
+    mode_before = flush_denormals()
     goal = begin_call(team, member)
     steps, depth = xs.shape[1:]
-    width = dhs.shape[2]
+    width, members = dhs.shape[2], team[MEMBERS]
     cols = GATES * width
-    row, gate_row = states.shape[1], dts.shape[1]
-    panel = PANEL_BYTES // xs.itemsize
-    members = team[MEMBERS]
+    row, gate_row, panel = states.shape[1], dts.shape[1], PANEL_BYTES // xs.itemsize
     flat_dts, flat_dh, flat_wh = dts.reshape(-1), dh.reshape(-1), wh.reshape(-1)
     pack(member, members, cols, depth, (wx.reshape(-1), ZERO, ONE, cols), packed_x)
     pack_recurrent(team, member, 2 * width, width, ONE, (flat_wh, ZERO, ONE, cols), packed_gates)
@@ -346,6 +348,7 @@ def gru_backward(
         clear_ends(offsets, order, dxs)
         scatter_state(order, dh, dh0)
     end_call(team, member, goal)
+    restore_mode(mode_before)
 
 
 @kernel
@@ -362,6 +365,7 @@ def gru_step(x, h, wx, wh, b, bhh, after, gates, out):
     gates    (4H,)      scratch
     out      (N, H)     overwritten
     """
+    mode_before = flush_denormals()
     width = h.shape[1]
     one = x.dtype.type(1)
     z, r = gates[Z * width :][:width], gates[R * width :][:width]
@@ -385,3 +389,4 @@ def gru_step(x, h, wx, wh, b, bhh, after, gates, out):
         for j in range(width):
             result[j] = fma(z[j], hat[j], (one - z[j]) * before[j])
         copy_row(result, before)
+    restore_mode(mode_before)

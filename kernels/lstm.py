@@ -13,6 +13,7 @@ import numpy as np
 
 from ._jit import kernel, spliced
 from .activations import sigmoid_row, tanh, tanh_row
+from .denormals import flush_denormals, restore_mode
 from .gemm import ONE, ZERO, gemm, pack, packed_view
 from .row import add_product
 from .sequence import (
@@ -169,6 +170,7 @@ def lstm_forward(
     kept      (N, row)                          scratch if there are resets
     carry     (N, row)                          scratch
     """
+    mode_before = flush_denormals()
     goal = begin_call(team, member)
     depth = xs.shape[2]
     batch, width = order.size, hs.shape[2]
@@ -217,6 +219,7 @@ def lstm_forward(
         scatter_last(offsets, order, states, h_last)
         scatter_state(order, carry, c_last)
     end_call(team, member, goal)
+    restore_mode(mode_before)
 
 
 @spliced
@@ -284,6 +287,7 @@ def lstm_backward(
     x_block             (block rows, x row)              scratch
     h_block             (block rows, row)                scratch
     """
+    mode_before = flush_denormals()
     goal = begin_call(team, member)
     steps, depth = xs.shape[1:]
     width = dhs.shape[2]
@@ -354,6 +358,7 @@ def lstm_backward(
         scatter_state(order, dh, dh0)
         scatter_state(order, dc, dc0)
     end_call(team, member, goal)
+    restore_mode(mode_before)
 
 
 @kernel
@@ -368,6 +373,7 @@ def lstm_step(x, h, c, wx, wh, b, gates, out):
     gates   (4H,)      scratch
     out     (N, H)     overwritten
     """
+    mode_before = flush_denormals()
     width = h.shape[1]
     f, g = gates[FORGET * width :][:width], gates[CANDIDATE * width :][:width]
     i, o = gates[INPUT * width :][:width], gates[OUTPUT * width :][:width]
@@ -384,3 +390,4 @@ def lstm_step(x, h, c, wx, wh, b, gates, out):
         for j in range(width):
             result[j] = o[j] * tanh(cell[j])
         copy_row(result, h[n])
+    restore_mode(mode_before)

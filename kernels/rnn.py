@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ._jit import kernel, spliced
 from .activations import tanh, tanh_row
+from .denormals import flush_denormals, restore_mode
 from .gemm import ONE, ZERO, pack
 from .row import add_product
 from .sequence import (
@@ -109,6 +110,7 @@ def rnn_forward(
     x_block   (block_rows, x row)     scratch
     kept      (N, row)                scratch if there are resets
     """
+    mode_before = flush_denormals()
     goal = begin_call(team, member)
     depth = xs.shape[2]
     batch, width = order.size, hs.shape[2]
@@ -148,6 +150,7 @@ def rnn_forward(
         clear_ends(offsets, order, hs)
         scatter_last(offsets, order, states, h_last)
     end_call(team, member, goal)
+    restore_mode(mode_before)
 
 
 @kernel
@@ -179,6 +182,7 @@ def rnn_backward(
     x_block    (block rows, x row)                 scratch
     h_block    (block rows, row)                   scratch
     """
+    mode_before = flush_denormals()
     goal = begin_call(team, member)
     steps, depth = xs.shape[1:]
     batch, width = order.size, dhs.shape[2]
@@ -227,6 +231,7 @@ def rnn_backward(
         clear_ends(offsets, order, dxs)
         scatter_state(order, dh, dh0)
     end_call(team, member, goal)
+    restore_mode(mode_before)
 
 
 @kernel
@@ -241,6 +246,7 @@ def rnn_step(x, h, wx, wh, b, relu, out):
     relu  bool      act is relu, else tanh
     out   (N, H)    overwritten
     """
+    mode_before = flush_denormals()
     zero = x.dtype.type(0)
     for n in range(x.shape[0]):
         sums = out[n]
@@ -253,3 +259,4 @@ def rnn_step(x, h, wx, wh, b, relu, out):
         else:
             tanh_row(sums)
         copy_row(sums, h[n])
+    restore_mode(mode_before)

@@ -11,6 +11,7 @@ import numpy as np
 
 from ._jit import kernel, spliced
 from .activations import exp
+from .denormals import flush_denormals, restore_mode
 
 LANES = 32  # of the sums over V in softmax_loss_forward
 
@@ -45,6 +46,7 @@ def softmax_loss_forward(scores, ts, ignore, lanes, probabilities, losses):
     probabilities  (R, V)    overwritten; may be scores
     losses         (R,)      overwritten, float64
     """
+    mode_before = flush_denormals()
     rows, size = scores.shape
     full = size // LANES * LANES
     for r in range(rows):
@@ -73,6 +75,7 @@ def softmax_loss_forward(scores, ts, ignore, lanes, probabilities, losses):
         for v in range(size):
             p[v] *= inverse
         losses[r] = math.log(total) + (np.float64(m) - np.float64(target)) if ts[r] != ignore else 0.0
+    restore_mode(mode_before)
     return count_labels(ts, ignore)
 
 
@@ -85,6 +88,7 @@ def softmax_loss_backward(probabilities, ts, ignore, scale, dscores):
     ignore, scale           the label that counts for nothing; incoming gradient over the count of the others
     dscores        (R, V)   overwritten; not probabilities
     """
+    mode_before = flush_denormals()
     rows, size = probabilities.shape
     for r in range(rows):
         p, d = probabilities[r], dscores[r]
@@ -94,3 +98,4 @@ def softmax_loss_backward(probabilities, ts, ignore, scale, dscores):
             for v in range(size):
                 d[v] = p[v] * scale
             d[ts[r]] -= scale
+    restore_mode(mode_before)

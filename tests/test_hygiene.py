@@ -20,7 +20,7 @@ KERNELS = sorted((ROOT / "kernels").rglob("*.py"))
 BENCHMARKS = sorted((ROOT / "asv_benchmarks" / "benchmarks").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
-SPEAKS_LLVM = {"_jit.py", "peak.py", "row.py", "simd.py", "team.py", "tile.py", "vectors.py"}
+SPEAKS_LLVM = {"_jit.py", "denormals.py", "peak.py", "row.py", "simd.py", "team.py", "tile.py", "vectors.py"}
 COMPILED = {"kernel", "inner", "spliced"}  # the decorators of _jit.py whose functions become machine code
 ALLOCATING = {"arange", "array", "ascontiguousarray", "copy", "empty", "full", "ones", "zeros"}
 ALLOCATING |= {f"{name}_like" for name in ("empty", "full", "ones", "zeros")} | {
