@@ -367,13 +367,18 @@ def test_a_peer_that_is_not_installed_is_named_with_the_command_that_installs_it
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not pin processes")
-def test_a_worker_is_pinned_and_its_parent_is_not_changed():
+def test_a_worker_is_pinned_and_its_parent_is_not_changed(monkeypatch):
     before = os.sched_getaffinity(0)
     core = min(before)
+    asked, real = [], os.sched_setaffinity
+    monkeypatch.setattr(
+        os, "sched_setaffinity", lambda pid, cores: (asked.append(set(cores)), real(pid, cores))
+    )
     with runner._pinned([core]):
         code = "import os; print(*os.sched_getaffinity(0))"
         seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert seen.split() == [str(core)]
+    assert asked == [{core}, before]
     assert os.sched_getaffinity(0) == before
 
 
