@@ -1,7 +1,6 @@
 """How `rnnfast bench` takes times: contenders in turn, medians, and the peak of the machine."""
 
 import gc
-import time
 from collections import Counter
 
 import pytest
@@ -12,26 +11,48 @@ from rnnfast.kernels.vectors import VECTOR_BYTES
 from rnnfast.bench import timing
 
 
-def test_contenders_take_turns_and_each_gets_its_rounds():
+class Clock:
+    """A clock that only moves when it is told to, in halves of halves of a second, so that sums are exact."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+    def work(self, seconds):
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(timing, "time", clock)
+    return clock
+
+
+LONG, SHORT = 2.0**-7, 2.0**-11  # longer and shorter than a turn
+
+
+def test_contenders_take_turns_and_each_gets_its_rounds(clock):
     order = []
-    calls = {name: lambda name=name: (order.append(name), time.sleep(0.006)) for name in "ab"}
+    calls = {name: lambda name=name: (order.append(name), clock.work(LONG)) for name in "ab"}
     samples = timing.in_turn(calls, 0.0, 3, rest=lambda: order.append("-"), between=lambda: order.append("|"))
     assert "".join(order) == "aabb" + "-a-b|" * 3  # two calls of each to warm up
-    assert {name: len(found) for name, found in samples.items()} == {"a": 3, "b": 3}
-    assert all(seconds >= 0.006 for found in samples.values() for seconds in found)
+    assert samples == {"a": [LONG] * 3, "b": [LONG] * 3}
 
 
-def test_short_calls_are_repeated_within_a_turn_and_a_time_is_that_of_one():
+def test_short_calls_are_repeated_within_a_turn_and_a_time_is_that_of_one(clock):
     counts = Counter()
-    calls = {"a": lambda: (counts.update("a"), time.sleep(0.0005))}
-    [seconds] = timing.in_turn(calls, 0.0, 1)["a"]
-    assert counts["a"] > 5
-    assert 0.0005 <= seconds < timing.TURN
+    calls = {"a": lambda: (counts.update("a"), clock.work(SHORT))}
+    assert timing.in_turn(calls, 0.0, 1) == {"a": [SHORT]}
+    repeats = -(-timing.TURN // SHORT)
+    assert counts["a"] == 2 + 1 + repeats  # the first two find out how many, the third wakes threads
 
 
-def test_measuring_goes_on_until_the_time_is_over():
-    samples = timing.in_turn({"a": lambda: time.sleep(0.006)}, 0.1, 1)["a"]
-    assert len(samples) > 2
+def test_measuring_goes_on_until_the_time_is_over(clock):
+    samples = timing.in_turn({"a": lambda: clock.work(LONG)}, 10 * LONG, 3)["a"]
+    assert len(samples) == 10
 
 
 def test_the_garbage_collector_is_as_before_even_after_an_error():

@@ -105,27 +105,42 @@ class WindowFigures:
 
 
 @functools.cache
-def _stream(cell, N, D, H):
+def _stream(cell, library, N, D, H):
+    """A call that takes one step; compiled, and compared with float64 NumPy from a state of zeros."""
     rng = np.random.default_rng(0)
     layer = CELLS[cell].from_sizes(D, H, rng=rng)
     x = aligned(rng.standard_normal((N, D)))
     h = aligned(np.zeros((N, H)))
-    expected = baseline.CELLS[cell](*(p.astype(np.float64) for p in layer.params)).forward(
-        x[:, None].astype(np.float64)
-    )
-    layer.reset_state()
-    assert_agrees("h", layer.step(x, out=h), expected[:, 0], D + H)
-    return layer, x, h
+    wide = baseline.CELLS[cell](*(p.astype(np.float64) for p in layer.params))
+    expected = wide.forward(x[:, None].astype(np.float64))[:, 0]
+    if library == "numpy":
+        naive, window = baseline.CELLS[cell](*layer.params), x[:, None].copy()
+        assert_agrees("h", naive.forward(window)[:, 0], expected, D + H)
+        return functools.partial(naive.forward, window)
+    assert_agrees("h", layer.step(x, out=h), expected, D + H)
+    return functools.partial(layer.step, x, out=h)
 
 
 class Step(Timed):
-    """One step of a stream."""
+    """One step of a stream; in NumPy a window of one step."""
 
+    params = (list(CELLS), ["1x64x128", "8x64x128"], ["rnnfast", "numpy"])
+    param_names = ("cell", "N x D x H", "library")
+
+    def setup(self, cell, shape, library):
+        self.step = _stream(cell, library, *map(int, shape.split("x")))
+
+    def time_step(self, cell, shape, library):
+        self.step()
+
+
+class StepFigures:
     params = (list(CELLS), ["1x64x128"])
     param_names = ("cell", "N x D x H")
 
     def setup(self, cell, shape):
-        self.layer, self.x, self.h = _stream(cell, *map(int, shape.split("x")))
+        self.step = _stream(cell, "rnnfast", *map(int, shape.split("x")))
 
-    def time_step(self, cell, shape):
-        self.layer.step(self.x, out=self.h)
+    @unit("bytes a step")
+    def track_allocated(self, cell, shape):
+        return allocated_bytes(self.step)

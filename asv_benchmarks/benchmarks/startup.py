@@ -24,6 +24,21 @@ assert 9 < loss < 10, loss
 """
 
 
+# The compiler alone: a layer of each kind forward and backward, without the process and its imports.
+COMPILE = """
+import sys
+import time
+import numpy as np
+import rnnfast
+
+layer = getattr(rnnfast, sys.argv[1]).from_sizes(3, 4, rng=np.random.default_rng(0), dtype=sys.argv[2])
+xs = np.ones((2, 3, 3), sys.argv[2])
+start = time.perf_counter()
+layer.backward(layer.forward(xs))
+print(time.perf_counter() - start)
+"""
+
+
 def _seconds(cache):
     """From before the process is made until it has ended, with the compiled kernels in folder `cache`."""
     with tempfile.TemporaryDirectory() as elsewhere:
@@ -58,3 +73,19 @@ class FirstStep:
         with tempfile.TemporaryDirectory() as cache:
             _seconds(cache)
             return statistics.median(_seconds(cache) for _ in range(5))
+
+
+class Compile:
+    """What a layer's forward and backward take to compile, in a new process with an empty cache."""
+
+    params = (["TimeRNN", "TimeLSTM", "TimeGRU"], ["float32"])
+    param_names = ("layer", "dtype")
+    timeout = 300
+
+    @unit("seconds")
+    def track_compile(self, layer, dtype):
+        with tempfile.TemporaryDirectory() as cache:
+            command = [sys.executable, "-c", COMPILE, layer, dtype]
+            environment = {**os.environ, "NUMBA_CACHE_DIR": cache}
+            done = subprocess.run(command, env=environment, cwd=cache, capture_output=True, check=True)
+            return float(done.stdout)
