@@ -264,8 +264,13 @@ class CheckpointError(ValueError):
 
 
 def malformed(path: Any, reason: str) -> CheckpointError:
-    """The error for a file that cannot be what it should be, to be raised by the reader."""
-    return CheckpointError(f"{path}: {reason}.")
+    """The error for a file that cannot be what it should be, to be raised by the reader.
+
+    The reason may quote the file, so it is cut to one line of printable ASCII.
+    """
+    plain = " ".join(reason.encode("ascii", "backslashreplace").decode().split())
+    plain = "".join(c if c.isprintable() else "?" for c in plain)
+    return CheckpointError(f"{path}: {plain if len(plain) <= 300 else plain[:300] + ' ...'}.")
 
 
 class CorpusError(ValueError):

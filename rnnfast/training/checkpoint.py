@@ -21,12 +21,13 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast._files import write_atomically
+from rnnfast._tensors import parse_object
 from rnnfast.data.tokenizer import tokenizer_from_dict
 from rnnfast.data.vocabulary import Tokenizer
 from rnnfast.models.cbow import CBOWLM
 from rnnfast.models.loading import load_with_notes
 from rnnfast.models.rnnlm import RNNLM
-from rnnfast.models.weights import FORMAT, parse_object
+from rnnfast.models.weights import FORMAT
 
 MODEL, LAST, TOKENIZER, CONFIG = "model.safetensors", "last.safetensors", "tokenizer.json", "config.json"
 _JSON_LIMIT = 256 << 20  # bytes; a vocabulary of ten million words stays below
