@@ -606,6 +606,15 @@ def run_in_the_way(folder: Any, name: str) -> FileExistsError:
     )
 
 
+def same_run(owner: str, path: Any, saved: dict, given: dict) -> None:
+    """A run goes on with the settings it began with."""
+    for name in sorted({*saved, *given}, key=str):
+        was, now = saved.get(name), given.get(name)
+        if was != now:
+            what = "another" if name in ("text", "valid") else f"{now!r} and not {was!r}"
+            raise ValueError(f"{owner}: {name} is {what}, so the run in {path} cannot go on.")
+
+
 def entries(owner: str, name: str, value: Any, count: int, what: str) -> tuple:
     """A tuple or list of `count` things, a part of what `get_state` gives."""
     start = f"{owner}: {name}, as get_state() returns it, must be a tuple of {count} ({what}), got"

@@ -60,9 +60,11 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         with suppress(OSError):  # there is no old file, or its file system knows no permissions
             os.chmod(temporary, target.stat().st_mode & 0o777)
         os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             os.unlink(temporary)
+        if isinstance(error, OSError) and error.filename in (None, str(temporary)):
+            error.filename = str(target)  # a full disk does not say which file it was
         raise
     _synchronise_folder(target.parent)
 

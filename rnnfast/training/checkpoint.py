@@ -120,6 +120,19 @@ class Checkpoint:
         self._write_json(CONFIG, config)
         self._config, self.saved = config, True
 
+    def get_state(self) -> dict[str, Any]:
+        """What a run that goes on later must know of the saves so far, as JSON values."""
+        return {"saved": self.saved, "config": self._config}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on after a `get_state`: what was saved since, when the run stopped, is taken back."""
+        saved = _check.boolean("Checkpoint.set_state", "saved", state["saved"])
+        config = _json_values("state", dict(state["config"]))
+        if saved:
+            self._write_json(CONFIG, config)
+            (self.folder / LAST).unlink(missing_ok=True)
+        self.saved, self._config = saved, config
+
     def _described(self, model: RNNLM | CBOWLM, record: dict[str, Any], name: str) -> dict[str, Any]:
         """What `config.json` says after this save."""
         config = dict(self._config)
