@@ -260,7 +260,7 @@ def absent(owner: str, name: str, value: Any, needs: str) -> None:
 
 
 class CheckpointError(ValueError):
-    """A model or run folder that is damaged, incomplete or not from rnnfast; the message says why."""
+    """A model or run that is damaged, incomplete, not from rnnfast or not the one meant; it says why."""
 
 
 def malformed(path: Any, reason: str) -> CheckpointError:
@@ -612,7 +612,18 @@ def same_run(owner: str, path: Any, saved: dict, given: dict) -> None:
         was, now = saved.get(name), given.get(name)
         if was != now:
             what = "another" if name in ("text", "valid") else f"{now!r} and not {was!r}"
-            raise ValueError(f"{owner}: {name} is {what}, so the run in {path} cannot go on.")
+            raise CheckpointError(f"{owner}: {name} is {what}, so the run in {path} cannot go on.")
+
+
+def far_enough(owner: str, path: Any, epochs: int, reached: int) -> None:
+    """A run goes on to an epoch that is not behind it."""
+    if epochs < reached:
+        raise CheckpointError(f"{owner}: epochs must be at least {reached}, where {path} is already.")
+
+
+def run_under_way(folder: Any) -> OSError:
+    """The error for a folder in which another process trains."""
+    return OSError(f"{folder}: another process is training in this folder; wait for it, or stop it.")
 
 
 def entries(owner: str, name: str, value: Any, count: int, what: str) -> tuple:

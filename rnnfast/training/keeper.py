@@ -18,6 +18,7 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast import state as states
+from rnnfast._files import remove_leftovers
 from rnnfast._tensors import Spec, parse_object, read_tensors, write_tensors
 from rnnfast.state import State
 from rnnfast.training.gradients import merge_shared
@@ -47,6 +48,11 @@ class Saved(NamedTuple):
     about: dict[str, Any]
     arrays: dict[str, np.ndarray]
     history: list[dict[str, Any]]
+
+    @property
+    def epoch(self) -> int:
+        """The epoch under way, or the last one finished; from 1."""
+        return self.about["meter"]["epoch"]
 
     @property
     def step(self) -> int:
@@ -142,13 +148,12 @@ class Keeper:
 
         Without a file the run begins: a run may be killed before there is one.
         """
+        remove_leftovers(self.path.parent)
         if not self.path.exists():
             return 0
         saved = read_training(self.path)
         _check.same_run("Trainer.fit", self.path, saved.about["run"], self._run)
-        ahead = saved.about["meter"]["epoch"]
-        if ahead > meter.epochs:
-            raise ValueError(f"Trainer.fit: epochs must be at least {ahead}, where {self.path} is already.")
+        _check.far_enough("Trainer.fit", self.path, meter.epochs, saved.epoch)
         try:
             self._restore(saved, meter)
         except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:

@@ -157,9 +157,10 @@ class Trainer:
         ------
         CorpusError, ValueError, TypeError, IndexError
             Before anything is trained: a text too short for one window of every row, an id out of the
-            vocabulary, a run that cannot go on because something is not what it was.
+            vocabulary.
         CheckpointError, OSError
-            `checkpoint_file` is damaged, or cannot be written; the file before is then still there.
+            `checkpoint_file` is damaged, belongs to a run that began with something else, or cannot be
+            written; it is then as it was.
         TrainingDiverged
             The loss or a gradient is not finite. The parameters are those of the last good step, and
             `checkpoint` was called with them: where it is the loss, the update before it is undone. The
