@@ -80,6 +80,8 @@ def train(
     """
     told = {name: _plain(value) for name, value in context.params.items()}
     told["cell"] = options.cell_name(cell)
+    with one_line(*BAD_VALUES):
+        _check.number("train", "checkpoint_every", checkpoint_every, 0.0)
     if resume is None:
         _begin(told)
     else:
