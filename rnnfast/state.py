@@ -58,10 +58,10 @@ class State:
 
     def __init__(self, value: Any = None) -> None:
         self.rows: int | None = None
-        self.value: Any = _rebuilt(plain(value), self._checked)
+        self.value: Any = _rebuilt(plain(value), lambda array: np.array(self._checked(array), order="C"))
 
     def _checked(self, array: np.ndarray) -> np.ndarray:
-        """A copy of one array, of as many rows as the others."""
+        """One array, of as many rows as the others."""
         if array.dtype not in _DTYPES or array.ndim == 0:
             raise TypeError(
                 f"State: arrays must be (N, ...) in float32, float64 or int64, got {array.shape} "
@@ -73,7 +73,7 @@ class State:
             raise ValueError(
                 f"State: every array must have as many rows, got {self.rows} and {array.shape[0]}."
             )
-        return np.array(array, order="C")
+        return array
 
     @classmethod
     def of(cls, owner: Any) -> State:
@@ -155,8 +155,10 @@ class State:
             The file cannot be read.
         """
         described, tensors = read_tensors(path, FORMAT, lambda described: specs(described.get("state")))
+        state = cls()
         try:
-            return cls(unpacked(described["state"], tensors))
+            state.value = _rebuilt(unpacked(described["state"], tensors), state._checked)
+            return state
         except (TypeError, ValueError) as error:
             raise _check.malformed(path, f"holds no state ({error})") from None
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 
 import numpy as np
+from cells import Window, make, run
 from rnnfast.kernels.tile import PANEL_BYTES
 
 from rnnfast import TimeAffine, TimeAffineSoftmaxWithLoss, TimeRNN, TimeSoftmaxWithLoss
@@ -34,6 +35,9 @@ def everything(dtype):
             dWx, dWh, db = layer.grads
             step = layer.step(normal(N, D))
             keep(f"{activation} {N}", hs=hs, dxs=dxs, dh=layer.dh, dWx=dWx, dWh=dWh, db=db, step=step)
+    for kind in ("lstm", "gru-before", "gru-after"):
+        layer = make(kind, 19, 45, np.dtype(dtype).type)
+        keep(kind, **run(layer, Window(layer, 3, 70, lengths=True, resets=True)))
     for H, V in ((13, 45), (21, 309)):
         xs, ts = normal(5, 60, H), rng.integers(-1, V, (5, 60))
         affine, softmax = TimeAffine(normal(H, V), normal(V)), TimeSoftmaxWithLoss()
