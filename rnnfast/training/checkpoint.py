@@ -5,6 +5,7 @@
   before.
 * `tokenizer.json`: the vocabulary. The model's file holds its fingerprint, so one cannot be taken for
   another.
+* `training.safetensors`, `settings.json`: only from `rnnfast train`, see `run_folder.py`.
 * `config.json`: hyperparameters, epoch and perplexity of the model, and why the run stopped if it did.
 """
 
