@@ -26,7 +26,7 @@ _HEADER_LIMIT = 1 << 20
 # A kilobyte of "[],[],[]" takes 20 as Python objects. A header of ours has 8 of these marks a tensor, so
 # this many allow for 4,000 tensors, and no header takes more than 10 MB.
 _MARKS_LIMIT = 1 << 15
-_MARKS = b"[{,:"
+_MARKS = "[{,:"
 
 # What json and checks of a description may raise for values nobody has written.
 _WRONG = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)
@@ -173,9 +173,14 @@ def _read_header(path: Any, file: IO[bytes], length: int) -> dict[str, Any]:
             path, f"not a safetensors file of rnnfast (its header would take {size} bytes)"
         )
     content = file.read(size)
-    if sum(content.count(mark) for mark in _MARKS) > _MARKS_LIMIT:
+    # Ours are plain ASCII. An error in decoding a header that is as long as the file would keep it thrice.
+    if not content.isascii():
+        raise _check.malformed(path, "the header is not valid JSON (it is not ASCII)")
+    text = content.decode("ascii")
+    del content
+    if sum(map(text.count, _MARKS)) > _MARKS_LIMIT:
         raise _check.malformed(path, "not a safetensors file of rnnfast (its header has too many parts)")
-    return parse_object(path, content, "the header")
+    return parse_object(path, text, "the header")
 
 
 def _read_about(path: Any, form: str, metadata: Any) -> tuple[str, int]:
