@@ -1,5 +1,6 @@
 """Resumed training: wherever a run ends, going on from its file gives the bits of a run that never ended."""
 
+import hashlib
 import json
 import shutil
 
@@ -10,6 +11,7 @@ from rnnfast import CBOWLM, RNNLM, State
 from rnnfast._check import CheckpointError
 from rnnfast.optim import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSprop
 from rnnfast.training import Checkpoint, Trainer, TrainingDiverged, TruncatedBPTT
+from rnnfast.training.keeper import read_training
 
 IDS = np.random.default_rng(100).integers(7, size=61)
 VALID = IDS[:25]
@@ -87,7 +89,7 @@ def everything(trainer):
     history = [{k: v for k, v in record.items() if k not in TIMES} for record in trainer.history]
     arrays = [*model.params, *optimizer["arrays"].values(), *(trainer.last_good.copies or ())]
     return (
-        [(array.dtype, array.shape, array.tobytes()) for array in arrays],
+        [(array.dtype, array.shape, hashlib.sha256(array.tobytes()).hexdigest()[:16]) for array in arrays],
         optimizer["scalars"],
         getattr(model, "rng_state", None),
         State.of(model),
@@ -205,6 +207,7 @@ def test_a_finished_run_has_nothing_left_to_do_and_more_epochs_go_on_from_its_en
         trainer = trainer_of("gru64", callback=lambda report, s=steps: s.append(report.step))
         assert fit(trainer, tmp_path / "t", epochs=epochs, resume=True) is trainer.history
         assert (len(steps), len(trainer.history)) == (fresh, epochs)
+        assert len(read_training(tmp_path / "t").history) == epochs
     assert everything(trainer) == everything(expected)
     with pytest.raises(
         CheckpointError, match=r"Trainer\.fit: epochs must be at least 6, where .*t is already"
