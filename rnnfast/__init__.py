@@ -47,6 +47,7 @@ from rnnfast.layers.lstm import LSTM, TimeLSTM  # noqa: E402
 from rnnfast.layers.rnn import RNN, TimeRNN  # noqa: E402
 from rnnfast.layers.stack import Stack  # noqa: E402
 from rnnfast.models import CBOWLM, RNNLM  # noqa: E402
+from rnnfast.state import State  # noqa: E402
 from rnnfast.training import Trainer, TruncatedBPTT, perplexity  # noqa: E402
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "Bidirectional",
     "CharTokenizer",
     "Stack",
+    "State",
     "TimeAffine",
     "TimeAffineSoftmaxWithLoss",
     "TimeBiLSTM",

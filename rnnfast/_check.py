@@ -267,12 +267,17 @@ def absent(owner: str, name: str, value: Any, needs: str) -> None:
 
 
 class CheckpointError(ValueError):
-    """A model or run folder that is damaged, incomplete or not from rnnfast; the message says why."""
+    """A model or run that is damaged, incomplete, not from rnnfast or not the one meant; it says why."""
 
 
 def malformed(path: Any, reason: str) -> CheckpointError:
-    """The error for a file that cannot be what it should be, to be raised by the reader."""
-    return CheckpointError(f"{path}: {reason}.")
+    """The error for a file that cannot be what it should be, to be raised by the reader.
+
+    The reason may quote the file, so it is cut to one line of printable ASCII.
+    """
+    plain = " ".join(reason.encode("ascii", "backslashreplace").decode().split())
+    plain = "".join(c if c.isprintable() else "?" for c in plain)
+    return CheckpointError(f"{path}: {plain if len(plain) <= 300 else plain[:300] + ' ...'}.")
 
 
 class CorpusError(ValueError):
@@ -606,6 +611,26 @@ def run_in_the_way(folder: Any, name: str) -> FileExistsError:
     return FileExistsError(
         f"{folder}: there is a run in this folder already ({name}); choose another, or --overwrite a run."
     )
+
+
+def same_run(owner: str, path: Any, saved: dict, given: dict) -> None:
+    """A run goes on with the settings it began with."""
+    for name in sorted({*saved, *given}, key=str):
+        was, now = saved.get(name), given.get(name)
+        if was != now:
+            what = "another" if name in ("text", "valid") else f"{now!r} and not {was!r}"
+            raise CheckpointError(f"{owner}: {name} is {what}, so the run in {path} cannot go on.")
+
+
+def far_enough(owner: str, path: Any, epochs: int, reached: int) -> None:
+    """A run goes on to an epoch that is not behind it."""
+    if epochs < reached:
+        raise CheckpointError(f"{owner}: epochs must be at least {reached}, where {path} is already.")
+
+
+def run_under_way(folder: Any) -> OSError:
+    """The error for a folder in which another process trains."""
+    return OSError(f"{folder}: another process is training in this folder; wait for it, or stop it.")
 
 
 def entries(owner: str, name: str, value: Any, count: int, what: str) -> tuple:

@@ -10,6 +10,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 
 @contextmanager
 def write_atomically(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
@@ -54,17 +59,63 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     file = _create(temporary, target)
     try:
         with file:
+            _lock(file.fileno())
             yield file
             file.flush()
             os.fsync(file.fileno())
         with suppress(OSError):  # there is no old file, or its file system knows no permissions
             os.chmod(temporary, target.stat().st_mode & 0o777)
         os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             os.unlink(temporary)
+        if isinstance(error, OSError) and error.filename in (None, str(temporary)):
+            error.filename = str(target)  # a full disk does not say which file it was
         raise
     _synchronise_folder(target.parent)
+
+
+def remove_leftovers(folder: str | os.PathLike[str]) -> None:
+    """Remove the temporary files of processes that were killed while they wrote; others keep theirs.
+
+    Parameters
+    ----------
+    folder
+        Looked at, not below it. Nothing happens where it is missing, or on Windows.
+    """
+    for path in Path(folder).glob(".rnnfast-*.tmp") if fcntl is not None else ():
+        with suppress(OSError), open(path, "rb") as file:
+            if _lock(file.fileno()):
+                os.unlink(path)
+
+
+@contextmanager
+def only_one(folder: str | os.PathLike[str]) -> Iterator[bool]:
+    """Whether no other process is inside such a block for the same folder; True where locks are unknown."""
+    if fcntl is None:
+        yield True
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        yield _lock(descriptor) is not False
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool | None:
+    """Lock an open file until it is closed, which also happens when its process is killed.
+
+    True if it is ours, False if it is another's, None where the system or the drive knows no locks.
+    """
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
 
 
 def _create(temporary: Path, target: Path) -> IO[bytes]:

@@ -4,6 +4,7 @@ import hashlib
 import json
 
 import numpy as np
+from cells import Window, make, run
 from rnnfast.kernels.tile import PANEL_BYTES
 
 from rnnfast import TimeAffine, TimeAffineSoftmaxWithLoss, TimeGRU, TimeLSTM, TimeRNN, TimeSoftmaxWithLoss
@@ -39,6 +40,9 @@ def everything(dtype):
             layer = cell(normal(D, gates * H) / 5, normal(H, gates * H) / 8, normal(gates * H))
             for t in range(2):
                 keep(f"{name} {N} step {t}", h=layer.step(normal(N, D)))
+    for kind in ("lstm", "gru-before", "gru-after"):
+        layer = make(kind, 19, 45, np.dtype(dtype).type)
+        keep(kind, **run(layer, Window(layer, 3, 70, lengths=True, resets=True)))
     for H, V in ((13, 45), (21, 309)):
         xs, ts = normal(5, 60, H), rng.integers(-1, V, (5, 60))
         affine, softmax = TimeAffine(normal(H, V), normal(V)), TimeSoftmaxWithLoss()

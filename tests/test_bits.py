@@ -16,7 +16,7 @@ from helpers import DTYPES, JIT, assert_same_bits, normal, sized, target_without
 from hypothesis import given, settings
 from rnnfast.kernels._jit import kernel
 from rnnfast.kernels.affine import BLOCK_ROWS as AFFINE_BLOCK_ROWS
-from rnnfast.kernels.sequence import BLOCK_ROWS, block_steps
+from rnnfast.kernels.sequence import block_steps
 from rnnfast.kernels.simd import fma
 
 from rnnfast import TimeAffine, TimeAffineSoftmaxWithLoss, TimeRNN, TimeSoftmaxWithLoss
@@ -33,35 +33,6 @@ def recurrent(dtype, activation="tanh"):
 def fused(dtype):
     rng = np.random.default_rng(1)
     return TimeAffineSoftmaxWithLoss(normal(rng, (H, V), dtype), normal(rng, V, dtype))
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("activation", ["tanh", "relu"])
-def test_a_row_of_the_network_does_not_depend_on_the_rest_of_the_batch(activation, dtype):
-    rng = np.random.default_rng(2)
-    N, T = 30, 6
-    layer = recurrent(dtype, activation)
-    xs, h0, dhs, dh_next = (normal(rng, s, dtype) for s in ((N, T, D), (N, H), (N, T, H), (N, H)))
-
-    def run(rows):
-        layer.set_state(h0[rows])
-        hs = layer.forward(xs[rows])
-        return hs, layer.backward(dhs[rows], dh_next=dh_next[rows]), layer.dh, layer.step(xs[rows, 0])
-
-    expected = run(np.arange(N))
-    for rows in (
-        [0],
-        [N - 1],
-        [5, 3],
-        np.arange(1, 14),
-        rng.permutation(N),
-        np.r_[np.arange(N), np.arange(N)],
-    ):
-        for actual, whole in zip(run(rows), expected, strict=True):
-            assert_same_bits(actual, whole[rows])
-    many = rng.integers(0, N, BLOCK_ROWS + 40)  # another time grid
-    for actual, whole in zip(run(many), expected, strict=True):
-        assert_same_bits(actual, whole[many])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -272,8 +272,8 @@ def test_a_header_that_lies_is_refused_before_anything_is_allocated(tmp_path):
     refused("'layer0_b' is malformed", layer0_b={**b, "data_offsets": [0]})
     refused("'layer0_b' is malformed", layer0_b={**b, "data_offsets": [True, 24]})
     refused("'layer0_b' is malformed", layer0_b={**b, "data_offsets": [0, 10**30]})
-    refused("must be F32 or F64, got 'I64'", layer0_b={**b, "dtype": "I64"})
-    refused("must be F32 or F64", layer0_b={**b, "dtype": []})
+    refused("must be F32, F64, I64, got 'I32'", layer0_b={**b, "dtype": "I32"})
+    refused("must be F32, F64, I64", layer0_b={**b, "dtype": []})
     refused("does not fit its shape", layer0_b={**b, "shape": [10**15]})
     refused(
         "does not fit its shape", layer0_b={**b, "data_offsets": [0, 24]} if b["data_offsets"][0] else None
@@ -313,6 +313,10 @@ def test_a_header_that_lies_is_refused_before_anything_is_allocated(tmp_path):
         ({"dtype": "object"}, "dtype must be float32 or float64"),
         ({"tied": True}, "tied=True needs"),
         ({"colour": 1}, "unexpected keyword argument 'colour'"),
+        ({"two\nlines \ud800 \x1b[2J": 1}, r"argument 'two lines \\ud800 \?\[2J'"),
+        ({"hidden_size": 9 * 10**4299, "cell": "lstm"}, "its configuration is not valid"),
+        ({"dropout": 10**400}, "its configuration is not valid"),
+        ({"cell": "x" * 5000}, r"got 'x+ \.\.\.\.$"),
     ],
 )
 def test_a_configuration_that_does_not_fit_the_tensors_is_refused(tmp_path, change, message):
@@ -343,9 +347,13 @@ def test_files_that_are_something_else_are_refused(tmp_path):
         (struct.pack("<Q", 1 << 62), "not a safetensors file"),
         (struct.pack("<Q", 2) + b"\xff\xff", "the header is not valid JSON"),
         (struct.pack("<Q", 2) + b"[]", "the header must be a JSON object"),
-        (struct.pack("<Q", 200_000) + b'{"a":' * 40_000, "the header is not valid JSON"),
+        (struct.pack("<Q", 200_000) + b'{"a":' * 10_000 + b" " * 150_000, "the header is not valid JSON"),
         (save({"W": np.zeros(3)}), "no rnnfast model in its metadata"),
         (struct.pack("<Q", 1 << 21) + b" " * (1 << 21), "its header would take 2097152 bytes"),
+        (
+            struct.pack("<Q", 200_000) + b'{"a":[' + b"{}," * 66_000 + b" " * 1994,
+            "its header has too many parts",
+        ),
     ]:
         path.write_bytes(content)
         with pytest.raises(CheckpointError, match=message):

@@ -74,7 +74,7 @@ def trained(tmp_path_factory, text):
 def test_training_leaves_a_complete_run_folder(trained):
     folder, _ = trained
     expected = {"model.safetensors", "tokenizer.json", "config.json", "metrics.jsonl", "learning_curve.png"}
-    expected |= {"train.npy", "valid.npy", "cbow"}
+    expected |= {"train.npy", "valid.npy", "cbow", "settings.json", "training.safetensors"}
     assert {path.name for path in folder.iterdir()} == expected
     model, tokenizer, config = load_checkpoint(folder)
     assert (model.config["model"], model.config["hidden_size"]) == ("RNNLM", 8)

@@ -5,8 +5,9 @@ import os
 import numpy as np
 import pytest
 
-from rnnfast._files import write_atomically
+from rnnfast._files import fcntl, only_one, remove_leftovers, write_atomically
 
+LOCKS = fcntl is not None
 POSIX = pytest.mark.skipif(os.name == "nt", reason="POSIX permissions and links")
 
 
@@ -56,9 +57,10 @@ def test_a_failing_disk_leaves_the_old_file_and_no_temporary_one(tmp_path, monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, name, fail)
-    with pytest.raises(OSError, match="No space left"), write_atomically(path) as file:
+    with pytest.raises(OSError, match="No space left") as caught, write_atomically(path) as file:
         file.write(b"half")
     monkeypatch.undo()
+    assert caught.value.filename == str(path)
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["weights"]
 
@@ -86,6 +88,27 @@ def test_the_file_can_be_written_by_its_name_by_others_and_from_its_start_again(
     with write_atomically(tmp_path / "ids.npy") as file:
         np.save(file, np.arange(3))
     np.testing.assert_array_equal(np.load(tmp_path / "ids.npy"), np.arange(3))
+
+
+def test_leftovers_of_killed_processes_are_removed_and_files_being_written_are_not(tmp_path):
+    (tmp_path / ".rnnfast-0123.tmp").write_bytes(b"half")
+    (tmp_path / "other.tmp").write_bytes(b"not ours")
+    with write_atomically(tmp_path / "weights") as file:
+        remove_leftovers(tmp_path)
+        file.write(b"abc")
+    remove_leftovers(tmp_path / "missing")
+    assert names(tmp_path) == (
+        ["other.tmp", "weights"] if LOCKS else [".rnnfast-0123.tmp", "other.tmp", "weights"]
+    )
+    assert (tmp_path / "weights").read_bytes() == b"abc"
+
+
+@pytest.mark.skipif(not LOCKS, reason="this system has no locks of this kind")
+def test_one_process_at_a_time_is_alone_in_a_folder(tmp_path):
+    with only_one(tmp_path) as first, only_one(tmp_path) as second, only_one(tmp_path.parent) as other:
+        assert (first, second, other) == (True, False, True)
+    with only_one(tmp_path) as again:
+        assert again
 
 
 def test_a_missing_folder_or_a_folder_as_target_is_named_in_the_error(tmp_path):

@@ -149,24 +149,6 @@ def test_a_reset_inside_equals_two_separate_sequences(kind, dtype, seed):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("kind", KINDS)
-def test_chunks_and_single_steps_give_the_bits_of_one_pass(kind, dtype):
-    N, T = 3, sized(2 * block_steps(3) + 5, 9)
-    layer = make(kind, 5, 19, dtype)
-    window = Window(layer, N, T)
-    expected = window.forward(layer)
-    reached = layer.get_state()
-    layer.set_state(*window.state)
-    cuts = [0, 1, 2, T // 3, T]
-    chunks = [layer.forward(window.xs[:, first:last]) for first, last in itertools.pairwise(cuts)]
-    assert_same_bits(np.concatenate(chunks, axis=1), expected)
-    layer.set_state(*window.state)
-    assert_same_bits(np.stack([layer.step(window.xs[:, t]) for t in range(T)], axis=1), expected)
-    for actual, array in zip(layer.get_state(), reached, strict=True):
-        assert_same_bits(actual, array)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("options", [OPTIONS[0], OPTIONS[-1]], ids=named)
 @pytest.mark.parametrize("kind", ["lstm", "gru-before", "gru-after"])
 def test_gates_made_again_have_the_bits_of_those_kept(kind, options, dtype, monkeypatch):

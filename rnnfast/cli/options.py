@@ -125,6 +125,12 @@ Save = Annotated[Path | None, typer.Option(
     help="Folder of the run.")]
 Overwrite = Annotated[bool, typer.Option(
     "--overwrite", rich_help_panel=_OUTPUT, help="Replace an earlier run in that folder.")]
+CheckpointEvery = Annotated[float, typer.Option(
+    metavar="SECONDS", min=0.0, rich_help_panel=_OUTPUT,
+    help="How often to write down where training stands, for --resume; 0 for after every window.")]
+Resume = Annotated[Path | None, typer.Option(
+    "--resume", metavar="RUN", show_default=False, rich_help_panel=_OUTPUT,
+    help="Go on with a run that was stopped or killed, to the same numbers; --epochs may be given anew.")]
 LogInterval = Annotated[int, typer.Option(
     metavar="N", min=1, rich_help_panel=_OUTPUT, help="Report each time this many windows have been read.")]
 

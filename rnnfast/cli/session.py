@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from rnnfast._check import CheckpointError
 from rnnfast.cli.errors import INTERRUPTED, STOPPED, fail, one_line
 from rnnfast.cli.plots import draw_learning_curve
 from rnnfast.cli.progress import clock, compilations, show_progress
@@ -17,7 +18,7 @@ from rnnfast.models import CBOWLM, RNNLM
 from rnnfast.training import Progress, TrainingDiverged, load_checkpoint
 from rnnfast.training.checkpoint import MODEL
 from rnnfast.training.experiment import Experiment
-from rnnfast.training.run_folder import Metrics
+from rnnfast.training.run_folder import Metrics, Reached
 
 _SAMPLE_LENGTH = {"word": 60, "char": 300}
 
@@ -32,10 +33,19 @@ class Session:
         What is written down about the run.
     interval : int
         Windows from one report to the next.
+    reached : dict
+        Where the network (False) and the baseline (True) stand in a run that is resumed, if they began.
     """
 
-    def __init__(self, experiment: Experiment, settings: dict[str, Any], interval: int) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        settings: dict[str, Any],
+        interval: int,
+        reached: dict[bool, Reached | None],
+    ) -> None:
         self.experiment = experiment
+        self.reached = reached
         self.settings = settings
         self.interval = interval
         self.console = Console(highlight=False, markup=False)
@@ -48,7 +58,8 @@ class Session:
         """The whole run; ends with an exit code when it is stopped early."""
         experiment, folder = self.experiment, self.experiment.folder
         size = experiment.tokenizer.vocab_size
-        with one_line(OSError, code=STOPPED), Metrics(folder.metrics) as metrics:
+        keep = self._is_behind_us if experiment.resumed else None
+        with one_line(OSError, CheckpointError, code=STOPPED), Metrics(folder.metrics, keep) as metrics:
             self._introduce(metrics)
             try:
                 with compilations(lambda: self._say("compiling kernels, once")):
@@ -70,19 +81,32 @@ class Session:
         experiment = self.experiment
         tokens, judged = len(experiment.train_ids), len(experiment.valid_ids)
         words, unknown = experiment.tokenizer.vocab_size, experiment.unknown_share
-        metrics.write(
-            "start",
-            settings=self.settings,
-            train_tokens=tokens,
-            valid_tokens=judged,
-            vocabulary=words,
-            unknown_share=unknown,
-        )
+        if not metrics.began:
+            metrics.write(
+                "start",
+                settings=self.settings,
+                train_tokens=tokens,
+                valid_tokens=judged,
+                vocabulary=words,
+                unknown_share=unknown,
+            )
         self._say(f"{self.settings['text']}: {tokens:,} tokens, {words:,} different")
         self._say(f"validation: {judged:,} tokens, {unknown:.1%} of them unknown")
 
+    def _is_behind_us(self, line: dict[str, Any]) -> bool:
+        """Whether a line of `metrics.jsonl` was written before the point at which the run goes on."""
+        if line["event"] == "start":
+            return True
+        place = self.reached.get(line.get("model") == "CBOW")
+        if place is None or line["event"] not in ("progress", "epoch"):
+            return False
+        return line["step"] <= place.step if line["event"] == "progress" else line["epoch"] <= place.finished
+
     def _train(self, name: str, model: RNNLM | CBOWLM, metrics: Metrics) -> None:
         epochs = self.experiment.settings.epochs
+        place = self.reached.get(name == "CBOW")
+        if place is not None:
+            self._say(f"{name}: goes on after {place.step:,} windows, in epoch {place.epoch}")
         self.parameters[name] = sum(param.size for param in model.params)
         with show_progress(self.console, name, self.interval) as display:
 
@@ -115,7 +139,8 @@ class Session:
             kept = f"the run is saved in {folder.path}; see rnnfast evaluate {folder.path}"
         else:
             kept = "nothing had been learned yet"
-        fail(f"{message.rstrip('.')}; {kept}.", INTERRUPTED if interrupted else STOPPED)
+        again = f"; rnnfast train --resume {folder.path} goes on" if interrupted else ""
+        fail(f"{message.rstrip('.')}; {kept}{again}.", INTERRUPTED if interrupted else STOPPED)
 
     def _compare(self, metrics: Metrics) -> None:
         """The table of validation perplexities."""

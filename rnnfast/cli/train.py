@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from contextlib import ExitStack
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
+
+import typer
 
 from rnnfast import _check
 from rnnfast.cli import options
@@ -11,12 +15,13 @@ from rnnfast.cli.errors import BAD_FILES, BAD_VALUES, one_line
 from rnnfast.cli.session import Session
 from rnnfast.data import Corpus, default_corpus, read_files
 from rnnfast.training.experiment import Experiment, Settings
-from rnnfast.training.run_folder import RunFolder, dated_folder
+from rnnfast.training.run_folder import SETTINGS, Reached, RunFolder, dated_folder
 
 _DEFAULT = Settings()
 
 
 def train(
+    context: typer.Context,
     files: options.Files = None,
     valid: options.Valid = None,
     valid_fraction: options.ValidFraction = 0.1,
@@ -51,6 +56,8 @@ def train(
     baseline: options.Baseline = True,
     save: options.Save = None,
     overwrite: options.Overwrite = False,
+    resume: options.Resume = None,
+    checkpoint_every: options.CheckpointEvery = 60.0,
     log_interval: options.LogInterval = 200,
 ) -> None:
     """Train a language model and save it to a run folder.
@@ -66,52 +73,110 @@ def train(
     [bold]rnnfast train book.txt --save runs/book --epochs 10[/bold]
     [bold]rnnfast train part1.txt part2.txt --valid part3.txt --nhid 400 --nlayers 2[/bold]
     [bold]rnnfast train book.txt --tokenizer char --bptt 100[/bold]
+    [bold]rnnfast train --resume runs/book[/bold]
 
     The run folder holds the model, metrics.jsonl, a learning curve as PNG, and the baseline in cbow/. Ctrl-C
-    ends a run early, and what was learned is kept.
+    ends a run early, and what was learned is kept; --resume goes on, also after a crash.
     """
-    settings = Settings(
-        tokenizer=tokenizer,
-        lower=lower,
-        min_count=min_count,
-        max_vocab=max_vocab,
-        cell=options.cell_name(cell),
-        emsize=emsize,
-        nhid=nhid,
-        nlayers=nlayers,
-        dropout=dropout,
-        tied=tied,
-        dtype=dtype,
-        optimizer=optimizer,
-        lr=lr,
-        momentum=momentum,
-        beta1=beta1,
-        beta2=beta2,
-        eps=eps,
-        decay_rate=decay_rate,
-        weight_decay=weight_decay,
-        epochs=epochs,
-        batch_size=batch_size,
-        bptt=bptt,
-        clip=clip or None,
-        clip_value=clip_value or None,
-        anneal=anneal if anneal > 1.0 else None,
-        patience=patience or None,
-        window=window,
-        seed=seed,
-    )
+    told = {name: _plain(value) for name, value in context.params.items()}
+    told["cell"] = options.cell_name(cell)
     with one_line(*BAD_VALUES):
-        settings = settings.resolved()
-        _check.fraction("train", "valid_fraction", valid_fraction)
-    with one_line(*BAD_FILES):
-        learned, judged = _texts(files, valid, valid_fraction)
-        folder = RunFolder(dated_folder() if save is None else save, overwrite=overwrite)
-        experiment = Experiment(settings, learned, judged, folder)
-    text = {"text": learned.name, "files": [str(path) for path in files or ()]}
-    Session(experiment, {**asdict(settings), **text}, log_interval).run(baseline=baseline)
+        _check.number("train", "checkpoint_every", checkpoint_every, 0.0)
+    if resume is None:
+        _begin(told)
+    else:
+        sources = {name: context.get_parameter_source(name) for name in told}
+        _go_on(told, {name for name, source in sources.items() if source and source.name != "DEFAULT"})
 
 
-def _texts(files: list[Path] | None, valid: list[Path] | None, fraction: float) -> tuple[Corpus, Corpus]:
+def _plain(value: Any) -> Any:
+    """A value of the command line as JSON."""
+    if isinstance(value, list | tuple):
+        return [str(part) for part in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _begin(told: dict[str, Any]) -> None:
+    """A new run."""
+    with one_line(*BAD_VALUES):
+        settings = _settings(told)
+        _check.fraction("train", "valid_fraction", told["valid_fraction"])
+    with ExitStack() as stack:
+        with one_line(*BAD_FILES):
+            learned, judged = _texts(told["files"], told["valid"], told["valid_fraction"])
+            folder = RunFolder(told["save"] or dated_folder(), overwrite=told["overwrite"])
+            stack.enter_context(folder.alone())
+            experiment = Experiment(
+                settings,
+                learned,
+                judged,
+                folder,
+                arguments=_of_the_run(told),
+                checkpoint_every=told["checkpoint_every"],
+            )
+        _session(experiment, told, {}).run(baseline=told["baseline"])
+
+
+def _go_on(told: dict[str, Any], given: set[str]) -> None:
+    """The run of an earlier process; `given` names what the command line says."""
+    with ExitStack() as stack:
+        with one_line(*BAD_VALUES):
+            for name in sorted(given & {"save", "overwrite"}):
+                _check.absent("train", f"--{name}", told[name], "a run that begins")
+            folder = RunFolder.resume(told["resume"])
+            stack.enter_context(folder.alone())
+            told = {**told, **_agreed(folder, told, given)}
+            settings = _checked(folder, told)
+            experiment = Experiment.resume(settings, folder, checkpoint_every=told["checkpoint_every"])
+            reached = {False: folder.reached(), True: folder.reached(baseline=True)}
+            for place in filter(None, reached.values()):
+                _check.far_enough("train", folder.path, settings.epochs, place.epoch)
+            folder.write_settings(_of_the_run(told), experiment.text, experiment.tokenizer.fingerprint())
+        _session(experiment, told, reached).run(baseline=told["baseline"])
+
+
+def _of_the_run(told: dict[str, Any]) -> dict[str, Any]:
+    """What is written down: all but what belongs to one call."""
+    return {name: value for name, value in told.items() if name not in ("save", "overwrite", "resume")}
+
+
+def _agreed(folder: RunFolder, told: dict[str, Any], given: set[str]) -> dict[str, Any]:
+    """What the run was told when it began, but for what may be another now and is given."""
+    saved = folder.read_settings()["arguments"]
+    if set(saved) != set(_of_the_run(told)):
+        raise _check.malformed(folder.path / SETTINGS, "not the arguments of this version of rnnfast train")
+    may_change = given & {"epochs", "checkpoint_every"}
+    for name in sorted(given - may_change - {"resume"}):
+        flag = "FILES" if name == "files" else "--" + name.replace("_", "-")
+        _check.same_run("train", folder.path, {flag: saved[name]}, {flag: told[name]})
+    return {**saved, **{name: told[name] for name in may_change}}
+
+
+def _checked(folder: RunFolder, told: dict[str, Any]) -> Settings:
+    """The settings in a file that anybody may have written."""
+    try:
+        _check.boolean("settings", "baseline", told["baseline"])
+        _check.size("settings", "log_interval", told["log_interval"])
+        _check.number("settings", "checkpoint_every", told["checkpoint_every"], 0.0)
+        return _settings(told)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise _check.malformed(folder.path / SETTINGS, f"not the settings of a run ({error})") from None
+
+
+def _settings(told: dict[str, Any]) -> Settings:
+    values = {field.name: told[field.name] for field in fields(Settings)}
+    for name in ("clip", "clip_value", "patience"):
+        values[name] = told[name] or None
+    values["anneal"] = told["anneal"] if told["anneal"] > 1.0 else None
+    return Settings(**values).resolved()
+
+
+def _session(experiment: Experiment, told: dict[str, Any], reached: dict[bool, Reached | None]) -> Session:
+    settings = {**asdict(experiment.settings), "text": experiment.text, "files": told["files"] or []}
+    return Session(experiment, settings, told["log_interval"], reached)
+
+
+def _texts(files: list[str] | None, valid: list[str] | None, fraction: float) -> tuple[Corpus, Corpus]:
     """The text to learn from and the text to validate on."""
     text = read_files(files) if files else default_corpus()
     return (text, read_files(valid)) if valid else text.split(fraction)

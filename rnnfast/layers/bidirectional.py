@@ -10,6 +10,7 @@ from rnnfast import _check
 from rnnfast.layers.base import Layer
 from rnnfast.layers.lstm import TimeLSTM
 from rnnfast.layers.recurrent import Recurrent, set_states
+from rnnfast.state import State, plain
 
 
 class Bidirectional(Layer):
@@ -69,9 +70,10 @@ class Bidirectional(Layer):
         """Copies of the states of both layers, for `set_state`."""
         return self.layer_forward.get_state(), self.layer_backward.get_state()
 
-    def set_state(self, state: tuple[Any, Any] | None) -> None:
-        """Go back to the states of `get_state`; None is the fresh state."""
-        set_states((self.layer_forward, self.layer_backward), (None, None) if state is None else state)
+    def set_state(self, state: tuple[Any, Any] | State | None) -> None:
+        """Go back to the states of `get_state`, or to a `State`; None is the fresh state."""
+        given = plain(state)
+        set_states((self.layer_forward, self.layer_backward), (None, None) if given is None else given)
 
     def reset_state(self) -> None:
         """Forget the states of both layers."""

@@ -14,6 +14,7 @@ from rnnfast.kernels.shares import (
     recurrent_packed_size,
 )
 from rnnfast.layers.recurrent import OneStep, Recurrent, Rows
+from rnnfast.state import State
 
 
 class TimeLSTM(Recurrent):
@@ -108,9 +109,9 @@ class TimeLSTM(Recurrent):
         """A copy of the gradient (N, H) of the initial cell of the last window; None before `backward`."""
         return None if self._dstate is None else self._dstate[1].copy()
 
-    def set_state(self, h: np.ndarray | None, c: np.ndarray | None = None) -> None:
+    def set_state(self, h: np.ndarray | State | None, c: np.ndarray | None = None) -> None:
         """Set the state and the cell (N, H) from which the next `forward` of a stateful layer, or `step`,
-        starts. Without `c` the cell is zero.
+        starts. Without `c` the cell is zero, unless `h` is a `State`, which holds both.
         """
         self._set_state(h, c)
 

@@ -12,6 +12,7 @@ from rnnfast import _check, _threads
 from rnnfast.kernels.sequence import block_steps, padded_row, time_grid
 from rnnfast.layers.base import Layer, Workspace
 from rnnfast.layers.streaming import Streaming
+from rnnfast.state import State
 
 # Memory that a layer may take to keep the gates of all steps for `backward`. A longer sequence keeps one
 # block of them, and `backward` makes the others again from the states, which takes up to 4/3 of the time.
@@ -109,8 +110,12 @@ class Recurrent(Streaming):
         """A copy of the state, one array (N, H) each, for `set_state(*state)`; None when it is fresh."""
         return None if self._state is None else tuple(array.copy() for array in self._state)
 
-    def _set_state(self, *state: np.ndarray | None) -> None:
+    def _set_state(self, *state: Any) -> None:
         owner = f"{type(self).__name__}.set_state"
+        if isinstance(state[0], State):
+            count, value = len(self.STATES), state[0].value
+            given = (None,) * count if value is None else value
+            state = _check.entries(owner, "h", given, count, ", ".join(self.STATES))
         if state[0] is None:
             _check.absent(
                 owner, ", ".join(self.STATES[1:]), next((s for s in state[1:] if s is not None), None), "h"
@@ -130,8 +135,10 @@ class Recurrent(Streaming):
             kept.append(_check.floats(owner, name, given, first.shape, self.dtype, "the shape of h").copy())
         self._state = kept
 
-    def set_state(self, h: np.ndarray | None) -> None:
-        """Set the state (N, H) from which the next `forward` of a stateful layer, or `step`, starts."""
+    def set_state(self, h: np.ndarray | State | None) -> None:
+        """Set the state (N, H) from which the next `forward` of a stateful layer, or `step`, starts; also a
+        `State`.
+        """
         self._set_state(h)
 
     def reset_state(self) -> None:

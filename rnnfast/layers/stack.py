@@ -12,6 +12,7 @@ from rnnfast.layers.base import Layer
 from rnnfast.layers.bidirectional import Bidirectional
 from rnnfast.layers.dropout import TimeDropout
 from rnnfast.layers.recurrent import Recurrent, set_states
+from rnnfast.state import State, plain
 
 
 class Stack(Layer):
@@ -76,9 +77,10 @@ class Stack(Layer):
         """Copies of the states of all layers, for `set_state`."""
         return tuple(layer.get_state() for layer in self.layers)
 
-    def set_state(self, state: tuple[Any, ...] | None) -> None:
-        """Go back to the states of `get_state`; None is the fresh state."""
-        set_states(self.layers, [None] * len(self.layers) if state is None else state)
+    def set_state(self, state: tuple[Any, ...] | State | None) -> None:
+        """Go back to the states of `get_state`, or to a `State`; None is the fresh state."""
+        given = plain(state)
+        set_states(self.layers, [None] * len(self.layers) if given is None else given)
 
     def reset_state(self) -> None:
         """Forget the states of all layers."""

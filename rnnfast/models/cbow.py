@@ -10,6 +10,7 @@ from rnnfast import _check
 from rnnfast.layers.embedding import TimeContextSum
 from rnnfast.layers.loss import TimeAffineSoftmaxWithLoss
 from rnnfast.models.language_model import LanguageModel
+from rnnfast.state import State, plain
 
 
 class CBOWLM(LanguageModel):
@@ -98,9 +99,9 @@ class CBOWLM(LanguageModel):
         """A copy of the ids read last, (N, window - 1), or None when the state is fresh."""
         return self._context.context
 
-    def set_state(self, state: np.ndarray | None) -> None:
-        """Go back to a state (N, window - 1) of `get_state`; None is the fresh state."""
-        self._context.set_state(state)
+    def set_state(self, state: np.ndarray | State | None) -> None:
+        """Go back to a state (N, window - 1) of `get_state`, or to a `State`; None is the fresh state."""
+        self._context.set_state(plain(state))
 
     def _carried_rows(self) -> int | None:
         context = self._context.context

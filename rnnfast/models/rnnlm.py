@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from rnnfast.layers.loss import TimeAffineSoftmaxWithLoss
 from rnnfast.layers.lstm import TimeLSTM
 from rnnfast.layers.rnn import TimeRNN
 from rnnfast.models.language_model import LanguageModel
+from rnnfast.state import State, plain
 
 # A new kind of recurrent layer is one entry here: its gates, and what makes it from Wx, Wh and b.
 _CELLS: dict[str, tuple[int, Callable[..., TimeRNN | TimeLSTM | TimeGRU]]] = {
@@ -227,8 +228,8 @@ class RNNLM(LanguageModel):
         """A copy of each layer's state, arrays `(N, H)`, or None where it is fresh."""
         return tuple(layer.get_state() for layer in self._layers)
 
-    def set_state(self, state: tuple[tuple[np.ndarray, ...] | None, ...] | None) -> None:
-        """Go back to a state of `get_state`; None is the fresh state.
+    def set_state(self, state: tuple[tuple[np.ndarray, ...] | None, ...] | State | None) -> None:
+        """Go back to a state of `get_state`, or to a `State`; None is the fresh state.
 
         Raises
         ------
@@ -236,6 +237,7 @@ class RNNLM(LanguageModel):
             It is no such state: another number of layers or arrays, another shape or dtype. The model's state
             is then as before.
         """
+        state = plain(state)
         if state is None:
             self.reset_state()
             return
@@ -260,6 +262,19 @@ class RNNLM(LanguageModel):
                 shape = _check.floats(owner, f"state[{i}][{j}]", array, shape, self.dtype, why).shape
             checked.append(arrays)
         return checked
+
+    @property
+    def rng_state(self) -> tuple[tuple[int, int], ...]:
+        """The seed and the number of calls of each place with dropout; may be set, to draw on from there."""
+        return tuple(dropout.rng_state for dropout in self._dropouts)
+
+    @rng_state.setter
+    def rng_state(self, state: Sequence[tuple[int, int]]) -> None:
+        owner = self._owner("rng_state")
+        given = _check.entries(owner, "rng_state", state, len(self._dropouts), "one a dropout")
+        checked = [_check.sizes(owner, ("seed", "counter"), pair) for pair in given]
+        for dropout, (seed, counter) in zip(self._dropouts, checked, strict=True):
+            dropout.rng_state = seed, counter
 
     def _carried_rows(self) -> int | None:
         return next((h.shape[0] for layer in self._layers if (h := layer.h) is not None), None)

@@ -1,35 +1,16 @@
-"""One model, one safetensors file: named arrays, with the model's configuration in the file's metadata.
-
-Reading trusts nothing. The header is capped, its offsets are compared with the size of the file and its
-tensors with what the configuration asks for, all before an array is allocated; a checksum then covers
-configuration and values. No pickle anywhere: a file can be wrong, it cannot run code.
-"""
+"""One model, one safetensors file: named arrays, with the model's configuration in the file's metadata."""
 
 from __future__ import annotations
 
-import json
 import os
-import struct
-import zlib
 from collections.abc import Callable, Mapping
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from rnnfast import _check
-from rnnfast._files import write_atomically
+from rnnfast._tensors import Spec, read_tensors, write_tensors
 
 FORMAT = "rnnfast-1"
-_DTYPES: dict[str, np.dtype] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
-# A model has a dozen tensors and 100 bytes of header for each; a bigger header is not one of ours.
-_HEADER_LIMIT = 1 << 20
-
-
-class _Tensor(NamedTuple):
-    dtype: np.dtype
-    shape: tuple[int, ...]
-    start: int
-    stop: int
 
 
 class SavedModel(NamedTuple):
@@ -64,16 +45,7 @@ def write_weights(
     OSError
         The file cannot be written.
     """
-    from safetensors.numpy import save
-
-    # safetensors writes the memory of a transposed array as if it were C order, so each is made contiguous
-    # first.
-    plain = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    text = json.dumps({"model": dict(config), "notes": dict(notes or {})}, sort_keys=True)
-    # One metadata entry only: safetensors keeps several in an order that changes from run to run.
-    about = json.dumps({"format": FORMAT, "config": text, "checksum": _checksum(text, plain)})
-    with write_atomically(path) as file:
-        file.write(save(plain, metadata={"rnnfast": about}))
+    write_tensors(path, FORMAT, tensors, {"model": dict(config), "notes": dict(notes or {})})
 
 
 def read_weights(
@@ -102,134 +74,13 @@ def read_weights(
     OSError
         The file cannot be read.
     """
-    with open(path, "rb") as file:
-        length = os.fstat(file.fileno()).st_size
-        header = _read_header(path, file, length)
-        text, checksum = _read_about(path, header.pop("__metadata__", None))
-        described = parse_object(path, text, "the configuration")
+
+    def specs(described: dict[str, Any]) -> dict[str, Spec]:
         config, notes = described.get("model"), described.get("notes")
         if not isinstance(config, dict) or not isinstance(notes, dict):
-            raise _check.malformed(path, "the configuration lacks the model or the notes")
-        found = {name: _read_entry(path, name, entry) for name, entry in header.items()}
-        _check_layout(path, found, length - file.tell())
-        try:
-            dtype, shapes = expect(config)
-        except (TypeError, ValueError) as error:
-            raise _check.malformed(path, f"its configuration is not valid ({error})") from None
-        _check_tensors(path, found, dtype, shapes)
-        data = file.tell()
-        tensors = {name: _read_tensor(path, file, data, tensor) for name, tensor in found.items()}
-    if _checksum(text, tensors) != checksum:
-        raise _check.malformed(path, "the checksum does not match, so the file was changed or damaged")
-    return SavedModel(config, tensors, notes)
+            raise ValueError("it lacks the model or the notes")
+        dtype, shapes = expect(config)
+        return {name: Spec(dtype, shape) for name, shape in shapes.items()}
 
-
-def _checksum(text: str, tensors: Mapping[str, np.ndarray]) -> int:
-    """CRC-32 of the configuration, then of every tensor's name, shape, dtype and bytes, by name."""
-    crc = zlib.crc32(text.encode("utf-8", "surrogatepass"))
-    for name in sorted(tensors):
-        array = tensors[name]
-        crc = zlib.crc32(f"{name} {array.shape} {array.dtype}".encode(), crc)
-        crc = zlib.crc32(array.reshape(-1).view(np.uint8).data, crc)
-    return crc
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({name for name, _ in pairs}) != len(pairs):
-        raise ValueError("a name occurs twice")
-    return dict(pairs)
-
-
-def parse_object(path: Any, text: str | bytes, what: str) -> dict[str, Any]:
-    """A JSON object; deep nesting ends in a RecursionError, which is as malformed as the rest."""
-    try:
-        value = json.loads(text, object_pairs_hook=_no_duplicates)
-    except (ValueError, RecursionError) as error:
-        raise _check.malformed(path, f"{what} is not valid JSON ({error})") from None
-    if not isinstance(value, dict):
-        raise _check.malformed(path, f"{what} must be a JSON object, got {type(value).__name__}")
-    return value
-
-
-def _read_header(path: Any, file: IO[bytes], length: int) -> dict[str, Any]:
-    prefix = file.read(8)
-    if len(prefix) < 8:
-        raise _check.malformed(path, f"too short for a safetensors file ({length} bytes)")
-    (size,) = struct.unpack("<Q", prefix)
-    if size > min(_HEADER_LIMIT, length - 8):
-        raise _check.malformed(
-            path, f"not a safetensors file of rnnfast (its header would take {size} bytes)"
-        )
-    return parse_object(path, file.read(size), "the header")
-
-
-def _read_about(path: Any, metadata: Any) -> tuple[str, int]:
-    """The configuration's text and the checksum, from the metadata."""
-    if not isinstance(metadata, dict) or not isinstance(metadata.get("rnnfast"), str):
-        raise _check.malformed(path, "no rnnfast model in its metadata, so it was not saved by rnnfast")
-    about = parse_object(path, metadata["rnnfast"], "the metadata")
-    if about.get("format") != FORMAT:
-        raise _check.malformed(path, f"format must be {FORMAT!r}, got {about.get('format')!r}")
-    text, checksum = about.get("config"), about.get("checksum")
-    if not isinstance(text, str) or not isinstance(checksum, int):
-        raise _check.malformed(path, "the metadata lacks the configuration or the checksum")
-    return text, checksum
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 62
-
-
-def _read_entry(path: Any, name: str, entry: Any) -> _Tensor:
-    reason = f"the header's entry for {name!r} is malformed"
-    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise _check.malformed(path, reason)
-    code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(code, str) or code not in _DTYPES:
-        raise _check.malformed(path, f"tensor {name!r} must be F32 or F64, got {code!r}")
-    if not isinstance(shape, list) or len(shape) > 8 or not all(map(_is_count, shape)):
-        raise _check.malformed(path, reason)
-    if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_is_count, offsets)):
-        raise _check.malformed(path, reason)
-    return _Tensor(_DTYPES[code], tuple(shape), offsets[0], offsets[1])
-
-
-def _check_layout(path: Any, found: dict[str, _Tensor], length: int) -> None:
-    """The tensors must fill the data section exactly: no hole, no overlap, nothing behind the end."""
-    end = 0
-    for name, tensor in sorted(found.items(), key=lambda item: item[1][2:]):
-        count = 1
-        for axis in tensor.shape:
-            count *= axis
-        if tensor.start != end or tensor.stop - tensor.start != count * tensor.dtype.itemsize:
-            raise _check.malformed(path, f"the place of tensor {name!r} in the file does not fit its shape")
-        end = tensor.stop
-    if end != length:
-        raise _check.malformed(
-            path,
-            f"the header promises {end} bytes of data, the file holds {length}; it was cut short or extended",
-        )
-
-
-def _check_tensors(
-    path: Any, found: dict[str, _Tensor], dtype: np.dtype, shapes: dict[str, tuple[int, ...]]
-) -> None:
-    for name in shapes:
-        if name not in found:
-            raise _check.malformed(path, f"tensor {name!r} is missing")
-    for name, tensor in found.items():
-        if name not in shapes:
-            raise _check.malformed(path, f"tensor {name!r} does not belong to the model of its configuration")
-        if tensor.shape != shapes[name]:
-            raise _check.malformed(path, f"tensor {name!r} must be {shapes[name]}, got {tensor.shape}")
-        if tensor.dtype != dtype:
-            raise _check.malformed(path, f"tensor {name!r} must be {dtype}, got {tensor.dtype}")
-
-
-def _read_tensor(path: Any, file: IO[bytes], data: int, tensor: _Tensor) -> np.ndarray:
-    file.seek(data + tensor.start)
-    count = (tensor.stop - tensor.start) // tensor.dtype.itemsize
-    array = np.fromfile(file, dtype=tensor.dtype, count=count)
-    if array.size != count:
-        raise _check.malformed(path, "the file ended while it was read")
-    return array.reshape(tensor.shape).astype(tensor.dtype.newbyteorder("="), copy=False)
+    described, tensors = read_tensors(path, FORMAT, specs)
+    return SavedModel(described["model"], tensors, described["notes"])

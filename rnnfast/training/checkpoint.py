@@ -5,6 +5,7 @@
   before.
 * `tokenizer.json`: the vocabulary. The model's file holds its fingerprint, so one cannot be taken for
   another.
+* `training.safetensors`, `settings.json`: only from `rnnfast train`, see `run_folder.py`.
 * `config.json`: hyperparameters, epoch and perplexity of the model, and why the run stopped if it did.
 """
 
@@ -21,12 +22,13 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast._files import write_atomically
+from rnnfast._tensors import parse_object
 from rnnfast.data.tokenizer import tokenizer_from_dict
 from rnnfast.data.vocabulary import Tokenizer
 from rnnfast.models.cbow import CBOWLM
 from rnnfast.models.loading import load_with_notes
 from rnnfast.models.rnnlm import RNNLM
-from rnnfast.models.weights import FORMAT, parse_object
+from rnnfast.models.weights import FORMAT
 
 MODEL, LAST, TOKENIZER, CONFIG = "model.safetensors", "last.safetensors", "tokenizer.json", "config.json"
 _JSON_LIMIT = 256 << 20  # bytes; a vocabulary of ten million words stays below
@@ -113,11 +115,28 @@ class Checkpoint:
         config = self._described(model, record, name)
         if not self.saved:
             (self.folder / LAST).unlink(missing_ok=True)
-            if self._tokenizer is not None:
-                self._write_json(TOKENIZER, self._tokenizer.to_dict())
+            self.save_tokenizer()
         model.save(self.folder / name, notes=notes)
         self._write_json(CONFIG, config)
         self._config, self.saved = config, True
+
+    def save_tokenizer(self) -> None:
+        """Write the tokenizer, if there is one; also done by the first save of a model."""
+        if self._tokenizer is not None:
+            self._write_json(TOKENIZER, self._tokenizer.to_dict())
+
+    def get_state(self) -> dict[str, Any]:
+        """What a run that goes on later must know of the saves so far, as JSON values."""
+        return {"saved": self.saved, "config": self._config}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on after a `get_state`: what was saved since, when the run stopped, is taken back."""
+        saved = _check.boolean("Checkpoint.set_state", "saved", state["saved"])
+        config = _json_values("state", dict(state["config"]))
+        if saved:
+            self._write_json(CONFIG, config)
+            (self.folder / LAST).unlink(missing_ok=True)
+        self.saved, self._config = saved, config
 
     def _described(self, model: RNNLM | CBOWLM, record: dict[str, Any], name: str) -> dict[str, Any]:
         """What `config.json` says after this save."""
@@ -185,27 +204,29 @@ def load_checkpoint(
     OSError
         The folder is not there, or a file cannot be read.
     """
-    path = _run_file(folder, LAST if last else MODEL)
+    path = run_file(folder, LAST if last else MODEL)
     model, notes = load_with_notes(path, rng=rng)
-    config = _read_json(_run_file(folder, CONFIG))
+    config = read_json(run_file(folder, CONFIG))
     if config.get("format") != FORMAT or not isinstance(config.get("settings"), dict):
         raise _check.malformed(Path(folder) / CONFIG, "not the description of a run of this format")
     if config.get("model") != model.config:
         raise _check.malformed(Path(folder) / CONFIG, f"describes another model than {path.name}")
     fingerprint = notes.get("tokenizer")
-    return Run(model, None if fingerprint is None else _load_tokenizer(folder, model, fingerprint), config)
+    words = model.vocab_size
+    return Run(model, None if fingerprint is None else load_tokenizer(folder, words, fingerprint), config)
 
 
-def _load_tokenizer(folder: Any, model: RNNLM | CBOWLM, fingerprint: Any) -> Tokenizer:
-    path = _run_file(folder, TOKENIZER)
-    value = _read_json(path)
+def load_tokenizer(folder: Any, vocab_size: int | None, fingerprint: Any) -> Tokenizer:
+    """The tokenizer of a run folder, if it is the one that was meant; CheckpointError otherwise."""
+    path = run_file(folder, TOKENIZER)
+    value = read_json(path)
     try:
         tokenizer = tokenizer_from_dict(value)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise _check.malformed(path, f"not a tokenizer ({error})") from None
-    if tokenizer.vocab_size != model.vocab_size:
+    if vocab_size not in (None, tokenizer.vocab_size):
         raise _check.malformed(
-            path, f"has {tokenizer.vocab_size} tokens, but the model has a vocabulary of {model.vocab_size}"
+            path, f"has {tokenizer.vocab_size} tokens, but the model has a vocabulary of {vocab_size}"
         )
     if tokenizer.fingerprint() != fingerprint:
         raise _check.malformed(path, "not the tokenizer the model was trained with, some tokens differ")
@@ -216,12 +237,13 @@ def is_ours_or_absent(folder: str | os.PathLike[str]) -> bool:
     """Whether the `config.json` of a folder was written by a run, or is not there; a stranger's is kept."""
     path = Path(folder) / CONFIG
     try:
-        return not path.exists() or _read_json(path).get("format") == FORMAT
+        return not path.exists() or read_json(path).get("format") == FORMAT
     except (_check.CheckpointError, OSError):
         return False
 
 
-def _run_file(folder: Any, name: str) -> Path:
+def run_file(folder: Any, name: str) -> Path:
+    """The path of a file of a run folder, which must be there."""
     path = Path(folder) / name
     if path.is_file():
         return path
@@ -230,7 +252,8 @@ def _run_file(folder: Any, name: str) -> Path:
     raise _check.malformed(folder, f"not a complete run folder, {name} is missing")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of a run folder; CheckpointError if it is none."""
     with open(path, "rb") as file:
         content = file.read(_JSON_LIMIT + 1)
     if len(content) > _JSON_LIMIT:

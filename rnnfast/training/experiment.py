@@ -21,10 +21,10 @@ from rnnfast.data import (
 from rnnfast.models.cbow import CBOWLM
 from rnnfast.models.rnnlm import RNNLM
 from rnnfast.training.bptt import TruncatedBPTT
-from rnnfast.training.checkpoint import Checkpoint
+from rnnfast.training.checkpoint import Checkpoint, load_tokenizer
 from rnnfast.training.optim import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, Optimizer, RMSprop
 from rnnfast.training.progress import Progress
-from rnnfast.training.run_folder import TRAIN, VALID, RunFolder
+from rnnfast.training.run_folder import TRAIN, TRAINING, VALID, RunFolder
 from rnnfast.training.trainer import Trainer
 from rnnfast.training.unigram import Unigram
 
@@ -149,9 +149,17 @@ class Experiment:
         The text to learn from, and the text to be judged by.
     folder : RunFolder
         Where ids, checkpoints and metrics go.
+    arguments : dict
+        What the run was told, as JSON values, to be read by who resumes it.
+    checkpoint_every : float
+        See `Trainer.fit`.
 
     Attributes
     ----------
+    text : str
+        Name of `train`.
+    resumed : bool
+        Whether it goes on from where an earlier process stopped.
     tokenizer : Tokenizer
         Learned from `train`.
     train_ids, valid_ids : memmap
@@ -167,9 +175,19 @@ class Experiment:
         The folder cannot be written.
     """
 
-    def __init__(self, settings: Settings, train: Corpus, valid: Corpus, folder: RunFolder) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        train: Corpus,
+        valid: Corpus,
+        folder: RunFolder,
+        *,
+        arguments: dict[str, Any] | None = None,
+        checkpoint_every: float = 60.0,
+    ) -> None:
         self.settings = settings = settings.resolved()
-        self.folder = folder
+        self.folder, self.text, self.resumed = folder, train.name, False
+        self.checkpoint_every = checkpoint_every
         try:
             self.tokenizer = _learn(settings, train)
             train_ids = encode_to_memmap(self.tokenizer, train, folder.staged / TRAIN)
@@ -177,10 +195,34 @@ class Experiment:
             WindowBatches(train_ids, settings.batch_size, settings.bptt)
             _check.tokens_enough("the validation text", valid_ids, 1, 1)
             del train_ids, valid_ids  # a mapped file cannot be moved on Windows
+            Checkpoint(folder.staged, tokenizer=self.tokenizer).save_tokenizer()
+            folder.write_settings(arguments or {}, self.text, self.tokenizer.fingerprint(), staged=True)
             folder.begin()
         except BaseException:
             folder.discard()
             raise
+        self._open()
+
+    @classmethod
+    def resume(cls, settings: Settings, folder: RunFolder, *, checkpoint_every: float) -> Experiment:
+        """The experiment of a folder in which a run has begun; its text is what was encoded then.
+
+        Raises
+        ------
+        CheckpointError, CorpusError
+            A file is missing, damaged, or does not belong to the others.
+        """
+        told = folder.read_settings()
+        experiment = cls.__new__(cls)
+        experiment.settings, experiment.folder = settings.resolved(), folder
+        experiment.text, experiment.resumed = told["text"], True
+        experiment.checkpoint_every = checkpoint_every
+        experiment.tokenizer = load_tokenizer(folder.path, None, told["tokenizer"])
+        experiment._open()
+        return experiment
+
+    def _open(self) -> None:
+        folder = self.folder
         self.train_ids, self.valid_ids = open_ids(folder.path / TRAIN), open_ids(folder.path / VALID)
         self.unknown_share = unknown_share(self.tokenizer, self.valid_ids)
 
@@ -210,9 +252,16 @@ class Experiment:
 
     def fit(self, trainer: Trainer) -> list[dict[str, Any]]:
         """Train; see `Trainer.fit`."""
-        settings = self.settings
+        settings, folder = self.settings, self.folder
+        place = folder.path if isinstance(trainer.model, RNNLM) else folder.baseline
         return trainer.fit(
-            self.train_ids, epochs=settings.epochs, batch_size=settings.batch_size, valid=self.valid_ids
+            self.train_ids,
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            valid=self.valid_ids,
+            checkpoint_file=place / TRAINING,
+            checkpoint_every=self.checkpoint_every,
+            resume=self.resumed,
         )
 
     def unigram_perplexity(self) -> float:

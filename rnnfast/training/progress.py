@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from rnnfast import _check
 from rnnfast.training.bptt import Window
 from rnnfast.training.evaluation import exp_of_mean
 
@@ -55,6 +56,11 @@ class Progress:
     seconds_left: float | None
 
 
+_COUNTS = ("epoch", "step", "tokens", "first_tokens", "good_step", "good_tokens", "epoch_tokens")
+_SUMS = {name: name if name in ("epoch", "step", "tokens") else f"_{name}" for name in _COUNTS}
+_SUMS |= {name: f"_{name}" for name in ("trained", "first_trained", "loss", "validation")}
+
+
 class Meter:
     """Adds up losses, words and seconds of one `fit`.
 
@@ -69,8 +75,8 @@ class Meter:
         self.epoch = self.step = self.tokens = 0
         self._began = self._mark = time.perf_counter()
         self._trained = 0.0  # seconds in windows, without validation
-        self._first = (0.0, 0)  # seconds and words of the first window
-        self._good = (0, 0)  # updates and words before the update that `go_back` undoes
+        self._first_trained, self._first_tokens = 0.0, 0  # seconds and words of the first window
+        self._good_step = self._good_tokens = 0  # before the update that `go_back` undoes
         self._loss, self._epoch_tokens = 0.0, 0
         self._validation = 0.0  # seconds the last validation took
 
@@ -83,8 +89,8 @@ class Meter:
     def tokens_per_second(self) -> float:
         """Of training, without the first window where there are others."""
         seconds, tokens = self._trained, self.tokens
-        if tokens > self._first[1]:
-            seconds, tokens = seconds - self._first[0], tokens - self._first[1]
+        if tokens > self._first_tokens:
+            seconds, tokens = seconds - self._first_trained, tokens - self._first_tokens
         return tokens / max(seconds, 1e-9)
 
     def start_epoch(self) -> None:
@@ -101,17 +107,40 @@ class Meter:
         self.step += 1
         self.tokens += window.tokens
         if self.step == 1:
-            self._first = (self._trained, self.tokens)
+            self._first_trained, self._first_tokens = self._trained, self.tokens
         self._loss += window.loss * window.tokens
         self._epoch_tokens += window.tokens
 
+    def state(self) -> dict[str, float]:
+        """All sums and times as JSON values, for `set_state`."""
+        return {**{name: getattr(self, place) for name, place in _SUMS.items()}, "seconds": self.seconds}
+
+    def set_state(self, state: dict[str, float]) -> None:
+        """Go on counting from a `state`."""
+        self.check(state)
+        for name, place in _SUMS.items():
+            setattr(self, place, state[name])
+        self._mark = time.perf_counter()
+        self._began = self._mark - state["seconds"]
+
+    @staticmethod
+    def check(state: dict[str, float]) -> None:
+        """ValueError or TypeError if it is no `state`."""
+        if set(state) != {*_SUMS, "seconds"}:
+            raise ValueError("it lacks the sums of the meter")
+        for name, value in state.items():
+            if name in _COUNTS:
+                _check.size("meter", name, value, 0, 1 << 62)
+            else:
+                _check.number("meter", name, value)
+
     def before_update(self) -> None:
         """The next update may be undone."""
-        self._good = self.step, self.tokens
+        self._good_step, self._good_tokens = self.step, self.tokens
 
     def go_back(self) -> None:
         """The updates since were undone: nothing was learned from them."""
-        self.step, self.tokens = self._good
+        self.step, self.tokens = self._good_step, self._good_tokens
 
     def add_validation(self, seconds: float) -> None:
         """A validation took this long."""

@@ -2,6 +2,8 @@
 
 * `model.safetensors`, `tokenizer.json`, `config.json`: see `checkpoint.py`.
 * `train.npy`, `valid.npy`: the encoded text, memory-mapped while it trains.
+* `settings.json`: what the run was told, for resuming it.
+* `training.safetensors`: where training stands, see `keeper.py`.
 * `metrics.jsonl`: one JSON object a line, written as training goes.
 * `learning_curve.png`: perplexity over epochs.
 * `cbow/`: the baseline, a run folder of its own.
@@ -13,13 +15,18 @@ import json
 import os
 import shutil
 import tempfile
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rnnfast import _check
+from rnnfast._files import only_one, remove_leftovers, write_atomically
+from rnnfast._tensors import parse_object
+from rnnfast.models.weights import FORMAT
 from rnnfast.training import checkpoint
+from rnnfast.training.keeper import read_training
 
 TRAIN, VALID, METRICS, CURVE, BASELINE = (
     "train.npy",
@@ -28,7 +35,10 @@ TRAIN, VALID, METRICS, CURVE, BASELINE = (
     "learning_curve.png",
     "cbow",
 )
+SETTINGS, TRAINING = "settings.json", "training.safetensors"
 _OURS = (
+    SETTINGS,  # first: without it a folder is no run to go on with
+    TRAINING,
     checkpoint.MODEL,
     checkpoint.LAST,
     checkpoint.TOKENIZER,
@@ -38,6 +48,14 @@ _OURS = (
     METRICS,
     CURVE,
 )
+
+
+class Reached(NamedTuple):
+    """Where training stands: updates made, the epoch under way, epochs finished."""
+
+    step: int
+    epoch: int
+    finished: int
 
 
 class RunFolder:
@@ -73,23 +91,87 @@ class RunFolder:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        self.path = Path(path)
-        self.metrics, self.curve, self.baseline = self.path / METRICS, self.path / CURVE, self.path / BASELINE
+        self._name(path)
         earlier = [name for name in _OURS if (self.path / name).exists()]
         if earlier and not (overwrite and checkpoint.is_ours_or_absent(self.path)):
             raise _check.run_in_the_way(self.path, earlier[0])
         self._made = _missing_folders(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
+        self._clear()
         self.staged = Path(tempfile.mkdtemp(prefix=".rnnfast-", dir=self.path))
+
+    @classmethod
+    def resume(cls, path: str | os.PathLike[str]) -> RunFolder:
+        """The folder of a run that has begun and is to go on; what a killed process left is removed.
+
+        Raises
+        ------
+        CheckpointError
+            There is no such run in it.
+        OSError
+            The folder is missing.
+        """
+        folder = cls.__new__(cls)
+        folder._name(path)
+        checkpoint.run_file(folder.path, SETTINGS)
+        folder._made = []
+        folder._clear()
+        return folder
+
+    def _name(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.metrics, self.curve, self.baseline = self.path / METRICS, self.path / CURVE, self.path / BASELINE
+
+    def _clear(self) -> None:
+        """Remove what a process that was killed has left: temporary files, and what it had staged."""
+        with self.alone():
+            for leftover in self.path.glob(".rnnfast-*"):
+                if leftover.is_dir():
+                    shutil.rmtree(leftover, ignore_errors=True)
+            remove_leftovers(self.path)
+            remove_leftovers(self.baseline)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes out of the folder inside the block; OSError if one is there already."""
+        with only_one(self.path) as is_ours:
+            if not is_ours:
+                raise _check.run_under_way(self.path)
+            yield
 
     def begin(self) -> None:
         """Everything is ready: remove the earlier run, and put the staged files in their places."""
-        for folder in (self.baseline, self.path):
+        for folder in (self.path, self.baseline):
             for name in _OURS:
                 (folder / name).unlink(missing_ok=True)
-        for file in self.staged.iterdir():
+        # The settings last: once they are there, so is all that is needed to go on.
+        for file in sorted(self.staged.iterdir(), key=lambda file: file.name == SETTINGS):
             file.rename(self.path / file.name)
         self.staged.rmdir()
+
+    def write_settings(
+        self, arguments: dict[str, Any], text: str, fingerprint: str, *, staged: bool = False
+    ) -> None:
+        """Write down what the run was told, as JSON values, and the name of its text and tokenizer."""
+        value = {"format": FORMAT, "arguments": arguments, "text": text, "tokenizer": fingerprint}
+        with write_atomically((self.staged if staged else self.path) / SETTINGS) as file:
+            file.write(json.dumps(value, indent=1, sort_keys=True, allow_nan=False).encode())
+
+    def read_settings(self) -> dict[str, Any]:
+        """A dict with the "arguments", "text" and "tokenizer" of `write_settings`."""
+        value = checkpoint.read_json(self.path / SETTINGS)
+        kinds = {"arguments": dict, "text": str, "tokenizer": str}
+        if value.get("format") != FORMAT or not all(isinstance(value.get(k), v) for k, v in kinds.items()):
+            raise _check.malformed(self.path / SETTINGS, "not the settings of a run of this format")
+        return value
+
+    def reached(self, *, baseline: bool = False) -> Reached | None:
+        """Where the training of the model or the baseline stands; None before there is a file of it."""
+        path = (self.baseline if baseline else self.path) / TRAINING
+        if not path.exists():
+            return None
+        saved = read_training(path)
+        return Reached(saved.step, saved.epoch, len(saved.history))
 
     def discard(self) -> None:
         """The run cannot begin: remove what was staged, and the folders that were made for it."""
@@ -97,6 +179,16 @@ class RunFolder:
         with suppress(OSError):  # something else has come to lie there
             for folder in self._made:
                 folder.rmdir()
+
+
+def _lines(path: Path, keep: Callable[[dict[str, Any]], bool]) -> list[bytes]:
+    """The lines that are whole and wanted; what a killed process has written of another is none."""
+    kept = []
+    for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
+        with suppress(_check.CheckpointError, LookupError, TypeError):
+            if line.endswith(b"\n") and keep(parse_object(path, line, "a line")):
+                kept.append(line)
+    return kept
 
 
 def _missing_folders(path: Path) -> list[Path]:
@@ -128,6 +220,18 @@ def dated_folder(parent: str | os.PathLike[str] = "runs", now: datetime | None =
 class Metrics:
     """Writes `metrics.jsonl`; each line is on the disk at once, so that a run can be watched and cut short.
 
+    Parameters
+    ----------
+    path
+        The file, which is emptied.
+    keep : callable, optional
+        Called with each line of an earlier process, a dict; those it accepts stay, and new ones follow.
+
+    Attributes
+    ----------
+    began : bool
+        Whether there are earlier lines.
+
     Examples
     --------
     >>> path = Path(tempfile.mkdtemp()) / METRICS
@@ -137,8 +241,16 @@ class Metrics:
     '{"event": "epoch", "model": "rnn", "epoch": 1, "train_perplexity": null}\\n'
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._file = open(path, "w", encoding="utf-8", buffering=1)  # noqa: SIM115, closed by __exit__
+    def __init__(
+        self, path: str | os.PathLike[str], keep: Callable[[dict[str, Any]], bool] | None = None
+    ) -> None:
+        kept = [] if keep is None else _lines(Path(path), keep)
+        self.began = bool(kept)
+        if kept:
+            with write_atomically(path) as file:
+                file.writelines(kept)
+        mode = "a" if kept else "w"
+        self._file = open(path, mode, encoding="utf-8", buffering=1)  # noqa: SIM115, closed by __exit__
 
     def __enter__(self) -> Metrics:
         return self

@@ -80,6 +80,15 @@ class LastGood:
         self._copies = None
 
     @property
+    def copies(self) -> list[np.ndarray] | None:
+        """The copies, which the next `keep` overwrites; None where there are none."""
+        return self._copies
+
+    def put(self, copies: list[np.ndarray] | None) -> None:
+        """Take copies of an earlier run, of the shapes of the parameters, as one's own."""
+        self._copies = copies
+
+    @property
     def is_kept(self) -> bool:
         """Whether there is a copy."""
         return self._copies is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ from rnnfast.layers.base import Workspace
 from rnnfast.training.bptt import TruncatedBPTT, Window
 from rnnfast.training.evaluation import perplexity
 from rnnfast.training.gradients import all_finite, clip_by_norm, clip_by_value, global_norm, merge_shared
+from rnnfast.training.keeper import FromWindow, Keeper, text_checksum
 from rnnfast.training.progress import Meter, Progress
 from rnnfast.training.safety import LastGood, TrainingDiverged, interrupts_deferred
 
@@ -108,11 +110,20 @@ class Trainer:
         self.on_epoch = on_epoch
         self.checkpoint = checkpoint
         self.history: list[dict[str, Any]] = []
-        self._last_good = LastGood(model.params)
+        self.last_good = LastGood(model.params)
+        self._keeper: Keeper | None = None
         self._workspace = Workspace()
 
     def fit(
-        self, ids: np.ndarray, *, epochs: int, batch_size: int, valid: np.ndarray | None = None
+        self,
+        ids: np.ndarray,
+        *,
+        epochs: int,
+        batch_size: int,
+        valid: np.ndarray | None = None,
+        checkpoint_file: str | os.PathLike[str] | None = None,
+        checkpoint_every: float = 60.0,
+        resume: bool = False,
     ) -> list[dict[str, Any]]:
         """Train.
 
@@ -126,6 +137,16 @@ class Trainer:
             Rows that read side by side, from equally spaced places.
         valid : ndarray of int, (tokens,), optional
             The text to validate on.
+        checkpoint_file : path, optional
+            Where to keep all that training depends on: parameters, optimizer, carried state, random numbers,
+            place in the text, learning rate, history. Written at the beginning and the end, at Ctrl-C, and
+            in between; the file before stays until the new one is whole.
+        checkpoint_every : float
+            Seconds of work to lose at most when the process is killed; 0 writes after every window.
+        resume : bool
+            Go on from `checkpoint_file` to the bits of a run that was never stopped, or begin where there is
+            no such file. Model, optimizer, text and options must be those the run began with, made anew; only
+            `epochs` may be another number.
 
         Returns
         -------
@@ -137,6 +158,9 @@ class Trainer:
         CorpusError, ValueError, TypeError, IndexError
             Before anything is trained: a text too short for one window of every row, an id out of the
             vocabulary.
+        CheckpointError, OSError
+            `checkpoint_file` is damaged, belongs to a run that began with something else, or cannot be
+            written; it is then as it was.
         TrainingDiverged
             The loss or a gradient is not finite. The parameters are those of the last good step, and
             `checkpoint` was called with them: where it is the loss, the update before it is undone. The
@@ -154,14 +178,23 @@ class Trainer:
             if words is not None:
                 _check.ids_in_vocabulary("Trainer.fit", "valid", valid, words)
         self.history = []
-        self._last_good.forget()
+        self.last_good.forget()
         meter = Meter(epochs, len(batches), len(ids) - 1 - batches.skipped)
+        passed, self._keeper = 0, None
+        if checkpoint_file is not None:
+            texts = {"batch_size": int(batch_size), "text": text_checksum(ids), "valid": text_checksum(valid)}
+            self._keeper = Keeper(self, checkpoint_file, checkpoint_every, texts)
+            passed = self._keeper.resume(meter) if _check.boolean("Trainer.fit", "resume", resume) else 0
         try:
-            for _ in range(epochs):
-                self._epoch(meter, ids, batch_size)
-                self._finish_epoch(meter, self._validated(meter, ids, batch_size, valid))
-                if self._has_stalled():
-                    break
+            self._mark(meter, passed)
+            while len(self.history) < epochs and not self._has_stalled():
+                self._write_if_due()
+                self._epoch(meter, ids, batch_size, passed)
+                value, passed = self._validated(meter, ids, batch_size, valid), 0
+                with interrupts_deferred():
+                    self._finish_epoch(meter, value)
+            if self._keeper is not None:
+                self._keeper.write()
         except KeyboardInterrupt:
             self._stop(meter, "interrupted", "Ctrl-C")
             raise
@@ -170,17 +203,30 @@ class Trainer:
             raise
         return self.history
 
-    def _epoch(self, meter: Meter, ids: np.ndarray, batch_size: int) -> None:
+    def _epoch(self, meter: Meter, ids: np.ndarray, batch_size: int, passed: int) -> None:
+        """Learn from every window but those passed already."""
         self.model.train_flg = True
-        meter.start_epoch()
-        for window in self.bptt.windows(self.model, ids, batch_size):
-            learning_rate = float(self.optimizer.lr)
-            norm = self._update(meter, window)
-            if self.callback is not None:
-                self.callback(meter.progress(window, norm, learning_rate))
+        model = self.model
+        if meter.epoch == len(self.history):
+            meter.start_epoch()
+        else:
+            model = FromWindow(model, passed)
+        for window in self.bptt.windows(model, ids, batch_size):
+            if window.number > passed:
+                self._update(meter, window)
+                self._write_if_due()
 
-    def _update(self, meter: Meter, window: Window) -> float:
-        """Take the step the gradients ask for; the norm they had."""
+    def _mark(self, meter: Meter, window: int) -> None:
+        if self._keeper is not None:
+            self._keeper.mark(meter, window)
+
+    def _write_if_due(self) -> None:
+        if self._keeper is not None:
+            self._keeper.write_if_due()
+
+    def _update(self, meter: Meter, window: Window) -> None:
+        """Take the step the gradients ask for, and report it."""
+        learning_rate = float(self.optimizer.lr)
         params, grads = merge_shared(self.model.params, self.model.grads, workspace=self._workspace)
         good = abs(window.loss) <= _GOOD_LOSS
         if not abs(window.loss) <= _LARGEST_LOSS:
@@ -192,13 +238,19 @@ class Trainer:
             raise self._diverged(meter, meter.step + 1, reason, good_loss=good)
         if self.clip_value is not None:
             clip_by_value(grads, self.clip_value)
-        if good or not self._last_good.is_kept:
-            self._last_good.keep()
+        if good or not self.last_good.is_kept:
+            self.last_good.keep()
             meter.before_update()
         with interrupts_deferred():
             self.optimizer.update(params, grads)
             meter.add(window)
-        return norm
+            self._mark(meter, window.number)
+            if self.callback is not None:
+                try:
+                    self.callback(meter.progress(window, norm, learning_rate))
+                finally:
+                    if self._keeper is not None:
+                        self._keeper.mark_learning_rate()
 
     def _diverged(self, meter: Meter, step: int, reason: str, *, good_loss: bool = False) -> TrainingDiverged:
         """The error, once the parameters are those of the last good step and the state is fresh.
@@ -207,7 +259,7 @@ class Trainer:
         update made them so large that the gradients overflow.
         """
         with interrupts_deferred():
-            undone = self._last_good.restore_if_blown_up() if good_loss else self._last_good.restore()
+            undone = self.last_good.restore_if_blown_up() if good_loss else self.last_good.restore()
             if undone:
                 meter.go_back()
             self.model.reset_state()
@@ -261,6 +313,7 @@ class Trainer:
             self.on_epoch(record)
         if self.checkpoint is not None and record["improved"]:
             self.checkpoint(self.model, record)
+        self._mark(meter, 0)
 
     def _has_stalled(self) -> bool:
         """Whether none of the last `patience` epochs was the best."""
@@ -284,9 +337,10 @@ class Trainer:
 
     def _stop(self, meter: Meter, stopped: str, message: str) -> None:
         """Save what there is; a second Ctrl-C waits until that is done."""
-        if self.checkpoint is None:
-            return
         record = self._record(meter)
         record.update(improved=False, stopped=stopped, message=message)
         with interrupts_deferred():
-            self.checkpoint(self.model, record)
+            if self._keeper is not None and stopped == "interrupted":  # what diverged would diverge again
+                self._keeper.write()
+            if self.checkpoint is not None:
+                self.checkpoint(self.model, record)

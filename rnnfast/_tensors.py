@@ -1,0 +1,255 @@
+"""Named arrays and a description of them in one safetensors file, read as if it came from a stranger.
+
+Reading trusts nothing. The header is capped, its offsets are compared with the size of the file and its
+tensors with what the description asks for, all before an array is allocated; a checksum then covers
+description and values. No pickle anywhere: a file can be wrong, it cannot run code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+
+from rnnfast import _check
+from rnnfast._files import write_atomically
+
+_DTYPES: dict[str, np.dtype] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8"), "I64": np.dtype("<i8")}
+# A model has a dozen tensors and 100 bytes of header for each; a bigger header is not one of ours.
+_HEADER_LIMIT = 1 << 20
+# A kilobyte of "[],[],[]" takes 20 as Python objects. A header of ours has 8 of these marks a tensor, so
+# this many allow for 4,000 tensors, and no header takes more than 10 MB.
+_MARKS_LIMIT = 1 << 15
+_MARKS = "[{,:"
+
+# What json and checks of a description may raise for values nobody has written.
+_WRONG = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)
+
+
+class Spec(NamedTuple):
+    """What one tensor must be."""
+
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+
+class _Tensor(NamedTuple):
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+def write_tensors(
+    path: str | os.PathLike[str], form: str, tensors: Mapping[str, np.ndarray], description: Mapping[str, Any]
+) -> None:
+    """Write arrays and their description as one safetensors file, atomically.
+
+    Parameters
+    ----------
+    path
+        The file to write; an older one stays until the new one is complete.
+    form
+        The name of the format, which the reader asks for.
+    tensors
+        Name to float32, float64 or int64 array, any shape and layout.
+    description
+        JSON values, kept in the file's metadata.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written.
+    """
+    from safetensors.numpy import save
+
+    # safetensors writes the memory of a transposed array as if it were C order, so each is made contiguous
+    # first.
+    plain = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    text = json.dumps(dict(description), sort_keys=True)
+    # One metadata entry only: safetensors keeps several in an order that changes from run to run.
+    about = json.dumps({"format": form, "config": text, "checksum": _checksum(text, plain)})
+    content = save(plain, metadata={"rnnfast": about})
+    with write_atomically(path) as file:
+        file.write(content)
+
+
+def read_tensors(
+    path: str | os.PathLike[str], form: str, expect: Callable[[dict[str, Any]], Mapping[str, Spec]]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Read a file of `write_tensors`.
+
+    Parameters
+    ----------
+    path
+        The file.
+    form
+        The name of the format it must have.
+    expect
+        Called with the description; gives dtype and shape of every tensor the file must hold (-1 stands for
+        any length), or raises `ValueError` or `TypeError` when nothing has such a description.
+
+    Returns
+    -------
+    description : dict
+    tensors : dict
+        C-contiguous arrays in native byte order.
+
+    Raises
+    ------
+    CheckpointError
+        The file is damaged or does not hold what its description asks for.
+    OSError
+        The file cannot be read.
+    """
+    with open(path, "rb") as file:
+        length = os.fstat(file.fileno()).st_size
+        with _malformed_if_wrong(path, "the header is not one of rnnfast"):
+            header = _read_header(path, file, length)
+            text, checksum = _read_about(path, form, header.pop("__metadata__", None))
+            found = {name: _read_entry(path, name, entry) for name, entry in header.items()}
+            data = file.tell()
+            _check_layout(path, found, length - data)
+            description = parse_object(path, text, "the configuration")
+        with _malformed_if_wrong(path, "its configuration is not valid"):
+            _check_tensors(path, found, expect(description))
+        tensors = {name: _read_tensor(path, file, data, tensor) for name, tensor in found.items()}
+    if _checksum(text, tensors) != checksum:
+        raise _check.malformed(path, "the checksum does not match, so the file was changed or damaged")
+    return description, tensors
+
+
+@contextmanager
+def _malformed_if_wrong(path: Any, what: str) -> Iterator[None]:
+    """Whatever a crafted file makes of the checks inside, it is a malformed file and nothing else."""
+    try:
+        yield
+    except _check.CheckpointError:
+        raise
+    except _WRONG as error:
+        raise _check.malformed(path, f"{what} ({error})") from None
+
+
+def _checksum(text: str, tensors: Mapping[str, np.ndarray]) -> int:
+    """CRC-32 of the description, then of every tensor's name, shape, dtype and bytes, by name."""
+    crc = zlib.crc32(text.encode("utf-8", "surrogatepass"))
+    for name in sorted(tensors):
+        array = tensors[name]
+        crc = zlib.crc32(f"{name} {array.shape} {array.dtype}".encode("utf-8", "surrogatepass"), crc)
+        crc = zlib.crc32(array.reshape(-1).view(np.uint8).data, crc)
+    return crc
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({name for name, _ in pairs}) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return dict(pairs)
+
+
+def parse_object(path: Any, text: str | bytes, what: str) -> dict[str, Any]:
+    """A JSON object; deep nesting ends in a RecursionError, which is as malformed as the rest."""
+    try:
+        value = json.loads(text, object_pairs_hook=_no_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise _check.malformed(path, f"{what} is not valid JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise _check.malformed(path, f"{what} must be a JSON object, got {type(value).__name__}")
+    return value
+
+
+def _read_header(path: Any, file: IO[bytes], length: int) -> dict[str, Any]:
+    prefix = file.read(8)
+    if len(prefix) < 8:
+        raise _check.malformed(path, f"too short for a safetensors file ({length} bytes)")
+    (size,) = struct.unpack("<Q", prefix)
+    if size > min(_HEADER_LIMIT, length - 8):
+        raise _check.malformed(
+            path, f"not a safetensors file of rnnfast (its header would take {size} bytes)"
+        )
+    content = file.read(size)
+    # Ours are plain ASCII. An error in decoding a header that is as long as the file would keep it thrice.
+    if not content.isascii():
+        raise _check.malformed(path, "the header is not valid JSON (it is not ASCII)")
+    text = content.decode("ascii")
+    del content
+    if sum(map(text.count, _MARKS)) > _MARKS_LIMIT:
+        raise _check.malformed(path, "not a safetensors file of rnnfast (its header has too many parts)")
+    return parse_object(path, text, "the header")
+
+
+def _read_about(path: Any, form: str, metadata: Any) -> tuple[str, int]:
+    """The description's text and the checksum, from the metadata."""
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("rnnfast"), str):
+        raise _check.malformed(path, "no rnnfast model in its metadata, so it was not saved by rnnfast")
+    about = parse_object(path, metadata["rnnfast"], "the metadata")
+    if about.get("format") != form:
+        raise _check.malformed(path, f"format must be {form!r}, got {about.get('format')!r}")
+    text, checksum = about.get("config"), about.get("checksum")
+    if not isinstance(text, str) or not isinstance(checksum, int):
+        raise _check.malformed(path, "the metadata lacks the configuration or the checksum")
+    return text, checksum
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 62
+
+
+def _read_entry(path: Any, name: str, entry: Any) -> _Tensor:
+    reason = f"the header's entry for {name!r} is malformed"
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise _check.malformed(path, reason)
+    code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(code, str) or code not in _DTYPES:
+        raise _check.malformed(path, f"tensor {name!r} must be {', '.join(_DTYPES)}, got {code!r}")
+    if not isinstance(shape, list) or len(shape) > 8 or not all(map(_is_count, shape)):
+        raise _check.malformed(path, reason)
+    if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_is_count, offsets)):
+        raise _check.malformed(path, reason)
+    return _Tensor(_DTYPES[code], tuple(shape), offsets[0], offsets[1])
+
+
+def _check_layout(path: Any, found: dict[str, _Tensor], length: int) -> None:
+    """The tensors must fill the data section exactly: no hole, no overlap, nothing behind the end."""
+    end = 0
+    for name, tensor in sorted(found.items(), key=lambda item: item[1][2:]):
+        count = 1
+        for axis in tensor.shape:
+            count *= axis
+        if tensor.start != end or tensor.stop - tensor.start != count * tensor.dtype.itemsize:
+            raise _check.malformed(path, f"the place of tensor {name!r} in the file does not fit its shape")
+        end = tensor.stop
+    if end != length:
+        raise _check.malformed(
+            path,
+            f"the header promises {end} bytes of data, the file holds {length}; it was cut short or extended",
+        )
+
+
+def _check_tensors(path: Any, found: dict[str, _Tensor], specs: Mapping[str, Spec]) -> None:
+    for name in specs:
+        if name not in found:
+            raise _check.malformed(path, f"tensor {name!r} is missing")
+    for name, tensor in found.items():
+        if name not in specs:
+            raise _check.malformed(path, f"tensor {name!r} does not belong to the model of its configuration")
+        dtype, shape = specs[name]
+        free = tuple(have if want == -1 else want for have, want in zip(tensor.shape, shape, strict=False))
+        if len(tensor.shape) != len(shape) or tensor.shape != free:
+            raise _check.malformed(path, f"tensor {name!r} must be {shape}, got {tensor.shape}")
+        if tensor.dtype != dtype:
+            raise _check.malformed(path, f"tensor {name!r} must be {dtype}, got {tensor.dtype}")
+
+
+def _read_tensor(path: Any, file: IO[bytes], data: int, tensor: _Tensor) -> np.ndarray:
+    file.seek(data + tensor.start)
+    count = (tensor.stop - tensor.start) // tensor.dtype.itemsize
+    array = np.fromfile(file, dtype=tensor.dtype, count=count)
+    if array.size != count:
+        raise _check.malformed(path, "the file ended while it was read")
+    return array.reshape(tensor.shape).astype(tensor.dtype.newbyteorder("="), copy=False)

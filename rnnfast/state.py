@@ -1,0 +1,231 @@
+"""What a layer or a model carries from one call to the next, as a value of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from rnnfast import _check
+from rnnfast._tensors import Spec, read_tensors, write_tensors
+
+FORMAT = "rnnfast-state-1"
+# A Stack of Bidirectional layers nests three deep.
+_DEEPEST = 4
+_DTYPES = tuple(np.dtype(name) for name in ("float32", "float64", "int64"))
+
+
+class State:
+    """The carried state of one layer or of a whole model: to be copied, cut by rows, saved and set again.
+
+    `State.of(layer)` takes it, `layer.set_state(state)` puts it back, for every recurrent layer,
+    `Bidirectional`, `Stack`, `RNNLM` and `CBOWLM`. The rows are the sequences of a batch, so `state[rows]`
+    is the state of these sequences alone, which go on as they would have in the whole batch.
+
+    Parameters
+    ----------
+    value : nested tuple of ndarray (N, ...), ndarray or None
+        As `get_state` returns it; copied. None is a fresh state.
+
+    Attributes
+    ----------
+    value : nested tuple of ndarray (N, ...), ndarray or None
+        As `get_state` returns it.
+    rows : int or None
+        N; None where everything is fresh.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Something else is in it, or the arrays differ in their number of rows.
+
+    Examples
+    --------
+    >>> import numpy as np, rnnfast
+    >>> layer = rnnfast.TimeLSTM.from_sizes(3, 4, rng=np.random.default_rng(0), stateful=True)
+    >>> xs = np.ones((5, 2, 3), np.float32)
+    >>> _ = layer.forward(xs)
+    >>> state = rnnfast.State.of(layer)
+    >>> state
+    State(rows=5, arrays=2)
+    >>> expected = layer.forward(xs)
+    >>> layer.set_state(state[1:3])
+    >>> bool((layer.forward(xs[1:3]) == expected[1:3]).all())
+    True
+    """
+
+    def __init__(self, value: Any = None) -> None:
+        self.rows: int | None = None
+        self.value: Any = _rebuilt(plain(value), lambda array: np.array(self._checked(array), order="C"))
+
+    def _checked(self, array: np.ndarray) -> np.ndarray:
+        """One array, of as many rows as the others."""
+        if array.dtype not in _DTYPES or array.ndim == 0:
+            raise TypeError(
+                f"State: arrays must be (N, ...) in float32, float64 or int64, got {array.shape} "
+                f"{array.dtype}."
+            )
+        if self.rows is None:
+            self.rows = array.shape[0]
+        elif array.shape[0] != self.rows:
+            raise ValueError(
+                f"State: every array must have as many rows, got {self.rows} and {array.shape[0]}."
+            )
+        return array
+
+    @classmethod
+    def of(cls, owner: Any) -> State:
+        """The state of a layer or a model, now; a copy."""
+        _check.offers("State.of", "owner", owner, ("get_state",), "TimeLSTM or RNNLM")
+        return cls(owner.get_state())
+
+    @property
+    def arrays(self) -> list[np.ndarray]:
+        """The arrays (N, ...) in order, not copied."""
+        return list(_leaves(self.value))
+
+    def copy(self) -> State:
+        """The same in memory of its own."""
+        return State(self.value)
+
+    def __getitem__(self, rows: Any) -> State:
+        """The state of some rows: a slice, an index array, a mask or one number, which gives one row."""
+        if self.rows is None:
+            return State(self.value)
+        kept = self._indices(rows)
+        return State(_rebuilt(self.value, lambda array: array[kept]))
+
+    def __setitem__(self, rows: Any, other: State) -> None:
+        """Put the rows of another state of the same kind in the place of these."""
+        places, given = self._indices(rows), State(other)
+        if given.rows is None and self.rows is not None:  # fresh is zero, as reset_state makes it
+            given = State(_rebuilt(self.value, lambda array: np.zeros_like(array[places])))
+        mine, theirs = self.arrays, given.arrays
+        _check.equal("State", "arrays here and in the other state", len(mine), len(theirs))
+        for array, new in zip(mine, theirs, strict=True):
+            _check.shape("State", "an array of the other state", new, array[places].shape)
+            _check.equal("State", "dtypes", array.dtype, new.dtype)
+        for array, new in zip(mine, theirs, strict=True):
+            array[places] = new
+
+    def _indices(self, rows: Any) -> np.ndarray:
+        found = np.arange(self.rows or 0)[rows]
+        return np.atleast_1d(found)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the other has the same structure, shapes, dtypes and bits."""
+        if not isinstance(other, State):
+            return NotImplemented
+        pairs = list(zip(self.arrays, other.arrays, strict=False))
+        return _outline(self.value) == _outline(other.value) and all(
+            one.shape == two.shape and one.tobytes() == two.tobytes() for one, two in pairs
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"State(rows={self.rows}, arrays={len(self.arrays)})"
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it to one safetensors file, atomically.
+
+        Examples
+        --------
+        >>> import pathlib, tempfile
+        >>> state = State((np.ones((2, 3)), np.zeros((2, 3))))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     state.save(pathlib.Path(folder) / "state.safetensors")
+        ...     State.load(pathlib.Path(folder) / "state.safetensors") == state
+        True
+        """
+        outline, tensors = packed(self.value)
+        write_tensors(path, FORMAT, tensors, {"state": outline})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> State:
+        """The state a file of `save` holds.
+
+        Raises
+        ------
+        CheckpointError
+            The file is damaged, or holds no state.
+        OSError
+            The file cannot be read.
+        """
+        described, tensors = read_tensors(path, FORMAT, lambda described: specs(described.get("state")))
+        state = cls()
+        try:
+            state.value = _rebuilt(unpacked(described["state"], tensors), state._checked)
+            return state
+        except (TypeError, ValueError) as error:
+            raise _check.malformed(path, f"holds no state ({error})") from None
+
+
+def plain(state: Any) -> Any:
+    """What `set_state` is given, as `get_state` returns it."""
+    return state.value if isinstance(state, State) else state
+
+
+def _leaves(value: Any) -> Iterator[np.ndarray]:
+    if isinstance(value, tuple):
+        for part in value:
+            yield from _leaves(part)
+    elif value is not None:
+        yield value
+
+
+def _rebuilt(value: Any, change: Callable[[np.ndarray], np.ndarray], depth: int = 0) -> Any:
+    """The same nesting of other arrays."""
+    if value is None:
+        return None
+    if isinstance(value, tuple | list) and depth < _DEEPEST:
+        return tuple(_rebuilt(part, change, depth + 1) for part in value)
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"State: expected what get_state() returns, got {type(value).__name__} in it.")
+    return change(value)
+
+
+def _outline(value: Any) -> Any:
+    """The nesting as JSON, with a dtype in place of each array."""
+    if isinstance(value, tuple):
+        return [_outline(part) for part in value]
+    return None if value is None else {"dtype": value.dtype.name, "axes": value.ndim}
+
+
+def packed(value: Any) -> tuple[Any, dict[str, np.ndarray]]:
+    """The outline of a state as JSON values, and its arrays by number."""
+    state = State(value)
+    return _outline(state.value), {f"state.{i}": array for i, array in enumerate(state.arrays)}
+
+
+def specs(outline: Any) -> dict[str, Spec]:
+    """What the arrays of an outline must be; ValueError or TypeError if it is none."""
+    found: list[Spec] = []
+
+    def walk(part: Any, depth: int) -> None:
+        if isinstance(part, list) and depth < _DEEPEST:
+            for inner in part:
+                walk(inner, depth + 1)
+        elif part is not None:
+            if not isinstance(part, dict) or set(part) != {"dtype", "axes"}:
+                raise ValueError("it lacks the outline of a state")
+            _check.choice("State", "dtype", part["dtype"], tuple(dtype.name for dtype in _DTYPES))
+            axes = _check.size("State", "axes", part["axes"], 1, 8)
+            found.append(Spec(np.dtype(part["dtype"]), (-1,) * axes))
+
+    walk(outline, 0)
+    return {f"state.{i}": spec for i, spec in enumerate(found)}
+
+
+def unpacked(outline: Any, tensors: dict[str, np.ndarray]) -> Any:
+    """The arrays in the nesting of an outline whose `specs` they have."""
+    numbers = iter(range(len(tensors)))
+
+    def walk(part: Any) -> Any:
+        if isinstance(part, list):
+            return tuple(walk(inner) for inner in part)
+        return None if part is None else tensors[f"state.{next(numbers)}"]
+
+    return walk(outline)

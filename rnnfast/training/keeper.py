@@ -1,0 +1,308 @@
+"""The whole state of a training run in one file, from which it goes on to the same bits.
+
+Parameters, their last good copies, what the optimizer keeps, the carried state, dropout's random numbers, the
+place in the text, the sums behind the reports and the history: all that the next window depends on. The file
+is replaced as a whole or not at all, so a run may be killed at any moment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rnnfast import _check
+from rnnfast import state as states
+from rnnfast._files import remove_leftovers
+from rnnfast._tensors import Spec, parse_object, read_tensors, write_tensors
+from rnnfast.state import State
+from rnnfast.training.gradients import merge_shared
+from rnnfast.training.progress import Meter
+
+FORMAT = "rnnfast-training-1"
+_HISTORY = (
+    "epoch",
+    "train_perplexity",
+    "valid_perplexity",
+    "best_valid_perplexity",
+    "improved",
+    "learning_rate",
+    "steps",
+    "tokens",
+    "tokens_per_second",
+    "seconds",
+)
+_COUNTS, _FLAG, _OPTIONAL = ("epoch", "steps", "tokens"), "improved", _HISTORY[2:4]
+_DTYPES = ("float32", "float64", "int64")
+_PIECE = 1 << 20
+
+
+class Saved(NamedTuple):
+    """A file of `Keeper`: what it says, and its arrays by name."""
+
+    about: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+    history: list[dict[str, Any]]
+
+    @property
+    def epoch(self) -> int:
+        """The epoch under way, or the last one finished; from 1."""
+        return self.about["meter"]["epoch"]
+
+    @property
+    def step(self) -> int:
+        """Updates made."""
+        return self.about["meter"]["step"]
+
+
+class _Mark(NamedTuple):
+    """What the next window changes before its update is made: a copy from between two windows."""
+
+    meter: dict[str, Any]
+    window: int
+    state: State
+    rng: Any
+    learning_rate: float
+    epochs: int
+
+
+class Keeper:
+    """Writes the state of a `Trainer` to a file, and restores it.
+
+    Parameters
+    ----------
+    trainer : Trainer
+    path
+        The file. Its folder must exist.
+    every : float
+        Seconds from one write to the next; 0 for after every window.
+    fit : dict
+        What else must be the same for the run to go on, as JSON values.
+    """
+
+    def __init__(self, trainer: Any, path: str | os.PathLike[str], every: float, fit: dict[str, Any]) -> None:
+        owner = "Trainer.fit: checkpoint_file"
+        _check.offers(owner, "the model", trainer.model, ("get_state", "set_state"), "RNNLM")
+        _check.offers(owner, "the optimizer", trainer.optimizer, ("state_dict", "load_state_dict"), "SGD()")
+        self.path = Path(path)
+        self.every = _check.number("Trainer.fit", "checkpoint_every", every, 0.0)
+        self._trainer = trainer
+        self._run = {**described(trainer), **fit}
+        self._mark: _Mark | None = None
+        self._written = -np.inf
+
+    def mark(self, meter: Meter, window: int) -> None:
+        """Remember where training stands after so many windows of an epoch; its update is made."""
+        trainer = self._trainer
+        self._mark = _Mark(
+            meter.state(),
+            window,
+            State.of(trainer.model),
+            getattr(trainer.model, "rng_state", ()),
+            float(trainer.optimizer.lr),
+            len(trainer.history),
+        )
+
+    def mark_learning_rate(self) -> None:
+        """A callback may have changed it since."""
+        if self._mark is not None:
+            self._mark = self._mark._replace(learning_rate=float(self._trainer.optimizer.lr))
+
+    def write_if_due(self) -> None:
+        """Write if the last time is long enough ago."""
+        if time.monotonic() - self._written >= self.every:
+            self.write()
+
+    def write(self) -> None:
+        """Write what was last marked; the file before stays until this one is whole."""
+        if self._mark is None:
+            return
+        trainer, mark, saver = self._trainer, self._mark, self._trainer.checkpoint
+        kept = trainer.optimizer.state_dict()
+        outline, arrays = states.packed(mark.state.value)
+        arrays = dict(arrays, history=_table(trainer.history[: mark.epochs]))
+        arrays |= {f"param.{i}": param for i, param in enumerate(_params(trainer.model))}
+        arrays |= {f"good.{i}": good for i, good in enumerate(trainer.last_good.copies or ())}
+        arrays |= {f"optimizer.{name}": array for name, array in kept["arrays"].items()}
+        about = {
+            "run": self._run,
+            "meter": mark.meter,
+            "window": mark.window,
+            "state": outline,
+            "rng": [list(pair) for pair in mark.rng],
+            "optimizer": {**kept["scalars"], "lr": mark.learning_rate},
+            # As text, since the keys of a description are sorted and those of a `config.json` are not.
+            "saver": json.dumps(saver.get_state()) if hasattr(saver, "get_state") else None,
+            "arrays": {name: [array.dtype.name, array.ndim] for name, array in arrays.items()},
+        }
+        write_tensors(self.path, FORMAT, arrays, about)
+        self._written = time.monotonic()
+
+    def resume(self, meter: Meter) -> int:
+        """Put everything where the file says it was; how many windows of the epoch are done.
+
+        Without a file the run begins: a run may be killed before there is one.
+        """
+        remove_leftovers(self.path.parent)
+        if not self.path.exists():
+            return 0
+        saved = read_training(self.path)
+        _check.same_run("Trainer.fit", self.path, saved.about["run"], self._run)
+        _check.far_enough("Trainer.fit", self.path, meter.epochs, saved.epoch)
+        try:
+            self._restore(saved, meter)
+        except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
+            raise _check.malformed(self.path, f"does not fit the run ({error})") from None
+        return saved.about["window"]
+
+    def _restore(self, saved: Saved, meter: Meter) -> None:
+        trainer, about, arrays = self._trainer, saved.about, saved.arrays
+        model, params = trainer.model, _params(trainer.model)
+        values = [arrays[f"param.{i}"] for i in range(len(params))]
+        _check.same_parameters("the parameters", values, params)
+        good = [arrays[name] for name in arrays if name.startswith("good.")]
+        if good:
+            good = [arrays[f"good.{i}"] for i in range(len(good))]
+            _check.same_parameters("the last good parameters", good, model.params)
+        prefix = "optimizer."
+        kept = {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
+        for name, array in kept.items():
+            _check.shape("the optimizer", name, array, params[int(name.split(".")[1])].shape)
+        trainer.optimizer.load_state_dict({"scalars": about["optimizer"], "arrays": kept})
+        model.set_state(states.unpacked(about["state"], arrays))
+        if about["rng"]:
+            model.rng_state = tuple(tuple(pair) for pair in about["rng"])
+        meter.set_state(about["meter"])
+        for param, value in zip(params, values, strict=True):
+            param[...] = value
+        trainer.last_good.put(good or None)
+        trainer.history = saved.history
+        if about["saver"] is not None and hasattr(trainer.checkpoint, "set_state"):
+            trainer.checkpoint.set_state(parse_object(self.path, about["saver"], "the state of the saver"))
+
+
+def described(trainer: Any) -> dict[str, Any]:
+    """What a run must have in common with the one it goes on from, as JSON values."""
+    model, bptt = trainer.model, trainer.bptt
+    named = type(bptt).__repr__ is not object.__repr__
+    scalars = {k: v for k, v in trainer.optimizer.state_dict()["scalars"].items() if k != "steps"}
+    return {
+        **getattr(model, "config", {"model": type(model).__name__}),
+        "optimizer": scalars.pop("name", type(trainer.optimizer).__name__),
+        **scalars,
+        "bptt": repr(bptt) if named else type(bptt).__name__,
+        "clip_norm": trainer.clip_norm,
+        "clip_value": trainer.clip_value,
+        "anneal": trainer.anneal,
+        "patience": trainer.patience,
+    }
+
+
+def text_checksum(ids: np.ndarray | None) -> int | None:
+    """CRC-32 of token ids (tokens,), whatever their dtype; read piece by piece."""
+    if ids is None:
+        return None
+    crc = 0
+    for start in range(0, len(ids), _PIECE):
+        crc = zlib.crc32(np.ascontiguousarray(ids[start : start + _PIECE], dtype="<i8").data, crc)
+    return crc
+
+
+def read_training(path: str | os.PathLike[str]) -> Saved:
+    """Read a file of `Keeper`.
+
+    Raises
+    ------
+    CheckpointError
+        The file is damaged, or holds no state of training.
+    OSError
+        The file cannot be read.
+    """
+    about, arrays = read_tensors(path, FORMAT, _specs)
+    table = arrays.pop("history")
+    if table.shape[1] != len(_HISTORY):
+        raise _check.malformed(path, f"its history must have {len(_HISTORY)} columns, got {table.shape[1]}")
+    try:
+        return Saved(about, arrays, [_record(row) for row in table])
+    except (ValueError, OverflowError) as error:
+        raise _check.malformed(path, f"its history is not valid ({error})") from None
+
+
+def _specs(about: dict[str, Any]) -> dict[str, Spec]:
+    """What the arrays must be; ValueError or TypeError if this describes no training."""
+    kinds = {"run": dict, "meter": dict, "window": int, "rng": list, "optimizer": dict, "arrays": dict}
+    for name, kind in kinds.items():
+        if not isinstance(about.get(name), kind):
+            raise ValueError(f"it lacks {name!r}")
+    Meter.check(about["meter"])
+    _check.size("training", "window", about["window"], 0)
+    if not isinstance(about["saver"], str | None):
+        raise ValueError("it lacks 'saver'")
+    found = {}
+    for name, (kind, axes) in about["arrays"].items():
+        _check.choice("training", "dtype", kind, _DTYPES)
+        found[name] = Spec(np.dtype(kind), (-1,) * _check.size("training", "axes", axes, 0, 8))
+    if found.get("history") != Spec(np.dtype(np.float64), (-1, -1)):
+        raise ValueError("it lacks the history")
+    if {name: spec for name, spec in found.items() if name.startswith("state.")} != states.specs(
+        about["state"]
+    ):
+        raise ValueError("its outline of the state is not that of its arrays")
+    return found
+
+
+def _params(model: Any) -> list[np.ndarray]:
+    """Each parameter once, also where arrays share their memory."""
+    return merge_shared(model.params, model.grads)[0]
+
+
+def _table(history: list[dict[str, Any]]) -> np.ndarray:
+    """Records as rows (epochs, 10) of floats, NaN for None."""
+    rows = [[np.nan if record[name] is None else record[name] for name in _HISTORY] for record in history]
+    return np.array(rows, np.float64).reshape(len(rows), len(_HISTORY))
+
+
+def _record(row: np.ndarray) -> dict[str, Any]:
+    record: dict[str, Any] = dict(zip(_HISTORY, map(float, row), strict=True))
+    for name in _COUNTS:
+        record[name] = int(record[name])
+    for name in _OPTIONAL:
+        record[name] = None if np.isnan(record[name]) else record[name]
+    record[_FLAG] = bool(record[_FLAG])
+    return record
+
+
+class FromWindow:
+    """A model that lets the first windows of a pass go by: it has learned from them already.
+
+    Parameters
+    ----------
+    model
+        In the state after these windows.
+    passed : int
+        How many.
+    """
+
+    def __init__(self, model: Any, passed: int) -> None:
+        self._model, self._left = model, passed
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def reset_state(self) -> None:
+        """The pass begins, but for the model it does not."""
+
+    def forward(self, xs: np.ndarray, ts: np.ndarray) -> float:
+        """The loss of ids and labels (N, T); 0 for a window that goes by."""
+        self._left -= 1
+        return 0.0 if self._left >= 0 else self._model.forward(xs, ts)
+
+    def backward(self) -> None:
+        """Fill the gradients, unless the window goes by."""
+        if self._left < 0:
+            self._model.backward()

@@ -1,0 +1,264 @@
+"""rnnfast train --resume: what it goes on with, what it refuses, and what it leaves behind."""
+
+import contextlib
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+from kill_and_resume import OFTEN, SMALL, TEXT, outcome
+
+from rnnfast._files import fcntl, only_one
+from rnnfast.cli.app import app
+from rnnfast.training.experiment import Experiment
+from rnnfast.training.keeper import read_training
+
+
+def rnnfast_command(*arguments):
+    """Exit code, stdout and stderr of the command, run in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as stop:
+        app([str(argument) for argument in arguments], prog_name="rnnfast")
+    return stop.value.code, out.getvalue(), err.getvalue()
+
+
+def assert_refused(arguments, *words, code=2):
+    actual, out, err = rnnfast_command(*arguments)
+    assert (actual, err.count("\n")) == (code, 1), (out, err)
+    assert err.startswith("rnnfast: ")
+    for word in words:
+        assert str(word) in err
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch):
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "song.txt"
+    path.write_text(TEXT)
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, text):
+    """A run that was never stopped."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    assert rnnfast_command("train", text, *SMALL.split(), *OFTEN.split(), "--save", folder)[0] == 0
+    return folder
+
+
+@pytest.fixture
+def copy(whole, tmp_path):
+    return shutil.copytree(whole, tmp_path / "run")
+
+
+def stopped_run(monkeypatch, text, folder, model, window, *, options=OFTEN):
+    """A run ended by Ctrl-C in a window of one of its models."""
+    fit = Experiment.fit
+
+    def until_ctrl_c(experiment, trainer):
+        report = trainer.callback
+
+        def stop(progress):
+            report(progress)
+            if trainer.model.config["model"] == model and progress.step == window:
+                raise KeyboardInterrupt
+
+        trainer.callback = stop
+        return fit(experiment, trainer)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Experiment, "fit", until_ctrl_c)
+        code, _, err = rnnfast_command("train", text, *SMALL.split(), *options.split(), "--save", folder)
+    assert code == 130
+    assert f"rnnfast train --resume {folder} goes on" in err
+
+
+@pytest.mark.parametrize(("model", "window"), [("RNNLM", 1), ("RNNLM", 17), ("CBOWLM", 7)])
+def test_a_run_ended_by_ctrl_c_goes_on_to_the_same_files(whole, text, tmp_path, monkeypatch, model, window):
+    folder = tmp_path / "run"
+    stopped_run(monkeypatch, text, folder, model, window)
+    assert json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["event"] == "stopped"
+    with open(folder / "metrics.jsonl", "a") as file:
+        file.write('{"event": "progress", "model": "LSTM", "st')  # what a killed process may leave
+    code, out, err = rnnfast_command("train", "--resume", folder)
+    assert (code, err) == (0, "")
+    assert f"goes on after {window} windows" in out
+    assert outcome(folder) == outcome(whole)
+    assert (folder / "learning_curve.png").exists()
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_again(whole, copy):
+    for name in ("training.safetensors", "metrics.jsonl", "model.safetensors", "config.json", "cbow"):
+        path = copy / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert rnnfast_command("train", "--resume", copy)[0] == 0
+    assert outcome(copy) == outcome(whole)
+
+
+def test_a_finished_run_can_be_given_more_epochs(text, copy, tmp_path):
+    longer = tmp_path / "longer"
+    more = OFTEN.replace("--epochs 4", "--epochs 6").split()
+    assert rnnfast_command("train", text, *SMALL.split(), *more, "--save", longer)[0] == 0
+    assert rnnfast_command("train", "--resume", copy, "--epochs", "6")[0] == 0
+    expected, actual = outcome(longer), outcome(copy)
+    for line in actual["metrics"] + expected["metrics"]:
+        line.pop("settings", None)
+        line.pop("epochs", None)
+        line.pop("steps", None)
+    assert actual["training"] == expected["training"]
+    order = lambda lines: sorted(map(str, lines))  # noqa: E731, those of the baseline came in between
+    assert order(line for line in actual["metrics"]) == order(expected["metrics"])
+    assert actual["files"]["model.safetensors"] == expected["files"]["model.safetensors"]
+    assert json.loads((copy / "settings.json").read_text())["arguments"]["epochs"] == 6
+    assert_refused(("train", "--resume", copy, "--epochs", "5"), "epochs must be at least 6", copy)
+
+
+def test_checkpoints_are_made_as_often_as_the_run_is_told(text, tmp_path, monkeypatch):
+    rare = OFTEN.replace("--checkpoint-every 0", "--checkpoint-every 1e9")
+    for options, step in ((OFTEN, 9), (rare, 0)):
+        folder = tmp_path / options[-3:]
+
+        def killed(experiment, trainer, fit=Experiment.fit):
+            def stop(progress):
+                if progress.step == 10:
+                    raise ZeroDivisionError
+
+            trainer.callback = stop
+            return fit(experiment, trainer)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Experiment, "fit", killed)
+            command = ["train", str(text), *SMALL.split(), *options.split(), "--save", str(folder)]
+            with pytest.raises(ZeroDivisionError):
+                app(command)
+        assert read_training(folder / "training.safetensors").step == step
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--nhid", "9"), "train: --nhid is 9 and not 8, so the run in"),
+        (("--cell", "gru"), "--cell is 'gru' and not 'lstm'"),
+        (("--no-baseline",), "--baseline is False and not True"),
+        (("--no-lower",), "--lower is False and not True"),
+        (("--valid-fraction", "0.2"), "--valid-fraction is 0.2 and not 0.1"),
+        (("--log-interval", "1"), "--log-interval is 1 and not 3"),
+        (("another.txt",), "FILES is ['another.txt'] and not ["),
+        (("--save", "there"), "--save belongs to a run that begins; leave it out"),
+        (("--overwrite",), "--overwrite belongs to a run that begins"),
+        (("--epochs", "3"), "epochs must be at least 4"),
+        (("--checkpoint-every", "inf"), "checkpoint_every must be finite"),
+    ],
+)
+def test_what_is_not_as_it_was_is_named_and_nothing_changes(copy, options, words):
+    before = outcome(copy)
+    assert_refused(("train", "--resume", copy, *options), words)
+    assert outcome(copy) == before
+
+
+def test_the_same_arguments_may_be_given_again(whole, text, copy):
+    same = (*SMALL.replace("--cell lstm", "--model LSTM").split(), *OFTEN.split())
+    assert rnnfast_command("train", text, "--resume", copy, *same)[0] == 0
+    assert outcome(copy) == outcome(whole)
+
+
+def test_a_folder_without_a_run_to_go_on_with_is_refused(copy, tmp_path):
+    assert_refused(("train", "--resume", tmp_path / "missing"), "there is no such run folder", "missing")
+    (copy / "settings.json").unlink()
+    assert_refused(("train", "--resume", copy), "settings.json is missing", copy)
+
+
+def test_damaged_files_are_named_in_one_line(copy):
+    told = json.loads((copy / "settings.json").read_text())
+    for changes in (
+        {"format": "x"},
+        {"arguments": 1},
+        {"arguments": {}},
+        {"tokenizer": "another"},
+        *(
+            {"arguments": {**told["arguments"], name: value}}
+            for name, value in [
+                ("nhid", "many"),
+                ("anneal", None),
+                ("baseline", 1),
+                ("log_interval", 0),
+                ("lr", 10**400),
+                ("checkpoint_every", -1),
+                ("colour", 1),
+            ]
+        ),
+    ):
+        (copy / "settings.json").write_text(json.dumps({**told, **changes}))
+        assert_refused(
+            ("train", "--resume", copy), "tokenizer.json" if "tokenizer" in changes else "settings.json"
+        )
+    (copy / "settings.json").write_text(json.dumps(told))
+    for name in ("training.safetensors", "cbow/training.safetensors"):
+        content = bytearray((copy / name).read_bytes())
+        content[-5] ^= 4
+        (copy / name).write_bytes(content)
+        assert_refused(("train", "--resume", copy), name, "the checksum does not match")
+        content[-5] ^= 4
+        (copy / name).write_bytes(content)
+    changed = {**told["arguments"], "nhid": 9, "emsize": 9}
+    (copy / "settings.json").write_text(json.dumps({**told, "arguments": changed}))
+    assert_refused(("train", "--resume", copy), "embed_size is 9 and not 8", code=1)
+    (copy / "settings.json").write_text(json.dumps(told))
+    ids = np.load(copy / "train.npy")
+    ids[7] = ids[7] % 3 + 2
+    np.save(copy / "train.npy", ids)
+    assert_refused(("train", "--resume", copy), "text is another", code=1)
+
+
+@pytest.mark.skipif(fcntl is None, reason="this system has no locks of this kind")
+def test_two_processes_do_not_train_in_one_folder(copy, text):
+    with only_one(copy):
+        assert_refused(("train", "--resume", copy), "another process is training in this folder", copy)
+        assert_refused(
+            ("train", text, *SMALL.split(), "--save", copy, "--overwrite"), "another process is training"
+        )
+
+
+@pytest.mark.skipif(fcntl is None, reason="this system has no locks of this kind")
+def test_what_a_killed_process_left_is_removed(copy):
+    (copy / ".rnnfast-staged").mkdir()
+    (copy / ".rnnfast-staged" / "train.npy").write_bytes(b"half")
+    for folder in (copy, copy / "cbow"):
+        (folder / ".rnnfast-01.tmp").write_bytes(b"half")
+    (copy / "mine.txt").write_text("kept")
+    assert rnnfast_command("train", "--resume", copy)[0] == 0
+    assert list(copy.rglob(".rnnfast-*")) == []
+    assert (copy / "mine.txt").read_text() == "kept"
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(28, "No space left on device"), (30, "Read-only file system")]
+)
+def test_a_disk_that_takes_no_more_ends_in_one_line_and_the_last_checkpoint_is_good(
+    whole, text, tmp_path, monkeypatch, number, words
+):
+    folder = tmp_path / "run"
+    stopped_run(monkeypatch, text, folder, "RNNLM", 10)
+    before = (folder / "training.safetensors").read_bytes()
+
+    def fail(descriptor):
+        raise OSError(number, words)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", fail)
+        assert_refused(("train", "--resume", folder), f"settings.json: {words}")
+        patched.setattr("rnnfast.training.run_folder.RunFolder.write_settings", lambda *_: None)
+        patched.setattr("rnnfast.training.checkpoint.Checkpoint.set_state", lambda *_: None)
+        patched.setattr("rnnfast.training.run_folder._lines", lambda *_: [])
+        assert_refused(("train", "--resume", folder), f"training.safetensors: {words}", code=1)
+    assert (folder / "training.safetensors").read_bytes() == before
+    assert list(folder.rglob(".rnnfast-*")) == []
+    stopped = [line for line in (folder / "metrics.jsonl").read_text().splitlines() if '"start"' in line]
+    assert len(stopped) == 1
+    assert rnnfast_command("train", "--resume", folder)[0] == 0
+    assert outcome(folder)["training"] == outcome(whole)["training"]
