@@ -1,8 +1,8 @@
-"""Softmax with cross-entropy loss: on given scores, and fused with the affine layer that makes them.
+"""Softmax with cross-entropy loss, fused with the affine layer that makes the scores.
 
 With p = softmax(a), loss = log(sum exp(a_v - m)) + m - a_target, m = max a; the gradient by a is p - onehot.
 
-The fused kernel never holds the scores of more than MOST_ROWS rows. Rows are taken in blocks on a time grid,
+The kernel never holds the scores of more than MOST_ROWS rows. Rows are taken in blocks on a time grid,
 the last block first, and words in slabs of SLAB_WORDS; scores lie word by word, (word, row), so that every
 step from scores to gradients is the same arithmetic on many rows at once and W is read where it lies. Each
 row's sum runs over the words in order, slab by slab, on every target.
@@ -16,11 +16,11 @@ import numpy as np
 
 from ._jit import kernel, spliced
 from .activations import exp
+from .cross_entropy import count_labels
 from .gemm import ONE, ZERO, gemm, pack, packed_view
+from .sequence import block_steps
 from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
 from .vectors import VECTOR_BYTES, copy_panel_row, transpose_block
-
-LANES = 32  # of the sums over V in softmax_loss_forward
 
 # Words whose scores are worked on at a time: 256 rows of them fit the L2 cache. 128 took 1 to 2 % longer.
 SLAB_WORDS = 256
@@ -40,91 +40,20 @@ def _most_rows(size):
     return min(MOST_ROWS, max(FEWEST_ROWS, BLOCK_SCORES // size))
 
 
+def loss_period(batch: int, size: int) -> int:
+    """Steps after which the time grid of the fused loss begins anew: whole blocks of the recurrent layers.
+
+    The last block before it may be a short one, of which there is one in eight at most.
+    """
+    steps = block_steps(batch)
+    block = max(1, min(MOST_ROWS, max(FEWEST_ROWS, BLOCK_SCORES // size)) // max(1, batch))
+    return steps if steps % block == 0 else -(-8 * block // steps) * steps
+
+
 def loss_block_rows(batch: int, steps: int, size: int) -> int:
     """Rows in the largest block for this batch, window and vocabulary: what the scratch arrays must hold."""
     most = min(MOST_ROWS, max(FEWEST_ROWS, BLOCK_SCORES // size))
     return most if batch > most else min(max(1, most // max(1, batch)), max(1, steps)) * batch
-
-
-@spliced
-def _fold_lanes(lanes):
-    """The sum of the lanes, in order, in float64."""
-    total = 0.0
-    for value in lanes:
-        total += value
-    return total
-
-
-@spliced
-def _count_labels(ts, ignore):
-    count = 0
-    for label in ts.reshape(-1):
-        count += label != ignore
-    return count
-
-
-@kernel
-def softmax_loss_forward(scores, ts, ignore, lanes, probabilities, losses):
-    """probabilities = softmax(scores); losses = -log probabilities at the target, 0 where that is `ignore`.
-
-    Returns the number of labels that are not `ignore`.
-
-    scores         (R, V)    read
-    ts             (R,)      read, int64
-    ignore         int       the label that counts for nothing
-    lanes          (LANES,)  scratch
-    probabilities  (R, V)    overwritten; may be scores
-    losses         (R,)      overwritten, float64
-    """
-    rows, size = scores.shape
-    full = size // LANES * LANES
-    for r in range(rows):
-        a, p = scores[r], probabilities[r]
-        lanes[:] = -np.inf
-        for left in range(0, size, LANES):
-            group = a[left : left + LANES]
-            for j in range(group.size):
-                lanes[j] = group[j] if group[j] > lanes[j] else lanes[j]
-        m = lanes[0]
-        for value in lanes:
-            m = value if value > m else m
-        target = a[ts[r]] if ts[r] != ignore else m
-        lanes[:] = 0
-        for left in range(0, full, LANES):
-            source, out = a[left : left + LANES], p[left : left + LANES]
-            for j in range(LANES):
-                e = exp(source[j] - m)
-                out[j] = e
-                lanes[j] += e
-        for v in range(full, size):
-            p[v] = exp(a[v] - m)
-            lanes[v - full] += p[v]
-        total = _fold_lanes(lanes)
-        inverse = scores.dtype.type(1 / total)
-        for v in range(size):
-            p[v] *= inverse
-        losses[r] = math.log(total) + (np.float64(m) - np.float64(target)) if ts[r] != ignore else 0.0
-    return _count_labels(ts, ignore)
-
-
-@kernel
-def softmax_loss_backward(probabilities, ts, ignore, scale, dscores):
-    """dscores = (probabilities - onehot(ts)) scale; zero where the target is `ignore`.
-
-    probabilities  (R, V)   read, as softmax_loss_forward left it
-    ts             (R,)     read, int64
-    ignore, scale           the label that counts for nothing; incoming gradient over the count of the others
-    dscores        (R, V)   overwritten; not probabilities
-    """
-    rows, size = probabilities.shape
-    for r in range(rows):
-        p, d = probabilities[r], dscores[r]
-        if ts[r] == ignore:
-            d[:] = 0
-        else:
-            for v in range(size):
-                d[v] = p[v] * scale
-            d[ts[r]] -= scale
 
 
 def row_stride(width: int, dtype: np.dtype) -> int:
@@ -156,16 +85,19 @@ def _gather_rows(t_first, t_last, n_first, n_last, xs, ts, ignore, x_block, labe
 
 
 @spliced
-def _scatter_losses(t_last, n_first, across, rows, labels, highest, sums, targets, losses):
+def _scatter_losses(t_last, n_first, across, rows, labels, highest, total, targets, losses, sums):
     """losses = log sum exp - target's score, 0 where there is no label.
 
-    labels, highest, sums, targets  (row,)   read
-    losses                          (N, T)   overwritten at the rows of the block
+    labels, highest, total, targets  (row,)   read
+    losses                           (N, T)   overwritten at the rows of the block
+    sums                             (N,)     accumulated
     """
     for r in range(rows):
         above = np.float64(highest[r]) - np.float64(targets[r])
-        loss = math.log(np.float64(sums[r])) + above if labels[r] >= 0 else 0.0
-        losses[n_first + r % across, t_last - 1 - r // across] = loss
+        loss = math.log(np.float64(total[r])) + above if labels[r] >= 0 else 0.0
+        n = n_first + r % across
+        losses[n, t_last - 1 - r // across] = loss
+        sums[n] += loss
 
 
 @spliced
@@ -271,21 +203,27 @@ def _slab_gradient(left, count, rows, depth, w, x_block, labels, scale, slab, fa
 
 @kernel
 def affine_softmax_loss(
-    xs, ts, w, w_row, w_col, b, ignore, gradients,
-    losses, dxs, dwb_t, x_block, packed_x, labels, words, slabs, maxima, total, part, targets, dx_t,
+    xs, ts, w, w_row, w_col, b, ignore, scored, period, gradients, adds,
+    losses, sums, dxs, dwb_t, x_block, packed_x, labels, words, slabs, maxima, total, part, targets, dx_t,
 ):  # fmt: skip
     """losses = -log softmax(xs W + b) at ts, and, if `gradients`, the gradients of their mean.
 
-    Returns the number of labels that are not `ignore`, over which the mean is taken.
+    Returns the number of labels that are not `ignore`.
 
     xs         (N, T, H)                        read
     ts         (N, T)                           read, int64
     w          memory of W (H, V)               read, element (i, v) at i w_row + v w_col
     b          (V,)                             read
     ignore     int                              the label that counts for nothing
+    scored     int                              labels the mean is taken over; below 0: those of this call
+    period     int                              loss_period(N, V)
+    gradients  bool                             whether they are made
+    adds       bool                             dwb_t is accumulated
     losses     (N, T)                           overwritten, float64; 0 where ignored
+    sums       (N,)                             accumulated, float64, the losses of each row, last step first
     dxs        (N, T, H)                        overwritten if gradients
-    dwb_t      (V, row_stride(H+1))             overwritten if gradients: dW^T, and db in column H
+    dwb_t      (V, row_stride(H+1))             overwritten if gradients, dW^T, and db in column H;
+                                                accumulated if adds
     x_block    (block rows, row_stride(H+1))    scratch; block rows = loss_block_rows(N, T, V)
     packed_x   (packed_size(H, row),)           scratch; row = row_stride(block rows)
     labels     (row,)                           scratch, int64
@@ -300,27 +238,28 @@ def affine_softmax_loss(
     lanes = VECTOR_BYTES // xs.itemsize
     weights = (w.reshape(-1), ZERO, w_row, w_col)
     zero = xs.dtype.type(0)
-    count = _count_labels(ts, ignore)
-    scale = xs.dtype.type(1 / max(1, count))
+    count = count_labels(ts, ignore)
+    scale = xs.dtype.type(1 / max(1, count if scored < 0 else scored))
     lowest = LOWEST_SINGLE if xs.itemsize == 4 else LOWEST_DOUBLE
     last = (size - 1) // SLAB_WORDS
-    if gradients and batch * steps == 0:
+    if gradients and not adds and batch * steps == 0:
         dwb_t[:] = 0
     most = _most_rows(size)
     block, across = max(1, most // max(1, batch)), min(most, max(1, batch))
-    mode = OVERWRITE
-    for t_first in range((steps - 1) // block * block if batch else -1, -1, -block):
-        t_last = min(t_first + block, steps)
+    mode = ADD_TO if adds else OVERWRITE
+    t_last = steps if batch else 0
+    while t_last > 0:
+        t_first = t_last - 1 - (t_last - 1) % period % block
         for n_first in range(0, batch, across):
             n_last = min(n_first + across, batch)
             rows = (t_last - t_first) * (n_last - n_first)
             width = (rows + lanes - 1) // lanes * lanes
             _gather_rows(t_first, t_last, n_first, n_last, xs, ts, ignore, x_block, labels)
             pack(ZERO, ONE, depth, rows, (x_block.reshape(-1), ZERO, ONE, x_block.shape[1]), packed_x)
-            m, sums, scratch = maxima.reshape(-1), total[:width], part[:width]
+            m, totals, scratch = maxima.reshape(-1), total[:width], part[:width]
             for r in range(width):
                 m[r] = lowest
-                sums[r] = 0
+                totals[r] = 0
             for index in range(last + 1):
                 left = index * SLAB_WORDS
                 here = m[index * width : (index + 1) * width]
@@ -331,15 +270,16 @@ def affine_softmax_loss(
                 slab = slabs.reshape(-1)[place : place + SLAB_WORDS * width].reshape(SLAB_WORDS, width)
                 _score_slab(
                     left, min(SLAB_WORDS, size - left), rows, depth, weights, b, packed_x, labels, words,
-                    slab, here, sums, scratch, targets,
+                    slab, here, totals, scratch, targets,
                 )  # fmt: skip
             final = m[last * width : (last + 1) * width]
-            _scatter_losses(t_last, n_first, n_last - n_first, rows, labels, final, sums, targets, losses)
+            across_here = n_last - n_first
+            _scatter_losses(t_last, n_first, across_here, rows, labels, final, totals, targets, losses, sums)
             if gradients:
                 for index in range(last + 1):
                     left = index * SLAB_WORDS
                     for r in range(width):
-                        factor = exp(m[index * width + r] - final[r]) * (scale / sums[r])
+                        factor = exp(m[index * width + r] - final[r]) * (scale / totals[r])
                         scratch[r] = factor if labels[r] >= 0 else zero
                     place = left * width
                     slab = slabs.reshape(-1)[place : place + SLAB_WORDS * width].reshape(SLAB_WORDS, width)
@@ -347,18 +287,20 @@ def affine_softmax_loss(
                         left, min(SLAB_WORDS, size - left), rows, depth, weights, x_block, labels, scale,
                         slab, scratch, dx_t, dwb_t, mode,
                     )  # fmt: skip
-                _scatter_gradient(t_last, n_first, n_last - n_first, rows, width, dx_t, dxs)
+                _scatter_gradient(t_last, n_first, across_here, rows, width, dx_t, dxs)
             mode = ADD_TO
+        t_last = t_first
     return count
 
 
 @kernel
-def scaled_gradient(dwb_t, scale, dw, dw_row, dw_col, db):
+def scaled_gradient(dwb_t, scale, adds, dw, dw_row, dw_col, db):
     """dW = scale dW^T transposed, db = scale db, from what affine_softmax_loss left.
 
     dwb_t  (V, row >= H+1)      read
     scale  float                the gradient that comes in
-    dw     memory of dW (H, V)  overwritten, element (i, v) at i dw_row + v dw_col
+    adds   bool                 dW is accumulated
+    dw     memory of dW (H, V)  overwritten or accumulated, element (i, v) at i dw_row + v dw_col
     db     (V,)                 overwritten
     """
     size = db.size
@@ -366,6 +308,19 @@ def scaled_gradient(dwb_t, scale, dw, dw_row, dw_col, db):
     flat_dw, flat = dw.reshape(-1), dwb_t.reshape(-1)
     row = dwb_t.shape[1]
     lanes = VECTOR_BYTES // dw.itemsize
+    for v in range(size):
+        db[v] = flat[v * row + depth] * scale
+    if adds:
+        for v in range(size):
+            source = flat[v * row : v * row + depth]
+            if dw_row == 1:
+                target = flat_dw[v * dw_col :][:depth]
+                for j in range(depth):
+                    target[j] += source[j] * scale
+            else:
+                for j in range(depth):
+                    flat_dw[j * dw_row + v * dw_col] += source[j] * scale
+        return
     whole_words, whole_units = 0, 0
     if dw_col == 1:
         whole_words, whole_units = size // lanes * lanes, depth // lanes * lanes
@@ -375,7 +330,6 @@ def scaled_gradient(dwb_t, scale, dw, dw_row, dw_col, db):
     for v in range(size):
         for j in range(whole_units if v < whole_words else 0, depth):
             flat_dw[j * dw_row + v * dw_col] = flat[v * row + j]
-        db[v] = flat[v * row + depth] * scale
     if scale != 1:
         for i in range(flat_dw.size):
             flat_dw[i] *= scale

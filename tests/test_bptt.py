@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+import reference
+from helpers import assert_same_bits
 
-from rnnfast.models import RNNLM
+from rnnfast.layers import recurrent
+from rnnfast.models import CBOWLM, RNNLM
 from rnnfast.training import TruncatedBPTT
 
 
@@ -96,9 +99,129 @@ def test_a_memory_map_gives_the_windows_of_the_array(tmp_path):
     assert actual == expected
 
 
-def test_overlapping_windows_are_refused_and_equal_lengths_are_not():
+CELLS = {"rnn": reference.RNN, "lstm": reference.LSTM, "gru": reference.GRU}
+
+
+class Walk:
+    """A language model step by step in plain NumPy, which remembers every step it has taken.
+
+    A gradient goes back over as many remembered steps as it is told to, with the activations of the time
+    when they were taken and the parameters of now.
+    """
+
+    def __init__(self, cell, params):
+        self.params = params
+        embed_W, *recurrent, self.W, self.b = params
+        self.embed_W, self.kind = embed_W, CELLS[cell]
+        self.layers = [recurrent[i : i + 3] for i in range(0, len(recurrent), 3)]
+        self.states, self.steps = None, []
+
+    def read(self, x):
+        names = 2 if self.kind is reference.LSTM else 1
+        if self.states is None:
+            self.states = [[np.zeros((len(x), Wh.shape[0]))] * names for _, Wh, _ in self.layers]
+        h, cells = self.embed_W[x], []
+        for i, layer in enumerate(self.layers):
+            cells.append(self.kind(*layer))
+            state = cells[-1].forward(h, *self.states[i])
+            self.states[i] = list(state) if names == 2 else [state]
+            h = self.states[i][0]
+        self.steps.append((x, cells))
+        return h
+
+    def gradients(self, dhs, reach):
+        """From the gradients of the outputs of the newest steps, back over `reach` steps in all."""
+        grads = [np.zeros_like(param) for param in self.params]
+        arriving = [[np.zeros_like(s) for s in state] for state in self.states]
+        taken = self.steps[max(0, len(self.steps) - reach) :]
+        dhs = [np.zeros_like(dhs[0])] * (len(taken) - len(dhs)) + dhs
+        for (x, cells), dh in zip(reversed(taken), reversed(dhs), strict=True):
+            for i in reversed(range(len(cells))):
+                arriving[i][0] = arriving[i][0] + dh
+                dh, *arriving[i] = cells[i].backward(*arriving[i])
+                for j, grad in enumerate(cells[i].grads):
+                    grads[1 + 3 * i + j] += grad
+            np.add.at(grads[0], x, dh)
+        return grads
+
+    def learn(self, xs, ts, reach):
+        hs = [self.read(xs[:, t]) for t in range(xs.shape[1])]
+        output = reference.TimeAffineSoftmaxWithLoss(self.W, self.b)
+        loss = output.forward(np.stack(hs, axis=1), ts)
+        dhs = output.backward()
+        grads = self.gradients([dhs[:, t] for t in range(xs.shape[1])], reach)
+        return loss, [*grads[:-2], *output.grads]
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(("k1", "k2"), [(4, 4), (4, 7), (4, 8), (4, 21), (1, 3), (5, 100)])
+def test_gradients_reach_back_k2_steps_with_what_was_kept_of_them(cell, k1, k2):
+    rng = np.random.default_rng(k2)
+    model = RNNLM(6, 3, 4, cell=cell, layers=2, rng=rng, dtype=np.float64)
+    for param in model.params:
+        param[...] = rng.standard_normal(param.shape) * 0.6
+    walk = Walk(cell, [param.copy() for param in model.params])
+    rows, steps = 2, 18  # no multiple of 4 or 5
+    ids = rng.integers(6, size=rows * steps + 1)
+    start = 0
+    for window in TruncatedBPTT(k1, k2).windows(model, ids, rows):
+        stop = min(start + k1, steps)
+        xs, ts = (ids[shift : shift + rows * steps].reshape(rows, steps)[:, start:stop] for shift in (0, 1))
+        expected_loss, expected = walk.learn(xs, ts, stop - start + k2 - k1)
+        np.testing.assert_allclose(window.loss, expected_loss, rtol=1e-12)
+        for name, a, e in zip(model.parameter_names, model.grads, expected, strict=True):
+            assert np.linalg.norm(a - e) <= 1e-12 * np.linalg.norm(e), (name, start)
+        for param, grad, mirror in zip(model.params, model.grads, walk.params, strict=True):
+            param -= 0.5 * grad
+            mirror[...] = param
+        start = stop
+    assert start == steps
+
+
+def test_tied_weights_get_both_gradients_in_overlapping_windows():
+    rng = np.random.default_rng(4)
+    ids = rng.integers(6, size=25)
+    untied = RNNLM(6, 4, 4, rng=rng, dtype=np.float64)
+    tied = RNNLM(6, 4, 4, tied=True, rng=rng, dtype=np.float64)
+    for param, value in zip(tied.params, [*untied.params[:4], untied.params[5]], strict=True):
+        param[...] = value
+    untied.params[4][...] = untied.params[0].T
+    windows = [TruncatedBPTT(5, 9).windows(model, ids, 2) for model in (untied, tied)]
+    for _ in zip(*windows, strict=True):
+        np.testing.assert_allclose(tied.grads[0], untied.grads[0] + untied.grads[4].T, rtol=1e-12)
+
+
+def test_overlapping_windows_do_not_read_a_step_twice():
+    rng = np.random.default_rng(5)
+    model = model_with_large_weights(rng)
+    read = []
+    forward = model._layers[0].forward
+    model._layers[0].forward = lambda xs, **options: (read.append(xs.shape[1]), forward(xs, **options))[1]
+    assert sum(1 for _ in TruncatedBPTT(4, 14).windows(model, rng.integers(6, size=41), 2)) == 5
+    assert sum(read) == 20
+
+
+def test_windows_whose_gates_are_made_again_keep_their_gradients(monkeypatch):
+    """Twice: a window goes back in several updates."""
+    rng = np.random.default_rng(6)
+    ids = rng.integers(6, size=2401)
+    results = []
+    for kept in (recurrent.KEPT_BYTES, 0):
+        monkeypatch.setattr(recurrent, "KEPT_BYTES", kept)
+        model = RNNLM(6, 4, 4, cell="lstm", rng=np.random.default_rng(7))
+        bptt = TruncatedBPTT(600, 1800)
+        results.append([[g.copy() for g in model.grads] for _ in bptt.windows(model, ids, 1)])
+    for actual, expected in zip(*results, strict=True):
+        for a, e in zip(actual, expected, strict=True):
+            assert_same_bits(a, e)
+
+
+def test_windows_that_do_not_fit_are_refused():
     assert TruncatedBPTT(5, 5).k2 == TruncatedBPTT(5).k2 == 5
-    with pytest.raises(ValueError, match="k2 must be None or equal to k1, got k1=5 and k2=10"):
-        TruncatedBPTT(5, 10)
+    assert repr(TruncatedBPTT(5, 10)) == "TruncatedBPTT(5, 10)"
+    with pytest.raises(ValueError, match="k2 must be at least 5, got 4"):
+        TruncatedBPTT(5, 4)
     with pytest.raises(ValueError, match="k1 must be at least 1, got 0"):
         TruncatedBPTT(0)
+    with pytest.raises(TypeError, match=r"must be an RNNLM or a SequenceRegressor, got CBOWLM"):
+        next(TruncatedBPTT(5, 6).windows(CBOWLM(6, 3), np.arange(6), 1))

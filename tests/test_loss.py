@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import reference
 from helpers import DTYPES, assert_same_bits, normal, poison, poisoned, relative_distance, sized
-from rnnfast.kernels.softmax import LANES, SLAB_WORDS, loss_block_rows
+from rnnfast.kernels.cross_entropy import LANES
+from rnnfast.kernels.softmax import SLAB_WORDS, loss_block_rows
 from rnnfast.kernels.tile import panel_width
 
 from rnnfast import TimeAffine, TimeAffineSoftmaxWithLoss, TimeSoftmaxWithLoss

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from helpers import DTYPES, needs_jit, normal, sized
 from rnnfast.kernels.affine import affine_backward, affine_forward
+from rnnfast.kernels.cross_entropy import softmax_loss_backward, softmax_loss_forward
 from rnnfast.kernels.rnn import rnn_backward, rnn_forward, rnn_step
-from rnnfast.kernels.softmax import affine_softmax_loss, softmax_loss_backward, softmax_loss_forward
+from rnnfast.kernels.softmax import affine_softmax_loss
 
 from rnnfast import TimeAffine, TimeAffineSoftmaxWithLoss, TimeRNN
 

@@ -138,7 +138,8 @@ class TimeRNN(Recurrent):
         Wx, Wh, _ = self._kernel_params()
         team = self._team(rows, 2)
         _threads.run(
-            rnn_backward, *team, xs, *saved, dhs, *dstate_next, Wx, Wh, self.activation == "relu", *rows,
+            rnn_backward, *team, xs, *saved, dhs, *dstate_next, Wx, Wh, self.activation == "relu",
+            *rows, self._adds,
             dxs, *dstate, *self.grads,
             take("packed_x", packed_size(width, depth, self.dtype)),
             take("packed_h", recurrent_packed_size(width, width, 1, team.members, self.dtype)),

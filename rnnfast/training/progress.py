@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from rnnfast.training.bptt import Window
 from rnnfast.training.evaluation import exp_of_mean
+from rnnfast.training.window import Window
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,11 @@ class Meter:
     def add_validation(self, seconds: float) -> None:
         """A validation took this long."""
         self._validation = seconds
+
+    @property
+    def train_loss(self) -> float:
+        """Mean loss over the epoch so far."""
+        return self._loss / max(self._epoch_tokens, 1)
 
     @property
     def train_perplexity(self) -> float:
