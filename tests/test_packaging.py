@@ -77,7 +77,7 @@ def test_the_version_is_the_same_everywhere():
     assert rnnfast.__version__ == expected
     assert importlib.metadata.version("rnnfast") == expected
     assert (
-        re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)[1]
+        re.search(r"^## (\d\S*)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)[1]
         == expected
     )
 

@@ -69,6 +69,10 @@ class WindowBatches:
         """Inputs and targets of all rows, (N, jump), views of the text."""
         return self._inputs, self._targets
 
+    def first_rows(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
+        """The first steps of all rows, inputs and targets (N, steps), copied."""
+        return np.array(self._inputs[:, :steps]), np.array(self._targets[:, :steps])
+
     def __len__(self) -> int:
         """Number of windows."""
         return -(-self.jump // self.time_size)

@@ -34,6 +34,7 @@ class SequenceRows:
         self.batch_size = _check.size(owner, "batch_size", batch_size)
         self._xs, self._ts = _check.sequences_and_targets(owner, (xs, ts))
         self.every_step = np.ndim(ts) == 3
+        self.steps = np.shape(xs)[1]
 
     @property
     def tokens(self) -> int:
@@ -59,7 +60,7 @@ class TextRows:
     def __init__(self, ids: np.ndarray, batch_size: int) -> None:
         windows = WindowBatches(ids, batch_size, 1)
         self._rows = windows.rows
-        self.tokens = windows.tokens
+        self.tokens, self.steps = windows.tokens, windows.jump
 
     def __len__(self) -> int:
         """Number of batches."""
@@ -93,20 +94,17 @@ class WholeRows:
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Inputs and targets of the beginning of the first batch."""
-        xs, ts = next(iter(self._rows))
-        if not self._rows.every_step:
-            return np.array(xs), np.array(ts)
-        return np.array(xs[:, : self._LOOK]), np.array(ts[:, : self._LOOK])
+        return WindowRows(self._rows, 1).first_rows(self._LOOK)
 
 
 class WindowRows:
     """Windows along each batch; one a batch counts where only the last step has a target."""
 
-    def __init__(self, rows: SequenceRows, time_size: int) -> None:
+    def __init__(self, rows: SequenceRows | TextRows, time_size: int) -> None:
         self._rows = rows
         self.tokens = rows.tokens
         self.time_size = _check.size("WindowRows", "time_size", time_size)
-        self._steps = rows._xs.shape[1]
+        self._steps = rows.steps
 
     def __len__(self) -> int:
         """Windows with targets."""
@@ -117,6 +115,13 @@ class WindowRows:
         xs, ts = next(iter(self._rows))
         targets = ts[:, : self.time_size] if self._rows.every_step else ts
         return np.array(xs[:, : self.time_size]), np.array(targets)
+
+    def first_rows(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
+        """The beginning of the first batch; all of it, where only the last step has a target."""
+        xs, ts = next(iter(self._rows))
+        if not self._rows.every_step:
+            return np.array(xs), np.array(ts)
+        return np.array(xs[:, :steps]), np.array(ts[:, :steps])
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray | None, bool]]:
         """Inputs, targets (None where there are none), and whether a new batch begins."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from rnnfast import _check
 from rnnfast.data.batching import WindowBatches
 from rnnfast.data.rows import SequenceRows, WindowRows
-from rnnfast.models.recurrent_model import RecurrentModel
+from rnnfast.training.chain import chain_for
 from rnnfast.training.window import Window
 
 __all__ = ["TruncatedBPTT", "Window"]
+
+# The stretch of data on which a window is measured: so many windows, and so many steps at least.
+_MEASURED_WINDOWS, _MEASURED_STEPS = 16, 256
 
 
 class TruncatedBPTT:
@@ -28,13 +31,25 @@ class TruncatedBPTT:
     ----------
     k1 : int
         Steps from one update to the next.
-    k2 : int, optional
+    k2 : int or "auto", optional
         Steps the gradient goes back from the end of a window, at least `k1`, which is what None means.
+        "auto": at the beginning of each pass the gradient is compared with the exact one on the beginning of
+        the data, and `k2` becomes the first of k1, 2 k1, 4 k1, ... that is good enough.
+    tolerance : float
+        What is good enough for "auto": the largest norm of the difference to the exact gradient, over the
+        norm of that.
+
+    Attributes
+    ----------
+    k2 : int
+        With "auto", as it was chosen last.
+    bias : TruncationBias or None
+        With "auto", what was measured for it.
 
     Raises
     ------
     ValueError
-        `k1` is below 1, or `k2` below `k1`.
+        `k1` is below 1, `k2` below `k1`, or `tolerance` not above 0.
 
     Source: Williams and Peng, *An efficient gradient-based algorithm for on-line training of recurrent
     network trajectories*, 1990, BPTT(h; h'); *Deep Learning from Scratch 2*, section 5.2.3.
@@ -49,12 +64,35 @@ class TruncatedBPTT:
     [6, 4]
     """
 
-    def __init__(self, k1: int, k2: int | None = None) -> None:
-        self.k1 = _check.size("TruncatedBPTT", "k1", k1)
-        self.k2 = self.k1 if k2 is None else _check.size("TruncatedBPTT", "k2", k2, self.k1)
+    def __init__(self, k1: int, k2: int | Literal["auto"] | None = None, *, tolerance: float = 0.1) -> None:
+        owner = type(self).__name__
+        self.k1 = _check.size(owner, "k1", k1)
+        measured = isinstance(k2, str) and _check.choice(owner, "k2", k2, ("auto",)) == "auto"
+        self.tolerance = _check.above(owner, "tolerance", tolerance, 0.0) if measured else None
+        self.k2 = self.k1 if k2 is None or isinstance(k2, str) else _check.size(owner, "k2", k2, self.k1)
+        self.bias: Any = None
 
     def __repr__(self) -> str:
+        if self.tolerance is not None:
+            return f'TruncatedBPTT({self.k1}, "auto", tolerance={self.tolerance})'
         return f"TruncatedBPTT({self.k1})" if self.k2 == self.k1 else f"TruncatedBPTT({self.k1}, {self.k2})"
+
+    def _measured(self, model: Any, batches: WindowBatches | WindowRows) -> tuple[int, Any]:
+        """The reach that is good enough on the beginning of the data, and its bias."""
+        from rnnfast.diagnostics.truncation import truncation_biases
+
+        xs, ts = batches.first_rows(max(_MEASURED_STEPS, _MEASURED_WINDOWS * self.k1))
+        steps, k2 = xs.shape[1], self.k1
+        reaches = []
+        while k2 < steps:
+            reaches.append(k2)
+            k2 *= 2
+        assert self.tolerance is not None
+        measured: tuple[int, Any] = self.k1, None
+        for measured in truncation_biases(model, xs, ts, self.k1, [*reaches, k2]):
+            if measured[1].relative_error <= self.tolerance:
+                break
+        return measured
 
     def batches(self, data: Any, batch_size: int) -> WindowBatches | WindowRows:
         """The windows of one pass over a text (tokens,), or over a pair of sequences (S, T, D) and targets;
@@ -83,7 +121,9 @@ class TruncatedBPTT:
             The caller updates the parameters before it asks for the next one.
         """
         batches = self.batches(data, batch_size)
-        chain = _Chain(model, self.k1, self.k2) if self.k2 > self.k1 else _OneWindow(model)
+        if self.tolerance is not None:
+            self.k2, self.bias = self._measured(model, batches)
+        chain = chain_for(model, self.k1, self.k2)
         number = 0
         for xs, ts, fresh in _in_order(batches):
             if fresh:
@@ -102,81 +142,3 @@ def _in_order(batches: WindowBatches | WindowRows) -> Iterator[tuple[np.ndarray,
     else:
         for number, (xs, ts) in enumerate(batches):
             yield xs, ts, number == 0
-
-
-class _OneWindow:
-    """Gradients that end at the first step of their window."""
-
-    def __init__(self, model: Any) -> None:
-        self._model = model
-
-    def forget(self) -> None:
-        """Nothing is kept."""
-
-    def learn(self, xs: np.ndarray, ts: np.ndarray | None) -> float | None:
-        """The loss of a window, with the gradients in the model; None where it has no targets."""
-        model = self._model
-        if ts is None:
-            _check.works_in_parts("TruncatedBPTT with targets of the last step", model, RecurrentModel)
-            model._read_through(xs, drop=model.train_flg)
-            return None
-        loss = float(model.forward(xs, ts))
-        model.backward()
-        return loss
-
-
-class _Chain:
-    """Gradients that go back into the windows before, whose tapes are kept.
-
-    The gradient of each window ends `k2 - k1` steps before its first. Where that is inside a window, windows
-    are read in two pieces, so that it is the beginning of a piece.
-    """
-
-    def __init__(self, model: Any, k1: int, k2: int) -> None:
-        _check.works_in_parts("TruncatedBPTT with k2 above k1", model, RecurrentModel)
-        self._model: Any = model
-        self._reach = k2 - k1
-        self._cut = k1 - (k2 - k1) % k1
-        self._past: list[tuple[int, Any]] = []  # steps and tape of each piece, the oldest first
-        self._spare: list[Any] = []  # tapes whose memory can be used again
-
-    def forget(self) -> None:
-        """The next window begins a row."""
-        self._spare += [tape for _, tape in self._past]
-        self._past = []
-
-    def learn(self, xs: np.ndarray, ts: np.ndarray | None) -> float | None:
-        """The loss of a window, with the gradients in the model; None where it has no targets."""
-        model, steps = self._model, xs.shape[1]
-        pieces = [(first, last) for first, last in ((0, self._cut), (self._cut, steps)) if first < last]
-        pieces = [(first, min(last, steps)) for first, last in pieces]
-        own, outputs = [], []
-        for first, last in pieces:
-            model._wind(self._spare.pop() if self._spare else None)
-            outputs.append(model._read_through(xs[:, first:last].copy(), drop=model.train_flg))
-            own.append((last - first, model._tape()))
-        loss = None if ts is None else self._go_back(np.concatenate(outputs, axis=1), ts, pieces, own)
-        self._past += own
-        while self._past and sum(count for count, _ in self._past[1:]) >= self._reach:
-            self._spare.append(self._past.pop(0)[1])
-        return loss
-
-    def _go_back(self, hs: np.ndarray, ts: np.ndarray, pieces: list[tuple[int, int]], own: list) -> float:
-        model = self._model
-        loss = model._output.forward(hs, ts)
-        dhs = model._output._input_gradient()
-        arriving = None
-        for index in reversed(range(len(own))):
-            first, last = pieces[index]
-            part = np.ascontiguousarray(dhs[:, first:last])
-            model._wind(own[index][1])
-            arriving = model._go_back(part, arriving, adds=arriving is not None)
-            own[index] = last - first, model._tape()  # of gates made again, other ones are there now
-        for index in reversed(range(len(self._past))):
-            steps, tape = self._past[index]
-            model._wind(tape)
-            nothing = np.zeros((hs.shape[0], steps, hs.shape[2]), hs.dtype)
-            arriving = model._go_back(nothing, arriving, adds=True)
-            self._past[index] = steps, model._tape()
-        model._output._parameter_gradients(adds=model._tied)
-        return loss
