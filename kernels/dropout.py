@@ -44,39 +44,43 @@ def _mix(x):
 
 
 @inner
-def _masked(x, start, key0, key1, threshold, scale, out):
-    """`out[i] = x[i] * (scale where position start + i is kept, else 0)`."""
+def _masked(x, start, stride, key0, key1, threshold, scale, out):
+    """`out[n, i] = x[n, i] * (scale where position n stride + start + i is kept, else 0)`."""
     first, second, limit = np.uint32(key0), np.uint32(key1), np.uint32(threshold)
     zero = x.dtype.type(0)
-    for i in range(x.size):
-        word = _mix(np.uint32(_mix(np.uint32(np.uint32((start + i) & _LOW) ^ first)) ^ second))
-        out[i] = x[i] * (scale if word >= limit else zero)
+    for n in range(x.shape[0]):
+        source, target = x[n], out[n]
+        place = n * stride + start
+        for i in range(source.size):
+            word = _mix(np.uint32(_mix(np.uint32(np.uint32((place + i) & _LOW) ^ first)) ^ second))
+            target[i] = source[i] * (scale if word >= limit else zero)
 
 
 @kernel
-def dropout_forward(x, start, key0, key1, threshold, scale, out):
+def dropout_forward(x, start, stride, key0, key1, threshold, scale, out):
     """`out = x * scale` where the position is kept, `x * 0` where it is dropped.
 
-    x           (n,)   input
-    start       int    position of x[0], for work in pieces
+    x           (N, n) input
+    start       int    position of x[0, 0], for work in pieces
+    stride      int    positions from one row to the next
     key0, key1  int    from `dropout_keys`
     threshold   int    a position is dropped with probability threshold / 2**32
     scale       float  1 / (1 - that probability)
-    out         (n,)   overwritten; may be x itself
+    out         (N, n) overwritten; may be x itself
     """
     mode_before = flush_denormals()
-    _masked(x, start, key0, key1, threshold, scale, out)
+    _masked(x, start, stride, key0, key1, threshold, scale, out)
     restore_mode(mode_before)
 
 
 @kernel
-def dropout_backward(dout, start, key0, key1, threshold, scale, dx):
+def dropout_backward(dout, start, stride, key0, key1, threshold, scale, dx):
     """`dx = dout * scale` where the position was kept, `dout * 0` where it was dropped.
 
-    dout                                (n,)  gradient of the output
-    start, key0, key1, threshold, scale       those of the forward call
-    dx                                  (n,)  overwritten; may be dout itself
+    dout                                          (N, n)  gradient of the output
+    start, stride, key0, key1, threshold, scale           those of the forward call
+    dx                                            (N, n)  overwritten; may be dout itself
     """
     mode_before = flush_denormals()
-    _masked(dout, start, key0, key1, threshold, scale, dx)
+    _masked(dout, start, stride, key0, key1, threshold, scale, dx)
     restore_mode(mode_before)

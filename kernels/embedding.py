@@ -1,7 +1,8 @@
 """Rows of a table: gathered forward, scatter-added backward, one by one or summed over a window of words.
 
-Ids are checked by the caller: nothing here may read outside the table. Gradients are added in one order,
-ascending in the flat position, so that the bits do not depend on anything but the input.
+Ids are checked by the caller: nothing here may read outside the table. Gradients are added in one order, so
+that the bits do not depend on anything but the input: those of word vectors step by step, the last step
+first, which is the order in which they arrive where a long text is worked through in parts.
 """
 
 from __future__ import annotations
@@ -27,34 +28,38 @@ def embedding_forward(ids, W, out):
 
 @kernel
 def embedding_backward(ids, dout, dW):
-    """`dW[ids[i]] += dout[i]`, i ascending.
+    """`dW[ids[n, t]] += dout[n, t]`, t descending, then n ascending.
 
-    ids   (M,)    int64, rows of dW
-    dout  (M, D)  gradient of the gathered rows
-    dW    (V, D)  accumulated
+    ids   (N, T)     int64, rows of dW
+    dout  (N, T, D)  gradient of the gathered rows
+    dW    (V, D)     accumulated
     """
     mode_before = flush_denormals()
-    for i in range(ids.size):
-        row = dW[ids[i]]
-        source = dout[i]
-        for d in range(row.size):
-            row[d] += source[d]
+    N, T = ids.shape
+    for t in range(T - 1, -1, -1):
+        for n in range(N):
+            row = dW[ids[n, t]]
+            source = dout[n, t]
+            for d in range(row.size):
+                row[d] += source[d]
     restore_mode(mode_before)
 
 
 @kernel
 def embedding_backward_transposed(ids, dout, dWT):
-    """`dWT[:, ids[i]] += dout[i]`, i ascending: the same sums for a table that is stored transposed.
+    """`dWT[:, ids[n, t]] += dout[n, t]`: the same sums for a table that is stored transposed.
 
-    ids   (M,)    int64, columns of dWT
-    dout  (M, D)  gradient of the gathered rows
-    dWT   (D, V)  accumulated
+    ids   (N, T)     int64, columns of dWT
+    dout  (N, T, D)  gradient of the gathered rows
+    dWT   (D, V)     accumulated
     """
     mode_before = flush_denormals()
-    for i in range(ids.size):
-        source = dout[i]
-        for d in range(source.size):
-            dWT[d, ids[i]] += source[d]
+    N, T = ids.shape
+    for t in range(T - 1, -1, -1):
+        for n in range(N):
+            source = dout[n, t]
+            for d in range(source.size):
+                dWT[d, ids[n, t]] += source[d]
     restore_mode(mode_before)
 
 

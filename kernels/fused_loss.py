@@ -17,6 +17,7 @@ from ._jit import kernel, spliced
 from .activations import exp
 from .denormals import flush_denormals, restore_mode
 from .gemm import ONE, ZERO, gemm, pack
+from .sequence import block_steps
 from .shares import share
 from .softmax import count_labels
 from .team import MEMBERS, begin_call, end_call, meet
@@ -39,6 +40,16 @@ FEWEST_ROWS, MOST_ROWS = 32, 256
 @spliced
 def _most_rows(size):
     return min(MOST_ROWS, max(FEWEST_ROWS, BLOCK_SCORES // size))
+
+
+def loss_period(batch: int, size: int) -> int:
+    """Steps after which the time grid of the fused loss begins anew: whole blocks of the recurrent layers.
+
+    The last block before it may be a short one, of which there is one in eight at most.
+    """
+    steps = block_steps(batch)
+    block = max(1, min(MOST_ROWS, max(FEWEST_ROWS, BLOCK_SCORES // size)) // max(1, batch))
+    return steps if steps % block == 0 else -(-8 * block // steps) * steps
 
 
 def loss_block_rows(batch: int, steps: int, size: int) -> int:
@@ -77,17 +88,31 @@ def _gather_rows(t_first, t_last, n_first, n_last, own, xs, ts, ignore, x_block,
 
 
 @spliced
-def _scatter_losses(t_last, n_first, across, own, labels, highest, sums, targets, losses):
+def _scatter_losses(t_last, n_first, across, own, labels, highest, total, targets, losses):
     """losses = log sum exp - target's score, 0 where there is no label.
 
-    labels, highest, sums, targets  (row,)   read
-    losses                          (N, T)   overwritten at the rows `own` of the block
+    labels, highest, total, targets  (row,)   read
+    losses                           (N, T)   overwritten at the rows `own` of the block
     """
     r_first, r_last = own
     for r in range(r_first, r_last):
         above = np.float64(highest[r]) - np.float64(targets[r])
-        loss = math.log(np.float64(sums[r])) + above if labels[r] >= 0 else 0.0
+        loss = math.log(np.float64(total[r])) + above if labels[r] >= 0 else 0.0
         losses[n_first + r % across, t_last - 1 - r // across] = loss
+
+
+@spliced
+def _add_losses(losses, sums):
+    """sums[n] += losses[n, t], t descending: one order, whoever made them and in whatever chunks.
+
+    losses  (N, T)   read
+    sums    (N,)     accumulated
+    """
+    for n in range(sums.size):
+        total = sums[n]
+        for t in range(losses.shape[1] - 1, -1, -1):
+            total += losses[n, t]
+        sums[n] = total
 
 
 @spliced
@@ -213,12 +238,12 @@ def _word_gradient(team, member, left, count, rows, depth, x_block, slab, dwb_t,
 
 @kernel
 def affine_softmax_loss(
-    team, member, xs, ts, w, w_row, w_col, b, ignore, gradients,
-    losses, dxs, dwb_t, x_block, packed_x, labels, words, slabs, maxima, total, part, targets, dx_t,
+    team, member, xs, ts, w, w_row, w_col, b, ignore, scored, period, gradients, adds,
+    losses, sums, dxs, dwb_t, x_block, packed_x, labels, words, slabs, maxima, total, part, targets, dx_t,
 ):  # fmt: skip
     """losses = -log softmax(xs W + b) at ts, and, if `gradients`, the gradients of their mean.
 
-    Returns the number of labels that are not `ignore`, over which the mean is taken.
+    Returns the number of labels that are not `ignore`.
 
     team, member                                the threads at work, and which this is: see team.py
     xs         (N, T, H)                        read
@@ -226,9 +251,15 @@ def affine_softmax_loss(
     w          memory of W (H, V)               read, element (i, v) at i w_row + v w_col
     b          (V,)                             read
     ignore     int                              the label that counts for nothing
+    scored     int                              labels the mean is taken over; below 0: those of this call
+    period     int                              loss_period(N, V)
+    gradients  bool                             whether they are made
+    adds       bool                             dwb_t is accumulated
     losses     (N, T)                           overwritten, float64; 0 where ignored
+    sums       (N,)                             accumulated, float64, the losses of each row, last step first
     dxs        (N, T, H)                        overwritten if gradients
-    dwb_t      (V, row_stride(H+1))             overwritten if gradients: dW^T, and db in column H
+    dwb_t      (V, row_stride(H+1))             overwritten if gradients, dW^T, and db in column H;
+                                                accumulated if adds
     x_block    (block rows, row_stride(H+1))    scratch; block rows = loss_block_rows(N, T, V)
     packed_x   (packed_size(H, row),)           scratch; row = row_stride(block rows)
     labels     (row,)                           scratch, int64
@@ -245,31 +276,32 @@ def affine_softmax_loss(
     weights = (w.reshape(-1), ZERO, w_row, w_col)
     zero = xs.dtype.type(0)
     count = count_labels(ts, ignore)
-    scale = xs.dtype.type(1 / max(1, count))
+    scale = xs.dtype.type(1 / max(1, count if scored < 0 else scored))
     lowest = LOWEST_SINGLE if xs.itemsize == 4 else LOWEST_DOUBLE
     last = (size - 1) // SLAB_WORDS
-    if gradients and batch * steps == 0:
+    if gradients and not adds and batch * steps == 0:
         dwb_t[:] = 0
     panel = PANEL_BYTES // xs.itemsize
     most = _most_rows(size)
     block, across = max(1, most // max(1, batch)), min(most, max(1, batch))
-    mode, goal = OVERWRITE, begin_call(team, member)
-    for t_first in range((steps - 1) // block * block if batch else -1, -1, -block):
-        t_last = min(t_first + block, steps)
+    mode, goal = ADD_TO if adds else OVERWRITE, begin_call(team, member)
+    t_last = steps if batch else 0
+    while t_last > 0:
+        t_first = t_last - 1 - (t_last - 1) % period % block
         for n_first in range(0, batch, across):
             n_last = min(n_first + across, batch)
-            rows = (t_last - t_first) * (n_last - n_first)
+            wide, row = n_last - n_first, x_block.shape[1]
+            rows = (t_last - t_first) * wide
             width = (rows + lanes - 1) // lanes * lanes
             begin, end = share((rows + panel - 1) // panel, member, team)
             own = (begin * panel, min(end * panel, width))
             own_rows = (begin * panel, min(end * panel, rows))
             _gather_rows(t_first, t_last, n_first, n_last, own, xs, ts, ignore, x_block, labels)
-            row = x_block.shape[1]
             pack(member, team[MEMBERS], depth, rows, (x_block.reshape(-1), ZERO, ONE, row), packed_x)
-            m, sums, scratch = maxima.reshape(-1), total[:width], part[:width]
+            m, totals, scratch = maxima.reshape(-1), total[:width], part[:width]
             for r in range(own[0], own[1]):
                 m[r] = lowest
-                sums[r] = 0
+                totals[r] = 0
             for index in range(last + 1):
                 left = index * SLAB_WORDS
                 here = m[index * width : (index + 1) * width]
@@ -280,40 +312,63 @@ def affine_softmax_loss(
                 slab = slabs.reshape(-1)[place : place + SLAB_WORDS * width].reshape(SLAB_WORDS, width)
                 _score_slab(
                     left, min(SLAB_WORDS, size - left), own, depth, weights, b, packed_x, labels,
-                    words[member], slab, here, sums, scratch, targets,
+                    words[member], slab, here, totals, scratch, targets,
                 )  # fmt: skip
             final = m[last * width : (last + 1) * width]
-            _scatter_losses(t_last, n_first, n_last - n_first, own_rows, labels, final, sums, targets, losses)
+            _scatter_losses(t_last, n_first, wide, own_rows, labels, final, totals, targets, losses)
             if gradients:
                 for index in range(last + 1):
                     left = index * SLAB_WORDS
                     for r in range(own[0], own[1]):
-                        factor = exp(m[index * width + r] - final[r]) * (scale / sums[r])
+                        factor = exp(m[index * width + r] - final[r]) * (scale / totals[r])
                         scratch[r] = factor if labels[r] >= 0 else zero
                     place, words_here = left * width, min(SLAB_WORDS, size - left)
                     slab = slabs.reshape(-1)[place : place + SLAB_WORDS * width].reshape(SLAB_WORDS, width)
                     _slab_gradient(left, words_here, own, depth, weights, labels, scale, slab, scratch, dx_t)
                     goal = meet(team, goal)
                     _word_gradient(team, member, left, words_here, rows, depth, x_block, slab, dwb_t, mode)
-                _scatter_gradient(t_last, n_first, n_last - n_first, own_rows, width, dx_t, dxs)
+                _scatter_gradient(t_last, n_first, wide, own_rows, width, dx_t, dxs)
             goal = meet(team, goal)
             mode = ADD_TO
+        t_last = t_first
+    if member == 0:
+        _add_losses(losses, sums)
     end_call(team, member, goal)
     restore_mode(mode_before)
     return count
 
 
+@spliced
+def _add_scaled(begin, end, depth, flat, row, scale, flat_dw, dw_row, dw_col):
+    """dW += scale dW^T transposed, for the words from begin to end.
+
+    flat     memory of dW^T (V, row)  read
+    flat_dw  memory of dW (H, V)      accumulated, element (i, v) at i dw_row + v dw_col
+    """
+    for v in range(begin, end):
+        source = flat[v * row : v * row + depth]
+        if dw_row == 1:
+            target = flat_dw[v * dw_col :][:depth]
+            for j in range(depth):
+                target[j] += source[j] * scale
+        else:
+            for j in range(depth):
+                flat_dw[j * dw_row + v * dw_col] += source[j] * scale
+
+
 @kernel
-def scaled_gradient(team, member, dwb_t, scale, dw, dw_row, dw_col, db):
+def scaled_gradient(team, member, dwb_t, scale, adds, dw, dw_row, dw_col, db):
     """dW = scale dW^T transposed, db = scale db, from what affine_softmax_loss left.
 
     team, member                the threads at work, and which this is: see team.py
     dwb_t  (V, row >= H+1)      read
     scale  float                the gradient that comes in
-    dw     memory of dW (H, V)  overwritten, element (i, v) at i dw_row + v dw_col
+    adds   bool                 dW is accumulated
+    dw     memory of dW (H, V)  overwritten or accumulated, element (i, v) at i dw_row + v dw_col
     db     (V,)                 overwritten
     """
     mode_before = flush_denormals()
+    goal = begin_call(team, member)
     size = db.size
     depth = dw.size // max(1, size)
     flat_dw, flat = dw.reshape(-1), dwb_t.reshape(-1)
@@ -321,18 +376,22 @@ def scaled_gradient(team, member, dwb_t, scale, dw, dw_row, dw_col, db):
     lanes = VECTOR_BYTES // dw.itemsize
     begin, end = share((size + lanes - 1) // lanes, member, team)
     begin, end = begin * lanes, min(end * lanes, size)
-    whole_words, whole_units = 0, 0
-    if dw_col == 1:
-        whole_words, whole_units = size // lanes * lanes, depth // lanes * lanes
-        for v in range(begin, min(end, whole_words), lanes):
-            for j in range(0, whole_units, lanes):
-                transpose_block(flat, v * row + j, row, flat_dw, j * dw_row + v, dw_row)
     for v in range(begin, end):
-        for j in range(whole_units if v < whole_words else 0, depth):
-            flat_dw[j * dw_row + v * dw_col] = flat[v * row + j]
         db[v] = flat[v * row + depth] * scale
-    goal = meet(team, begin_call(team, member))
-    if scale != 1:
+    if adds:
+        _add_scaled(begin, end, depth, flat, row, scale, flat_dw, dw_row, dw_col)
+    else:
+        whole_words, whole_units = 0, 0
+        if dw_col == 1:
+            whole_words, whole_units = size // lanes * lanes, depth // lanes * lanes
+            for v in range(begin, min(end, whole_words), lanes):
+                for j in range(0, whole_units, lanes):
+                    transpose_block(flat, v * row + j, row, flat_dw, j * dw_row + v, dw_row)
+        for v in range(begin, end):
+            for j in range(whole_units if v < whole_words else 0, depth):
+                flat_dw[j * dw_row + v * dw_col] = flat[v * row + j]
+    goal = meet(team, goal)
+    if scale != 1 and not adds:
         begin, end = share(flat_dw.size, member, team)
         own = flat_dw[begin:end]
         for i in range(own.size):

@@ -240,7 +240,7 @@ def _block_gradients(
 @kernel
 def gru_backward(
     team, member, xs, states, gates, intact, dhs, dh_next, wx, wh, b, bhh, after,
-    offsets, order, blocks, resets, dxs, dh0, dwx, dwh, db, dbhh,
+    offsets, order, blocks, resets, adds, dxs, dh0, dwx, dwh, db, dbhh,
     packed_x, packed_gates, packed_hat, packed_wx, packed_wz, packed_wh, packed_dt, packed_hat_dt,
     dts, dh, dproduct, x_block, h_block, product,
 ):  # fmt: skip
@@ -257,10 +257,11 @@ def gru_backward(
     wx, wh, b      (D, 3H), (H, 3H), (3H,)          read
     bhh            (H,)                             read if after
     after, offsets, order, blocks, resets           read, as in gru_forward
+    adds           bool                             the gradients of the parameters are accumulated
     dxs            (N, T, D)                        overwritten, zero where a sequence has ended
     dh0            (N, H)                           overwritten, the gradient of the initial state
-    dwx, dwh, db   (D, 3H), (H, 3H), (3H,)          overwritten
-    dbhh           (H,)                             overwritten if after
+    dwx, dwh, db   (D, 3H), (H, 3H), (3H,)          overwritten; accumulated if adds
+    dbhh           (H,)                             likewise, if after
     packed_x       (packed_size(3H, D),)            scratch
     packed_gates   (recurrent_packed_size(2H, H, 1, members),)   scratch
     packed_hat     (recurrent_packed_size(H, H, 1, members),)    scratch
@@ -291,13 +292,13 @@ def gru_backward(
         pack(member, members, width, width, (flat_wh, HAT * width, cols, ONE), packed_wh)
     if member == 0:
         gather_state(order, dh_next, dh)
-        if not offsets[steps]:
+        if not offsets[steps] and not adds:
             dwx[:] = 0
             dwh[:] = 0
             db[:] = 0
             dbhh[:] = 0
     goal = meet(team, goal)
-    mode = OVERWRITE
+    mode = ADD_TO if adds else OVERWRITE
     for k in range(blocks.size - 2, -1, -1):
         t_first, t_last = blocks[k], blocks[k + 1]
         rows = offsets[t_last] - offsets[t_first]

@@ -258,7 +258,7 @@ def _remake_block(
 @kernel
 def lstm_backward(
     team, member, xs, states, gates, cells, starts, intact, dhs, dh_next, dc_next, wx, wh, b,
-    offsets, order, blocks, resets, dxs, dh0, dc0, dwx, dwh, db,
+    offsets, order, blocks, resets, adds, dxs, dh0, dc0, dwx, dwh, db,
     packed_x, packed_h, packed_wx, packed_wh, packed_dt, dts, dh, dc, x_block, h_block, kept, carry,
 ):  # fmt: skip
     """Backpropagation through time: with dt the gradient of a step's pre-activations, dh_{t-1} = dt Wh^T,
@@ -274,9 +274,10 @@ def lstm_backward(
     dh_next, dc_next    (N, H)                           read, the gradient of the final state and cell
     wx, wh, b           (D, 4H), (H, 4H), (4H,)          read
     offsets, order, blocks, resets                       read, as in lstm_forward
+    adds                bool                             the gradients of the parameters are accumulated
     dxs                 (N, T, D)                        overwritten, zero where a sequence has ended
     dh0, dc0            (N, H)                           overwritten, the gradient of h0 and c0
-    dwx, dwh, db        (D, 4H), (H, 4H), (4H,)          overwritten
+    dwx, dwh, db        (D, 4H), (H, 4H), (4H,)          overwritten; accumulated if adds
     packed_x            (packed_size(4H, D),)            scratch
     packed_h            (recurrent_packed_size(4H, H, 1, members),)   scratch
     packed_wx           (packed_size(D, 4H),) or (0,)    scratch, needed if a block is made again
@@ -304,12 +305,12 @@ def lstm_backward(
     if member == 0:
         gather_state(order, dh_next, dh)
         gather_state(order, dc_next, dc)
-        if not offsets[steps]:
+        if not offsets[steps] and not adds:
             dwx[:] = 0
             dwh[:] = 0
             db[:] = 0
     goal = meet(team, goal)
-    mode = OVERWRITE
+    mode = ADD_TO if adds else OVERWRITE
     for k in range(blocks.size - 2, -1, -1):
         t_first, t_last = blocks[k], blocks[k + 1]
         rows = offsets[t_last] - offsets[t_first]

@@ -155,7 +155,7 @@ def rnn_forward(
 
 @kernel
 def rnn_backward(
-    team, member, xs, states, dhs, dh_next, wx, wh, relu, offsets, order, blocks, resets,
+    team, member, xs, states, dhs, dh_next, wx, wh, relu, offsets, order, blocks, resets, adds,
     dxs, dh0, dwx, dwh, db, packed_x, packed_h, packed_dt, dts, dh, x_block, h_block,
 ):  # fmt: skip
     """Backpropagation through time: dt = (dh_t + dhs_t) * act', dh_{t-1} = dt Wh^T, dx_t = dt Wx^T,
@@ -169,11 +169,12 @@ def rnn_backward(
     wx, wh     (D, H), (H, H)                      read
     relu       bool                                act is relu, else tanh
     offsets, order, blocks, resets                 read, as in rnn_forward
+    adds       bool                                the gradients of the parameters are accumulated
     dxs        (N, T, D)                           overwritten, zero where a sequence has ended
     dh0        (N, H)                              overwritten, the gradient of the initial state
-    dwx        (D, H)                              overwritten
-    dwh        (H, H)                              overwritten
-    db         (H,)                                overwritten
+    dwx        (D, H)                              overwritten; accumulated if adds
+    dwh        (H, H)                              likewise
+    db         (H,)                                likewise
     packed_x   (packed_size(H, D),)                scratch
     packed_h   (recurrent_packed_size(H, H, 1, members),)  scratch
     packed_dt  (packed_size(block rows, H) + 1,)   scratch, block rows = block_steps(N) N
@@ -193,12 +194,12 @@ def rnn_backward(
     pack_recurrent(team, member, width, width, ONE, (wh.reshape(-1), ZERO, ONE, width), packed_h)
     if member == 0:
         gather_state(order, dh_next, dh)
-        if not offsets[steps]:
+        if not offsets[steps] and not adds:
             dwx[:] = 0
             dwh[:] = 0
             db[:] = 0
     goal = meet(team, goal)
-    mode = OVERWRITE
+    mode = ADD_TO if adds else OVERWRITE
     for k in range(blocks.size - 2, -1, -1):
         t_first, t_last = blocks[k], blocks[k + 1]
         rows = offsets[t_last] - offsets[t_first]

@@ -45,10 +45,11 @@ from rnnfast.layers.loss import (  # noqa: E402
 )
 from rnnfast.layers.lstm import LSTM, TimeLSTM  # noqa: E402
 from rnnfast.layers.rnn import RNN, TimeRNN  # noqa: E402
+from rnnfast.layers.squared import TimeAffineSquaredLoss  # noqa: E402
 from rnnfast.layers.stack import Stack  # noqa: E402
-from rnnfast.models import CBOWLM, RNNLM  # noqa: E402
+from rnnfast.models import CBOWLM, RNNLM, SequenceRegressor  # noqa: E402
 from rnnfast.state import State  # noqa: E402
-from rnnfast.training import Trainer, TruncatedBPTT, perplexity  # noqa: E402
+from rnnfast.training import ExactBPTT, Trainer, TruncatedBPTT, perplexity  # noqa: E402
 
 __all__ = [
     "CBOWLM",
@@ -58,10 +59,13 @@ __all__ = [
     "RNNLM",
     "Bidirectional",
     "CharTokenizer",
+    "ExactBPTT",
+    "SequenceRegressor",
     "Stack",
     "State",
     "TimeAffine",
     "TimeAffineSoftmaxWithLoss",
+    "TimeAffineSquaredLoss",
     "TimeBiLSTM",
     "TimeContextSum",
     "TimeDropout",

@@ -7,7 +7,9 @@ native.
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 from typing import Any
 
 import numpy as np
@@ -54,6 +56,54 @@ def threads(name: str, value: str) -> int:
     if not value.isdecimal() or int(value) < 1:
         raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}.")
     return int(value)
+
+
+def memory(owner: str, name: str, value: Any) -> int:
+    """Bytes from a number, or from a text such as "256MB" (decimal) or "1GiB" (binary)."""
+    if not isinstance(value, str):
+        return size(owner, name, value)
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kMGT]?)(i?)B\s*", value)
+    if found is None:
+        raise ValueError(f'{owner}: {name} must be a number of bytes or a text like "256MB", got {value!r}.')
+    return int(float(found[1]) * (1024 if found[3] else 1000) ** " kMGT".index(found[2] or " "))
+
+
+def memory_enough(owner: str, given: int, least: int, what: str) -> None:
+    """A limit within which the smallest way of doing something fits."""
+    if given < least:
+        raise ValueError(
+            f"{owner}: memory must be at least {least / 1e6:.3g}MB for {what}, got {given / 1e6:.3g}MB."
+        )
+
+
+def sequence_options(owner: str, model: Any) -> None:
+    """Lengths and resets go to models that take them."""
+    if not hasattr(model, "predict") or hasattr(model, "vocab_size"):
+        raise TypeError(
+            f"{owner}: lengths and reset are for a SequenceRegressor; a language model leaves out labels "
+            f"of -1."
+        )
+
+
+def sequences_and_targets(owner: str, data: Any) -> tuple[Any, Any]:
+    """A pair of arrays (S, T, D), and (S, T, O) or (S, O)."""
+    shapes = [np.shape(array) for array in data]
+    fits = len(shapes) == 2 and len(shapes[0]) == 3 and 0 not in shapes[0][:2] and len(shapes[1]) in (2, 3)
+    if fits and shapes[1][:-1] == shapes[0][: len(shapes[1]) - 1]:
+        return data
+    raise ValueError(
+        f"{owner}: sequences and targets must be (S, T, D) and (S, T, O), or (S, O) for the last step, "
+        f"got {' and '.join(map(_shape_text, shapes))}."
+    )
+
+
+def works_in_parts(owner: str, model: Any, kind: type) -> None:
+    """A model that can go through a sequence part by part."""
+    if not isinstance(model, kind):
+        raise TypeError(
+            f"{owner}: the model must be an RNNLM or a SequenceRegressor, got {type(model).__name__}; "
+            f"TruncatedBPTT(k1) takes any model."
+        )
 
 
 def _shape_text(shape: tuple) -> str:
@@ -618,8 +668,15 @@ def same_run(owner: str, path: Any, saved: dict, given: dict) -> None:
     for name in sorted({*saved, *given}, key=str):
         was, now = saved.get(name), given.get(name)
         if was != now:
-            what = "another" if name in ("text", "valid") else f"{now!r} and not {was!r}"
+            what = "another" if name in ("text", "sequences", "valid") else f"{now!r} and not {was!r}"
             raise CheckpointError(f"{owner}: {name} is {what}, so the run in {path} cannot go on.")
+
+
+def can_go_on(owner: str, bptt: Any) -> None:
+    """Its pass over the data can begin in the middle."""
+    if "passed" not in inspect.signature(bptt.windows).parameters:
+        kind = type(bptt).__name__
+        raise TypeError(f"{owner}: {kind}.windows must take passed=, how many windows of a pass lie behind.")
 
 
 def far_enough(owner: str, path: Any, epochs: int, reached: int) -> None:

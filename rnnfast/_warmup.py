@@ -15,7 +15,7 @@ from rnnfast.layers.gru import TimeGRU
 from rnnfast.layers.loss import TimeSoftmaxWithLoss
 from rnnfast.layers.lstm import TimeLSTM
 from rnnfast.layers.rnn import TimeRNN
-from rnnfast.models import CBOWLM, RNNLM
+from rnnfast.models import CBOWLM, RNNLM, SequenceRegressor
 from rnnfast.training import optim
 
 
@@ -53,6 +53,9 @@ def warmup(dtype: np.typing.DTypeLike = np.float32) -> None:
         model.backward()
         model.losses(xs, xs)
         model.predict(xs)
+    regressor = SequenceRegressor(3, 3, 1, rng=rng, dtype=kind)
+    regressor.forward(np.ones((1, 2, 3), kind), np.ones((1, 1), kind))
+    regressor.backward()
     _use_layers(kind, rng)
     _use_optimizers(kind)
 

@@ -21,8 +21,8 @@ class State:
     """The carried state of one layer or of a whole model: to be copied, cut by rows, saved and set again.
 
     `State.of(layer)` takes it, `layer.set_state(state)` puts it back, for every recurrent layer,
-    `Bidirectional`, `Stack`, `RNNLM` and `CBOWLM`. The rows are the sequences of a batch, so `state[rows]`
-    is the state of these sequences alone, which go on as they would have in the whole batch.
+    `Bidirectional`, `Stack`, `RNNLM`, `CBOWLM` and `SequenceRegressor`. The rows are the sequences of a
+    batch, so `state[rows]` is the state of these alone, which go on as they would have in the whole batch.
 
     Parameters
     ----------

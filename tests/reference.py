@@ -575,6 +575,53 @@ class TimeAffineSoftmaxWithLoss:
         return self.affine.backward(self.softmax.backward(dout))
 
 
+class TimeAffineSquaredLoss:
+    """Mean of (x W + b - t)^2 over the steps of each sequence, or over its last step if ts is (N, O)."""
+
+    def __init__(self, W, b):
+        self.affine = TimeAffine(W, b)
+        self.params, self.grads = self.affine.params, self.affine.grads
+
+    def losses(self, xs, ts, lengths=None):
+        N, T, _ = xs.shape
+        lengths = [T] * N if lengths is None else lengths
+        y = self.affine.forward(xs)
+        self.d = np.zeros(y.shape)
+        self.count = 0
+        for n in range(N):
+            for t in range(lengths[n]):
+                if ts.ndim == 3 or t == lengths[n] - 1:
+                    self.d[n, t] = y[n, t] - (ts[n, t] if ts.ndim == 3 else ts[n])
+                    self.count += y.shape[2]
+        return (self.d**2).sum(axis=2)
+
+    def forward(self, xs, ts, lengths=None):
+        return self.losses(xs, ts, lengths).sum() / max(1, self.count)
+
+    def backward(self, dout=1.0):
+        return self.affine.backward(2 * dout * self.d / max(1, self.count))
+
+
+class SequenceRegressor:
+    """Recurrent layers above each other, TimeAffineSquaredLoss; `params` as the model's."""
+
+    def __init__(self, params, cell="lstm"):
+        *recurrent, W, b = params
+        kind = {"rnn": TimeRNN, "relu": TimeRNN, "lstm": TimeLSTM, "gru": TimeGRU}[cell]
+        options = {"activation": "relu"} if cell == "relu" else {}
+        layers = [recurrent[i : i + 3] for i in range(0, len(recurrent), 3)]
+        self.stack = Stack([kind(*layer, stateful=True, **options) for layer in layers])
+        self.output = TimeAffineSquaredLoss(W, b)
+
+    def forward(self, xs, ts, lengths=None, reset=None):
+        hs = self.stack.forward(xs, lengths=lengths, reset=reset)
+        return self.output.forward(hs, ts, lengths)
+
+    def backward(self):
+        self.stack.backward(self.output.backward())
+        self.grads = [*self.stack.grads, *self.output.grads]
+
+
 class RNNLM:
     """TimeEmbedding, recurrent layers above each other, TimeAffineSoftmaxWithLoss; `params` as the model's.
 

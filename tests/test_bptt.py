@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+from helpers import assert_same_bits
+from walk import CELLS, Walk
 
-from rnnfast.models import RNNLM
+from rnnfast.layers import recurrent
+from rnnfast.models import CBOWLM, RNNLM
 from rnnfast.training import TruncatedBPTT
 
 
@@ -96,9 +99,75 @@ def test_a_memory_map_gives_the_windows_of_the_array(tmp_path):
     assert actual == expected
 
 
-def test_overlapping_windows_are_refused_and_equal_lengths_are_not():
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(("k1", "k2"), [(4, 4), (4, 7), (4, 8), (4, 21), (1, 3), (5, 100)])
+def test_gradients_reach_back_k2_steps_with_what_was_kept_of_them(cell, k1, k2):
+    rng = np.random.default_rng(k2)
+    model = RNNLM(6, 3, 4, cell=cell, layers=2, rng=rng, dtype=np.float64)
+    for param in model.params:
+        param[...] = rng.standard_normal(param.shape) * 0.6
+    walk = Walk(cell, [param.copy() for param in model.params])
+    rows, steps = 2, 18  # no multiple of 4 or 5
+    ids = rng.integers(6, size=rows * steps + 1)
+    start = 0
+    for window in TruncatedBPTT(k1, k2).windows(model, ids, rows):
+        stop = min(start + k1, steps)
+        xs, ts = (ids[shift : shift + rows * steps].reshape(rows, steps)[:, start:stop] for shift in (0, 1))
+        expected_loss, expected = walk.learn(xs, ts, stop - start + k2 - k1)
+        np.testing.assert_allclose(window.loss, expected_loss, rtol=1e-12)
+        for name, a, e in zip(model.parameter_names, model.grads, expected, strict=True):
+            assert np.linalg.norm(a - e) <= 1e-12 * np.linalg.norm(e), (name, start)
+        for param, grad, mirror in zip(model.params, model.grads, walk.params, strict=True):
+            param -= 0.5 * grad
+            mirror[...] = param
+        start = stop
+    assert start == steps
+
+
+def test_tied_weights_get_both_gradients_in_overlapping_windows():
+    rng = np.random.default_rng(4)
+    ids = rng.integers(6, size=25)
+    untied = RNNLM(6, 4, 4, rng=rng, dtype=np.float64)
+    tied = RNNLM(6, 4, 4, tied=True, rng=rng, dtype=np.float64)
+    for param, value in zip(tied.params, [*untied.params[:4], untied.params[5]], strict=True):
+        param[...] = value
+    untied.params[4][...] = untied.params[0].T
+    windows = [TruncatedBPTT(5, 9).windows(model, ids, 2) for model in (untied, tied)]
+    for _ in zip(*windows, strict=True):
+        np.testing.assert_allclose(tied.grads[0], untied.grads[0] + untied.grads[4].T, rtol=1e-12)
+
+
+def test_overlapping_windows_do_not_read_a_step_twice():
+    rng = np.random.default_rng(5)
+    model = model_with_large_weights(rng)
+    read = []
+    forward = model._layers[0].forward
+    model._layers[0].forward = lambda xs, **options: (read.append(xs.shape[1]), forward(xs, **options))[1]
+    assert sum(1 for _ in TruncatedBPTT(4, 14).windows(model, rng.integers(6, size=41), 2)) == 5
+    assert sum(read) == 20
+
+
+def test_windows_whose_gates_are_made_again_keep_their_gradients(monkeypatch):
+    """Twice: a window goes back in several updates."""
+    rng = np.random.default_rng(6)
+    ids = rng.integers(6, size=2401)
+    results = []
+    for kept in (recurrent.KEPT_BYTES, 0):
+        monkeypatch.setattr(recurrent, "KEPT_BYTES", kept)
+        model = RNNLM(6, 4, 4, cell="lstm", rng=np.random.default_rng(7))
+        bptt = TruncatedBPTT(600, 1800)
+        results.append([[g.copy() for g in model.grads] for _ in bptt.windows(model, ids, 1)])
+    for actual, expected in zip(*results, strict=True):
+        for a, e in zip(actual, expected, strict=True):
+            assert_same_bits(a, e)
+
+
+def test_windows_that_do_not_fit_are_refused():
     assert TruncatedBPTT(5, 5).k2 == TruncatedBPTT(5).k2 == 5
-    with pytest.raises(ValueError, match="k2 must be None or equal to k1, got k1=5 and k2=10"):
-        TruncatedBPTT(5, 10)
+    assert repr(TruncatedBPTT(5, 10)) == "TruncatedBPTT(5, 10)"
+    with pytest.raises(ValueError, match="k2 must be at least 5, got 4"):
+        TruncatedBPTT(5, 4)
     with pytest.raises(ValueError, match="k1 must be at least 1, got 0"):
         TruncatedBPTT(0)
+    with pytest.raises(TypeError, match=r"must be an RNNLM or a SequenceRegressor, got CBOWLM"):
+        next(TruncatedBPTT(5, 6).windows(CBOWLM(6, 3), np.arange(6), 1))

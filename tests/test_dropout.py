@@ -94,12 +94,15 @@ def test_two_layers_from_one_generator_draw_different_masks():
 
 
 def test_the_mask_does_not_depend_on_how_the_work_is_cut():
-    ones = np.ones(1000, np.float32)
+    ones = np.ones((10, 100), np.float32)
     whole, pieces = np.full_like(ones, np.nan), np.full_like(ones, np.nan)
     keys = dropout_keys(5, 6)
-    dropout_forward(ones, 0, *keys, 2**31, np.float32(2), whole)
-    for start, stop in ((0, 1), (1, 38), (38, 500), (500, 1000)):
-        dropout_forward(ones[start:stop], start, *keys, 2**31, np.float32(2), pieces[start:stop])
+    dropout_forward(ones, 0, 100, *keys, 2**31, np.float32(2), whole)
+    for start, stop in ((0, 1), (1, 38), (38, 50), (50, 100)):
+        part = np.full((10, stop - start), np.nan, np.float32)
+        ones_here = np.ascontiguousarray(ones[:, start:stop])
+        dropout_forward(ones_here, start, 100, *keys, 2**31, np.float32(2), part)
+        pieces[:, start:stop] = part
     np.testing.assert_array_equal(pieces, whole)
 
 

@@ -12,7 +12,14 @@ from helpers import needs_jit
 from rnnfast import optim
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-NAMES = ("addition", "simple_rnnlm", "tagger")
+SMALL = {  # arguments with which a script runs in a second or two
+    "addition": (),
+    "long_memory": ("--sequences", "64"),
+    "million_steps": ("--steps", "20000"),
+    "simple_rnnlm": (),
+    "tagger": (),
+}
+NAMES = tuple(SMALL)
 
 pytestmark = [
     needs_jit,
@@ -36,7 +43,7 @@ def test_every_script_is_tested_here():
 def test_a_script_says_how_to_run_it_and_runs_from_any_folder(name, tmp_path):
     path = EXAMPLES / f"{name}.py"
     assert f"python examples/{name}.py" in example(name).__doc__
-    command = [sys.executable, "-W", "error", str(path), "--epochs", "1", "--seed", "3"]
+    command = [sys.executable, "-W", "error", str(path), "--epochs", "1", "--seed", "3", *SMALL[name]]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "epoch" in done.stdout
@@ -117,3 +124,27 @@ def test_the_tags_say_what_stands_before_and_after():
         assert given[:length] == expected
         assert set(given[length:]) <= {module.IGNORED}
         assert set(sentence[length:]) <= {module.PADDING}
+
+
+def test_a_sum_of_two_numbers_far_back_is_learned_from_exact_gradients_only():
+    """Always saying 1 has an error of 1/6."""
+    truncated, exact = example("long_memory").main(
+        epochs=5, steps=60, window=15, sequences=1600, hidden_size=24
+    )
+    assert 0.12 < truncated < 0.25
+    assert exact < 0.03
+
+
+def test_a_mark_lies_before_every_truncated_gradient():
+    xs, ts = example("long_memory").make_sequences(np.random.default_rng(0), 200, 200)
+    assert (xs[:, :10, 1].sum(axis=1) == 1).all()
+    assert (xs[:, 10:100, 1].sum(axis=1) == 1).all()
+    assert not xs[:, 100:, 1].any()
+    np.testing.assert_allclose((xs[:, :, 0] * xs[:, :, 1]).sum(axis=1), ts[:, 0], rtol=1e-6)
+
+
+def test_a_long_series_is_learned_from_a_file_within_the_memory_asked_for():
+    losses, plan = example("million_steps").main(steps=30_000, epochs=4, hidden_size=16, memory="3MB")
+    assert losses[-1] < 0.9 * losses[0]
+    assert plan.chunks > 3
+    assert plan.memory <= 3_000_000

@@ -365,10 +365,11 @@ def digest():
             norm = optim.clip_by_norm(params, 0.5)
             optim.clip_by_value(params, 0.01)
             out = np.empty_like(params[0])
-            dropout_kernels.dropout_forward(params[0], 0, 123, 456, 2**31, dtype(2), out)
+            one_row = params[0][np.newaxis], out[np.newaxis]
+            dropout_kernels.dropout_forward(one_row[0], 0, size, 123, 456, 2**31, dtype(2), one_row[1])
             ids = np.random.default_rng(size).integers(0, 9, (3, 11))
             table, rows = arrays(size, [(9, size), (33, size)], dtype)
-            embedding_kernels.embedding_backward(ids.reshape(-1), rows, table)
+            embedding_kernels.embedding_backward(ids, rows.reshape(3, 11, size), table)
             sums = np.empty((3, 9, size), dtype)
             embedding_kernels.context_sum_forward(ids, table, 3, sums)
             embedding_kernels.context_sum_backward(ids, sums, 3, table)

@@ -105,6 +105,27 @@ class TimeSigmoidWithLoss:
         return (self.p - self.ts.astype(self.p.dtype)) / self.p.dtype.type(self.p.size)
 
 
+class TimeAffineSquaredLoss:
+    """Mean of (xs W + b - ts)^2."""
+
+    def __init__(self, W, b):
+        self.params, self.grads = [W, b], [np.zeros_like(W), np.zeros_like(b)]
+
+    def forward(self, xs, ts):
+        W, b = self.params
+        flat = xs.reshape(-1, W.shape[0])
+        error = flat @ W + b - ts.reshape(-1, b.size)
+        self.cache = xs.shape, flat, error
+        return (error**2).mean()
+
+    def backward(self):
+        shape, flat, error = self.cache
+        d = error * (2 / error.size)
+        self.grads[0][...] = flat.T @ d
+        self.grads[1][...] = d.sum(axis=0)
+        return (d @ self.params[0].T).reshape(shape)
+
+
 def sgd(param, grad, state, lr):
     param -= lr * grad
 

@@ -11,12 +11,14 @@ import rnnfast
 from . import baseline_layers as plain
 from .measuring import Timed, aligned, allocated_bytes, assert_agrees, unit, workspace_bytes
 
-N, T, V, D, SCORES, WINDOW, RATIO = 20, 35, 10_000, 100, 1_000, 5, 0.5
-LAYERS = ["embedding", "tied embedding", "context sum", "affine", "dropout", "softmax loss", "sigmoid loss"]
+N, T, V, D, SCORES, OUTPUTS, WINDOW, RATIO = 20, 35, 10_000, 100, 1_000, 4, 5, 0.5
+LAYERS = ["embedding", "tied embedding", "context sum", "affine", "dropout"]
+LAYERS += ["softmax loss", "sigmoid loss", "squared loss"]
 
 
 def _maker(name, table, W, b):
     """Functions that make the layer, ours and NumPy's, in the dtype of the arrays they are given."""
+    head = aligned(W[:, :OUTPUTS]), aligned(b[:OUTPUTS])
     return {
         "embedding": (rnnfast.TimeEmbedding, plain.TimeEmbedding, (table,)),
         "tied embedding": (rnnfast.TimeEmbedding, plain.TimeEmbedding, (table,)),
@@ -25,6 +27,7 @@ def _maker(name, table, W, b):
         "dropout": (rnnfast.TimeDropout, plain.TimeDropout, (RATIO,)),
         "softmax loss": (rnnfast.TimeSoftmaxWithLoss, plain.TimeSoftmaxWithLoss, ()),
         "sigmoid loss": (rnnfast.TimeSigmoidWithLoss, plain.TimeSigmoidWithLoss, ()),
+        "squared loss": (rnnfast.TimeAffineSquaredLoss, plain.TimeAffineSquaredLoss, head),
     }[name]
 
 
@@ -35,6 +38,7 @@ def _given(name, rng):
     ids = rng.choice(V, size=(N, T), p=frequency / frequency.sum())
     forward = {"affine": (xs,), "dropout": (xs,), "softmax loss": (scores, rng.integers(0, SCORES, (N, T)))}
     forward["sigmoid loss"] = (aligned(xs[..., 0]), rng.integers(0, 2, (N, T)))
+    forward["squared loss"] = (xs, aligned(scores[..., :OUTPUTS]))
     width = SCORES if name == "affine" else D
     backward = () if name.endswith("loss") else (aligned(rng.standard_normal((N, T, width))),)
     return forward.get(name, (ids,)), backward

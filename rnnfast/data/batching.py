@@ -59,6 +59,20 @@ class WindowBatches:
         self._targets = ids[1 : used + 1].reshape(self.batch_size, self.jump)
         self._buffers = np.empty((2, self.batch_size * self.time_size), dtype=np.int64)
 
+    @property
+    def tokens(self) -> int:
+        """Targets in all windows."""
+        return self.jump * self.batch_size
+
+    @property
+    def rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs and targets of all rows, (N, jump), views of the text."""
+        return self._inputs, self._targets
+
+    def first_rows(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
+        """The first steps of all rows, inputs and targets (N, steps), copied."""
+        return np.array(self._inputs[:, :steps]), np.array(self._targets[:, :steps])
+
     def __len__(self) -> int:
         """Number of windows."""
         return -(-self.jump // self.time_size)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 
@@ -14,6 +16,17 @@ class Layer:
 
     params: list[np.ndarray]
     grads: list[np.ndarray]
+    TAPE: tuple[str, ...] = ()  # the attributes that hold what `backward` needs of the last `forward`
+
+    def _tape(self) -> dict[str, Any]:
+        """What `backward` needs of the last `forward`, to be put back with `_wind` after others."""
+        return {name: getattr(self, name) for name in self.TAPE}
+
+    def _wind(self, tape: dict[str, Any] | None) -> None:
+        """Put a tape back; None for a blank one. Scratch memory belongs to the tape."""
+        for name in self.TAPE:
+            blank = Workspace() if name == "_workspace" else getattr(type(self), name, None)
+            setattr(self, name, blank if tape is None else tape[name])
 
     def reset_state(self) -> None:
         """Forget what was carried over from earlier calls. Layers without state do nothing."""
@@ -40,6 +53,9 @@ class Workspace:
         nbytes = count * dtype.itemsize
         buffer = self._buffers.get(name)
         if buffer is None or buffer.size < nbytes:
+            last = buffer = None  # let go of it first: two of them would be the peak
+            self._buffers.pop(name, None)
+            self._last.pop(name, None)
             raw = np.empty(nbytes + 64, dtype=np.uint8)
             start = -raw.ctypes.data % 64
             buffer = raw[start : start + nbytes]

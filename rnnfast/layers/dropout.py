@@ -51,6 +51,12 @@ class TimeDropout(Layer):
     True
     """
 
+    TAPE = ("_shape", "_dtype", "_mask", "_place", "_workspace")
+    _shape: tuple[int, ...] | None = None
+    _dtype = np.dtype(np.float32)
+    _mask: tuple[int, int, int, float] | None = None
+    _place: tuple[int, int] | None = None  # first step in, and steps of, the window a call is a part of
+
     def __init__(
         self,
         dropout_ratio: float = 0.5,
@@ -67,9 +73,6 @@ class TimeDropout(Layer):
         rng = _check.generator(owner, rng)
         self._seed = int(rng.integers(2**63))
         self._counter = 0
-        self._shape: tuple[int, ...] | None = None
-        self._dtype = np.dtype(np.float32)
-        self._mask: tuple[int, int, int, float] | None = None
 
     @property
     def rng_state(self) -> tuple[int, int]:
@@ -131,12 +134,15 @@ class TimeDropout(Layer):
             return out
         key0, key1, threshold, factor = self._mask
         scale = given.dtype.type(factor)
+        batch, steps, width = given.shape
         if self.per_step:
-            kernel(given.reshape(-1), 0, key0, key1, threshold, scale, out.reshape(-1))
+            first, whole = (0, steps) if self._place is None else self._place
+            shape = (batch, steps * width)
+            mask_of = (first * width, whole * width, key0, key1, threshold, scale)
+            kernel(given.reshape(shape), *mask_of, out.reshape(shape))
         else:
-            batch, _, width = given.shape
-            mask = self._workspace.take("mask", (batch, 1, width), given.dtype)
+            mask = self._workspace.take("mask", (batch, width), given.dtype)
             mask[...] = 1
-            kernel(mask.reshape(-1), 0, key0, key1, threshold, scale, mask.reshape(-1))
-            np.multiply(given, mask, out=out)
+            kernel(mask, 0, width, key0, key1, threshold, scale, mask)
+            np.multiply(given, mask[:, np.newaxis], out=out)
         return out

@@ -22,6 +22,10 @@ NO_WORD = -1
 class _Table(Layer):
     """A table of word vectors and its gradient."""
 
+    TAPE = ("_ids", "_shape", "_workspace")
+    _ids: np.ndarray | None = None
+    _shape: tuple[int, int, int] | None = None
+
     def __init__(self, W: np.ndarray) -> None:
         owner = type(self).__name__
         self.params = [_check.parameter(owner, "W", W, ("V", "D"))]
@@ -29,8 +33,6 @@ class _Table(Layer):
         self.dtype = W.dtype
         self.vocab_size, self.embed_size = W.shape
         self._workspace = Workspace()
-        self._ids: np.ndarray | None = None
-        self._shape: tuple[int, int, int] | None = None
 
     @property
     def W(self) -> np.ndarray:
@@ -74,7 +76,7 @@ class _Table(Layer):
 class TimeEmbedding(_Table):
     """Look up the vector of each token: ``out[n, t] = W[xs[n, t]]``.
 
-    Backward: ``dW[xs[n, t]] += dhs[n, t]``, with n and then t ascending, zero elsewhere.
+    Backward: ``dW[xs[n, t]] += dhs[n, t]``, t descending and then n ascending, zero elsewhere.
 
     Parameters
     ----------
@@ -172,16 +174,16 @@ class TimeEmbedding(_Table):
         """
         owner = f"{type(self).__name__}.backward"
         dhs, ids = self._incoming(owner, dhs)
-        rows = dhs.reshape(ids.size, self.embed_size)
+        ids = ids.reshape(dhs.shape[:2])
         if add_to is None:
-            embedding_backward(ids, rows, self._cleared_gradient())
+            embedding_backward(ids, dhs, self._cleared_gradient())
             return
         add_to = _check.parameter(owner, "add_to", add_to, self.W.shape, self.dtype)
         if add_to.flags.c_contiguous:
-            embedding_backward(ids, rows, add_to)
+            embedding_backward(ids, dhs, add_to)
         else:
             transposed = _check.out(owner, add_to.T, self.W.shape[::-1], self.dtype, dhs)
-            embedding_backward_transposed(ids, rows, transposed)
+            embedding_backward_transposed(ids, dhs, transposed)
 
 
 class TimeContextSum(_Table):

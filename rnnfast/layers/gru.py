@@ -171,7 +171,8 @@ class TimeGRU(Recurrent):
         team = self._team(rows, 2)
         arguments = (
             xs, *saved, self._intact, dhs, *dstate_next, *self._gru_params(),
-            self._after, *rows, dxs, *dstate, *self.grads, *(() if self._after else (take("no_bias", 0),)),
+            self._after, *rows, self._adds,
+            dxs, *dstate, *self.grads, *(() if self._after else (take("no_bias", 0),)),
             take("packed_x", packed_size(cols, depth, self.dtype)),
             take("packed_gates", recurrent_packed_size(2 * width, width, 1, team.members, self.dtype)),
             take("packed_hat", recurrent_packed_size(width, width, 1, team.members, self.dtype)),

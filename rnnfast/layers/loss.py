@@ -10,6 +10,7 @@ from rnnfast.kernels.fused_loss import (
     SLAB_WORDS,
     affine_softmax_loss,
     loss_block_rows,
+    loss_period,
     row_stride,
     scaled_gradient,
 )
@@ -25,6 +26,16 @@ def _labels(owner: str, ts: np.ndarray, scores_shape: tuple[int, ...], ignore: i
         ts = _check.shape(owner, "ts", ts, scores_shape, "one-hot labels have the shape of the scores")
         return _check.kernel_ready(ts.argmax(axis=-1).astype(np.int64, copy=False))
     return _check.ids(owner, "ts", ts, scores_shape[:-1], scores_shape[-1], ignore)
+
+
+def mean_loss(sums: np.ndarray, count: int) -> float:
+    """The mean of `count` losses from their sum (N,) in each row; the rows are added in order."""
+    return float(np.add.accumulate(sums)[-1]) / max(1, count) if sums.size else 0.0
+
+
+def _most_members(rows: int) -> int:
+    """How many threads may share out a block of the fused loss."""
+    return max(1, -(-rows // 32))
 
 
 def _scale(owner: str, dout: float) -> float:
@@ -170,14 +181,32 @@ class TimeAffineSoftmaxWithLoss(Layer):
         ts : ndarray (N, T) of integers, or one-hot (N, T, V)
             Labels; `ignore_label` marks positions to leave out.
         """
-        losses, count = self._run("TimeAffineSoftmaxWithLoss.forward", xs, ts, gradients=True)
-        return float(losses.sum() / max(1, count))
+        sums = self._sums(np.shape(xs)[:1])
+        count = self._run("TimeAffineSoftmaxWithLoss.forward", xs, ts, sums)[1]
+        return mean_loss(sums, count)
 
     def losses(self, xs: np.ndarray, ts: np.ndarray) -> np.ndarray:
         """-log p of each label, (N, T) in float64 and nats, 0 where ignored; gradients are not touched."""
-        return self._run("TimeAffineSoftmaxWithLoss.losses", xs, ts, gradients=False)[0].copy()
+        return self._run("TimeAffineSoftmaxWithLoss.losses", xs, ts)[0].copy()
 
-    def _run(self, owner: str, xs: np.ndarray, ts: np.ndarray, gradients: bool) -> tuple[np.ndarray, int]:
+    def _sums(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Zeros (N,), where the losses of each row are added up."""
+        sums = self._workspace.take("sums", shape, np.dtype(np.float64))
+        sums[...] = 0
+        return sums
+
+    def _run(
+        self,
+        owner: str,
+        xs: np.ndarray,
+        ts: np.ndarray,
+        sums: np.ndarray | None = None,
+        scored: int = -1,
+        adds: bool = False,
+    ) -> tuple[np.ndarray, int]:
+        """The losses (N, T) and how many are counted; with `sums` (N,) also gradients, those of the mean over
+        `scored` labels, or over the counted; with `adds` those of the parameters add to what is there."""
+        gradients = sums is not None
         W, b = self.params
         depth, size = W.shape
         dtype = self.dtype
@@ -186,15 +215,16 @@ class TimeAffineSoftmaxWithLoss(Layer):
         labels = _labels(owner, ts, (batch, steps, size), self.ignore_label)
         take = self._workspace.take
         rows = loss_block_rows(batch, steps, size)
+        sums = self._sums((batch,)) if sums is None else sums
         row, slabs = row_stride(rows, dtype), -(-size // SLAB_WORDS)
         losses = take("losses", (batch, steps), np.dtype(np.float64))
         dxs = take("dxs", xs.shape if gradients else (0, 0, 0), dtype)
         dWb_t = take("dWb_t", (size if gradients else 0, row_stride(depth + 1, dtype)), dtype)
         products = 3 if gradients else 1
-        members = _threads.members_for(2.0 * products * xs.size * size, -(-rows // 32))
+        members = _threads.members_for(2.0 * products * xs.size * size, _most_members(rows))
         arguments = (
-            xs, labels, *kernel_matrix(W), _check.kernel_ready(b), self.ignore_label, gradients,
-            losses, dxs, dWb_t,
+            xs, labels, *kernel_matrix(W), _check.kernel_ready(b), self.ignore_label, scored,
+            loss_period(batch, size), gradients, adds, losses, sums, dxs, dWb_t,
             take("x_block", (rows, row_stride(depth + 1, dtype)), dtype),
             take("packed_x", (packed_size(depth, row, dtype),), dtype),
             take("labels", (row,), np.dtype(np.int64)),
@@ -213,20 +243,43 @@ class TimeAffineSoftmaxWithLoss(Layer):
 
     def backward(self, dout: float = 1.0, *, out: np.ndarray | None = None) -> np.ndarray:
         """Gradient (N, T, H) of `dout` times the last loss by the hidden states; fills `grads`."""
+        result = self._input_gradient(dout, out)
+        self._parameter_gradients(dout)
+        return result
+
+    def _input_gradient(self, dout: float = 1.0, out: np.ndarray | None = None) -> np.ndarray:
+        """The first half of `backward`."""
         owner = "TimeAffineSoftmaxWithLoss.backward"
         _check.called_before(owner, self._gradients is not None, "forward")
         assert self._gradients is not None
-        dxs, dWb_t = self._gradients
+        dxs, _ = self._gradients
         scale = self.dtype.type(_scale(owner, dout))
         if out is None:
             result = np.empty(dxs.shape, self.dtype)
         else:
             result = _check.out(owner, out, dxs.shape, self.dtype, dxs, *self.params, *self.grads)
-        np.multiply(dxs, scale, out=result)
+        return np.multiply(dxs, scale, out=result)
+
+    def _parameter_gradients(self, dout: float = 1.0, *, adds: bool = False) -> None:
+        """The second half: fills `grads`; with `adds`, that of W is added to what is there."""
+        assert self._gradients is not None
         dW, db = self.grads
+        dWb_t = self._gradients[1]
         members = _threads.members_for_bytes(2 * dWb_t.nbytes, dWb_t.shape[0] // 64)
-        _threads.run(scaled_gradient, members, False, (dWb_t, scale, *kernel_matrix(dW), db))
-        return result
+        arguments = (dWb_t, self.dtype.type(dout), adds, *kernel_matrix(dW), db)
+        _threads.run(scaled_gradient, members, False, arguments)
+
+    def _scratch_bytes(self, batch: int, steps: int) -> int:
+        """Bytes that `forward` with gradients takes, at most."""
+        depth, size = self.params[0].shape
+        dtype = self.dtype
+        rows = loss_block_rows(batch, steps, size)
+        row, slabs = row_stride(rows, dtype), -(-size // SLAB_WORDS)
+        wide, members = row_stride(depth + 1, dtype), min(_threads.get_num_threads(), _most_members(rows))
+        elements = (size + rows) * wide + packed_size(depth, row, dtype)
+        elements += depth * (members * SLAB_WORDS + row)
+        elements += slabs * (SLAB_WORDS + 1) * row + 3 * row + batch * steps * depth
+        return elements * dtype.itemsize + (batch * (steps + 1) + row) * 8 + 4096
 
 
 class TimeSigmoidWithLoss(Layer):

@@ -185,7 +185,8 @@ class TimeLSTM(Recurrent):
         remake = self._intact > 0
         team = self._team(rows, 2)
         arguments = (
-            xs, *saved, self._intact, dhs, *dstate_next, *self._kernel_params(), *rows,
+            xs, *saved, self._intact, dhs, *dstate_next, *self._kernel_params(),
+            *rows, self._adds,
             dxs, *dstate, *self.grads,
             take("packed_x", packed_size(cols, depth, self.dtype)),
             take("packed_h", recurrent_packed_size(cols, width, 1, team.members, self.dtype)),

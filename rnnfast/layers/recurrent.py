@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnnfast import _check, _threads
-from rnnfast.kernels.sequence import block_steps, padded_row, time_grid
+from rnnfast.kernels.sequence import block_steps, padded_row
 from rnnfast.layers.base import Layer, Workspace
+from rnnfast.layers.rows import Rows, packed_rows
 from rnnfast.layers.streaming import Streaming
 from rnnfast.state import State
 
@@ -21,17 +22,6 @@ KEPT_BYTES = 128 * 2**20
 # Fewer sequences than this are not shared out among threads: their units are, if a step is worth a meeting.
 LEAST_SEQUENCES = 8
 LEAST_STEP_OPERATIONS = 1e5
-
-_NO_RESETS = np.zeros((0, 0), np.bool_)
-
-
-class Rows(NamedTuple):
-    """Where the steps of a batch lie in time-major arrays; the kernels' arrays of these names."""
-
-    offsets: np.ndarray
-    order: np.ndarray
-    blocks: np.ndarray
-    resets: np.ndarray
 
 
 class Team(NamedTuple):
@@ -56,6 +46,10 @@ class Recurrent(Streaming):
     """
 
     STATES: tuple[str, ...] = ("h",)
+    TAPE = ("_run", "_workspace", "_intact")
+    _intact = 0  # the first block of the time grid whose gates were kept
+    _keeps = True  # whether `forward` keeps what fits of the gates; without, `backward` makes them again
+    _adds = False  # whether `backward` adds to `grads`
 
     def _set_up(self, params: list[np.ndarray], stateful: bool) -> None:
         self.params = params
@@ -161,19 +155,10 @@ class Recurrent(Streaming):
 
     def _rows(self, owner: str, batch: int, steps: int, lengths: Any, reset: Any) -> Rows:
         """The order of rows in time-major arrays: longest sequence first, none after its end."""
-        resets = _NO_RESETS if reset is None else _check.mask(owner, "reset", reset, (batch, steps)).copy()
-        if lengths is not None:
-            counted = _check.lengths(owner, lengths, batch, steps)
-            order = np.argsort(-counted, kind="stable").astype(np.int64, copy=False)
-            active = batch - np.searchsorted(counted[order[::-1]], np.arange(steps), side="right")
-            offsets = np.concatenate(([0], np.cumsum(active))).astype(np.int64, copy=False)
-            return Rows(offsets, order, time_grid(offsets, batch), resets)
-        full = self._full_rows
-        if full is None or (full.order.size, full.offsets.size) != (batch, steps + 1):
-            offsets = np.arange(steps + 1) * batch
-            full = Rows(offsets, np.arange(batch), time_grid(offsets, batch), _NO_RESETS)
-            self._full_rows = full
-        return full._replace(resets=resets)
+        rows = packed_rows(owner, batch, steps, lengths, reset, self._full_rows)
+        if lengths is None:
+            self._full_rows = rows
+        return rows
 
     def _take(self, name: str, *shape: int) -> np.ndarray:
         return self._workspace.take(name, shape, self.dtype)
@@ -189,7 +174,7 @@ class Recurrent(Streaming):
         """Blocks of the time grid, and how many of them find room for what `backward` needs, `row` a row."""
         blocks = max(1, rows.blocks.size - 1)
         fits = blocks * block_steps(batch) * batch * row * self.dtype.itemsize <= KEPT_BYTES
-        return blocks, blocks if fits else 1
+        return blocks, blocks if fits and self._keeps else 1
 
     def _team(self, rows: Rows, products: int) -> Team:
         """The threads for a window and so many products an element of the weights."""
@@ -239,6 +224,7 @@ class Recurrent(Streaming):
         rows = self._rows(owner, batch, steps, lengths, reset)
         hs = self._output(owner, out, (batch, steps, self.hidden_size), xs, *self.params)
         state = self._initial_state(owner, batch, steps, self.stateful)
+        self._run = None  # what it holds may have to grow: two of it would be the peak of memory
         self._run = Run(xs, rows, self._forward(xs, state, rows, hs))
         return hs
 

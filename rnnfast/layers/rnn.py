@@ -139,7 +139,8 @@ class TimeRNN(Recurrent):
         Wx, Wh, _ = self._kernel_params()
         team = self._team(rows, 2)
         arguments = (
-            xs, *saved, dhs, *dstate_next, Wx, Wh, self.activation == "relu", *rows,
+            xs, *saved, dhs, *dstate_next, Wx, Wh, self.activation == "relu",
+            *rows, self._adds,
             dxs, *dstate, *self.grads,
             take("packed_x", packed_size(width, depth, self.dtype)),
             take("packed_h", recurrent_packed_size(width, width, 1, team.members, self.dtype)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,13 +13,13 @@ from rnnfast.layers.base import Workspace
 from rnnfast.layers.loss import TimeAffineSoftmaxWithLoss
 from rnnfast.models.sampling import finite_scores, probabilities, sampling_rules, write_on
 from rnnfast.models.scoring import total_loss
-from rnnfast.models.weights import SavedModel, read_weights, write_weights
+from rnnfast.models.stored import StoredModel
 
 # Words scored at a time in one long text: enough rows to keep the output layer's products at full speed.
 _CHUNK = 350
 
 
-class LanguageModel:
+class LanguageModel(StoredModel):
     """Base of `RNNLM` and `CBOWLM`: `P(next word | words before)` from hidden vectors and an output layer.
 
     A subclass gives the hidden vectors (`_features`), their gradient (`_features_backward`) and the carried
@@ -41,6 +40,7 @@ class LanguageModel:
     parameter_names: list[str]
     config: dict[str, Any]
     train_flg: bool = True
+    _tied = False  # whether the output weights are the transposed embedding, and so are their gradients
     _output: TimeAffineSoftmaxWithLoss
 
     # What a subclass gives.
@@ -64,7 +64,7 @@ class LanguageModel:
         raise NotImplementedError
 
     def _features_backward(self, dhs: np.ndarray) -> None:
-        """Fill the gradients from that of the hidden vectors; the output layer's are there already."""
+        """Fill the gradients from that of the hidden vectors; the output layer's follow."""
         raise NotImplementedError
 
     def get_state(self) -> Any:
@@ -168,7 +168,8 @@ class LanguageModel:
         _check.called_before(self._owner("backward"), self._hs is not None, "forward")
         assert self._hs is not None
         out = self._workspace.take("dhs", self._hs, self.dtype)
-        self._features_backward(self._output.backward(out=out))
+        self._features_backward(self._output._input_gradient(out=out))
+        self._output._parameter_gradients(adds=self._tied)
 
     def losses(self, xs: np.ndarray, ts: np.ndarray) -> np.ndarray:
         """Each word's own loss in nats, `(N, T)` float64, without dropout; carries the state on.
@@ -351,49 +352,3 @@ class LanguageModel:
                 rng=rng,
             )
         )
-
-    def save(self, path: str | os.PathLike[str], *, notes: dict[str, Any] | None = None) -> None:
-        """Write the model to one safetensors file, atomically; tied weights are stored once.
-
-        `notes` are JSON values to keep in the file, for `load_with_notes`.
-        """
-        write_weights(path, dict(zip(self.parameter_names, self.params, strict=True)), self.config, notes)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str], *, rng: np.random.Generator | None = None) -> Any:
-        """The model a file of `save` holds, with a fresh state.
-
-        Parameters
-        ----------
-        path
-            The file.
-        rng : numpy.random.Generator, optional
-            Used by dropout when training goes on.
-
-        Raises
-        ------
-        CheckpointError
-            The file is damaged, or holds a model of another class.
-        OSError
-            The file cannot be read.
-        """
-        return cls.from_saved(read_weights(path, cls.expected_tensors), rng=rng)
-
-    @classmethod
-    def from_saved(cls, saved: SavedModel, *, rng: np.random.Generator | None = None) -> Any:
-        """A model around the arrays of a file, the ones `expected_tensors` names; they are not copied."""
-        model = cls.__new__(cls)
-        arrays = {name: saved.tensors[name] for name in cls._shapes(saved.config)}
-        model._set_up(saved.config, arrays, _check.generator(f"{cls.__name__}.load", rng))
-        return model
-
-    @classmethod
-    def expected_tensors(cls, config: dict[str, Any]) -> tuple[np.dtype, dict[str, tuple[int, ...]]]:
-        """dtype, and name to shape of each array, for a saved configuration; ValueError if it is not one."""
-        arguments = dict(config)
-        kind = arguments.pop("model", None)
-        if kind != cls.__name__:
-            raise ValueError(f"it describes the model {kind!r}, not {cls.__name__}")
-        if cls._settings(**arguments) != config:
-            raise ValueError("its values are not those of a saved model")
-        return np.dtype(config["dtype"]), cls._shapes(config)

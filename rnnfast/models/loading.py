@@ -8,10 +8,15 @@ from typing import Any
 import numpy as np
 
 from rnnfast.models.cbow import CBOWLM
+from rnnfast.models.regressor import SequenceRegressor
 from rnnfast.models.rnnlm import RNNLM
 from rnnfast.models.weights import read_weights
 
-_MODELS: dict[str, type[RNNLM] | type[CBOWLM]] = {"RNNLM": RNNLM, "CBOWLM": CBOWLM}
+_MODELS: dict[str, type[RNNLM] | type[CBOWLM] | type[SequenceRegressor]] = {
+    "RNNLM": RNNLM,
+    "CBOWLM": CBOWLM,
+    "SequenceRegressor": SequenceRegressor,
+}
 
 
 def load_model(path: str | os.PathLike[str], *, rng: np.random.Generator | None = None) -> RNNLM | CBOWLM:

@@ -1,10 +1,12 @@
-"""Score a text of any length as one stream."""
+"""Score a text of any length as one stream, and sequences part by part."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+
+from rnnfast.models.recurrent_model import Part
 
 
 def total_loss(model: Any, ids: np.ndarray, chunk: int) -> float:
@@ -24,3 +26,26 @@ def total_loss(model: Any, ids: np.ndarray, chunk: int) -> float:
     finally:
         model.set_state(kept)
     return total
+
+
+def mean_error(model: Any, xs: Any, ts: Any, batch_size: int, chunk: int) -> float:
+    """The mean loss of a `SequenceRegressor` over sequences (S, T, D) from fresh states, without dropout.
+
+    `batch_size` sequences and `chunk` steps are worked on at a time; the model's state stays as it is.
+    """
+    kept, steps = model.get_state(), np.shape(xs)[1]
+    total, scored = 0.0, 0
+    model._keep_gates(False)
+    try:
+        for first in range(0, len(xs), batch_size):
+            x, t = xs[first : first + batch_size], ts[first : first + batch_size]
+            model.reset_state()
+            parts = [Part(start, min(start + chunk, steps), steps) for start in range(0, steps, chunk)]
+            for part in parts:
+                hs = model._read_through(model._part_inputs(x, part), drop=False, part=part)
+                total += float(model._part_losses(hs, model._part_targets(t, part), part).sum())
+            scored += model._scored(t, parts)
+    finally:
+        model._keep_gates(True)
+        model.set_state(kept)
+    return model._mean(np.array([total]), scored)

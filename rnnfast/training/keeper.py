@@ -25,19 +25,9 @@ from rnnfast.training.gradients import merge_shared
 from rnnfast.training.progress import Meter
 
 FORMAT = "rnnfast-training-1"
-_HISTORY = (
-    "epoch",
-    "train_perplexity",
-    "valid_perplexity",
-    "best_valid_perplexity",
-    "improved",
-    "learning_rate",
-    "steps",
-    "tokens",
-    "tokens_per_second",
-    "seconds",
-)
-_COUNTS, _FLAG, _OPTIONAL = ("epoch", "steps", "tokens"), "improved", _HISTORY[2:4]
+_MEASURES = ("perplexity", "loss")
+_COUNTS, _FLAG = ("epoch", "steps", "tokens"), "improved"
+_COLUMNS = 10
 _DTYPES = ("float32", "float64", "int64")
 _PIECE = 1 << 20
 
@@ -88,6 +78,7 @@ class Keeper:
     def __init__(self, trainer: Any, path: str | os.PathLike[str], every: float, fit: dict[str, Any]) -> None:
         owner = "Trainer.fit: checkpoint_file"
         _check.offers(owner, "the model", trainer.model, ("get_state", "set_state"), "RNNLM")
+        _check.can_go_on(owner, trainer.bptt)
         _check.offers(owner, "the optimizer", trainer.optimizer, ("state_dict", "load_state_dict"), "SGD()")
         self.path = Path(path)
         self.every = _check.number("Trainer.fit", "checkpoint_every", every, 0.0)
@@ -108,6 +99,10 @@ class Keeper:
             len(trainer.history),
         )
 
+    def unmark(self) -> None:
+        """Training stands where it cannot go on from: nothing is written until the next `mark`."""
+        self._mark = None
+
     def mark_learning_rate(self) -> None:
         """A callback may have changed it since."""
         if self._mark is not None:
@@ -125,12 +120,13 @@ class Keeper:
         trainer, mark, saver = self._trainer, self._mark, self._trainer.checkpoint
         kept = trainer.optimizer.state_dict()
         outline, arrays = states.packed(mark.state.value)
-        arrays = dict(arrays, history=_table(trainer.history[: mark.epochs]))
+        arrays = dict(arrays, history=_table(trainer.history[: mark.epochs], trainer.measure))
         arrays |= {f"param.{i}": param for i, param in enumerate(_params(trainer.model))}
         arrays |= {f"good.{i}": good for i, good in enumerate(trainer.last_good.copies or ())}
         arrays |= {f"optimizer.{name}": array for name, array in kept["arrays"].items()}
         about = {
             "run": self._run,
+            "measure": trainer.measure,
             "meter": mark.meter,
             "window": mark.window,
             "state": outline,
@@ -203,13 +199,28 @@ def described(trainer: Any) -> dict[str, Any]:
     }
 
 
-def text_checksum(ids: np.ndarray | None) -> int | None:
-    """CRC-32 of token ids (tokens,), whatever their dtype; read piece by piece."""
-    if ids is None:
+def checksum(data: Any) -> int | None:
+    """CRC-32 of token ids (tokens,), or of sequences (S, T, D) and their targets; read piece by piece.
+
+    Of ids whatever their dtype, of numbers with their shapes, as float64, which holds them all.
+    """
+    if data is None:
         return None
+    if not isinstance(data, tuple):
+        return _crc(data, "<i8", _PIECE, 0)
     crc = 0
-    for start in range(0, len(ids), _PIECE):
-        crc = zlib.crc32(np.ascontiguousarray(ids[start : start + _PIECE], dtype="<i8").data, crc)
+    for array in data:
+        crc = zlib.crc32(repr(tuple(np.shape(array))).encode(), crc)
+        rows = max(1, _PIECE // max(1, int(np.prod(np.shape(array)[1:]))))
+        crc = _crc(array, "<f8", rows, crc)
+    return crc
+
+
+def _crc(array: Any, dtype: str, rows: int, crc: int) -> int:
+    """Of the rows (rows, ...) of an array, so many at a time."""
+    for start in range(0, len(array), rows):
+        piece = np.ascontiguousarray(array[start : start + rows], dtype=dtype)
+        crc = zlib.crc32(piece.reshape(-1).view(np.uint8).data, crc)
     return crc
 
 
@@ -225,10 +236,10 @@ def read_training(path: str | os.PathLike[str]) -> Saved:
     """
     about, arrays = read_tensors(path, FORMAT, _specs)
     table = arrays.pop("history")
-    if table.shape[1] != len(_HISTORY):
-        raise _check.malformed(path, f"its history must have {len(_HISTORY)} columns, got {table.shape[1]}")
+    if table.shape[1] != _COLUMNS:
+        raise _check.malformed(path, f"its history must have {_COLUMNS} columns, got {table.shape[1]}")
     try:
-        return Saved(about, arrays, [_record(row) for row in table])
+        return Saved(about, arrays, [_record(row, about["measure"]) for row in table])
     except (ValueError, OverflowError) as error:
         raise _check.malformed(path, f"its history is not valid ({error})") from None
 
@@ -240,6 +251,7 @@ def _specs(about: dict[str, Any]) -> dict[str, Spec]:
         if not isinstance(about.get(name), kind):
             raise ValueError(f"it lacks {name!r}")
     Meter.check(about["meter"])
+    _check.choice("training", "measure", about.get("measure"), _MEASURES)
     _check.size("training", "window", about["window"], 0)
     if not isinstance(about["saver"], str | None):
         raise ValueError("it lacks 'saver'")
@@ -261,48 +273,26 @@ def _params(model: Any) -> list[np.ndarray]:
     return merge_shared(model.params, model.grads)[0]
 
 
-def _table(history: list[dict[str, Any]]) -> np.ndarray:
+def _names(measure: str) -> tuple[str, ...]:
+    """The columns of the history."""
+    measured = f"train_{measure}", f"valid_{measure}", f"best_valid_{measure}"
+    rest = "learning_rate", "steps", "tokens", "tokens_per_second", "seconds"
+    return "epoch", *measured, _FLAG, *rest
+
+
+def _table(history: list[dict[str, Any]], measure: str) -> np.ndarray:
     """Records as rows (epochs, 10) of floats, NaN for None."""
-    rows = [[np.nan if record[name] is None else record[name] for name in _HISTORY] for record in history]
-    return np.array(rows, np.float64).reshape(len(rows), len(_HISTORY))
+    names = _names(measure)
+    rows = [[np.nan if record[name] is None else record[name] for name in names] for record in history]
+    return np.array(rows, np.float64).reshape(len(rows), len(names))
 
 
-def _record(row: np.ndarray) -> dict[str, Any]:
-    record: dict[str, Any] = dict(zip(_HISTORY, map(float, row), strict=True))
+def _record(row: np.ndarray, measure: str) -> dict[str, Any]:
+    names = _names(measure)
+    record: dict[str, Any] = dict(zip(names, map(float, row), strict=True))
     for name in _COUNTS:
         record[name] = int(record[name])
-    for name in _OPTIONAL:
+    for name in names[2:4]:
         record[name] = None if np.isnan(record[name]) else record[name]
     record[_FLAG] = bool(record[_FLAG])
     return record
-
-
-class FromWindow:
-    """A model that lets the first windows of a pass go by: it has learned from them already.
-
-    Parameters
-    ----------
-    model
-        In the state after these windows.
-    passed : int
-        How many.
-    """
-
-    def __init__(self, model: Any, passed: int) -> None:
-        self._model, self._left = model, passed
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
-
-    def reset_state(self) -> None:
-        """The pass begins, but for the model it does not."""
-
-    def forward(self, xs: np.ndarray, ts: np.ndarray) -> float:
-        """The loss of ids and labels (N, T); 0 for a window that goes by."""
-        self._left -= 1
-        return 0.0 if self._left >= 0 else self._model.forward(xs, ts)
-
-    def backward(self) -> None:
-        """Fill the gradients, unless the window goes by."""
-        if self._left < 0:
-            self._model.backward()

@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass
 
 from rnnfast import _check
-from rnnfast.training.bptt import Window
 from rnnfast.training.evaluation import exp_of_mean
+from rnnfast.training.window import Window
 
 
 @dataclass(frozen=True)
@@ -145,6 +145,11 @@ class Meter:
     def add_validation(self, seconds: float) -> None:
         """A validation took this long."""
         self._validation = seconds
+
+    @property
+    def train_loss(self) -> float:
+        """Mean loss over the epoch so far."""
+        return self._loss / max(self._epoch_tokens, 1)
 
     @property
     def train_perplexity(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ from rnnfast.layers.base import Workspace
 from rnnfast.training.bptt import TruncatedBPTT, Window
 from rnnfast.training.evaluation import perplexity
 from rnnfast.training.gradients import all_finite, clip_by_norm, clip_by_value, global_norm, merge_shared
-from rnnfast.training.keeper import FromWindow, Keeper, text_checksum
+from rnnfast.training.keeper import Keeper, checksum
 from rnnfast.training.progress import Meter, Progress
 from rnnfast.training.safety import LastGood, TrainingDiverged, interrupts_deferred
 
@@ -27,7 +28,7 @@ _GOOD_LOSS = 100.0
 
 
 class Trainer:
-    """Train a language model on a text, epoch after epoch.
+    """Train a language model on a text, or a regression on sequences, epoch after epoch.
 
     Each window: gradients by `bptt`, those of parameters that share memory added up (also of an array and
     its transpose), the norm of all together clipped to `clip_norm`, each element clipped to `clip_value`,
@@ -36,12 +37,12 @@ class Trainer:
 
     Parameters
     ----------
-    model : RNNLM or CBOWLM
+    model : RNNLM, CBOWLM or SequenceRegressor
         Or a model of your own with `params`, `grads`, `forward(xs, ts)`, `backward()` and `reset_state()`;
         validation and saving need more.
     optimizer
         Has `lr` and `update(params, grads)`, for example `SGD(lr=20.0)`.
-    bptt : TruncatedBPTT, optional
+    bptt : TruncatedBPTT or ExactBPTT, optional
         How gradients flow through time; `TruncatedBPTT(35)` by default.
     clip_norm : float, optional
         The largest norm of all gradients together; None for no limit.
@@ -66,7 +67,8 @@ class Trainer:
     history : list of dict
         One record an epoch of the last `fit`, complete also after an exception: "epoch", "train_perplexity",
         "valid_perplexity" (None without validation), "best_valid_perplexity", "improved", "learning_rate",
-        "steps", "tokens", "tokens_per_second", "seconds".
+        "steps", "tokens", "tokens_per_second", "seconds". For sequences with targets "loss" takes the place
+        of "perplexity", and tokens are steps.
 
     Source: clipping, annealing and their defaults as in PyTorch's `word_language_model` example; Pascanu,
     Mikolov and Bengio, *On the difficulty of training recurrent neural networks*, 2013.
@@ -86,7 +88,7 @@ class Trainer:
         self,
         model: Any,
         optimizer: Any,
-        bptt: TruncatedBPTT | None = None,
+        bptt: Any = None,
         *,
         clip_norm: float | None = 0.25,
         clip_value: float | None = None,
@@ -110,17 +112,18 @@ class Trainer:
         self.on_epoch = on_epoch
         self.checkpoint = checkpoint
         self.history: list[dict[str, Any]] = []
+        self.measure = "perplexity"
         self.last_good = LastGood(model.params)
         self._keeper: Keeper | None = None
         self._workspace = Workspace()
 
     def fit(
         self,
-        ids: np.ndarray,
+        ids: Any,
         *,
         epochs: int,
         batch_size: int,
-        valid: np.ndarray | None = None,
+        valid: Any = None,
         checkpoint_file: str | os.PathLike[str] | None = None,
         checkpoint_every: float = 60.0,
         resume: bool = False,
@@ -129,23 +132,28 @@ class Trainer:
 
         Parameters
         ----------
-        ids : ndarray of int, (tokens,)
-            The text; a memory map is read window by window.
+        ids : ndarray of int, (tokens,), or a pair of arrays (S, T, D) and (S, T, O) or (S, O)
+            The text; or, for a `SequenceRegressor`, sequences and their targets, at each step or the last. A
+            memory map is read window by window.
         epochs : int
             How many times to go through it. The state is fresh at the beginning of each.
         batch_size : int
-            Rows that read side by side, from equally spaced places.
-        valid : ndarray of int, (tokens,), optional
-            The text to validate on.
+            Rows that read side by side: of a text from equally spaced places, else so many sequences, each
+            from a fresh state.
+        valid : optional
+            A text, or sequences and targets, to validate on.
         checkpoint_file : path, optional
             Where to keep all that training depends on: parameters, optimizer, carried state, random numbers,
-            place in the text, learning rate, history. Written at the beginning and the end, at Ctrl-C, and
+            place in the data, learning rate, history. Written at the beginning and the end, at Ctrl-C, and
             in between; the file before stays until the new one is whole.
         checkpoint_every : float
-            Seconds of work to lose at most when the process is killed; 0 writes after every window.
+            Seconds of work to lose at most when the process is killed; 0 writes after every window. Where
+            gradients reach into windows before (`TruncatedBPTT` with `k2` above `k1`, or "auto"), a run goes
+            on from the beginning of a text or a batch of sequences ("auto": of an epoch), and the file is
+            written there only.
         resume : bool
             Go on from `checkpoint_file` to the bits of a run that was never stopped, or begin where there is
-            no such file. Model, optimizer, text and options must be those the run began with, made anew; only
+            no such file. Model, optimizer, data and options must be those the run began with, made anew; only
             `epochs` may be another number.
 
         Returns
@@ -171,19 +179,23 @@ class Trainer:
         epochs = _check.size("Trainer.fit", "epochs", epochs, 0)
         batches = self.bptt.batches(ids, batch_size)
         words = getattr(self.model, "vocab_size", None)  # a model of the user's own may not say
-        if words is not None:
+        if words is not None and not isinstance(ids, tuple):
             _check.ids_in_vocabulary("Trainer.fit", "ids", ids, words)
-        if valid is not None:
+        self.measure = "loss" if isinstance(ids, tuple) else "perplexity"
+        if isinstance(valid, tuple):
+            _check.sequences_and_targets("Trainer.fit: valid", valid)
+        elif valid is not None:
             _check.tokens_enough("Trainer.fit: valid", _check.ids_1d("Trainer.fit", "valid", valid), 1, 1)
             if words is not None:
                 _check.ids_in_vocabulary("Trainer.fit", "valid", valid, words)
         self.history = []
         self.last_good.forget()
-        meter = Meter(epochs, len(batches), len(ids) - 1 - batches.skipped)
+        meter = Meter(epochs, len(batches), batches.tokens)
         passed, self._keeper = 0, None
         if checkpoint_file is not None:
-            texts = {"batch_size": int(batch_size), "text": text_checksum(ids), "valid": text_checksum(valid)}
-            self._keeper = Keeper(self, checkpoint_file, checkpoint_every, texts)
+            kind = "sequences" if isinstance(ids, tuple) else "text"
+            data = {"batch_size": int(batch_size), kind: checksum(ids), "valid": checksum(valid)}
+            self._keeper = Keeper(self, checkpoint_file, checkpoint_every, data)
             passed = self._keeper.resume(meter) if _check.boolean("Trainer.fit", "resume", resume) else 0
         try:
             self._mark(meter, passed)
@@ -206,15 +218,12 @@ class Trainer:
     def _epoch(self, meter: Meter, ids: np.ndarray, batch_size: int, passed: int) -> None:
         """Learn from every window but those passed already."""
         self.model.train_flg = True
-        model = self.model
         if meter.epoch == len(self.history):
             meter.start_epoch()
-        else:
-            model = FromWindow(model, passed)
-        for window in self.bptt.windows(model, ids, batch_size):
-            if window.number > passed:
-                self._update(meter, window)
-                self._write_if_due()
+        after = {"passed": passed} if passed else {}
+        for window in self.bptt.windows(self.model, ids, batch_size, **after):
+            self._update(meter, window)
+            self._write_if_due()
 
     def _mark(self, meter: Meter, window: int) -> None:
         if self._keeper is not None:
@@ -228,8 +237,8 @@ class Trainer:
         """Take the step the gradients ask for, and report it."""
         learning_rate = float(self.optimizer.lr)
         params, grads = merge_shared(self.model.params, self.model.grads, workspace=self._workspace)
-        good = abs(window.loss) <= _GOOD_LOSS
-        if not abs(window.loss) <= _LARGEST_LOSS:
+        good = abs(window.loss) <= self._limit(_GOOD_LOSS)
+        if not abs(window.loss) <= self._limit(_LARGEST_LOSS):
             raise self._diverged(meter, meter.step + 1, f"the loss is {window.loss:g}")
         limit = self.clip_norm
         norm = global_norm(grads) if limit is None else clip_by_norm(grads, limit)
@@ -244,13 +253,20 @@ class Trainer:
         with interrupts_deferred():
             self.optimizer.update(params, grads)
             meter.add(window)
-            self._mark(meter, window.number)
+            if self._keeper is not None and not window.whole:
+                self._keeper.unmark()
+            else:
+                self._mark(meter, window.number)
             if self.callback is not None:
                 try:
                     self.callback(meter.progress(window, norm, learning_rate))
                 finally:
                     if self._keeper is not None:
                         self._keeper.mark_learning_rate()
+
+    def _limit(self, of_text: float) -> float:
+        """The largest loss that counts as whole; a squared error may be any number."""
+        return of_text if self.measure == "perplexity" else sys.float_info.max
 
     def _diverged(self, meter: Meter, step: int, reason: str, *, good_loss: bool = False) -> TrainingDiverged:
         """The error, once the parameters are those of the last good step and the state is fresh.
@@ -278,14 +294,15 @@ class Trainer:
             raise self._diverged(meter, meter.step, "a parameter is not finite")
         if valid is None:
             loss = self._loss_of_first_window(ids, batch_size)
-            if not abs(loss) <= _LARGEST_LOSS:
+            if not abs(loss) <= self._limit(_LARGEST_LOSS):
                 raise self._diverged(meter, meter.step, f"the loss after it is {loss:g}")
             return None
         began = time.perf_counter()
-        value = perplexity(self.model, valid)
+        text = not isinstance(valid, tuple)
+        value = perplexity(self.model, valid) if text else self.model.evaluate(*valid, batch_size=batch_size)
         meter.add_validation(time.perf_counter() - began)
         if not math.isfinite(value):
-            raise self._diverged(meter, meter.step, f"the validation perplexity is {value:g}")
+            raise self._diverged(meter, meter.step, f"the validation {self.measure} is {value:g}")
         return value
 
     def _loss_of_first_window(self, ids: np.ndarray, batch_size: int) -> float:
@@ -300,12 +317,12 @@ class Trainer:
     def _finish_epoch(self, meter: Meter, value: float | None) -> None:
         """Anneal, record, save; `value` is the validation perplexity."""
         record = self._record(meter)
-        best = record["best_valid_perplexity"]
+        best = record[f"best_valid_{self.measure}"]
         if value is not None:
-            record["valid_perplexity"] = value
+            record[f"valid_{self.measure}"] = value
             record["improved"] = best is None or value < best
             if record["improved"]:
-                record["best_valid_perplexity"] = value
+                record[f"best_valid_{self.measure}"] = value
             elif self.anneal is not None:
                 self.optimizer.lr /= self.anneal
         self.history.append(record)
@@ -322,11 +339,12 @@ class Trainer:
         return not any(record["improved"] for record in self.history[-self.patience :])
 
     def _record(self, meter: Meter) -> dict[str, Any]:
+        best = f"best_valid_{self.measure}"
         return {
             "epoch": meter.epoch,
-            "train_perplexity": meter.train_perplexity,
-            "valid_perplexity": None,
-            "best_valid_perplexity": self.history[-1]["best_valid_perplexity"] if self.history else None,
+            f"train_{self.measure}": getattr(meter, f"train_{self.measure}"),
+            f"valid_{self.measure}": None,
+            best: self.history[-1][best] if self.history else None,
             "improved": True,
             "learning_rate": float(self.optimizer.lr),
             "steps": meter.step,

@@ -1,0 +1,136 @@
+"""How far the gradient of truncated backpropagation through time is from the exact one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+
+from rnnfast import _check
+from rnnfast.models.recurrent_model import Part, RecurrentModel
+from rnnfast.training.chain import chain_for
+from rnnfast.training.exact import ExactBPTT
+
+
+class TruncationBias(NamedTuple):
+    """The truncated gradient against the exact one, all parameters as one vector.
+
+    Attributes
+    ----------
+    relative_error : float
+        The norm of the difference over that of the exact gradient.
+    cosine : float
+        Of the angle between the two; 1 where truncation leaves the direction as it is.
+    """
+
+    relative_error: float
+    cosine: float
+
+
+def truncation_bias(
+    model: RecurrentModel, xs: np.ndarray, ts: np.ndarray, k: int, k2: int | None = None
+) -> TruncationBias:
+    """What `TruncatedBPTT(k, k2)` gets wrong on one stretch of data, with the parameters as they are.
+
+    The truncated gradient is the sum of those of all windows of `k` steps, each of which goes back `k2` steps
+    from the end of its window. Without dropout, from a fresh state. The model's carried state and parameters
+    stay as they are.
+
+    Parameters
+    ----------
+    model : RNNLM or SequenceRegressor
+    xs, ts : ndarray (N, T, ...)
+        What `forward` of the model takes; the longer, the more truncation can miss.
+    k : int
+        Steps from one update to the next, `k1` of `TruncatedBPTT`.
+    k2 : int, optional
+        Steps the gradient goes back, at least `k`, which is what None means.
+
+    Returns
+    -------
+    TruncationBias
+        `relative_error` and `cosine`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The model does not work in parts, or a number is out of its range.
+
+    Examples
+    --------
+    >>> import rnnfast
+    >>> model = rnnfast.RNNLM(7, 8, 8, rng=np.random.default_rng(0))
+    >>> ids = np.random.default_rng(1).integers(0, 7, (1, 101))
+    >>> short, long, all_of_it = (truncation_bias(model, ids[:, :-1], ids[:, 1:], k) for k in (1, 10, 100))
+    >>> short.relative_error > long.relative_error > all_of_it.relative_error
+    True
+    """
+    owner = "truncation_bias"
+    k = _check.size(owner, "k", k)
+    reach = k if k2 is None else _check.size(owner, "k2", k2, k)
+    return next(truncation_biases(model, xs, ts, k, [reach]))[1]
+
+
+def truncation_biases(
+    model: RecurrentModel, xs: np.ndarray, ts: np.ndarray, k: int, reaches: Sequence[int]
+) -> Iterator[tuple[int, TruncationBias]]:
+    """Each reach with its `truncation_bias`, one after the other, for one exact gradient."""
+    _check.works_in_parts("truncation_bias", model, RecurrentModel)
+    with _at_rest(model):
+        ExactBPTT().gradients(model, xs, ts)
+        exact = [grad.astype(np.float64) for grad in model.grads]
+    for reach in reaches:
+        with _at_rest(model):
+            truncated = _truncated_gradient(model, xs, ts, k, reach)
+        yield reach, _compare(truncated, exact)
+
+
+@contextmanager
+def _at_rest(model: RecurrentModel) -> Iterator[None]:
+    """Without dropout, from a fresh state; as before afterwards."""
+    state, drops = model.get_state(), model.train_flg
+    model.train_flg = False
+    model.reset_state()
+    try:
+        yield
+    finally:
+        model.train_flg = drops
+        model.set_state(state)
+
+
+def _truncated_gradient(
+    model: RecurrentModel, xs: np.ndarray, ts: np.ndarray, k: int, reach: int
+) -> list[np.ndarray]:
+    """The gradient of the mean loss with its chains cut, summed in float64."""
+    steps = np.shape(xs)[1]
+    every_step = np.ndim(ts) == np.ndim(xs)
+    chain = chain_for(model, k, reach)
+    total = [np.zeros(grad.shape) for grad in model.grads]
+    scored = 0
+    for first in range(0, steps, k):
+        last = min(first + k, steps)
+        window = np.array(ts[:, first:last] if every_step else ts)
+        has_targets = every_step or last == steps
+        if chain.learn(np.array(xs[:, first:last]), window if has_targets else None) is None:
+            continue
+        count = model._scored(window, [Part(0, last - first, last - first)])
+        scored += count
+        for sums, grad in zip(total, model.grads, strict=True):
+            sums += count * grad.astype(np.float64)
+    return [sums / max(1, scored) for sums in total]
+
+
+def _compare(truncated: list[np.ndarray], exact: list[np.ndarray]) -> TruncationBias:
+    """All arrays as one vector; where both are zero, there is no bias."""
+
+    def dot(left: list[np.ndarray], right: list[np.ndarray]) -> float:
+        return sum(float(np.vdot(a, b)) for a, b in zip(left, right, strict=True))
+
+    own, other = np.sqrt(dot(truncated, truncated)), np.sqrt(dot(exact, exact))
+    difference = [a - b for a, b in zip(truncated, exact, strict=True)]
+    if not other:
+        return TruncationBias(float(own > 0), float(own == 0))
+    cosine = dot(truncated, exact) / (own * other) if own else 0.0
+    return TruncationBias(float(np.sqrt(dot(difference, difference)) / other), float(cosine))

@@ -1,0 +1,51 @@
+"""How the steps of a batch lie in the time-major arrays of the recurrent kernels."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rnnfast import _check
+from rnnfast.kernels.sequence import time_grid
+
+NO_RESETS = np.zeros((0, 0), np.bool_)
+
+
+class Rows(NamedTuple):
+    """Where the steps of a batch lie in time-major arrays; the kernels' arrays of these names."""
+
+    offsets: np.ndarray
+    order: np.ndarray
+    blocks: np.ndarray
+    resets: np.ndarray
+
+
+class Sorted(NamedTuple):
+    """Lengths (N,) within a part of a longer window, and the order (N,) of the rows in all of it."""
+
+    lengths: np.ndarray
+    order: np.ndarray
+
+
+def falling_order(lengths: np.ndarray) -> np.ndarray:
+    """The sequences, longest first; those of one length (N,) in the order of the batch."""
+    return np.argsort(-lengths, kind="stable").astype(np.int64, copy=False)
+
+
+def packed_rows(owner: str, batch: int, steps: int, lengths: Any, reset: Any, last: Rows | None) -> Rows:
+    """The order of rows in time-major arrays: longest sequence first, none after its end; `last` if it
+    serves."""
+    resets = NO_RESETS if reset is None else _check.mask(owner, "reset", reset, (batch, steps)).copy()
+    if lengths is not None:
+        order = lengths.order if isinstance(lengths, Sorted) else None
+        given = lengths.lengths if isinstance(lengths, Sorted) else lengths
+        counted = _check.lengths(owner, given, batch, steps)
+        order = falling_order(counted) if order is None else order
+        active = batch - np.searchsorted(counted[order[::-1]], np.arange(steps), side="right")
+        offsets = np.concatenate(([0], np.cumsum(active))).astype(np.int64, copy=False)
+        return Rows(offsets, order, time_grid(offsets, batch), resets)
+    if last is None or (last.order.size, last.offsets.size) != (batch, steps + 1):
+        offsets = np.arange(steps + 1) * batch
+        last = Rows(offsets, np.arange(batch), time_grid(offsets, batch), NO_RESETS)
+    return last._replace(resets=resets)

@@ -1,0 +1,206 @@
+"""Squared error of a prediction at each step, or at the last."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rnnfast import _check
+from rnnfast.kernels.gemm import packed_size
+from rnnfast.kernels.sequence import block_steps
+from rnnfast.kernels.squared import affine_squared_loss
+from rnnfast.layers.affine import checked_affine, drawn_affine
+from rnnfast.layers.base import Layer, Workspace
+from rnnfast.layers.rows import packed_rows
+
+
+class Span(NamedTuple):
+    """The scored steps of each sequence, begins .. ends, both (N,)."""
+
+    begins: np.ndarray
+    ends: np.ndarray
+
+    def steps(self) -> int:
+        """Scored steps of all sequences."""
+        return int((self.ends - self.begins).sum())
+
+    def part(self, first: int, last: int) -> Span:
+        """The same within steps first .. last, counted from the first of them."""
+        return Span(np.clip(self.begins, first, last) - first, np.clip(self.ends, first, last) - first)
+
+
+def scored_span(ends: np.ndarray, every_step: bool) -> Span:
+    """Every step up to the ends (N,), or the last one only."""
+    return Span(np.zeros_like(ends) if every_step else np.maximum(ends - 1, 0), ends)
+
+
+class TimeAffineSquaredLoss(Layer):
+    """The output layer of a regression: affine and mean squared error in one pass.
+
+    ``loss = mean((xs W + b - ts)^2)`` over the scored steps and the outputs; the gradient is made on the way.
+
+    Parameters
+    ----------
+    W : ndarray (H, O)
+        Weights, float32 or float64, C-contiguous.
+    b : ndarray (O,)
+        Bias.
+
+    Attributes
+    ----------
+    params, grads : list of ndarray
+        ``[W, b]`` and their gradients; the arrays keep their identity, `backward` writes in place.
+
+    Examples
+    --------
+    >>> import numpy as np, rnnfast
+    >>> layer = rnnfast.TimeAffineSquaredLoss(np.ones((3, 1)), np.zeros(1))
+    >>> layer.forward(np.ones((2, 5, 3)), np.full((2, 5, 1), 1.0))
+    4.0
+    >>> layer.backward().shape
+    (2, 5, 3)
+    """
+
+    def __init__(self, W: np.ndarray, b: np.ndarray) -> None:
+        self.params = checked_affine(type(self).__name__, W, b, ("H", "O"))
+        self.grads = [np.zeros(p.shape, p.dtype) for p in self.params]
+        self.dtype = W.dtype
+        self._workspace = Workspace()
+        self._gradients: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+
+    @classmethod
+    def from_sizes(
+        cls,
+        hidden_size: int,
+        output_size: int,
+        *,
+        rng: np.random.Generator | None = None,
+        dtype: np.typing.DTypeLike = np.float32,
+    ) -> TimeAffineSquaredLoss:
+        """A layer with weights drawn as in the book: normal, divided by the square root of the fan-in; zero
+        bias.
+
+        Parameters
+        ----------
+        hidden_size, output_size : int
+            H and O.
+        rng : numpy.random.Generator, optional
+            Source of the weights; a fresh one by default.
+        dtype : float32 or float64
+        """
+        sizes = {"hidden_size": hidden_size, "output_size": output_size}
+        return cls(*drawn_affine(f"{cls.__name__}.from_sizes", sizes, rng, dtype))
+
+    def forward(self, xs: np.ndarray, ts: np.ndarray, *, lengths: Any = None) -> float:
+        """The mean squared error; its gradients are kept for `backward`.
+
+        Parameters
+        ----------
+        xs : ndarray (N, T, H)
+            Hidden states, in the dtype of the parameters.
+        ts : ndarray (N, T, O), or (N, O) for a target at the last step only
+            Targets, in the same dtype.
+        lengths : sequence of N ints, optional
+            Steps of each sequence; T by default. What lies behind is not scored.
+        """
+        owner = f"{type(self).__name__}.forward"
+        xs, ts, span, blocks = self._checked(owner, xs, ts, lengths)
+        sums = np.zeros(xs.shape[0])
+        self._run(xs, ts, span, blocks, sums, span.steps())
+        return self._mean(sums, span.steps())
+
+    def losses(self, xs: np.ndarray, ts: np.ndarray, *, lengths: Any = None) -> np.ndarray:
+        """The squared error of each step, summed over the outputs, (N, T) in float64; takes what `forward`
+        takes, and touches no gradients."""
+        owner = f"{type(self).__name__}.losses"
+        return self._run(*self._checked(owner, xs, ts, lengths))[0].copy()
+
+    def _checked(
+        self, owner: str, xs: np.ndarray, ts: np.ndarray, lengths: Any
+    ) -> tuple[np.ndarray, np.ndarray, Span, np.ndarray]:
+        depth, cols = self.params[0].shape
+        xs = _check.floats(owner, "xs", xs, ("N", "T", depth), self.dtype, "H is the rows of W")
+        batch, steps, _ = xs.shape
+        every_step = np.ndim(ts) != 2
+        shape = (batch, steps, cols) if every_step else (batch, cols)
+        ts = _check.floats(owner, "ts", ts, shape, self.dtype, "O is the columns of W")
+        ends = np.full(batch, steps) if lengths is None else _check.lengths(owner, lengths, batch, steps)
+        ts = ts.reshape(batch, steps if every_step else 1, cols)
+        blocks = packed_rows(owner, batch, steps, lengths, None, None).blocks
+        return xs, ts, scored_span(ends, every_step), blocks
+
+    def _mean(self, sums: np.ndarray, count: int) -> float:
+        """From the sums (N,) of the rows, added in order."""
+        total = float(np.add.accumulate(sums)[-1]) if sums.size else 0.0
+        return total / max(1, count * self.params[1].size)
+
+    def _run(
+        self,
+        xs: np.ndarray,
+        ts: np.ndarray,
+        span: Span,
+        blocks: np.ndarray,
+        sums: np.ndarray | None = None,
+        scored: int = 0,
+        adds: bool = False,
+    ) -> tuple[np.ndarray, bool]:
+        """The losses (N, T), and whether any step is scored; with `sums` (N,) also gradients, those of the
+        mean over `scored` steps; with `adds` those of the parameters add to what is there."""
+        W, b = map(_check.kernel_ready, self.params)
+        (depth, cols), (batch, steps, _) = W.shape, xs.shape
+        dtype, gradients, wide = self.dtype, sums is not None, np.dtype(np.float64)
+        rows = block_steps(batch) * batch
+
+        def take(name: str, *shape: int) -> np.ndarray:
+            return self._workspace.take(name, shape, dtype)
+
+        losses = self._workspace.take("losses", (batch, steps), wide)
+        dxs = take("dxs", *(xs.shape if gradients else (0, 0, 0)))
+        dW, db = take("dW", depth, cols), take("db", cols)
+        scored_blocks = affine_squared_loss(
+            xs, ts, W, b, *span, blocks, dtype.type(2 / max(1, scored * cols)), gradients, adds,
+            losses, np.zeros(batch) if sums is None else sums, dxs, dW, db,
+            take("x_block", rows, depth), take("y_block", rows, cols),
+            take("packed_w", packed_size(depth, cols, dtype)),
+            take("packed_wt", packed_size(cols, depth, dtype)),
+            take("packed_dy", packed_size(rows, cols, dtype)),
+            take("block_sum", cols),
+        )  # fmt: skip
+        if gradients:
+            self._gradients = dxs, dW, db
+        return losses, scored_blocks > 0
+
+    def backward(self, dout: float = 1.0, *, out: np.ndarray | None = None) -> np.ndarray:
+        """Gradient (N, T, H) of `dout` times the last loss by the hidden states; fills `grads`."""
+        result = self._input_gradient(dout, out)
+        self._parameter_gradients(dout)
+        return result
+
+    def _input_gradient(self, dout: float = 1.0, out: np.ndarray | None = None) -> np.ndarray:
+        """The first half of `backward`."""
+        owner = f"{type(self).__name__}.backward"
+        _check.called_before(owner, self._gradients is not None, "forward")
+        assert self._gradients is not None
+        dxs = self._gradients[0]
+        scale = self.dtype.type(_check.number(owner, "dout", dout))
+        if out is None:
+            result = np.empty(dxs.shape, self.dtype)
+        else:
+            result = _check.out(owner, out, dxs.shape, self.dtype, dxs, *self.params, *self.grads)
+        return np.multiply(dxs, scale, out=result)
+
+    def _parameter_gradients(self, dout: float = 1.0, *, adds: bool = False) -> None:
+        """The second half: fills `grads`, or adds to them."""
+        assert self._gradients is not None
+        for grad, made in zip(self.grads, self._gradients[1:], strict=True):
+            scaled = made * self.dtype.type(dout)
+            grad[...] = grad + scaled if adds else scaled
+
+    def _scratch_bytes(self, batch: int, steps: int) -> int:
+        """Bytes that `forward` with gradients takes, at most."""
+        depth, cols = self.params[0].shape
+        rows = block_steps(batch) * batch
+        packed = packed_size(depth, cols, self.dtype) + packed_size(cols, depth, self.dtype)
+        packed += packed_size(rows, cols, self.dtype) + rows * (depth + cols) + 2 * (depth + 2) * cols
+        return (packed + batch * steps * depth) * self.dtype.itemsize + batch * (steps + 4) * 8 + 4096

@@ -1,0 +1,262 @@
+"""What models around recurrent layers share: the layers, their states, and work on parts of a sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rnnfast import _check
+from rnnfast.layers.base import Layer, Workspace
+from rnnfast.layers.dropout import TimeDropout
+from rnnfast.layers.footprint import kept_bytes, recurrent_bytes
+from rnnfast.layers.recurrent import Recurrent
+from rnnfast.layers.rows import Sorted, falling_order
+from rnnfast.state import State, plain
+
+# One entry a layer: the gradients (N, H) of its states.
+StateGradients = list[list[np.ndarray]]
+
+
+class Part(NamedTuple):
+    """Steps first .. last of a sequence of so many steps, and what options say of the whole sequence."""
+
+    first: int
+    last: int
+    steps: int
+    lengths: np.ndarray | None = None
+    order: np.ndarray | None = None
+    reset: np.ndarray | None = None
+
+    def options(self) -> dict[str, Any]:
+        """The arguments `lengths` and `reset` of the layers for this part."""
+        given: dict[str, Any] = {}
+        if self.lengths is not None:
+            order = falling_order(self.lengths) if self.order is None else self.order
+            inside = np.clip(self.lengths - self.first, 0, self.last - self.first)
+            given["lengths"] = Sorted(inside, order)
+        if self.reset is not None:
+            given["reset"] = np.array(self.reset[:, self.first : self.last])
+        return given
+
+
+class RecurrentModel:
+    """Base of `RNNLM` and `SequenceRegressor`: recurrent layers above each other, with dropout around them.
+
+    A subclass gives what lies below (`_vectors`) and above (`_output`, `_score`). Training goes through
+    parts of a sequence with the methods that begin with `_part`: the state runs on through `_read_through`,
+    and gradients come back through `_go_back`, with those of the states that arrive from the part behind.
+    """
+
+    grads: list[np.ndarray]
+    _workspace: Workspace
+    _output: Any
+    _tied = False
+    train_flg: bool
+
+    # What a subclass gives.
+
+    def _vectors(self, xs: np.ndarray) -> np.ndarray:
+        """The input (N, T, D) of the lowest layer."""
+        raise NotImplementedError
+
+    def _vectors_backward(self, dxs: np.ndarray, adds: bool) -> None:
+        """Fill the gradients below the lowest layer from that of its input, or add to them."""
+        raise NotImplementedError
+
+    def _part_inputs(self, xs: Any, part: Part) -> np.ndarray:
+        """The inputs of a part, checked."""
+        raise NotImplementedError
+
+    def _part_targets(self, ts: Any, part: Part) -> Any:
+        """The targets of a part, checked."""
+        raise NotImplementedError
+
+    def _scored(self, ts: Any, parts: Sequence[Part]) -> int:
+        """How many targets the mean loss is taken over."""
+        raise NotImplementedError
+
+    def _score(self, hs: np.ndarray, ts: Any, part: Part, sums: np.ndarray, scored: int, adds: bool) -> bool:
+        """Add a part's losses to `sums` (N,), and make the output layer's gradients, or add to them; whether
+        it has made any."""
+        raise NotImplementedError
+
+    def _mean(self, sums: np.ndarray, scored: int) -> float:
+        """The mean loss from the sums (N,) of the rows."""
+        raise NotImplementedError
+
+    def _period(self, batch: int) -> int:
+        """Steps of which the blocks of every sum over time are parts."""
+        raise NotImplementedError
+
+    def _output_bytes(self, batch: int, steps: int) -> int:
+        """Bytes that the data of a part and the output layer take."""
+        raise NotImplementedError
+
+    # What both share.
+
+    def _stand_on(
+        self, layers: list[Any], dropout: float, rng: np.random.Generator, below: Sequence[Layer]
+    ) -> None:
+        """Keep the recurrent layers, with dropout before each and behind the last if there is any."""
+        self._layers: list[Recurrent] = layers
+        self._below = list(below)
+        places = len(layers) + 1 if dropout else 0
+        self._dropouts = [TimeDropout(dropout, rng=rng) for _ in range(places)]
+        self._sizes = [layers[0].input_size, *(layer.hidden_size for layer in layers)]
+
+    def _read_through(self, xs: np.ndarray, *, drop: bool, part: Part | None = None) -> np.ndarray:
+        """Hidden vectors (N, T, H); carries the state on."""
+        for dropout in self._dropouts:
+            dropout.train_flg = drop
+            dropout._place = None if part is None else (part.first, part.steps)
+        options = {} if part is None else part.options()
+        hs = self._vectors(xs)
+        batch, steps, _ = hs.shape
+        for index, layer in enumerate(self._layers):
+            hs = self._dropped(index, hs)
+            out = self._buffer(f"hs{index}", batch, steps, layer.hidden_size)
+            hs = layer.forward(hs, out=out, **options)
+        return self._dropped(len(self._layers), hs)
+
+    def _dropped(self, place: int, hs: np.ndarray) -> np.ndarray:
+        """Dropout in place: no layer needs its output again."""
+        if not self._dropouts:
+            return hs
+        dropout = self._dropouts[place]
+        own = place > 0 or bool(self._below)  # the input of a model belongs to the caller
+        return dropout.forward(hs, out=hs if dropout.train_flg and own else None)
+
+    def _go_back(
+        self, dhs: np.ndarray, arriving: StateGradients | None = None, *, adds: bool = False
+    ) -> StateGradients:
+        """Fill the gradients of what was read last, or add to them; those of its initial states.
+
+        `arriving` are the gradients of the final states, zero by default.
+        """
+        batch, steps, _ = dhs.shape
+        for index in reversed(range(len(self._layers))):
+            layer = self._layers[index]
+            dhs = self._undropped(index + 1, dhs)
+            out = self._buffer(f"dxs{index}", batch, steps, layer.input_size)
+            given = (None,) * len(layer.STATES) if arriving is None else tuple(arriving[index])
+            layer._adds = adds
+            try:
+                dhs = layer._backpropagate(dhs, given, out)
+            finally:
+                layer._adds = False
+        self._vectors_backward(self._undropped(0, dhs), adds)
+        return [[array.copy() for array in layer._dstate or ()] for layer in self._layers]
+
+    def _undropped(self, place: int, dhs: np.ndarray) -> np.ndarray:
+        if not self._dropouts:
+            return dhs
+        dropout = self._dropouts[place]
+        return dropout.backward(dhs, out=dhs if dropout.train_flg else None)
+
+    def _buffer(self, name: str, batch: int, steps: int, width: int) -> np.ndarray:
+        return self._workspace.take(name, (batch, steps, width), self._layers[0].dtype)
+
+    # Parts.
+
+    def _tape(self) -> list[dict[str, Any]]:
+        """What `_go_back` needs of the last `_read_through`, to be put back with `_wind` after others."""
+        layers: list[Layer] = [*self._below, *self._layers, *self._dropouts]
+        return [{"_workspace": self._workspace}, *(layer._tape() for layer in layers)]
+
+    def _wind(self, tape: list[dict[str, Any]] | None) -> None:
+        """Put a tape back; None for a blank one."""
+        layers: list[Layer] = [*self._below, *self._layers, *self._dropouts]
+        self._workspace = Workspace() if tape is None else tape[0]["_workspace"]
+        for layer, kept in zip(layers, [None] * len(layers) if tape is None else tape[1:], strict=True):
+            layer._wind(kept)
+
+    def _keep_gates(self, keeps: bool) -> None:
+        """Whether the layers keep what `_go_back` needs, as far as it fits; without, they make it again."""
+        for layer in self._layers:
+            layer._keeps = keeps
+
+    def _part_bytes(self, batch: int, steps: int) -> int:
+        """Bytes that forward and backward over so many steps take at most."""
+        own = sum(recurrent_bytes(layer, batch, steps) for layer in self._layers)
+        itemsize = self._layers[0].dtype.itemsize
+        # The inputs of the part before are let go when those of the next are there.
+        inputs = 0 if self._below else (3 if self._dropouts else 1) * self._sizes[0]
+        vectors = 2 * sum(self._sizes) + inputs
+        return own + batch * steps * vectors * itemsize + self._output_bytes(batch, steps)
+
+    def _kept_bytes(self, batch: int, steps: int) -> int:
+        """The most that one layer would keep of gates and cells for so many steps."""
+        return max(kept_bytes(layer, batch, steps) for layer in self._layers)
+
+    def _state_bytes(self, batch: int) -> int:
+        """Bytes of one copy of all states."""
+        return sum(
+            len(layer.STATES) * batch * layer.hidden_size * layer.dtype.itemsize for layer in self._layers
+        )
+
+    # What is carried from call to call.
+
+    @property
+    def rng_state(self) -> tuple[tuple[int, int], ...]:
+        """The seed and the number of calls of each place with dropout; may be set, to draw on from there."""
+        return tuple(dropout.rng_state for dropout in self._dropouts)
+
+    @rng_state.setter
+    def rng_state(self, state: Sequence[tuple[int, int]]) -> None:
+        owner = self._owner("rng_state")
+        given = _check.entries(owner, "rng_state", state, len(self._dropouts), "one a dropout")
+        checked = [_check.sizes(owner, ("seed", "counter"), pair) for pair in given]
+        for dropout, (seed, counter) in zip(self._dropouts, checked, strict=True):
+            dropout.rng_state = seed, counter
+
+    def _owner(self, method: str) -> str:
+        return f"{type(self).__name__}.{method}"
+
+    def get_state(self) -> tuple[tuple[np.ndarray, ...] | None, ...]:
+        """A copy of each layer's state, arrays `(N, H)`, or None where it is fresh."""
+        return tuple(layer.get_state() for layer in self._layers)
+
+    def set_state(self, state: tuple[tuple[np.ndarray, ...] | None, ...] | State | None) -> None:
+        """Go back to a state of `get_state`, or to a `State`; None is the fresh state.
+
+        Raises
+        ------
+        TypeError, ValueError
+            It is no such state: another number of layers or arrays, another shape or dtype. The model's state
+            is then as before.
+        """
+        state = plain(state)
+        if state is None:
+            self.reset_state()
+            return
+        for layer, arrays in zip(self._layers, self._checked_state(state), strict=True):
+            if arrays is None:
+                layer.reset_state()
+            else:
+                layer._set_state(*arrays)
+
+    def _checked_state(self, state: Any) -> list[tuple[np.ndarray, ...] | None]:
+        owner = self._owner("set_state")
+        shape: tuple[Any, ...] = ("N", self._sizes[-1])
+        checked: list[tuple[np.ndarray, ...] | None] = []
+        for i, kept in enumerate(_check.entries(owner, "state", state, len(self._layers), "one a layer")):
+            if kept is None:
+                checked.append(None)
+                continue
+            layer = self._layers[i]
+            arrays = _check.entries(owner, f"state[{i}]", kept, len(layer.STATES), ", ".join(layer.STATES))
+            for j, array in enumerate(arrays):
+                why = "as many rows in every layer"
+                shape = _check.floats(owner, f"state[{i}][{j}]", array, shape, layer.dtype, why).shape
+            checked.append(arrays)
+        return checked
+
+    def _carried_rows(self) -> int | None:
+        return next((h.shape[0] for layer in self._layers if (h := layer.h) is not None), None)
+
+    def reset_state(self) -> None:
+        """Forget what was read so far: the next call starts from a zero state."""
+        for layer in self._layers:
+            layer.reset_state()

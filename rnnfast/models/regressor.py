@@ -1,0 +1,271 @@
+"""Regression on sequences: recurrent layers, an affine head, squared error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from rnnfast import _check
+from rnnfast.kernels.sequence import block_steps
+from rnnfast.layers.affine import TimeAffine
+from rnnfast.layers.base import Workspace
+from rnnfast.layers.squared import Span, TimeAffineSquaredLoss, scored_span
+from rnnfast.models.cells import CELLS, MOST_LAYERS, initial_values, recurrent_layers, recurrent_shapes
+from rnnfast.models.recurrent_model import Part, RecurrentModel
+from rnnfast.models.scoring import mean_error
+from rnnfast.models.stored import StoredModel
+
+
+class SequenceRegressor(RecurrentModel, StoredModel):
+    """Numbers from sequences of vectors: recurrent layers, then `hs W + b`; trained on mean squared error.
+
+    A target may belong to every step, or to the last step of each sequence only.
+
+    Parameters
+    ----------
+    input_size, hidden_size, output_size : int
+        D, H and O.
+    cell : {"rnn", "relu", "lstm", "gru"}
+        The recurrent layer, as in `RNNLM`.
+    layers : int
+        How many recurrent layers lie above each other.
+    dropout : float
+        Share of units dropped while training, before each recurrent layer and before the head.
+    rng : numpy.random.Generator, optional
+        Draws the weights and the dropped units.
+    dtype : float32 or float64
+        Of the parameters, and so of everything.
+
+    Attributes
+    ----------
+    params, grads : list of ndarray
+        Every parameter once, and its gradient; the arrays keep their identity.
+    parameter_names : list of str
+        Their names, in the same order.
+    train_flg : bool
+        Whether `forward` drops units; `predict` never does.
+
+    Raises
+    ------
+    ValueError, TypeError
+        A size below 1, an unknown cell, or a dropout outside its range.
+
+    Examples
+    --------
+    >>> import rnnfast
+    >>> model = rnnfast.SequenceRegressor(3, 8, 1, rng=np.random.default_rng(0))
+    >>> xs, ts = np.ones((2, 5, 3), np.float32), np.ones((2, 5, 1), np.float32)
+    >>> loss = model.forward(xs, ts)
+    >>> model.backward()
+    >>> model.predict(xs).shape
+    (2, 5, 1)
+    """
+
+    train_flg: bool = True
+    _output: TimeAffineSquaredLoss
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        output_size: int,
+        *,
+        cell: str = "lstm",
+        layers: int = 1,
+        dropout: float = 0.0,
+        rng: np.random.Generator | None = None,
+        dtype: np.typing.DTypeLike = np.float32,
+    ) -> None:
+        config = self._settings(
+            input_size=input_size,
+            hidden_size=hidden_size,
+            output_size=output_size,
+            cell=cell,
+            layers=layers,
+            dropout=dropout,
+            dtype=dtype,
+        )
+        rng = _check.generator(type(self).__name__, rng)
+        kind = np.dtype(config["dtype"])
+        shapes = self._shapes(config)
+        arrays = {name: initial_values(name, shape, rng).astype(kind) for name, shape in shapes.items()}
+        self._set_up(config, arrays, rng)
+
+    @classmethod
+    def _settings(  # type: ignore[override]
+        cls,
+        *,
+        input_size: Any,
+        hidden_size: Any,
+        output_size: Any,
+        cell: Any,
+        layers: Any,
+        dropout: Any,
+        dtype: Any,
+    ) -> dict[str, Any]:
+        owner = cls.__name__
+        return {
+            "model": owner,
+            "input_size": _check.size(owner, "input_size", input_size),
+            "hidden_size": _check.size(owner, "hidden_size", hidden_size),
+            "output_size": _check.size(owner, "output_size", output_size),
+            "cell": _check.choice(owner, "cell", cell, tuple(CELLS)),
+            "layers": _check.size(owner, "layers", layers, 1, MOST_LAYERS),
+            "dropout": _check.number_below(owner, "dropout", dropout, 0, 1),
+            "dtype": _check.float_dtype(owner, dtype).name,
+        }
+
+    @classmethod
+    def _shapes(cls, config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+        width, outputs = config["hidden_size"], config["output_size"]
+        shapes = recurrent_shapes(config["cell"], config["layers"], config["input_size"], width)
+        return {**shapes, "output_W": (width, outputs), "output_b": (outputs,)}
+
+    def _set_up(
+        self, config: dict[str, Any], arrays: dict[str, np.ndarray], rng: np.random.Generator
+    ) -> None:
+        self.config = config
+        self._workspace = Workspace()
+        self._affine: TimeAffine | None = None
+        self._hs: tuple[int, ...] | None = None  # shape of the last forward's hidden vectors, for backward
+        self.parameter_names, self.params = list(arrays), list(arrays.values())
+        layers = recurrent_layers(config["cell"], config["layers"], arrays)
+        self._stand_on(layers, config["dropout"], rng, [])
+        self._output = TimeAffineSquaredLoss(arrays["output_W"], arrays["output_b"])
+        self.grads = [grad for layer in (*layers, self._output) for grad in layer.grads]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The dtype of the parameters."""
+        return self.params[0].dtype
+
+    def _inputs(self, method: str, xs: np.ndarray) -> np.ndarray:
+        owner = self._owner(method)
+        expected = ("N", "T", self._sizes[0])
+        xs = _check.floats(owner, "xs", xs, expected, self.dtype, "the last axis is input_size")
+        carried = self._carried_rows()
+        if carried is not None and xs.shape[0] * xs.shape[1]:
+            _check.batch(owner, carried, xs.shape[0])
+        return xs
+
+    def _whole(self, method: str, xs: np.ndarray, lengths: Any, reset: Any) -> Part:
+        """The whole sequence as a part, its options checked."""
+        batch, steps, _ = xs.shape
+        if lengths is not None:
+            lengths = _check.lengths(self._owner(method), lengths, batch, steps)
+        if reset is not None:
+            reset = _check.mask(self._owner(method), "reset", reset, (batch, steps))
+        return Part(0, steps, steps, lengths, reset=reset)
+
+    def forward(self, xs: np.ndarray, ts: np.ndarray, *, lengths: Any = None, reset: Any = None) -> float:
+        """Mean squared error of the predictions; the state is carried on from the call before.
+
+        Parameters
+        ----------
+        xs : ndarray (N, T, D)
+            Inputs, in the dtype of the parameters; kept for `backward`.
+        ts : ndarray (N, T, O), or (N, O) for the last step of each sequence
+            Targets, in the same dtype.
+        lengths : sequence of N ints, optional
+            Steps of each sequence, T by default; what lies behind is neither read nor scored.
+        reset : ndarray of bool (N, T), optional
+            Where True, the state is zero before that step.
+
+        Returns
+        -------
+        float
+            The mean over scored steps and outputs.
+        """
+        xs = self._inputs("forward", xs)
+        part = self._whole("forward", xs, lengths, reset)
+        outputs = self.config["output_size"]
+        shape = (xs.shape[0], outputs) if np.ndim(ts) == 2 else (*xs.shape[:2], outputs)
+        _check.floats(self._owner("forward"), "ts", ts, shape, self.dtype)
+        self._hs = None
+        hs = self._read_through(xs, drop=self.train_flg, part=part)
+        loss = self._output.forward(hs, ts, lengths=part.lengths)
+        self._hs = hs.shape
+        return loss
+
+    def backward(self) -> None:
+        """Fill `grads` with the gradient of the last `forward`'s loss, which ends at its first step."""
+        _check.called_before(self._owner("backward"), self._hs is not None, "forward")
+        assert self._hs is not None
+        out = self._workspace.take("dhs", self._hs, self.dtype)
+        self._go_back(self._output._input_gradient(out=out))
+        self._output._parameter_gradients()
+
+    def predict(self, xs: np.ndarray, *, lengths: Any = None, reset: Any = None) -> np.ndarray:
+        """Predictions (N, T, O) for inputs `xs` (N, T, D), without dropout; carries the state on.
+
+        Takes `lengths` and `reset` as `forward` does. A `backward` of an earlier `forward` is no longer
+        possible afterwards.
+        """
+        xs = self._inputs("predict", xs)
+        part = self._whole("predict", xs, lengths, reset)
+        self._hs = None
+        if self._affine is None:
+            self._affine = TimeAffine(*self._output.params)
+        return self._affine.forward(self._read_through(xs, drop=False, part=part))
+
+    def evaluate(self, xs: np.ndarray, ts: np.ndarray, *, batch_size: int = 64) -> float:
+        """Mean squared error on sequences `xs` (S, T, D) with targets as in `forward`, from fresh states.
+
+        Without dropout; `batch_size` sequences are read at a time, long ones part by part, so that memory
+        maps will do. The carried state stays as it is.
+        """
+        _check.sequences_and_targets(self._owner("evaluate"), (xs, ts))
+        size = _check.size(self._owner("evaluate"), "batch_size", batch_size)
+        return mean_error(self, xs, ts, size, 512 * max(1, 4096 // (512 * min(size, len(xs)))))
+
+    # Parts of a sequence, for training.
+
+    def _vectors(self, xs: np.ndarray) -> np.ndarray:
+        return xs
+
+    def _vectors_backward(self, dxs: np.ndarray, adds: bool) -> None:
+        """Inputs have no parameters."""
+
+    def _part_inputs(self, xs: Any, part: Part) -> np.ndarray:
+        return self._inputs("forward", xs[:, part.first : part.last])
+
+    def _part_targets(self, ts: Any, part: Part) -> tuple[np.ndarray, bool]:
+        """The targets, and whether every step has one."""
+        owner, outputs = self._owner("forward"), self.config["output_size"]
+        if np.ndim(ts) == 2:
+            return _check.floats(owner, "ts", ts, ("N", outputs), self.dtype)[:, np.newaxis], False
+        expected = ("N", part.last - part.first, outputs)
+        return _check.floats(owner, "ts", ts[:, part.first : part.last], expected, self.dtype), True
+
+    def _ends(self, ts: Any, part: Part) -> np.ndarray:
+        return np.full(len(ts), part.steps) if part.lengths is None else part.lengths
+
+    def _scored(self, ts: Any, parts: Sequence[Part]) -> int:
+        return scored_span(self._ends(ts, parts[0]), np.ndim(ts) != 2).steps()
+
+    def _score(self, hs: np.ndarray, ts: Any, part: Part, sums: np.ndarray, scored: int, adds: bool) -> bool:
+        return self._output._run(hs, *self._place(ts, part), sums, scored, adds)[1]
+
+    def _part_losses(self, hs: np.ndarray, ts: Any, part: Part) -> np.ndarray:
+        """The squared errors (N, steps) of a part."""
+        return self._output._run(hs, *self._place(ts, part))[0]
+
+    def _place(self, ts: Any, part: Part) -> tuple[np.ndarray, Span, np.ndarray]:
+        """Targets, scored steps and the time grid of the part that was read last."""
+        targets, every_step = ts
+        run = self._layers[-1]._run
+        assert run is not None
+        span = scored_span(self._ends(targets, part), every_step).part(part.first, part.last)
+        return targets, span, run.rows.blocks
+
+    def _mean(self, sums: np.ndarray, scored: int) -> float:
+        return self._output._mean(sums, scored)
+
+    def _period(self, batch: int) -> int:
+        return block_steps(batch)
+
+    def _output_bytes(self, batch: int, steps: int) -> int:
+        targets = 2 * batch * steps * self.config["output_size"] * self.dtype.itemsize
+        return self._output._scratch_bytes(batch, steps) + targets

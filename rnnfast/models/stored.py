@@ -1,0 +1,92 @@
+"""Models that are one safetensors file: saving and loading, whatever the class."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from rnnfast import _check
+from rnnfast.models.weights import SavedModel, read_weights, write_weights
+
+
+class StoredModel:
+    """Base of all models: parameters by name, and a configuration to make the model again.
+
+    Attributes
+    ----------
+    params, grads : list of ndarray
+        Every parameter once, and its gradient. `parameter_names` names them, in the same order.
+    config : dict
+        The constructor's arguments as JSON values, and the class under "model".
+    """
+
+    params: list[np.ndarray]
+    grads: list[np.ndarray]
+    parameter_names: list[str]
+    config: dict[str, Any]
+
+    # What a subclass gives.
+
+    @classmethod
+    def _settings(cls, **arguments: Any) -> dict[str, Any]:
+        """The constructor's arguments, checked, as JSON values."""
+        raise NotImplementedError
+
+    @classmethod
+    def _shapes(cls, config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every parameter, in the order of `params`."""
+        raise NotImplementedError
+
+    def _set_up(
+        self, config: dict[str, Any], arrays: dict[str, np.ndarray], rng: np.random.Generator
+    ) -> None:
+        """Make the model around these arrays."""
+        raise NotImplementedError
+
+    def save(self, path: str | os.PathLike[str], *, notes: dict[str, Any] | None = None) -> None:
+        """Write the model to one safetensors file, atomically; tied weights are stored once.
+
+        `notes` are JSON values to keep in the file, for `load_with_notes`.
+        """
+        write_weights(path, dict(zip(self.parameter_names, self.params, strict=True)), self.config, notes)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, rng: np.random.Generator | None = None) -> Any:
+        """The model a file of `save` holds, with a fresh state.
+
+        Parameters
+        ----------
+        path
+            The file.
+        rng : numpy.random.Generator, optional
+            Used by dropout when training goes on.
+
+        Raises
+        ------
+        CheckpointError
+            The file is damaged, or holds a model of another class.
+        OSError
+            The file cannot be read.
+        """
+        return cls.from_saved(read_weights(path, cls.expected_tensors), rng=rng)
+
+    @classmethod
+    def from_saved(cls, saved: SavedModel, *, rng: np.random.Generator | None = None) -> Any:
+        """A model around the arrays of a file, the ones `expected_tensors` names; they are not copied."""
+        model = cls.__new__(cls)
+        arrays = {name: saved.tensors[name] for name in cls._shapes(saved.config)}
+        model._set_up(saved.config, arrays, _check.generator(f"{cls.__name__}.load", rng))
+        return model
+
+    @classmethod
+    def expected_tensors(cls, config: dict[str, Any]) -> tuple[np.dtype, dict[str, tuple[int, ...]]]:
+        """dtype, and name to shape of each array, for a saved configuration; ValueError if it is not one."""
+        arguments = dict(config)
+        kind = arguments.pop("model", None)
+        if kind != cls.__name__:
+            raise ValueError(f"it describes the model {kind!r}, not {cls.__name__}")
+        if cls._settings(**arguments) != config:
+            raise ValueError("its values are not those of a saved model")
+        return np.dtype(config["dtype"]), cls._shapes(config)

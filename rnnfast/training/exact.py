@@ -1,0 +1,244 @@
+"""Backpropagation through the whole of a long sequence, in memory for a part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rnnfast import _check
+from rnnfast.data.rows import WholeRows, rows_of
+from rnnfast.kernels.sequence import time_grid
+from rnnfast.layers.recurrent import KEPT_BYTES
+from rnnfast.layers.rows import falling_order
+from rnnfast.models.recurrent_model import Part, RecurrentModel, StateGradients
+from rnnfast.training.window import Window
+
+# Steps times rows of a chunk when nothing is said: the cost of calls is then below one per cent.
+_CHUNK_ROWS = 4096
+
+
+class Plan(NamedTuple):
+    """How a sequence is cut, and what that takes.
+
+    Attributes
+    ----------
+    chunk : int
+        Steps from one kept state to the next.
+    chunks : int
+        Of the whole sequence.
+    memory : int
+        Bytes, at most, beyond the input, the parameters and their gradients.
+    """
+
+    chunk: int
+    chunks: int
+    memory: int
+
+
+class ExactBPTT:
+    """Full backpropagation through time: no gradient is cut, however long the sequence.
+
+    The sequence is read once, and the states at the boundaries of chunks are kept. Then, the last chunk
+    first, each is read again from its state, and gradients go back through it to the one before. Loss and
+    gradients have the bits of `forward` and `backward` over the whole sequence at once, whatever the chunk:
+    their sums run over blocks on one grid of time, and chunks are whole blocks. It takes up to 4/3 of the
+    time, and memory for one chunk.
+
+    Parameters
+    ----------
+    chunk : int, optional
+        Steps from one kept state to the next, rounded up to whole blocks.
+    memory : int or str, optional
+        Instead of `chunk`: bytes, or a text such as "256MB", not to be exceeded beyond the input, the
+        parameters and their gradients. The largest chunk that fits is taken. By default a chunk has some
+        4,096 steps times sequences.
+
+    Raises
+    ------
+    ValueError, TypeError
+        `chunk` is below 1, `memory` cannot be read, or both are given.
+
+    Source: Chen et al., *Training deep nets with sublinear memory cost*, 2016; Gruslys et al.,
+    *Memory-efficient backpropagation through time*, 2016.
+
+    Examples
+    --------
+    >>> import rnnfast
+    >>> model = rnnfast.SequenceRegressor(3, 8, 1, rng=np.random.default_rng(0))
+    >>> xs, ts = np.ones((1, 3000, 3), np.float32), np.ones((1, 3000, 1), np.float32)
+    >>> exact = rnnfast.ExactBPTT(chunk=1000)
+    >>> exact.plan(model, 1, 3000).chunk
+    1024
+    >>> loss = exact.gradients(model, xs, ts)
+    >>> bool(np.isfinite(model.grads[0]).all())
+    True
+    """
+
+    def __init__(self, chunk: int | None = None, memory: int | str | None = None) -> None:
+        owner = type(self).__name__
+        self.chunk = None if chunk is None else _check.size(owner, "chunk", chunk)
+        self.memory = None if memory is None else _check.memory(owner, "memory", memory)
+        if memory is not None:
+            _check.absent(owner, "chunk", chunk, "a run without memory=")
+
+    def __repr__(self) -> str:
+        given = {"chunk": self.chunk, "memory": self.memory}
+        return f"ExactBPTT({', '.join(f'{k}={v}' for k, v in given.items() if v is not None)})"
+
+    def plan(self, model: RecurrentModel, batch_size: int, steps: int) -> Plan:
+        """The chunk for so many sequences (N) of so many steps, and the memory it takes at most.
+
+        Raises
+        ------
+        ValueError
+            `memory` is too little for the smallest chunk.
+        TypeError
+            The model does not work in chunks.
+        """
+        owner = type(self).__name__
+        _check.works_in_parts(owner, model, RecurrentModel)
+        period = model._period(batch_size)
+        if self.memory is None:
+            wanted = self.chunk or max(1, _CHUNK_ROWS // max(1, batch_size))
+            return _plan(model, batch_size, steps, -(-wanted // period) * period)
+        plans = [_plan(model, batch_size, steps, chunk) for chunk in _chunks(period, steps)]
+        fitting = [plan for plan in plans if plan.memory <= self.memory]
+        least = min(plan.memory for plan in plans)
+        _check.memory_enough(owner, self.memory, least, f"{batch_size} x {steps} steps of this model")
+        if fitting[-1].chunks == 1:
+            return fitting[-1]
+        # A chunk whose gates are kept is not made again a second time.
+        quick = [plan for plan in fitting if model._kept_bytes(batch_size, plan.chunk) <= KEPT_BYTES]
+        return (quick or fitting)[-1]
+
+    def gradients(
+        self, model: RecurrentModel, xs: Any, ts: Any, *, lengths: Any = None, reset: Any = None
+    ) -> float:
+        """The mean loss over a whole sequence, with its gradients in `model.grads`.
+
+        The work of ``model.forward(xs, ts, ...)`` and ``model.backward()``, with the same bits, also in the
+        state that is carried on. Inputs and targets are read chunk by chunk, so they may be memory maps.
+
+        Parameters
+        ----------
+        model : RNNLM or SequenceRegressor
+        xs, ts : array (N, T, ...)
+            What `forward` of the model takes.
+        lengths, reset : array (N,), array (N, T), optional
+            As in `SequenceRegressor.forward`; not for language models.
+
+        Returns
+        -------
+        float
+            The mean loss.
+        """
+        batch, steps = np.shape(xs)[:2]
+        plan = self.plan(model, batch, steps)
+        options = {} if lengths is None else {"lengths": lengths}
+        options |= {} if reset is None else {"reset": reset}
+        if options:
+            _check.sequence_options(type(self).__name__, model)
+        parts = _parts(batch, steps, plan.chunk, lengths, reset)
+        if not parts:
+            loss = model.forward(xs, ts, **options)  # type: ignore[attr-defined]
+            model.backward()  # type: ignore[attr-defined]
+            return loss
+        before, masks = model.get_state(), model.rng_state
+        try:
+            return _backpropagate(model, xs, ts, parts)
+        except BaseException:
+            model.set_state(before)
+            model.rng_state = masks
+            raise
+        finally:
+            model._keep_gates(True)
+
+    def batches(self, data: Any, batch_size: int) -> WholeRows:
+        """One pass over the data, for `Trainer`: each batch is one window."""
+        return WholeRows(rows_of(data, batch_size))
+
+    def windows(self, model: Any, data: Any, batch_size: int, passed: int = 0) -> Iterator[Window]:
+        """Go once over the data; after each batch the model holds its gradients.
+
+        Parameters
+        ----------
+        model : RNNLM or SequenceRegressor
+        data : ndarray of int (tokens,), or a pair of arrays (S, T, D) and (S, T, O) or (S, O)
+            A text, or sequences and their targets.
+        batch_size : int
+            A text is cut into so many rows, which are one batch; sequences are taken so many at a time.
+        passed : int
+            So many batches lie behind.
+
+        Yields
+        ------
+        Window
+            The caller updates the parameters before it asks for the next one.
+        """
+        rows = rows_of(data, batch_size)
+        for number, (xs, ts) in enumerate(rows, start=1):
+            if number <= passed:
+                continue
+            model.reset_state()
+            loss = self.gradients(model, xs, ts)
+            yield Window(number, len(rows), ts.shape[0] * np.shape(xs)[1], loss)
+
+
+def _plan(model: RecurrentModel, batch: int, steps: int, chunk: int) -> Plan:
+    chunk = min(chunk, max(1, steps))
+    chunks = max(1, -(-steps // chunk))
+    kept = (chunks + 3) * model._state_bytes(batch)
+    return Plan(chunk, chunks, model._part_bytes(batch, chunk) + kept)
+
+
+def _chunks(period: int, steps: int) -> list[int]:
+    """Chunks to choose from: whole periods, each about a tenth more than the one before."""
+    most = -(-max(1, steps) // period)
+    counts = np.unique(np.geomspace(1, most, 1 + int(25 * np.log2(most + 1))).round().astype(int))
+    return (counts * period).tolist()
+
+
+def _parts(batch: int, steps: int, chunk: int, lengths: Any, reset: Any) -> list[Part]:
+    """The chunks of a sequence up to the end of the longest; none if nothing is read."""
+    order, last = None, steps if batch else 0
+    bounds = np.arange(0, last + chunk, chunk)
+    if reset is not None:
+        reset = _check.mask("ExactBPTT", "reset", reset, (batch, steps))
+    if lengths is not None and last:
+        lengths = _check.lengths("ExactBPTT", lengths, batch, steps)
+        order, last = falling_order(lengths), int(lengths.max())
+        ended = np.searchsorted(lengths[order[::-1]], np.arange(last), side="right")
+        offsets = np.concatenate(([0], np.cumsum(batch - ended)))
+        grid = time_grid(offsets, batch)  # blocks reach further where sequences have ended
+        bounds = grid[np.unique(np.searchsorted(grid, bounds))[:-1]] if last else grid
+    bounds = np.append(bounds[bounds < last], last)
+    return [Part(int(first), int(after), steps, lengths, order, reset) for first, after in pairwise(bounds)]
+
+
+def _backpropagate(model: RecurrentModel, xs: Any, ts: Any, parts: list[Part]) -> float:
+    """Once forwards for the states, then back chunk by chunk."""
+    drop, masks = model.train_flg, model.rng_state
+    states = [model.get_state()]
+    model._keep_gates(False)
+    for part in parts[:-1]:
+        model.rng_state = masks
+        model._read_through(model._part_inputs(xs, part), drop=drop, part=part)
+        states.append(model.get_state())
+    model._keep_gates(True)
+    scored = model._scored(ts, parts)
+    sums, made, final = np.zeros(len(xs)), False, None
+    arriving: StateGradients | None = None
+    for part, state in zip(reversed(parts), reversed(states), strict=True):
+        model.rng_state = masks
+        model.set_state(state)
+        hs = model._read_through(model._part_inputs(xs, part), drop=drop, part=part)
+        final = model.get_state() if final is None else final
+        made = model._score(hs, model._part_targets(ts, part), part, sums, scored, made) or made
+        dhs = model._output._input_gradient(out=model._buffer("dhs", *hs.shape))
+        arriving = model._go_back(dhs, arriving, adds=arriving is not None)
+    model._output._parameter_gradients(adds=model._tied)
+    model.set_state(final)
+    return model._mean(sums, scored)
