@@ -6,16 +6,9 @@ import numpy as np
 
 from ._jit import inner, spliced
 from .gemm import ONE, ZERO, gemm, pack, packed_size, packed_view
-from .team import BY_UNITS, MEMBERS
+from .team import BY_UNITS, MEMBERS, share
 from .tile import PANEL_BYTES
 from .vectors import copy_row
-
-
-@spliced
-def share(count, member, team):
-    """The part of 0 .. count that is a member's."""
-    members = team[MEMBERS]
-    return count * member // members, count * (member + 1) // members
 
 
 @inner

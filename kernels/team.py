@@ -15,7 +15,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from ._jit import intrinsic, spliced
+from ._jit import intrinsic
 
 ARRIVALS, MEMBERS, BY_UNITS, BASE, CALLS = 0, 8, 16, 17, 24  # places in a team
 TEAM_SIZE = 32
@@ -93,6 +93,21 @@ def _meet_twin(team, goal):
     return goal
 
 
+def _entry(context, builder, kind, team, place):
+    """Pointer to an entry of a team."""
+    return builder.gep(context.make_array(kind)(context, builder, team).data, [ir.Constant(_I64, place)])
+
+
+def _meeting(context, builder, kind, team, goal):
+    members = builder.load(_entry(context, builder, kind, team, MEMBERS))
+    after = builder.add(goal, members)
+    with builder.if_then(builder.icmp_signed(">", members, ir.Constant(_I64, 1)), likely=False):
+        counter = _entry(context, builder, kind, team, ARRIVALS)
+        builder.atomic_rmw("add", counter, ir.Constant(_I64, 1), "acq_rel")
+        _wait_for(builder, context.codegen().magic_tuple()[0], counter, after)
+    return after
+
+
 @intrinsic(_meet_twin)
 def meet(typing_context, team, goal):
     """Wait until all members have come here; what they wrote before is then seen by all.
@@ -101,84 +116,99 @@ def meet(typing_context, team, goal):
     """
 
     def codegen(context, builder, signature, arguments):
-        data = context.make_array(team)(context, builder, arguments[0]).data
-        members = builder.load(builder.gep(data, [ir.Constant(_I64, MEMBERS)]))
-        after = builder.add(arguments[1], members)
-        with builder.if_then(builder.icmp_signed(">", members, ir.Constant(_I64, 1)), likely=False):
-            counter = builder.gep(data, [ir.Constant(_I64, ARRIVALS)])
-            builder.atomic_rmw("add", counter, ir.Constant(_I64, 1), "acq_rel")
-            _wait_for(builder, context.codegen().magic_tuple()[0], counter, after)
-        return after
+        return _meeting(context, builder, team, *arguments)
 
     return types.int64(team, types.int64), codegen
 
 
-def _look_twin(team):
-    time.sleep(0)
-    return int(team[CALLS])
+def _begin_call_twin(team, member):
+    if member == 0 and team[MEMBERS] > 1:
+        team[CALLS] += 1
+    return int(team[BASE])
 
 
-@intrinsic(_look_twin)
-def _look(typing_context, team):
-    """team[CALLS], as other threads have left it."""
-
-    def codegen(context, builder, signature, arguments):
-        data = context.make_array(team)(context, builder, arguments[0]).data
-        _relax(builder, context.codegen().magic_tuple()[0])
-        return builder.load_atomic(builder.gep(data, [ir.Constant(_I64, CALLS)]), "acquire", 8)
-
-    return types.int64(team), codegen
-
-
-@intrinsic(lambda: time.sleep(0))
-def _give_way(typing_context):
-    """Let another thread have the processor, if there is one that waits for it."""
-
-    def codegen(context, builder, signature, arguments):
-        _offer_processor(builder)
-        return context.get_dummy_value()
-
-    return types.void(), codegen
-
-
-def _announce_twin(team):
-    team[CALLS] += 1
-
-
-@intrinsic(_announce_twin)
-def _announce(typing_context, team):
-    """Count one more call."""
-
-    def codegen(context, builder, signature, arguments):
-        data = context.make_array(team)(context, builder, arguments[0]).data
-        counter = builder.gep(data, [ir.Constant(_I64, CALLS)])
-        builder.atomic_rmw("add", counter, ir.Constant(_I64, 1), "acq_rel")
-        return context.get_dummy_value()
-
-    return types.void(team), codegen
-
-
-@spliced
-def begin_call(team, member):
+@intrinsic(_begin_call_twin)
+def begin_call(typing_context, team, member):
     """The first thing that a kernel does: member 0, the caller, tells the others that there is a call. By now
     it has let go of Python's lock, for which they would have to wait asleep. The result is the first goal of
     `meet`.
     """
-    if member == 0 and team[MEMBERS] > 1:
-        _announce(team)
-    return team[BASE]
+
+    def codegen(context, builder, signature, arguments):
+        calls, members, base = (
+            _entry(context, builder, team, arguments[0], place) for place in (CALLS, MEMBERS, BASE)
+        )
+        is_caller = builder.icmp_signed("==", arguments[1], ir.Constant(_I64, 0))
+        has_others = builder.icmp_signed(">", builder.load(members), ir.Constant(_I64, 1))
+        with builder.if_then(builder.and_(is_caller, has_others), likely=False):
+            builder.atomic_rmw("add", calls, ir.Constant(_I64, 1), "acq_rel")
+        return builder.load(base)
+
+    return types.int64(team, types.int64), codegen
 
 
-@spliced
-def end_call(team, member, goal):
+def _end_call_twin(team, member, goal):
+    calls, looks = int(team[CALLS]), LOOKS
+    _meet_twin(team, goal)
+    while member > 0 and looks > 0 and team[CALLS] == calls:
+        time.sleep(0)
+        looks -= 1
+
+
+@intrinsic(_end_call_twin)
+def end_call(typing_context, team, member, goal):
     """The last thing: a meeting. Members other than the caller then stay a while and look out for its next
     call, without taking Python's lock from it.
     """
-    calls = team[CALLS]
-    meet(team, goal)
-    if member > 0:
-        looks = LOOKS
-        while looks > 0 and _look(team) == calls:
-            looks -= 1
-            if looks % 64 == 0:
-                _give_way()
+
+    def codegen(context, builder, signature, arguments):
+        counter = _entry(context, builder, team, arguments[0], CALLS)
+        before = builder.load_atomic(counter, "acquire", 8)
+        _meeting(context, builder, team, arguments[0], arguments[2])
+        with builder.if_then(builder.icmp_signed(">", arguments[1], ir.Constant(_I64, 0)), likely=False):
+            begin = builder.block
+            look, wait, offer, on, done = (
+                builder.append_basic_block(name) for name in ("look", "wait", "offer", "on", "called")
+            )
+            builder.branch(look)
+            builder.position_at_end(look)
+            looks = builder.phi(_I64)
+            looks.add_incoming(ir.Constant(_I64, LOOKS), begin)
+            called = builder.icmp_signed("!=", builder.load_atomic(counter, "acquire", 8), before)
+            tired = builder.icmp_signed("==", looks, ir.Constant(_I64, 0))
+            builder.cbranch(builder.or_(called, tired), done, wait)
+            builder.position_at_end(wait)
+            _relax(builder, context.codegen().magic_tuple()[0])
+            fewer = builder.sub(looks, ir.Constant(_I64, 1))
+            # Where there are more members than processors, another may need this one.
+            rest = builder.and_(fewer, ir.Constant(_I64, 63))
+            builder.cbranch(builder.icmp_signed("==", rest, ir.Constant(_I64, 0)), offer, on)
+            builder.position_at_end(offer)
+            _offer_processor(builder)
+            builder.branch(on)
+            builder.position_at_end(on)
+            looks.add_incoming(fewer, on)
+            builder.branch(look)
+            builder.position_at_end(done)
+        return context.get_dummy_value()
+
+    return types.void(team, types.int64, types.int64), codegen
+
+
+def _share_twin(count, member, team):
+    members = int(team[MEMBERS])
+    return count * member // members, count * (member + 1) // members
+
+
+@intrinsic(_share_twin)
+def share(typing_context, count, member, team):
+    """The part of 0 .. count that is a member's."""
+
+    def codegen(context, builder, signature, arguments):
+        count, member, array = arguments
+        members = builder.load(_entry(context, builder, team, array, MEMBERS))
+        after = builder.add(member, ir.Constant(_I64, 1))
+        bounds = [builder.udiv(builder.mul(count, place), members) for place in (member, after)]
+        return context.make_tuple(builder, signature.return_type, bounds)
+
+    return types.UniTuple(types.int64, 2)(types.int64, types.int64, team), codegen

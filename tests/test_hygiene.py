@@ -39,9 +39,6 @@ NO_BACKWARD = {
     "pack_forward": "it moves elements and computes nothing",
 }
 
-# Kernels that no benchmark times, and why.
-NOT_TIMED = {"wait_for_change": "it takes as long as what it waits for"}
-
 
 def tree(path):
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
@@ -231,8 +228,7 @@ def test_each_kernel_is_timed_by_its_name_or_through_its_layer():
         name = waiting.pop()
         reached.add(name)
         waiting |= uses.get(name, set()) - reached
-    assert set(kernels()) - reached - set(NOT_TIMED) == set()
-    assert set(NOT_TIMED) - set(kernels()) == set(), "names of kernels that are gone"
+    assert set(kernels()) - reached == set()
 
 
 def test_each_layer_and_each_optimizer_is_timed():

@@ -5,5 +5,11 @@ One thread everywhere: set here, since libraries read it when they are loaded an
 
 import os
 
-for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+for _name in (
+    "OPENBLAS_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "RNNFAST_NUM_THREADS",
+):
     os.environ.setdefault(_name, "1")

@@ -33,9 +33,9 @@ import rnnfast
 
 layer = getattr(rnnfast, sys.argv[1]).from_sizes(3, 4, rng=np.random.default_rng(0), dtype=sys.argv[2])
 xs = np.ones((2, 3, 3), sys.argv[2])
-start = time.perf_counter()
+start = time.process_time()
 layer.backward(layer.forward(xs))
-print(time.perf_counter() - start)
+print(time.process_time() - start)
 """
 
 
@@ -63,16 +63,18 @@ class FirstStep:
 
     timeout = 600
 
-    @unit("seconds")
-    def track_cold_cache(self):
+    def setup_cache(self):
+        """Both times, since the first fills the cache for the second."""
         with tempfile.TemporaryDirectory() as cache:
-            return _seconds(cache)
+            return {"cold": _seconds(cache), "warm": statistics.median(_seconds(cache) for _ in range(5))}
 
     @unit("seconds")
-    def track_warm_cache(self):
-        with tempfile.TemporaryDirectory() as cache:
-            _seconds(cache)
-            return statistics.median(_seconds(cache) for _ in range(5))
+    def track_cold_cache(self, seconds):
+        return seconds["cold"]
+
+    @unit("seconds")
+    def track_warm_cache(self, seconds):
+        return seconds["warm"]
 
 
 class Compile:

@@ -1,0 +1,157 @@
+"""A gate against regressions: speeds as ratios measured in one process, each with the least that may be.
+
+    python asv_benchmarks/gate.py            all of it, half a minute once kernels are compiled
+    python asv_benchmarks/gate.py lstm       the cases with this in their names
+
+Times depend on the machine and on what else it does; ratios to the FMA peak of the same core, and to NumPy on
+the same data, hardly. Both sides take turns, and the best of many short turns counts, which other programs do
+not slow down. The limits are some 80 % of what was measured on Zen 5, a little less than on Zen 4: noise does
+not reach them, and a layer with one loop that is no longer vectorised falls below.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+# isort: off
+from benchmarks import baseline  # before any library is loaded: it sets one thread for all
+import numpy as np
+
+# isort: on
+from rnnfast.kernels.activations import exp_forward, sigmoid_forward, tanh_forward
+from rnnfast.kernels.peak import fma_peak
+
+import rnnfast
+from rnnfast import optim
+
+TURN, ROUNDS = 0.004, 25  # seconds of one turn, and how many each side gets
+
+
+class Case(NamedTuple):
+    """One ratio: operations a second over the FMA peak, or the time of `other` over that of `call`."""
+
+    name: str
+    at_least: float
+    call: Callable[[], object]
+    operations: float = 0.0
+    other: Callable[[], object] | None = None
+
+
+def recurrent(rng, cell, shape, least_forward, least_both):
+    """Shares of the peak of a layer's products, forward, and forward and backward."""
+    N, T, D, H = shape
+    options = {"reset": "after"} if cell == "gru" else {}
+    kind = {"rnn": rnnfast.TimeRNN, "lstm": rnnfast.TimeLSTM, "gru": rnnfast.TimeGRU}[cell]
+    layer = kind.from_sizes(D, H, rng=rng, **options)
+    xs, dhs = (rng.standard_normal((N, T, size)).astype(np.float32) for size in (D, H))
+    hs, dxs = np.empty_like(dhs), np.empty_like(xs)
+    operations = 2.0 * N * T * kind.GATES * H * (D + H)
+
+    def both():
+        layer.forward(xs, out=hs)
+        layer.backward(dhs, out=dxs)
+
+    name = f"{cell} {'x'.join(map(str, shape))}"
+    yield Case(f"{name} forward", least_forward, lambda: layer.forward(xs, out=hs), operations)
+    yield Case(f"{name} both", least_both, both, 3 * operations)
+
+
+def beside_numpy(rng, cell, least):
+    """The book's way of writing a layer in NumPy, over ours."""
+    N, T, D, H = 20, 35, 100, 100
+    kind = {"rnn": rnnfast.TimeRNN, "lstm": rnnfast.TimeLSTM, "gru": rnnfast.TimeGRU}[cell]
+    layer = kind.from_sizes(D, H, rng=rng)
+    naive = baseline.CELLS[cell](*layer.params)
+    xs, dhs = (rng.standard_normal((N, T, size)).astype(np.float32) for size in (D, H))
+
+    def both(one):
+        one.forward(xs)
+        one.backward(dhs)
+
+    yield Case(f"{cell} beside NumPy", least, lambda: both(layer), other=lambda: both(naive))
+
+
+def functions(rng):
+    """Loops over single values beside NumPy's."""
+    x = rng.standard_normal(20_000).astype(np.float32)
+    y = np.empty_like(x)
+    for name, call, naive, least in (
+        ("exp", exp_forward, np.exp, 0.8),
+        ("sigmoid", sigmoid_forward, lambda x: 1 / (1 + np.exp(-x)), 1.1),
+        ("tanh", tanh_forward, np.tanh, 0.5),
+    ):
+        yield Case(f"{name} beside NumPy", least, lambda call=call: call(x, y), other=lambda f=naive: f(x))
+
+
+def output_and_updates(rng):
+    """The fused loss, its share of the peak; an update of parameters beside NumPy's."""
+    loss = rnnfast.TimeAffineSoftmaxWithLoss.from_sizes(100, 2000, rng=rng)
+    xs, ts = rng.standard_normal((20, 35, 100)).astype(np.float32), rng.integers(0, 2000, (20, 35))
+    yield Case("fused loss", 0.55, lambda: loss.forward(xs, ts), 3 * 2.0 * 700 * 100 * 2000)
+    params, grads = ([rng.standard_normal(50_000).astype(np.float32)] for _ in range(2))
+    m, v = np.zeros_like(params[0]), np.zeros_like(params[0])
+    adam = optim.Adam(lr=1e-6)
+
+    def naive():
+        m[...] += 0.1 * (grads[0] - m)
+        v[...] += 0.001 * (grads[0] ** 2 - v)
+        params[0][...] -= 1e-6 * m / (np.sqrt(v) + 1e-8)
+
+    yield Case("Adam beside NumPy", 2.0, lambda: adam.update(params, grads), other=naive)
+
+
+def cases():
+    rng = np.random.default_rng(0)
+    yield from recurrent(rng, "rnn", (32, 128, 64, 128), 0.60, 0.55)
+    yield from recurrent(rng, "lstm", (32, 128, 64, 128), 0.58, 0.58)
+    yield from recurrent(rng, "gru", (32, 128, 64, 128), 0.56, 0.55)
+    yield from recurrent(rng, "lstm", (1, 400, 64, 128), 0.28, 0.31)
+    yield from beside_numpy(rng, "rnn", 2.0)
+    yield from beside_numpy(rng, "lstm", 2.3)
+    yield from beside_numpy(rng, "gru", 2.5)
+    yield from functions(rng)
+    yield from output_and_updates(rng)
+
+
+def best(call, seconds):
+    """The shortest time of a call within a turn."""
+    end, shortest = time.perf_counter() + seconds, np.inf
+    while True:
+        start = time.perf_counter()
+        call()
+        now = time.perf_counter()
+        shortest = min(shortest, now - start)
+        if now > end:
+            return shortest
+
+
+def measured(case):
+    """The ratio."""
+    case.call()  # compiles
+    own, other = np.inf, np.inf
+    for _ in range(ROUNDS):
+        own = min(own, best(case.call, TURN))
+        other = min(other, best(case.other, TURN) if case.other else case.operations / fma_peak(TURN))
+    return other / own
+
+
+def main():
+    wanted = sys.argv[1] if len(sys.argv) > 1 else ""
+    below = []
+    for case in cases():
+        if wanted not in case.name:
+            continue
+        ratio = measured(case)
+        unit = "times as fast" if case.other else "of the peak"
+        verdict = "" if ratio >= case.at_least else "  <-- too slow"
+        print(f"{case.name:32} {ratio:6.2f} {unit:13} (at least {case.at_least:.2f}){verdict}", flush=True)
+        if verdict:
+            below.append(case.name)
+    if below:
+        print(f"{len(below)} below the least that may be: {', '.join(below)}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
