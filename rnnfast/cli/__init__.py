@@ -1,4 +1,5 @@
-"""The command line, one sub-command a file: `train`, `evaluate`, `generate`, `predict`, `warmup`.
+"""The command line, one sub-command a file: `train`, `evaluate`, `generate`, `predict`, `diagnose`,
+`warmup`.
 
 * `app.py` puts them together; `options.py` has what `train` can be told, `session.py` what it does with it.
 * `errors.py` says in one line what went wrong.

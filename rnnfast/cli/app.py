@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 import rnnfast
+from rnnfast.cli.diagnose import diagnose
 from rnnfast.cli.errors import OneLineGroup
 from rnnfast.cli.evaluate import evaluate
 from rnnfast.cli.generate import generate
@@ -58,5 +59,5 @@ def rnnfast_command(
         typer.echo(context.get_help())
 
 
-for command in (train, evaluate, generate, predict, warmup):
+for command in (train, evaluate, generate, predict, diagnose, warmup):
     app.command(help=help_text(command.__doc__))(command)

@@ -88,7 +88,7 @@ def plot_truncation_bias(found: TruncationCurve, ax: Any = None) -> Any:
     for color, (label, line) in zip(_COLORS, values.items(), strict=False):
         ax.plot(found.ks, line, color=color, linewidth=2.2, marker="o", markersize=4, label=label)
     ax.set_xscale("log", base=2)
-    ax.set_ylim(bottom=min(0.0, float(np.nanmin(values["1 - cosine"]))))
+    ax.set_ylim(bottom=0)
     ax.xaxis.set_major_formatter("{x:g}")
     _finish(ax, "window k, steps", "truncated against exact gradient", "Bias of truncation")
     return ax
