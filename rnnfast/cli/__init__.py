@@ -1,4 +1,5 @@
-"""The command line, one sub-command a file: `train`, `evaluate`, `generate`, `predict`, `bench`, `warmup`.
+"""The command line, one sub-command a file: `train`, `evaluate`, `generate`, `predict`, `diagnose`, `bench`,
+`warmup`.
 
 * `app.py` puts them together; `options.py` has what `train` can be told, `session.py` what it does with it;
   `bench_options.py` what `bench` can be told.

@@ -9,6 +9,7 @@ import typer
 
 import rnnfast
 from rnnfast.cli.bench import bench
+from rnnfast.cli.diagnose import diagnose
 from rnnfast.cli.errors import OneLineGroup
 from rnnfast.cli.evaluate import evaluate
 from rnnfast.cli.generate import generate
@@ -59,5 +60,5 @@ def rnnfast_command(
         typer.echo(context.get_help())
 
 
-for command in (train, evaluate, generate, predict, bench, warmup):
+for command in (train, evaluate, generate, predict, diagnose, bench, warmup):
     app.command(help=help_text(command.__doc__))(command)

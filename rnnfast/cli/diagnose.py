@@ -1,0 +1,146 @@
+"""`rnnfast diagnose`: how far the gradients of a run reach, and what stands in their way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from rnnfast import diagnostics
+from rnnfast._files import write_atomically
+from rnnfast.cli.errors import BAD_FILES, fail, one_line
+from rnnfast.cli.options import Run
+from rnnfast.cli.words import load_run
+from rnnfast.data import open_ids
+from rnnfast.models import RNNLM
+from rnnfast.training.run_folder import VALID
+
+_SEQUENCES = 8  # stretches of text that are read side by side
+_ROWS = 12  # the most in a table
+
+
+def diagnose(
+    run: Run,
+    lags: Annotated[
+        int, typer.Option("--lags", metavar="N", min=1, help="How many steps to follow gradients back.")
+    ] = 50,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", min=0, help="Chooses the stretches of text.")
+    ] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="DIR", show_default="the run's folder", help="Where to put the pictures."
+        ),
+    ] = None,
+    last: Annotated[
+        bool, typer.Option("--last", help="The last weights of a run that stopped early, not its best.")
+    ] = False,
+) -> None:
+    """Look into a trained model: how far its gradients reach, and what stands in their way.
+
+    On stretches of the run's validation text: the gradient of one word's loss by the states 0, 1, 2 ... words
+    before it, what truncated backpropagation gets wrong, the spectral radius of the recurrent weights, and
+    the gates that are shut or wide open. Tables here, and a picture of each in the run's folder.
+
+    Example: [bold]rnnfast diagnose runs/first --lags 100[/bold]
+    """
+    model, _ = load_run(run, last=last)
+    if not isinstance(model, RNNLM):
+        fail(f"{run}: only a recurrent model has gradients through time, and this one is a CBOW.")
+    xs, ts = _stretches(run / VALID, lags, seed)
+    folder = run if out is None else out
+    with one_line(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    console = Console(markup=False, highlight=False)
+    for title, table, name, plot, found in _findings(model, xs, ts, lags):
+        console.print(title, soft_wrap=True)
+        console.print(table)
+        with one_line(OSError), write_atomically(folder / name) as file:
+            plot(found).figure.savefig(file, format="png")
+    console.print(f"pictures: {folder}", soft_wrap=True)
+
+
+def _stretches(path: Path, lags: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and targets (N, 2 lags) from places of the validation text, drawn by the seed."""
+    if not path.is_file():
+        fail(f"{path} does not exist; diagnose a run that has its validation text.")
+    with one_line(*BAD_FILES):
+        ids = open_ids(path)
+    steps = 2 * lags
+    if len(ids) <= steps:
+        fail(
+            f"--lags {lags} needs a validation text of at least {steps + 1} tokens, and {path} has "
+            f"{len(ids)}; take fewer lags."
+        )
+    starts = np.random.default_rng(seed).integers(len(ids) - steps, size=(_SEQUENCES, 1))
+    stretches = np.asarray(ids[starts + np.arange(steps + 1)], dtype=np.int64)
+    return stretches[:, :-1].copy(), stretches[:, 1:].copy()
+
+
+def _findings(
+    model: RNNLM, xs: np.ndarray, ts: np.ndarray, lags: int
+) -> Iterable[tuple[str, Table, str, Callable[[Any], Any], Any]]:
+    """Each title and table, with the name of its picture, what draws it, and what is found."""
+    layers = [f"layer{index}" for index in range(model.config["layers"])]
+    by_lag = diagnostics.gradient_by_lag(model, xs, ts, lags)
+    if not np.isfinite(by_lag.h_norms).all():
+        fail("the gradients are not finite numbers, so the model's parameters are damaged.")
+    title, table = "norm of the gradient by the state so many steps before", _lag_table(by_lag, layers)
+    yield title, table, "gradient_by_lag.png", diagnostics.plot_gradient_by_lag, by_lag
+    curve = diagnostics.truncation_curve(model, xs, ts)
+    table = _table("window", "relative error", "cosine")
+    for k, error, cosine in zip(*curve, strict=True):
+        table.add_row(str(k), f"{error:.3f}", f"{cosine:.4f}")
+    title = "truncated against exact gradient"
+    yield title, table, "truncation_bias.png", diagnostics.plot_truncation_bias, curve
+    radius = diagnostics.spectral_radius(model)
+    table = _table("layer", "matrix", "spectral radius", "norm")
+    _add_gates(table, layers, radius.gates, radius.radii, radius.norms, "{:.3f}")
+    yield "recurrent weights", table, "spectral_radius.png", diagnostics.plot_spectral_radius, radius
+    gates = diagnostics.gate_saturation(model, xs)
+    table = _table("layer", "gate", "at the lower end", "at the upper end")
+    _add_gates(table, layers, gates.gates, gates.low, gates.high, "{:.1%}")
+    yield "saturated activations", table, "gate_saturation.png", diagnostics.plot_gate_saturation, gates
+
+
+def _lag_table(found: diagnostics.GradientByLag, layers: list[str]) -> Table:
+    """A few lags, closer together where they are small."""
+    columns = dict(zip([f"{name} h" for name in layers], found.mean(), strict=True))
+    cells = found.cell_mean()
+    if cells is not None:
+        columns |= dict(zip([f"{name} c" for name in layers], cells, strict=True))
+    table = _table("lag", *columns)
+    most = int(found.lags[-1])
+    shown = np.unique(np.append(0, np.geomspace(1, most, _ROWS - 1).round().astype(int)))
+    for lag in shown:
+        table.add_row(str(lag), *(f"{norms[lag]:.2e}" for norms in columns.values()))
+    return table
+
+
+def _table(*names: str) -> Table:
+    """Numbers to the right."""
+    table = Table(*names, box=SIMPLE_HEAD)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table
+
+
+def _add_gates(
+    table: Table,
+    layers: list[str],
+    gates: tuple[str, ...],
+    left: np.ndarray,
+    right: np.ndarray,
+    wording: str,
+) -> None:
+    """A row for each gate of each layer, with its two numbers (L, G)."""
+    for layer, *numbers in zip(layers, left, right, strict=True):
+        for gate, a, b in zip(gates, *numbers, strict=True):
+            table.add_row(layer, gate, wording.format(a), wording.format(b))

@@ -1,0 +1,73 @@
+"""A model's layers once more, on its parameters: to look into it without touching what it carries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from rnnfast import _check
+from rnnfast.models.cells import recurrent_layers
+from rnnfast.models.regressor import SequenceRegressor
+from rnnfast.models.rnnlm import RNNLM
+
+# The blocks of the recurrent weights of each cell, in the order of the columns.
+GATES: dict[str, tuple[str, ...]] = {
+    "rnn": ("h",),
+    "relu": ("h",),
+    "lstm": ("f", "g", "i", "o"),
+    "gru": ("z", "r", "h"),
+}
+
+
+class Apart:
+    """The layers of a model, fresh ones around the same parameters; no dropout.
+
+    Attributes
+    ----------
+    cell : str
+    gates : tuple of str
+        Names of the blocks of the recurrent weights.
+    layers : list of TimeRNN, TimeLSTM or TimeGRU
+        From the lowest.
+    output : TimeAffineSoftmaxWithLoss or TimeAffineSquaredLoss
+    """
+
+    def __init__(self, owner: str, model: Any) -> None:
+        if not isinstance(model, RNNLM | SequenceRegressor):
+            raise TypeError(
+                f"{owner}: the model must be an RNNLM or a SequenceRegressor, got {type(model).__name__}; "
+                f"there is no recurrence in others."
+            )
+        self._owner, self._model = owner, model
+        self._arrays = dict(zip(model.parameter_names, model.params, strict=True))
+        self.cell: str = model.config["cell"]
+        self.gates = GATES[self.cell]
+        self.layers: list[Any] = list(recurrent_layers(self.cell, model.config["layers"], self._arrays))
+        self.output: Any = type(model._output)(*model._output.params)
+
+    def vectors(self, xs: np.ndarray) -> np.ndarray:
+        """The input (N, T, D) of the lowest layer; at least one sequence and one step."""
+        model = self._model
+        if isinstance(model, RNNLM):
+            xs = _check.ids(self._owner, "xs", xs, ("N", "T"), model.vocab_size)
+        else:
+            depth, why = model.config["input_size"], "the last axis is input_size"
+            xs = _check.floats(self._owner, "xs", xs, ("N", "T", depth), model.dtype, why)
+        _check.size(self._owner, "the number of sequences in xs", xs.shape[0])
+        _check.size(self._owner, "the number of steps in xs", xs.shape[1])
+        return self._arrays["embed_W"][xs] if isinstance(model, RNNLM) else xs
+
+    def targets(self, ts: np.ndarray, batch: int, steps: int) -> np.ndarray:
+        """The targets of every step, (N, T) or (N, T, O), or those of the last one, (N, O), checked."""
+        model = self._model
+        if isinstance(model, RNNLM):
+            return _check.ids(self._owner, "ts", ts, (batch, steps), model.vocab_size, also=-1)
+        outputs = model.config["output_size"]
+        shape = (batch, outputs) if np.ndim(ts) == 2 else (batch, steps, outputs)
+        return _check.floats(self._owner, "ts", ts, shape, model.dtype)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the layers, as in the names of the parameters."""
+        return [f"layer{index}" for index, _ in enumerate(self.layers)]

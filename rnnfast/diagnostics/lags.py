@@ -1,0 +1,207 @@
+"""How much of a gradient arrives at states that lie back in time: vanishing and exploding gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rnnfast import _check
+from rnnfast.diagnostics.apart import Apart
+from rnnfast.models.recurrent_model import RecurrentModel
+
+_MOST_LAGS = 100
+_MOST_TARGETS = 16
+
+
+class GradientByLag(NamedTuple):
+    """Norms of the gradients of single losses by the states before them; L layers, J targets, K lags.
+
+    Attributes
+    ----------
+    lags : ndarray of int (K + 1,)
+        0 to K: how many steps the state lies before the loss.
+    targets : ndarray of int (J,)
+        The steps of the losses.
+    h_norms : ndarray (L, J, K + 1)
+        ``||dL_t / dh_{t-k}||`` of each layer, from the lowest, the mean over the sequences. NaN at a step at
+        which no sequence has a target.
+    c_norms : ndarray (L, J, K + 1) or None
+        The same of the cells of an LSTM, along which its gradient is meant to last; 0 at lag 0, since the
+        loss reads h alone.
+    """
+
+    lags: np.ndarray
+    targets: np.ndarray
+    h_norms: np.ndarray
+    c_norms: np.ndarray | None
+
+    def mean(self) -> np.ndarray:
+        """`h_norms` averaged over the targets, (L, K + 1)."""
+        return np.nanmean(self.h_norms, axis=1)
+
+    def cell_mean(self) -> np.ndarray | None:
+        """`c_norms` averaged over the targets, (L, K + 1); None for cells that have no c."""
+        return None if self.c_norms is None else np.nanmean(self.c_norms, axis=1)
+
+
+def gradient_by_lag(
+    model: RecurrentModel,
+    xs: np.ndarray,
+    ts: np.ndarray,
+    lags: int | None = None,
+    targets: Sequence[int] | None = None,
+) -> GradientByLag:
+    """How much the loss at a step is moved by the states 0, 1, 2 ... steps before it.
+
+    For a sequence and a step t, ``L_t`` is the loss of this one prediction, and the gradient by the state
+    ``h_{t-k}`` of a layer is taken over every path to it, through the layers above too. The farther it falls
+    with k, the less can be learned over k steps; where it grows, gradients explode. Without dropout, from a
+    fresh state; the model stays as it is, its gradients included.
+
+    Parameters
+    ----------
+    model : RNNLM or SequenceRegressor
+        Of any cell and number of layers.
+    xs, ts : ndarray (N, T, ...)
+        What `forward` of the model takes.
+    lags : int, optional
+        K, below T; by default half of the steps (all, with a target at the last step only), at most 100.
+    targets : sequence of int, optional
+        Steps whose losses are taken, each with K steps before it; by default up to 16 of them, evenly spread.
+
+    Returns
+    -------
+    GradientByLag
+
+    Raises
+    ------
+    TypeError, ValueError, IndexError
+        The model has no recurrent layers, an array does not fit it, a number is out of its range, or no step
+        has a target.
+
+    Notes
+    -----
+    It takes K + 1 steps back, with all targets and sequences side by side.
+
+    Source: Pascanu, Mikolov and Bengio, *On the difficulty of training recurrent neural networks*, 2013.
+
+    Examples
+    --------
+    >>> import rnnfast
+    >>> model = rnnfast.RNNLM(7, 8, 8, rng=np.random.default_rng(0))
+    >>> model.params[2] *= 0.3                                     # layer0_Wh: a recurrence that forgets
+    >>> ids = np.random.default_rng(1).integers(0, 7, (4, 41))
+    >>> found = gradient_by_lag(model, ids[:, :-1], ids[:, 1:], lags=20)
+    >>> found.h_norms.shape, found.mean().shape
+    ((1, 16, 21), (1, 21))
+    >>> bool(found.mean()[0, 20] < 1e-3 * found.mean()[0, 0])
+    True
+    """
+    owner = "gradient_by_lag"
+    apart = Apart(owner, model)
+    vectors = apart.vectors(xs)
+    batch, steps, _ = vectors.shape
+    ts = apart.targets(ts, batch, steps)
+    at_the_end = ts.ndim == 2 and ts.dtype.kind == "f"
+    if lags is None:
+        lags = min(_MOST_LAGS, steps - 1 if at_the_end else steps // 2)
+    lags = _check.size(owner, "lags", lags, 0, steps - 1)
+    scored = np.ones((batch, steps), np.bool_) if ts.dtype.kind == "f" else ts != -1
+    chosen = _chosen(owner, targets, scored, steps - 1 if at_the_end else lags)
+    last = int(chosen.max()) + 1
+    inputs, states = _read(apart.layers, vectors[:, :last])
+    own = ts[np.newaxis] if at_the_end else ts.swapaxes(0, 1)[chosen]
+    dhs = _loss_gradient(apart.output, states[-1][0][chosen + 1], own)
+    norms = _go_back(apart.layers, inputs, states, chosen, dhs, lags)
+    counted = scored.T[chosen]
+    means = [_mean_over_rows(of_state, counted) for of_state in norms]
+    return GradientByLag(np.arange(lags + 1), chosen, means[0], means[1] if len(means) > 1 else None)
+
+
+def _chosen(owner: str, targets: Sequence[int] | None, scored: np.ndarray, first: int) -> np.ndarray:
+    """The steps (J,) of the losses: as given, or spread over those from `first` on that have a target."""
+    last = scored.shape[1] - 1
+    found = first + np.flatnonzero(scored[:, first:].any(axis=0))
+    if targets is not None:
+        steps = [_check.size(owner, f"targets[{i}]", t, first, last) for i, t in enumerate(targets)]
+        given = np.array(steps, dtype=np.int64)
+        found = given if np.isin(given, found).any() else found[:0]
+    if not found.size:
+        where = f"step {first} or later" if targets is None else "the steps of `targets`"
+        raise ValueError(f"{owner}: ts must have a target at {where}, got none.")
+    if targets is not None:
+        return found
+    return found[np.linspace(0, found.size - 1, min(_MOST_TARGETS, found.size)).round().astype(np.int64)]
+
+
+def _read(layers: list[Any], vectors: np.ndarray) -> tuple[list[np.ndarray], list[list[np.ndarray]]]:
+    """Of each layer: its inputs (T, N, D), and its states (T + 1, N, H), the initial ones first."""
+    inputs, states = [np.ascontiguousarray(vectors.swapaxes(0, 1))], []
+    for layer in layers:
+        kept = [[np.zeros((vectors.shape[0], layer.hidden_size), layer.dtype) for _ in layer.STATES]]
+        for x in inputs[-1]:
+            layer.step(x)
+            kept.append(list(layer.get_state()))
+        states.append([np.stack(of_state) for of_state in zip(*kept, strict=True)])
+        inputs.append(states[-1][0][1:])
+    return inputs[:-1], states
+
+
+def _loss_gradient(output: Any, hs: np.ndarray, ts: np.ndarray) -> np.ndarray:
+    """The gradient (J * N, H) of each loss by its own output (J, N, H); zero where there is no target."""
+    width = hs.shape[-1]
+    flat = ts.reshape(-1, 1, *ts.shape[2:])
+    output.forward(hs.reshape(-1, 1, width), flat)
+    count = int(np.count_nonzero(flat != -1)) if flat.dtype.kind in "iu" else len(flat)
+    return output.backward().reshape(-1, width) * max(1, count)
+
+
+def _go_back(
+    layers: list[Any],
+    inputs: list[np.ndarray],
+    states: list[list[np.ndarray]],
+    targets: np.ndarray,
+    dhs: np.ndarray,
+    lags: int,
+) -> list[np.ndarray]:
+    """Norms (L, J, N, K + 1) of the gradients of each state, one step after the other for all targets.
+
+    A step is a window of its own, read again from the state before it, so that the gradient of each state
+    comes out of `backward`.
+    """
+    rows = len(dhs)
+    batch = rows // targets.size
+    arriving = [[np.zeros((rows, layer.hidden_size), layer.dtype) for _ in layer.STATES] for layer in layers]
+    norms = [np.zeros((len(layers), targets.size, batch, lags + 1)) for _ in layers[0].STATES]
+    above = dhs
+    for lag in range(lags + 1):
+        place = targets - lag
+        for index in reversed(range(len(layers))):
+            layer, given = layers[index], arriving[index]
+            whole = [above + given[0], *given[1:]]
+            for of_state, gradient in zip(norms, whole, strict=True):
+                of_state[index, ..., lag] = _norm(gradient).reshape(targets.size, batch)
+            before = [of_state[place].reshape(rows, -1) for of_state in states[index]]
+            layer.set_state(*before)
+            layer.forward(inputs[index][place].reshape(rows, 1, -1))
+            later = {f"d{name}_next": gradient for name, gradient in zip(layer.STATES, given, strict=True)}
+            above = layer.backward(above[:, np.newaxis], **later)[:, 0]
+            arriving[index] = [getattr(layer, f"d{name}") for name in layer.STATES]
+        above = np.zeros_like(dhs)
+    return norms
+
+
+def _norm(gradient: np.ndarray) -> np.ndarray:
+    """Of each row, in float64: squares of small numbers are zero in float32."""
+    return np.linalg.norm(gradient.astype(np.float64), axis=-1)
+
+
+def _mean_over_rows(norms: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    """The mean (L, J, K + 1) of norms (L, J, N, K + 1) over the rows that have a target."""
+    count = counted.sum(axis=1)
+    sums = (norms * counted[:, :, np.newaxis]).sum(axis=2)
+    means = sums / np.maximum(1, count)[:, np.newaxis]
+    means[:, count == 0] = np.nan
+    return means
