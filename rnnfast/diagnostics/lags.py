@@ -199,9 +199,8 @@ def _norm(gradient: np.ndarray) -> np.ndarray:
 
 
 def _mean_over_rows(norms: np.ndarray, counted: np.ndarray) -> np.ndarray:
-    """The mean (L, J, K + 1) of norms (L, J, N, K + 1) over the rows that have a target."""
+    """The mean (L, J, K + 1) of norms (L, J, N, K + 1) over the rows that have a target; others are zero."""
     count = counted.sum(axis=1)
-    sums = (norms * counted[:, :, np.newaxis]).sum(axis=2)
-    means = sums / np.maximum(1, count)[:, np.newaxis]
+    means = norms.sum(axis=2) / np.maximum(1, count)[:, np.newaxis]
     means[:, count == 0] = np.nan
     return means
