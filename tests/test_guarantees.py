@@ -5,7 +5,9 @@
 2. Chunks and single steps give the bits of one pass: here; `test_bits.py` for random cuts and the loss.
 3. AVX2 and AVX-512 code give the same bits: `test_bits.py`, of all that `bits_of_layers.py` computes.
 4. A run that is killed and resumed gives the bits of one that was not: here with SIGKILL; `test_resume.py`
-   for every single window, `test_cli_resume.py` for Ctrl-C.
+   for every single window, `test_resume_long.py` on long sequences, `test_cli_resume.py` for Ctrl-C.
+5. Exact BPTT by chunk recomputation gives the bits of plain BPTT: here; `test_exact.py` for dropout, lengths,
+   resets and gates that are made again, `test_threads.py` for every number of threads.
 
 RNNFAST_KILLS is the number of runs that are killed, 2 by default; 100 take some minutes.
 """
@@ -23,6 +25,9 @@ import pytest
 from cells import KINDS, Window, gradients, make, run
 from helpers import DTYPES, assert_same_bits, needs_jit, sized
 from rnnfast.kernels.sequence import BLOCK_ROWS, block_steps
+
+from rnnfast import RNNLM, ExactBPTT
+from rnnfast.models.cells import CELLS
 
 KILLS = int(os.environ.get("RNNFAST_KILLS", "2"))
 every_cell = pytest.mark.parametrize("kind", KINDS)
@@ -72,6 +77,26 @@ def test_chunks_and_single_steps_give_the_bits_of_one_pass(kind, dtype):
     assert_same_bits(np.stack([layer.step(window.xs[:, t]) for t in range(T)], axis=1), expected)
     for actual, array in zip(layer.get_state(), reached, strict=True):
         assert_same_bits(actual, array)
+
+
+@both_dtypes
+@pytest.mark.parametrize("cell", CELLS)
+def test_exact_bptt_by_chunk_recomputation_gives_the_bits_of_plain_bptt(cell, dtype):
+    rng = np.random.default_rng(3)
+    model = RNNLM(23, 6, 6, cell=cell, layers=2, tied=True, rng=rng, dtype=dtype)
+    N, T = sized((20, 330), (90, 12))  # four periods of the grid of time, or two
+    xs, ts = rng.integers(0, 23, (2, N, T))
+    plain = model.forward(xs, ts)
+    model.backward()
+    expected = [grad.copy() for grad in model.grads] + [h for state in model.get_state() for h in state]
+    for chunk in (1, T // 2, T):
+        model.reset_state()
+        exact = ExactBPTT(chunk=chunk)
+        assert (exact.plan(model, N, T).chunks > 1) == (chunk < T)
+        assert exact.gradients(model, xs, ts) == plain
+        actual = model.grads + [h for state in model.get_state() for h in state]
+        for array, wanted in zip(actual, expected, strict=True):
+            assert_same_bits(array, wanted)
 
 
 @needs_jit

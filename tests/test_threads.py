@@ -13,7 +13,7 @@ from helpers import DTYPES, assert_same_bits, needs_jit, normal, sized
 from rnnfast.kernels.fused_loss import SLAB_WORDS
 
 import rnnfast
-from rnnfast import TimeAffineSoftmaxWithLoss, _threads
+from rnnfast import RNNLM, ExactBPTT, SequenceRegressor, TimeAffineSoftmaxWithLoss, _threads
 from rnnfast.layers import recurrent
 
 COUNTS = (2, 3, 5)
@@ -117,6 +117,40 @@ def test_the_fused_loss_gives_the_same_bits(N, T, V, dtype):
     for count in COUNTS:
         for actual, array in zip(results(count, call), expected, strict=True):
             assert_same_bits(actual, array)
+
+
+@pytest.mark.parametrize("N", [2, 20])  # by units, and by sequences
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+@pytest.mark.parametrize("kind", ["language model", "regression"])
+def test_exact_gradients_in_chunks_have_the_same_bits(kind, cell, N, monkeypatch):
+    rng, T = np.random.default_rng(0), sized(600 // min(N, 3), 11)  # three chunks or two
+    if kind == "regression":
+        model = SequenceRegressor(5, 48, 2, cell=cell, dropout=0.3, rng=rng)
+        xs, ts = normal(rng, (N, T, 5), np.float32), normal(rng, (N, T, 2), np.float32)
+    else:
+        model = RNNLM(50, 48, 48, cell=cell, dropout=0.3, tied=True, rng=rng)
+        xs, ts = rng.integers(0, 50, (N, T)), rng.integers(-1, 50, (N, T))
+    masks, exact = model.rng_state, ExactBPTT(chunk=1)
+    assert exact.plan(model, N, T).chunks >= sized(2, 1)
+
+    def call(learn):
+        model.reset_state()
+        model.rng_state = masks
+        loss = learn()
+        return np.array(loss), *(array.copy() for array in (*model.grads, *model.get_state()[0]))
+
+    def at_once():
+        loss = model.forward(xs, ts)
+        model.backward()
+        return loss
+
+    expected, seen = results(1, lambda: call(at_once)), teams(monkeypatch)
+    for count in (1, 2, 3):
+        seen.clear()
+        actual = results(count, lambda: call(lambda: exact.gradients(model, xs, ts)))
+        assert max(members for members, _ in seen) == count
+        for array, wanted in zip(actual, expected, strict=True):
+            assert_same_bits(array, wanted)
 
 
 def test_small_problems_stay_on_one_thread(monkeypatch):

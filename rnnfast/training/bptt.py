@@ -137,7 +137,9 @@ class TruncatedBPTT:
             loss = chain.learn(xs, ts)
             if loss is not None:
                 number += 1
-                whole = self.tolerance is None and (last or not chain.reaches_back)
+                whole = last or not chain.reaches_back
+                if self.tolerance is not None:  # what was measured serves until the end of the pass
+                    whole = number == len(batches)
                 yield Window(number, len(batches), xs.shape[0] * xs.shape[1], loss, whole)
 
 
