@@ -16,8 +16,9 @@ from rnnfast.kernels.vectors import VECTOR_BYTES
 TURN = 0.005  # seconds a turn takes at least: short calls are repeated within it
 PEAK_SECONDS = 0.004
 _OPERATIONS = 2 * CHAINS * VECTOR_BYTES // 4  # of one round of the chains, in float32
-_CALM = 0.0005  # how long nothing of this process may run before the next turn
-_PATIENCE = 0.03  # but no longer than this: a pool that never rests is its owner's own loss
+# How long nothing of this process may run before the next turn: its time is counted in ticks of 4 or 10 ms.
+_CALM = 0.012
+_PATIENCE = 0.3  # but no longer than this; ONNX Runtime spins for 30 ms after a call
 
 
 def distribution(samples: Sequence[float]) -> dict[str, float]:
