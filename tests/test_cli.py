@@ -318,6 +318,7 @@ def test_a_folder_that_cannot_be_written_is_refused(text, tmp_path):
 def test_an_earlier_run_is_neither_overwritten_nor_lost_to_bad_text(trained, text, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(trained[0], folder)
+    (folder / "gradient_by_lag.png").write_bytes(b"a picture of the earlier model")
     before = contents(folder)
     assert_refused(("train", text, *SMALL, "--save", folder), "there is a run", folder)
     bad = tmp_path / "bad.txt"
@@ -330,6 +331,7 @@ def test_an_earlier_run_is_neither_overwritten_nor_lost_to_bad_text(trained, tex
     assert (code, err) == (0, "")
     assert contents(folder) != before
     assert list((folder / "cbow").iterdir()) == []
+    assert not (folder / "gradient_by_lag.png").exists()
 
 
 def test_files_that_no_run_has_left_are_not_overwritten(text, tmp_path):

@@ -19,7 +19,7 @@ from rnnfast.cli.options import Run
 from rnnfast.cli.words import load_run
 from rnnfast.data import open_ids
 from rnnfast.models import RNNLM
-from rnnfast.training.run_folder import VALID
+from rnnfast.training.run_folder import PICTURES, VALID
 
 _SEQUENCES = 8  # stretches of text that are read side by side
 _ROWS = 12  # the most in a table
@@ -93,21 +93,21 @@ def _findings(
     if not np.isfinite(by_lag.h_norms).all():
         fail("the gradients are not finite numbers, so the model's parameters are damaged.")
     title, table = "norm of the gradient by the state so many steps before", _lag_table(by_lag, layers)
-    yield title, table, "gradient_by_lag.png", diagnostics.plot_gradient_by_lag, by_lag
+    yield title, table, PICTURES[0], diagnostics.plot_gradient_by_lag, by_lag
     curve = diagnostics.truncation_curve(model, xs, ts)
     table = _table("window", "relative error", "cosine")
     for k, error, cosine in zip(*curve, strict=True):
         table.add_row(str(k), f"{error:.3f}", f"{cosine:.4f}")
     title = "truncated against exact gradient"
-    yield title, table, "truncation_bias.png", diagnostics.plot_truncation_bias, curve
+    yield title, table, PICTURES[1], diagnostics.plot_truncation_bias, curve
     radius = diagnostics.spectral_radius(model)
     table = _table("layer", "matrix", "spectral radius", "norm")
     _add_gates(table, layers, radius.gates, radius.radii, radius.norms, "{:.3f}")
-    yield "recurrent weights", table, "spectral_radius.png", diagnostics.plot_spectral_radius, radius
+    yield "recurrent weights", table, PICTURES[2], diagnostics.plot_spectral_radius, radius
     gates = diagnostics.gate_saturation(model, xs)
     table = _table("layer", "gate", "at the lower end", "at the upper end")
     _add_gates(table, layers, gates.gates, gates.low, gates.high, "{:.1%}")
-    yield "saturated activations", table, "gate_saturation.png", diagnostics.plot_gate_saturation, gates
+    yield "saturated activations", table, PICTURES[3], diagnostics.plot_gate_saturation, gates
 
 
 def _lag_table(found: diagnostics.GradientByLag, layers: list[str]) -> Table:

@@ -36,6 +36,8 @@ TRAIN, VALID, METRICS, CURVE, BASELINE = (
     "cbow",
 )
 SETTINGS, TRAINING = "settings.json", "training.safetensors"
+# Pictures that `rnnfast diagnose` adds, in its order.
+PICTURES = ("gradient_by_lag.png", "truncation_bias.png", "spectral_radius.png", "gate_saturation.png")
 _OURS = (
     SETTINGS,  # first: without it a folder is no run to go on with
     TRAINING,
@@ -47,6 +49,7 @@ _OURS = (
     VALID,
     METRICS,
     CURVE,
+    *PICTURES,
 )
 
 
