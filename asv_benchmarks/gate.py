@@ -137,6 +137,7 @@ def measured(case):
 
 
 def main():
+    rnnfast.set_num_threads(1)  # whatever the environment says
     wanted = sys.argv[1] if len(sys.argv) > 1 else ""
     below = []
     for case in cases():

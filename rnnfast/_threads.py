@@ -11,10 +11,13 @@ that of the caller, which will wait for it there: the system's own choice made a
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import ctypes
 import os
 import sys
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -42,7 +45,8 @@ class _Worker(threading.Thread):
     def __init__(self, member: int) -> None:
         super().__init__(name=f"rnnfast-{member}", daemon=True)
         self.member = member
-        self.call: tuple | None = None
+        self.calls: collections.deque[tuple] = collections.deque()
+        self.posted = self.finished = 0
         self.asleep = False
         self.awake = threading.Lock()
         self.awake.acquire()
@@ -52,7 +56,8 @@ class _Worker(threading.Thread):
 
     def post(self, kernel: Any, team: np.ndarray, arguments: tuple) -> None:
         """Have a call made; without a kernel, end."""
-        self.call = kernel, team, arguments
+        self.posted += 1
+        self.calls.append((kernel, team, arguments))
         if self.asleep and self.awake.locked():
             _place(self)
             self.awake.release()
@@ -60,43 +65,43 @@ class _Worker(threading.Thread):
     def run(self) -> None:
         while True:
             self.asleep = True  # said before looking for a call, so that none is overlooked
-            while self.call is None:
+            while not self.calls:
                 self.awake.acquire()
-                _set_free(self)
             self.asleep = False
-            (kernel, team, arguments), self.call = self.call, None
+            kernel, team, arguments = self.calls.popleft()
             if kernel is None:
                 return
             try:
+                _set_free(self)
                 kernel(team, self.member, *arguments)
             except BaseException as error:
                 self.error = error
                 team[ARRIVALS] = _FAILED
+            finally:
+                self.finished += 1
             del kernel, team, arguments
 
 
-if sys.platform == "linux":
-    _processor = ctypes.PyDLL(None).sched_getcpu
+_processor = getattr(ctypes.PyDLL(None), "sched_getcpu", None) if sys.platform == "linux" else None
 
-    def _place(worker: _Worker) -> None:
-        """Have a sleeping thread wake up on a processor of its own, not on the caller's."""
+
+def _place(worker: _Worker) -> None:
+    """Have a sleeping thread wake up on a processor of its own, not on the caller's, if the system allows."""
+    if _processor is None or not worker.native_id:
+        return
+    with contextlib.suppress(OSError):  # forbidden in some sandboxes: then it is the system's choice
         processors = os.sched_getaffinity(0)
-        others = sorted(processors - {_processor()})
-        if others and worker.native_id:
-            worker.processors = processors
+        if others := sorted(processors - {_processor()}):
             os.sched_setaffinity(worker.native_id, {others[(worker.member - 1) % len(others)]})
+            worker.processors = processors
 
-    def _set_free(worker: _Worker) -> None:
-        """From then on it may run where the caller may."""
-        if worker.processors:
+
+def _set_free(worker: _Worker) -> None:
+    """Let a thread that was placed run where its caller may."""
+    if worker.processors:
+        with contextlib.suppress(OSError):
             os.sched_setaffinity(0, worker.processors)
-
-else:
-
-    def _place(worker: _Worker) -> None:
-        """The system's choice."""
-
-    _set_free = _place
+        worker.processors = set()
 
 
 class _Pool:
@@ -115,15 +120,53 @@ class _Pool:
         while len(self.workers) > members - 1:
             self.workers.pop().post(None, _ALONE, ())
 
+    def call(self, kernel: Any, members: int, by_units: bool, arguments: tuple) -> Any:
+        """Run a kernel on a team. No worker is at it any more when this returns or raises."""
+        team = self.team
+        team[MEMBERS], team[BY_UNITS], team[BASE] = members, by_units, team[ARRIVALS]
+        try:
+            for worker in self.workers[: members - 1]:
+                worker.post(kernel, team, arguments)
+            result = kernel(team, 0, *arguments)
+        except BaseException:
+            self._give_up(team)
+            raise
+        if team[ARRIVALS] >= _FAILED:
+            self._give_up(team)
+            error = next((worker.error for worker in self.workers if worker.error is not None), None)
+            for worker in self.workers:
+                worker.error = None
+            raise RuntimeError("a kernel failed on another thread") from error
+        return result
+
+    def _give_up(self, team: np.ndarray) -> None:
+        """Let everybody go who waits for a member of this team, and wait until they have."""
+        team[ARRIVALS] = _FAILED
+        while any(worker.finished < worker.posted and worker.is_alive() for worker in self.workers):
+            time.sleep(1e-4)
+        self.team = np.zeros(TEAM_SIZE, np.int64)
+
 
 def _default_threads() -> int:
-    """RNNFAST_NUM_THREADS, or the cores this process may run on."""
+    """RNNFAST_NUM_THREADS, or the cores this process may use: by affinity, and by a container's quota."""
     wanted = os.environ.get("RNNFAST_NUM_THREADS", "").strip()
     if wanted:
         return _check.threads("RNNFAST_NUM_THREADS", wanted)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, _quota(_CPU_MAX)))
+
+
+_CPU_MAX = "/sys/fs/cgroup/cpu.max"
+
+
+def _quota(path: str) -> int:
+    """Cores of processor time that a container allows, rounded up; a large number where it says nothing."""
+    try:
+        with open(path, encoding="ascii") as file:
+            most, period = file.read().split()
+        return sys.maxsize if most == "max" else -(-int(most) // int(period))
+    except (OSError, ValueError):
+        return sys.maxsize
 
 
 _pool = _Pool()
@@ -181,11 +224,14 @@ def set_num_threads(n: int) -> None:
     """
     global _threads
     _threads = _check.size("set_num_threads", "n", n)
-    if _pool.free.acquire(blocking=False):
-        try:
-            _pool.resize(min(_threads, len(_pool.workers) + 1))
-        finally:
-            _pool.free.release()
+    pool, owned = _pool, False
+    try:
+        owned = pool.free.acquire(blocking=False)
+        if owned:
+            pool.resize(min(_threads, len(pool.workers) + 1))
+    finally:
+        if owned:
+            pool.free.release()
 
 
 def members_for(operations: float, most: int) -> int:
@@ -204,30 +250,27 @@ def run(kernel: Any, members: int, by_units: bool, arguments: tuple) -> Any:
     On one thread where the pool is at work for another caller, and the first time for a kernel and dtype,
     which then compiles alone.
     """
-    if members == 1 or not _pool.free.acquire(blocking=False):
+    if members == 1:
         return kernel(_ALONE, 0, *arguments)
-    pool = _pool
+    pool, owned = _pool, False
     try:
+        owned = pool.free.acquire(blocking=False)
         key = kernel, next(a.dtype for a in arguments if isinstance(a, np.ndarray))
-        if key not in pool.known:
+        if not owned or key not in pool.known or not _grown(pool, members):
             result = kernel(_ALONE, 0, *arguments)
-            pool.known.add(key)
+            if owned:
+                pool.known.add(key)
             return result
-        pool.resize(max(members, len(pool.workers) + 1))
-        team = pool.team
-        team[MEMBERS], team[BY_UNITS], team[BASE] = members, by_units, team[ARRIVALS]
-        try:
-            for worker in pool.workers[: members - 1]:
-                worker.post(kernel, team, arguments)
-            result = kernel(team, 0, *arguments)
-        except BaseException:
-            team[ARRIVALS] = _FAILED
-            raise
-        finally:
-            if team[ARRIVALS] >= _FAILED:
-                pool.team = np.zeros(TEAM_SIZE, np.int64)
-        if pool.team is not team:
-            raise RuntimeError("a kernel failed on another thread") from pool.workers[0].error
-        return result
+        return pool.call(kernel, members, by_units, arguments)
     finally:
-        pool.free.release()
+        if owned:
+            pool.free.release()
+
+
+def _grown(pool: _Pool, members: int) -> bool:
+    """Whether the pool has so many threads; the system may refuse more."""
+    try:
+        pool.resize(max(members, len(pool.workers) + 1))
+    except RuntimeError:  # "can't start new thread"
+        return False
+    return True

@@ -10,8 +10,9 @@ import pytest
 from rnnfast import CBOWLM, RNNLM, State
 from rnnfast._check import CheckpointError
 from rnnfast.optim import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSprop
-from rnnfast.training import Checkpoint, Trainer, TrainingDiverged, TruncatedBPTT
+from rnnfast.training import Checkpoint, Trainer, TrainingDiverged, TruncatedBPTT, progress
 from rnnfast.training.keeper import read_training
+from rnnfast.training.window import Window
 
 IDS = np.random.default_rng(100).integers(7, size=61)
 VALID = IDS[:25]
@@ -374,3 +375,23 @@ def test_the_file_is_written_as_often_as_asked_for(tmp_path, monkeypatch):
     assert writes(0.0, 1.0) == 1 + total + EPOCHS - 1 + 1  # first, windows, epochs but the last, end
     assert writes(10.0, 1.0) == 1 + total // 10 + 1
     assert writes(1e9, 1.0) == 2
+
+
+def test_the_first_window_of_each_process_does_not_count_for_speed(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
+
+    def learn(meter, seconds):
+        now[0] += seconds
+        meter.add(Window(number=1, windows=4, tokens=100, loss=1.0))
+
+    meter = progress.Meter(epochs=2, windows=4, tokens=400)
+    meter.start_epoch()
+    learn(meter, 9.0)  # loads the kernels
+    learn(meter, 1.0)
+    resumed = progress.Meter(epochs=2, windows=4, tokens=400)
+    resumed.set_state(meter.state())
+    learn(resumed, 9.0)
+    learn(resumed, 1.0)
+    assert meter.tokens_per_second == 100.0
+    assert resumed.tokens_per_second == 100.0

@@ -207,7 +207,8 @@ def notes(record: dict[str, Any]) -> list[str]:
     lines = [
         "float32; medians of contenders that take turns in one process; a ratio is the time of the other "
         "over that of rnnfast, above 1 where rnnfast is faster.",
-        "fwd + bwd includes the gradients of input and weights; results were compared before any was timed.",
+        "fwd + bwd includes the gradients of input and weights"
+        + ("; results were compared before any was timed." if record["settings"]["peers"] else "."),
         "of peak: operations a second of the products over the FMA peak, measured in between on all "
         f"threads at once: {', '.join(peaks.values())}.",
     ]

@@ -75,7 +75,8 @@ class Meter:
         self.epoch = self.step = self.tokens = 0
         self._began = self._mark = time.perf_counter()
         self._trained = 0.0  # seconds in windows, without validation
-        self._first_trained, self._first_tokens = 0.0, 0  # seconds and words of the first window
+        self._first_trained, self._first_tokens = 0.0, 0  # seconds and words of the first window of a process
+        self._is_first = True
         self._good_step = self._good_tokens = 0  # before the update that `go_back` undoes
         self._loss, self._epoch_tokens = 0.0, 0
         self._validation = 0.0  # seconds the last validation took
@@ -87,7 +88,7 @@ class Meter:
 
     @property
     def tokens_per_second(self) -> float:
-        """Of training, without the first window where there are others."""
+        """Of training, without the first window of each process where there are others: it loads kernels."""
         seconds, tokens = self._trained, self.tokens
         if tokens > self._first_tokens:
             seconds, tokens = seconds - self._first_trained, tokens - self._first_tokens
@@ -102,12 +103,14 @@ class Meter:
     def add(self, window: Window) -> None:
         """A window has been learned from."""
         now = time.perf_counter()
-        self._trained += now - self._mark
-        self._mark = now
+        spent, self._mark = now - self._mark, now
+        self._trained += spent
         self.step += 1
         self.tokens += window.tokens
-        if self.step == 1:
-            self._first_trained, self._first_tokens = self._trained, self.tokens
+        if self._is_first:
+            self._first_trained += spent
+            self._first_tokens += window.tokens
+            self._is_first = False
         self._loss += window.loss * window.tokens
         self._epoch_tokens += window.tokens
 
@@ -122,6 +125,7 @@ class Meter:
             setattr(self, place, state[name])
         self._mark = time.perf_counter()
         self._began = self._mark - state["seconds"]
+        self._is_first = True
 
     @staticmethod
     def check(state: dict[str, float]) -> None:
