@@ -56,7 +56,7 @@ def test_a_language_model_in_chunks_has_the_bits_of_one_pass(cell, kind):
     rng = np.random.default_rng(0)
     options = {"plain": {}, "tied": {"tied": True}, "dropout": {"dropout": 0.4}}[kind]
     model = with_biases(RNNLM(30, 6, 6, cell=cell, layers=2, rng=rng, **options), rng)
-    N, T = sized((20, 330), (90, 12))
+    N, T = sized((20, 330), (150, 7))
     xs, ts = rng.integers(0, 30, (N, T)), rng.integers(-1, 30, (N, T))
     period = model._period(N)
     expected = (-(-T // period), -(-T // (2 * period)), 1)

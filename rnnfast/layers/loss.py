@@ -30,7 +30,7 @@ def _labels(owner: str, ts: np.ndarray, scores_shape: tuple[int, ...], ignore: i
 
 def mean_loss(sums: np.ndarray, count: int) -> float:
     """The mean of `count` losses from their sum (N,) in each row; the rows are added in order."""
-    return float(np.add.accumulate(sums)[-1]) / max(1, count) if sums.size else 0.0
+    return float(np.add.accumulate(sums)[-1]) / max(1, int(count)) if sums.size else 0.0
 
 
 def _most_members(rows: int) -> int:
