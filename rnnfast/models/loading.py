@@ -20,7 +20,7 @@ _MODELS: dict[str, type[RNNLM] | type[CBOWLM] | type[SequenceRegressor]] = {
 
 
 def load_model(path: str | os.PathLike[str], *, rng: np.random.Generator | None = None) -> RNNLM | CBOWLM:
-    """The model that a file of `RNNLM.save` or `CBOWLM.save` holds, with a fresh state.
+    """The model that a file of its `save` holds, of whichever class, with a fresh state.
 
     Parameters
     ----------
