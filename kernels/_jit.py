@@ -1,8 +1,8 @@
 """Compile options for every kernel, decided once, and a disk cache that can be trusted.
 
 `kernel` compiles a function that Python calls, `inner` one that only other kernels call, `spliced` one
-that is pasted into its callers, `library` one that carries code called by symbol; `by_dtype` picks a
-float32 or a float64 implementation; `intrinsic` pairs vector IR with its pure-Python twin.
+that is pasted into its callers, `library` one that carries code called by symbol; `intrinsic` pairs vector IR
+with its pure-Python twin.
 
 Compiled kernels are kept by Numba's own disk cache, mended in these points:
 
@@ -38,12 +38,13 @@ from typing import Any
 import llvmlite
 import numba
 import numpy as np
-from numba import types
 from numba.core import event
 from numba.extending import intrinsic as _numba_intrinsic
-from numba.extending import overload
 
-OPTIONS: Any = {"nogil": True, "error_model": "numpy"}
+# Kernels allocate nothing, and their callers hold the arrays meanwhile. So they do without Numba's runtime,
+# which counts references to every view of a row by an atomic operation: 2 to 6 % of the time of a recurrent
+# layer, and as much of compiling it.
+OPTIONS: Any = {"nogil": True, "error_model": "numpy", "_nrt": False}
 
 # Numba's settings that change the code it generates and are missing from its cache key.
 CODE_SETTINGS = (
@@ -155,23 +156,6 @@ def spliced(function: Callable) -> Callable:
     It has no library of its own, which would cost 0.1 s or more of compiling.
     """
     return numba.njit(inline="always", **OPTIONS)(function)
-
-
-def by_dtype(single: Callable, double: Callable) -> Callable:
-    """A function of float scalars: `single` on float32, `double` on float64, chosen at compile time."""
-
-    def dispatch(x, *rest):
-        return (double if x.dtype == "float64" else single)(x, *rest)
-
-    if jit_is_disabled():
-        return dispatch
-
-    @overload(dispatch, jit_options=OPTIONS, inline="never")
-    def _select(x, *rest):
-        chosen = double if x == types.float64 else single
-        return lambda x, *rest: chosen(x, *rest)
-
-    return dispatch
 
 
 def intrinsic(twin: Callable) -> Callable:

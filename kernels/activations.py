@@ -24,9 +24,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ._jit import by_dtype, inner, kernel, spliced
+from ._jit import kernel
 from .denormals import flush_denormals, ignore_denormal_operands, restore_mode
-from .simd import ROUNDING_SHIFT_DOUBLE, ROUNDING_SHIFT_SINGLE, copy_sign, fma, scale_by_power_of_two
+from .formula import by_dtype
+from .simd import ROUNDING_SHIFT_DOUBLE, ROUNDING_SHIFT_SINGLE, copy_sign, fma, scale_by_power_of_two, select
 
 # The smallest normal numbers; tanh of one below is itself.
 SMALLEST_SINGLE, SMALLEST_DOUBLE = np.finfo(np.float32).tiny, np.finfo(np.float64).tiny
@@ -55,7 +56,6 @@ def _polynomials_single() -> tuple[Callable, Callable]:
     )
     t3, t5, t7 = _constants(np.float32, -0.33333227038383484, 0.13323406875133514, -0.05131781846284866)
 
-    @inner
     def expm1_near_zero(high, low):
         r = high + low
         square = r * r
@@ -63,7 +63,6 @@ def _polynomials_single() -> tuple[Callable, Callable]:
         odd = fma(e5, square, e3)
         return high + fma(square, fma(odd, r, even), low)
 
-    @inner
     def tanh_near_zero(u):
         square = u * u
         tail = fma(fma(t7, square, t5), square, t3)
@@ -99,7 +98,6 @@ def _polynomials_double() -> tuple[Callable, Callable]:
         -0.0013121579258177278,
     )
 
-    @inner
     def expm1_near_zero(high, low):
         r = high + low
         square = r * r
@@ -107,7 +105,6 @@ def _polynomials_double() -> tuple[Callable, Callable]:
         odd = fma(fma(fma(fma(e11, square, e9), square, e7), square, e5), square, e3)
         return high + fma(square, fma(odd, r, even), low)
 
-    @inner
     def tanh_near_zero(u):
         square = u * u
         tail = fma(fma(fma(t15, square, t13), square, t11), square, t9)
@@ -139,30 +136,29 @@ def _exp_and_sigmoid(
     raised, lowered = _constants(dtype, rounding_shift + headroom, rounding_shift - headroom)
     undo_raised, undo_lowered = _constants(dtype, 2.0**-headroom, 2.0**headroom)
 
-    @inner
     def exp(x):
-        x = highest if x > highest else x
-        x = lowest if x < lowest else x
-        shift = raised if x < zero else lowered
+        x = select(x > highest, highest, x)
+        x = select(x < lowest, lowest, x)
+        negative = x < zero
+        shift = select(negative, raised, lowered)
         shifted = fma(x, log2_e, late) + shift
         n = shifted - shift
         growth = expm1_near_zero(fma(n, minus_ln2_high, x), n * minus_ln2_low)
         scale = scale_by_power_of_two(one, shifted)
-        return fma(scale, growth, scale) * (undo_raised if x < zero else undo_lowered)
+        return fma(scale, growth, scale) * select(negative, undo_raised, undo_lowered)
 
     # sigmoid(x) = e / (1 + e) left of 0 and 1 / (1 + e) right of it, with e = exp(-|x|); here both sides of
     # the fraction are times 1.5. Where the result is just below a power of two, an ULP is smallest, and e is
     # just above that power, where its rounding error is largest; 1.5 e is not. 2.4 ULP without; it is free.
-    @inner
     def sigmoid(x):
         a = -abs(x)
-        a = lowest if a < lowest else a
+        a = select(a < lowest, lowest, a)
         shifted = fma(a, log2_e, late) + raised
         n = shifted - raised
         growth = expm1_near_zero(fma(n, minus_ln2_high, a), n * minus_ln2_low)
         scale = scale_by_power_of_two(one_and_half, shifted)
         e = fma(scale, growth, scale) * undo_raised
-        return (e if x < zero else one_and_half) / (e + one_and_half)
+        return select(x < zero, e, one_and_half) / (e + one_and_half)
 
     return exp, sigmoid
 
@@ -183,10 +179,9 @@ def _tanh(dtype: type, tanh_near_zero: Callable, rounding_shift: float, saturati
     one, two, minus_two, highest = _constants(dtype, 1.0, 2.0, -2.0, saturation)
     two_log2_e, minus_half_ln2, late, shift = _constants(dtype, 2 * LOG2_E, -LN2 / 2, -0.2375, rounding_shift)
 
-    @inner
     def tanh(x):
         a = abs(x)
-        a = highest if a > highest else a
+        a = select(a > highest, highest, a)
         shifted = fma(a, two_log2_e, late) + shift
         t = tanh_near_zero(fma(shifted - shift, minus_half_ln2, a))
         scale = scale_by_power_of_two(one, shifted)
@@ -224,20 +219,6 @@ tanh = by_dtype(
     _tanh(np.float32, _tanh_single, ROUNDING_SHIFT_SINGLE, saturation=8.9),
     _tanh(np.float64, _tanh_double, ROUNDING_SHIFT_DOUBLE, saturation=18.9),
 )
-
-
-@spliced
-def sigmoid_row(x):
-    """``x = sigmoid(x)`` in place."""
-    for j in range(x.size):
-        x[j] = sigmoid(x[j])
-
-
-@spliced
-def tanh_row(x):
-    """``x = tanh(x)`` in place."""
-    for j in range(x.size):
-        x[j] = tanh(x[j])
 
 
 @kernel

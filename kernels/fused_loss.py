@@ -22,7 +22,7 @@ from .shares import share
 from .softmax import count_labels
 from .team import MEMBERS, begin_call, end_call, meet
 from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
-from .vectors import VECTOR_BYTES, copy_panel_row, transpose_block
+from .vectors import VECTOR_BYTES, copy_panel_row, copy_row, transpose_block
 
 # Words whose scores are worked on at a time: 256 rows of them fit the L2 cache. 128 took 1 to 2 % longer.
 SLAB_WORDS = 256
@@ -79,9 +79,8 @@ def _gather_rows(t_first, t_last, n_first, n_last, own, xs, ts, ignore, x_block,
     labels[r_first:r_last] = -1
     for r in range(r_first, min(r_last, (t_last - t_first) * across)):
         n, t = n_first + r % across, t_last - 1 - r // across
-        source, target = xs[n, t], x_block[r]
-        for j in range(depth):
-            target[j] = source[j]
+        target = x_block[r]
+        copy_row(xs[n, t], target[:depth])
         target[depth] = 1
         if ts[n, t] != ignore:
             labels[r] = ts[n, t]
@@ -117,17 +116,26 @@ def _add_losses(losses, sums):
 
 @spliced
 def _scatter_gradient(t_last, n_first, across, own, width, dx_t, dxs):
-    """dxs = dx_t transposed.
+    """dxs = dx_t transposed, in squares where so many rows of the batch follow each other in a step.
 
     dx_t  (H, width) in flat memory   read
     dxs   (N, T, H)                   overwritten at the rows `own` of the block
     """
-    flat = dx_t.reshape(-1)
-    r_first, r_last = own
-    for r in range(r_first, r_last):
-        dx = dxs[n_first + r % across, t_last - 1 - r // across]
-        for j in range(dx.size):
-            dx[j] = flat[j * width + r]
+    flat, target = dx_t.reshape(-1), dxs.reshape(-1)
+    r, r_last = own
+    steps, depth = dxs.shape[1:]
+    lanes = VECTOR_BYTES // dxs.itemsize
+    while r < r_last:
+        n, t = r % across, t_last - 1 - r // across
+        place, whole, count = ((n_first + n) * steps + t) * depth, 0, 1
+        if n + lanes <= across and r + lanes <= r_last:
+            whole, count = depth // lanes * lanes, lanes
+            for j in range(0, whole, lanes):
+                transpose_block(flat, j * width + r, width, target, place + j, steps * depth)
+        for i in range(count):
+            for j in range(whole, depth):
+                target[place + i * steps * depth + j] = flat[j * width + r + i]
+        r += count
 
 
 @spliced
@@ -336,65 +344,3 @@ def affine_softmax_loss(
     end_call(team, member, goal)
     restore_mode(mode_before)
     return count
-
-
-@spliced
-def _add_scaled(begin, end, depth, flat, row, scale, flat_dw, dw_row, dw_col):
-    """dW += scale dW^T transposed, for the words from begin to end.
-
-    flat     memory of dW^T (V, row)  read
-    flat_dw  memory of dW (H, V)      accumulated, element (i, v) at i dw_row + v dw_col
-    """
-    for v in range(begin, end):
-        source = flat[v * row : v * row + depth]
-        if dw_row == 1:
-            target = flat_dw[v * dw_col :][:depth]
-            for j in range(depth):
-                target[j] += source[j] * scale
-        else:
-            for j in range(depth):
-                flat_dw[j * dw_row + v * dw_col] += source[j] * scale
-
-
-@kernel
-def scaled_gradient(team, member, dwb_t, scale, adds, dw, dw_row, dw_col, db):
-    """dW = scale dW^T transposed, db = scale db, from what affine_softmax_loss left.
-
-    team, member                the threads at work, and which this is: see team.py
-    dwb_t  (V, row >= H+1)      read
-    scale  float                the gradient that comes in
-    adds   bool                 dW is accumulated
-    dw     memory of dW (H, V)  overwritten or accumulated, element (i, v) at i dw_row + v dw_col
-    db     (V,)                 overwritten
-    """
-    mode_before = flush_denormals()
-    goal = begin_call(team, member)
-    size = db.size
-    depth = dw.size // max(1, size)
-    flat_dw, flat = dw.reshape(-1), dwb_t.reshape(-1)
-    row = dwb_t.shape[1]
-    lanes = VECTOR_BYTES // dw.itemsize
-    begin, end = share((size + lanes - 1) // lanes, member, team)
-    begin, end = begin * lanes, min(end * lanes, size)
-    for v in range(begin, end):
-        db[v] = flat[v * row + depth] * scale
-    if adds:
-        _add_scaled(begin, end, depth, flat, row, scale, flat_dw, dw_row, dw_col)
-    else:
-        whole_words, whole_units = 0, 0
-        if dw_col == 1:
-            whole_words, whole_units = size // lanes * lanes, depth // lanes * lanes
-            for v in range(begin, min(end, whole_words), lanes):
-                for j in range(0, whole_units, lanes):
-                    transpose_block(flat, v * row + j, row, flat_dw, j * dw_row + v, dw_row)
-        for v in range(begin, end):
-            for j in range(whole_units if v < whole_words else 0, depth):
-                flat_dw[j * dw_row + v * dw_col] = flat[v * row + j]
-    goal = meet(team, goal)
-    if scale != 1 and not adds:
-        begin, end = share(flat_dw.size, member, team)
-        own = flat_dw[begin:end]
-        for i in range(own.size):
-            own[i] *= scale
-    end_call(team, member, goal)
-    restore_mode(mode_before)

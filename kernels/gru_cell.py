@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ._jit import spliced
-from .activations import sigmoid_row, tanh_row
+from .activations import sigmoid, tanh
+from .formula import formula, map_row
 from .simd import fma
 
 # Where each gate begins in the columns of Wx, Wh and b, in multiples of H: the book's order. A row of kept
@@ -12,132 +13,183 @@ Z, R, HAT, U = 0, 1, 2, 3
 GATES = 3
 
 
-@spliced
-def gru_cell_gates(part, width, gates):
-    """z, r = sigmoid of the pre-activations.
-
-    part   sequences and units (i_first, i_last, j_first, j_last) to work on, as in all of these functions
-    gates  (count.., gate row)   z and r overwritten, their pre-activations before
-    """
-    i_first, i_last, j_first, j_last = part
-    units = j_last - j_first
-    for n in range(i_first, i_last):
-        if units == width:
-            sigmoid_row(gates[n, Z * width : (R + 1) * width])
-        else:
-            sigmoid_row(gates[n, Z * width + j_first :][:units])
-            sigmoid_row(gates[n, R * width + j_first :][:units])
+@formula
+def gru_gates(z, r):
+    """z, r = sigmoid of the pre-activations."""
+    return sigmoid(z), sigmoid(r)
 
 
-@spliced
-def gru_cell_reset(part, width, gates, before, product):
-    """product = r h_before: what goes into the product where the reset gate acts before it.
-
-    gates    (count.., gate row)   read, r
-    before   (count.., row)        read
-    product  (count.., row)        overwritten
-    """
-    i_first, i_last, j_first, j_last = part
-    for n in range(i_first, i_last):
-        r = gates[n, R * width + j_first :]
-        h, out = before[n, j_first:j_last], product[n, j_first:j_last]
-        for j in range(out.size):
-            out[j] = r[j] * h[j]
+@formula
+def gru_gates_and_reset(z, r, before):
+    """The same, and r h_before, which goes into the product."""
+    r = sigmoid(r)
+    return sigmoid(z), r, r * before
 
 
-@spliced
-def gru_cell_candidate(part, width, after, gates):
-    """h_hat = tanh of its pre-activation, to which r u is added first where the reset gate acts after.
-
-    gates  (count.., gate row)   h_hat overwritten, its pre-activation before; r, u read
-    """
-    i_first, i_last, j_first, j_last = part
-    units = j_last - j_first
-    for n in range(i_first, i_last):
-        hat = gates[n, HAT * width + j_first :][:units]
-        if after:
-            r, u = gates[n, R * width + j_first :], gates[n, U * width + j_first :]
-            for j in range(units):
-                hat[j] = fma(r[j], u[j], hat[j])
-        tanh_row(hat)
+@formula
+def candidate_before(hat):
+    """h_hat = tanh of its pre-activation, where the reset gate acts before the product."""
+    return tanh(hat)
 
 
-@spliced
-def gru_cell_output(t, part, width, order, gates, before, states, hs):
-    """states = hs[order[n], t] = (1 - z) h_before + z h_hat.
-
-    gates   (count.., gate row)   read
-    before  (count.., row)        read
-    states  (count.., row)        overwritten
-    hs      (N, T, H)             step t overwritten
-    """
-    i_first, i_last, j_first, j_last = part
-    one = hs.dtype.type(1)
-    for n in range(i_first, i_last):
-        z, hat = gates[n, Z * width + j_first :], gates[n, HAT * width + j_first :]
-        previous, state = before[n, j_first:j_last], states[n, j_first:j_last]
-        out = hs[order[n], t, j_first:j_last]
-        for j in range(out.size):
-            h = fma(z[j], hat[j], (one - z[j]) * previous[j])
-            state[j] = h
-            out[j] = h
+@formula
+def candidate_after(r, hat, u):
+    """h_hat = tanh of its pre-activation, to which r u is added first where the reset gate acts after."""
+    return tanh(fma(r, u, hat))
 
 
-@spliced
-def gru_cell_backward(t, part, width, order, after, gates, before, dhs, dh, dts):
+@formula
+def output_before(z, hat, before):
+    """h_hat, and h = (1 - z) h_before + z h_hat, as state and as output."""
+    hat = candidate_before(hat)
+    h = fma(z, hat, (1 - z) * before)
+    return hat, h, h
+
+
+@formula
+def output_after(z, r, hat, u, before):
+    """The same where the reset gate acts after."""
+    hat = candidate_after(r, hat, u)
+    h = fma(z, hat, (1 - z) * before)
+    return hat, h, h
+
+
+@formula
+def gradient_before(z, hat, before, above, dh):
     """dz and dh_hat, those of the pre-activations, and the part of dh_before that passes by: dh_t (1 - z).
 
-    With dh_t = dhs[:, t] + dh: dz = dh_t (h_hat - h_before) z (1 - z), dh_hat = dh_t z (1 - h_hat^2); where
-    the reset gate acts after the product also dr = dh_hat u r (1 - r) and du = dh_hat r.
-
-    gates   (count.., gate row)   read
-    before  (count.., row)        read, h_before
-    dhs     (N, T, H)             read
-    dh      (N, row)              overwritten; the gradient from step t + 1 before
-    dts     (count.., gate row)   dz, dh_hat (and dr, du) overwritten
+    With dh_t = above + dh: dz = dh_t (h_hat - h_before) z (1 - z), dh_hat = dh_t z (1 - h_hat^2).
     """
-    i_first, i_last, j_first, j_last = part
-    units = j_last - j_first
-    one = gates.dtype.type(1)
-    for n in range(i_first, i_last):
-        z, hat = gates[n, Z * width + j_first :], gates[n, HAT * width + j_first :]
-        dz, dhat = dts[n, Z * width + j_first :], dts[n, HAT * width + j_first :]
-        above, running = dhs[order[n], t, j_first:j_last], dh[n, j_first:j_last]
-        previous = before[n, j_first:j_last]
-        for j in range(units):
-            running[j] += above[j]
-        for j in range(units):
-            dz[j] = running[j] * (hat[j] - previous[j]) * (z[j] * (one - z[j]))
-            dhat[j] = running[j] * z[j] * fma(-hat[j], hat[j], one)
-        for j in range(units):
-            running[j] *= one - z[j]
-        if after:
-            r, u = gates[n, R * width + j_first :], gates[n, U * width + j_first :]
-            dr, du = dts[n, R * width + j_first :], dts[n, U * width + j_first :]
-            for j in range(units):
-                dr[j] = dhat[j] * u[j] * (r[j] * (one - r[j]))
-                du[j] = dhat[j] * r[j]
+    dh, keeps = dh + above, 1 - z
+    dz = dh * (hat - before) * (z * keeps)
+    return dz, dh * z * fma(-hat, hat, 1), dh * keeps
+
+
+@formula
+def gradient_after(z, r, hat, u, before, above, dh):
+    """`gradient_before`, and dr = dh_hat u r (1 - r), du = dh_hat r."""
+    dz, dhat, dh = gradient_before(z, hat, before, above, dh)
+    return dz, dhat * u * (r * (1 - r)), dhat, dhat * r, dh
+
+
+@formula
+def gradient_of_reset(r, before, d, dh):
+    """Back through r h_before, with d its gradient: dr = d h_before r (1 - r), r h_before, dh + d r."""
+    return d * before * (r * (1 - r)), r * before, fma(d, r, dh)
 
 
 @spliced
-def gru_cell_reset_backward(part, width, gates, before, dproduct, dh, dts):
-    """Back through r h_before: dr = d h_before r (1 - r), dh += d r; r h_before itself goes where u would be.
+def gru_cell_reset(part, width, here, gates, earlier, before, place, product):
+    """z, r and product = r h_before, where the reset gate acts before the product.
 
-    gates     (count.., gate row)   read, r
-    before    (count.., row)        read
-    dproduct  (N, row)              read, d
-    dh        (N, row)              accumulated
-    dts       (count.., gate row)   dr and r h_before overwritten
+    part     sequences and units (i_first, i_last, j_first, j_last) to work on, as in all of these functions
+    gates    (.., gate row)   z, r overwritten from row `here` on, their pre-activations before
+    before   (.., row)        read from row `earlier` on, h_before
+    product  (.., row)        overwritten from row `place` on
     """
     i_first, i_last, j_first, j_last = part
-    units = j_last - j_first
-    one = gates.dtype.type(1)
+    gate_row, row = gates.shape[1], before.shape[1]
     for n in range(i_first, i_last):
-        r, previous = gates[n, R * width + j_first :], before[n, j_first:j_last]
-        dr, product = dts[n, R * width + j_first :], dts[n, U * width + j_first :]
-        d, running = dproduct[n, j_first:j_last], dh[n, j_first:j_last]
-        for j in range(units):
-            product[j] = r[j] * previous[j]
-            dr[j] = d[j] * previous[j] * (r[j] * (one - r[j]))
-        for j in range(units):
-            running[j] = fma(d[j], r[j], running[j])
+        z, own = (here + n) * gate_row + Z * width + j_first, n * row + j_first
+        r = z + (R - Z) * width
+        map_row(
+            gru_gates_and_reset,
+            j_last - j_first,
+            ((gates, z), (gates, r), (before, earlier * row + own)),
+            ((gates, z), (gates, r), (product, place * row + own)),
+        )
+
+
+@spliced
+def gru_cell_remake(part, width, here, after, gates):
+    """What is left of the gates once their products are there: h_hat, and z and r where the reset gate acts
+    after the product.
+
+    gates  (.., gate row)   overwritten from row `here` on; pre-activations before
+    """
+    i_first, i_last, j_first, j_last = part
+    for n in range(i_first, i_last):
+        z = (here + n) * gates.shape[1] + Z * width + j_first
+        r, hat, u = z + R * width, z + HAT * width, z + U * width
+        if after:
+            map_row(gru_gates, j_last - j_first, ((gates, z), (gates, r)), ((gates, z), (gates, r)))
+            reads = ((gates, r), (gates, hat), (gates, u))
+            map_row(candidate_after, j_last - j_first, reads, ((gates, hat),))
+        else:
+            map_row(candidate_before, j_last - j_first, ((gates, hat),), ((gates, hat),))
+
+
+@spliced
+def gru_cell_forward(t, part, width, order, after, here, gates, earlier, before, first, states, hs):
+    """`gru_cell_remake`, and states = hs[order[n], t] = (1 - z) h_before + z h_hat.
+
+    gates   (.., gate row)   overwritten from row `here` on; pre-activations before, u read
+    before  (.., row)        read from row `earlier` on
+    states  (.., row)        overwritten from row `first` on
+    hs      (N, T, H)        step t overwritten
+    """
+    i_first, i_last, j_first, j_last = part
+    gate_row, row = gates.shape[1], states.shape[1]
+    for n in range(i_first, i_last):
+        z, own = (here + n) * gate_row + Z * width + j_first, n * row + j_first
+        r, hat, u = z + R * width, z + HAT * width, z + U * width
+        previous, state = (before, earlier * row + own), (states, first * row + own)
+        out = (hs, (order[n] * hs.shape[1] + t) * width + j_first)
+        if after:
+            map_row(gru_gates, j_last - j_first, ((gates, z), (gates, r)), ((gates, z), (gates, r)))
+            reads = ((gates, z), (gates, r), (gates, hat), (gates, u), previous)
+            map_row(output_after, j_last - j_first, reads, ((gates, hat), state, out))
+        else:
+            kept = ((gates, z), (gates, hat), previous)
+            map_row(output_before, j_last - j_first, kept, ((gates, hat), state, out))
+
+
+@spliced
+def gru_cell_backward(t, part, width, order, after, slot, here, gates, before, dhs, dh, dts):
+    """The gradients of z and h_hat (and r and u) and the part of dh_before that passes by: `gradient_before`.
+
+    gates   (.., gate row)   read from row `slot + here` on
+    before  (.., row)        read from row `here` on, h_before
+    dhs     (N, T, H)        read
+    dh      (N, row)         overwritten; the gradient from step t + 1 before
+    dts     (.., gate row)   dz, dh_hat (and dr, du) overwritten from row `here` on
+    """
+    i_first, i_last, j_first, j_last = part
+    row = before.shape[1]
+    for n in range(i_first, i_last):
+        dz, own = (here + n) * dts.shape[1] + Z * width + j_first, n * row + j_first
+        dr, dhat, du = dz + R * width, dz + HAT * width, dz + U * width
+        z = (slot + here + n) * gates.shape[1] + Z * width + j_first
+        r, hat, u = z + R * width, z + HAT * width, z + U * width
+        previous = (before, here * row + own)
+        above = (dhs, (order[n] * dhs.shape[1] + t) * width + j_first)
+        if after:
+            reads = ((gates, z), (gates, r), (gates, hat), (gates, u), previous, above, (dh, own))
+            writes = ((dts, dz), (dts, dr), (dts, dhat), (dts, du), (dh, own))
+            map_row(gradient_after, j_last - j_first, reads, writes)
+        else:
+            kept = ((gates, z), (gates, hat), previous, above, (dh, own))
+            map_row(gradient_before, j_last - j_first, kept, ((dts, dz), (dts, dhat), (dh, own)))
+
+
+@spliced
+def gru_cell_reset_backward(part, width, slot, here, gates, before, dproduct, dh, dts):
+    """Back through r h_before: dr, and dh += d r; r h_before itself goes where u would be.
+
+    gates     (.., gate row)   read from row `slot + here` on, r
+    before    (.., row)        read from row `here` on
+    dproduct  (N, row)         read, d
+    dh        (N, row)         accumulated
+    dts       (.., gate row)   dr and r h_before overwritten from row `here` on
+    """
+    i_first, i_last, j_first, j_last = part
+    row = before.shape[1]
+    for n in range(i_first, i_last):
+        r, own = (slot + here + n) * gates.shape[1] + R * width + j_first, n * row + j_first
+        dr = (here + n) * dts.shape[1] + R * width + j_first
+        map_row(
+            gradient_of_reset,
+            j_last - j_first,
+            ((gates, r), (before, here * row + own), (dproduct, own), (dh, own)),
+            ((dts, dr), (dts, dr + (U - R) * width), (dh, own)),
+        )

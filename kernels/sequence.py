@@ -15,10 +15,9 @@ from __future__ import annotations
 import numpy as np
 
 from ._jit import spliced
-from .gemm import ONE, ZERO, gemm, pack, packed_view
+from .gemm import ONE, ZERO, gemm
 from .shares import share
-from .team import MEMBERS, meet
-from .tile import FROM_START, OVERWRITE, PANEL_BYTES
+from .tile import PANEL_BYTES
 from .vectors import clear_row, copy_row
 
 # Rows (steps times batch) in one block of the time loop: long sums stay accurate, tiles are filled when N is
@@ -193,94 +192,68 @@ def slot_of_block(k, x_block, kept):
 
 
 @spliced
-def input_product(begin, end, x_block, packed_x, b, c):
-    """C = b + X W over rows begin .. end of a block.
-
-    x_block   (block rows, x row)         read
-    packed_x  (packed_size(D, cols),)     read, W in panels
-    b         (cols,)                     read
-    c         (array, first, row, panel)  (rows, cols), those rows overwritten
-    """
-    array, first, row, panel = c
-    cols, x_row = b.size, x_block.shape[1]
-    depth = packed_x.size // (-(-cols // panel) * panel)
-    a = (x_block.reshape(-1), begin * x_row, x_row, ONE)
-    c = (array, first + begin * row, row, panel)
-    gemm(end - begin, cols, depth, a, packed_view(packed_x, depth), (b, ZERO, ZERO, panel), c, FROM_START)
+def clear_gradients(dwx, dwh, db):
+    """All zero: nothing was read."""
+    clear_row(dwx.reshape(-1))
+    clear_row(dwh.reshape(-1))
+    clear_row(db)
 
 
 @spliced
-def weight_gradient(team, member, rows, depth, cols, a, packed, dw, mode):
+def last_first(dts, rows, first):
+    """The operand for rows of D, the last one first, in columns from `first` on.
+
+    They are read where they lie: packing them took 3 % of an LSTM's forward and backward.
+
+    dts  (block rows + 1, dt row)   what is read beyond the last column lies in the next row
+    """
+    dt_row = dts.shape[1]
+    return (dts.reshape(-1), (rows - 1) * dt_row + first, -dt_row, np.int64(PANEL_BYTES // dts.itemsize))
+
+
+@spliced
+def weight_gradient(team, member, rows, depth, cols, a, d, dw, mode):
     """dW = A^T D (or dW + A^T D) over the rows of a block, last row first; each member makes its rows of dW.
 
-    a       (array, first, row, 1)           (rows, depth), read
-    packed  (packed_size(rows, cols),)       read, the rows of D in panels, last row first
-    dw      (array, first, row, panel)       (depth, cols), overwritten, or accumulated if mode is ADD_TO
+    a   (array, first, row, 1)           (rows, depth), read
+    d   by last_first                    (rows, cols), read
+    dw  (array, first, row, panel)       (depth, cols), overwritten, or accumulated if mode is ADD_TO
     """
     array, first, row, _ = a
     dw_array, dw_first, dw_row, panel = dw
     begin, end = share(depth, member, team)
+    a = (array, first + (rows - 1) * row + begin, ONE, -row)
     c = (dw_array, dw_first + begin * dw_row, dw_row, panel)
-    gemm(
-        end - begin,
-        cols,
-        rows,
-        (array, first + (rows - 1) * row + begin, ONE, -row),
-        packed_view(packed, rows),
-        c,
-        c,
-        mode,
-    )
+    gemm(end - begin, cols, rows, a, d, c, c, mode)
 
 
 @spliced
-def bias_gradient(team, member, rows, cols, packed, db, mode):
+def bias_gradient(team, member, rows, cols, d, db, mode):
     """db = sum over the rows of D (or db + that sum), last row first; each member sums its columns.
 
-    packed  (packed_size(rows, cols) + 1,)   read, the rows of D in panels, last row first, and at the end a 1
-    db      (cols,)                          overwritten, or accumulated if mode is ADD_TO
+    d   by last_first, of dts whose last element is 1   (rows, cols), read
+    db  (cols,)                                         overwritten, or accumulated if mode is ADD_TO
     """
-    panel = PANEL_BYTES // db.itemsize
+    array, first, row, panel = d
     begin, end = share((cols + panel - 1) // panel, member, team)
-    one = (packed, np.int64(packed.size - 1), ZERO, ZERO)
-    c = (db, begin * panel, ZERO, panel)
-    b = (packed, begin * rows * panel, panel, rows * panel)
-    gemm(ONE, min(end * panel, cols) - begin * panel, rows, one, b, c, c, mode)
+    one = (array, np.int64(array.size - 1), ZERO, ZERO)
+    c, own = (db, begin * panel, ZERO, panel), (array, first + begin * panel, row, panel)
+    gemm(ONE, min(end * panel, cols) - begin * panel, rows, one, own, c, c, mode)
 
 
 @spliced
-def block_gradients(
-    team, member, goal, rows, width, cols, dts, x_block, h_block, packed_x, packed_dt, dwx, dwh, db, mode
-):
-    """What a block adds to dWx = sum x^T dt, dWh = sum h_before^T dt, db = sum dt; x_block = dt Wx^T.
+def recurrent_gradients(team, member, rows, width, cols, dts, h_block, dwh, db, mode):
+    """What a block adds to dWh = sum h_before^T dt and db = sum dt.
 
-    Returns the goal after its meetings: those of `meet`.
-
-    dts        (block rows, dt row)                  read
-    x_block    (block rows, x row)                   read, then the member's rows overwritten
-    h_block    (block rows, row)                     read
-    packed_x   (packed_size(cols, D),)               read, Wx^T in panels
-    packed_dt  (packed_size(block rows, cols) + 1,)  scratch
-    dwx        (D, cols)                             overwritten, or accumulated if mode is ADD_TO
-    dwh        (H, cols)                             likewise
-    db         (cols,)                               likewise
+    dts      (block rows + 1, dt row)   read; its last element overwritten
+    h_block  (block rows, row)          read
+    dwh      (H, cols)                  overwritten, or accumulated if mode is ADD_TO
+    db       (cols,)                    likewise
     """
-    depth = dwx.shape[0]
-    row, x_row, dt_row = h_block.shape[1], x_block.shape[1], dts.shape[1]
-    panel = PANEL_BYTES // dts.itemsize
-    flat_dts, flat_x = dts.reshape(-1), x_block.reshape(-1)
-    packed_dt[packed_dt.size - 1] = 1
-    pack(member, team[MEMBERS], rows, cols, (flat_dts, (rows - 1) * dt_row, -dt_row, ONE), packed_dt)
-    goal = meet(team, goal)
-    c = (dwh.reshape(-1), ZERO, cols, panel)
-    weight_gradient(
-        team, member, rows, width, cols, (h_block.reshape(-1), ZERO, row, ONE), packed_dt, c, mode
-    )
-    c = (dwx.reshape(-1), ZERO, cols, panel)
-    weight_gradient(team, member, rows, depth, cols, (flat_x, ZERO, x_row, ONE), packed_dt, c, mode)
-    bias_gradient(team, member, rows, cols, packed_dt, db, mode)
-    goal = meet(team, goal)
-    begin, end = share(rows, member, team)
-    a, c = (flat_dts, begin * dt_row, dt_row, ONE), (flat_x, begin * x_row, x_row, panel)
-    gemm(end - begin, depth, cols, a, packed_view(packed_x, cols), c, c, OVERWRITE)
-    return goal
+    flat = dts.reshape(-1)
+    flat[flat.size - 1] = 1
+    d = last_first(dts, rows, ZERO)
+    a = (h_block.reshape(-1), ZERO, h_block.shape[1], ONE)
+    c = (dwh.reshape(-1), ZERO, cols, np.int64(PANEL_BYTES // dts.itemsize))
+    weight_gradient(team, member, rows, width, cols, a, d, c, mode)
+    bias_gradient(team, member, rows, cols, d, db, mode)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ._jit import inner, spliced
-from .gemm import ONE, ZERO, gemm, pack, packed_size, packed_view
+from .gemm import ONE, ZERO, gemm, pack, pack_for, packed_size, packed_view
 from .team import BY_UNITS, MEMBERS, share
 from .tile import PANEL_BYTES
 from .vectors import copy_row
@@ -44,15 +44,15 @@ def own_part(t_first, t_last, width, offsets, team, member):
 
 
 def recurrent_packed_size(depth: int, width: int, gates: int, members: int, dtype: np.dtype) -> int:
-    """Elements that `pack_recurrent` needs for (depth, gates width), however the team shares the work."""
+    """Elements that `recurrent_operand` needs for (depth, gates width), however the team shares the work."""
     by_units = members * gates * packed_size(depth, -(-width // members), dtype)
     return max(packed_size(depth, gates * width, dtype), by_units if members > 1 else 0)
 
 
 @spliced
-def pack_recurrent(team, member, depth, width, gates, w, packed):
-    """The matrix of `recurrent_product` in panels. Where the team shares out units, each member packs its own
-    columns of every gate, as matrices one behind the other.
+def recurrent_operand(steps, team, member, depth, width, gates, w, packed):
+    """The operand B of `recurrent_product` at so many steps. Where the team shares out units, each member
+    packs its own columns of every gate, as matrices one behind the other.
 
     w       (array, first, row stride, column stride)               (depth, gates width), read
     packed  (recurrent_packed_size(depth, width, gates, members),)  scratch
@@ -60,40 +60,50 @@ def pack_recurrent(team, member, depth, width, gates, w, packed):
     array, first, row_stride, col_stride = w
     members = team[MEMBERS]
     if team[BY_UNITS]:
-        panel = PANEL_BYTES // packed.itemsize
         j_first, j_last = share(width, member, team)
-        room = ((width + members - 1) // members + panel - 1) // panel * panel * depth
+        room = _room(team, depth, width, packed)
         for g in range(gates):
             own = (array, first + (g * width + j_first) * col_stride, row_stride, col_stride)
             pack(ZERO, ONE, depth, j_last - j_first, own, packed[(member * gates + g) * room :])
+        _, _, row, panel = packed_view(packed, depth)
+        b = (packed, member * gates * room, row, panel)
     else:
-        pack(member, members, depth, gates * width, w, packed)
+        b = pack_for(steps, member, members, depth, gates * width, w, packed)
+    return b
 
 
 @spliced
-def recurrent_product(team, member, rows, depth, width, gates, a, packed, start, c, mode):
-    """C = start + A W in the columns of the member's units, W by `pack_recurrent`; `mode` as in `tile`.
+def _room(team, depth, width, packed):
+    """Elements from one of a member's matrices to the next."""
+    panel = PANEL_BYTES // packed.itemsize
+    return ((width + team[MEMBERS] - 1) // team[MEMBERS] + panel - 1) // panel * panel * depth
 
-    a       (array, first, row, 1)       (rows, depth), read
-    packed  as pack_recurrent left it    read
-    start   (array, first, row, panel)   (rows, gates width), read if FROM_START
-    c       (array, first, row, panel)   (rows, gates width), overwritten
+
+@spliced
+def recurrent_product(team, member, rows, depth, width, gates, a, b, start, c, mode):
+    """C = start + A W in the columns of the member's units; `mode` as in `tile`.
+
+    a      (array, first, row, 1)       (rows, depth), read
+    b      by recurrent_operand         read
+    start  (array, first, row, panel)   (rows, gates width), read if FROM_START
+    c      (array, first, row, panel)   (rows, gates width), overwritten
     """
     if team[BY_UNITS]:
         start_array, start_first, start_row, _ = start
         array, first, row, panel = c
+        packed, b_first, b_row, b_panel = b
         j_first, j_last = share(width, member, team)
-        room = ((width + team[MEMBERS] - 1) // team[MEMBERS] + panel - 1) // panel * panel * depth
+        room = _room(team, depth, width, packed)
         for g in range(gates):
             place = g * width + j_first
-            b = (packed, (member * gates + g) * room, panel, panel * depth)
+            matrix = (packed, b_first + g * room, b_row, b_panel)
             before, own = (
                 (start_array, start_first + place, start_row, panel),
                 (array, first + place, row, panel),
             )
-            gemm(rows, j_last - j_first, depth, a, b, before, own, mode)
+            gemm(rows, j_last - j_first, depth, a, matrix, before, own, mode)
     else:
-        gemm(rows, gates * width, depth, a, packed_view(packed, depth), start, c, mode)
+        gemm(rows, gates * width, depth, a, b, start, c, mode)
 
 
 @spliced

@@ -9,8 +9,8 @@ the width of the vectors; this is what makes results independent of batch size, 
 The MAX_ROWS x 2 vectors of accumulators live in registers as PHI nodes of the loop over k. A loop is
 generated for each height and for one or two vectors of columns (few rows: up to four), so that no edge runs a
 wider loop than it fills: on Zen 4 a 20-row product (two tiles of 10) reaches 114 of 117 GFLOP/s, like one of
-24 rows. Columns beyond the edge are masked when C is read and written; B is padded to whole panels, so that
-its loads need no mask.
+24 rows. Columns beyond the edge are masked when C is read and written, and when B is with AVX-512; elsewhere
+B must be readable up to whole vectors.
 """
 
 from __future__ import annotations
@@ -47,6 +47,10 @@ LINE_BYTES = 64
 # How far ahead of the sum B is fetched. A product of 64 x 1024 x 4096 on Zen 5, whose B is 16 MB, took 1.32
 # times as long without, 1.06 at 32 rows.
 ROWS_AHEAD = 48
+
+
+# Where a masked load costs what any load costs, nothing beyond the last column of B is read.
+MASKS_B = VECTOR_BYTES == 64
 
 
 def panel_width(dtype: np.dtype) -> int:
@@ -212,7 +216,7 @@ class _TileWriter:
         group = [self._phi(builder, pointer, begin) for pointer in groups]
         sums = [self._phi(builder, value, begin) for value in first]
         b_vectors = [
-            self._load(builder, builder.gep(b[j // 2], [_i64(j % 2 * self.lanes)]), self.vector)
+            self._load_b(builder, builder.gep(b[j // 2], [_i64(j % 2 * self.lanes)]), j, vectors)
             for j in range(vectors)
         ]
         if height > FEW_ROWS:
@@ -267,6 +271,13 @@ class _TileWriter:
 
     def _masked_load(self, builder: ir.IRBuilder, cell: ir.Value, j: int) -> ir.Value:
         return builder.call(self.load, [cell, self.align, self.inside[j], self.zero])
+
+    def _load_b(self, builder: ir.IRBuilder, place: ir.Value, j: int, vectors: int) -> ir.Value:
+        """Vector j of so many of a row of B."""
+        if not MASKS_B or j < vectors // 2:
+            return self._load(builder, place, self.vector)
+        place = builder.bitcast(place, self.vector.as_pointer())
+        return builder.call(self.load, [place, self.align, self.inside[j], self.zero])
 
     def _phi(self, builder: ir.IRBuilder, value: ir.Value, block: ir.Block) -> ir.PhiInstr:
         phi = builder.phi(value.type)
@@ -343,7 +354,7 @@ def tile(typing_context, rows, cols, depth, a, b, start, c, mode):
     """C = start + A B on one tile; `mode` combines OVERWRITE, FROM_START, ADD_TO.
 
     a      (array, first, row stride, column stride)  read
-    b      (array, first, row stride, panel stride)   read, whole panels even where `cols` is less
+    b      (array, first, row stride, panel stride)   read, unless MASKS_B up to whole vectors
     start  (array, first, row stride)                 read if FROM_START; row stride 0 repeats a row, a bias
     c      (array, first, row stride, next)           overwritten, or accumulated if ADD_TO; may be `start`
 

@@ -18,6 +18,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,7 @@ class _Worker(threading.Thread):
         self.error: BaseException | None = None
         self.start()
 
-    def post(self, kernel: Any, team: np.ndarray, arguments: tuple) -> None:
+    def post(self, kernel: Any, team: np.ndarray, arguments: Sequence[Any]) -> None:
         """Have a call made; without a kernel, end."""
         self.posted += 1
         self.calls.append((kernel, team, arguments))
@@ -110,7 +111,7 @@ class _Pool:
     def __init__(self) -> None:
         self.free = threading.Lock()
         self.workers: list[_Worker] = []
-        self.known: set[tuple[Any, Any]] = set()
+        self.known: set[tuple[Any, ...]] = set()
         self.team = np.zeros(TEAM_SIZE, np.int64)
 
     def resize(self, members: int) -> None:
@@ -120,7 +121,7 @@ class _Pool:
         while len(self.workers) > members - 1:
             self.workers.pop().post(None, _ALONE, ())
 
-    def call(self, kernel: Any, members: int, by_units: bool, arguments: tuple) -> Any:
+    def call(self, kernel: Any, members: int, by_units: bool, arguments: Sequence[Any]) -> Any:
         """Run a kernel on a team. No worker is at it any more when this returns or raises."""
         team = self.team
         team[MEMBERS], team[BY_UNITS], team[BASE] = members, by_units, team[ARRIVALS]
@@ -244,18 +245,19 @@ def members_for_bytes(count: float, most: int) -> int:
     return max(1, min(get_num_threads(), most, int(count / LEAST_BYTES)))
 
 
-def run(kernel: Any, members: int, by_units: bool, arguments: tuple) -> Any:
+def run(kernel: Any, members: int, by_units: bool, arguments: Sequence[Any]) -> Any:
     """`kernel(team, member, *arguments)` on so many threads; what it returns for the caller, member 0.
 
-    On one thread where the pool is at work for another caller, and the first time for a kernel and dtype,
-    which then compiles alone.
+    On one thread where the pool is at work for another caller, and the first time for a kernel and kinds of
+    arguments, which then compiles alone.
     """
     if members == 1:
         return kernel(_ALONE, 0, *arguments)
     pool, owned = _pool, False
     try:
         owned = pool.free.acquire(blocking=False)
-        key = kernel, next(a.dtype for a in arguments if isinstance(a, np.ndarray))
+        dtype = next(a.dtype for a in arguments if isinstance(a, np.ndarray))
+        key = kernel, dtype, sum(a is None for a in arguments)
         if not owned or key not in pool.known or not _grown(pool, members):
             result = kernel(_ALONE, 0, *arguments)
             if owned:

@@ -49,10 +49,12 @@ def warmup(dtype: np.typing.DTypeLike = np.float32) -> None:
         CBOWLM(4, 3, rng=rng, dtype=kind),
     )
     for model in models:
-        model.forward(xs, xs)
-        model.backward()
-        model.losses(xs, xs)
-        model.predict(xs)
+        for ids in (xs, np.repeat(xs, 4, axis=0)):  # fewer rows than words, and more
+            model.reset_state()
+            model.forward(ids, ids)
+            model.backward()
+        model.losses(ids, ids)
+        model.predict(ids)
     regressor = SequenceRegressor(3, 3, 1, rng=rng, dtype=kind)
     regressor.forward(np.ones((1, 2, 3), kind), np.ones((1, 1), kind))
     regressor.backward()

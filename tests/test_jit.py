@@ -3,7 +3,6 @@
 Each run is a process of its own, because what is tested is what one process leaves to the next.
 """
 
-import functools
 import json
 import os
 import shutil
@@ -12,7 +11,6 @@ import sys
 from pathlib import Path
 
 import numba
-import numpy as np
 import pytest
 from rnnfast.kernels import _jit
 
@@ -23,7 +21,7 @@ FILES = {
         from numba import types
         from numba.core import cgutils
 
-        from ._jit import by_dtype, inner, intrinsic, library
+        from ._jit import inner, intrinsic, library
 
         SCALE = 2.0
 
@@ -31,7 +29,7 @@ FILES = {
         def scaled(x):
             return SCALE * x
 
-        half = by_dtype(inner(lambda x: x * np.float32(0.5)), inner(lambda x: x * 0.5))
+        half = inner(lambda x: np.float32(0.5) * x)
 
         FUNCTION = ir.FunctionType(ir.DoubleType(), [ir.DoubleType()])
 
@@ -358,14 +356,3 @@ def test_a_kernel_is_the_plain_dispatcher_of_numba():
     expected = type(numba.njit(nogil=True)(_first))
     assert type(_jit.kernel(_first)) is expected
     assert type(_jit.inner(_first)) is expected
-
-
-@functools.cache
-def _double_or_single():
-    chosen = _jit.by_dtype(_jit.inner(lambda x: x + np.float32(1)), _jit.inner(lambda x: x + 2))
-    return _jit.inner(lambda x: chosen(x))
-
-
-@pytest.mark.parametrize(("dtype", "expected"), [(np.float32, 4), (np.float64, 5)])
-def test_by_dtype_chooses_the_implementation_of_the_argument(dtype, expected):
-    assert _double_or_single()(dtype(3)) == expected

@@ -41,6 +41,7 @@ class Workspace:
     def __init__(self) -> None:
         self._buffers: dict[str, np.ndarray] = {}
         self._last: dict[str, np.ndarray] = {}  # finding one again takes 0.2 us, making its view 1.7 us
+        self.plans: dict[str, Any] = {}  # what an owner made of its arrays, until one of them is replaced
 
     def take(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """An array of this shape, with its old content if the last call had the same name and shape."""
@@ -54,6 +55,7 @@ class Workspace:
         buffer = self._buffers.get(name)
         if buffer is None or buffer.size < nbytes:
             last = buffer = None  # let go of it first: two of them would be the peak
+            self.plans.clear()
             self._buffers.pop(name, None)
             self._last.pop(name, None)
             raw = np.empty(nbytes + 64, dtype=np.uint8)

@@ -35,8 +35,7 @@ def recurrent_bytes(layer: Recurrent, batch: int, steps: int) -> int:
     )
     if kept:  # what makes gates again: the weights in panels, the reset gate's product
         elements += packed_size(depth, cols, dtype) + packed_size(width, cols, dtype) + block_rows * row
-    elements += packed_size(block_rows, cols, dtype) + block_rows * (gate_row + row)
-    elements += packed_size(block_rows, width, dtype) if isinstance(layer, TimeGRU) else 0
+    elements += (block_rows + 1) * gate_row + block_rows * row
     elements += block_rows * padded_row(depth, dtype)
     elements += (8 + 4 * len(layer.STATES)) * batch * row
     places = (4 * (steps + 1) + 2 * (batch + blocks)) * 8 + batch * steps  # offsets, order, grid; resets

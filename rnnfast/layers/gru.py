@@ -13,7 +13,8 @@ from rnnfast.kernels.sequence import (
 from rnnfast.kernels.shares import (
     recurrent_packed_size,
 )
-from rnnfast.layers.recurrent import OneStep, Recurrent, Rows
+from rnnfast.layers.one_step import OneStep
+from rnnfast.layers.recurrent import Inputs, Recurrent, Rows
 
 RESETS = ("before", "after")
 
@@ -129,34 +130,69 @@ class TimeGRU(Recurrent):
         params = self._kernel_params()
         return params if self._after else [*params, self._take("no_bias", 0)]
 
-    def _forward(
-        self, xs: np.ndarray, state: list[np.ndarray], rows: Rows, hs: np.ndarray
-    ) -> tuple[np.ndarray, ...]:
-        batch, _, depth = xs.shape
+    def _plan_forward(self, batch: int, rows: Rows, words: int) -> tuple:
         width, row, take = self.hidden_size, self._row(), self._take
         gate_row = self._row(GATES + self._after)
+        team = self._team(rows, 1)
         blocks, slots = self._slots(batch, rows, gate_row)
         saved = (
             take("states", batch + int(rows.offsets[-1]), row),
             take("gates", slots * block_steps(batch) * batch, gate_row),
         )
-        team = self._team(rows, 1)
-        arguments = (
-            xs, *state, *self._gru_params(), self._after, *rows, *saved, hs, *state,
-            take("packed_x", packed_size(depth, GATES * width, self.dtype)),
+        scratch = (
+            take("packed_x", packed_size(self.input_size, GATES * width, self.dtype)),
             take("packed_gates", recurrent_packed_size(width, width, 2, team.members, self.dtype)),
             take("packed_hat", recurrent_packed_size(width, width, 1, team.members, self.dtype)),
             self._input_block(batch),
+            self._word_table(words),
             take("kept", batch, row),
             take("product", batch, row),
-        )  # fmt: skip
-        _threads.run(gru_forward, *team, arguments)
-        self._intact = blocks - slots
+        )
+        return team, saved, scratch, blocks - slots
+
+    def _forward(
+        self, inputs: Inputs, state: list[np.ndarray], rows: Rows, hs: np.ndarray
+    ) -> tuple[np.ndarray, ...]:
+        team, saved, scratch, intact = self._planned("forward", inputs, rows, self._plan_forward)
+        arguments = (
+            *inputs[:3],
+            *state,
+            *self._gru_params(),
+            self._after,
+            *rows,
+            *saved,
+            hs,
+            *state,
+            *scratch,
+        )
+        _threads.run(gru_forward, team.members, team.by_units, arguments)
+        self._intact = intact
         return saved
+
+    def _plan_backward(self, batch: int, rows: Rows, words: int) -> tuple:
+        depth, width, row, take = self.input_size, self.hidden_size, self._row(), self._take
+        cols, block_rows = GATES * width, block_steps(batch) * batch
+        remake = self._intact > 0
+        team = self._team(rows, 2)
+        return team, (
+            take("packed_x", packed_size(cols, depth, self.dtype)),
+            take("packed_gates", recurrent_packed_size(2 * width, width, 1, team.members, self.dtype)),
+            take("packed_hat", recurrent_packed_size(width, width, 1, team.members, self.dtype)),
+            take("packed_wx", packed_size(depth, cols, self.dtype) if remake else 0),
+            take("packed_wz", packed_size(width, 2 * width, self.dtype) if remake else 0),
+            take("packed_wh", packed_size(width, width, self.dtype) if remake else 0),
+            take("dts", block_rows + 1, self._row(GATES + 1)),
+            take("dh", batch, row),
+            take("dproduct", batch, row),
+            self._input_block(batch),
+            self._word_sums(words, self._row(GATES + 1)),
+            take("h_block", block_rows, row),
+            take("product", block_rows if remake else batch, row),
+        )
 
     def _backward(
         self,
-        xs: np.ndarray,
+        inputs: Inputs,
         rows: Rows,
         saved: tuple[np.ndarray, ...],
         dhs: np.ndarray,
@@ -164,32 +200,15 @@ class TimeGRU(Recurrent):
         dxs: np.ndarray,
         dstate: list[np.ndarray],
     ) -> None:
-        batch, _, depth = xs.shape
-        width, row, take = self.hidden_size, self._row(), self._take
-        cols, block_rows = GATES * width, block_steps(batch) * batch
-        remake = self._intact > 0
-        team = self._team(rows, 2)
+        team, scratch = self._planned("backward", inputs, rows, self._plan_backward)
+        params = *self._gru_params(), self._after
+        grads = self.grads if self._after else (*self.grads, self._take("no_bias", 0))
         arguments = (
-            xs, *saved, self._intact, dhs, *dstate_next, *self._gru_params(),
-            self._after, *rows, self._adds,
-            dxs, *dstate, *self.grads, *(() if self._after else (take("no_bias", 0),)),
-            take("packed_x", packed_size(cols, depth, self.dtype)),
-            take("packed_gates", recurrent_packed_size(2 * width, width, 1, team.members, self.dtype)),
-            take("packed_hat", recurrent_packed_size(width, width, 1, team.members, self.dtype)),
-            take("packed_wx", packed_size(depth, cols, self.dtype) if remake else 0),
-            take("packed_wz", packed_size(width, 2 * width, self.dtype) if remake else 0),
-            take("packed_wh", packed_size(width, width, self.dtype) if remake else 0),
-            take("packed_dt", packed_size(block_rows, cols, self.dtype) + 1),
-            take("packed_hat_dt", packed_size(block_rows, width, self.dtype) + 1),
-            take("dts", block_rows, self._row(GATES + 1)),
-            take("dh", batch, row),
-            take("dproduct", batch, row),
-            self._input_block(batch),
-            take("h_block", block_rows, row),
-            take("product", block_rows if remake else batch, row),
+            *inputs[:3], *saved, self._intact, dhs, *dstate_next, *params, *rows, self._adds,
+            dxs, inputs.dwords, *dstate, *grads, *scratch,
         )  # fmt: skip
-        _threads.run(gru_backward, *team, arguments)
-        if remake:
+        _threads.run(gru_backward, team.members, team.by_units, arguments)
+        if self._intact:
             self._intact = rows.blocks.size - 1
 
     def _step_arguments(self, state: list[np.ndarray], params: list[np.ndarray]) -> tuple:

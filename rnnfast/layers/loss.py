@@ -12,9 +12,9 @@ from rnnfast.kernels.fused_loss import (
     loss_block_rows,
     loss_period,
     row_stride,
-    scaled_gradient,
 )
 from rnnfast.kernels.gemm import packed_size
+from rnnfast.kernels.output_gradient import scaled_gradient
 from rnnfast.kernels.softmax import LANES, softmax_loss_backward, softmax_loss_forward
 from rnnfast.layers.affine import checked_affine, drawn_affine, kernel_matrix
 from rnnfast.layers.base import Layer, Workspace

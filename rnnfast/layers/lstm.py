@@ -13,7 +13,8 @@ from rnnfast.kernels.sequence import (
 from rnnfast.kernels.shares import (
     recurrent_packed_size,
 )
-from rnnfast.layers.recurrent import OneStep, Recurrent, Rows
+from rnnfast.layers.one_step import OneStep
+from rnnfast.layers.recurrent import Inputs, Recurrent, Rows
 from rnnfast.state import State
 
 
@@ -143,11 +144,9 @@ class TimeLSTM(Recurrent):
         """
         return self._backpropagate(dhs, (dh_next, dc_next), out)
 
-    def _forward(
-        self, xs: np.ndarray, state: list[np.ndarray], rows: Rows, hs: np.ndarray
-    ) -> tuple[np.ndarray, ...]:
-        batch, _, depth = xs.shape
+    def _plan_forward(self, batch: int, rows: Rows, words: int) -> tuple:
         width, row, gate_row, take = self.hidden_size, self._row(), self._row(GATES), self._take
+        team = self._team(rows, 1)
         blocks, slots = self._slots(batch, rows, row + gate_row)
         kept_rows = slots * block_steps(batch) * batch
         saved = (
@@ -156,22 +155,48 @@ class TimeLSTM(Recurrent):
             take("cells", kept_rows, row),
             take("starts", blocks, batch, row),
         )
-        team = self._team(rows, 1)
-        arguments = (
-            xs, *state, *self._kernel_params(), *rows, *saved, hs, *state,
-            take("packed_x", packed_size(depth, GATES * width, self.dtype)),
+        scratch = (
+            take("packed_x", packed_size(self.input_size, GATES * width, self.dtype)),
             take("packed_h", recurrent_packed_size(width, width, GATES, team.members, self.dtype)),
             self._input_block(batch),
+            self._word_table(words),
             take("kept", batch, row),
             take("carry", batch, row),
-        )  # fmt: skip
-        _threads.run(lstm_forward, *team, arguments)
-        self._intact = blocks - slots
+        )
+        return team, saved, scratch, blocks - slots
+
+    def _forward(
+        self, inputs: Inputs, state: list[np.ndarray], rows: Rows, hs: np.ndarray
+    ) -> tuple[np.ndarray, ...]:
+        team, saved, scratch, intact = self._planned("forward", inputs, rows, self._plan_forward)
+        arguments = (*inputs[:3], *state, *self._kernel_params(), *rows, *saved, hs, *state, *scratch)
+        _threads.run(lstm_forward, team.members, team.by_units, arguments)
+        self._intact = intact
         return saved
+
+    def _plan_backward(self, batch: int, rows: Rows, words: int) -> tuple:
+        depth, width, row, take = self.input_size, self.hidden_size, self._row(), self._take
+        cols, block_rows = GATES * width, block_steps(batch) * batch
+        remake = self._intact > 0
+        team = self._team(rows, 2)
+        return team, (
+            take("packed_x", packed_size(cols, depth, self.dtype)),
+            take("packed_h", recurrent_packed_size(cols, width, 1, team.members, self.dtype)),
+            take("packed_wx", packed_size(depth, cols, self.dtype) if remake else 0),
+            take("packed_wh", packed_size(width, cols, self.dtype) if remake else 0),
+            take("dts", block_rows + 1, self._row(GATES)),
+            take("dh", batch, row),
+            take("dc", batch, row),
+            self._input_block(batch),
+            self._word_sums(words, self._row(GATES)),
+            take("h_block", block_rows, row),
+            take("kept", batch, row),
+            take("carry", batch, row),
+        )
 
     def _backward(
         self,
-        xs: np.ndarray,
+        inputs: Inputs,
         rows: Rows,
         saved: tuple[np.ndarray, ...],
         dhs: np.ndarray,
@@ -179,31 +204,14 @@ class TimeLSTM(Recurrent):
         dxs: np.ndarray,
         dstate: list[np.ndarray],
     ) -> None:
-        batch, _, depth = xs.shape
-        width, row, gate_row, take = self.hidden_size, self._row(), self._row(GATES), self._take
-        cols, block_rows = GATES * width, block_steps(batch) * batch
-        remake = self._intact > 0
-        team = self._team(rows, 2)
+        team, scratch = self._planned("backward", inputs, rows, self._plan_backward)
         arguments = (
-            xs, *saved, self._intact, dhs, *dstate_next, *self._kernel_params(),
-            *rows, self._adds,
-            dxs, *dstate, *self.grads,
-            take("packed_x", packed_size(cols, depth, self.dtype)),
-            take("packed_h", recurrent_packed_size(cols, width, 1, team.members, self.dtype)),
-            take("packed_wx", packed_size(depth, cols, self.dtype) if remake else 0),
-            take("packed_wh", packed_size(width, cols, self.dtype) if remake else 0),
-            take("packed_dt", packed_size(block_rows, cols, self.dtype) + 1),
-            take("dts", block_rows, gate_row),
-            take("dh", batch, row),
-            take("dc", batch, row),
-            self._input_block(batch),
-            take("h_block", block_rows, row),
-            take("kept", batch, row),
-            take("carry", batch, row),
+            *inputs[:3], *saved, self._intact, dhs, *dstate_next, *self._kernel_params(), *rows, self._adds,
+            dxs, inputs.dwords, *dstate, *self.grads, *scratch,
         )  # fmt: skip
-        _threads.run(lstm_backward, *team, arguments)
-        if remake:
-            self._intact = saved[3].shape[0]
+        _threads.run(lstm_backward, team.members, team.by_units, arguments)
+        if self._intact:
+            self._intact = rows.blocks.size - 1
 
     def _step_arguments(self, state: list[np.ndarray], params: list[np.ndarray]) -> tuple:
         return (*state, *params, self._take("step", GATES * self.hidden_size))

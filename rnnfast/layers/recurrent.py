@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rnnfast import _check, _threads
 from rnnfast.kernels.sequence import block_steps, padded_row
-from rnnfast.layers.base import Layer, Workspace
+from rnnfast.layers.base import Workspace
 from rnnfast.layers.rows import Rows, packed_rows
 from rnnfast.layers.streaming import Streaming
 from rnnfast.state import State
@@ -31,10 +31,27 @@ class Team(NamedTuple):
     by_units: bool
 
 
+class Lookup(NamedTuple):
+    """Inputs that are rows of a table: ids (N, T), the table (V, D) and its gradient."""
+
+    ids: np.ndarray
+    words: np.ndarray
+    dwords: np.ndarray
+
+
+class Inputs(NamedTuple):
+    """What a window reads: xs (N, T, D), or words (V, D) by ids (N, T); the other has no elements."""
+
+    xs: np.ndarray
+    ids: np.ndarray | None
+    words: np.ndarray
+    dwords: np.ndarray
+
+
 class Run(NamedTuple):
     """What `backward` needs of the last `forward`."""
 
-    xs: np.ndarray
+    inputs: Inputs
     rows: Rows
     saved: tuple[np.ndarray, ...]
 
@@ -166,6 +183,14 @@ class Recurrent(Streaming):
     def _row(self, gates: int = 1) -> int:
         return padded_row(gates * self.hidden_size, self.dtype)
 
+    def _word_table(self, words: int) -> np.ndarray:
+        """Scratch for the products of the words with Wx."""
+        return self._take("table", words, self.GATES * self.hidden_size)
+
+    def _word_sums(self, words: int, row: int) -> np.ndarray:
+        """Scratch for the gradients of pre-activations summed by word; and a row that `last_first` wants."""
+        return self._take("sums", words + 1 if words else 0, row)
+
     def _input_block(self, batch: int) -> np.ndarray:
         """Scratch for the inputs of one block of the time grid."""
         return self._take("x_block", block_steps(batch) * batch, padded_row(self.input_size, self.dtype))
@@ -184,6 +209,24 @@ class Recurrent(Streaming):
         most = (units // 16 if worth_meeting else 1) if by_units else batch // 4
         operations = 2.0 * products * float(rows.offsets[-1]) * weights * (self.input_size + units)
         return Team(_threads.members_for(operations, most), by_units)
+
+    def _planned(
+        self, direction: str, inputs: Inputs, rows: Rows, make: Callable[[int, Rows, int], Any]
+    ) -> Any:
+        """What `make(batch, rows, words)` gives: the threads and the arrays of a window beside those of the
+        caller.
+
+        For a window like the last one it is found again, which takes 0.4 us instead of 4.
+        """
+        words = inputs.words.shape[0]
+        key = words, self._keeps, self._intact, _threads.get_num_threads()
+        plans = self._workspace.plans
+        known = plans.get(direction)
+        if known is None or known[0] is not rows or known[1] != key:
+            known = None  # what it holds may have to grow
+            plans.pop(direction, None)
+            known = plans[direction] = rows, key, make(rows.order.size, rows, words)
+        return known[2]
 
     def _kernel_params(self) -> list[np.ndarray]:
         """The parameters in the form kernels are compiled for; transposed views are copied."""
@@ -224,9 +267,34 @@ class Recurrent(Streaming):
         rows = self._rows(owner, batch, steps, lengths, reset)
         hs = self._output(owner, out, (batch, steps, self.hidden_size), xs, *self.params)
         state = self._initial_state(owner, batch, steps, self.stateful)
-        self._run = None  # what it holds may have to grow: two of it would be the peak of memory
-        self._run = Run(xs, rows, self._forward(xs, state, rows, hs))
+        none = self._no_words()
+        self._start(Inputs(xs, None, none, none), state, rows, hs)
         return hs
+
+    def _start(self, inputs: Inputs, state: list[np.ndarray], rows: Rows, hs: np.ndarray) -> None:
+        self._run = None  # what it holds may have to grow: two of it would be the peak of memory
+        self._run = Run(inputs, rows, self._forward(inputs, state, rows, hs))
+
+    def _no_words(self) -> np.ndarray:
+        return self._take("no_words", 0, self.input_size)
+
+    def _looks_up(self, size: int, batch: int, steps: int) -> bool:
+        """Whether inputs that are rows of a table of so many are looked up in products with that table."""
+        return 0 < 2 * size <= batch * min(steps, block_steps(batch))
+
+    def _forward_words(self, lookup: Lookup, out: np.ndarray) -> np.ndarray:
+        """`forward` over `words[ids]`, with its bits, ids being checked; `_backpropagate` then makes `dwords`
+        instead of gradients of inputs."""
+        batch, steps = lookup.ids.shape
+        rows = self._rows("", batch, steps, None, None)
+        state = self._initial_state(f"{type(self).__name__}.forward", batch, steps, self.stateful)
+        # Copies, as inputs would be: the caller may change both before `_backpropagate`.
+        ids = self._workspace.take("ids", lookup.ids.shape, np.dtype(np.int64))
+        words = self._take("words", *lookup.words.shape)
+        ids[...], words[...] = lookup.ids, lookup.words
+        no_xs = self._take("no_xs", 0, 0, self.input_size)
+        self._start(Inputs(no_xs, ids, words, lookup.dwords), state, rows, out)
+        return out
 
     def _output(self, owner: str, out: np.ndarray | None, shape: tuple, *inputs: np.ndarray) -> np.ndarray:
         """The caller's array or a fresh one."""
@@ -240,8 +308,8 @@ class Recurrent(Streaming):
         owner = f"{type(self).__name__}.backward"
         _check.called_before(owner, self._run is not None, "forward")
         assert self._run is not None
-        xs, rows, saved = self._run
-        batch, steps, _ = xs.shape
+        inputs, rows, saved = self._run
+        batch, steps = rows.order.size, rows.offsets.size - 1
         shape = (batch, self.hidden_size)
         dhs = _check.floats(
             owner, "dhs", dhs, (batch, steps, shape[1]), self.dtype, "the shape of the last output"
@@ -254,10 +322,11 @@ class Recurrent(Streaming):
             else:
                 array = _check.floats(owner, f"d{name}_next", given, shape, self.dtype)
             arriving.append(array)
+        xs = inputs.xs
         dxs = self._output(owner, out, xs.shape, xs, dhs, *arriving, *self.params, *self.grads)
         if self._dstate is None or self._dstate[0].shape[0] != batch:
             self._dstate = [np.empty(shape, self.dtype) for _ in self.STATES]
-        self._backward(xs, rows, saved, dhs, arriving, dxs, self._dstate)
+        self._backward(inputs, rows, saved, dhs, arriving, dxs, self._dstate)
         return dxs
 
     def backward(
@@ -285,14 +354,14 @@ class Recurrent(Streaming):
     # What a subclass gives.
 
     def _forward(
-        self, xs: np.ndarray, state: list[np.ndarray], rows: Rows, hs: np.ndarray
+        self, inputs: Inputs, state: list[np.ndarray], rows: Rows, hs: np.ndarray
     ) -> tuple[np.ndarray, ...]:
         """Fill `hs`, leave the last state in `state`; what `_backward` needs to be kept."""
         raise NotImplementedError
 
     def _backward(
         self,
-        xs: np.ndarray,
+        inputs: Inputs,
         rows: Rows,
         saved: tuple[np.ndarray, ...],
         dhs: np.ndarray,
@@ -300,7 +369,7 @@ class Recurrent(Streaming):
         dxs: np.ndarray,
         dstate: list[np.ndarray],
     ) -> None:
-        """Fill `dxs`, `dstate` and `grads`."""
+        """Fill `dxs` or `inputs.dwords`, `dstate` and `grads`."""
         raise NotImplementedError
 
 
@@ -321,42 +390,3 @@ def set_states(layers: Sequence[Any], states: Sequence[Any]) -> None:
             warnings.simplefilter("ignore")
             set_states(layers, before)
         raise
-
-
-class OneStep(Layer):
-    """Base of `RNN`, `LSTM` and `GRU`: a layer over a sequence of one step, with the state from outside."""
-
-    def _wrap(self, time: Recurrent) -> None:
-        self._time = time
-        self.params, self.grads = time.params, time.grads
-
-    def _advance(self, x: np.ndarray, state: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
-        time, owner = self._time, f"{type(self).__name__}.forward"
-        why = "the last axis is the input size of Wx"
-        x = _check.floats(owner, "x", x, ("N", time.input_size), time.dtype, why)
-        shape = (x.shape[0], time.hidden_size)
-        time._set_state(
-            *(
-                _check.floats(owner, f"{name}_prev", value, shape, time.dtype)
-                for name, value in zip(time.STATES, state, strict=True)
-            )
-        )
-        time.forward(x[:, None])
-        reached = time.get_state()
-        assert reached is not None
-        return reached
-
-    def _retreat(self, dstate: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
-        time, owner = self._time, f"{type(self).__name__}.backward"
-        _check.called_before(owner, time._run is not None, "forward")
-        assert time._run is not None
-        shape = (time._run.xs.shape[0], time.hidden_size)
-        arriving = [
-            _check.floats(owner, f"d{name}_next", value, shape, time.dtype)
-            for name, value in zip(time.STATES, dstate, strict=True)
-        ]
-        dhs = time._take("dhs_none", shape[0], 1, shape[1])
-        dhs[...] = 0
-        dx = time._backpropagate(dhs, tuple(arriving), None)
-        assert time._dstate is not None
-        return dx[:, 0], *(array.copy() for array in time._dstate)

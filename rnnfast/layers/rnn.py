@@ -13,7 +13,8 @@ from rnnfast.kernels.sequence import (
 from rnnfast.kernels.shares import (
     recurrent_packed_size,
 )
-from rnnfast.layers.recurrent import OneStep, Recurrent, Rows
+from rnnfast.layers.one_step import OneStep
+from rnnfast.layers.recurrent import Inputs, Recurrent, Rows
 
 ACTIVATIONS = ("tanh", "relu")
 
@@ -105,27 +106,46 @@ class TimeRNN(Recurrent):
         """
         return cls(*cls._draw(input_size, hidden_size, rng, dtype), stateful, activation=activation)
 
-    def _forward(
-        self, xs: np.ndarray, state: list[np.ndarray], rows: Rows, hs: np.ndarray
-    ) -> tuple[np.ndarray, ...]:
-        batch, _, depth = xs.shape
+    def _plan_forward(self, batch: int, rows: Rows, words: int) -> tuple:
         width, row, take = self.hidden_size, self._row(), self._take
-        states = take("states", batch + int(rows.offsets[-1]), row)
         team = self._team(rows, 1)
-        arguments = (
-            xs, *state, *self._kernel_params(), self.activation == "relu", *rows, states,
-            hs, *state,
-            take("packed_x", packed_size(depth, width, self.dtype)),
+        states = take("states", batch + int(rows.offsets[-1]), row)
+        scratch = (
+            take("packed_x", packed_size(self.input_size, width, self.dtype)),
             take("packed_h", recurrent_packed_size(width, width, 1, team.members, self.dtype)),
             self._input_block(batch),
+            self._word_table(words),
             take("kept", batch, row),
-        )  # fmt: skip
-        _threads.run(rnn_forward, *team, arguments)
+        )
+        return team, states, scratch
+
+    def _forward(
+        self, inputs: Inputs, state: list[np.ndarray], rows: Rows, hs: np.ndarray
+    ) -> tuple[np.ndarray, ...]:
+        team, states, scratch = self._planned("forward", inputs, rows, self._plan_forward)
+        relu = self.activation == "relu"
+        # A list: CPython 3.11 keeps up to 2,000 dead tuples of just this length, 20.
+        arguments = [*inputs[:3], *state, *self._kernel_params(), relu, *rows, states, hs, *state, *scratch]
+        _threads.run(rnn_forward, team.members, team.by_units, arguments)
         return (states,)
+
+    def _plan_backward(self, batch: int, rows: Rows, words: int) -> tuple:
+        width, row, take = self.hidden_size, self._row(), self._take
+        block_rows = block_steps(batch) * batch
+        team = self._team(rows, 2)
+        return team, (
+            take("packed_x", packed_size(width, self.input_size, self.dtype)),
+            take("packed_h", recurrent_packed_size(width, width, 1, team.members, self.dtype)),
+            take("dts", block_rows + 1, row),
+            take("dh", batch, row),
+            self._input_block(batch),
+            self._word_sums(words, row),
+            take("h_block", block_rows, row),
+        )
 
     def _backward(
         self,
-        xs: np.ndarray,
+        inputs: Inputs,
         rows: Rows,
         saved: tuple[np.ndarray, ...],
         dhs: np.ndarray,
@@ -133,24 +153,13 @@ class TimeRNN(Recurrent):
         dxs: np.ndarray,
         dstate: list[np.ndarray],
     ) -> None:
-        batch, _, depth = xs.shape
-        width, row, take = self.hidden_size, self._row(), self._take
-        block_rows = block_steps(batch) * batch
+        team, scratch = self._planned("backward", inputs, rows, self._plan_backward)
         Wx, Wh, _ = self._kernel_params()
-        team = self._team(rows, 2)
         arguments = (
-            xs, *saved, dhs, *dstate_next, Wx, Wh, self.activation == "relu",
-            *rows, self._adds,
-            dxs, *dstate, *self.grads,
-            take("packed_x", packed_size(width, depth, self.dtype)),
-            take("packed_h", recurrent_packed_size(width, width, 1, team.members, self.dtype)),
-            take("packed_dt", packed_size(block_rows, width, self.dtype) + 1),
-            take("dts", block_rows, row),
-            take("dh", batch, row),
-            self._input_block(batch),
-            take("h_block", block_rows, row),
+            *inputs[:3], *saved, dhs, *dstate_next, Wx, Wh, self.activation == "relu", *rows, self._adds,
+            dxs, inputs.dwords, *dstate, *self.grads, *scratch,
         )  # fmt: skip
-        _threads.run(rnn_backward, *team, arguments)
+        _threads.run(rnn_backward, team.members, team.by_units, arguments)
 
     def _step_arguments(self, state: list[np.ndarray], params: list[np.ndarray]) -> tuple:
         return (*state, *params)

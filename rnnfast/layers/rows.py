@@ -48,4 +48,4 @@ def packed_rows(owner: str, batch: int, steps: int, lengths: Any, reset: Any, la
     if last is None or (last.order.size, last.offsets.size) != (batch, steps + 1):
         offsets = np.arange(steps + 1) * batch
         last = Rows(offsets, np.arange(batch), time_grid(offsets, batch), NO_RESETS)
-    return last._replace(resets=resets)
+    return last if resets is last.resets else last._replace(resets=resets)

@@ -11,7 +11,7 @@ from rnnfast import _check
 from rnnfast.layers.base import Layer, Workspace
 from rnnfast.layers.dropout import TimeDropout
 from rnnfast.layers.footprint import kept_bytes, recurrent_bytes
-from rnnfast.layers.recurrent import Recurrent
+from rnnfast.layers.recurrent import Lookup, Recurrent
 from rnnfast.layers.rows import Sorted, falling_order
 from rnnfast.state import State, plain
 
@@ -60,6 +60,11 @@ class RecurrentModel:
     def _vectors(self, xs: np.ndarray) -> np.ndarray:
         """The input (N, T, D) of the lowest layer."""
         raise NotImplementedError
+
+    def _lookup(self, xs: np.ndarray, steps: int) -> Lookup | None:
+        """The inputs as rows of a table, if the lowest layer should take them so in a sequence of so many
+        steps; None otherwise. It then makes the gradient of the table itself."""
+        return None
 
     def _vectors_backward(self, dxs: np.ndarray, adds: bool) -> None:
         """Fill the gradients below the lowest layer from that of its input, or add to them."""
@@ -112,12 +117,16 @@ class RecurrentModel:
             dropout.train_flg = drop
             dropout._place = None if part is None else (part.first, part.steps)
         options = {} if part is None else part.options()
-        hs = self._vectors(xs)
-        batch, steps, _ = hs.shape
+        batch, steps = xs.shape[:2]
+        lookup = self._lookup(xs, steps if part is None else part.steps)
+        hs = self._vectors(xs) if lookup is None else xs
         for index, layer in enumerate(self._layers):
             hs = self._dropped(index, hs)
             out = self._buffer(f"hs{index}", batch, steps, layer.hidden_size)
-            hs = layer.forward(hs, out=out, **options)
+            if index == 0 and lookup is not None:
+                hs = layer._forward_words(lookup, out)
+            else:
+                hs = layer.forward(hs, out=out, **options)
         return self._dropped(len(self._layers), hs)
 
     def _dropped(self, place: int, hs: np.ndarray) -> np.ndarray:
@@ -139,14 +148,16 @@ class RecurrentModel:
         for index in reversed(range(len(self._layers))):
             layer = self._layers[index]
             dhs = self._undropped(index + 1, dhs)
-            out = self._buffer(f"dxs{index}", batch, steps, layer.input_size)
+            looked_up = layer._run is not None and layer._run.inputs.ids is not None
+            out = None if looked_up else self._buffer(f"dxs{index}", batch, steps, layer.input_size)
             given = (None,) * len(layer.STATES) if arriving is None else tuple(arriving[index])
             layer._adds = adds
             try:
                 dhs = layer._backpropagate(dhs, given, out)
             finally:
                 layer._adds = False
-        self._vectors_backward(self._undropped(0, dhs), adds)
+        if not looked_up:
+            self._vectors_backward(self._undropped(0, dhs), adds)
         return [[array.copy() for array in layer._dstate or ()] for layer in self._layers]
 
     def _undropped(self, place: int, dhs: np.ndarray) -> np.ndarray:

@@ -9,8 +9,10 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast.kernels.fused_loss import loss_period
+from rnnfast.kernels.sequence import block_steps
 from rnnfast.layers.embedding import TimeEmbedding
 from rnnfast.layers.loss import TimeAffineSoftmaxWithLoss, mean_loss
+from rnnfast.layers.recurrent import Lookup
 from rnnfast.models.cells import (
     CELLS,
     MOST_LAYERS,
@@ -175,6 +177,14 @@ class RNNLM(RecurrentModel, LanguageModel):
     def _features_backward(self, dhs: np.ndarray) -> None:
         self._go_back(dhs)
 
+    def _lookup(self, xs: np.ndarray, steps: int) -> Lookup | None:
+        words = self._embedding.W
+        if self._dropouts or not xs.size or not words.flags.c_contiguous:
+            return None
+        if not self._layers[0]._looks_up(words.shape[0], xs.shape[0], steps):
+            return None
+        return Lookup(xs, words, self._embedding.grads[0])
+
     def _vectors(self, xs: np.ndarray) -> np.ndarray:
         return self._embedding.forward(
             xs, out=self._buffer("embedded", xs.shape[0], xs.shape[1], self._sizes[0])
@@ -204,4 +214,8 @@ class RNNLM(RecurrentModel, LanguageModel):
         return loss_period(batch, self.vocab_size)
 
     def _output_bytes(self, batch: int, steps: int) -> int:
-        return self._output._scratch_bytes(batch, steps) + 8 * 5 * batch * steps
+        own = self._output._scratch_bytes(batch, steps) + 8 * 5 * batch * steps
+        layer = self._layers[0]
+        if layer._looks_up(self.vocab_size, batch, block_steps(batch)):
+            own += 2 * (self.vocab_size + 1) * layer._row(4) * self.dtype.itemsize
+        return own
