@@ -14,6 +14,11 @@ from rich.progress import Progress as Bar
 from rnnfast.training.progress import Progress
 
 
+def short(perplexity: float) -> str:
+    """One decimal, below 10 three: characters and small vocabularies end near 1."""
+    return f"{perplexity:.1f}" if perplexity >= 10 else f"{perplexity:.3f}"
+
+
 class PlainProgress:
     """A line each epoch, and one every so many windows.
 
@@ -42,7 +47,7 @@ class PlainProgress:
         if progress.step % self._interval == 0:
             self._line(
                 f"{self._name:<5} epoch {progress.epoch}/{progress.epochs}, window {progress.window}/"
-                f"{progress.windows}: perplexity {progress.train_perplexity:.1f}, {self._pace(progress)}"
+                f"{progress.windows}: perplexity {short(progress.train_perplexity)}, {self._pace(progress)}"
             )
 
     def epoch(self, record: dict[str, Any], epochs: int) -> None:
@@ -50,8 +55,8 @@ class PlainProgress:
         best = ", the best so far" if record["improved"] else ""
         train, valid = record["train_perplexity"], record["valid_perplexity"]
         self._line(
-            f"{self._name:<5} epoch {record['epoch']}/{epochs} done: perplexity {train:.1f}, "
-            f"validation {valid:.1f}{best}"
+            f"{self._name:<5} epoch {record['epoch']}/{epochs} done: perplexity {short(train)}, "
+            f"validation {short(valid)}{best}"
         )
 
     def _pace(self, progress: Progress) -> str:
@@ -91,7 +96,7 @@ class LiveProgress(PlainProgress):
             completed=progress.step,
             total=progress.steps,
             description=f"{self._name} epoch {progress.epoch}/{progress.epochs}",
-            text=f"perplexity {progress.train_perplexity:.1f}, {self._pace(progress)}",
+            text=f"perplexity {short(progress.train_perplexity)}, {self._pace(progress)}",
         )
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -21,6 +25,14 @@ from rnnfast.training.experiment import Experiment
 from rnnfast.training.run_folder import Metrics, Reached
 
 _SAMPLE_LENGTH = {"word": 60, "char": 300}
+
+
+def _as_called() -> str:
+    """This command as it can be typed again."""
+    if shutil.which("rnnfast"):
+        return "rnnfast"
+    program = Path(sys.argv[0])
+    return "python -m rnnfast" if program.name == "__main__.py" else shlex.quote(sys.argv[0])
 
 
 class Session:
@@ -72,7 +84,15 @@ class Session:
             self._draw()
         self._show_sample()
         self._say(f"run folder: {folder.path}")
-        self._say(f'try: rnnfast generate {folder.path} --prompt "the"')
+        run = shlex.quote(str(folder.path))
+        self._say(f"try: {_as_called()} generate {run} --prompt {self._known_word()}")
+
+    def _known_word(self) -> str:
+        """The most frequent word of the text, quoted for a shell."""
+        tokenizer = self.experiment.tokenizer
+        known = [token for token in tokenizer.id_to_token if token not in tokenizer.special]
+        words = [token for token in known if token.isalnum()] or known or ["?"]
+        return shlex.quote(words[0])
 
     def _say(self, text: str = "") -> None:
         self.console.print(text, soft_wrap=True)
