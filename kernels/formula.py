@@ -25,6 +25,8 @@ from .vectors import VECTOR_BYTES
 
 _I1, _I32, _I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 
+_numbers: dict[Callable, int] = {}  # of all formulas: names are not unique
+
 
 class Lanes:
     """A number, or a vector of them, in a formula that is being compiled; arithmetic writes instructions."""
@@ -118,6 +120,7 @@ def formula(function: Callable) -> Callable:
     """Let kernels call a formula with floats of one type; its result is compiled in place."""
     if jit_is_disabled():
         return function
+    _numbers[function] = len(_numbers)
 
     class Typing(AbstractTemplate):
         key = function
@@ -157,7 +160,7 @@ class _RowWriter:
 
     def function(self, formula: Callable, reads: int, writes: int) -> ir.Function:
         """The function of a count, so many rows that are read and so many that are written."""
-        name = f"rnnfast_{formula.__module__}_{formula.__name__}_{8 * self.itemsize}".replace(".", "_")
+        name = f"rnnfast_row_{_numbers[formula]}_{8 * self.itemsize}_{reads}_{writes}"
         if name in self.module.globals:
             return self.module.globals[name]
         pointer = self.scalar.as_pointer()
@@ -176,6 +179,7 @@ class _RowWriter:
             function.append_basic_block(label) for label in ("entry", "loop", "edge", "masked", "done")
         )
         builder = ir.IRBuilder(entry)
+        count = builder.select(builder.icmp_signed(">", count, _I64(0)), count, _I64(0))
         whole = builder.and_(count, _I64(-self.lanes))
         builder.cbranch(builder.icmp_signed(">", whole, _I64(0)), loop, edge)
 

@@ -21,7 +21,7 @@ from .sequence import block_steps
 from .shares import share
 from .softmax import count_labels
 from .team import MEMBERS, begin_call, end_call, meet
-from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
+from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES, READABLE_BYTES
 from .vectors import VECTOR_BYTES, copy_panel_row, copy_row, transpose_block
 
 # Words whose scores are worked on at a time: 256 rows of them fit the L2 cache. 128 took 1 to 2 % longer.
@@ -59,8 +59,8 @@ def loss_block_rows(batch: int, steps: int, size: int) -> int:
 
 
 def row_stride(width: int, dtype: np.dtype) -> int:
-    """`width` rounded up to whole vectors, which the tile reads and writes."""
-    lanes = VECTOR_BYTES // dtype.itemsize
+    """`width` rounded up to what the tile reads and writes."""
+    lanes = READABLE_BYTES // dtype.itemsize
     return -(-width // lanes) * lanes
 
 
@@ -280,7 +280,7 @@ def affine_softmax_loss(
     mode_before = flush_denormals()
     batch, steps, depth = xs.shape
     size = b.size
-    lanes = VECTOR_BYTES // xs.itemsize
+    lanes = READABLE_BYTES // xs.itemsize
     weights = (w.reshape(-1), ZERO, w_row, w_col)
     zero = xs.dtype.type(0)
     count = count_labels(ts, ignore)

@@ -19,10 +19,11 @@ from .vectors import VECTOR_BYTES, copy_panel_row, transpose_block
 # anything from 128 KiB to 512 KiB measured the same.
 BLOCK_BYTES = 256 * 1024
 
-# A matrix of up to so many bytes that serves up to so many products is not packed, unless its rows would
+# A matrix of up to so many bytes that is gone through up to so often is not packed, unless its rows would
 # share cache sets. LSTM, forward, of its time with packing: 0.83 at (10, 5, 100, 100), 0.95 at
 # (10, 20, 100, 100), 1.11 at (1, 50, 100, 100); 1.1 to 1.6 where the rows of W are multiples of 512 bytes.
 UNPACKED_BYTES, UNPACKED_USES, SHARED_SETS = 512 * 1024, 16, 512
+MANY = np.int64(2**62)  # uses of a matrix that is packed in any case
 
 
 def packed_size(depth: int, cols: int, dtype: np.dtype) -> int:
@@ -34,7 +35,6 @@ def packed_size(depth: int, cols: int, dtype: np.dtype) -> int:
 # Entries of operands that are written out. As Python literals they would be types of their own, and each
 # combination would compile another gemm; a function that converts them takes 30 ms to splice in at each call.
 ZERO, ONE = np.int64(0), np.int64(1)
-MANY = np.int64(2**62)
 
 
 @inner
@@ -99,7 +99,7 @@ def pack_transposed(depth, cols, packed, packed_t):
 
 @spliced
 def pack_for(uses, part, parts, depth, cols, w, packed):
-    """The operand B for a matrix that serves so many products: W where it lies, or packed.
+    """The operand B for a matrix that so many tiles of rows go through: W where it lies, or packed.
 
     w       (array, first, row stride, 1)   (depth, cols), read
     packed  (packed_size(depth, cols),)     scratch

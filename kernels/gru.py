@@ -56,7 +56,7 @@ from .shares import (
     share,
 )
 from .team import BY_UNITS, MEMBERS, begin_call, end_call, meet
-from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
+from .tile import ADD_TO, FROM_START, MAX_ROWS, OVERWRITE, PANEL_BYTES
 from .vectors import clear_row, copy_row
 
 TWO = np.int64(2)  # z and r, which come first
@@ -104,13 +104,13 @@ def gru_forward(
     row, gate_row = states.shape[1], gates.shape[1]
     panel = PANEL_BYTES // xs.itemsize
     flat_states, flat_gates, flat_wh = states.reshape(-1), gates.reshape(-1), wh.reshape(-1)
-    steps = offsets.size - 1
+    uses = (offsets.size - 1) * ((batch + MAX_ROWS - 1) // MAX_ROWS)
     w = (wx.reshape(-1), ZERO, cols, ONE)
-    w_x = pack_for(steps, member, team[MEMBERS], depth, cols, w, packed_x)
+    w_x = pack_for(uses, member, team[MEMBERS], depth, cols, w, packed_x)
     w = (flat_wh, ZERO, cols, ONE)
-    w_gates = recurrent_operand(steps, team, member, width, width, TWO, w, packed_gates)
+    w_gates = recurrent_operand(uses, team, member, width, width, TWO, w, packed_gates)
     w = (flat_wh, HAT * width, cols, ONE)
-    w_hat = recurrent_operand(steps, team, member, width, width, ONE, w, packed_hat)
+    w_hat = recurrent_operand(uses, team, member, width, width, ONE, w, packed_hat)
     if member == 0:
         gather_state(order, h0, states)
     goal = meet(team, goal)

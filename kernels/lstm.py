@@ -51,7 +51,7 @@ from .shares import (
     share,
 )
 from .team import BY_UNITS, MEMBERS, begin_call, end_call, meet
-from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
+from .tile import ADD_TO, FROM_START, MAX_ROWS, OVERWRITE, PANEL_BYTES
 from .vectors import copy_row
 
 ALL = np.int64(GATES)
@@ -98,10 +98,10 @@ def lstm_forward(
     row, gate_row = states.shape[1], gates.shape[1]
     panel = PANEL_BYTES // xs.itemsize
     flat_states, flat_gates, flat_kept = states.reshape(-1), gates.reshape(-1), kept.reshape(-1)
-    steps = offsets.size - 1
-    w_x = pack_for(steps, member, team[MEMBERS], depth, cols, (wx.reshape(-1), ZERO, cols, ONE), packed_x)
+    uses = (offsets.size - 1) * ((batch + MAX_ROWS - 1) // MAX_ROWS)
+    w_x = pack_for(uses, member, team[MEMBERS], depth, cols, (wx.reshape(-1), ZERO, cols, ONE), packed_x)
     w = (wh.reshape(-1), ZERO, cols, ONE)
-    w_h = recurrent_operand(steps, team, member, width, width, ALL, w, packed_h)
+    w_h = recurrent_operand(uses, team, member, width, width, ALL, w, packed_h)
     if member == 0:
         gather_state(order, h0, states)
         gather_state(order, c0, carry)

@@ -30,7 +30,7 @@ from .shares import (
 )
 from .simd import fma, select
 from .team import BY_UNITS, MEMBERS, begin_call, end_call, meet
-from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
+from .tile import ADD_TO, FROM_START, MAX_ROWS, OVERWRITE, PANEL_BYTES
 from .vectors import copy_row
 
 
@@ -138,11 +138,11 @@ def rnn_forward(
     row = states.shape[1]
     panel = PANEL_BYTES // xs.itemsize
     flat_states, flat_kept = states.reshape(-1), kept.reshape(-1)
-    steps = offsets.size - 1
+    uses = (offsets.size - 1) * ((batch + MAX_ROWS - 1) // MAX_ROWS)
     w = (wx.reshape(-1), ZERO, width, ONE)
-    w_x = pack_for(steps, member, team[MEMBERS], depth, width, w, packed_x)
+    w_x = pack_for(uses, member, team[MEMBERS], depth, width, w, packed_x)
     w = (wh.reshape(-1), ZERO, width, ONE)
-    w_h = recurrent_operand(steps, team, member, width, width, ONE, w, packed_h)
+    w_h = recurrent_operand(uses, team, member, width, width, ONE, w, packed_h)
     if member == 0:
         gather_state(order, h0, states)
     goal = meet(team, goal)

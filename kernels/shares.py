@@ -50,9 +50,9 @@ def recurrent_packed_size(depth: int, width: int, gates: int, members: int, dtyp
 
 
 @spliced
-def recurrent_operand(steps, team, member, depth, width, gates, w, packed):
-    """The operand B of `recurrent_product` at so many steps. Where the team shares out units, each member
-    packs its own columns of every gate, as matrices one behind the other.
+def recurrent_operand(uses, team, member, depth, width, gates, w, packed):
+    """The operand B of `recurrent_product`; `uses` as in `pack_for`. Where the team shares out units, each
+    member packs its own columns of every gate, as matrices one behind the other.
 
     w       (array, first, row stride, column stride)               (depth, gates width), read
     packed  (recurrent_packed_size(depth, width, gates, members),)  scratch
@@ -68,7 +68,7 @@ def recurrent_operand(steps, team, member, depth, width, gates, w, packed):
         _, _, row, panel = packed_view(packed, depth)
         b = (packed, member * gates * room, row, panel)
     else:
-        b = pack_for(steps, member, members, depth, gates * width, w, packed)
+        b = pack_for(uses, member, members, depth, gates * width, w, packed)
     return b
 
 

@@ -70,5 +70,5 @@ def scale_by_power_of_two(y, shifted):
 def _scale_in_numpy(y: Any, shifted: Any) -> Any:
     shift = ROUNDING_SHIFT_SINGLE if shifted.dtype == np.float32 else ROUNDING_SHIFT_DOUBLE
     unknown = np.isnan(shifted)
-    n = np.where(unknown, 0, shifted.astype(np.float64) - shift).astype(np.int64)
+    n = np.where(unknown, 0, shifted.astype(np.float64) - shift).astype(np.intc)
     return np.where(unknown, shifted, np.ldexp(y, n))[()]

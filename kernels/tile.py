@@ -10,7 +10,7 @@ The MAX_ROWS x 2 vectors of accumulators live in registers as PHI nodes of the l
 generated for each height and for one or two vectors of columns (few rows: up to four), so that no edge runs a
 wider loop than it fills: on Zen 4 a 20-row product (two tiles of 10) reaches 114 of 117 GFLOP/s, like one of
 24 rows. Columns beyond the edge are masked when C is read and written, and when B is with AVX-512; elsewhere
-B must be readable up to whole vectors.
+B must be readable up to whole panels.
 """
 
 from __future__ import annotations
@@ -51,6 +51,9 @@ ROWS_AHEAD = 48
 
 # Where a masked load costs what any load costs, nothing beyond the last column of B is read.
 MASKS_B = VECTOR_BYTES == 64
+
+# What rows of a matrix are rounded up to that is read as B where it lies.
+READABLE_BYTES = VECTOR_BYTES if MASKS_B else PANEL_BYTES
 
 
 def panel_width(dtype: np.dtype) -> int:
@@ -354,7 +357,7 @@ def tile(typing_context, rows, cols, depth, a, b, start, c, mode):
     """C = start + A B on one tile; `mode` combines OVERWRITE, FROM_START, ADD_TO.
 
     a      (array, first, row stride, column stride)  read
-    b      (array, first, row stride, panel stride)   read, unless MASKS_B up to whole vectors
+    b      (array, first, row stride, panel stride)   read, unless MASKS_B up to whole panels
     start  (array, first, row stride)                 read if FROM_START; row stride 0 repeats a row, a bias
     c      (array, first, row stride, next)           overwritten, or accumulated if ADD_TO; may be `start`
 

@@ -22,8 +22,8 @@ from rnnfast.training import optim
 def warmup(dtype: np.typing.DTypeLike = np.float32) -> None:
     """Compile every kernel for one dtype, so that nothing after this call has to wait for the compiler.
 
-    The compiled kernels are kept on disk, so later processes find them there. It takes about half a minute
-    the first time, and a fraction of a second afterwards.
+    The compiled kernels are kept on disk, so later processes find them there. It takes half a minute to
+    a minute the first time, and a fraction of a second afterwards.
 
     Parameters
     ----------

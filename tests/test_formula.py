@@ -70,6 +70,35 @@ def test_a_row_may_be_written_where_it_was_read(dtype):
     np.testing.assert_array_equal(np.delete(a, np.s_[4:41]), np.delete(np.arange(50), np.s_[4:41]))
 
 
+@formula
+def first_of_a_name(a):
+    return a + 1
+
+
+second_of_a_name = formula(lambda a: a + 2)
+second_of_a_name.__name__, second_of_a_name.__module__ = first_of_a_name.__name__, first_of_a_name.__module__
+
+
+@_jit.inner
+def apply_both(count, x, y):
+    map_row(first_of_a_name, count, ((x, 0),), ((x, 0),))
+    map_row(second_of_a_name, count, ((y, 0),), ((y, 0),))
+
+
+def test_two_formulas_of_one_name_stay_two():
+    x, y = np.zeros((2, 20))
+    apply_both(20, x, y)
+    assert (x == 1).all()
+    assert (y == 2).all()
+
+
+@needs_jit
+def test_a_row_of_less_than_nothing_is_left_alone():
+    a = np.zeros(60, np.float32)
+    apply_in_place(-5, a, 40)
+    assert not a.any()
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_number_and_a_row_have_the_same_bits(dtype):
     a = np.random.default_rng(0).standard_normal(33).astype(dtype)

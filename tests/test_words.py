@@ -135,6 +135,18 @@ def test_threads_and_chunks_change_no_bit(cell, monkeypatch):
         assert_same_bits(grad, other)
 
 
+def test_a_damaged_word_that_does_not_occur_harms_no_gradient():
+    model = model_of("lstm")
+    xs, ts = window(6, 20)
+    xs[xs == V - 1] = 0
+    model.params[0][V - 1] = np.nan
+    loss, grads, words = passed(model, (xs, ts))
+    assert words
+    assert np.isfinite(loss)
+    assert all(np.isfinite(grad).all() for grad in grads)
+    assert not grads[0][V - 1].any()
+
+
 def test_an_update_between_forward_and_backward_changes_no_gradient_of_the_weights():
     """Cached steps keep the word vectors that they have read, as they keep any inputs."""
     data, grads = window(6, 20), []

@@ -215,6 +215,7 @@ class RNNLM(RecurrentModel, LanguageModel):
 
     def _output_bytes(self, batch: int, steps: int) -> int:
         own = self._output._scratch_bytes(batch, steps) + 8 * 5 * batch * steps
+        # Tables of words are no part of the lowest layer's own bytes.
         layer = self._layers[0]
         if layer._looks_up(self.vocab_size, batch, block_steps(batch)):
             own += 2 * (self.vocab_size + 1) * layer._row(4) * self.dtype.itemsize
