@@ -4,7 +4,7 @@ A formula is a function of floats without loops and branches. Called with NumPy 
 calculates; called with `Lanes` it writes instructions; called in a kernel, with numbers, it is compiled in
 place. `map_row` compiles it for whole rows: all that a cell does to a unit then happens in registers, between
 one load and one store of each operand. (LLVM's own vectoriser checks pairs of arrays for overlap and gives
-up beyond a few, so that a cell was half a dozen loops: 2.0 ns forward and backward for a unit of an LSTM on
+up beyond a few, so that a cell was half a dozen loops: 2.2 ns forward and backward for a unit of an LSTM on
 Zen 5; 1.2 ns this way.)
 """
 
