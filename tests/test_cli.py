@@ -191,7 +191,16 @@ def test_generate_goes_on_from_the_prompt_and_a_seed_repeats_it(trained):
         for seed, only in ((1, ("--top-k", 1)), (2, ("--top-p", 0.01)))
     ]
     assert greedy[0][1] == greedy[1][1]
-    assert not rnnfast_command("generate", folder, "--length", "5")[1].startswith("\n")
+
+
+def test_generate_without_a_prompt_begins_after_a_line_end_it_does_not_print(trained):
+    folder, _ = trained
+    model, tokenizer, _ = load_checkpoint(folder)
+    rng = np.random.default_rng(2)
+    drawn = model.generate_iter([tokenizer.eos_id], 5, skip_ids=[tokenizer.unk_id], rng=rng)
+    text = tokenizer.decode([tokenizer.eos_id, *drawn])
+    assert text.startswith("\n")
+    assert rnnfast_command("generate", folder, "--length", "5", "--seed", "2") == (0, text[1:] + "\n", "")
 
 
 def test_predict_lists_the_likeliest_words_in_order(trained):
