@@ -21,9 +21,9 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.extending import lower_builtin
 
 from ._jit import intrinsic, jit_is_disabled
-from .vectors import VECTOR_BYTES
+from .vectors import VectorWriter
 
-_I1, _I32, _I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
+_I64 = ir.IntType(64)
 
 _numbers: dict[Callable, int] = {}  # of all formulas: names are not unique
 
@@ -148,27 +148,17 @@ def by_dtype(single: Callable, double: Callable) -> Callable:
     return choose
 
 
-class _RowWriter:
+class _RowWriter(VectorWriter):
     """Writes a formula over rows, as a function, into an LLVM module."""
-
-    def __init__(self, module: ir.Module, scalar: ir.Type, itemsize: int) -> None:
-        self.module, self.scalar, self.itemsize = module, scalar, itemsize
-        self.lanes = lanes = VECTOR_BYTES // itemsize
-        self.vector = ir.VectorType(scalar, lanes)
-        self.mask = ir.VectorType(_I1, lanes)
-        self.suffix = f"v{lanes}f{8 * itemsize}.p0"
 
     def function(self, formula: Callable, reads: int, writes: int) -> ir.Function:
         """The function of a count, so many rows that are read and so many that are written."""
         name = f"rnnfast_row_{_numbers[formula]}_{8 * self.itemsize}_{reads}_{writes}"
         if name in self.module.globals:
             return self.module.globals[name]
-        pointer = self.scalar.as_pointer()
-        kinds = ir.FunctionType(ir.VoidType(), [_I64, *[pointer] * (reads + writes)])
-        function = ir.Function(self.module, kinds, name)
+        pointers = [self.scalar.as_pointer()] * (reads + writes)
+        function = self.new_function(name, [_I64, *pointers], "optsize")
         function.linkage = "internal"
-        for attribute in ("noinline", "nounwind", "optsize"):
-            function.attributes.add(attribute)
         self._write(function, formula, reads)
         return function
 
@@ -195,8 +185,7 @@ class _RowWriter:
         left = builder.sub(count, whole)
         builder.cbranch(builder.icmp_signed(">", left, _I64(0)), masked, done)
         builder.position_at_end(masked)
-        lane = ir.Constant(ir.VectorType(_I32, self.lanes), list(range(self.lanes)))
-        inside = builder.icmp_signed(">", self._splat(builder, builder.trunc(left, _I32)), lane)
+        inside = self.lanes_before(builder, left)
         self._apply(builder, formula, rows, reads, whole, inside)
         builder.branch(done)
         builder.position_at_end(done)
@@ -209,33 +198,10 @@ class _RowWriter:
         places = [
             builder.bitcast(builder.gep(row, [j], inbounds=True), self.vector.as_pointer()) for row in rows
         ]
-        results = formula(*(Lanes(builder, self._load(builder, place, inside)) for place in places[:reads]))
+        results = formula(*(Lanes(builder, self.load(builder, place, inside)) for place in places[:reads]))
         results = results if isinstance(results, tuple) else (results,)
         for place, result in zip(places[reads:], results, strict=True):
-            self._store(builder, result.value, place, inside)
-
-    def _load(self, builder: ir.IRBuilder, place: ir.Value, inside: Any) -> ir.Value:
-        if inside is None:
-            value = builder.load(place)
-            value.align = self.itemsize
-            return value
-        kinds = ir.FunctionType(self.vector, [place.type, _I32, self.mask, self.vector])
-        load = self.module.declare_intrinsic(f"llvm.masked.load.{self.suffix}", (), kinds)
-        zero = ir.Constant(self.vector, [0.0] * self.lanes)
-        return builder.call(load, [place, _I32(self.itemsize), inside, zero])
-
-    def _store(self, builder: ir.IRBuilder, value: ir.Value, place: ir.Value, inside: Any) -> None:
-        if inside is None:
-            builder.store(value, place).align = self.itemsize
-            return
-        kinds = ir.FunctionType(ir.VoidType(), [self.vector, place.type, _I32, self.mask])
-        store = self.module.declare_intrinsic(f"llvm.masked.store.{self.suffix}", (), kinds)
-        builder.call(store, [value, place, _I32(self.itemsize), inside])
-
-    def _splat(self, builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
-        kind = ir.VectorType(value.type, self.lanes)
-        first = builder.insert_element(ir.Constant(kind, ir.Undefined), value, _I32(0))
-        return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(_I32, self.lanes), None))
+            self.store(builder, result.value, place, inside)
 
 
 def _map_row_twin(formula, count, reads, writes):
@@ -258,9 +224,7 @@ def map_row(typing_context, formula, count, reads, writes):
         return None
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        dtype = arrays[0].dtype
-        scalar = ir.FloatType() if dtype == types.float32 else ir.DoubleType()
-        writer = _RowWriter(builder.module, scalar, dtype.bitwidth // 8)
+        writer = _RowWriter(builder.module, arrays[0].dtype)
         function = writer.function(signature.args[0].typing_key, len(reads), len(writes))
         places = []
         for kinds, group in zip(signature.args[2:], arguments[2:], strict=True):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from ._jit import inner, kernel, spliced
-from .tile import FEW_ROWS, MASKS_B, MAX_ROWS, PANEL_BYTES, WIDE, panel_width, tile
+from .tile import FEW_ROWS, MAX_ROWS, PANEL_BYTES, WIDE, panel_width, tile
 from .vectors import VECTOR_BYTES, copy_panel_row, transpose_block
 
 # Bytes of A that one pass over the panels of B should touch: half of a 512 KiB L2 cache. On Zen 4 (1 MiB)
@@ -107,8 +107,8 @@ def pack_for(uses, part, parts, depth, cols, w, packed):
     array, first, row_stride, _ = w
     b = (array, first, row_stride, np.int64(PANEL_BYTES // packed.itemsize))
     row_bytes = row_stride * packed.itemsize
-    is_small = MASKS_B and uses <= UNPACKED_USES and depth * row_bytes <= UNPACKED_BYTES
-    if not (is_small and row_bytes % SHARED_SETS):
+    is_small = uses <= UNPACKED_USES and depth * row_bytes <= UNPACKED_BYTES
+    if not (is_small and row_bytes % SHARED_SETS and row_bytes >= PANEL_BYTES):
         pack(part, parts, depth, cols, w, packed)
         b = packed_view(packed, depth)
     return b

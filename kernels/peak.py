@@ -14,10 +14,9 @@ import time
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 
 from ._jit import intrinsic, jit_is_disabled, kernel
-from .vectors import VECTOR_BYTES, VECTOR_REGISTERS
+from .vectors import VECTOR_BYTES, VECTOR_REGISTERS, VectorWriter
 
 CHAINS = VECTOR_REGISTERS * 3 // 4  # as many as fit in the registers beside two factors
 
@@ -36,19 +35,12 @@ def _chains(typing_context, rounds, a, b):
 
     def codegen(context, builder, signature, arguments):
         count, *factors = arguments
-        scalar = factors[0].type
-        lanes = VECTOR_BYTES * 8 // signature.args[1].bitwidth
-        vector = ir.VectorType(scalar, lanes)
-
-        def constant(value):
-            return ir.Constant(vector, [float(value)] * lanes)
-
-        suffix = f"v{lanes}f{signature.args[1].bitwidth}"
-        fma = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fmuladd.{suffix}"
-        )
-        a_vector, b_vector = (_splat(builder, factor, vector) for factor in factors)
-        first = [builder.fmul(b_vector, constant(i)) for i in range(CHAINS)]
+        writer = VectorWriter(builder.module, signature.args[1])
+        scalar, lanes = writer.scalar, writer.lanes
+        a_vector, b_vector = (writer.splat(builder, factor) for factor in factors)
+        first = [
+            builder.fmul(b_vector, ir.Constant(writer.vector, [float(i)] * lanes)) for i in range(CHAINS)
+        ]
         before = builder.block
         loop = builder.append_basic_block("chains")
         done = builder.append_basic_block("sum")
@@ -57,8 +49,8 @@ def _chains(typing_context, rounds, a, b):
 
         builder.position_at_end(loop)
         left = builder.phi(count.type)
-        sums = [builder.phi(vector) for _ in first]
-        later = [builder.call(fma, [total, a_vector, b_vector]) for total in sums]
+        sums = [builder.phi(writer.vector) for _ in first]
+        later = [writer.multiply_add(builder, total, a_vector, b_vector) for total in sums]
         fewer = builder.sub(left, ir.Constant(count.type, 1))
         builder.cbranch(builder.icmp_signed("!=", fewer, ir.Constant(count.type, 0)), loop, done)
         left.add_incoming(count, before)
@@ -70,7 +62,7 @@ def _chains(typing_context, rounds, a, b):
         builder.position_at_end(done)
         ends = []
         for start, value in zip(first, later, strict=True):
-            end = builder.phi(vector)
+            end = builder.phi(writer.vector)
             end.add_incoming(start, before)
             end.add_incoming(value, loop)
             ends.append(end)
@@ -83,16 +75,6 @@ def _chains(typing_context, rounds, a, b):
         return result
 
     return a(types.int64, a, a), codegen
-
-
-def _splat(builder: ir.IRBuilder, value: ir.Value, vector: ir.VectorType) -> ir.Value:
-    """A vector with `value` in each lane."""
-    index = ir.IntType(32)
-    undefined = ir.Constant(vector, ir.Undefined)
-    first = builder.insert_element(undefined, value, ir.Constant(index, 0))
-    return builder.shuffle_vector(
-        first, undefined, ir.Constant(ir.VectorType(index, vector.count), [0] * vector.count)
-    )
 
 
 @kernel

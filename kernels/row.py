@@ -15,37 +15,18 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 
 from ._jit import intrinsic
-from .vectors import VECTOR_BYTES
+from .vectors import VectorWriter
 
 # Vectors of sums at a time: enough to hide the latency of the multiply-adds, and few enough for 16 registers.
 MAX_VECTORS = 8
 
-_I1, _I32, _I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
+_I64 = ir.IntType(64)
 
 
-class _RowWriter:
-    """Writes the product of one scalar type into an LLVM module."""
-
-    def __init__(self, module: ir.Module, scalar: ir.Type, itemsize: int) -> None:
-        self.module, self.scalar, self.itemsize = module, scalar, itemsize
-        self.lanes = lanes = VECTOR_BYTES // itemsize
-        self.vector = vector = ir.VectorType(scalar, lanes)
-        self.zero = ir.Constant(vector, [0.0] * lanes)
-        self.lane = ir.Constant(ir.VectorType(_I64, lanes), list(range(lanes)))
-        mask, pointer = ir.VectorType(_I1, lanes), vector.as_pointer()
-        suffix = f"v{lanes}f{8 * itemsize}"  # why by full name: see tile.py
-        self.fma = self._declare(f"llvm.fmuladd.{suffix}", vector, [vector] * 3)
-        self.load = self._declare(f"llvm.masked.load.{suffix}.p0", vector, [pointer, _I32, mask, vector])
-        self.store = self._declare(
-            f"llvm.masked.store.{suffix}.p0", ir.VoidType(), [vector, pointer, _I32, mask]
-        )
-        self.align = ir.Constant(_I32, itemsize)
-
-    def _declare(self, name: str, result: ir.Type, arguments: list) -> ir.Function:
-        return cgutils.get_or_insert_function(self.module, ir.FunctionType(result, arguments), name)
+class _RowWriter(VectorWriter):
+    """Writes the product of one kind of float into an LLVM module."""
 
     def function(self) -> ir.Function:
         """The function of this module: source, depth, weights, row, sums, cols; written at the first call."""
@@ -53,11 +34,8 @@ class _RowWriter:
         if name in self.module.globals:
             return self.module.globals[name]
         p = self.scalar.as_pointer()
-        kinds = ir.FunctionType(ir.VoidType(), [p, _I64, p, _I64, p, _I64])
-        function = ir.Function(self.module, kinds, name)
+        function = self.new_function(name, [p, _I64, p, _I64, p, _I64])
         function.linkage = "internal"
-        for attribute in ("noinline", "nounwind"):
-            function.attributes.add(attribute)
         self._write(function)
         return function
 
@@ -87,7 +65,7 @@ class _RowWriter:
         width = builder.add(narrow, builder.zext(builder.icmp_signed("<", index, wider), _I64))
         after = builder.add(first, builder.mul(width, _I64(self.lanes)))
         last = builder.sub(cols, builder.sub(after, _I64(self.lanes)))  # columns in the last vector, or more
-        self.inside = builder.icmp_signed(">", self._splat(builder, last), self.lane)
+        self.inside = self.lanes_before(builder, last)
         self.first = first
         cases = builder.switch(width, done)
         for count in range(1, MAX_VECTORS + 1):
@@ -108,7 +86,7 @@ class _RowWriter:
         builder = ir.IRBuilder(case)
         loop, end = (case.function.append_basic_block(f"{label}{count}") for label in ("loop", "end"))
         target = builder.gep(self.sums, [self.first])
-        start = [self._load(builder, target, j, count) for j in range(count)]
+        start = [self._vector(builder, target, j, count) for j in range(count)]
         line = builder.gep(self.weights, [self.first])
         builder.branch(loop)
 
@@ -117,9 +95,9 @@ class _RowWriter:
         sums = [builder.phi(self.vector) for _ in start]
         value = builder.load(builder.gep(self.source, [k]))
         value.align = self.itemsize
-        factor = self._splat(builder, value)
+        factor = self.splat(builder, value)
         after = [
-            builder.call(self.fma, [factor, self._load(builder, weights, j, count), running])
+            self.multiply_add(builder, factor, self._vector(builder, weights, j, count), running)
             for j, running in enumerate(sums)
         ]
         following = builder.add(k, _I64(1))
@@ -132,35 +110,16 @@ class _RowWriter:
 
         builder.position_at_end(end)
         for j, total in enumerate(after):
-            self._store(builder, total, target, j, count)
+            self.store(builder, total, self.place(builder, target, j * self.lanes), self._mask(j, count))
         builder.branch(join)
 
-    def _splat(self, builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
-        """A vector with `value` in each lane."""
-        undefined = ir.Constant(ir.VectorType(value.type, self.lanes), ir.Undefined)
-        first = builder.insert_element(undefined, value, _I32(0))
-        return builder.shuffle_vector(
-            first, undefined, ir.Constant(ir.VectorType(_I32, self.lanes), [0] * self.lanes)
-        )
+    def _mask(self, j: int, count: int) -> ir.Value | None:
+        """The last vector of so many lies inside the matrix in part only."""
+        return self.inside if j == count - 1 else None
 
-    def _place(self, builder: ir.IRBuilder, base: ir.Value, j: int) -> ir.Value:
-        return builder.bitcast(builder.gep(base, [_I64(j * self.lanes)]), self.vector.as_pointer())
-
-    def _load(self, builder: ir.IRBuilder, base: ir.Value, j: int, count: int) -> ir.Value:
-        """Vector j of so many: the last one inside the matrix only."""
-        place = self._place(builder, base, j)
-        if j == count - 1:
-            return builder.call(self.load, [place, self.align, self.inside, self.zero])
-        load = builder.load(place)
-        load.align = self.itemsize
-        return load
-
-    def _store(self, builder: ir.IRBuilder, value: ir.Value, base: ir.Value, j: int, count: int) -> None:
-        place = self._place(builder, base, j)
-        if j == count - 1:
-            builder.call(self.store, [value, place, self.align, self.inside])
-        else:
-            builder.store(value, place).align = self.itemsize
+    def _vector(self, builder: ir.IRBuilder, base: ir.Value, j: int, count: int) -> ir.Value:
+        place = self.place(builder, base, j * self.lanes)
+        return self.load(builder, place, self._mask(j, count))
 
 
 def _add_product_twin(source, weights, first, sums):
@@ -182,8 +141,7 @@ def add_product(typing_context, source, weights, first, sums):
         return None
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        scalar = ir.FloatType() if sums.dtype == types.float32 else ir.DoubleType()
-        function = _RowWriter(builder.module, scalar, sums.dtype.bitwidth // 8).function()
+        function = _RowWriter(builder.module, sums.dtype).function()
         row, matrix, target = (
             context.make_array(signature.args[i])(context, builder, arguments[i]) for i in (0, 1, 3)
         )

@@ -9,13 +9,14 @@ the width of the vectors; this is what makes results independent of batch size, 
 The MAX_ROWS x 2 vectors of accumulators live in registers as PHI nodes of the loop over k. A loop is
 generated for each height and for one or two vectors of columns (few rows: up to four), so that no edge runs a
 wider loop than it fills: on Zen 4 a 20-row product (two tiles of 10) reaches 114 of 117 GFLOP/s, like one of
-24 rows. Columns beyond the edge are masked when C is read and written, and when B is with AVX-512; elsewhere
-B must be readable up to whole panels.
+24 rows. Columns beyond the edge are masked when C is read and written, and in the last row of B; its other
+rows are read in whole vectors, since on Intel a masked load takes the place of a multiply-add.
 """
 
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import llvmlite.binding as llvm
 import numpy as np
@@ -24,7 +25,7 @@ from numba import types
 from numba.core import cgutils
 
 from ._jit import intrinsic, library
-from .vectors import VECTOR_BYTES, VECTOR_REGISTERS
+from .vectors import VECTOR_BYTES, VECTOR_REGISTERS, VectorWriter
 
 # Two vectors of accumulators a row, and registers to spare for the operands: on AVX2, with 16 registers,
 # twelve rows spill and reach 40 % of the peak, six rows 90 % (64 x 512 x 512).
@@ -45,15 +46,13 @@ PANEL_BYTES = 2 * VECTOR_BYTES
 LINE_BYTES = 64
 
 # How far ahead of the sum B is fetched. A product of 64 x 1024 x 4096 on Zen 5, whose B is 16 MB, took 1.32
-# times as long without, 1.06 at 32 rows.
-ROWS_AHEAD = 48
+# times as long without, 1.06 at 32 rows. A is, too, since where it is read across its rows, for weight
+# gradients, each k is in another line: 480 x 256 x 512 on Granite Rapids took 1.2 times as long without.
+ROWS_AHEAD, COLUMNS_AHEAD = 48, 16
 
-
-# Where a masked load costs what any load costs, nothing beyond the last column of B is read.
-MASKS_B = VECTOR_BYTES == 64
-
-# What rows of a matrix are rounded up to that is read as B where it lies.
-READABLE_BYTES = VECTOR_BYTES if MASKS_B else PANEL_BYTES
+# What rows of a matrix are rounded up to that is read as B where it lies: all but the last one are read up to
+# there, in tiles of few rows also a vector further.
+READABLE_BYTES = max(LINE_BYTES, VECTOR_BYTES)
 
 
 def panel_width(dtype: np.dtype) -> int:
@@ -61,43 +60,25 @@ def panel_width(dtype: np.dtype) -> int:
     return PANEL_BYTES // dtype.itemsize
 
 
-_I1, _I32, _I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 
-def _i64(value: int) -> ir.Constant:
-    return ir.Constant(_I64, value)
+class _Columns(NamedTuple):
+    """Where a column of A lies, in bytes: row i at groups[i // 4] + offsets[i % 4], the next a step on."""
+
+    height: int
+    groups: list[ir.Value]
+    offsets: list[ir.Value]
+    step: ir.Value
 
 
-def _splat(builder: ir.IRBuilder, value: ir.Value, lanes: int) -> ir.Value:
-    """A vector with `value` in each lane."""
-    undefined = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined)
-    first = builder.insert_element(undefined, value, ir.Constant(_I32, 0))
-    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_I32, lanes), [0] * lanes))
+class _TileWriter(VectorWriter):
+    """Writes the tile function of one kind of float into an LLVM module."""
 
-
-class _TileWriter:
-    """Writes the tile function of one scalar type into an LLVM module."""
-
-    def __init__(self, module: ir.Module, scalar: ir.Type, itemsize: int) -> None:
-        self.module, self.scalar, self.itemsize = module, scalar, itemsize
-        self.lanes = lanes = VECTOR_BYTES // itemsize
-        self.vector = vector = ir.VectorType(scalar, lanes)
-        self.zero = ir.Constant(vector, [0.0] * lanes)
-        mask, pointer = ir.VectorType(_I1, lanes), vector.as_pointer()
-        # Declared by full name: the short form cannot name vector types, and plain llvm.fma becomes a libm
-        # call on targets without FMA (14 times slower than the multiply and add that fmuladd allows there).
-        suffix = f"v{lanes}f{8 * itemsize}"
-        self.fma = self._declare(f"llvm.fmuladd.{suffix}", vector, [vector] * 3)
-        self.load = self._declare(f"llvm.masked.load.{suffix}.p0", vector, [pointer, _I32, mask, vector])
-        self.store = self._declare(
-            f"llvm.masked.store.{suffix}.p0", ir.VoidType(), [vector, pointer, _I32, mask]
-        )
-        self.align = ir.Constant(_I32, itemsize)
+    def __init__(self, module: ir.Module, dtype: types.Float) -> None:
+        super().__init__(module, dtype)
         self.bytes = ir.IntType(8).as_pointer()
-        self.prefetch = self._declare("llvm.prefetch.p0", ir.VoidType(), [self.bytes, _I32, _I32, _I32])
-
-    def _declare(self, name: str, result: ir.Type, arguments: list) -> ir.Function:
-        return cgutils.get_or_insert_function(self.module, ir.FunctionType(result, arguments), name)
+        self.prefetch = self.declare("llvm.prefetch.p0", ir.VoidType(), [self.bytes, _I32, _I32, _I32])
 
     @staticmethod
     def arguments(p: ir.Type) -> list:
@@ -106,11 +87,7 @@ class _TileWriter:
 
     def define(self, name: str) -> ir.Function:
         """The function: masks first, then a jump to the loop of the right height and width."""
-        kinds = ir.FunctionType(ir.VoidType(), self.arguments(self.scalar.as_pointer()))
-        function = ir.Function(self.module, kinds, name)
-        function.attributes.add("noinline")
-        function.attributes.add("nounwind")
-        function.attributes.add("optsize")
+        function = self.new_function(name, self.arguments(self.scalar.as_pointer()), "optsize")
         rows, cols, self.depth, self.a, self.a_row, self.a_col = function.args[:6]
         self.b, self.b_row, self.b_panel, self.start, self.start_row = function.args[6:11]
         self.c, self.c_row, self.c_next, mode = function.args[11:]
@@ -119,16 +96,16 @@ class _TileWriter:
         lanes = self.lanes
         self.cols = cols
         # A shift: the compiler cannot know that columns are no negative number.
-        self.vectors_left = builder.lshr(builder.add(cols, _i64(lanes - 1)), _i64(lanes.bit_length() - 1))
+        self.vectors_left = builder.lshr(builder.add(cols, _I64(lanes - 1)), _I64(lanes.bit_length() - 1))
         self.from_start, self.add_to = (
-            builder.icmp_signed("!=", builder.and_(mode, _i64(int(flag))), _i64(0))
+            builder.icmp_signed("!=", builder.and_(mode, _I64(int(flag))), _I64(0))
             for flag in (FROM_START, ADD_TO)
         )
         done = function.append_basic_block("done")
         heights = builder.switch(rows, done)
         for height in range(1, MAX_ROWS + 1):
             block = function.append_basic_block(f"tile{height}")
-            heights.add_case(_i64(height), block)
+            heights.add_case(_I64(height), block)
             self._choose_width(block, done, height)
         builder.position_at_end(done)
         builder.ret_void()
@@ -143,159 +120,179 @@ class _TileWriter:
                 block.function.append_basic_block(f"tile{height}x{n}") for n in (vectors, 2 * vectors)
             )
             builder = ir.IRBuilder(block)
-            builder.cbranch(builder.icmp_signed("<=", self.vectors_left, _i64(vectors)), fits, wider)
+            builder.cbranch(builder.icmp_signed("<=", self.vectors_left, _I64(vectors)), fits, wider)
             self._write_tile(fits, done, height, vectors)
             block, vectors = wider, 2 * vectors
         self._write_tile(block, done, height, vectors)
 
     def _write_tile(self, case: ir.Block, done: ir.Block, height: int, vectors: int) -> None:
-        """One tile of fixed size: load the start, loop over k, store."""
+        """One tile of fixed size: load the start, loop over k, store; the last k by itself if B is masked."""
         builder = ir.IRBuilder(case)
-        self.inside = [self._columns_inside(builder, j) for j in range(vectors)]
+        self.inside = [self.lanes_before(builder, self.cols, j * self.lanes) for j in range(vectors)]
         cells = [(i, j) for i in range(height) for j in range(vectors)]
-        start, begin, loop, end, add, store = (
+        start, begin, loop, last, edge, end, add, store = (
             case.function.append_basic_block(f"{label}{height}x{vectors}")
-            for label in ("start", "begin", "loop", "end", "add", "store")
+            for label in ("start", "begin", "loop", "last", "edge", "end", "add", "store")
         )
         builder.cbranch(self.from_start, start, begin)
 
         builder.position_at_end(start)
         loaded = [
-            self._masked_load(builder, self._cell(builder, self.start, self.start_row, *ij), ij[1])
-            for ij in cells
+            self.load(builder, self._cell(builder, self.start, self.start_row, i, j), self.inside[j])
+            for i, j in cells
         ]
         builder.branch(begin)
 
         builder.position_at_end(begin)
-        first = []
-        for value in loaded:
-            first.append(self._phi(builder, self.zero, case))
-            first[-1].add_incoming(value, start)
-        # Rows are addressed as four offsets from one moving pointer per group of four: three pointers and two
-        # multiples of the stride fit the general registers, twelve pointers would spill.
-        offsets = [builder.mul(self.a_row, _i64(i)) for i in range(min(height, 4))]
-        groups = [builder.gep(self.a, [builder.mul(self.a_row, _i64(i))]) for i in range(0, height, 4)]
-        panels = self._panels(builder, vectors)
+        first = self._join(builder, case, [self.zero] * len(cells), start, loaded)
         for i, j in cells:
             self._prefetch(builder, self._cell(builder, self.c_next, self.c_row, i, j), to_write=True)
-        builder.cbranch(builder.icmp_signed(">", self.depth, _i64(0)), loop, end)
+        a, b = self._columns_of_a(builder, height), self._panels(builder, vectors)
+        partial = builder.icmp_signed("<", self.cols, _I64(vectors * self.lanes))
+        whole = builder.sub(self.depth, builder.zext(partial, _I64))
+        builder.cbranch(builder.icmp_signed(">", whole, _I64(0)), loop, last)
 
-        after = self._write_loop(loop, begin, end, height, vectors, panels, groups, offsets, first)
+        a_last, b_last, after = self._write_loop(loop, begin, last, whole, a, b, first)
+
+        builder.position_at_end(last)
+        pointers, sums = (
+            self._join(builder, begin, before, loop, later)
+            for before, later in ((a.groups + b, a_last + b_last), (first, after))
+        )
+        some = builder.icmp_signed(">", self.depth, _I64(0))
+        builder.cbranch(builder.and_(partial, some), edge, end)
+
+        builder.position_at_end(edge)
+        groups, panels = pointers[: len(a.groups)], pointers[len(a.groups) :]
+        row = self._row_of_b(builder, panels, self.inside)
+        at_edge = self._multiply(builder, a._replace(groups=groups), row, sums)
+        builder.branch(end)
 
         builder.position_at_end(end)
-        totals = []
-        for before, value in zip(first, after, strict=True):
-            totals.append(self._phi(builder, before, begin))
-            totals[-1].add_incoming(value, loop)
+        totals = self._join(builder, last, sums, edge, at_edge)
         builder.cbranch(self.add_to, add, store)
 
         builder.position_at_end(add)
         added = [
             builder.fadd(
-                self._masked_load(builder, self._cell(builder, self.c, self.c_row, *ij), ij[1]), total
+                self.load(builder, self._cell(builder, self.c, self.c_row, i, j), self.inside[j]), total
             )
-            for ij, total in zip(cells, totals, strict=True)
+            for (i, j), total in zip(cells, totals, strict=True)
         ]
         builder.branch(store)
 
         builder.position_at_end(store)
-        results = []
-        for total, value in zip(totals, added, strict=True):
-            results.append(self._phi(builder, total, end))
-            results[-1].add_incoming(value, add)
+        results = self._join(builder, end, totals, add, added)
         for (i, j), value in zip(cells, results, strict=True):
-            cell = self._cell(builder, self.c, self.c_row, i, j)
-            builder.call(self.store, [value, cell, self.align, self.inside[j]])
+            self.store(builder, value, self._cell(builder, self.c, self.c_row, i, j), self.inside[j])
         builder.branch(done)
 
     def _write_loop(
-        self, loop: ir.Block, begin: ir.Block, end: ir.Block, height: int, vectors: int,
-        panels: list[ir.Value], groups: list[ir.Value], offsets: list[ir.Value], first: list[ir.Value],
-    ) -> list[ir.Value]:  # fmt: skip
-        """The loop over k; the sums after it."""
+        self, loop: ir.Block, begin: ir.Block, after: ir.Block, count: ir.Value,
+        a: _Columns, panels: list[ir.Value], first: list[ir.Value],
+    ) -> tuple[list[ir.Value], list[ir.Value], list[ir.Value]]:  # fmt: skip
+        """So many k; where A and B go on after them, and the sums."""
         builder = ir.IRBuilder(loop)
-        counter = self._phi(builder, self.depth, begin)
+        counter = self._phi(builder, count, begin)
         b = [self._phi(builder, pointer, begin) for pointer in panels]
-        group = [self._phi(builder, pointer, begin) for pointer in groups]
+        groups = [self._phi(builder, pointer, begin) for pointer in a.groups]
         sums = [self._phi(builder, value, begin) for value in first]
-        b_vectors = [
-            self._load_b(builder, builder.gep(b[j // 2], [_i64(j % 2 * self.lanes)]), j, vectors)
-            for j in range(vectors)
-        ]
-        if height > FEW_ROWS:
-            self._prefetch_ahead(builder, b[0], vectors)
-        a_scalars = [
-            self._load(builder, builder.gep(group[i // 4], [offsets[i % 4]]), self.scalar)
-            for i in range(height)
-        ]
-        a_vectors = [_splat(builder, value, self.lanes) for value in a_scalars]
-        after = [
-            builder.call(self.fma, [a_vectors[n // vectors], b_vectors[n % vectors], total])
+        here = a._replace(groups=[self._opaque(builder, pointer) for pointer in groups])
+        vectors = len(first) // a.height
+        row = self._row_of_b(builder, b, [None] * vectors)
+        if a.height > FEW_ROWS:
+            self._prefetch_ahead(builder, b[0], here, vectors)
+        totals = self._multiply(builder, here, row, sums)
+        left = builder.sub(counter, _I64(1))
+        following = [builder.gep(pointer, [a.step]) for pointer in here.groups]
+        further = [builder.gep(pointer, [self.b_row]) for pointer in b]
+        phis, values = [counter, *groups, *b, *sums], [left, *following, *further, *totals]
+        for running, value in zip(phis, values, strict=True):
+            running.add_incoming(value, loop)
+        builder.cbranch(builder.icmp_signed("!=", left, _I64(0)), loop, after)
+        return following, further, totals
+
+    def _multiply(
+        self, builder: ir.IRBuilder, a: _Columns, row: list[ir.Value], sums: list[ir.Value]
+    ) -> list[ir.Value]:
+        """The sums after one k: a column of A times a row of B added."""
+        column = []
+        for i in range(a.height):
+            place = builder.gep(a.groups[i // 4], [a.offsets[i % 4]])
+            value = builder.load(builder.bitcast(place, self.scalar.as_pointer()))
+            value.align = self.itemsize
+            column.append(self.splat(builder, value))
+        return [
+            self.multiply_add(builder, column[n // len(row)], row[n % len(row)], total)
             for n, total in enumerate(sums)
         ]
-        left = builder.sub(counter, _i64(1))
-        counter.add_incoming(left, loop)
-        for pointer in b:
-            pointer.add_incoming(builder.gep(pointer, [self.b_row]), loop)
-        for pointer in group:
-            pointer.add_incoming(builder.gep(pointer, [self.a_col]), loop)
-        for running, value in zip(sums, after, strict=True):
-            running.add_incoming(value, loop)
-        builder.cbranch(builder.icmp_signed("!=", left, _i64(0)), loop, end)
-        return after
+
+    def _columns_of_a(self, builder: ir.IRBuilder, height: int) -> _Columns:
+        """Where A begins. Rows are addressed as four offsets from one moving pointer per group of four: three
+        pointers and three multiples of the stride fit the general registers, twelve pointers would spill, and
+        so they do if the compiler can see what the offsets are: they are hidden from it."""
+        row, step = (builder.mul(stride, _I64(self.itemsize)) for stride in (self.a_row, self.a_col))
+        offsets = [self._opaque(builder, builder.mul(row, _I64(i))) for i in range(1, min(height, 4))]
+        groups = [
+            builder.bitcast(builder.gep(self.a, [builder.mul(self.a_row, _I64(i))]), self.bytes)
+            for i in range(0, height, 4)
+        ]
+        return _Columns(height, groups, [_I64(0), *offsets], self._opaque(builder, step))
+
+    @staticmethod
+    def _opaque(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
+        """The value, in a register, from nowhere: an empty piece of assembly."""
+        return builder.asm(ir.FunctionType(value.type, [value.type]), "", "=r,0", [value], False)
 
     def _panels(self, builder: ir.IRBuilder, vectors: int) -> list[ir.Value]:
         """Where the panels of B begin. The last one stands in for those that are not there, since nothing
         that comes of them is stored."""
-        last = builder.lshr(builder.sub(self.vectors_left, _i64(1)), _i64(1))
+        last = builder.lshr(builder.sub(self.vectors_left, _I64(1)), _I64(1))
         places = [
-            builder.select(builder.icmp_signed("<", _i64(p), last), _i64(p), last)
+            builder.select(builder.icmp_signed("<", _I64(p), last), _I64(p), last)
             for p in range(1, vectors // 2)
         ]
         return [self.b, *(builder.gep(self.b, [builder.mul(self.b_panel, place)]) for place in places)]
 
-    def _columns_inside(self, builder: ir.IRBuilder, j: int) -> ir.Value:
-        """The mask of vector j: which of its columns there are."""
-        lanes = self.lanes
-        index = ir.Constant(ir.VectorType(_I32, lanes), list(range(j * lanes, (j + 1) * lanes)))
-        return builder.icmp_signed("<", index, _splat(builder, builder.trunc(self.cols, _I32), lanes))
-
     def _prefetch(self, builder: ir.IRBuilder, pointer: ir.Value, to_write: bool = False) -> None:
         hints = (int(to_write), 3, 1)  # read or write, all levels of the cache, data
         line = builder.bitcast(pointer, self.bytes)
-        builder.call(self.prefetch, [line, *(ir.Constant(_I32, hint) for hint in hints)])
+        builder.call(self.prefetch, [line, *map(_I32, hints)])
 
-    def _prefetch_ahead(self, builder: ir.IRBuilder, b: ir.Value, vectors: int) -> None:
-        """Fetch B some rows ahead, over the end of the panel into the next: the processor's own prefetchers
-        stop at each page."""
-        ahead = builder.gep(b, [builder.mul(self.b_row, _i64(ROWS_AHEAD))])
+    def _prefetch_ahead(self, builder: ir.IRBuilder, b: ir.Value, a: _Columns, vectors: int) -> None:
+        """Fetch B some rows ahead, over the end of the panel into the next, and both ends of a column of A:
+        the processor's own prefetchers stop at each page."""
+        ahead = builder.gep(b, [builder.mul(self.b_row, _I64(ROWS_AHEAD))])
         for place in range(0, vectors * VECTOR_BYTES, LINE_BYTES):
-            self._prefetch(builder, builder.gep(ahead, [_i64(place // self.itemsize)]))
+            self._prefetch(builder, builder.gep(ahead, [_I64(place // self.itemsize)]))
+        further = builder.mul(a.step, _I64(COLUMNS_AHEAD))
+        for group in a.groups[:: max(1, len(a.groups) - 1)]:
+            self._prefetch(builder, builder.gep(group, [further]))
 
-    def _masked_load(self, builder: ir.IRBuilder, cell: ir.Value, j: int) -> ir.Value:
-        return builder.call(self.load, [cell, self.align, self.inside[j], self.zero])
+    def _row_of_b(self, builder: ir.IRBuilder, panels: list[ir.Value], inside: list) -> list[ir.Value]:
+        """A vector of a row of B for each mask."""
+        return [
+            self.load(builder, self.place(builder, panels[j // 2], j % 2 * self.lanes), mask)
+            for j, mask in enumerate(inside)
+        ]
 
-    def _load_b(self, builder: ir.IRBuilder, place: ir.Value, j: int, vectors: int) -> ir.Value:
-        """Vector j of so many of a row of B."""
-        if not MASKS_B or j < vectors // 2:
-            return self._load(builder, place, self.vector)
-        place = builder.bitcast(place, self.vector.as_pointer())
-        return builder.call(self.load, [place, self.align, self.inside[j], self.zero])
+    def _join(
+        self, builder: ir.IRBuilder, block: ir.Block, values: list, other: ir.Block, others: list
+    ) -> list[ir.Value]:
+        """`values` where one block comes before, `others` where the other does."""
+        joined = [self._phi(builder, value, block) for value in values]
+        for phi, value in zip(joined, others, strict=True):
+            phi.add_incoming(value, other)
+        return joined
 
     def _phi(self, builder: ir.IRBuilder, value: ir.Value, block: ir.Block) -> ir.PhiInstr:
         phi = builder.phi(value.type)
         phi.add_incoming(value, block)
         return phi
 
-    def _load(self, builder: ir.IRBuilder, pointer: ir.Value, kind: ir.Type) -> ir.Value:
-        load = builder.load(builder.bitcast(pointer, kind.as_pointer()))
-        load.align = self.itemsize  # operands are aligned to their elements only
-        return load
-
     def _cell(self, builder: ir.IRBuilder, base: ir.Value, stride: ir.Value, i: int, j: int) -> ir.Value:
         """Pointer to vector j of row i of C or of the start."""
-        offset = builder.add(builder.mul(stride, _i64(i)), _i64(j * self.lanes))
-        return builder.bitcast(builder.gep(base, [offset]), self.vector.as_pointer())
+        return self.place(builder, builder.gep(base, [builder.mul(stride, _I64(i))]), j * self.lanes)
 
 
 def _tile_twin(rows, cols, depth, a, b, start, c, mode):
@@ -327,8 +324,7 @@ def _define_tile(typing_context, like):
     """Put the tile for the dtype of `like` into the module being compiled, as an exported function."""
 
     def codegen(context, builder, signature, arguments):
-        scalar = ir.FloatType() if like.dtype == types.float32 else ir.DoubleType()
-        _TileWriter(builder.module, scalar, like.dtype.bitwidth // 8).define(_symbol(like.dtype))
+        _TileWriter(builder.module, like.dtype).define(_symbol(like.dtype))
         return context.get_dummy_value()
 
     return types.void(like), codegen
@@ -357,7 +353,7 @@ def tile(typing_context, rows, cols, depth, a, b, start, c, mode):
     """C = start + A B on one tile; `mode` combines OVERWRITE, FROM_START, ADD_TO.
 
     a      (array, first, row stride, column stride)  read
-    b      (array, first, row stride, panel stride)   read, unless MASKS_B up to whole panels
+    b      (array, first, row stride, panel stride)   read, up to READABLE_BYTES in all rows but the last
     start  (array, first, row stride)                 read if FROM_START; row stride 0 repeats a row, a bias
     c      (array, first, row stride, next)           overwritten, or accumulated if ADD_TO; may be `start`
 

@@ -1,4 +1,4 @@
-"""Work on whole vectors and rows, written as IR: copies, and a transposition in registers.
+"""Vectors of the target in IR, and work on whole vectors and rows: copies, and a transposition in registers.
 
 LLVM does not find these by itself: a copy between slices that may overlap is checked anew for each short row,
 and a transposing loop becomes scalar loads and stores (1.7 ns an element of a 650 x 650 matrix; 0.3 ns this
@@ -37,34 +37,107 @@ VECTOR_BYTES = _vector_bytes()
 VECTOR_REGISTERS = _vector_registers()
 
 
-class _Moves:
-    """Loads and stores of vectors from and to flat arrays, aligned to their elements only."""
+_I1, _I32, _I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
+
+
+def splat(builder: ir.IRBuilder, value: ir.Value, lanes: int) -> ir.Value:
+    """A vector with `value` in each lane."""
+    undefined = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined)
+    first = builder.insert_element(undefined, value, _I32(0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_I32, lanes), [0] * lanes))
+
+
+class VectorWriter:
+    """Writes what functions on vectors of one kind of float have in common into their LLVM module.
+
+    Vectors are aligned to their elements only. LLVM's functions are declared by their full names
+    (`llvm.fmuladd.v16f32`): the short form cannot name vector types.
+    """
+
+    def __init__(self, module: ir.Module, dtype: types.Float) -> None:
+        self.module = module
+        self.scalar = ir.FloatType() if dtype == types.float32 else ir.DoubleType()
+        self.itemsize = dtype.bitwidth // 8
+        self.lanes = VECTOR_BYTES // self.itemsize
+        self.vector = ir.VectorType(self.scalar, self.lanes)
+        self.zero = ir.Constant(self.vector, [0.0] * self.lanes)
+        self.suffix = f"v{self.lanes}f{8 * self.itemsize}"
+
+    def declare(self, name: str, result: ir.Type, arguments: list) -> ir.Function:
+        """A function of LLVM's, or one that is linked by its name."""
+        return cgutils.get_or_insert_function(self.module, ir.FunctionType(result, arguments), name)
+
+    def new_function(self, name: str, arguments: list, *attributes: str) -> ir.Function:
+        """A function of this module, called by nothing else."""
+        function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), arguments), name)
+        for attribute in ("noinline", "nounwind", *attributes):
+            function.attributes.add(attribute)
+        return function
+
+    def splat(self, builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
+        """A vector with `value` in each lane."""
+        return splat(builder, value, self.lanes)
+
+    def multiply_add(self, builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+        """a b + c. Where there is no instruction for it, fmuladd is a multiplication and an addition; plain
+        llvm.fma would be a call of libm, 14 times slower."""
+        function = self.declare(f"llvm.fmuladd.{self.suffix}", self.vector, [self.vector] * 3)
+        return builder.call(function, [a, b, c])
+
+    def lanes_before(self, builder: ir.IRBuilder, count: ir.Value, first: int = 0) -> ir.Value:
+        """A mask: which of the lanes `first`, `first` + 1, .. come before `count`."""
+        index = ir.Constant(ir.VectorType(_I32, self.lanes), list(range(first, first + self.lanes)))
+        return builder.icmp_signed("<", index, self.splat(builder, builder.trunc(count, _I32)))
+
+    def place(self, builder: ir.IRBuilder, base: ir.Value, offset: ir.Value | int) -> ir.Value:
+        """Pointer to the vector that begins so many elements from `base`."""
+        offset = _I64(offset) if isinstance(offset, int) else offset
+        return builder.bitcast(builder.gep(base, [offset]), self.vector.as_pointer())
+
+    def load(self, builder: ir.IRBuilder, place: ir.Value, inside: ir.Value | None = None) -> ir.Value:
+        """A vector; of the lanes in the mask `inside`, if there is one, and 0 in the others."""
+        if inside is None:
+            value = builder.load(place)
+            value.align = self.itemsize
+            return value
+        kinds = [place.type, _I32, inside.type, self.vector]
+        function = self.declare(f"llvm.masked.load.{self.suffix}.p0", self.vector, kinds)
+        return builder.call(function, [place, _I32(self.itemsize), inside, self.zero])
+
+    def store(
+        self, builder: ir.IRBuilder, value: ir.Value, place: ir.Value, inside: ir.Value | None = None
+    ) -> None:
+        """Write a vector, or the lanes in the mask."""
+        if inside is None:
+            builder.store(value, place).align = self.itemsize
+            return
+        kinds = [self.vector, place.type, _I32, inside.type]
+        function = self.declare(f"llvm.masked.store.{self.suffix}.p0", ir.VoidType(), kinds)
+        builder.call(function, [value, place, _I32(self.itemsize), inside])
+
+
+class _Moves(VectorWriter):
+    """Loads and stores of vectors from and to flat arrays."""
 
     def __init__(
         self, context: Any, builder: ir.IRBuilder, kind: Any, source: ir.Value, target: ir.Value
     ) -> None:
+        super().__init__(builder.module, kind.dtype)
         self.builder = builder
-        self.itemsize = kind.dtype.bitwidth // 8
-        self.lanes = VECTOR_BYTES // self.itemsize
-        scalar = ir.FloatType() if kind.dtype == types.float32 else ir.DoubleType()
-        self.vector = ir.VectorType(scalar, self.lanes)
         self.source, self.target = (
             context.make_array(kind)(context, builder, a).data for a in (source, target)
         )
 
-    def _place(self, base: ir.Value, offset: ir.Value) -> ir.Value:
-        return self.builder.bitcast(self.builder.gep(base, [offset]), self.vector.as_pointer())
+    def get(self, first: ir.Value, stride: ir.Value, count: int) -> ir.Value:
+        """The vector `count` strides after `first` in the source."""
+        return self.load(self.builder, self.place(self.builder, self.source, self._at(first, stride, count)))
 
-    def load(self, offset: ir.Value) -> ir.Value:
-        value = self.builder.load(self._place(self.source, offset))
-        value.align = self.itemsize
-        return value
+    def put(self, value: ir.Value, first: ir.Value, stride: ir.Value, count: int) -> None:
+        """Write it there in the target."""
+        place = self.place(self.builder, self.target, self._at(first, stride, count))
+        self.store(self.builder, value, place)
 
-    def store(self, value: ir.Value, offset: ir.Value) -> None:
-        store = self.builder.store(value, self._place(self.target, offset))
-        store.align = self.itemsize
-
-    def offset(self, first: ir.Value, stride: ir.Value, count: int) -> ir.Value:
+    def _at(self, first: ir.Value, stride: ir.Value, count: int) -> ir.Value:
         return self.builder.add(first, self.builder.mul(stride, ir.Constant(first.type, count)))
 
 
@@ -82,9 +155,9 @@ def copy_panel_row(typing_context, source, source_first, target, target_first):
         source_array, source_first, target_array, target_first = arguments
         moves = _Moves(context, builder, source, source_array, target_array)
         step = ir.Constant(source_first.type, moves.lanes)
-        values = [moves.load(moves.offset(source_first, step, j)) for j in range(2)]
+        values = [moves.get(source_first, step, j) for j in range(2)]
         for j, value in enumerate(values):
-            moves.store(value, moves.offset(target_first, step, j))
+            moves.put(value, target_first, step, j)
         return context.get_dummy_value()
 
     return signature, codegen
@@ -148,7 +221,7 @@ def transpose_block(typing_context, source, source_first, source_row, target, ta
         source_array, source_first, source_row, target_array, target_first, target_row = arguments
         moves = _Moves(context, builder, source, source_array, target_array)
         lanes = moves.lanes
-        rows = [moves.load(moves.offset(source_first, source_row, i)) for i in range(lanes)]
+        rows = [moves.get(source_first, source_row, i) for i in range(lanes)]
         bit = 1
         while bit < lanes:
             low = [lane if not lane & bit else lanes + lane - bit for lane in range(lanes)]
@@ -160,7 +233,7 @@ def transpose_block(typing_context, source, source_first, source_row, target, ta
                     rows[i], rows[i | bit] = (builder.shuffle_vector(*pair, mask) for mask in masks)
             bit *= 2
         for i, row in enumerate(rows):
-            moves.store(row, moves.offset(target_first, target_row, i))
+            moves.put(row, target_first, target_row, i)
         return context.get_dummy_value()
 
     return signature, codegen

@@ -1,8 +1,14 @@
 """The register-blocked tile: every height, width, depth and mode, inside its borders and nowhere else."""
 
+import ctypes
+import mmap
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
-from helpers import DTYPES, assert_same_bits, laid_out, needs_jit, normal
+from helpers import DTYPES, assert_same_bits, laid_out, needs_jit, normal, poisoned
 from rnnfast.kernels._jit import kernel
 from rnnfast.kernels.simd import fma
 from rnnfast.kernels.tile import (
@@ -15,6 +21,8 @@ from rnnfast.kernels.tile import (
     panel_width,
     tile,
 )
+
+PROT_NONE = 0  # of Linux: Python's mmap does not name it
 
 MODES = [OVERWRITE, FROM_START, ADD_TO, FROM_START | ADD_TO]
 
@@ -150,6 +158,44 @@ def test_nan_and_infinity_pass_through(mode):
     )
     rest = 4.0 + bool(mode & FROM_START) + bool(mode & ADD_TO)
     np.testing.assert_array_equal(c.ravel(), [np.inf, np.nan, rest])
+
+
+def run_tiles_at_the_end_of_memory():
+    """Tiles whose B ends where a page begins that nobody may touch: a read beyond it ends the process."""
+    page = mmap.PAGESIZE
+    memory = mmap.mmap(-1, 2 * page)
+    forbidden = ctypes.addressof(ctypes.c_char.from_buffer(memory)) + page
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(forbidden), page, PROT_NONE) == 0
+    rng, depth = np.random.default_rng(7), 4
+    for dtype in map(np.dtype, DTYPES):
+        width = panel_width(dtype)
+        for rows in (1, FEW_ROWS, FEW_ROWS + 1, MAX_ROWS):
+            counts = column_counts(dtype)
+            if rows <= FEW_ROWS:
+                counts += [width + 1, width + width // 2, width + width // 2 + 1, 2 * width]
+            for cols in counts:
+                row = -(-cols // width) * width
+                count = (depth - 1) * row + cols
+                b = np.frombuffer(memory, dtype, count, page - count * dtype.itemsize)
+                b[:] = normal(rng, count, dtype)
+                a, c = normal(rng, (rows, depth), dtype), poisoned((rows, cols), dtype)
+                operand = c.reshape(-1), 0, cols
+                run_tile(
+                    rows, cols, depth, a.reshape(-1), 0, depth, 1, b, 0, row, width,
+                    *operand, *operand, OVERWRITE,
+                )  # fmt: skip
+                places = np.arange(depth)[:, None] * row + np.arange(cols)
+                assert_same_bits(c, expected_tile(a, b[places], c, c, OVERWRITE))
+
+
+@needs_jit
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks the system to protect memory")
+def test_nothing_is_read_beyond_the_last_element_of_b():
+    code = "import test_tile; test_tile.run_tiles_at_the_end_of_memory()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr or f"ended by signal {-done.returncode}"
 
 
 @needs_jit
