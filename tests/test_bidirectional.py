@@ -5,6 +5,7 @@ import pytest
 import reference
 from cells import KINDS, Window, make, naive_twin
 from helpers import DTYPES, assert_same_bits, poisoned, relative_distance
+from rnnfast.kernels.sequence import block_steps
 
 from rnnfast import Bidirectional, Stack, TimeBiLSTM, TimeLSTM
 
@@ -252,3 +253,22 @@ def test_a_reset_mask_may_be_written_to_after_forward():
     expected = layer.backward(window.dhs)
     window.options["reset"][...] = True
     assert_same_bits(layer.backward(window.dhs), expected)
+
+
+def test_a_composite_that_keeps_no_gates_gives_the_same_bits_in_less_memory():
+    def built():
+        below = Bidirectional(*(make("lstm", 3, 4, np.float32, seed=seed) for seed in (0, 1)))
+        return Stack([below, make("gru-before", 8, 5, np.float32, seed=2)])
+
+    rng = np.random.default_rng(3)
+    xs = rng.standard_normal((2, 2 * block_steps(2) + 3, 3)).astype(np.float32)
+    results, sizes = [], []
+    for keep in (True, False):
+        stack = built()
+        hs = stack.forward(xs, keep=keep)
+        layers = [stack.layers[0].layer_forward, stack.layers[0].layer_backward, stack.layers[1]]
+        sizes.append([layer._workspace._buffers["gates"].size for layer in layers])
+        results.append([hs, stack.backward(np.ones_like(hs)), *stack.grads])
+    for actual, expected in zip(*results, strict=True):
+        assert_same_bits(actual, expected)
+    assert all(3 * fewer == more for more, fewer in zip(*sizes, strict=True))

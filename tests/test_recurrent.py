@@ -151,12 +151,16 @@ def test_a_reset_inside_equals_two_separate_sequences(kind, dtype, seed):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("options", [OPTIONS[0], OPTIONS[-1]], ids=named)
 @pytest.mark.parametrize("kind", ["lstm", "gru-before", "gru-after"])
-def test_gates_made_again_have_the_bits_of_those_kept(kind, options, dtype, monkeypatch):
+@pytest.mark.parametrize("why", ["too many", "asked for"])
+def test_gates_made_again_have_the_bits_of_those_kept(why, kind, options, dtype, monkeypatch):
     N, T = 5, sized(3 * block_steps(5) + 2, 2 * block_steps(5) + 2)
     layer = make(kind, 3, 9, dtype)
     window = Window(layer, N, T, **options)
     expected = run(layer, window)
-    monkeypatch.setattr(recurrent, "KEPT_BYTES", 0)
+    if why == "too many":
+        monkeypatch.setattr(recurrent, "KEPT_BYTES", 0)
+    else:
+        window.options["keep"] = False
     thrifty = another(layer)
     actual = run(thrifty, window)
     if not options["lengths"]:  # or one block may be enough

@@ -6,7 +6,7 @@ import reference
 from helpers import DTYPES, normal, poisoned, relative_distance, sized
 from hypothesis import given
 from hypothesis import strategies as st
-from rnnfast.kernels.sequence import BLOCK_ROWS
+from rnnfast.kernels.sequence import BLOCK_ROWS, block_steps
 
 from rnnfast import ExactBPTT, SequenceRegressor, TimeAffineSquaredLoss, Trainer, TruncatedBPTT, optim
 from rnnfast.models import load_model
@@ -101,6 +101,19 @@ def test_predictions_are_those_the_loss_is_made_of():
     model.predict(xs)
     with pytest.raises(RuntimeError, match="call forward first"):
         model.backward()
+
+
+@pytest.mark.parametrize("read", ["predict", "evaluate"])
+def test_reading_without_a_backward_keeps_no_gates(read):
+    rng = np.random.default_rng(3)
+    shape = 2, 2 * block_steps(2) + 3
+    xs, ts = normal(rng, (*shape, 3), np.float32), normal(rng, (*shape, 2), np.float32)
+    sizes = []
+    for method in ("forward", read):
+        model = SequenceRegressor(3, 4, 2, cell="lstm", rng=np.random.default_rng(0))
+        getattr(model, method)(*((xs,) if method == "predict" else (xs, ts)))
+        sizes.append(model._layers[0]._workspace._buffers["gates"].size)
+    assert 3 * sizes[1] <= sizes[0]
 
 
 def test_a_model_is_saved_and_loaded(tmp_path):

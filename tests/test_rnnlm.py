@@ -5,6 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from helpers import needs_jit
+from rnnfast.kernels.sequence import block_steps
 
 from rnnfast.models import RNNLM
 from rnnfast.training import Trainer, TruncatedBPTT
@@ -212,6 +213,19 @@ def test_dropout_acts_in_forward_only_and_only_while_training():
     model.backward()
     model.reset_state()
     np.testing.assert_array_equal(model.losses(xs, ts), expected)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("read", ["losses", "predict", "log_prob"])
+def test_reading_without_a_backward_keeps_no_gates(read, layers):
+    xs, ts = np.random.default_rng(9).integers(7, size=(2, 2, 2 * block_steps(2) + 3))
+    sizes = []
+    for method in ("forward", read):
+        model = RNNLM(7, 5, 5, cell="lstm", layers=layers, rng=np.random.default_rng(0))
+        arguments = {"forward": (xs, ts), "losses": (xs, ts), "predict": (xs,), "log_prob": (xs[0],)}
+        getattr(model, method)(*arguments[method])
+        sizes.append([layer._workspace._buffers["gates"].size for layer in model._layers])
+    assert all(3 * fewer <= more for more, fewer in zip(*sizes, strict=True))
 
 
 @needs_jit

@@ -29,7 +29,7 @@ def layer(problem: LayerProblem) -> Runs:
     hs, dxs = np.zeros_like(dhs), np.zeros_like(xs)
 
     def forward() -> None:
-        layer.forward(xs, out=hs)
+        layer.forward(xs, out=hs, keep=False)
 
     def both() -> None:
         layer.forward(xs, out=hs)

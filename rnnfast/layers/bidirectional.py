@@ -85,7 +85,13 @@ class Bidirectional(Layer):
         raise _check.no_stream(type(self).__name__)
 
     def forward(
-        self, xs: np.ndarray, *, lengths: Any = None, reset: Any = None, out: np.ndarray | None = None
+        self,
+        xs: np.ndarray,
+        *,
+        lengths: Any = None,
+        reset: Any = None,
+        out: np.ndarray | None = None,
+        keep: bool = True,
     ) -> np.ndarray:
         """Run over a window in both directions.
 
@@ -99,6 +105,8 @@ class Bidirectional(Layer):
             Where True, a new sequence begins: neither direction looks across.
         out : ndarray (N, T, H1 + H2), optional
             Where to write the result; a fresh array by default.
+        keep : bool
+            As in `TimeLSTM.forward`.
 
         Returns
         -------
@@ -125,8 +133,8 @@ class Bidirectional(Layer):
             if batch and layer.stateful and layer.h is not None:
                 _check.batch(owner, layer.h.shape[0], batch)
         width = self.layer_forward.hidden_size
-        hs[..., :width] = self.layer_forward.forward(xs, lengths=lengths, reset=reset)
-        backwards = self.layer_backward.forward(xs[places], lengths=lengths, reset=mirrored)
+        hs[..., :width] = self.layer_forward.forward(xs, lengths=lengths, reset=reset, keep=keep)
+        backwards = self.layer_backward.forward(xs[places], lengths=lengths, reset=mirrored, keep=keep)
         hs[..., width:] = backwards[places]
         self._places = places
         return hs

@@ -234,7 +234,13 @@ class Recurrent(Streaming):
         return [_check.kernel_ready(p) for p in self.params]
 
     def forward(
-        self, xs: np.ndarray, *, lengths: Any = None, reset: Any = None, out: np.ndarray | None = None
+        self,
+        xs: np.ndarray,
+        *,
+        lengths: Any = None,
+        reset: Any = None,
+        out: np.ndarray | None = None,
+        keep: bool = True,
     ) -> np.ndarray:
         """Run over a window.
 
@@ -249,6 +255,10 @@ class Recurrent(Streaming):
             Where True, the state is zero before that step, and no gradient crosses: a new episode begins.
         out : ndarray (N, T, H), optional
             Where to write the result; a fresh array by default.
+        keep : bool
+            Keep the gates of all steps for `backward`, if they take no more than 128 MiB. Without, for
+            inference, the window takes less memory and time; a `backward` all the same makes the gates again,
+            to the same bits, in up to 4/3 of the time.
 
         Returns
         -------
@@ -269,12 +279,16 @@ class Recurrent(Streaming):
         hs = self._output(owner, out, (batch, steps, self.hidden_size), xs, *self.params)
         state = self._initial_state(owner, batch, steps, self.stateful)
         none = self._no_words()
-        self._start(Inputs(xs, None, none, none), state, rows, hs)
+        self._start(Inputs(xs, None, none, none), state, rows, hs, keep)
         return hs
 
-    def _start(self, inputs: Inputs, state: list[np.ndarray], rows: Rows, hs: np.ndarray) -> None:
+    def _start(self, inputs: Inputs, state: list[np.ndarray], rows: Rows, hs: np.ndarray, keep: bool) -> None:
         self._run = None  # what it holds may have to grow: two of it would be the peak of memory
-        self._run = Run(inputs, rows, self._forward(inputs, state, rows, hs))
+        before, self._keeps = self._keeps, self._keeps and bool(keep)
+        try:
+            self._run = Run(inputs, rows, self._forward(inputs, state, rows, hs))
+        finally:
+            self._keeps = before
 
     def _no_words(self) -> np.ndarray:
         return self._take("no_words", 0, self.input_size)
@@ -283,7 +297,7 @@ class Recurrent(Streaming):
         """Whether inputs that are rows of a table of so many are looked up in products with that table."""
         return 0 < 2 * size <= batch * min(steps, block_steps(batch))
 
-    def _forward_words(self, lookup: Lookup, out: np.ndarray) -> np.ndarray:
+    def _forward_words(self, lookup: Lookup, out: np.ndarray, keep: bool) -> np.ndarray:
         """`forward` over `words[ids]`, with its bits, ids being checked; `_backpropagate` then makes `dwords`
         instead of gradients of inputs."""
         batch, steps = lookup.ids.shape
@@ -297,7 +311,7 @@ class Recurrent(Streaming):
         occurring = np.unique(ids)
         words[occurring] = lookup.words[occurring]
         no_xs = self._take("no_xs", 0, 0, self.input_size)
-        self._start(Inputs(no_xs, ids, words, lookup.dwords), state, rows, out)
+        self._start(Inputs(no_xs, ids, words, lookup.dwords), state, rows, out, keep)
         return out
 
     def _output(self, owner: str, out: np.ndarray | None, shape: tuple, *inputs: np.ndarray) -> np.ndarray:

@@ -87,16 +87,18 @@ class Stack(Layer):
         for layer in self.layers:
             layer.reset_state()
 
-    def forward(self, xs: np.ndarray, *, lengths: Any = None, reset: Any = None) -> np.ndarray:
+    def forward(
+        self, xs: np.ndarray, *, lengths: Any = None, reset: Any = None, keep: bool = True
+    ) -> np.ndarray:
         """Outputs (N, T, H) of the highest layer for inputs `xs` (N, T, D).
 
-        `lengths` (N,) and `reset` (N, T) act on every layer, as in `TimeLSTM.forward`.
+        `lengths` (N,), `reset` (N, T) and `keep` act on every layer, as in `TimeLSTM.forward`.
         """
         self._check_batch("Stack.forward", np.shape(xs))
-        hs = self.layers[0].forward(xs, lengths=lengths, reset=reset)
+        hs = self.layers[0].forward(xs, lengths=lengths, reset=reset, keep=keep)
         for dropout, layer in zip(self._dropouts, self.layers[1:], strict=True):
             dropout.train_flg = self.train_flg
-            hs = layer.forward(dropout.forward(hs), lengths=lengths, reset=reset)
+            hs = layer.forward(dropout.forward(hs), lengths=lengths, reset=reset, keep=keep)
         return hs
 
     def backward(self, dhs: np.ndarray, *, dstate_next: Sequence[dict[str, Any]] | None = None) -> np.ndarray:

@@ -88,7 +88,7 @@ class CBOWLM(LanguageModel):
         self._output = TimeAffineSoftmaxWithLoss(arrays["output_W"], arrays["output_b"])
         return [*self._context.grads, *self._output.grads]
 
-    def _features(self, xs: np.ndarray, *, drop: bool) -> np.ndarray:
+    def _features(self, xs: np.ndarray, *, drop: bool, keep: bool) -> np.ndarray:
         out = self._workspace.take("sums", (*xs.shape, self.config["embed_size"]), self.dtype)
         return self._context.forward(xs, out=out)
 

@@ -59,8 +59,9 @@ class LanguageModel(StoredModel):
         """Make the layers around these arrays; the gradient of each, in the order of `arrays`."""
         raise NotImplementedError
 
-    def _features(self, xs: np.ndarray, *, drop: bool) -> np.ndarray:
-        """Hidden vectors `(N, T, H)` of ids `(N, T)`; carries the state on."""
+    def _features(self, xs: np.ndarray, *, drop: bool, keep: bool) -> np.ndarray:
+        """Hidden vectors `(N, T, H)` of ids `(N, T)`; carries the state on. Without `keep`, as in
+        `TimeLSTM.forward`."""
         raise NotImplementedError
 
     def _features_backward(self, dhs: np.ndarray) -> None:
@@ -126,7 +127,7 @@ class LanguageModel(StoredModel):
     def _read(self, xs: np.ndarray) -> np.ndarray:
         """Hidden vectors without dropout. What a `backward` of the last `forward` needs is overwritten."""
         self._hs = None
-        return self._features(xs, drop=False)
+        return self._features(xs, drop=False, keep=False)
 
     def forward(self, xs: np.ndarray, ts: np.ndarray) -> float:
         """Mean loss `-log P(ts[n, t] | xs[n, :t+1], words read before)` in nats, ready for `backward`.
@@ -152,7 +153,7 @@ class LanguageModel(StoredModel):
         """
         xs, ts = self._pair("forward", xs, ts)
         self._hs = None
-        hs = self._features(xs, drop=self.train_flg)
+        hs = self._features(xs, drop=self.train_flg, keep=True)
         loss = self._output.forward(hs, ts)
         self._hs = hs.shape
         return loss

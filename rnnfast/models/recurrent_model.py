@@ -111,8 +111,10 @@ class RecurrentModel:
         self._dropouts = [TimeDropout(dropout, rng=rng) for _ in range(places)]
         self._sizes = [layers[0].input_size, *(layer.hidden_size for layer in layers)]
 
-    def _read_through(self, xs: np.ndarray, *, drop: bool, part: Part | None = None) -> np.ndarray:
-        """Hidden vectors (N, T, H); carries the state on."""
+    def _read_through(
+        self, xs: np.ndarray, *, drop: bool, keep: bool = True, part: Part | None = None
+    ) -> np.ndarray:
+        """Hidden vectors (N, T, H); carries the state on. Without `keep` no `_go_back` is to follow."""
         for dropout in self._dropouts:
             dropout.train_flg = drop
             dropout._place = None if part is None else (part.first, part.steps)
@@ -124,9 +126,9 @@ class RecurrentModel:
             hs = self._dropped(index, hs)
             out = self._buffer(f"hs{index}", batch, steps, layer.hidden_size)
             if index == 0 and lookup is not None:
-                hs = layer._forward_words(lookup, out)
+                hs = layer._forward_words(lookup, out, keep)
             else:
-                hs = layer.forward(hs, out=out, **options)
+                hs = layer.forward(hs, out=out, keep=keep, **options)
         return self._dropped(len(self._layers), hs)
 
     def _dropped(self, place: int, hs: np.ndarray) -> np.ndarray:

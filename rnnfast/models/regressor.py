@@ -208,7 +208,7 @@ class SequenceRegressor(RecurrentModel, StoredModel):
         self._hs = None
         if self._affine is None:
             self._affine = TimeAffine(*self._output.params)
-        return self._affine.forward(self._read_through(xs, drop=False, part=part))
+        return self._affine.forward(self._read_through(xs, drop=False, keep=False, part=part))
 
     def evaluate(self, xs: np.ndarray, ts: np.ndarray, *, batch_size: int = 64) -> float:
         """Mean squared error on sequences `xs` (S, T, D) with targets as in `forward`, from fresh states.

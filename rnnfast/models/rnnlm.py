@@ -163,14 +163,14 @@ class RNNLM(RecurrentModel, LanguageModel):
             grads += layer.grads
         return grads + self._output.grads[1 if self._tied else 0 :]
 
-    def _features(self, xs: np.ndarray, *, drop: bool) -> np.ndarray:
+    def _features(self, xs: np.ndarray, *, drop: bool, keep: bool) -> np.ndarray:
         if xs.size:
-            return self._read_through(xs, drop=drop)
+            return self._read_through(xs, drop=drop, keep=keep)
         # The layers refuse another number of rows than the state has also where there are no steps.
         kept = self.get_state()
         self.reset_state()
         try:
-            return self._read_through(xs, drop=drop)
+            return self._read_through(xs, drop=drop, keep=keep)
         finally:
             self.set_state(kept)
 

@@ -42,7 +42,7 @@ def mean_error(model: Any, xs: Any, ts: Any, batch_size: int, chunk: int) -> flo
             model.reset_state()
             parts = [Part(start, min(start + chunk, steps), steps) for start in range(0, steps, chunk)]
             for part in parts:
-                hs = model._read_through(model._part_inputs(x, part), drop=False, part=part)
+                hs = model._read_through(model._part_inputs(x, part), drop=False, keep=False, part=part)
                 total += float(model._part_losses(hs, model._part_targets(t, part), part).sum())
             scored += model._scored(t, parts)
     finally:
