@@ -29,8 +29,8 @@ def fma(a, b, c):
 
     This is ``llvm.fmuladd``; ``llvm.fma`` is a library call, 14 times slower, where the processor lacks it.
     """
-    lanes = next((x for x in (a, b, c) if isinstance(x, Lanes)), None)
-    if lanes is None:
+    lanes = a if isinstance(a, Lanes) else b if isinstance(b, Lanes) else c
+    if not isinstance(lanes, Lanes):
         return a * b + c
     return lanes.wrap(lanes.operand(a)).call("fmuladd", b, c)
 
@@ -45,7 +45,9 @@ def select(condition: Any, chosen: Any, other: Any) -> Any:
     """`chosen` where the condition holds, else `other`."""
     if isinstance(condition, Condition):
         return condition.select(chosen, other)
-    return np.where(condition, chosen, other)[()]
+    if isinstance(condition, np.ndarray):
+        return np.where(condition, chosen, other)
+    return chosen if condition else other
 
 
 @formula
@@ -55,20 +57,15 @@ def scale_by_power_of_two(y, shifted):
     Right where y and the result are normal numbers. A NaN in `shifted` may give any number, so the caller
     must carry NaN along another way.
     """
-    if not isinstance(shifted, Lanes):
-        return _scale_in_numpy(y, shifted)
-    itemsize, lanes, builder = shifted.dtype.itemsize, shifted.lanes, shifted.builder
-    whole: Any = ir.IntType(8 * itemsize)
+    itemsize = shifted.dtype.itemsize
     places: Any = _MANTISSA_BITS[itemsize]
+    if not isinstance(shifted, Lanes):
+        integer = np.int32 if itemsize == 4 else np.int64
+        return (y.view(integer) + (shifted.view(integer) << integer(places))).view(shifted.dtype)
+    lanes, builder = shifted.lanes, shifted.builder
+    whole: Any = ir.IntType(8 * itemsize)
     if lanes:
         whole, places = ir.VectorType(whole, lanes), [places] * lanes
     before, n = (builder.bitcast(value, whole) for value in (shifted.operand(y), shifted.value))
     total = builder.add(before, builder.shl(n, ir.Constant(whole, places)))
     return shifted.wrap(builder.bitcast(total, shifted.value.type))
-
-
-def _scale_in_numpy(y: Any, shifted: Any) -> Any:
-    shift = ROUNDING_SHIFT_SINGLE if shifted.dtype == np.float32 else ROUNDING_SHIFT_DOUBLE
-    unknown = np.isnan(shifted)
-    n = np.where(unknown, 0, shifted.astype(np.float64) - shift).astype(np.intc)
-    return np.where(unknown, shifted, np.ldexp(y, n))[()]

@@ -301,16 +301,17 @@ def _tile_twin(rows, cols, depth, a, b, start, c, mode):
     b_array, b_first, b_row, b_panel = b
     start_array, start_first, start_row = start
     c_array, c_first, c_row, _ = c
-    j, width = np.arange(cols), panel_width(a_array.dtype)
-    c_index = c_first + np.arange(rows)[:, None] * c_row + j
+    i, j = np.arange(rows)[:, None], np.arange(cols)
+    c_flat, c_index = c_array.reshape(-1), c_first + i * c_row + j
     if mode & FROM_START:
-        total = start_array.reshape(-1)[start_first + np.arange(rows)[:, None] * start_row + j]
+        total = start_array.reshape(-1)[start_first + i * start_row + j]
     else:
         total = np.zeros((rows, cols), a_array.dtype)
-    a_flat, b_flat, c_flat = a_array.reshape(-1), b_array.reshape(-1), c_array.reshape(-1)
-    for k in range(depth):
-        a_column = a_flat[a_first + np.arange(rows) * a_row + k * a_col]
-        total = total + a_column[:, None] * b_flat[b_first + k * b_row + j // width * b_panel + j % width]
+    k, width = np.arange(depth)[:, None], panel_width(a_array.dtype)
+    columns = a_array.reshape(-1)[a_first + k * a_col + np.arange(rows) * a_row]
+    of_b = b_array.reshape(-1)[b_first + k * b_row + j // width * b_panel + j % width]
+    for column, row in zip(columns[:, :, None], of_b, strict=True):
+        total = total + column * row
     c_flat[c_index] = c_flat[c_index] + total if mode & ADD_TO else total
 
 
