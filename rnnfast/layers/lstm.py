@@ -14,7 +14,9 @@ from rnnfast.kernels.shares import (
     recurrent_packed_size,
 )
 from rnnfast.layers.one_step import OneStep
-from rnnfast.layers.recurrent import Inputs, Recurrent, Rows
+from rnnfast.layers.recurrent import Recurrent
+from rnnfast.layers.rows import Rows
+from rnnfast.layers.window import Inputs
 from rnnfast.state import State
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from rnnfast.kernels.sequence import block_steps, padded_row
 from rnnfast.layers.base import Workspace
 from rnnfast.layers.rows import Rows, packed_rows
 from rnnfast.layers.streaming import Streaming
+from rnnfast.layers.window import Inputs, Lookup, Run, Team
 from rnnfast.state import State
 
 # Memory that a layer may take to keep the gates of all steps for `backward`. A longer sequence keeps one
@@ -24,38 +25,6 @@ LEAST_SEQUENCES = 8
 LEAST_STEP_OPERATIONS = 1e5
 
 
-class Team(NamedTuple):
-    """How many threads do a window, and whether they share out its units or its sequences."""
-
-    members: int
-    by_units: bool
-
-
-class Lookup(NamedTuple):
-    """Inputs that are rows of a table: ids (N, T), the table (V, D) and its gradient."""
-
-    ids: np.ndarray
-    words: np.ndarray
-    dwords: np.ndarray
-
-
-class Inputs(NamedTuple):
-    """What a window reads: xs (N, T, D), or words (V, D) by ids (N, T); the other has no elements."""
-
-    xs: np.ndarray
-    ids: np.ndarray | None
-    words: np.ndarray
-    dwords: np.ndarray
-
-
-class Run(NamedTuple):
-    """What `backward` needs of the last `forward`."""
-
-    inputs: Inputs
-    rows: Rows
-    saved: tuple[np.ndarray, ...]
-
-
 class Recurrent(Streaming):
     """Base of `TimeRNN`, `TimeLSTM` and `TimeGRU`.
 
@@ -65,7 +34,7 @@ class Recurrent(Streaming):
     STATES: tuple[str, ...] = ("h",)
     TAPE = ("_run", "_workspace", "_intact")
     _intact = 0  # the first block of the time grid whose gates were kept
-    _keeps = True  # whether `forward` keeps what fits of the gates; without, `backward` makes them again
+    _keeps = True  # whether the last `forward` was to keep what fits of the gates
     _adds = False  # whether `backward` adds to `grads`
 
     def _set_up(self, params: list[np.ndarray], stateful: bool) -> None:
@@ -284,11 +253,8 @@ class Recurrent(Streaming):
 
     def _start(self, inputs: Inputs, state: list[np.ndarray], rows: Rows, hs: np.ndarray, keep: bool) -> None:
         self._run = None  # what it holds may have to grow: two of it would be the peak of memory
-        before, self._keeps = self._keeps, self._keeps and bool(keep)
-        try:
-            self._run = Run(inputs, rows, self._forward(inputs, state, rows, hs))
-        finally:
-            self._keeps = before
+        self._keeps = bool(keep)
+        self._run = Run(inputs, rows, self._forward(inputs, state, rows, hs))
 
     def _no_words(self) -> np.ndarray:
         return self._take("no_words", 0, self.input_size)

@@ -11,8 +11,9 @@ from rnnfast import _check
 from rnnfast.layers.base import Layer, Workspace
 from rnnfast.layers.dropout import TimeDropout
 from rnnfast.layers.footprint import kept_bytes, recurrent_bytes
-from rnnfast.layers.recurrent import Lookup, Recurrent
+from rnnfast.layers.recurrent import Recurrent
 from rnnfast.layers.rows import Sorted, falling_order
+from rnnfast.layers.window import Lookup
 from rnnfast.state import State, plain
 
 # One entry a layer: the gradients (N, H) of its states.
@@ -114,7 +115,8 @@ class RecurrentModel:
     def _read_through(
         self, xs: np.ndarray, *, drop: bool, keep: bool = True, part: Part | None = None
     ) -> np.ndarray:
-        """Hidden vectors (N, T, H); carries the state on. Without `keep` no `_go_back` is to follow."""
+        """Hidden vectors (N, T, H); carries the state on. Without `keep`, the layers
+        keep no gates for `_go_back`, which then makes them again."""
         for dropout in self._dropouts:
             dropout.train_flg = drop
             dropout._place = None if part is None else (part.first, part.steps)
@@ -184,11 +186,6 @@ class RecurrentModel:
         self._workspace = Workspace() if tape is None else tape[0]["_workspace"]
         for layer, kept in zip(layers, [None] * len(layers) if tape is None else tape[1:], strict=True):
             layer._wind(kept)
-
-    def _keep_gates(self, keeps: bool) -> None:
-        """Whether the layers keep what `_go_back` needs, as far as it fits; without, they make it again."""
-        for layer in self._layers:
-            layer._keeps = keeps
 
     def _part_bytes(self, batch: int, steps: int) -> int:
         """Bytes that forward and backward over so many steps take at most."""

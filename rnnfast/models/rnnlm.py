@@ -12,7 +12,7 @@ from rnnfast.kernels.fused_loss import loss_period
 from rnnfast.kernels.sequence import block_steps
 from rnnfast.layers.embedding import TimeEmbedding
 from rnnfast.layers.loss import TimeAffineSoftmaxWithLoss, mean_loss
-from rnnfast.layers.recurrent import Lookup
+from rnnfast.layers.window import Lookup
 from rnnfast.models.cells import (
     CELLS,
     MOST_LAYERS,

@@ -35,7 +35,6 @@ def mean_error(model: Any, xs: Any, ts: Any, batch_size: int, chunk: int) -> flo
     """
     kept, steps = model.get_state(), np.shape(xs)[1]
     total, scored = 0.0, 0
-    model._keep_gates(False)
     try:
         for first in range(0, len(xs), batch_size):
             x, t = xs[first : first + batch_size], ts[first : first + batch_size]
@@ -46,6 +45,5 @@ def mean_error(model: Any, xs: Any, ts: Any, batch_size: int, chunk: int) -> flo
                 total += float(model._part_losses(hs, model._part_targets(t, part), part).sum())
             scored += model._scored(t, parts)
     finally:
-        model._keep_gates(True)
         model.set_state(kept)
     return model._mean(np.array([total]), scored)

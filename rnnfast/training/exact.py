@@ -153,8 +153,6 @@ class ExactBPTT:
             model.set_state(before)
             model.rng_state = masks
             raise
-        finally:
-            model._keep_gates(True)
 
     def batches(self, data: Any, batch_size: int) -> WholeRows:
         """One pass over the data, for `Trainer`: each batch is one window."""
@@ -222,12 +220,10 @@ def _backpropagate(model: RecurrentModel, xs: Any, ts: Any, parts: list[Part]) -
     """Once forwards for the states, then back chunk by chunk."""
     drop, masks = model.train_flg, model.rng_state
     states = [model.get_state()]
-    model._keep_gates(False)
     for part in parts[:-1]:
         model.rng_state = masks
-        model._read_through(model._part_inputs(xs, part), drop=drop, part=part)
+        model._read_through(model._part_inputs(xs, part), drop=drop, keep=False, part=part)
         states.append(model.get_state())
-    model._keep_gates(True)
     scored = model._scored(ts, parts)
     sums, made, final = np.zeros(len(xs)), False, None
     arriving: StateGradients | None = None
