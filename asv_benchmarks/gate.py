@@ -92,8 +92,8 @@ def functions(rng):
     y = np.empty_like(x)
     for name, call, naive, least in (
         ("exp", exp_forward, np.exp, 0.8),
-        ("sigmoid", sigmoid_forward, lambda x: 1 / (1 + np.exp(-x)), 1.1),
-        ("tanh", tanh_forward, np.tanh, 0.5),
+        ("sigmoid", sigmoid_forward, lambda x: 1 / (1 + np.exp(-x)), 1.05),
+        ("tanh", tanh_forward, np.tanh, 0.45),
     ):
         yield Case(f"{name} beside NumPy", least, lambda call=call: call(x, y), other=lambda f=naive: f(x))
 
@@ -102,7 +102,7 @@ def output_and_updates(rng):
     """The fused loss beside the product; an update of parameters beside NumPy's."""
     loss = rnnfast.TimeAffineSoftmaxWithLoss.from_sizes(100, 2000, rng=rng)
     xs, ts = rng.standard_normal((20, 35, 100)).astype(np.float32), rng.integers(0, 2000, (20, 35))
-    yield Case("fused loss", 0.55, lambda: loss.forward(xs, ts), 3 * 2.0 * 700 * 100 * 2000)
+    yield Case("fused loss", 0.50, lambda: loss.forward(xs, ts), 3 * 2.0 * 700 * 100 * 2000)
     params, grads = ([rng.standard_normal(50_000).astype(np.float32)] for _ in range(2))
     m, v = np.zeros_like(params[0]), np.zeros_like(params[0])
     adam = optim.Adam(lr=1e-6)
@@ -119,12 +119,12 @@ def cases():
     rng = np.random.default_rng(0)
     yield Case("product", 0.60, product, PRODUCT_OPERATIONS)
     yield from recurrent(rng, "rnn", (32, 128, 64, 128), 0.60, 0.60)
-    yield from recurrent(rng, "lstm", (32, 128, 64, 128), 0.60, 0.60)
-    yield from recurrent(rng, "gru", (32, 128, 64, 128), 0.60, 0.58)
+    yield from recurrent(rng, "lstm", (32, 128, 64, 128), 0.56, 0.58)
+    yield from recurrent(rng, "gru", (32, 128, 64, 128), 0.58, 0.58)
     yield from recurrent(rng, "lstm", (1, 400, 64, 128), 0.30, 0.35)
-    yield from beside_numpy(rng, "rnn", 2.0)
+    yield from beside_numpy(rng, "rnn", 1.8)
     yield from beside_numpy(rng, "lstm", 2.3)
-    yield from beside_numpy(rng, "gru", 2.5)
+    yield from beside_numpy(rng, "gru", 2.4)
     yield from functions(rng)
     yield from output_and_updates(rng)
 
