@@ -32,7 +32,8 @@ TURN, ROUNDS = 0.004, 25  # seconds of one turn, and how many each side gets
 
 
 class Case(NamedTuple):
-    """One ratio: the time of `other` over that of `call`, or its operations a second over the product's."""
+    """One ratio: the time of `other` over that of `call`; or its operations a second over the product's, those
+    of the product itself over the FMA peak."""
 
     name: str
     at_least: float
@@ -117,7 +118,7 @@ def output_and_updates(rng):
 
 def cases():
     rng = np.random.default_rng(0)
-    yield Case("product", 0.60, product, PRODUCT_OPERATIONS)
+    yield Case("product", 0.63, product, PRODUCT_OPERATIONS)
     yield from recurrent(rng, "rnn", (32, 128, 64, 128), 0.60, 0.60)
     yield from recurrent(rng, "lstm", (32, 128, 64, 128), 0.56, 0.58)
     yield from recurrent(rng, "gru", (32, 128, 64, 128), 0.58, 0.58)

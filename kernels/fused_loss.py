@@ -59,7 +59,7 @@ def loss_block_rows(batch: int, steps: int, size: int) -> int:
 
 
 def row_stride(width: int, dtype: np.dtype) -> int:
-    """`width` rounded up to what the tile reads and writes."""
+    """`width` rounded up to what the tile may read of a row."""
     lanes = READABLE_BYTES // dtype.itemsize
     return -(-width // lanes) * lanes
 

@@ -108,7 +108,7 @@ def pack_for(uses, part, parts, depth, cols, w, packed):
     b = (array, first, row_stride, np.int64(PANEL_BYTES // packed.itemsize))
     row_bytes = row_stride * packed.itemsize
     is_small = uses <= UNPACKED_USES and depth * row_bytes <= UNPACKED_BYTES
-    if not (is_small and row_bytes % SHARED_SETS and row_bytes >= PANEL_BYTES):
+    if not (is_small and row_bytes % SHARED_SETS and row_bytes >= VECTOR_BYTES):
         pack(part, parts, depth, cols, w, packed)
         b = packed_view(packed, depth)
     return b

@@ -61,7 +61,7 @@ def scale_by_power_of_two(y, shifted):
     places: Any = _MANTISSA_BITS[itemsize]
     if not isinstance(shifted, Lanes):
         integer = np.int32 if itemsize == 4 else np.int64
-        return (y.view(integer) + (shifted.view(integer) << integer(places))).view(shifted.dtype)
+        return np.add(y.view(integer), shifted.view(integer) << integer(places)).view(shifted.dtype)
     lanes, builder = shifted.lanes, shifted.builder
     whole: Any = ir.IntType(8 * itemsize)
     if lanes:

@@ -50,8 +50,9 @@ LINE_BYTES = 64
 # gradients, each k is in another line: 480 x 256 x 512 on Granite Rapids took 1.2 times as long without.
 ROWS_AHEAD, COLUMNS_AHEAD = 48, 16
 
-# What rows of a matrix are rounded up to that is read as B where it lies: all but the last one are read up to
-# there, in tiles of few rows also a vector further.
+# What row strides of scratch are rounded up to that is read as B where it lies: all rows but the last are
+# read in whole vectors, by tiles of few rows up to one vector more. A stride of at least a vector and of no
+# less than the columns keeps that inside the matrix; below zero, another row has to follow.
 READABLE_BYTES = max(LINE_BYTES, VECTOR_BYTES)
 
 
@@ -354,7 +355,7 @@ def tile(typing_context, rows, cols, depth, a, b, start, c, mode):
     """C = start + A B on one tile; `mode` combines OVERWRITE, FROM_START, ADD_TO.
 
     a      (array, first, row stride, column stride)  read
-    b      (array, first, row stride, panel stride)   read, up to READABLE_BYTES in all rows but the last
+    b      (array, first, row stride, panel stride)   read, all rows but the last in whole vectors
     start  (array, first, row stride)                 read if FROM_START; row stride 0 repeats a row, a bias
     c      (array, first, row stride, next)           overwritten, or accumulated if ADD_TO; may be `start`
 

@@ -40,13 +40,6 @@ VECTOR_REGISTERS = _vector_registers()
 _I1, _I32, _I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 
 
-def splat(builder: ir.IRBuilder, value: ir.Value, lanes: int) -> ir.Value:
-    """A vector with `value` in each lane."""
-    undefined = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined)
-    first = builder.insert_element(undefined, value, _I32(0))
-    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_I32, lanes), [0] * lanes))
-
-
 class VectorWriter:
     """Writes what functions on vectors of one kind of float have in common into their LLVM module.
 
@@ -68,7 +61,7 @@ class VectorWriter:
         return cgutils.get_or_insert_function(self.module, ir.FunctionType(result, arguments), name)
 
     def new_function(self, name: str, arguments: list, *attributes: str) -> ir.Function:
-        """A function of this module, called by nothing else."""
+        """A function that this module defines, not to be inlined."""
         function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), arguments), name)
         for attribute in ("noinline", "nounwind", *attributes):
             function.attributes.add(attribute)
@@ -76,7 +69,10 @@ class VectorWriter:
 
     def splat(self, builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
         """A vector with `value` in each lane."""
-        return splat(builder, value, self.lanes)
+        undefined = ir.Constant(ir.VectorType(value.type, self.lanes), ir.Undefined)
+        first = builder.insert_element(undefined, value, _I32(0))
+        everywhere = ir.Constant(ir.VectorType(_I32, self.lanes), [0] * self.lanes)
+        return builder.shuffle_vector(first, undefined, everywhere)
 
     def multiply_add(self, builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
         """a b + c. Where there is no instruction for it, fmuladd is a multiplication and an addition; plain

@@ -173,6 +173,20 @@ def test_gates_made_again_have_the_bits_of_those_kept(why, kind, options, dtype,
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gru-before"])
+def test_each_window_keeps_its_gates_or_not_whatever_the_last_one_did(kind):
+    layer = make(kind, 3, 9, np.float32)
+    window = Window(layer, 5, 2 * block_steps(5) + 2)
+    expected = run(layer, window)
+    for keep in (False, True, False, True):
+        window.options["keep"] = keep
+        actual = window.forward(layer)
+        assert (layer._intact == 0) is keep
+        dxs = layer.backward(window.dhs, **window.next_gradient)
+        assert_same_bits(actual, expected["hs"])
+        assert_same_bits(dxs, expected["dxs"])
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru-before"])
 def test_a_long_window_needs_little_more_memory_than_its_outputs(kind, monkeypatch):
     monkeypatch.setattr(recurrent, "KEPT_BYTES", 2**16)
     layer = make(kind, 8, 16, np.float32)

@@ -98,9 +98,11 @@ def test_predictions_are_those_the_loss_is_made_of():
     assert model.forward(xs, ts) == pytest.approx(float(((y - ts) ** 2).mean()), rel=1e-5)
     with pytest.raises(RuntimeError, match="call forward first"):
         SequenceRegressor(3, 4, 2).backward()
-    model.predict(xs)
-    with pytest.raises(RuntimeError, match="call forward first"):
-        model.backward()
+    for read in (lambda: model.predict(xs), lambda: model.evaluate(xs, ts)):
+        model.forward(xs, ts)
+        read()
+        with pytest.raises(RuntimeError, match="call forward first"):
+            model.backward()
 
 
 @pytest.mark.parametrize("read", ["predict", "evaluate"])

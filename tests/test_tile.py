@@ -173,8 +173,8 @@ def run_tiles_at_the_end_of_memory():
             counts = column_counts(dtype)
             if rows <= FEW_ROWS:
                 counts += [width + 1, width + width // 2, width + width // 2 + 1, 2 * width]
-            for cols in counts:
-                row = -(-cols // width) * width
+            # Strides of whole vectors, and the least that a matrix may have that is read where it lies.
+            for cols, row in [(n, m) for n in counts for m in (-(-n // width) * width, max(n, width // 2))]:
                 count = (depth - 1) * row + cols
                 b = np.frombuffer(memory, dtype, count, page - count * dtype.itemsize)
                 b[:] = normal(rng, count, dtype)

@@ -72,7 +72,7 @@ def gate_saturation(
     xs = apart.vectors(xs)
     shares = []
     for layer in apart.layers:
-        hs = layer.forward(xs)
+        hs = layer.forward(xs, keep=False)
         shares.append(
             [_shares(values, kind, low, high) for values, kind in _activations(apart, layer, xs, hs)]
         )

@@ -188,8 +188,8 @@ class Recurrent(Streaming):
         For a window like the last one it is found again, which takes 0.4 us instead of 4.
         """
         words = inputs.words.shape[0]
-        intact = self._intact if direction == "backward" else 0
-        key = words, self._keeps, intact, KEPT_BYTES, _threads.get_num_threads()
+        gates = self._keeps if direction == "forward" else self._intact
+        key = words, gates, KEPT_BYTES, _threads.get_num_threads()
         plans = self._workspace.plans
         known = plans.get(direction)
         if known is None or known[0] is not rows or known[1] != key:
@@ -226,8 +226,9 @@ class Recurrent(Streaming):
             Where to write the result; a fresh array by default.
         keep : bool
             Keep the gates of all steps for `backward`, if they take no more than 128 MiB. Without, for
-            inference, the window takes less memory and time; a `backward` all the same makes the gates again,
-            to the same bits, in up to 4/3 of the time.
+            inference, a window of more than 512 rows (steps of all sequences) takes less memory and time, but
+            for a `TimeRNN`, which has no gates; a `backward` all the same makes them again, to the same bits,
+            in up to 4/3 of the time.
 
         Returns
         -------

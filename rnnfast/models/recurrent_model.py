@@ -53,6 +53,7 @@ class RecurrentModel:
     grads: list[np.ndarray]
     _workspace: Workspace
     _output: Any
+    _hs: tuple[int, ...] | None = None  # shape of the last forward's hidden vectors, for backward
     _tied = False
     train_flg: bool
 
@@ -115,8 +116,11 @@ class RecurrentModel:
     def _read_through(
         self, xs: np.ndarray, *, drop: bool, keep: bool = True, part: Part | None = None
     ) -> np.ndarray:
-        """Hidden vectors (N, T, H); carries the state on. Without `keep`, the layers
-        keep no gates for `_go_back`, which then makes them again."""
+        """Hidden vectors (N, T, H); carries the state on, and ends what `forward` left for `backward`.
+
+        Without `keep`, the layers keep no gates for `_go_back`, which then makes them again.
+        """
+        self._hs = None
         for dropout in self._dropouts:
             dropout.train_flg = drop
             dropout._place = None if part is None else (part.first, part.steps)

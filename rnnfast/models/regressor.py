@@ -129,7 +129,6 @@ class SequenceRegressor(RecurrentModel, StoredModel):
         self.config = config
         self._workspace = Workspace()
         self._affine: TimeAffine | None = None
-        self._hs: tuple[int, ...] | None = None  # shape of the last forward's hidden vectors, for backward
         self.parameter_names, self.params = list(arrays), list(arrays.values())
         layers = recurrent_layers(config["cell"], config["layers"], arrays)
         self._stand_on(layers, config["dropout"], rng, [])
@@ -183,7 +182,6 @@ class SequenceRegressor(RecurrentModel, StoredModel):
         outputs = self.config["output_size"]
         shape = (xs.shape[0], outputs) if np.ndim(ts) == 2 else (*xs.shape[:2], outputs)
         _check.floats(self._owner("forward"), "ts", ts, shape, self.dtype)
-        self._hs = None
         hs = self._read_through(xs, drop=self.train_flg, part=part)
         loss = self._output.forward(hs, ts, lengths=part.lengths)
         self._hs = hs.shape
@@ -205,7 +203,6 @@ class SequenceRegressor(RecurrentModel, StoredModel):
         """
         xs = self._inputs("predict", xs)
         part = self._whole("predict", xs, lengths, reset)
-        self._hs = None
         if self._affine is None:
             self._affine = TimeAffine(*self._output.params)
         return self._affine.forward(self._read_through(xs, drop=False, keep=False, part=part))
@@ -214,7 +211,8 @@ class SequenceRegressor(RecurrentModel, StoredModel):
         """Mean squared error on sequences `xs` (S, T, D) with targets as in `forward`, from fresh states.
 
         Without dropout; `batch_size` sequences are read at a time, long ones part by part, so that memory
-        maps will do. The carried state stays as it is.
+        maps will do. The carried state stays as it is. A `backward` of an earlier `forward` is no longer
+        possible afterwards.
         """
         _check.sequences_and_targets(self._owner("evaluate"), (xs, ts))
         size = _check.size(self._owner("evaluate"), "batch_size", batch_size)

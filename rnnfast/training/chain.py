@@ -31,7 +31,7 @@ class OneWindow:
         model = self._model
         if ts is None:
             _check.works_in_parts("TruncatedBPTT with targets of the last step", model, RecurrentModel)
-            model._read_through(xs, drop=model.train_flg)
+            model._read_through(xs, drop=model.train_flg, keep=False)
             return None
         loss = float(model.forward(xs, ts))
         model.backward()
