@@ -32,8 +32,8 @@ TURN, ROUNDS = 0.004, 25  # seconds of one turn, and how many each side gets
 
 
 class Case(NamedTuple):
-    """One ratio: the time of `other` over that of `call`; or its operations a second over the product's, those
-    of the product itself over the FMA peak."""
+    """One ratio: the time of `other` over that of `call`; or its operations a second over the product's, and
+    the product's own over the FMA peak."""
 
     name: str
     at_least: float

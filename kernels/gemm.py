@@ -15,9 +15,11 @@ from ._jit import inner, kernel, spliced
 from .tile import FEW_ROWS, MAX_ROWS, PANEL_BYTES, WIDE, panel_width, tile
 from .vectors import VECTOR_BYTES, copy_panel_row, transpose_block
 
-# Bytes of A that one pass over the panels of B should touch: half of a 512 KiB L2 cache. On Zen 4 (1 MiB)
-# anything from 128 KiB to 512 KiB measured the same.
-BLOCK_BYTES = 256 * 1024
+# Bytes of A that one pass over the panels of B may touch: half of a 1 MiB L2 cache. Blocks are about equal:
+# with 60 of 64 rows in one and 4 in another, for which all of B is read once more, an LSTM of (64, 50, 1024,
+# 1024) took 1.05 times as long on Granite Rapids. There 256 KiB took 1.03 times as long for (32, 256, 256,
+# 512), 1 MiB 1.04.
+BLOCK_BYTES = 512 * 1024
 
 # A matrix of up to so many bytes that is gone through up to so often is not packed, unless its rows would
 # share cache sets. LSTM, forward, of its time with packing: 0.83 at (10, 5, 100, 100), 0.95 at
@@ -140,7 +142,8 @@ def gemm(rows, cols, depth, a, b, start, c, mode):
     width = PANEL_BYTES // a_array.itemsize
     block_rows, together = rows, 1
     if rows > MAX_ROWS:
-        block_rows = max(1, BLOCK_BYTES // (max(1, depth) * a_array.itemsize * MAX_ROWS)) * MAX_ROWS
+        blocks = max(1, (rows * depth * a_array.itemsize + BLOCK_BYTES - 1) // BLOCK_BYTES)
+        block_rows = ((rows + MAX_ROWS - 1) // MAX_ROWS + blocks - 1) // blocks * MAX_ROWS
     elif rows <= FEW_ROWS and c_panel == width and start_panel == width:
         together = WIDE
     top = 0  # no ranges: they divide by their step, 5 % of the time of a product of 1 x 32 x 32
