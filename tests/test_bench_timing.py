@@ -31,14 +31,14 @@ def clock(monkeypatch):
     return clock
 
 
-LONG, SHORT = 2.0**-7, 2.0**-11  # longer and shorter than a turn
+LONG, SHORT = 2.0**-4, 2.0**-11  # longer than any that is warmed up in each turn, and shorter than a turn
 
 
 def test_contenders_take_turns_and_each_gets_its_rounds(clock):
     order = []
     calls = {name: lambda name=name: (order.append(name), clock.work(LONG)) for name in "ab"}
     samples = timing.in_turn(calls, 0.0, 3, rest=lambda: order.append("-"), between=lambda: order.append("|"))
-    assert "".join(order) == "aabb" + "-a-b|" * 3  # two calls of each to warm up
+    assert "".join(order) == "-aa-bb" + "-a-b|" * 3  # two calls of each to warm up
     assert samples == {"a": [LONG] * 3, "b": [LONG] * 3}
 
 
@@ -47,7 +47,19 @@ def test_short_calls_are_repeated_within_a_turn_and_a_time_is_that_of_one(clock)
     calls = {"a": lambda: (counts.update("a"), clock.work(SHORT))}
     assert timing.in_turn(calls, 0.0, 1) == {"a": [SHORT]}
     repeats = -(-timing.TURN // SHORT)
-    assert counts["a"] == 2 + 1 + repeats  # the first two find out how many, the third wakes threads
+    assert counts["a"] == 4 + 1 + repeats  # the first four find out how many, the fifth wakes threads
+
+
+def test_what_wakes_threads_is_not_counted_nor_what_a_contender_before_leaves_behind(clock):
+    usual = 2.0**-6  # longer than a turn
+    slow = {"now": 2}  # calls that are slow: those after another contender, or after a rest
+
+    def call():
+        clock.work(16 * usual if slow["now"] else usual)
+        slow["now"] = max(0, slow["now"] - 1)
+
+    samples = timing.in_turn({"a": call}, 0.0, 3, rest=lambda: slow.update(now=1))
+    assert samples == {"a": [usual] * 3}
 
 
 def test_measuring_goes_on_until_the_time_is_over(clock):

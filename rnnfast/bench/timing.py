@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from rnnfast.kernels.peak import CHAINS, fma_chains, fma_peak
 from rnnfast.kernels.vectors import VECTOR_BYTES
 
 TURN = 0.005  # seconds a turn takes at least: short calls are repeated within it
+# Calls that take less than this are preceded in each turn by one that does not count: it wakes threads, which
+# takes up to a millisecond, and fills caches.
+WARMED = 0.05
 PEAK_SECONDS = 0.004
 _OPERATIONS = 2 * CHAINS * VECTOR_BYTES // 4  # of one round of the chains, in float32
 # How long nothing of this process may run before the next turn: its time is counted in ticks of 4 or 10 ms.
@@ -118,13 +122,13 @@ def in_turn(
     Parameters
     ----------
     calls
-        By name, each warmed up by two calls before it counts.
+        By name, each called two to four times before it counts.
     seconds
         About how long all of it may take.
     rounds
         How many turns each gets at least.
     rest
-        Called before each turn.
+        Called before each turn, and before the calls that do not count.
     between
         Called after each round.
 
@@ -133,7 +137,7 @@ def in_turn(
     samples
         Seconds of one call, by name, in the order of the rounds.
     """
-    repeats = {name: _repeats(call) for name, call in calls.items()}
+    turns = {name: _turn_of(call, rest) for name, call in calls.items()}
     samples: dict[str, list[float]] = {name: [] for name in calls}
     gc.collect()
     collecting = gc.isenabled()
@@ -145,7 +149,7 @@ def in_turn(
             for name, call in calls.items():
                 if rest is not None:
                     rest()
-                samples[name].append(_turn(call, repeats[name]))
+                samples[name].append(_take(call, turns[name]))
             if between is not None:
                 between()
             done += 1
@@ -155,19 +159,34 @@ def in_turn(
     return samples
 
 
-def _repeats(call: Callable[[], object]) -> int:
-    """How often a call is repeated to fill a turn."""
-    call()
-    start = time.perf_counter()
-    call()
-    return max(1, math.ceil(TURN / max(time.perf_counter() - start, 1e-9)))
+class _Turn(NamedTuple):
+    """How many calls go before those that count, and how many count."""
+
+    ahead: int
+    repeats: int
 
 
-def _turn(call: Callable[[], object], repeats: int) -> float:
-    """Seconds of one call; short ones are preceded by one that wakes threads and fills caches."""
-    if repeats > 1:
+def _turn_of(call: Callable[[], object], rest: Callable[[], object] | None) -> _Turn:
+    """As many calls as fill a turn, from the shortest of a few: the first ones may have to wait for cores on
+    which the threads of another contender are still spinning."""
+    if rest is not None:
+        rest()
+    call()
+    shortest = math.inf
+    for _ in range(3):
+        start = time.perf_counter()
+        call()
+        shortest = min(shortest, max(time.perf_counter() - start, 1e-9))
+        if shortest >= WARMED:
+            break
+    return _Turn(int(shortest < WARMED), max(1, math.ceil(TURN / shortest)))
+
+
+def _take(call: Callable[[], object], turn: _Turn) -> float:
+    """Seconds of one call."""
+    for _ in range(turn.ahead):
         call()
     start = time.perf_counter()
-    for _ in range(repeats):
+    for _ in range(turn.repeats):
         call()
-    return (time.perf_counter() - start) / repeats
+    return (time.perf_counter() - start) / turn.repeats
