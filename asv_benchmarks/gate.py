@@ -7,8 +7,8 @@ Times depend on the machine and on what else it does; ratios hardly: of the matr
 the same core, of layers to the product, since some processors slow down in the midst of multiply-adds that
 also load, and of the rest to NumPy on the same data. Both sides take turns, and the best of many short turns
 counts, which other programs do not slow down. The limits are some 80 % of the least of what was measured on
-Zen 5 and on Granite Rapids: noise does not reach them, and a layer with one loop that is no longer vectorised
-falls below.
+Granite Rapids, where it is lower than on Zen 5: noise does not reach them, and an LSTM's forward pass with
+one loop that is no longer vectorised falls below.
 """
 
 import sys

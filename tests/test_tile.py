@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from helpers import DTYPES, assert_same_bits, laid_out, needs_jit, normal, poisoned
 from rnnfast.kernels._jit import kernel
+from rnnfast.kernels.gemm import ONE, ZERO, gemm, pack_for, packed_size
 from rnnfast.kernels.simd import fma
 from rnnfast.kernels.tile import (
     ADD_TO,
@@ -17,6 +18,7 @@ from rnnfast.kernels.tile import (
     FROM_START,
     MAX_ROWS,
     OVERWRITE,
+    PANEL_BYTES,
     WIDE,
     panel_width,
     tile,
@@ -160,6 +162,16 @@ def test_nan_and_infinity_pass_through(mode):
     np.testing.assert_array_equal(c.ravel(), [np.inf, np.nan, rest])
 
 
+@kernel
+def run_where_it_lies(a, b, row, cols, packed, c):
+    """C = A B, B read where it lies if that is allowed."""
+    rows, depth = a.shape
+    width = PANEL_BYTES // b.itemsize
+    w = pack_for(ONE, ZERO, ONE, depth, cols, (b, ZERO, row, ONE), packed)
+    operand = c.reshape(-1), ZERO, cols, width
+    gemm(rows, cols, depth, (a.reshape(-1), ZERO, depth, ONE), w, operand, operand, OVERWRITE)
+
+
 def run_tiles_at_the_end_of_memory():
     """Tiles whose B ends where a page begins that nobody may touch: a read beyond it ends the process."""
     page = mmap.PAGESIZE
@@ -186,6 +198,12 @@ def run_tiles_at_the_end_of_memory():
                 )  # fmt: skip
                 places = np.arange(depth)[:, None] * row + np.arange(cols)
                 assert_same_bits(c, expected_tile(a, b[places], c, c, OVERWRITE))
+            for cols in counts:  # rows shorter than a vector, too: those have to be packed
+                b = np.frombuffer(memory, dtype, depth * cols, page - depth * cols * dtype.itemsize)
+                b[:] = normal(rng, depth * cols, dtype)
+                a, c = normal(rng, (rows, depth), dtype), poisoned((rows, cols), dtype)
+                run_where_it_lies(a, b, cols, cols, poisoned(packed_size(depth, cols, dtype), dtype), c)
+                assert_same_bits(c, expected_tile(a, b.reshape(depth, cols), c, c, OVERWRITE))
 
 
 @needs_jit
