@@ -177,7 +177,7 @@ def test_each_window_keeps_its_gates_or_not_whatever_the_last_one_did(kind):
     layer = make(kind, 3, 9, np.float32)
     window = Window(layer, 5, 2 * block_steps(5) + 2)
     expected = run(layer, window)
-    for keep in (False, True, False, True):
+    for keep in (False, True, True, True, False, False, True):
         window.options["keep"] = keep
         actual = window.forward(layer)
         assert (layer._intact == 0) is keep
