@@ -95,7 +95,6 @@ class TimeGRU(Recurrent):
         else:
             _check.absent(owner, "bhh", bhh, 'reset="after"')
         self._set_up(params, stateful)
-        self._intact = 0
 
     @classmethod
     def from_sizes(

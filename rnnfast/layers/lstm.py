@@ -75,7 +75,6 @@ class TimeLSTM(Recurrent):
 
     def __init__(self, Wx: np.ndarray, Wh: np.ndarray, b: np.ndarray, stateful: bool = False) -> None:
         self._set_up(self._check_params(Wx, Wh, b), stateful)
-        self._intact = 0
 
     @classmethod
     def from_sizes(
