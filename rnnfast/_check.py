@@ -223,6 +223,21 @@ def called_before(owner: str, ready: bool, first: str) -> None:
         raise RuntimeError(f"{owner}: call {first} first.")
 
 
+def fixed(owner: str, name: str) -> TypeError:
+    """The error of replacing an array that stays for the life of its owner."""
+    return TypeError(
+        f"{owner}: {name} cannot be replaced, since the arrays stay for its life; write into them, "
+        f"{name}[0][...] = values."
+    )
+
+
+def another_thread(owner: str) -> RuntimeError:
+    """The error of training one object from two threads."""
+    return RuntimeError(
+        f"{owner}: another thread trains it; train from one thread, or give each a copy (copy.deepcopy)."
+    )
+
+
 def choice(owner: str, name: str, value: Any, allowed: tuple[str, ...]) -> str:
     """One of a few words."""
     if value not in allowed:

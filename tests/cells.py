@@ -24,14 +24,15 @@ def make(kind, D, H, dtype, *, seed=0, stateful=True):
     return layer
 
 
-def another(layer):
-    """A fresh layer on the same parameters."""
+def another(layer, params=None):
+    """A fresh layer on the same parameters, or on those given."""
+    params = layer.params if params is None else params
     if isinstance(layer, TimeGRU):
-        Wx, Wh, b, *bhh = layer.params
+        Wx, Wh, b, *bhh = params
         return TimeGRU(Wx, Wh, b, layer.stateful, reset=layer.reset, bhh=bhh[0] if bhh else None)
     if isinstance(layer, TimeRNN):
-        return TimeRNN(*layer.params, layer.stateful, activation=layer.activation)
-    return TimeLSTM(*layer.params, layer.stateful)
+        return TimeRNN(*params, layer.stateful, activation=layer.activation)
+    return TimeLSTM(*params, layer.stateful)
 
 
 def naive_twin(layer):

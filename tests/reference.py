@@ -613,7 +613,10 @@ class SequenceRegressor:
         self.stack = Stack([kind(*layer, stateful=True, **options) for layer in layers])
         self.output = TimeAffineSquaredLoss(W, b)
 
-    def forward(self, xs, ts, lengths=None, reset=None):
+    def forward(self, xs, ts, lengths=None, reset=None, carry=False):
+        if not carry:
+            for layer in self.stack.layers:
+                layer.reset_state()
         hs = self.stack.forward(xs, lengths=lengths, reset=reset)
         return self.output.forward(hs, ts, lengths)
 

@@ -159,7 +159,7 @@ def test_a_relu_is_saturated_where_it_is_zero():
 def test_measuring_gates_leaves_the_state_alone_and_checks_its_input():
     model = SequenceRegressor(2, H, 1, cell="gru", rng=np.random.default_rng(3), dtype=np.float64)
     xs = np.random.default_rng(4).standard_normal((2, 5, 2))
-    model.predict(xs)
+    model.predict(xs, carry=True)
     before = model.get_state()[0][0]
     first = gate_saturation(model, xs[:1])
     np.testing.assert_array_equal(gate_saturation(model, xs[:1]).low, first.low)

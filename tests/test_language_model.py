@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import assert_same_bits
 
 from rnnfast.models import CBOWLM, RNNLM
 from rnnfast.models.sampling import probabilities
@@ -229,14 +230,20 @@ def test_backward_before_forward_is_refused(model):
         lambda model, xs: model.generate(xs[0], 2),
     ],
 )
-def test_backward_after_other_words_were_read_is_refused(model, read):
-    xs = np.random.default_rng(14).integers(9, size=(1, 5))
-    model.forward(xs, xs)
-    read(model, xs)
-    with pytest.raises(RuntimeError, match=r"LM\.backward: call forward first"):
-        model.backward()
-    model.forward(xs, xs)
+def test_reading_between_forward_and_backward_changes_no_bit(model, read):
+    xs, ts, others = np.random.default_rng(14).integers(9, size=(3, 2, 5))
+    model.train_flg = False
+    model.forward(xs, ts)
     model.backward()
+    expected = [grad.copy() for grad in model.grads]
+    model.reset_state()
+    model.forward(xs, ts)
+    for grad in model.grads:
+        grad[...] = np.nan
+    read(model, others)
+    model.backward()
+    for actual, grad in zip(model.grads, expected, strict=True):
+        assert_same_bits(actual, grad)
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (2, 0)])

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import reference
-from helpers import DTYPES, normal, poisoned, relative_distance, sized
+from helpers import DTYPES, assert_same_bits, normal, poisoned, relative_distance, sized
 from hypothesis import given
 from hypothesis import strategies as st
 from rnnfast.kernels.sequence import BLOCK_ROWS, block_steps
 
-from rnnfast import ExactBPTT, SequenceRegressor, TimeAffineSquaredLoss, Trainer, TruncatedBPTT, optim
+from rnnfast import ExactBPTT, SequenceRegressor, State, TimeAffineSquaredLoss, Trainer, TruncatedBPTT, optim
 from rnnfast.models import load_model
 
 
@@ -79,13 +79,12 @@ def test_the_model_equals_its_twin_and_central_differences(cell, every_step):
     for index in (1, -2):
         expected = reference.central_differences(loss, model.params[index])
         assert relative_distance(twin.grads[index], expected) <= 1e-5
-    # The state is carried on, in both.
-    model.reset_state()
-    for _ in range(2):
-        second = model.forward(xs, ts)
-    twin = reference.SequenceRegressor([param.copy() for param in model.params], cell)
-    twin.forward(xs, ts)
-    assert second == pytest.approx(twin.forward(xs, ts), rel=1e-13)
+    # Sequences start fresh unless they go on from the call before, in both.
+    first = twin.forward(xs, ts)
+    assert [model.forward(xs, ts) for _ in range(2)] == pytest.approx([first, first], rel=1e-13)
+    second = twin.forward(xs, ts, carry=True)
+    assert abs(second - first) > 1e-6 * first
+    assert model.forward(xs, ts, carry=True) == pytest.approx(second, rel=1e-13)
 
 
 def test_predictions_are_those_the_loss_is_made_of():
@@ -93,16 +92,41 @@ def test_predictions_are_those_the_loss_is_made_of():
     model = SequenceRegressor(3, 4, 2, dropout=0.5, rng=rng)
     xs, ts = normal(rng, (3, 6, 3), np.float32), normal(rng, (3, 6, 2), np.float32)
     y = model.predict(xs)
-    model.reset_state()
     model.train_flg = False
     assert model.forward(xs, ts) == pytest.approx(float(((y - ts) ** 2).mean()), rel=1e-5)
     with pytest.raises(RuntimeError, match="call forward first"):
         SequenceRegressor(3, 4, 2).backward()
-    for read in (lambda: model.predict(xs), lambda: model.evaluate(xs, ts)):
+
+
+def test_reading_between_forward_and_backward_changes_no_bit():
+    rng = np.random.default_rng(2)
+    xs, ts = normal(rng, (3, 6, 3), np.float32), normal(rng, (3, 6, 2), np.float32)
+    models = [SequenceRegressor(3, 4, 2, dropout=0.5, rng=np.random.default_rng(0)) for _ in range(3)]
+    for model, read in zip(
+        models, (lambda m: None, lambda m: m.predict(xs), lambda m: m.evaluate(xs, ts)), strict=True
+    ):
         model.forward(xs, ts)
-        read()
-        with pytest.raises(RuntimeError, match="call forward first"):
-            model.backward()
+        read(model)
+        model.backward()
+        for actual, expected in zip(model.grads, models[0].grads, strict=True):
+            assert_same_bits(actual, expected)
+
+
+def test_predictions_start_fresh_unless_they_go_on():
+    rng = np.random.default_rng(2)
+    model = SequenceRegressor(3, 4, 2, rng=rng)
+    xs = normal(rng, (3, 6, 3), np.float32)
+    expected = model.predict(xs)
+    assert_same_bits(model.predict(xs), expected)
+    assert State.of(model) == State(model.get_state())
+    assert model.get_state() == (None,)
+    pieces = [model.predict(xs[:, part], carry=True) for part in (slice(0, 2), slice(2, 6))]
+    assert_same_bits(np.concatenate(pieces, axis=1), expected)
+    state = State.of(model)
+    assert_same_bits(model.predict(xs[:1]), expected[:1])
+    assert State.of(model) == state
+    with pytest.raises(ValueError, match="the carried state has 3 rows but the input has 1"):
+        model.predict(xs[:1], carry=True)
 
 
 @pytest.mark.parametrize("read", ["predict", "evaluate"])
@@ -114,7 +138,8 @@ def test_reading_without_a_backward_keeps_no_gates(read):
     for method in ("forward", read):
         model = SequenceRegressor(3, 4, 2, cell="lstm", rng=np.random.default_rng(0))
         getattr(model, method)(*((xs,) if method == "predict" else (xs, ts)))
-        sizes.append(model._layers[0]._workspace._buffers["gates"].size)
+        tape = model._layers[0]._tape() if method == "forward" else model._reading[0]
+        sizes.append(tape["_workspace"]._buffers["gates"].size)
     assert 3 * sizes[1] <= sizes[0]
 
 
@@ -140,7 +165,7 @@ def test_bad_input_is_refused_and_leaves_the_state_as_it_was():
         ((xs[:1], ts[:1]), "the carried state has 2 rows but the input has 1"),
     ):
         with pytest.raises(ValueError, match=message):
-            model.forward(*wrong)
+            model.forward(*wrong, carry=True)
     with pytest.raises(TypeError, match="ts must be float32"):
         model.forward(xs, ts.astype(np.float64))
     np.testing.assert_array_equal(model.get_state()[0][0], before)
@@ -170,7 +195,6 @@ def test_the_trainer_learns_to_add_up(bptt, every_step):
     assert history[0]["tokens"] == 64 * scored
     if len(history) > 2:
         assert history[-1]["best_valid_loss"] < 0.5 * history[0]["best_valid_loss"]
-    model.reset_state()
     y = model.predict(xs[:8])
     errors = y - sums[:8] if every_step else y[:, -1] - ts[:8]
     assert model.evaluate(xs[:8], ts[:8], batch_size=3) == pytest.approx(float((errors**2).mean()), rel=1e-5)

@@ -51,15 +51,14 @@ def test_steps_have_the_bits_of_forward(kind, depth, width, dtype):
 
 def test_transposed_parameters_give_the_same_bits(layer):
     xs = inputs()
-    other = another(layer)
-    other.params[:2] = [np.asfortranarray(param) for param in layer.params[:2]]
+    other = another(layer, [np.asfortranarray(param) for param in layer.params])
     assert_same_bits(steps(other, xs), steps(layer, xs))
     other.params[1][...] *= 2  # in place: no copy of the step before may be used
     layer.params[1][...] *= 2
     assert_same_bits(steps(other, xs), steps(layer, xs))
 
 
-def test_parameters_written_in_place_or_bound_anew_count_from_the_next_step_on(layer):
+def test_parameters_written_in_place_count_from_the_next_step_on(layer):
     xs = inputs(T=9)
     fresh = another(layer)
     steps(layer, xs[:, :3])
@@ -67,27 +66,6 @@ def test_parameters_written_in_place_or_bound_anew_count_from_the_next_step_on(l
         layer.params[i][...] *= np.float32(1.5)
         fresh.set_state(*layer.get_state())
         assert_same_bits(layer.step(xs[:, 3]), fresh.step(xs[:, 3]))
-        layer.params[i] = layer.params[i] * np.float32(0.5)
-        fresh = another(layer)
-        fresh.set_state(*layer.get_state())
-        assert_same_bits(layer.step(xs[:, 4]), fresh.step(xs[:, 4]))
-    layer.params = [param / np.float32(2) for param in layer.params]
-    fresh = another(layer)
-    fresh.set_state(*layer.get_state())
-    assert_same_bits(steps(layer, xs[:, 5:]), steps(fresh, xs[:, 5:]))
-
-
-def test_parameters_that_became_unfit_are_refused_and_the_state_stays(layer):
-    xs = inputs()
-    steps(layer, xs)
-    state, Wh = layer.h, layer.params[1]
-    for wrong, error in ((Wh[:-1], ValueError), (Wh[:, :-1], ValueError), (Wh.astype(float), TypeError)):
-        layer.params[1] = wrong
-        with pytest.raises(error, match=r"\.step: Wh must be "):
-            layer.step(xs[:, 0])
-        assert_same_bits(layer.h, state)
-    layer.params[1] = Wh
-    assert np.isfinite(layer.step(xs[:, 0])).all()
 
 
 def test_parameters_may_become_read_only_between_steps(layer):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rnnfast import _check
+from rnnfast._turns import turn_of
 from rnnfast.models.recurrent_model import Part, RecurrentModel
 from rnnfast.training.chain import chain_for
 from rnnfast.training.exact import ExactBPTT
@@ -35,8 +36,8 @@ def truncation_bias(
     """What `TruncatedBPTT(k, k2)` gets wrong on one stretch of data, with the parameters as they are.
 
     The truncated gradient is the sum of those of all windows of `k` steps, each of which goes back `k2` steps
-    from the end of its window. Without dropout, from a fresh state. The model's carried state and parameters
-    stay as they are.
+    from the end of its window. Without dropout, from a fresh state. The model stays as it is, its gradients
+    included.
 
     Parameters
     ----------
@@ -89,15 +90,19 @@ def truncation_biases(
 
 @contextmanager
 def _at_rest(model: RecurrentModel) -> Iterator[None]:
-    """Without dropout, from a fresh state; as before afterwards."""
-    state, drops = model.get_state(), model.train_flg
-    model.train_flg = False
-    model.reset_state()
-    try:
-        yield
-    finally:
-        model.train_flg = drops
-        model.set_state(state)
+    """Without dropout, from a fresh state; as before afterwards, gradients included."""
+    with turn_of(model), model._aside():
+        state, drops = model.get_state(), model.train_flg
+        grads = [grad.copy() for grad in model.grads]
+        model.train_flg = False
+        model.reset_state()
+        try:
+            yield
+        finally:
+            model.train_flg = drops
+            model.set_state(state)
+            for grad, before in zip(model.grads, grads, strict=True):
+                grad[...] = before
 
 
 def _truncated_gradient(

@@ -1,35 +1,16 @@
-"""The one small base class of all layers, and the scratch memory they own."""
+"""The base of layers and models, and the scratch memory they own."""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-
-class Layer:
-    """Parameters, their gradients, and a state that can be reset.
-
-    `params[i]` and `grads[i]` are the same array objects for the life of a layer: `backward` writes into
-    `grads` in place, optimisers write into `params` in place.
-    """
-
-    params: list[np.ndarray]
-    grads: list[np.ndarray]
-    TAPE: tuple[str, ...] = ()  # the attributes that hold what `backward` needs of the last `forward`
-
-    def _tape(self) -> dict[str, Any]:
-        """What `backward` needs of the last `forward`, to be put back with `_wind` after others."""
-        return {name: getattr(self, name) for name in self.TAPE}
-
-    def _wind(self, tape: dict[str, Any] | None) -> None:
-        """Put a tape back; None for a blank one. Scratch memory belongs to the tape."""
-        for name in self.TAPE:
-            blank = Workspace() if name == "_workspace" else getattr(type(self), name, None)
-            setattr(self, name, blank if tape is None else tape[name])
-
-    def reset_state(self) -> None:
-        """Forget what was carried over from earlier calls. Layers without state do nothing."""
+from rnnfast import _check
+from rnnfast._arrays import FixedList, View, as_views, base_of, from_views
+from rnnfast._turns import Turn
 
 
 class Workspace:
@@ -69,3 +50,86 @@ class Workspace:
     def nbytes(self) -> int:
         """Bytes held."""
         return sum(buffer.size for buffer in self._buffers.values())
+
+
+class Holder:
+    """Base of layers and models: parameters and gradients that stay, turns of threads, copies.
+
+    A copy (`copy.deepcopy`, `pickle`) has the parameters, the gradients and the carried state; what `forward`
+    left for `backward` stays with the original. `copy.copy` makes another object on the same parameters.
+    """
+
+    # The attributes that hold what `backward` needs of the last `forward`.
+    TAPE: tuple[str, ...] = ("_workspace", "_made_by")
+    # What a copy makes anew besides.
+    PASSING: tuple[str, ...] = ("_turn", "_weights", "_dweights")
+
+    _workspace: Workspace
+    _made_by: int | None = None  # the thread that called the last `forward`
+    _turn: Turn
+    # Views of `params` and `grads` for the kernels: the caller may change the shape of his own arrays.
+    _weights: tuple[np.ndarray, ...]
+    _dweights: tuple[np.ndarray, ...]
+
+    def _hold(self, params: Sequence[np.ndarray] = (), grads: Sequence[np.ndarray] | None = None) -> None:
+        """Begin with these parameters, and with gradients of zero if none are given."""
+        owner = type(self).__name__
+        if grads is None:
+            grads = [np.zeros(param.shape, param.dtype) for param in params]
+        self._params = FixedList(owner, "params", params)
+        self._grads = FixedList(owner, "grads", grads)
+        self._weights = tuple(param.view() for param in params)
+        self._dweights = tuple(grad.view() for grad in grads)
+        self._turn = Turn()
+        Holder._wind(self, None)
+
+    @property
+    def params(self) -> list[np.ndarray]:
+        """The parameters: the same arrays for the life of the object, which optimizers write in place."""
+        return self._params
+
+    @params.setter
+    def params(self, value: Any) -> None:
+        raise _check.fixed(type(self).__name__, "params")
+
+    @property
+    def grads(self) -> list[np.ndarray]:
+        """The gradient of each parameter: the same arrays for ever, which `backward` writes in place."""
+        return self._grads
+
+    @grads.setter
+    def grads(self, value: Any) -> None:
+        raise _check.fixed(type(self).__name__, "grads")
+
+    def _tape(self) -> Any:
+        """What `backward` needs of the last `forward`, to be put back with `_wind` after others."""
+        return {name: getattr(self, name) for name in self.TAPE}
+
+    def _wind(self, tape: Any) -> None:
+        """Put a tape back; None for a blank one. Scratch memory belongs to the tape."""
+        for name in self.TAPE:
+            blank = Workspace() if name == "_workspace" else getattr(type(self), name, None)
+            setattr(self, name, blank if tape is None else tape[name])
+
+    def __getstate__(self) -> dict[str, Any]:
+        passing = {*self.TAPE, *self.PASSING}
+        kept = {name: value for name, value in self.__dict__.items() if name not in passing}
+        return {**kept, "_params": as_views(self._params), "_grads": as_views(self._grads)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        for name in self.PASSING:
+            self.__dict__.pop(name, None)
+        kept: tuple[list[np.ndarray | View], ...] = state["_params"], state["_grads"]
+        self._hold(*(from_views(arrays) for arrays in kept))
+
+    def __copy__(self) -> Any:
+        shared = [base_of(array) for array in (*self.params, *self.grads)]
+        return copy.deepcopy(self, {id(array): array for array in shared})
+
+
+class Layer(Holder):
+    """Parameters, their gradients, and a state that can be reset."""
+
+    def reset_state(self) -> None:
+        """Forget what was carried over from earlier calls. Layers without state do nothing."""

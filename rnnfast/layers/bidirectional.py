@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
+from rnnfast._turns import in_turn, leaves_tape, takes_tape
 from rnnfast.layers.base import Layer
+from rnnfast.layers.carrying import roll_back, set_states, states_of
 from rnnfast.layers.lstm import TimeLSTM
-from rnnfast.layers.recurrent import Recurrent, set_states
+from rnnfast.layers.recurrent import Recurrent
 from rnnfast.state import State, plain
 
 
@@ -46,6 +48,9 @@ class Bidirectional(Layer):
     (2, 5, 3)
     """
 
+    TAPE = (*Layer.TAPE, "_places")
+    _places: tuple[np.ndarray, np.ndarray] | None = None
+
     def __init__(self, layer_forward: Recurrent, layer_backward: Recurrent) -> None:
         owner = type(self).__name__
         _check.instances(owner, (layer_forward, layer_backward), Recurrent)
@@ -54,27 +59,30 @@ class Bidirectional(Layer):
         _check.distinct(owner, (layer_forward, layer_backward))
         self.layer_forward: Any = layer_forward
         self.layer_backward: Any = layer_backward
-        self.params = [*layer_forward.params, *layer_backward.params]
-        self.grads = [*layer_forward.grads, *layer_backward.grads]
+        self._hold(
+            [*layer_forward.params, *layer_backward.params], [*layer_forward.grads, *layer_backward.grads]
+        )
         self.dtype = layer_forward.dtype
         self.input_size = layer_forward.input_size
         self.hidden_size = layer_forward.hidden_size + layer_backward.hidden_size
-        self._places: tuple[np.ndarray, np.ndarray] | None = None
 
     @property
     def stateful(self) -> bool:
         """Whether both layers carry their state from one `forward` to the next."""
         return self.layer_forward.stateful and self.layer_backward.stateful
 
+    @in_turn
     def get_state(self) -> tuple[Any, Any]:
         """Copies of the states of both layers, for `set_state`."""
         return self.layer_forward.get_state(), self.layer_backward.get_state()
 
+    @in_turn
     def set_state(self, state: tuple[Any, Any] | State | None) -> None:
         """Go back to the states of `get_state`, or to a `State`; None is the fresh state."""
         given = plain(state)
         set_states((self.layer_forward, self.layer_backward), (None, None) if given is None else given)
 
+    @in_turn
     def reset_state(self) -> None:
         """Forget the states of both layers."""
         self.layer_forward.reset_state()
@@ -84,6 +92,7 @@ class Bidirectional(Layer):
         """Not possible for `x` (N, D): the second layer begins at the end, which a stream has not reached."""
         raise _check.no_stream(type(self).__name__)
 
+    @leaves_tape
     def forward(
         self,
         xs: np.ndarray,
@@ -121,7 +130,7 @@ class Bidirectional(Layer):
         hs = (
             np.empty(shape, self.dtype)
             if out is None
-            else _check.out(owner, out, shape, self.dtype, xs, *self.params)
+            else _check.out(owner, out, shape, self.dtype, xs, *self._weights)
         )
         lengths = np.full(batch, steps) if lengths is None else _check.lengths(owner, lengths, batch, steps)
         places = reversed_places(lengths, steps)
@@ -133,12 +142,18 @@ class Bidirectional(Layer):
             if batch and layer.stateful and layer.h is not None:
                 _check.batch(owner, layer.h.shape[0], batch)
         width = self.layer_forward.hidden_size
-        hs[..., :width] = self.layer_forward.forward(xs, lengths=lengths, reset=reset, keep=keep)
-        backwards = self.layer_backward.forward(xs[places], lengths=lengths, reset=mirrored, keep=keep)
+        before, self._places = states_of((self,)), None
+        try:
+            hs[..., :width] = self.layer_forward.forward(xs, lengths=lengths, reset=reset, keep=keep)
+            backwards = self.layer_backward.forward(xs[places], lengths=lengths, reset=mirrored, keep=keep)
+        except BaseException:
+            roll_back(before)
+            raise
         hs[..., width:] = backwards[places]
         self._places = places
         return hs
 
+    @takes_tape
     def backward(
         self,
         dhs: np.ndarray,
@@ -170,7 +185,7 @@ class Bidirectional(Layer):
         dhs = _check.floats(owner, "dhs", dhs, shape, self.dtype, "the shape of the last output")
         if out is not None:
             arriving = [array for given in dstate_next for array in given.values()]
-            inputs = (dhs, *arriving, *self.params, *self.grads)
+            inputs = (dhs, *arriving, *self._weights, *self._dweights)
             out = _check.out(owner, out, (*places[1].shape, self.input_size), self.dtype, *inputs)
         width = self.layer_forward.hidden_size
         dxs = self.layer_forward.backward(dhs[..., :width], **dstate_next[0], out=out)

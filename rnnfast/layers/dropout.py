@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from rnnfast import _check
+from rnnfast._turns import leaves_tape, takes_tape
 from rnnfast.kernels.dropout import dropout_backward, dropout_forward, dropout_keys
-from rnnfast.layers.base import Layer, Workspace
+from rnnfast.layers.base import Layer
 
 
 class TimeDropout(Layer):
@@ -51,7 +52,7 @@ class TimeDropout(Layer):
     True
     """
 
-    TAPE = ("_shape", "_dtype", "_mask", "_place", "_workspace")
+    TAPE = (*Layer.TAPE, "_shape", "_dtype", "_mask", "_place")
     _shape: tuple[int, ...] | None = None
     _dtype = np.dtype(np.float32)
     _mask: tuple[int, int, int, float] | None = None
@@ -67,9 +68,8 @@ class TimeDropout(Layer):
         owner = type(self).__name__
         self.dropout_ratio = _check.number_below(owner, "dropout_ratio", dropout_ratio, 0, 1)
         self.per_step = _check.boolean(owner, "per_step", per_step)
-        self.params, self.grads = [], []
+        self._hold()
         self.train_flg = True
-        self._workspace = Workspace()
         rng = _check.generator(owner, rng)
         self._seed = int(rng.integers(2**63))
         self._counter = 0
@@ -84,6 +84,7 @@ class TimeDropout(Layer):
         owner = f"{type(self).__name__}.rng_state"
         self._seed, self._counter = _check.sizes(owner, ("seed", "counter"), state)
 
+    @leaves_tape
     def forward(self, xs: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
         """Drop elements, with a new mask at every call.
 
@@ -110,6 +111,7 @@ class TimeDropout(Layer):
             self._counter += 1
         return self._apply(owner, dropout_forward, xs, out)
 
+    @takes_tape
     def backward(self, dout: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
         """The gradient (N, T, D) of the last input from the gradient `dout` (N, T, D) of the last output.
 

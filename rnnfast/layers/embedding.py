@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
+from rnnfast._turns import in_turn, leaves_tape, takes_tape
 from rnnfast.kernels.embedding import (
     context_sum_backward,
     context_sum_forward,
@@ -14,7 +15,7 @@ from rnnfast.kernels.embedding import (
     embedding_backward_transposed,
     embedding_forward,
 )
-from rnnfast.layers.base import Layer, Workspace
+from rnnfast.layers.base import Layer
 
 NO_WORD = -1
 
@@ -22,22 +23,24 @@ NO_WORD = -1
 class _Table(Layer):
     """A table of word vectors and its gradient."""
 
-    TAPE = ("_ids", "_shape", "_workspace")
+    TAPE = (*Layer.TAPE, "_ids", "_shape")
     _ids: np.ndarray | None = None
     _shape: tuple[int, int, int] | None = None
 
     def __init__(self, W: np.ndarray) -> None:
         owner = type(self).__name__
-        self.params = [_check.parameter(owner, "W", W, ("V", "D"))]
-        self.grads = [np.zeros(W.shape, W.dtype)]
+        self._hold([_check.parameter(owner, "W", W, ("V", "D"))])
         self.dtype = W.dtype
         self.vocab_size, self.embed_size = W.shape
-        self._workspace = Workspace()
 
     @property
     def W(self) -> np.ndarray:
         """The table (V, D) itself, not a copy."""
         return self.params[0]
+
+    @property
+    def _table(self) -> np.ndarray:
+        return self._weights[0]
 
     @staticmethod
     def _draw(
@@ -55,7 +58,7 @@ class _Table(Layer):
         shape = (*xs.shape, self.embed_size)
         if out is None:
             return np.empty(shape, self.dtype)
-        return _check.out(owner, out, shape, self.dtype, xs, self.W)
+        return _check.out(owner, out, shape, self.dtype, xs, self._table)
 
     def _incoming(self, owner: str, dhs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The checked gradient of the last output, and the ids it belongs to."""
@@ -69,8 +72,8 @@ class _Table(Layer):
         """`grads[0]` with all zeros."""
         # Clearing only the rows that the last call wrote lost: it saved 0.06 ms of a training step of 51 ms
         # (V = 10,000, D = H = 100, N = 20, T = 35) and left behind what others had added to single rows.
-        self.grads[0].fill(0)
-        return self.grads[0]
+        self._dweights[0].fill(0)
+        return self._dweights[0]
 
 
 class TimeEmbedding(_Table):
@@ -126,6 +129,7 @@ class TimeEmbedding(_Table):
         """
         return cls(cls._draw(f"{cls.__name__}.from_sizes", vocab_size, embed_size, rng, dtype))
 
+    @leaves_tape
     def forward(self, xs: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
         """Look up a window.
 
@@ -150,16 +154,18 @@ class TimeEmbedding(_Table):
         owner = f"{type(self).__name__}.forward"
         xs = _check.ids(owner, "xs", xs, ("N", "T"), self.vocab_size)
         out = self._output(owner, xs, out)
-        self._shape = out.shape
-        self._ids = self._workspace.take("ids", (xs.size,), xs.dtype)
-        self._ids[...] = xs.reshape(-1)
+        self._shape, table = None, self._table
+        ids = self._workspace.take("ids", (xs.size,), xs.dtype)
+        ids[...] = xs.reshape(-1)
         rows = out.reshape(xs.size, self.embed_size)
-        if self.W.flags.c_contiguous:
-            embedding_forward(self._ids, self.W, rows)
+        if table.flags.c_contiguous:
+            embedding_forward(ids, table, rows)
         else:
-            rows[...] = self.W[self._ids]
+            rows[...] = table[ids]
+        self._shape, self._ids = out.shape, ids
         return out
 
+    @takes_tape
     def backward(self, dhs: np.ndarray, *, add_to: np.ndarray | None = None) -> None:
         """Overwrite `grads[0]` with the gradient of the table; ids have none.
 
@@ -178,11 +184,11 @@ class TimeEmbedding(_Table):
         if add_to is None:
             embedding_backward(ids, dhs, self._cleared_gradient())
             return
-        add_to = _check.parameter(owner, "add_to", add_to, self.W.shape, self.dtype)
+        add_to = _check.parameter(owner, "add_to", add_to, self._table.shape, self.dtype)
         if add_to.flags.c_contiguous:
             embedding_backward(ids, dhs, add_to)
         else:
-            transposed = _check.out(owner, add_to.T, self.W.shape[::-1], self.dtype, dhs)
+            transposed = _check.out(owner, add_to.T, self._table.shape[::-1], self.dtype, dhs)
             embedding_backward_transposed(ids, dhs, transposed)
 
 
@@ -243,10 +249,12 @@ class TimeContextSum(_Table):
         return cls(cls._draw(f"{cls.__name__}.from_sizes", vocab_size, embed_size, rng, dtype), window)
 
     @property
+    @in_turn
     def context(self) -> np.ndarray | None:
         """A copy of the tokens (N, window - 1) carried over, oldest first, -1 where there is none."""
         return None if self._context is None else self._context.copy()
 
+    @in_turn
     def set_state(self, context: np.ndarray | None) -> None:
         """Set the tokens (N, window - 1) that came before the next call, oldest first, -1 for none."""
         if context is not None:
@@ -255,6 +263,7 @@ class TimeContextSum(_Table):
             context = _check.ids(owner, "context", context, expected, self.vocab_size, also=NO_WORD).copy()
         self._context = context
 
+    @in_turn
     def reset_state(self) -> None:
         """Forget the tokens carried over."""
         self._context = None
@@ -266,11 +275,13 @@ class TimeContextSum(_Table):
         carried = self._context if xs.size else None
         if carried is not None:
             _check.batch(owner, carried.shape[0], batch)
+        self._shape = None
         ids = self._workspace.take("ids", (batch, before + steps), xs.dtype)
         ids[:, :before] = NO_WORD if carried is None else carried
         ids[:, before:] = xs
         return ids
 
+    @leaves_tape
     def forward(self, xs: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
         """Sum the vectors of the last `window` tokens at each position, and carry on the context.
 
@@ -296,14 +307,13 @@ class TimeContextSum(_Table):
         xs = _check.ids(owner, "xs", xs, ("N", "T"), self.vocab_size)
         out = self._output(owner, xs, out)
         ids = self._with_context(owner, xs)
-        self._shape, self._ids = out.shape, ids
-        context_sum_forward(ids, self.W, self.window, out)
+        context_sum_forward(ids, self._table, self.window, out)
         if xs.size:
-            if self._context is None:
-                self._context = np.empty((xs.shape[0], self.window - 1), xs.dtype)
-            self._context[...] = ids[:, xs.shape[1] :]
+            self._context = ids[:, xs.shape[1] :].copy()
+        self._shape, self._ids = out.shape, ids
         return out
 
+    @takes_tape
     def backward(self, dhs: np.ndarray) -> None:
         """Overwrite `grads[0]` with the gradient of the table; `dhs` (N, T, D) is that of the last output."""
         dhs, ids = self._incoming(f"{type(self).__name__}.backward", dhs)

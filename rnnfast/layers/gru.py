@@ -152,20 +152,17 @@ class TimeGRU(Recurrent):
         return team, saved, scratch, blocks - slots
 
     def _forward(
-        self, inputs: Inputs, state: list[np.ndarray], rows: Rows, hs: np.ndarray
+        self,
+        inputs: Inputs,
+        before: list[np.ndarray],
+        after: list[np.ndarray],
+        rows: Rows,
+        hs: np.ndarray,
     ) -> tuple[np.ndarray, ...]:
         team, saved, scratch, intact = self._planned("forward", inputs, rows, self._plan_forward)
         arguments = (
-            *inputs[:3],
-            *state,
-            *self._gru_params(),
-            self._after,
-            *rows,
-            *saved,
-            hs,
-            *state,
-            *scratch,
-        )
+            *inputs[:3], *before, *self._gru_params(), self._after, *rows, *saved, hs, *after, *scratch,
+        )  # fmt: skip
         _threads.run(gru_forward, team.members, team.by_units, arguments)
         self._intact = intact
         return saved
@@ -202,15 +199,14 @@ class TimeGRU(Recurrent):
         dstate: list[np.ndarray],
     ) -> None:
         team, scratch = self._planned("backward", inputs, rows, self._plan_backward)
+        intact = self._gates_to_remake(rows)
         params = *self._gru_params(), self._after
-        grads = self.grads if self._after else (*self.grads, self._take("no_bias", 0))
+        grads = self._dweights if self._after else (*self._dweights, self._take("no_bias", 0))
         arguments = (
-            *inputs[:3], *saved, self._intact, dhs, *dstate_next, *params, *rows, self._adds,
+            *inputs[:3], *saved, intact, dhs, *dstate_next, *params, *rows, self._adds,
             dxs, inputs.dwords, *dstate, *grads, *scratch,
         )  # fmt: skip
         _threads.run(gru_backward, team.members, team.by_units, arguments)
-        if self._intact:
-            self._intact = rows.blocks.size - 1
 
     def _step_arguments(self, state: list[np.ndarray], params: list[np.ndarray]) -> tuple:
         bhh = params[3:] or [self._take("no_bias", 0)]

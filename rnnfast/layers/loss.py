@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rnnfast import _check, _threads
+from rnnfast._turns import in_turn, leaves_tape, takes_tape
 from rnnfast.kernels.activations import sigmoid_forward
 from rnnfast.kernels.fused_loss import (
     SLAB_WORDS,
@@ -17,7 +18,7 @@ from rnnfast.kernels.gemm import packed_size
 from rnnfast.kernels.output_gradient import scaled_gradient
 from rnnfast.kernels.softmax import LANES, softmax_loss_backward, softmax_loss_forward
 from rnnfast.layers.affine import checked_affine, drawn_affine, kernel_matrix
-from rnnfast.layers.base import Layer, Workspace
+from rnnfast.layers.base import Layer
 
 
 def _labels(owner: str, ts: np.ndarray, scores_shape: tuple[int, ...], ignore: int) -> np.ndarray:
@@ -64,12 +65,14 @@ class TimeSoftmaxWithLoss(Layer):
     1.3863
     """
 
-    def __init__(self) -> None:
-        self.params, self.grads = [], []
-        self.ignore_label = -1
-        self._workspace = Workspace()
-        self._cache: tuple[np.ndarray, np.ndarray, int, tuple[int, ...]] | None = None
+    TAPE = (*Layer.TAPE, "_cache")
+    _cache: tuple[np.ndarray, np.ndarray, int, tuple[int, ...]] | None = None
 
+    def __init__(self) -> None:
+        self._hold()
+        self.ignore_label = -1
+
+    @leaves_tape
     def forward(self, xs: np.ndarray, ts: np.ndarray) -> float:
         """The mean loss, in nats.
 
@@ -85,7 +88,7 @@ class TimeSoftmaxWithLoss(Layer):
         size = _check.size(owner, "V, the last axis of xs,", xs.shape[2])
         xs = _check.floats(owner, "xs", xs, xs.shape, _check.float_dtype(owner, xs.dtype.newbyteorder("=")))
         labels = _labels(owner, ts, xs.shape, self.ignore_label).reshape(-1)
-        take = self._workspace.take
+        take, self._cache = self._workspace.take, None
         probabilities = take("probabilities", (labels.size, size), xs.dtype)
         losses = take("losses", (labels.size,), np.dtype(np.float64))
         lanes = take("lanes", (LANES,), xs.dtype)
@@ -95,6 +98,7 @@ class TimeSoftmaxWithLoss(Layer):
         self._cache = probabilities, labels, count, xs.shape
         return float(losses.sum() / max(1, count))
 
+    @takes_tape
     def backward(self, dout: float = 1.0) -> np.ndarray:
         """Gradient (N, T, V) of `dout` times the last loss by the scores."""
         owner = "TimeSoftmaxWithLoss.backward"
@@ -122,6 +126,9 @@ class TimeAffineSoftmaxWithLoss(Layer):
         Weights, float32 or float64; a transposed view such as ``embed_W.T`` shares the embedding's memory.
     b : ndarray (V,)
         Bias.
+    dW : ndarray (H, V), optional
+        Where the gradient of W goes: that of the embedding, transposed, if the two share their memory. A
+        fresh array by default.
 
     Attributes
     ----------
@@ -140,13 +147,15 @@ class TimeAffineSoftmaxWithLoss(Layer):
     (1, 2, 3)
     """
 
-    def __init__(self, W: np.ndarray, b: np.ndarray) -> None:
-        self.params = checked_affine("TimeAffineSoftmaxWithLoss", W, b, ("H", "V"))
-        self.grads = [np.zeros(p.shape, p.dtype) for p in self.params]
+    TAPE = (*Layer.TAPE, "_gradients")
+    _gradients: tuple[np.ndarray, np.ndarray] | None = None
+
+    def __init__(self, W: np.ndarray, b: np.ndarray, *, dW: np.ndarray | None = None) -> None:
+        params = checked_affine("TimeAffineSoftmaxWithLoss", W, b, ("H", "V"))
+        dW = np.zeros(W.shape, W.dtype) if dW is None else dW
+        self._hold(params, [dW, np.zeros(b.shape, b.dtype)])
         self.ignore_label = -1
         self.dtype = W.dtype
-        self._workspace = Workspace()
-        self._gradients: tuple[np.ndarray, np.ndarray] | None = None
 
     @classmethod
     def from_sizes(
@@ -171,6 +180,7 @@ class TimeAffineSoftmaxWithLoss(Layer):
         sizes = {"hidden_size": hidden_size, "vocab_size": vocab_size}
         return cls(*drawn_affine(f"{cls.__name__}.from_sizes", sizes, rng, dtype))
 
+    @leaves_tape
     def forward(self, xs: np.ndarray, ts: np.ndarray) -> float:
         """The mean loss, in nats; its gradients are kept for `backward`.
 
@@ -185,6 +195,7 @@ class TimeAffineSoftmaxWithLoss(Layer):
         count = self._run("TimeAffineSoftmaxWithLoss.forward", xs, ts, sums)[1]
         return mean_loss(sums, count)
 
+    @in_turn
     def losses(self, xs: np.ndarray, ts: np.ndarray) -> np.ndarray:
         """-log p of each label, (N, T) in float64 and nats, 0 where ignored; gradients are not touched."""
         return self._run("TimeAffineSoftmaxWithLoss.losses", xs, ts)[0].copy()
@@ -207,12 +218,14 @@ class TimeAffineSoftmaxWithLoss(Layer):
         """The losses (N, T) and how many are counted; with `sums` (N,) also gradients, those of the mean over
         `scored` labels, or over the counted; with `adds` those of the parameters add to what is there."""
         gradients = sums is not None
-        W, b = self.params
+        W, b = self._weights
         depth, size = W.shape
         dtype = self.dtype
         xs = _check.floats(owner, "xs", xs, ("N", "T", depth), dtype, "H is the rows of W")
         batch, steps, _ = xs.shape
         labels = _labels(owner, ts, (batch, steps, size), self.ignore_label)
+        if gradients:
+            self._gradients = None
         take = self._workspace.take
         rows = loss_block_rows(batch, steps, size)
         sums = self._sums((batch,)) if sums is None else sums
@@ -241,6 +254,7 @@ class TimeAffineSoftmaxWithLoss(Layer):
             self._gradients = dxs, dWb_t
         return losses, count
 
+    @takes_tape
     def backward(self, dout: float = 1.0, *, out: np.ndarray | None = None) -> np.ndarray:
         """Gradient (N, T, H) of `dout` times the last loss by the hidden states; fills `grads`."""
         result = self._input_gradient(dout, out)
@@ -257,13 +271,13 @@ class TimeAffineSoftmaxWithLoss(Layer):
         if out is None:
             result = np.empty(dxs.shape, self.dtype)
         else:
-            result = _check.out(owner, out, dxs.shape, self.dtype, dxs, *self.params, *self.grads)
+            result = _check.out(owner, out, dxs.shape, self.dtype, dxs, *self._weights, *self._dweights)
         return np.multiply(dxs, scale, out=result)
 
     def _parameter_gradients(self, dout: float = 1.0, *, adds: bool = False) -> None:
         """The second half: fills `grads`; with `adds`, that of W is added to what is there."""
         assert self._gradients is not None
-        dW, db = self.grads
+        dW, db = self._dweights
         dWb_t = self._gradients[1]
         members = _threads.members_for_bytes(2 * dWb_t.nbytes, dWb_t.shape[0] // 64)
         arguments = (dWb_t, self.dtype.type(dout), adds, *kernel_matrix(dW), db)
@@ -271,7 +285,7 @@ class TimeAffineSoftmaxWithLoss(Layer):
 
     def _scratch_bytes(self, batch: int, steps: int) -> int:
         """Bytes that `forward` with gradients takes, at most."""
-        depth, size = self.params[0].shape
+        depth, size = self._weights[0].shape
         dtype = self.dtype
         rows = loss_block_rows(batch, steps, size)
         row, slabs = row_stride(rows, dtype), -(-size // SLAB_WORDS)
@@ -299,10 +313,13 @@ class TimeSigmoidWithLoss(Layer):
     0.6931
     """
 
-    def __init__(self) -> None:
-        self.params, self.grads = [], []
-        self._cache: tuple[np.ndarray, np.ndarray] | None = None
+    TAPE = (*Layer.TAPE, "_cache")
+    _cache: tuple[np.ndarray, np.ndarray] | None = None
 
+    def __init__(self) -> None:
+        self._hold()
+
+    @leaves_tape
     def forward(self, xs: np.ndarray, ts: np.ndarray) -> float:
         """The mean loss, in nats.
 
@@ -324,6 +341,7 @@ class TimeSigmoidWithLoss(Layer):
         self._cache = p, labels
         return float(losses.sum() / max(1, losses.size))
 
+    @takes_tape
     def backward(self, dout: float = 1.0) -> np.ndarray:
         """Gradient (N, T) of `dout` times the last loss by the scores."""
         owner = "TimeSigmoidWithLoss.backward"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rnnfast import _threads
+from rnnfast._turns import in_turn
 from rnnfast.kernels.gemm import packed_size
 from rnnfast.kernels.lstm import GATES, lstm_backward, lstm_forward, lstm_step
 from rnnfast.kernels.sequence import (
@@ -102,11 +103,13 @@ class TimeLSTM(Recurrent):
         return cls(*cls._draw(input_size, hidden_size, rng, dtype), stateful)
 
     @property
+    @in_turn
     def c(self) -> np.ndarray | None:
         """A copy of the cell (N, H) after the last step; None before the first and after `reset_state`."""
         return None if self._state is None else self._state[1].copy()
 
     @property
+    @in_turn
     def dc(self) -> np.ndarray | None:
         """A copy of the gradient (N, H) of the initial cell of the last window; None before `backward`."""
         return None if self._dstate is None else self._dstate[1].copy()
@@ -167,10 +170,15 @@ class TimeLSTM(Recurrent):
         return team, saved, scratch, blocks - slots
 
     def _forward(
-        self, inputs: Inputs, state: list[np.ndarray], rows: Rows, hs: np.ndarray
+        self,
+        inputs: Inputs,
+        before: list[np.ndarray],
+        after: list[np.ndarray],
+        rows: Rows,
+        hs: np.ndarray,
     ) -> tuple[np.ndarray, ...]:
         team, saved, scratch, intact = self._planned("forward", inputs, rows, self._plan_forward)
-        arguments = (*inputs[:3], *state, *self._kernel_params(), *rows, *saved, hs, *state, *scratch)
+        arguments = (*inputs[:3], *before, *self._kernel_params(), *rows, *saved, hs, *after, *scratch)
         _threads.run(lstm_forward, team.members, team.by_units, arguments)
         self._intact = intact
         return saved
@@ -206,13 +214,12 @@ class TimeLSTM(Recurrent):
         dstate: list[np.ndarray],
     ) -> None:
         team, scratch = self._planned("backward", inputs, rows, self._plan_backward)
+        intact = self._gates_to_remake(rows)
         arguments = (
-            *inputs[:3], *saved, self._intact, dhs, *dstate_next, *self._kernel_params(), *rows, self._adds,
-            dxs, inputs.dwords, *dstate, *self.grads, *scratch,
+            *inputs[:3], *saved, intact, dhs, *dstate_next, *self._kernel_params(), *rows, self._adds,
+            dxs, inputs.dwords, *dstate, *self._dweights, *scratch,
         )  # fmt: skip
         _threads.run(lstm_backward, team.members, team.by_units, arguments)
-        if self._intact:
-            self._intact = rows.blocks.size - 1
 
     def _step_arguments(self, state: list[np.ndarray], params: list[np.ndarray]) -> tuple:
         return (*state, *params, self._take("step", GATES * self.hidden_size))

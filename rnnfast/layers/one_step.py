@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rnnfast import _check
+from rnnfast._turns import leaves_tape, takes_tape
 from rnnfast.layers.base import Layer
 from rnnfast.layers.recurrent import Recurrent
 
@@ -14,8 +15,9 @@ class OneStep(Layer):
 
     def _wrap(self, time: Recurrent) -> None:
         self._time = time
-        self.params, self.grads = time.params, time.grads
+        self._hold(time.params, time.grads)
 
+    @leaves_tape
     def _advance(self, x: np.ndarray, state: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
         time, owner = self._time, f"{type(self).__name__}.forward"
         why = "the last axis is the input size of Wx"
@@ -32,6 +34,7 @@ class OneStep(Layer):
         assert reached is not None
         return reached
 
+    @takes_tape
     def _retreat(self, dstate: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
         time, owner = self._time, f"{type(self).__name__}.backward"
         _check.called_before(owner, time._run is not None, "forward")

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from rnnfast import _check, _threads
+from rnnfast._turns import leaves_tape, takes_tape
 from rnnfast.kernels.sequence import block_steps, padded_row
-from rnnfast.layers.base import Workspace
+from rnnfast.layers.carrying import Carrying
 from rnnfast.layers.rows import Rows, packed_rows
-from rnnfast.layers.streaming import Streaming
 from rnnfast.layers.window import Inputs, Lookup, Run, Team
-from rnnfast.state import State
 
 # Memory that a layer may take to keep the gates of all steps for `backward`. A longer sequence keeps one
 # block of them, and `backward` makes the others again from the states, which takes up to 4/3 of the time.
@@ -25,29 +23,26 @@ LEAST_SEQUENCES = 8
 LEAST_STEP_OPERATIONS = 1e5
 
 
-class Recurrent(Streaming):
+class Recurrent(Carrying):
     """Base of `TimeRNN`, `TimeLSTM` and `TimeGRU`.
 
     A subclass names its states and gates, and calls its kernels in `_forward`, `_backward` and `_step`.
     """
 
-    STATES: tuple[str, ...] = ("h",)
-    TAPE = ("_run", "_workspace", "_intact")
+    TAPE = (*Carrying.TAPE, "_run", "_intact")
+    PASSING = (*Carrying.PASSING, "_full_rows")
+    _run: Run | None = None
     _intact = 0  # the first block of the time grid whose gates were kept
     _keeps = True  # whether the last `forward` was to keep what fits of the gates
     _adds = False  # whether `backward` adds to `grads`
 
+    _full_rows: Rows | None = None
+
     def _set_up(self, params: list[np.ndarray], stateful: bool) -> None:
-        self.params = params
-        self.grads = [np.zeros(p.shape, p.dtype) for p in params]
+        self._hold(params)
         self.stateful = bool(stateful)
         self.dtype = params[0].dtype
         self.input_size, self.hidden_size = params[0].shape[0], params[1].shape[0]
-        self._workspace = Workspace()
-        self._state: list[np.ndarray] | None = None
-        self._dstate: list[np.ndarray] | None = None
-        self._run: Run | None = None
-        self._full_rows: Rows | None = None
 
     @classmethod
     def _check_params(cls, Wx: np.ndarray, Wh: np.ndarray, b: np.ndarray) -> list[np.ndarray]:
@@ -76,78 +71,12 @@ class Recurrent(Streaming):
         Wh = (rng.standard_normal((width, cols)) / np.sqrt(width)).astype(kind)
         return Wx, Wh, np.zeros(cols, kind)
 
-    @property
-    def h(self) -> np.ndarray | None:
-        """A copy of the state (N, H) after the last step; None before the first and after `reset_state`."""
-        return None if self._state is None else self._state[0].copy()
-
-    @property
-    def dh(self) -> np.ndarray | None:
-        """A copy of the gradient (N, H) of the initial state of the last window; None before `backward`."""
-        return None if self._dstate is None else self._dstate[0].copy()
-
-    def get_state(self) -> tuple[np.ndarray, ...] | None:
-        """A copy of the state, one array (N, H) each, for `set_state(*state)`; None when it is fresh."""
-        return None if self._state is None else tuple(array.copy() for array in self._state)
-
-    def _set_state(self, *state: Any) -> None:
-        owner = f"{type(self).__name__}.set_state"
-        if isinstance(state[0], State):
-            count, value = len(self.STATES), state[0].value
-            given = (None,) * count if value is None else value
-            state = _check.entries(owner, "h", given, count, ", ".join(self.STATES))
-        if state[0] is None:
-            _check.absent(
-                owner, ", ".join(self.STATES[1:]), next((s for s in state[1:] if s is not None), None), "h"
-            )
-            self._state = None
-            return
-        if not self.stateful:
-            warnings.warn(
-                f"{owner}: it will have no effect on forward, which starts from zero in a layer with "
-                "stateful=False (step does start from it); make the layer with stateful=True.",
-                stacklevel=3,
-            )
-        first = _check.floats(owner, self.STATES[0], state[0], ("N", self.hidden_size), self.dtype)
-        kept = [first.copy()]
-        for name, value in zip(self.STATES[1:], state[1:], strict=True):
-            given = np.zeros_like(first) if value is None else value
-            kept.append(_check.floats(owner, name, given, first.shape, self.dtype, "the shape of h").copy())
-        self._state = kept
-
-    def set_state(self, h: np.ndarray | State | None) -> None:
-        """Set the state (N, H) from which the next `forward` of a stateful layer, or `step`, starts; also a
-        `State`.
-        """
-        self._set_state(h)
-
-    def reset_state(self) -> None:
-        """Forget the state: the next step starts from zero."""
-        self._state = None
-
-    def _initial_state(self, owner: str, batch: int, steps: int, carried: bool) -> list[np.ndarray]:
-        """The carried state, or zeros, in the layer's own buffers; scratch where no step would change it."""
-        state = self._state
-        if batch and carried and state is not None:
-            _check.batch(owner, state[0].shape[0], batch)
-            return state
-        if batch * steps == 0:
-            state = [self._take(f"no_{name}", batch, self.hidden_size) for name in self.STATES]
-        elif state is None or state[0].shape[0] != batch:
-            state = self._state = [np.empty((batch, self.hidden_size), self.dtype) for _ in self.STATES]
-        for array in state:
-            array[...] = 0
-        return state
-
     def _rows(self, owner: str, batch: int, steps: int, lengths: Any, reset: Any) -> Rows:
         """The order of rows in time-major arrays: longest sequence first, none after its end."""
         rows = packed_rows(owner, batch, steps, lengths, reset, self._full_rows)
         if lengths is None:
             self._full_rows = rows
         return rows
-
-    def _take(self, name: str, *shape: int) -> np.ndarray:
-        return self._workspace.take(name, shape, self.dtype)
 
     def _row(self, gates: int = 1) -> int:
         return padded_row(gates * self.hidden_size, self.dtype)
@@ -198,10 +127,21 @@ class Recurrent(Streaming):
             known = plans[direction] = rows, key, make(rows.order.size, rows, words)
         return known[2]
 
+    def _gates_to_remake(self, rows: Rows) -> int:
+        """The first block whose gates are kept, for a `backward` that will make those of earlier ones.
+
+        Made gates overwrite kept ones. Even if the call is interrupted, the next one must make all of them.
+        """
+        intact = self._intact
+        if intact:
+            self._intact = rows.blocks.size - 1
+        return intact
+
     def _kernel_params(self) -> list[np.ndarray]:
         """The parameters in the form kernels are compiled for; transposed views are copied."""
-        return [_check.kernel_ready(p) for p in self.params]
+        return [_check.kernel_ready(p) for p in self._weights]
 
+    @leaves_tape
     def forward(
         self,
         xs: np.ndarray,
@@ -239,23 +179,26 @@ class Recurrent(Streaming):
         ------
         TypeError, ValueError
             If an array has another dtype or shape, a length is not in 0..T, or a carried state has another
-            batch size. The state is then as before, as it is after a window without rows or steps.
+            batch size. Errors, interrupts and empty windows leave the state unchanged.
         """
         owner = f"{type(self).__name__}.forward"
         why = "the last axis is the input size of Wx"
         xs = _check.floats(owner, "xs", xs, ("N", "T", self.input_size), self.dtype, why)
         batch, steps, _ = xs.shape
         rows = self._rows(owner, batch, steps, lengths, reset)
-        hs = self._output(owner, out, (batch, steps, self.hidden_size), xs, *self.params)
-        state = self._initial_state(owner, batch, steps, self.stateful)
+        hs = self._output(owner, out, (batch, steps, self.hidden_size), xs, *self._weights)
         none = self._no_words()
-        self._start(Inputs(xs, None, none, none), state, rows, hs, keep)
+        self._start(owner, Inputs(xs, None, none, none), rows, hs, keep)
         return hs
 
-    def _start(self, inputs: Inputs, state: list[np.ndarray], rows: Rows, hs: np.ndarray, keep: bool) -> None:
+    def _start(self, owner: str, inputs: Inputs, rows: Rows, hs: np.ndarray, keep: bool) -> None:
+        before, after = self._states(owner, hs.shape[0])
         self._run = None  # what it holds may have to grow: two of it would be the peak of memory
         self._keeps = bool(keep)
-        self._run = Run(inputs, rows, self._forward(inputs, state, rows, hs))
+        saved = self._forward(inputs, before, after, rows, hs)
+        if hs.size:
+            self._state, self._spare = after, self._state
+        self._run = Run(inputs, rows, saved)
 
     def _no_words(self) -> np.ndarray:
         return self._take("no_words", 0, self.input_size)
@@ -264,12 +207,12 @@ class Recurrent(Streaming):
         """Whether inputs that are rows of a table of so many are looked up in products with that table."""
         return 0 < 2 * size <= batch * min(steps, block_steps(batch))
 
+    @leaves_tape
     def _forward_words(self, lookup: Lookup, out: np.ndarray, keep: bool) -> np.ndarray:
         """`forward` over `words[ids]`, with its bits, ids being checked; `_backpropagate` then makes `dwords`
         instead of gradients of inputs."""
         batch, steps = lookup.ids.shape
         rows = self._rows("", batch, steps, None, None)
-        state = self._initial_state(f"{type(self).__name__}.forward", batch, steps, self.stateful)
         # Copies, as inputs would be: the caller may change both before `_backpropagate`. Words that do not
         # occur are zero there: whatever they are, 0 times it must be 0.
         ids = self._workspace.take("ids", lookup.ids.shape, np.dtype(np.int64))
@@ -278,7 +221,8 @@ class Recurrent(Streaming):
         occurring = np.unique(ids)
         words[occurring] = lookup.words[occurring]
         no_xs = self._take("no_xs", 0, 0, self.input_size)
-        self._start(Inputs(no_xs, ids, words, lookup.dwords), state, rows, out, keep)
+        inputs = Inputs(no_xs, ids, words, lookup.dwords)
+        self._start(f"{type(self).__name__}.forward", inputs, rows, out, keep)
         return out
 
     def _output(self, owner: str, out: np.ndarray | None, shape: tuple, *inputs: np.ndarray) -> np.ndarray:
@@ -287,6 +231,7 @@ class Recurrent(Streaming):
             return np.empty(shape, self.dtype)
         return _check.out(owner, out, shape, self.dtype, *inputs)
 
+    @takes_tape
     def _backpropagate(
         self, dhs: np.ndarray, dstate_next: tuple[np.ndarray | None, ...], out: np.ndarray | None
     ) -> np.ndarray:
@@ -308,7 +253,7 @@ class Recurrent(Streaming):
                 array = _check.floats(owner, f"d{name}_next", given, shape, self.dtype)
             arriving.append(array)
         xs = inputs.xs
-        dxs = self._output(owner, out, xs.shape, xs, dhs, *arriving, *self.params, *self.grads)
+        dxs = self._output(owner, out, xs.shape, xs, dhs, *arriving, *self._weights, *self._dweights)
         if self._dstate is None or self._dstate[0].shape[0] != batch:
             self._dstate = [np.empty(shape, self.dtype) for _ in self.STATES]
         self._backward(inputs, rows, saved, dhs, arriving, dxs, self._dstate)
@@ -339,9 +284,14 @@ class Recurrent(Streaming):
     # What a subclass gives.
 
     def _forward(
-        self, inputs: Inputs, state: list[np.ndarray], rows: Rows, hs: np.ndarray
+        self,
+        inputs: Inputs,
+        before: list[np.ndarray],
+        after: list[np.ndarray],
+        rows: Rows,
+        hs: np.ndarray,
     ) -> tuple[np.ndarray, ...]:
-        """Fill `hs`, leave the last state in `state`; what `_backward` needs to be kept."""
+        """Fill `hs` from the state `before`, and `after` with the last state; what `_backward` needs."""
         raise NotImplementedError
 
     def _backward(
@@ -356,22 +306,3 @@ class Recurrent(Streaming):
     ) -> None:
         """Fill `dxs` or `inputs.dwords`, `dstate` and `grads`."""
         raise NotImplementedError
-
-
-def set_states(layers: Sequence[Any], states: Sequence[Any]) -> None:
-    """Give each layer its state, a tuple of arrays or None; all of them, or none if one does not fit."""
-    _check.equal("set_state", "layers and states", len(layers), len(states))
-    before = [layer.get_state() for layer in layers]
-    try:
-        for layer, state in zip(layers, states, strict=True):
-            if state is None:
-                layer.reset_state()
-            elif isinstance(layer, Recurrent):
-                layer.set_state(*state)
-            else:
-                layer.set_state(state)
-    except BaseException:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            set_states(layers, before)
-        raise

@@ -122,12 +122,17 @@ class TimeRNN(Recurrent):
         return team, states, scratch
 
     def _forward(
-        self, inputs: Inputs, state: list[np.ndarray], rows: Rows, hs: np.ndarray
+        self,
+        inputs: Inputs,
+        before: list[np.ndarray],
+        after: list[np.ndarray],
+        rows: Rows,
+        hs: np.ndarray,
     ) -> tuple[np.ndarray, ...]:
         team, states, scratch = self._planned("forward", inputs, rows, self._plan_forward)
         relu = self.activation == "relu"
         # A list: CPython 3.11 keeps up to 2,000 dead tuples of just this length, 20.
-        arguments = [*inputs[:3], *state, *self._kernel_params(), relu, *rows, states, hs, *state, *scratch]
+        arguments = [*inputs[:3], *before, *self._kernel_params(), relu, *rows, states, hs, *after, *scratch]
         _threads.run(rnn_forward, team.members, team.by_units, arguments)
         return (states,)
 
@@ -159,7 +164,7 @@ class TimeRNN(Recurrent):
         Wx, Wh, _ = self._kernel_params()
         arguments = (
             *inputs[:3], *saved, dhs, *dstate_next, Wx, Wh, self.activation == "relu", *rows, self._adds,
-            dxs, inputs.dwords, *dstate, *self.grads, *scratch,
+            dxs, inputs.dwords, *dstate, *self._dweights, *scratch,
         )  # fmt: skip
         _threads.run(rnn_backward, team.members, team.by_units, arguments)
 

@@ -91,13 +91,12 @@ class MatMul(Layer):
     """
 
     def __init__(self, W: np.ndarray) -> None:
-        self.params = [_check.parameter("MatMul", "W", W, ("D", "O"))]
-        self.grads = [np.zeros(W.shape, W.dtype)]
+        self._hold([_check.parameter("MatMul", "W", W, ("D", "O"))])
         self._x: np.ndarray | None = None
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         """``x W`` (N, O) of `x` (N, D)."""
-        (W,) = self.params
+        (W,) = self._weights
         x = _check.floats("MatMul.forward", "x", x, ("N", W.shape[0]), W.dtype, "D is the rows of W")
         self._x = x
         return x @ W
@@ -106,9 +105,9 @@ class MatMul(Layer):
         """Gradient (N, D) by the last input from that of its output, (N, O); fills `grads`."""
         _check.called_before("MatMul.backward", self._x is not None, "forward")
         assert self._x is not None
-        (W,) = self.params
+        (W,) = self._weights
         dout = _check.floats("MatMul.backward", "dout", dout, (self._x.shape[0], W.shape[1]), W.dtype)
-        np.matmul(self._x.T, dout, out=self.grads[0])
+        np.matmul(self._x.T, dout, out=self._dweights[0])
         return dout @ W.T
 
 
@@ -132,7 +131,7 @@ class Softmax(Layer):
     """
 
     def __init__(self) -> None:
-        self.params, self.grads = [], []
+        self._hold()
         self.out: np.ndarray | None = None
 
     def forward(self, x: np.ndarray) -> np.ndarray:
@@ -159,7 +158,7 @@ class SoftmaxWithLoss(Layer):
     """
 
     def __init__(self) -> None:
-        self.params, self.grads = [], []
+        self._hold()
         self._time = TimeSoftmaxWithLoss()
 
     def forward(self, x: np.ndarray, t: np.ndarray) -> float:
@@ -182,7 +181,7 @@ class Sigmoid(Layer):
     """
 
     def __init__(self) -> None:
-        self.params, self.grads = [], []
+        self._hold()
         self.out: np.ndarray | None = None
 
     def forward(self, x: np.ndarray) -> np.ndarray:
@@ -208,7 +207,7 @@ class SigmoidWithLoss(Layer):
     """
 
     def __init__(self) -> None:
-        self.params, self.grads = [], []
+        self._hold()
         self._time = TimeSigmoidWithLoss()
 
     def forward(self, x: np.ndarray, t: np.ndarray) -> float:
@@ -242,7 +241,7 @@ class BookDropout(Layer):
     """
 
     def __init__(self, dropout_ratio: float = 0.5) -> None:
-        self.params, self.grads = [], []
+        self._hold()
         self.dropout_ratio = _check.number_below("Dropout", "dropout_ratio", dropout_ratio, 0, 1)
         self.mask: np.ndarray | None = None
 
@@ -309,7 +308,7 @@ class Embedding(Layer):
 
     def __init__(self, W: np.ndarray) -> None:
         self._time = TimeEmbedding(W)
-        self.params, self.grads = self._time.params, self._time.grads
+        self._hold(self._time.params, self._time.grads)
 
     def forward(self, idx: np.ndarray) -> np.ndarray:
         """Rows (..., D) of the ids `idx`, of any shape."""

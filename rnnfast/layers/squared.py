@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnnfast import _check
+from rnnfast._turns import in_turn, leaves_tape, takes_tape
 from rnnfast.kernels.gemm import packed_size
 from rnnfast.kernels.sequence import block_steps
 from rnnfast.kernels.squared import affine_squared_loss
 from rnnfast.layers.affine import checked_affine, drawn_affine
-from rnnfast.layers.base import Layer, Workspace
+from rnnfast.layers.base import Layer
 from rnnfast.layers.rows import packed_rows
 
 
@@ -62,12 +63,12 @@ class TimeAffineSquaredLoss(Layer):
     (2, 5, 3)
     """
 
+    TAPE = (*Layer.TAPE, "_gradients")
+    _gradients: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+
     def __init__(self, W: np.ndarray, b: np.ndarray) -> None:
-        self.params = checked_affine(type(self).__name__, W, b, ("H", "O"))
-        self.grads = [np.zeros(p.shape, p.dtype) for p in self.params]
+        self._hold(checked_affine(type(self).__name__, W, b, ("H", "O")))
         self.dtype = W.dtype
-        self._workspace = Workspace()
-        self._gradients: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
     @classmethod
     def from_sizes(
@@ -92,6 +93,7 @@ class TimeAffineSquaredLoss(Layer):
         sizes = {"hidden_size": hidden_size, "output_size": output_size}
         return cls(*drawn_affine(f"{cls.__name__}.from_sizes", sizes, rng, dtype))
 
+    @leaves_tape
     def forward(self, xs: np.ndarray, ts: np.ndarray, *, lengths: Any = None) -> float:
         """The mean squared error; its gradients are kept for `backward`.
 
@@ -110,6 +112,7 @@ class TimeAffineSquaredLoss(Layer):
         self._run(xs, ts, span, blocks, sums, span.steps())
         return self._mean(sums, span.steps())
 
+    @in_turn
     def losses(self, xs: np.ndarray, ts: np.ndarray, *, lengths: Any = None) -> np.ndarray:
         """The squared error of each step, summed over the outputs, (N, T) in float64; takes what `forward`
         takes, and touches no gradients."""
@@ -119,7 +122,7 @@ class TimeAffineSquaredLoss(Layer):
     def _checked(
         self, owner: str, xs: np.ndarray, ts: np.ndarray, lengths: Any
     ) -> tuple[np.ndarray, np.ndarray, Span, np.ndarray]:
-        depth, cols = self.params[0].shape
+        depth, cols = self._weights[0].shape
         xs = _check.floats(owner, "xs", xs, ("N", "T", depth), self.dtype, "H is the rows of W")
         batch, steps, _ = xs.shape
         every_step = np.ndim(ts) != 2
@@ -133,7 +136,7 @@ class TimeAffineSquaredLoss(Layer):
     def _mean(self, sums: np.ndarray, count: int) -> float:
         """From the sums (N,) of the rows, added in order."""
         total = float(np.add.accumulate(sums)[-1]) if sums.size else 0.0
-        return total / max(1, count * self.params[1].size)
+        return total / max(1, count * self._weights[1].size)
 
     def _run(
         self,
@@ -147,9 +150,11 @@ class TimeAffineSquaredLoss(Layer):
     ) -> tuple[np.ndarray, bool]:
         """The losses (N, T), and whether any step is scored; with `sums` (N,) also gradients, those of the
         mean over `scored` steps; with `adds` those of the parameters add to what is there."""
-        W, b = map(_check.kernel_ready, self.params)
+        W, b = map(_check.kernel_ready, self._weights)
         (depth, cols), (batch, steps, _) = W.shape, xs.shape
         dtype, gradients, wide = self.dtype, sums is not None, np.dtype(np.float64)
+        if gradients:
+            self._gradients = None
         rows = block_steps(batch) * batch
 
         def take(name: str, *shape: int) -> np.ndarray:
@@ -171,6 +176,7 @@ class TimeAffineSquaredLoss(Layer):
             self._gradients = dxs, dW, db
         return losses, scored_blocks > 0
 
+    @takes_tape
     def backward(self, dout: float = 1.0, *, out: np.ndarray | None = None) -> np.ndarray:
         """Gradient (N, T, H) of `dout` times the last loss by the hidden states; fills `grads`."""
         result = self._input_gradient(dout, out)
@@ -187,19 +193,19 @@ class TimeAffineSquaredLoss(Layer):
         if out is None:
             result = np.empty(dxs.shape, self.dtype)
         else:
-            result = _check.out(owner, out, dxs.shape, self.dtype, dxs, *self.params, *self.grads)
+            result = _check.out(owner, out, dxs.shape, self.dtype, dxs, *self._weights, *self._dweights)
         return np.multiply(dxs, scale, out=result)
 
     def _parameter_gradients(self, dout: float = 1.0, *, adds: bool = False) -> None:
         """The second half: fills `grads`, or adds to them."""
         assert self._gradients is not None
-        for grad, made in zip(self.grads, self._gradients[1:], strict=True):
+        for grad, made in zip(self._dweights, self._gradients[1:], strict=True):
             scaled = made * self.dtype.type(dout)
             grad[...] = grad + scaled if adds else scaled
 
     def _scratch_bytes(self, batch: int, steps: int) -> int:
         """Bytes that `forward` with gradients takes, at most."""
-        depth, cols = self.params[0].shape
+        depth, cols = self._weights[0].shape
         rows = block_steps(batch) * batch
         packed = packed_size(depth, cols, self.dtype) + packed_size(cols, depth, self.dtype)
         packed += packed_size(rows, cols, self.dtype) + rows * (depth + cols) + 2 * (depth + 2) * cols

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
+from rnnfast._turns import in_turn, leaves_tape, takes_tape
 from rnnfast.layers.base import Layer
 from rnnfast.layers.bidirectional import Bidirectional
+from rnnfast.layers.carrying import roll_back, set_states, states_of
 from rnnfast.layers.dropout import TimeDropout
-from rnnfast.layers.recurrent import Recurrent, set_states
+from rnnfast.layers.recurrent import Recurrent
 from rnnfast.state import State, plain
 
 
@@ -68,25 +70,31 @@ class Stack(Layer):
         rng = _check.generator(owner, rng)
         self._dropouts = [TimeDropout(dropout, per_step=per_step, rng=rng) for _ in self.layers[1:]]
         self.train_flg = True
-        self.params = [param for layer in self.layers for param in layer.params]
-        self.grads = [grad for layer in self.layers for grad in layer.grads]
+        self._hold(
+            [param for layer in self.layers for param in layer.params],
+            [grad for layer in self.layers for grad in layer.grads],
+        )
         self.dtype = self.layers[0].dtype
         self.input_size, self.hidden_size = self.layers[0].input_size, self.layers[-1].hidden_size
 
+    @in_turn
     def get_state(self) -> tuple[Any, ...]:
         """Copies of the states of all layers, for `set_state`."""
         return tuple(layer.get_state() for layer in self.layers)
 
+    @in_turn
     def set_state(self, state: tuple[Any, ...] | State | None) -> None:
         """Go back to the states of `get_state`, or to a `State`; None is the fresh state."""
         given = plain(state)
         set_states(self.layers, [None] * len(self.layers) if given is None else given)
 
+    @in_turn
     def reset_state(self) -> None:
         """Forget the states of all layers."""
         for layer in self.layers:
             layer.reset_state()
 
+    @leaves_tape
     def forward(
         self, xs: np.ndarray, *, lengths: Any = None, reset: Any = None, keep: bool = True
     ) -> np.ndarray:
@@ -95,12 +103,18 @@ class Stack(Layer):
         `lengths` (N,), `reset` (N, T) and `keep` act on every layer, as in `TimeLSTM.forward`.
         """
         self._check_batch("Stack.forward", np.shape(xs))
-        hs = self.layers[0].forward(xs, lengths=lengths, reset=reset, keep=keep)
-        for dropout, layer in zip(self._dropouts, self.layers[1:], strict=True):
-            dropout.train_flg = self.train_flg
-            hs = layer.forward(dropout.forward(hs), lengths=lengths, reset=reset, keep=keep)
+        before = states_of(self.layers)
+        try:
+            hs = self.layers[0].forward(xs, lengths=lengths, reset=reset, keep=keep)
+            for dropout, layer in zip(self._dropouts, self.layers[1:], strict=True):
+                dropout.train_flg = self.train_flg
+                hs = layer.forward(dropout.forward(hs), lengths=lengths, reset=reset, keep=keep)
+        except BaseException:
+            roll_back(before)
+            raise
         return hs
 
+    @takes_tape
     def backward(self, dhs: np.ndarray, *, dstate_next: Sequence[dict[str, Any]] | None = None) -> np.ndarray:
         """Gradient (N, T, D) of the inputs from that of the outputs, (N, T, H); fills `grads`.
 
@@ -116,6 +130,7 @@ class Stack(Layer):
             dxs = layer.backward(dropout.backward(dxs), **given)
         return dxs
 
+    @in_turn
     def step(self, x: np.ndarray) -> np.ndarray:
         """Advance all layers by one input (N, D), for streaming and without dropout; the new state (N, H)."""
         if any(isinstance(layer, Bidirectional) for layer in self.layers):

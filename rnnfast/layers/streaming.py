@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from rnnfast import _check
 from rnnfast.layers.base import Layer
-
-PARAMS = ("Wx", "Wh", "b", "bhh")
 
 
 class Known(NamedTuple):
@@ -19,10 +17,6 @@ class Known(NamedTuple):
     h_shape: tuple[int, int]
     dtype: np.dtype
     state: list[np.ndarray]
-    Wx: np.ndarray
-    Wh: np.ndarray
-    b: np.ndarray
-    last: np.ndarray
     arguments: tuple
 
 
@@ -35,6 +29,7 @@ class Streaming(Layer):
     hidden_size: int
     _state: list[np.ndarray] | None
 
+    PASSING = (*Layer.PASSING, "_known", "_apart")
     _known: Known | None = None
     _apart: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
 
@@ -53,42 +48,38 @@ class Streaming(Layer):
         h : ndarray (N, H)
             The new state.
         """
-        known = self._known
-        if known is None:
-            return self._first_step(x, out)
-        x_shape, h_shape, dtype, state, Wx, Wh, b, last, arguments = known
-        params = self.params
-        # Each of these takes 0.05 us; the functions of _check, which word the errors, 0.5 us and more.
-        if not (
-            self._state is state
-            and params[0] is Wx
-            and params[1] is Wh
-            and params[2] is b
-            and params[-1] is last
-            and type(x) is np.ndarray
-            and x.dtype is dtype
-            and x.shape == x_shape
-            and x.flags.carray
-        ):
-            return self._first_step(x, out)
-        if out is None:
-            out = np.empty(h_shape, dtype)
-        elif not (
-            type(out) is np.ndarray
-            and out.dtype is dtype
-            and out.shape == h_shape
-            and out.flags.carray
-            and self._are_apart(x, out)
-        ):
-            return self._first_step(x, out)
-        self._step(x, arguments, out)
-        return out
+        with self._turn:
+            known = self._known
+            if known is None:
+                return self._first_step(x, out)
+            x_shape, h_shape, dtype, state, arguments = known
+            # Each of these takes 0.05 us; the functions of _check, which word the errors, 0.5 us and more.
+            if not (
+                self._state is state
+                and type(x) is np.ndarray
+                and x.dtype is dtype
+                and x.shape == x_shape
+                and x.flags.carray
+            ):
+                return self._first_step(x, out)
+            if out is None:
+                out = np.empty(h_shape, dtype)
+            elif not (
+                type(out) is np.ndarray
+                and out.dtype is dtype
+                and out.shape == h_shape
+                and out.flags.carray
+                and self._are_apart(x, out)
+            ):
+                return self._first_step(x, out)
+            self._step(x, arguments, out)
+            return out
 
     def _are_apart(self, x: np.ndarray, out: np.ndarray) -> bool:
         """Whether `out` shares no memory with `x` and the parameters; often both are those of last time."""
         last_x, last_out = self._apart
         if out is not last_out:
-            for param in self.params:
+            for param in self._weights:
                 if np.may_share_memory(out, param):
                     return False
         elif x is last_x:
@@ -99,36 +90,20 @@ class Streaming(Layer):
         return True
 
     def _first_step(self, x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
-        """A step that looks at everything, and keeps what it found where the next one may rely on it.
-
-        Parameters are kept as views: whatever becomes of the shape or the flags of the caller's arrays, what
-        the kernel gets stays as it was checked, in the memory that the caller may write into.
-        """
+        """A step that looks at everything, and keeps what it found where the next one may rely on it."""
         self._known, self._apart = None, (None, None)
         owner, depth, width = f"{type(self).__name__}.step", self.input_size, self.hidden_size
         why = "the last axis is the input size of Wx"
         x = _check.floats(owner, "x", x, ("N", depth), self.dtype, why)
-        batch, cols = x.shape[0], self.GATES * width
-        result = self._output(owner, out, (batch, width), x, *self.params)
-        shapes = ((depth, cols), (width, cols), (cols,), (width,))[: len(self.params)]
-        ready = [
-            _check.floats(owner, name, param, shape, self.dtype)
-            for name, param, shape in zip(PARAMS, self.params, shapes, strict=False)
-        ]
-        state = self._initial_state(owner, batch, 1, carried=True)
-        if batch and all(array is param for array, param in zip(ready, self.params, strict=True)):
-            arguments = self._step_arguments(state, [array.view() for array in ready])
-            Wx, Wh, b = ready[:3]
-            shapes_of_call = (batch, depth), (batch, width)
-            self._known = Known(*shapes_of_call, self.dtype, state, Wx, Wh, b, ready[-1], arguments)
-        else:
-            arguments = self._step_arguments(state, ready)
+        batch = x.shape[0]
+        result = self._output(owner, out, (batch, width), x, *self._weights)
+        params = self._kernel_params()
+        state = self._initial_state(owner, batch)
+        arguments = self._step_arguments(state, params)
+        if batch and all(array is view for array, view in zip(params, self._weights, strict=True)):
+            self._known = Known((batch, depth), (batch, width), self.dtype, state, arguments)
         self._step(x, arguments, result)
         return result
-
-    def __getstate__(self) -> dict[str, Any]:
-        """For copies and pickles: without the views, which would become arrays of their own."""
-        return {**self.__dict__, "_known": None, "_apart": (None, None)}
 
     # What a subclass gives.
 
@@ -136,8 +111,12 @@ class Streaming(Layer):
         """The caller's array or a fresh one."""
         raise NotImplementedError
 
-    def _initial_state(self, owner: str, batch: int, steps: int, carried: bool) -> list[np.ndarray]:
-        """The carried state, or zeros."""
+    def _initial_state(self, owner: str, batch: int) -> list[np.ndarray]:
+        """The carried state, or zeros, to be advanced in place."""
+        raise NotImplementedError
+
+    def _kernel_params(self) -> list[np.ndarray]:
+        """The parameters in the form kernels are compiled for."""
         raise NotImplementedError
 
     def _step_arguments(self, state: list[np.ndarray], params: list[np.ndarray]) -> tuple:

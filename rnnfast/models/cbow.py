@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
+from rnnfast._turns import in_turn
+from rnnfast.layers.base import Layer
 from rnnfast.layers.embedding import TimeContextSum
 from rnnfast.layers.loss import TimeAffineSoftmaxWithLoss
 from rnnfast.models.language_model import LanguageModel
@@ -95,10 +97,21 @@ class CBOWLM(LanguageModel):
     def _features_backward(self, dhs: np.ndarray) -> None:
         self._context.backward(dhs)
 
+    def _parts(self) -> list[Layer]:
+        return [self._context, self._output]
+
+    def _state_now(self) -> Any:
+        return self._context.context
+
+    def _roll_back(self, state: Any) -> None:
+        self._context.set_state(state)
+
+    @in_turn
     def get_state(self) -> np.ndarray | None:
         """A copy of the ids read last, (N, window - 1), or None when the state is fresh."""
         return self._context.context
 
+    @in_turn
     def set_state(self, state: np.ndarray | State | None) -> None:
         """Go back to a state (N, window - 1) of `get_state`, or to a `State`; None is the fresh state."""
         self._context.set_state(plain(state))
@@ -107,6 +120,7 @@ class CBOWLM(LanguageModel):
         context = self._context.context
         return None if context is None else context.shape[0]
 
+    @in_turn
     def reset_state(self) -> None:
         """Forget the words read so far."""
         self._context.reset_state()

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
+from rnnfast._turns import in_turn, leaves_tape, takes_tape
 from rnnfast.layers.affine import TimeAffine
-from rnnfast.layers.base import Workspace
 from rnnfast.layers.loss import TimeAffineSoftmaxWithLoss
 from rnnfast.models.sampling import finite_scores, probabilities, sampling_rules, write_on
 from rnnfast.models.scoring import total_loss
@@ -35,10 +35,6 @@ class LanguageModel(StoredModel):
         Whether `forward` drops units. Everything else never does.
     """
 
-    params: list[np.ndarray]
-    grads: list[np.ndarray]
-    parameter_names: list[str]
-    config: dict[str, Any]
     train_flg: bool = True
     _tied = False  # whether the output weights are the transposed embedding, and so are their gradients
     _output: TimeAffineSoftmaxWithLoss
@@ -90,12 +86,8 @@ class LanguageModel(StoredModel):
         self, config: dict[str, Any], arrays: dict[str, np.ndarray], rng: np.random.Generator
     ) -> None:
         self.config = config
-        self._workspace = Workspace()
-        self._affine: TimeAffine | None = None
-        self._hs: tuple[int, ...] | None = None  # shape of the last forward's hidden vectors, for backward
         self.parameter_names = list(arrays)
-        self.params = list(arrays.values())
-        self.grads = self._build(arrays, rng)
+        self._hold(list(arrays.values()), self._build(arrays, rng))
 
     @property
     def vocab_size(self) -> int:
@@ -105,7 +97,7 @@ class LanguageModel(StoredModel):
     @property
     def dtype(self) -> np.dtype:
         """The dtype of the parameters."""
-        return self.params[0].dtype
+        return self._weights[0].dtype
 
     def _owner(self, method: str) -> str:
         return f"{type(self).__name__}.{method}"
@@ -125,10 +117,10 @@ class LanguageModel(StoredModel):
         return xs, _check.ids(self._owner(method), "ts", ts, xs.shape, self.vocab_size, also=-1)
 
     def _read(self, xs: np.ndarray) -> np.ndarray:
-        """Hidden vectors without dropout. What a `backward` of the last `forward` needs is overwritten."""
-        self._hs = None
+        """Hidden vectors without dropout."""
         return self._features(xs, drop=False, keep=False)
 
+    @leaves_tape
     def forward(self, xs: np.ndarray, ts: np.ndarray) -> float:
         """Mean loss `-log P(ts[n, t] | xs[n, :t+1], words read before)` in nats, ready for `backward`.
 
@@ -153,18 +145,20 @@ class LanguageModel(StoredModel):
         """
         xs, ts = self._pair("forward", xs, ts)
         self._hs = None
-        hs = self._features(xs, drop=self.train_flg, keep=True)
-        loss = self._output.forward(hs, ts)
+        with self._state_kept_on_errors():
+            hs = self._features(xs, drop=self.train_flg, keep=True)
+            loss = self._output.forward(hs, ts)
         self._hs = hs.shape
         return loss
 
+    @takes_tape
     def backward(self) -> None:
         """Fill `grads` with the gradient of the last `forward`'s loss, which ends at its first step.
 
         Raises
         ------
         RuntimeError
-            There was no `forward`, or the model has read other words since (`losses`, `generate` and others).
+            There was no `forward`, or it was made by another thread.
         """
         _check.called_before(self._owner("backward"), self._hs is not None, "forward")
         assert self._hs is not None
@@ -172,17 +166,22 @@ class LanguageModel(StoredModel):
         self._features_backward(self._output._input_gradient(out=out))
         self._output._parameter_gradients(adds=self._tied)
 
+    @in_turn
     def losses(self, xs: np.ndarray, ts: np.ndarray) -> np.ndarray:
         """Each word's own loss in nats, `(N, T)` float64, without dropout; carries the state on.
 
-        Takes what `forward` takes. A `backward` of an earlier `forward` is no longer possible afterwards.
+        Takes what `forward` takes.
         """
         xs, ts = self._pair("losses", xs, ts)
-        return self._output.losses(self._read(xs), ts)
+        with self._aside():
+            return self._output.losses(self._read(xs), ts)
 
+    @in_turn
     def predict(self, xs: np.ndarray) -> np.ndarray:
         """Scores (logits) of every next word, `(N, T) -> (N, T, V)`, no dropout; carries the state on."""
-        return self._scores(self._read(self._inputs("predict", xs)))
+        xs = self._inputs("predict", xs)
+        with self._aside():
+            return self._scores(self._read(xs))
 
     def predict_proba(self, xs: np.ndarray) -> np.ndarray:
         """Probabilities of every next word, `(N, T) -> (N, T, V)` float64; carries the state on."""
@@ -193,6 +192,7 @@ class LanguageModel(StoredModel):
             self._affine = TimeAffine(*self._output.params)
         return self._affine.forward(hs)
 
+    @in_turn
     def log_prob(self, ids: Sequence[int] | np.ndarray, *, start_id: int | None = None) -> float:
         """Log of the joint probability of a text by the chain rule, from its first word or from a start.
 
@@ -229,12 +229,14 @@ class LanguageModel(StoredModel):
             ids = np.concatenate([start, ids])
         return 0.0 - total_loss(self, ids, _CHUNK)
 
+    @in_turn
     def _advance(self, state: Any, ids: np.ndarray) -> tuple[np.ndarray, Any]:
         """Scores `(V,)` after reading ids from a given state, and the state then; the model keeps its own."""
         kept = self.get_state()
         try:
             self.set_state(state)
-            hs = self._read(ids[np.newaxis])
+            with self._aside():
+                hs = self._read(ids[np.newaxis])
             return self._scores(np.ascontiguousarray(hs[:, -1:]))[0, 0], self.get_state()
         finally:
             self.set_state(kept)

@@ -8,12 +8,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnnfast import _check
-from rnnfast.layers.base import Layer, Workspace
+from rnnfast._turns import in_turn
+from rnnfast.layers.base import Layer
+from rnnfast.layers.carrying import roll_back, states_of
 from rnnfast.layers.dropout import TimeDropout
 from rnnfast.layers.footprint import kept_bytes, recurrent_bytes
 from rnnfast.layers.recurrent import Recurrent
 from rnnfast.layers.rows import Sorted, falling_order
 from rnnfast.layers.window import Lookup
+from rnnfast.models.stored import StoredModel
 from rnnfast.state import State, plain
 
 # One entry a layer: the gradients (N, H) of its states.
@@ -42,7 +45,7 @@ class Part(NamedTuple):
         return given
 
 
-class RecurrentModel:
+class RecurrentModel(StoredModel):
     """Base of `RNNLM` and `SequenceRegressor`: recurrent layers above each other, with dropout around them.
 
     A subclass gives what lies below (`_vectors`) and above (`_output`, `_score`). Training goes through
@@ -50,10 +53,7 @@ class RecurrentModel:
     and gradients come back through `_go_back`, with those of the states that arrive from the part behind.
     """
 
-    grads: list[np.ndarray]
-    _workspace: Workspace
     _output: Any
-    _hs: tuple[int, ...] | None = None  # shape of the last forward's hidden vectors, for backward
     _tied = False
     train_flg: bool
 
@@ -179,17 +179,18 @@ class RecurrentModel:
 
     # Parts.
 
-    def _tape(self) -> list[dict[str, Any]]:
-        """What `_go_back` needs of the last `_read_through`, to be put back with `_wind` after others."""
-        layers: list[Layer] = [*self._below, *self._layers, *self._dropouts]
-        return [{"_workspace": self._workspace}, *(layer._tape() for layer in layers)]
+    def _parts(self) -> list[Layer]:
+        return [*self._below, *self._layers, *self._dropouts, self._output]
 
-    def _wind(self, tape: list[dict[str, Any]] | None) -> None:
-        """Put a tape back; None for a blank one."""
-        layers: list[Layer] = [*self._below, *self._layers, *self._dropouts]
-        self._workspace = Workspace() if tape is None else tape[0]["_workspace"]
-        for layer, kept in zip(layers, [None] * len(layers) if tape is None else tape[1:], strict=True):
-            layer._wind(kept)
+    def _part_tape(self) -> list[dict[str, Any]]:
+        """What `_go_back` needs of the last `_read_through`, for `_wind_part`."""
+        return [holder._tape() for holder in (self, *self._parts()[:-1])]
+
+    def _wind_part(self, tape: list[dict[str, Any]] | None) -> None:
+        """Put a tape of `_part_tape` back; None for a blank one."""
+        holders = (self, *self._parts()[:-1])
+        for holder, kept in zip(holders, [None] * len(holders) if tape is None else tape, strict=True):
+            holder._wind(kept)
 
     def _part_bytes(self, batch: int, steps: int) -> int:
         """Bytes that forward and backward over so many steps take at most."""
@@ -212,6 +213,12 @@ class RecurrentModel:
 
     # What is carried from call to call.
 
+    def _state_now(self) -> Any:
+        return states_of(self._layers)
+
+    def _roll_back(self, state: Any) -> None:
+        roll_back(state)
+
     @property
     def rng_state(self) -> tuple[tuple[int, int], ...]:
         """The seed and the number of calls of each place with dropout; may be set, to draw on from there."""
@@ -228,10 +235,12 @@ class RecurrentModel:
     def _owner(self, method: str) -> str:
         return f"{type(self).__name__}.{method}"
 
+    @in_turn
     def get_state(self) -> tuple[tuple[np.ndarray, ...] | None, ...]:
         """A copy of each layer's state, arrays `(N, H)`, or None where it is fresh."""
         return tuple(layer.get_state() for layer in self._layers)
 
+    @in_turn
     def set_state(self, state: tuple[tuple[np.ndarray, ...] | None, ...] | State | None) -> None:
         """Go back to a state of `get_state`, or to a `State`; None is the fresh state.
 
@@ -270,6 +279,7 @@ class RecurrentModel:
     def _carried_rows(self) -> int | None:
         return next((h.shape[0] for layer in self._layers if (h := layer.h) is not None), None)
 
+    @in_turn
     def reset_state(self) -> None:
         """Forget what was read so far: the next call starts from a zero state."""
         for layer in self._layers:

@@ -8,17 +8,16 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
+from rnnfast._turns import in_turn, leaves_tape, takes_tape
 from rnnfast.kernels.sequence import block_steps
 from rnnfast.layers.affine import TimeAffine
-from rnnfast.layers.base import Workspace
 from rnnfast.layers.squared import Span, TimeAffineSquaredLoss, scored_span
 from rnnfast.models.cells import CELLS, MOST_LAYERS, initial_values, recurrent_layers, recurrent_shapes
 from rnnfast.models.recurrent_model import Part, RecurrentModel
 from rnnfast.models.scoring import mean_error
-from rnnfast.models.stored import StoredModel
 
 
-class SequenceRegressor(RecurrentModel, StoredModel):
+class SequenceRegressor(RecurrentModel):
     """Numbers from sequences of vectors: recurrent layers, then `hs W + b`; trained on mean squared error.
 
     A target may belong to every step, or to the last step of each sequence only.
@@ -127,24 +126,23 @@ class SequenceRegressor(RecurrentModel, StoredModel):
         self, config: dict[str, Any], arrays: dict[str, np.ndarray], rng: np.random.Generator
     ) -> None:
         self.config = config
-        self._workspace = Workspace()
-        self._affine: TimeAffine | None = None
-        self.parameter_names, self.params = list(arrays), list(arrays.values())
+        self.parameter_names = list(arrays)
         layers = recurrent_layers(config["cell"], config["layers"], arrays)
         self._stand_on(layers, config["dropout"], rng, [])
         self._output = TimeAffineSquaredLoss(arrays["output_W"], arrays["output_b"])
-        self.grads = [grad for layer in (*layers, self._output) for grad in layer.grads]
+        grads = [grad for layer in (*layers, self._output) for grad in layer.grads]
+        self._hold(list(arrays.values()), grads)
 
     @property
     def dtype(self) -> np.dtype:
         """The dtype of the parameters."""
-        return self.params[0].dtype
+        return self._weights[0].dtype
 
-    def _inputs(self, method: str, xs: np.ndarray) -> np.ndarray:
+    def _inputs(self, method: str, xs: np.ndarray, carry: bool = True) -> np.ndarray:
         owner = self._owner(method)
         expected = ("N", "T", self._sizes[0])
         xs = _check.floats(owner, "xs", xs, expected, self.dtype, "the last axis is input_size")
-        carried = self._carried_rows()
+        carried = self._carried_rows() if carry else None
         if carried is not None and xs.shape[0] * xs.shape[1]:
             _check.batch(owner, carried, xs.shape[0])
         return xs
@@ -158,8 +156,17 @@ class SequenceRegressor(RecurrentModel, StoredModel):
             reset = _check.mask(self._owner(method), "reset", reset, (batch, steps))
         return Part(0, steps, steps, lengths, reset=reset)
 
-    def forward(self, xs: np.ndarray, ts: np.ndarray, *, lengths: Any = None, reset: Any = None) -> float:
-        """Mean squared error of the predictions; the state is carried on from the call before.
+    @leaves_tape
+    def forward(
+        self,
+        xs: np.ndarray,
+        ts: np.ndarray,
+        *,
+        lengths: Any = None,
+        reset: Any = None,
+        carry: bool = False,
+    ) -> float:
+        """Mean squared error of the predictions.
 
         Parameters
         ----------
@@ -171,22 +178,30 @@ class SequenceRegressor(RecurrentModel, StoredModel):
             Steps of each sequence, T by default; what lies behind is neither read nor scored.
         reset : ndarray of bool (N, T), optional
             Where True, the state is zero before that step.
+        carry : bool
+            Start from the state after the call before; by default the sequences start fresh. `backward` ends
+            at the first step of this call either way.
 
         Returns
         -------
         float
             The mean over scored steps and outputs.
         """
-        xs = self._inputs("forward", xs)
+        xs = self._inputs("forward", xs, _check.boolean(self._owner("forward"), "carry", carry))
         part = self._whole("forward", xs, lengths, reset)
         outputs = self.config["output_size"]
         shape = (xs.shape[0], outputs) if np.ndim(ts) == 2 else (*xs.shape[:2], outputs)
         _check.floats(self._owner("forward"), "ts", ts, shape, self.dtype)
-        hs = self._read_through(xs, drop=self.train_flg, part=part)
-        loss = self._output.forward(hs, ts, lengths=part.lengths)
+        self._hs = None
+        with self._state_kept_on_errors():
+            if not carry and xs.size:
+                self.reset_state()
+            hs = self._read_through(xs, drop=self.train_flg, part=part)
+            loss = self._output.forward(hs, ts, lengths=part.lengths)
         self._hs = hs.shape
         return loss
 
+    @takes_tape
     def backward(self) -> None:
         """Fill `grads` with the gradient of the last `forward`'s loss, which ends at its first step."""
         _check.called_before(self._owner("backward"), self._hs is not None, "forward")
@@ -195,28 +210,40 @@ class SequenceRegressor(RecurrentModel, StoredModel):
         self._go_back(self._output._input_gradient(out=out))
         self._output._parameter_gradients()
 
-    def predict(self, xs: np.ndarray, *, lengths: Any = None, reset: Any = None) -> np.ndarray:
-        """Predictions (N, T, O) for inputs `xs` (N, T, D), without dropout; carries the state on.
+    @in_turn
+    def predict(
+        self, xs: np.ndarray, *, lengths: Any = None, reset: Any = None, carry: bool = False
+    ) -> np.ndarray:
+        """Predictions (N, T, O) for inputs `xs` (N, T, D), without dropout.
 
-        Takes `lengths` and `reset` as `forward` does. A `backward` of an earlier `forward` is no longer
-        possible afterwards.
+        Takes `lengths` and `reset` as `forward` does. By default the sequences start fresh and the carried
+        state stays as it is; with `carry`, they go on from it, and it is carried on.
         """
-        xs = self._inputs("predict", xs)
+        xs = self._inputs("predict", xs, _check.boolean(self._owner("predict"), "carry", carry))
         part = self._whole("predict", xs, lengths, reset)
         if self._affine is None:
             self._affine = TimeAffine(*self._output.params)
-        return self._affine.forward(self._read_through(xs, drop=False, keep=False, part=part))
+        state = self._state_now()
+        with self._aside():
+            try:
+                if not carry:
+                    self.reset_state()
+                return self._affine.forward(self._read_through(xs, drop=False, keep=False, part=part))
+            finally:
+                if not carry:
+                    self._roll_back(state)
 
+    @in_turn
     def evaluate(self, xs: np.ndarray, ts: np.ndarray, *, batch_size: int = 64) -> float:
         """Mean squared error on sequences `xs` (S, T, D) with targets as in `forward`, from fresh states.
 
         Without dropout; `batch_size` sequences are read at a time, long ones part by part, so that memory
-        maps will do. The carried state stays as it is. A `backward` of an earlier `forward` is no longer
-        possible afterwards.
+        maps will do. The carried state stays as it is.
         """
         _check.sequences_and_targets(self._owner("evaluate"), (xs, ts))
         size = _check.size(self._owner("evaluate"), "batch_size", batch_size)
-        return mean_error(self, xs, ts, size, 512 * max(1, 4096 // (512 * min(size, len(xs)))))
+        with self._aside():
+            return mean_error(self, xs, ts, size, 512 * max(1, 4096 // (512 * min(size, len(xs)))))
 
     # Parts of a sequence, for training.
 

@@ -154,10 +154,9 @@ class RNNLM(RecurrentModel, LanguageModel):
         layers = recurrent_layers(config["cell"], config["layers"], arrays)
         self._stand_on(layers, config["dropout"], rng, [self._embedding])
         W = arrays["embed_W"].T if self._tied else arrays["output_W"]
-        self._output = TimeAffineSoftmaxWithLoss(W, arrays["output_b"])
-        if self._tied:
-            # One array, one gradient: the embedding writes it, the output layer adds to its transpose.
-            self._output.grads[0] = self._embedding.grads[0].T
+        # One array, one gradient: the embedding writes it, the output layer adds to its transpose.
+        dW = self._embedding.grads[0].T if self._tied else None
+        self._output = TimeAffineSoftmaxWithLoss(W, arrays["output_b"], dW=dW)
         grads = [*self._embedding.grads]
         for layer in self._layers:
             grads += layer.grads

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from rnnfast import _check
+from rnnfast.layers.affine import TimeAffine
+from rnnfast.layers.base import Holder, Layer
 from rnnfast.models.weights import SavedModel, read_weights, write_weights
 
 
-class StoredModel:
+class StoredModel(Holder):
     """Base of all models: parameters by name, and a configuration to make the model again.
+
+    Reading (`predict`, `losses`, `generate`, ...) works in memory of its own, so that it never comes between
+    a `forward` and its `backward`.
 
     Attributes
     ----------
@@ -22,10 +29,14 @@ class StoredModel:
         The constructor's arguments as JSON values, and the class under "model".
     """
 
-    params: list[np.ndarray]
-    grads: list[np.ndarray]
+    TAPE = (*Holder.TAPE, "_hs")
+    PASSING = (*Holder.PASSING, "_reading", "_affine")
+
     parameter_names: list[str]
     config: dict[str, Any]
+    _hs: tuple[int, ...] | None = None  # shape of the last forward's hidden vectors, for backward
+    _reading: list[Any] | None = None  # the tapes that reading works with
+    _affine: TimeAffine | None = None  # the output layer without a loss
 
     # What a subclass gives.
 
@@ -44,6 +55,45 @@ class StoredModel:
     ) -> None:
         """Make the model around these arrays."""
         raise NotImplementedError
+
+    def _parts(self) -> list[Layer]:
+        """All layers, the output layer last."""
+        raise NotImplementedError
+
+    def _state_now(self) -> Any:
+        """The carried state itself, not a copy, for `_roll_back`."""
+        raise NotImplementedError
+
+    def _roll_back(self, state: Any) -> None:
+        """Carry the state of `_state_now` again."""
+        raise NotImplementedError
+
+    # What all share.
+
+    @contextmanager
+    def _state_kept_on_errors(self) -> Iterator[None]:
+        """Errors and interrupts leave the carried state unchanged."""
+        state = self._state_now()
+        try:
+            yield
+        except BaseException:
+            self._roll_back(state)
+            raise
+
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        """Read without touching what the last `forward` left for `backward`; errors keep the state."""
+        holders = [*self._parts(), self]  # the model last: without its own tape there is no backward
+        own = [holder._tape() for holder in holders]
+        for holder, tape in zip(reversed(holders), reversed(self._reading or [None] * len(own)), strict=True):
+            holder._wind(tape)
+        try:
+            with self._state_kept_on_errors():
+                yield
+        finally:
+            self._reading = [holder._tape() for holder in holders]
+            for holder, tape in zip(holders, own, strict=True):
+                holder._wind(tape)
 
     def save(self, path: str | os.PathLike[str], *, notes: dict[str, Any] | None = None) -> None:
         """Write the model to one safetensors file, atomically; tied weights are stored once.

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
+from rnnfast._turns import turn_of
 from rnnfast.models.recurrent_model import RecurrentModel
+from rnnfast.models.regressor import SequenceRegressor
 
 
 def chain_for(model: Any, k1: int, k2: int) -> OneWindow | Chain:
@@ -22,6 +24,7 @@ class OneWindow:
 
     def __init__(self, model: Any) -> None:
         self._model = model
+        self._options = {"carry": True} if isinstance(model, SequenceRegressor) else {}
 
     def forget(self) -> None:
         """Nothing is kept."""
@@ -31,9 +34,10 @@ class OneWindow:
         model = self._model
         if ts is None:
             _check.works_in_parts("TruncatedBPTT with targets of the last step", model, RecurrentModel)
-            model._read_through(xs, drop=model.train_flg, keep=False)
+            with turn_of(model):
+                model._read_through(xs, drop=model.train_flg, keep=False)
             return None
-        loss = float(model.forward(xs, ts))
+        loss = float(model.forward(xs, ts, **self._options))
         model.backward()
         return loss
 
@@ -62,14 +66,22 @@ class Chain:
 
     def learn(self, xs: np.ndarray, ts: np.ndarray | None) -> float | None:
         """The loss of a window, with the gradients in the model; None where it has no targets."""
+        with turn_of(self._model):
+            outside = self._model._part_tape()  # others may call the model between two windows
+            try:
+                return self._learned(xs, ts)
+            finally:
+                self._model._wind_part(outside)
+
+    def _learned(self, xs: np.ndarray, ts: np.ndarray | None) -> float | None:
         model, steps = self._model, xs.shape[1]
         pieces = [(first, last) for first, last in ((0, self._cut), (self._cut, steps)) if first < last]
         pieces = [(first, min(last, steps)) for first, last in pieces]
         own, outputs = [], []
         for first, last in pieces:
-            model._wind(self._spare.pop() if self._spare else None)
+            model._wind_part(self._spare.pop() if self._spare else None)
             outputs.append(model._read_through(xs[:, first:last].copy(), drop=model.train_flg))
-            own.append((last - first, model._tape()))
+            own.append((last - first, model._part_tape()))
         loss = None if ts is None else self._go_back(np.concatenate(outputs, axis=1), ts, pieces, own)
         self._past += own
         while self._past and sum(count for count, _ in self._past[1:]) >= self._reach:
@@ -84,14 +96,14 @@ class Chain:
         for index in reversed(range(len(own))):
             first, last = pieces[index]
             part = np.ascontiguousarray(dhs[:, first:last])
-            model._wind(own[index][1])
+            model._wind_part(own[index][1])
             arriving = model._go_back(part, arriving, adds=arriving is not None)
-            own[index] = last - first, model._tape()  # of gates made again, other ones are there now
+            own[index] = last - first, model._part_tape()  # of gates made again, other ones are there now
         for index in reversed(range(len(self._past))):
             steps, tape = self._past[index]
-            model._wind(tape)
+            model._wind_part(tape)
             nothing = np.zeros((hs.shape[0], steps, hs.shape[2]), hs.dtype)
             arriving = model._go_back(nothing, arriving, adds=True)
-            self._past[index] = steps, model._tape()
+            self._past[index] = steps, model._part_tape()
         model._output._parameter_gradients(adds=model._tied)
         return loss

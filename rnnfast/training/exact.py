@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnnfast import _check
+from rnnfast._turns import turn_of
 from rnnfast.data.rows import WholeRows, rows_of
 from rnnfast.kernels.sequence import time_grid
 from rnnfast.layers.recurrent import KEPT_BYTES
 from rnnfast.layers.rows import falling_order
 from rnnfast.models.recurrent_model import Part, RecurrentModel, StateGradients
+from rnnfast.models.regressor import SequenceRegressor
 from rnnfast.training.window import Window
 
 # Steps times rows of a chunk when nothing is said: the cost of calls is then below one per cent.
@@ -146,13 +148,16 @@ class ExactBPTT:
             loss = model.forward(xs, ts, **options)  # type: ignore[attr-defined]
             model.backward()  # type: ignore[attr-defined]
             return loss
-        before, masks = model.get_state(), model.rng_state
-        try:
-            return _backpropagate(model, xs, ts, parts)
-        except BaseException:
-            model.set_state(before)
-            model.rng_state = masks
-            raise
+        with turn_of(model):
+            before, masks = model.get_state(), model.rng_state
+            try:
+                if isinstance(model, SequenceRegressor):
+                    model.reset_state()
+                return _backpropagate(model, xs, ts, parts)
+            except BaseException:
+                model.set_state(before)
+                model.rng_state = masks
+                raise
 
     def batches(self, data: Any, batch_size: int) -> WholeRows:
         """One pass over the data, for `Trainer`: each batch is one window."""

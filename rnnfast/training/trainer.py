@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
+from rnnfast._turns import trains_alone
 from rnnfast.layers.base import Workspace
 from rnnfast.training.bptt import TruncatedBPTT, Window
 from rnnfast.training.evaluation import perplexity
@@ -117,6 +118,7 @@ class Trainer:
         self._keeper: Keeper | None = None
         self._workspace = Workspace()
 
+    @trains_alone
     def fit(
         self,
         ids: Any,

@@ -1,0 +1,80 @@
+"""Lists of arrays that are never replaced, and copies of arrays that share memory.
+
+NumPy copies and pickles a view as an array of its own. Tied weights, `embed_W` and `embed_W.T`, would come
+apart; so views are copied with the array whose memory they show, which is copied once for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+
+from rnnfast import _check
+
+
+class FixedList(list):
+    """The `params` or `grads` of a layer or a model: arrays to be read and written in place, never replaced.
+
+    Compiled code relies on what was checked when they came in. Slices and copies are ordinary lists.
+    """
+
+    def __init__(self, owner: str, name: str, arrays: Iterable[np.ndarray]) -> None:
+        super().__init__(arrays)
+        self._what = owner, name
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise _check.fixed(*self._what)
+
+    def __setitem__(self, place: Any, value: Any) -> None:
+        """`params[0] *= 2` writes in place and then sets the same array, which is allowed."""
+        if value is not self[place]:
+            self._refuse()
+
+    __delitem__ = __iadd__ = __imul__ = _refuse
+    append = extend = insert = remove = pop = clear = sort = reverse = _refuse
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[type[list], tuple[list[np.ndarray]]]:
+        return list, (list(self),)
+
+
+class View(NamedTuple):
+    """A view by the array whose memory it shows: the place of its first element in bytes, and its form."""
+
+    base: np.ndarray
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: np.dtype
+
+    def array(self) -> np.ndarray:
+        """The view itself."""
+        memory = self.base.reshape(-1, order="A").view(np.uint8)
+        return np.ndarray(self.shape, self.dtype, memory, self.offset, self.strides)
+
+
+def base_of(array: np.ndarray) -> np.ndarray:
+    """The array whose memory this one shows; itself if it is no view."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
+def as_views(arrays: Iterable[np.ndarray]) -> list[np.ndarray | View]:
+    """The same with each view by its base, for copies and pickles; `from_views` is the way back."""
+    return [_described(array) for array in arrays]
+
+
+def _described(array: np.ndarray) -> np.ndarray | View:
+    base = base_of(array)
+    # A copy of memory with gaps has none, so that offsets would be others there.
+    if base is array or not (base.flags.c_contiguous or base.flags.f_contiguous):
+        return array
+    offset = array.__array_interface__["data"][0] - base.__array_interface__["data"][0]
+    return View(base, offset, array.shape, array.strides, array.dtype)
+
+
+def from_views(kept: Iterable[np.ndarray | View]) -> list[np.ndarray]:
+    """The arrays that `as_views` described."""
+    return [part.array() if isinstance(part, View) else part for part in kept]
