@@ -51,6 +51,18 @@ print(rnnfast.layers.rnn.rnn_forward is rnnfast.kernels.rnn.rnn_forward)
     assert actual == expected
 
 
+@pytest.mark.parametrize(
+    "command", [["-c", "import rnnfast; print(rnnfast.TimeRNN)"], ["-m", "rnnfast", "--version"]]
+)
+def test_a_folder_that_happens_to_have_the_name_does_not_hide_the_package(command, tmp_path):
+    """As with the folder that holds a clone as working folder."""
+    (tmp_path / "rnnfast").mkdir()
+    done = subprocess.run(
+        [sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_kernels_are_loaded_once():
     """As rnnfast.kernels, never as the folder's bare name, which is importable in the repository root."""
     code = """
