@@ -58,36 +58,6 @@ def in_turn(method: _Method) -> _Method:
     return waiting  # type: ignore[return-value]
 
 
-def leaves_tape(method: _Method) -> _Method:
-    """`forward`, in turn: what it keeps belongs to the thread that called it."""
-
-    @functools.wraps(method)
-    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with self._turn:
-            before, self._made_by = self._made_by, threading.get_ident()
-            try:
-                return method(self, *args, **kwargs)
-            except BaseException:
-                self._made_by = before
-                raise
-
-    return forward  # type: ignore[return-value]
-
-
-def takes_tape(method: _Method) -> _Method:
-    """`backward`, in turn: RuntimeError if another thread made the last `forward`, or is training."""
-
-    @functools.wraps(method)
-    def backward(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with self._turn:
-            here = threading.get_ident()
-            if self._made_by not in (None, here) or self._turn.trainer not in (None, here):
-                raise _check.another_thread(f"{type(self).__name__}.backward")
-            return method(self, *args, **kwargs)
-
-    return backward  # type: ignore[return-value]
-
-
 def turn_of(owner: Any) -> AbstractContextManager[Any]:
     """The turn of a model; models of the user's own have none."""
     return getattr(owner, "_turn", nullcontext())

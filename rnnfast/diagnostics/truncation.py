@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 
 from rnnfast import _check
+from rnnfast._arrays import base_of
 from rnnfast._turns import turn_of
 from rnnfast.models.recurrent_model import Part, RecurrentModel
 from rnnfast.training.chain import chain_for
@@ -79,30 +80,21 @@ def truncation_biases(
 ) -> Iterator[tuple[int, TruncationBias]]:
     """Each reach with its `truncation_bias`, one after the other, for one exact gradient."""
     _check.works_in_parts("truncation_bias", model, RecurrentModel)
-    with _at_rest(model):
-        ExactBPTT().gradients(model, xs, ts)
-        exact = [grad.astype(np.float64) for grad in model.grads]
+    model = _apart(model)
+    model.reset_state()
+    ExactBPTT().gradients(model, xs, ts)
+    exact = [grad.astype(np.float64) for grad in model.grads]
     for reach in reaches:
-        with _at_rest(model):
-            truncated = _truncated_gradient(model, xs, ts, k, reach)
-        yield reach, _compare(truncated, exact)
-
-
-@contextmanager
-def _at_rest(model: RecurrentModel) -> Iterator[None]:
-    """Without dropout, from a fresh state; as before afterwards, gradients included."""
-    with turn_of(model), model._aside():
-        state, drops = model.get_state(), model.train_flg
-        grads = [grad.copy() for grad in model.grads]
-        model.train_flg = False
         model.reset_state()
-        try:
-            yield
-        finally:
-            model.train_flg = drops
-            model.set_state(state)
-            for grad, before in zip(model.grads, grads, strict=True):
-                grad[...] = before
+        yield reach, _compare(_truncated_gradient(model, xs, ts, k, reach), exact)
+
+
+def _apart(model: RecurrentModel) -> RecurrentModel:
+    """Another model on the same parameters, with gradients of its own; no dropout."""
+    with turn_of(model):
+        other = copy.deepcopy(model, {id(array): array for array in map(base_of, model.params)})
+    other.train_flg = False
+    return other
 
 
 def _truncated_gradient(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from threading import get_ident
 from typing import Any
 
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._turns import leaves_tape, takes_tape
 from rnnfast.kernels.affine import BLOCK_ROWS, affine_backward, affine_forward
 from rnnfast.kernels.gemm import packed_size
 from rnnfast.layers.base import Layer
@@ -98,7 +98,6 @@ class TimeAffine(Layer):
         sizes = {"input_size": input_size, "output_size": output_size}
         return cls(*drawn_affine(f"{cls.__name__}.from_sizes", sizes, rng, dtype))
 
-    @leaves_tape
     def forward(self, x: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
         """Apply the layer.
 
@@ -113,48 +112,51 @@ class TimeAffine(Layer):
         -------
         y : ndarray (..., O)
         """
-        W, b = self._weights
-        why = "the last axis is the rows of W"
-        x = _check.floats("TimeAffine.forward", "x", x, ("...", W.shape[0]), self.dtype, why)
-        shape = (*x.shape[:-1], W.shape[1])
-        if out is None:
-            y = np.empty(shape, self.dtype)
-        else:
-            y = _check.out("TimeAffine.forward", out, shape, self.dtype, x, *self._weights)
-        packed = self._workspace.take("packed", (packed_size(*W.shape, self.dtype),), self.dtype)
-        affine_forward(
-            x.reshape(-1, W.shape[0]),
-            *kernel_matrix(W),
-            _check.kernel_ready(b),
-            y.reshape(-1, W.shape[1]),
-            packed,
-        )
-        self._x = x
-        return y
+        with self._turn:
+            W, b = self._weights
+            why = "the last axis is the rows of W"
+            x = _check.floats("TimeAffine.forward", "x", x, ("...", W.shape[0]), self.dtype, why)
+            shape = (*x.shape[:-1], W.shape[1])
+            if out is None:
+                y = np.empty(shape, self.dtype)
+            else:
+                y = _check.out("TimeAffine.forward", out, shape, self.dtype, x, *self._weights)
+            packed = self._workspace.take("packed", (packed_size(*W.shape, self.dtype),), self.dtype)
+            affine_forward(
+                x.reshape(-1, W.shape[0]),
+                *kernel_matrix(W),
+                _check.kernel_ready(b),
+                y.reshape(-1, W.shape[1]),
+                packed,
+            )
+            self._made_by = get_ident()
+            self._x = x
+            return y
 
-    @takes_tape
     def backward(self, dout: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
         """Gradient by the input of the last `forward`, (..., D), from that of its output, (..., O); fills
         `grads`."""
-        owner = "TimeAffine.backward"
-        _check.called_before(owner, self._x is not None, "forward")
-        assert self._x is not None
-        W, _ = self._weights
-        depth, cols = W.shape
-        x = self._x
-        dout = _check.floats(
-            owner, "dout", dout, (*x.shape[:-1], cols), self.dtype, "the shape of the last output"
-        )
-        if out is None:
-            dx = np.empty(x.shape, self.dtype)
-        else:
-            dx = _check.out(owner, out, x.shape, self.dtype, x, dout, *self._weights, *self._dweights)
-        take = self._workspace.take
-        affine_backward(
-            x.reshape(-1, depth), dout.reshape(-1, cols), *kernel_matrix(W),
-            dx.reshape(-1, depth), *self._dweights,
-            take("packed", (packed_size(cols, depth, self.dtype),), self.dtype),
-            take("packed_dy", (packed_size(BLOCK_ROWS, cols, self.dtype),), self.dtype),
-            take("block_sum", (cols,), self.dtype),
-        )  # fmt: skip
-        return dx
+        with self._turn:
+            self._claim_tape()
+            owner = "TimeAffine.backward"
+            _check.called_before(owner, self._x is not None, "forward")
+            assert self._x is not None
+            W, _ = self._weights
+            depth, cols = W.shape
+            x = self._x
+            dout = _check.floats(
+                owner, "dout", dout, (*x.shape[:-1], cols), self.dtype, "the shape of the last output"
+            )
+            if out is None:
+                dx = np.empty(x.shape, self.dtype)
+            else:
+                dx = _check.out(owner, out, x.shape, self.dtype, x, dout, *self._weights, *self._dweights)
+            take = self._workspace.take
+            affine_backward(
+                x.reshape(-1, depth), dout.reshape(-1, cols), *kernel_matrix(W),
+                dx.reshape(-1, depth), *self._dweights,
+                take("packed", (packed_size(cols, depth, self.dtype),), self.dtype),
+                take("packed_dy", (packed_size(BLOCK_ROWS, cols, self.dtype),), self.dtype),
+                take("block_sum", (cols,), self.dtype),
+            )  # fmt: skip
+            return dx

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from threading import get_ident
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,12 @@ class Holder:
     @grads.setter
     def grads(self, value: Any) -> None:
         raise _check.fixed(type(self).__name__, "grads")
+
+    def _claim_tape(self) -> None:
+        """Guard of `backward`: RuntimeError where another thread made the last `forward`, or is training."""
+        here = get_ident()
+        if self._made_by not in (None, here) or self._turn.trainer not in (None, here):
+            raise _check.another_thread(f"{type(self).__name__}.backward")
 
     def _tape(self) -> Any:
         """What `backward` needs of the last `forward`, to be put back with `_wind` after others."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from threading import get_ident
 from typing import Any
 
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._turns import in_turn, leaves_tape, takes_tape
+from rnnfast._turns import in_turn
 from rnnfast.layers.base import Layer
 from rnnfast.layers.carrying import roll_back, set_states, states_of
 from rnnfast.layers.lstm import TimeLSTM
@@ -92,7 +93,6 @@ class Bidirectional(Layer):
         """Not possible for `x` (N, D): the second layer begins at the end, which a stream has not reached."""
         raise _check.no_stream(type(self).__name__)
 
-    @leaves_tape
     def forward(
         self,
         xs: np.ndarray,
@@ -122,38 +122,43 @@ class Bidirectional(Layer):
         hs : ndarray (N, T, H1 + H2)
             The states of both layers after they have read each step.
         """
-        owner = f"{type(self).__name__}.forward"
-        why = "the last axis is the input size of Wx"
-        xs = _check.floats(owner, "xs", xs, ("N", "T", self.input_size), self.dtype, why)
-        batch, steps, _ = xs.shape
-        shape = (batch, steps, self.hidden_size)
-        hs = (
-            np.empty(shape, self.dtype)
-            if out is None
-            else _check.out(owner, out, shape, self.dtype, xs, *self._weights)
-        )
-        lengths = np.full(batch, steps) if lengths is None else _check.lengths(owner, lengths, batch, steps)
-        places = reversed_places(lengths, steps)
-        mirrored = None
-        if reset is not None:
-            reset = _check.mask(owner, "reset", reset, (batch, steps))
-            mirrored = _mirrored_resets(reset, places, lengths)
-        for layer in (self.layer_forward, self.layer_backward):
-            if batch and layer.stateful and layer.h is not None:
-                _check.batch(owner, layer.h.shape[0], batch)
-        width = self.layer_forward.hidden_size
-        before, self._places = states_of((self,)), None
-        try:
-            hs[..., :width] = self.layer_forward.forward(xs, lengths=lengths, reset=reset, keep=keep)
-            backwards = self.layer_backward.forward(xs[places], lengths=lengths, reset=mirrored, keep=keep)
-        except BaseException:
-            roll_back(before)
-            raise
-        hs[..., width:] = backwards[places]
-        self._places = places
-        return hs
+        with self._turn:
+            owner = f"{type(self).__name__}.forward"
+            why = "the last axis is the input size of Wx"
+            xs = _check.floats(owner, "xs", xs, ("N", "T", self.input_size), self.dtype, why)
+            batch, steps, _ = xs.shape
+            shape = (batch, steps, self.hidden_size)
+            hs = (
+                np.empty(shape, self.dtype)
+                if out is None
+                else _check.out(owner, out, shape, self.dtype, xs, *self._weights)
+            )
+            lengths = (
+                np.full(batch, steps) if lengths is None else _check.lengths(owner, lengths, batch, steps)
+            )
+            places = reversed_places(lengths, steps)
+            mirrored = None
+            if reset is not None:
+                reset = _check.mask(owner, "reset", reset, (batch, steps))
+                mirrored = _mirrored_resets(reset, places, lengths)
+            for layer in (self.layer_forward, self.layer_backward):
+                if batch and layer.stateful and layer.h is not None:
+                    _check.batch(owner, layer.h.shape[0], batch)
+            width = self.layer_forward.hidden_size
+            before, self._places = states_of((self,)), None
+            try:
+                hs[..., :width] = self.layer_forward.forward(xs, lengths=lengths, reset=reset, keep=keep)
+                backwards = self.layer_backward.forward(
+                    xs[places], lengths=lengths, reset=mirrored, keep=keep
+                )
+            except BaseException:
+                roll_back(before)
+                raise
+            hs[..., width:] = backwards[places]
+            self._made_by = get_ident()
+            self._places = places
+            return hs
 
-    @takes_tape
     def backward(
         self,
         dhs: np.ndarray,
@@ -177,20 +182,22 @@ class Bidirectional(Layer):
         dxs : ndarray (N, T, D)
             Gradient by each input. `grads` is overwritten; gradients of initial states are in the two layers.
         """
-        owner = f"{type(self).__name__}.backward"
-        _check.called_before(owner, self._places is not None, "forward")
-        assert self._places is not None
-        places = self._places
-        shape = (*places[1].shape, self.hidden_size)
-        dhs = _check.floats(owner, "dhs", dhs, shape, self.dtype, "the shape of the last output")
-        if out is not None:
-            arriving = [array for given in dstate_next for array in given.values()]
-            inputs = (dhs, *arriving, *self._weights, *self._dweights)
-            out = _check.out(owner, out, (*places[1].shape, self.input_size), self.dtype, *inputs)
-        width = self.layer_forward.hidden_size
-        dxs = self.layer_forward.backward(dhs[..., :width], **dstate_next[0], out=out)
-        dxs += self.layer_backward.backward(dhs[..., width:][places], **dstate_next[1])[places]
-        return dxs
+        with self._turn:
+            self._claim_tape()
+            owner = f"{type(self).__name__}.backward"
+            _check.called_before(owner, self._places is not None, "forward")
+            assert self._places is not None
+            places = self._places
+            shape = (*places[1].shape, self.hidden_size)
+            dhs = _check.floats(owner, "dhs", dhs, shape, self.dtype, "the shape of the last output")
+            if out is not None:
+                arriving = [array for given in dstate_next for array in given.values()]
+                inputs = (dhs, *arriving, *self._weights, *self._dweights)
+                out = _check.out(owner, out, (*places[1].shape, self.input_size), self.dtype, *inputs)
+            width = self.layer_forward.hidden_size
+            dxs = self.layer_forward.backward(dhs[..., :width], **dstate_next[0], out=out)
+            dxs += self.layer_backward.backward(dhs[..., width:][places], **dstate_next[1])[places]
+            return dxs
 
 
 def reversed_places(lengths: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import get_ident
 
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._turns import leaves_tape, takes_tape
 from rnnfast.kernels.dropout import dropout_backward, dropout_forward, dropout_keys
 from rnnfast.layers.base import Layer
 
@@ -84,7 +84,6 @@ class TimeDropout(Layer):
         owner = f"{type(self).__name__}.rng_state"
         self._seed, self._counter = _check.sizes(owner, ("seed", "counter"), state)
 
-    @leaves_tape
     def forward(self, xs: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
         """Drop elements, with a new mask at every call.
 
@@ -100,28 +99,33 @@ class TimeDropout(Layer):
         out : ndarray (N, T, D)
             `xs` itself when nothing is to be dropped and `out` is not given.
         """
-        owner = f"{type(self).__name__}.forward"
-        dtype = _check.float_dtype(owner, getattr(xs, "dtype", np.dtype(np.float32)).newbyteorder("="))
-        xs = _check.floats(owner, "xs", xs, ("N", "T", "D"), dtype)
-        self._shape, self._dtype, self._mask = xs.shape, dtype, None
-        if self.train_flg and self.dropout_ratio > 0:
-            key0, key1 = dropout_keys(self._seed, self._counter)
-            threshold = min(round(self.dropout_ratio * 2**32), 2**32 - 1)
-            self._mask = key0, key1, threshold, 1.0 / (1.0 - self.dropout_ratio)
-            self._counter += 1
-        return self._apply(owner, dropout_forward, xs, out)
+        with self._turn:
+            owner = f"{type(self).__name__}.forward"
+            dtype = _check.float_dtype(owner, getattr(xs, "dtype", np.dtype(np.float32)).newbyteorder("="))
+            xs = _check.floats(owner, "xs", xs, ("N", "T", "D"), dtype)
+            self._made_by = get_ident()
+            self._shape, self._dtype, self._mask = xs.shape, dtype, None
+            if self.train_flg and self.dropout_ratio > 0:
+                key0, key1 = dropout_keys(self._seed, self._counter)
+                threshold = min(round(self.dropout_ratio * 2**32), 2**32 - 1)
+                self._mask = key0, key1, threshold, 1.0 / (1.0 - self.dropout_ratio)
+                self._counter += 1
+            return self._apply(owner, dropout_forward, xs, out)
 
-    @takes_tape
     def backward(self, dout: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
         """The gradient (N, T, D) of the last input from the gradient `dout` (N, T, D) of the last output.
 
         `out` may be given as in `forward`, `dout` itself included.
         """
-        owner = f"{type(self).__name__}.backward"
-        _check.called_before(owner, self._shape is not None, "forward")
-        assert self._shape is not None
-        dout = _check.floats(owner, "dout", dout, self._shape, self._dtype, "the shape of the last output")
-        return self._apply(owner, dropout_backward, dout, out)
+        with self._turn:
+            self._claim_tape()
+            owner = f"{type(self).__name__}.backward"
+            _check.called_before(owner, self._shape is not None, "forward")
+            assert self._shape is not None
+            dout = _check.floats(
+                owner, "dout", dout, self._shape, self._dtype, "the shape of the last output"
+            )
+            return self._apply(owner, dropout_backward, dout, out)
 
     def _apply(self, owner: str, kernel: Callable, given: np.ndarray, out: np.ndarray | None) -> np.ndarray:
         """Multiply by the mask of the last `forward`, if it had one."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from threading import get_ident
 from typing import Any
 
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._turns import in_turn, leaves_tape, takes_tape
+from rnnfast._turns import in_turn
 from rnnfast.kernels.embedding import (
     context_sum_backward,
     context_sum_forward,
@@ -129,7 +130,6 @@ class TimeEmbedding(_Table):
         """
         return cls(cls._draw(f"{cls.__name__}.from_sizes", vocab_size, embed_size, rng, dtype))
 
-    @leaves_tape
     def forward(self, xs: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
         """Look up a window.
 
@@ -151,21 +151,22 @@ class TimeEmbedding(_Table):
         TypeError, ValueError
             If `xs` is not an integer array (N, T), or `out` does not fit.
         """
-        owner = f"{type(self).__name__}.forward"
-        xs = _check.ids(owner, "xs", xs, ("N", "T"), self.vocab_size)
-        out = self._output(owner, xs, out)
-        self._shape, table = None, self._table
-        ids = self._workspace.take("ids", (xs.size,), xs.dtype)
-        ids[...] = xs.reshape(-1)
-        rows = out.reshape(xs.size, self.embed_size)
-        if table.flags.c_contiguous:
-            embedding_forward(ids, table, rows)
-        else:
-            rows[...] = table[ids]
-        self._shape, self._ids = out.shape, ids
-        return out
+        with self._turn:
+            owner = f"{type(self).__name__}.forward"
+            xs = _check.ids(owner, "xs", xs, ("N", "T"), self.vocab_size)
+            out = self._output(owner, xs, out)
+            self._shape, table = None, self._table
+            ids = self._workspace.take("ids", (xs.size,), xs.dtype)
+            ids[...] = xs.reshape(-1)
+            rows = out.reshape(xs.size, self.embed_size)
+            if table.flags.c_contiguous:
+                embedding_forward(ids, table, rows)
+            else:
+                rows[...] = table[ids]
+            self._made_by = get_ident()
+            self._shape, self._ids = out.shape, ids
+            return out
 
-    @takes_tape
     def backward(self, dhs: np.ndarray, *, add_to: np.ndarray | None = None) -> None:
         """Overwrite `grads[0]` with the gradient of the table; ids have none.
 
@@ -178,18 +179,20 @@ class TimeEmbedding(_Table):
             gradient of the output layer, or its transpose. C-contiguous or the transposed view of such an
             array.
         """
-        owner = f"{type(self).__name__}.backward"
-        dhs, ids = self._incoming(owner, dhs)
-        ids = ids.reshape(dhs.shape[:2])
-        if add_to is None:
-            embedding_backward(ids, dhs, self._cleared_gradient())
-            return
-        add_to = _check.parameter(owner, "add_to", add_to, self._table.shape, self.dtype)
-        if add_to.flags.c_contiguous:
-            embedding_backward(ids, dhs, add_to)
-        else:
-            transposed = _check.out(owner, add_to.T, self._table.shape[::-1], self.dtype, dhs)
-            embedding_backward_transposed(ids, dhs, transposed)
+        with self._turn:
+            self._claim_tape()
+            owner = f"{type(self).__name__}.backward"
+            dhs, ids = self._incoming(owner, dhs)
+            ids = ids.reshape(dhs.shape[:2])
+            if add_to is None:
+                embedding_backward(ids, dhs, self._cleared_gradient())
+                return
+            add_to = _check.parameter(owner, "add_to", add_to, self._table.shape, self.dtype)
+            if add_to.flags.c_contiguous:
+                embedding_backward(ids, dhs, add_to)
+            else:
+                transposed = _check.out(owner, add_to.T, self._table.shape[::-1], self.dtype, dhs)
+                embedding_backward_transposed(ids, dhs, transposed)
 
 
 class TimeContextSum(_Table):
@@ -281,7 +284,6 @@ class TimeContextSum(_Table):
         ids[:, before:] = xs
         return ids
 
-    @leaves_tape
     def forward(self, xs: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
         """Sum the vectors of the last `window` tokens at each position, and carry on the context.
 
@@ -303,18 +305,21 @@ class TimeContextSum(_Table):
         TypeError, ValueError
             If `xs` is not an integer array (N, T), `out` does not fit, or the context has another batch size.
         """
-        owner = f"{type(self).__name__}.forward"
-        xs = _check.ids(owner, "xs", xs, ("N", "T"), self.vocab_size)
-        out = self._output(owner, xs, out)
-        ids = self._with_context(owner, xs)
-        context_sum_forward(ids, self._table, self.window, out)
-        if xs.size:
-            self._context = ids[:, xs.shape[1] :].copy()
-        self._shape, self._ids = out.shape, ids
-        return out
+        with self._turn:
+            owner = f"{type(self).__name__}.forward"
+            xs = _check.ids(owner, "xs", xs, ("N", "T"), self.vocab_size)
+            out = self._output(owner, xs, out)
+            ids = self._with_context(owner, xs)
+            context_sum_forward(ids, self._table, self.window, out)
+            if xs.size:
+                self._context = ids[:, xs.shape[1] :].copy()
+            self._made_by = get_ident()
+            self._shape, self._ids = out.shape, ids
+            return out
 
-    @takes_tape
     def backward(self, dhs: np.ndarray) -> None:
         """Overwrite `grads[0]` with the gradient of the table; `dhs` (N, T, D) is that of the last output."""
-        dhs, ids = self._incoming(f"{type(self).__name__}.backward", dhs)
-        context_sum_backward(ids, dhs, self.window, self._cleared_gradient())
+        with self._turn:
+            self._claim_tape()
+            dhs, ids = self._incoming(f"{type(self).__name__}.backward", dhs)
+            context_sum_backward(ids, dhs, self.window, self._cleared_gradient())

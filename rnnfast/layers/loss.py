@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from threading import get_ident
+
 import numpy as np
 
 from rnnfast import _check, _threads
-from rnnfast._turns import in_turn, leaves_tape, takes_tape
+from rnnfast._turns import in_turn
 from rnnfast.kernels.activations import sigmoid_forward
 from rnnfast.kernels.fused_loss import (
     SLAB_WORDS,
@@ -72,7 +74,6 @@ class TimeSoftmaxWithLoss(Layer):
         self._hold()
         self.ignore_label = -1
 
-    @leaves_tape
     def forward(self, xs: np.ndarray, ts: np.ndarray) -> float:
         """The mean loss, in nats.
 
@@ -83,34 +84,39 @@ class TimeSoftmaxWithLoss(Layer):
         ts : ndarray (N, T) of integers, or one-hot (N, T, V)
             Labels; `ignore_label` marks positions to leave out.
         """
-        owner = "TimeSoftmaxWithLoss.forward"
-        xs = _check.shape(owner, "xs", xs, ("N", "T", "V"))
-        size = _check.size(owner, "V, the last axis of xs,", xs.shape[2])
-        xs = _check.floats(owner, "xs", xs, xs.shape, _check.float_dtype(owner, xs.dtype.newbyteorder("=")))
-        labels = _labels(owner, ts, xs.shape, self.ignore_label).reshape(-1)
-        take, self._cache = self._workspace.take, None
-        probabilities = take("probabilities", (labels.size, size), xs.dtype)
-        losses = take("losses", (labels.size,), np.dtype(np.float64))
-        lanes = take("lanes", (LANES,), xs.dtype)
-        count = softmax_loss_forward(
-            xs.reshape(-1, size), labels, self.ignore_label, lanes, probabilities, losses
-        )
-        self._cache = probabilities, labels, count, xs.shape
-        return float(losses.sum() / max(1, count))
+        with self._turn:
+            owner = "TimeSoftmaxWithLoss.forward"
+            xs = _check.shape(owner, "xs", xs, ("N", "T", "V"))
+            size = _check.size(owner, "V, the last axis of xs,", xs.shape[2])
+            xs = _check.floats(
+                owner, "xs", xs, xs.shape, _check.float_dtype(owner, xs.dtype.newbyteorder("="))
+            )
+            labels = _labels(owner, ts, xs.shape, self.ignore_label).reshape(-1)
+            take, self._cache = self._workspace.take, None
+            probabilities = take("probabilities", (labels.size, size), xs.dtype)
+            losses = take("losses", (labels.size,), np.dtype(np.float64))
+            lanes = take("lanes", (LANES,), xs.dtype)
+            count = softmax_loss_forward(
+                xs.reshape(-1, size), labels, self.ignore_label, lanes, probabilities, losses
+            )
+            self._made_by = get_ident()
+            self._cache = probabilities, labels, count, xs.shape
+            return float(losses.sum() / max(1, count))
 
-    @takes_tape
     def backward(self, dout: float = 1.0) -> np.ndarray:
         """Gradient (N, T, V) of `dout` times the last loss by the scores."""
-        owner = "TimeSoftmaxWithLoss.backward"
-        _check.called_before(owner, self._cache is not None, "forward")
-        assert self._cache is not None
-        probabilities, labels, count, shape = self._cache
-        dxs = np.empty(shape, probabilities.dtype)
-        scale = probabilities.dtype.type(_scale(owner, dout) / max(1, count))
-        softmax_loss_backward(
-            probabilities, labels, self.ignore_label, scale, dxs.reshape(probabilities.shape)
-        )
-        return dxs
+        with self._turn:
+            self._claim_tape()
+            owner = "TimeSoftmaxWithLoss.backward"
+            _check.called_before(owner, self._cache is not None, "forward")
+            assert self._cache is not None
+            probabilities, labels, count, shape = self._cache
+            dxs = np.empty(shape, probabilities.dtype)
+            scale = probabilities.dtype.type(_scale(owner, dout) / max(1, count))
+            softmax_loss_backward(
+                probabilities, labels, self.ignore_label, scale, dxs.reshape(probabilities.shape)
+            )
+            return dxs
 
 
 class TimeAffineSoftmaxWithLoss(Layer):
@@ -180,7 +186,6 @@ class TimeAffineSoftmaxWithLoss(Layer):
         sizes = {"hidden_size": hidden_size, "vocab_size": vocab_size}
         return cls(*drawn_affine(f"{cls.__name__}.from_sizes", sizes, rng, dtype))
 
-    @leaves_tape
     def forward(self, xs: np.ndarray, ts: np.ndarray) -> float:
         """The mean loss, in nats; its gradients are kept for `backward`.
 
@@ -191,9 +196,10 @@ class TimeAffineSoftmaxWithLoss(Layer):
         ts : ndarray (N, T) of integers, or one-hot (N, T, V)
             Labels; `ignore_label` marks positions to leave out.
         """
-        sums = self._sums(np.shape(xs)[:1])
-        count = self._run("TimeAffineSoftmaxWithLoss.forward", xs, ts, sums)[1]
-        return mean_loss(sums, count)
+        with self._turn:
+            sums = self._sums(np.shape(xs)[:1])
+            count = self._run("TimeAffineSoftmaxWithLoss.forward", xs, ts, sums)[1]
+            return mean_loss(sums, count)
 
     @in_turn
     def losses(self, xs: np.ndarray, ts: np.ndarray) -> np.ndarray:
@@ -251,15 +257,17 @@ class TimeAffineSoftmaxWithLoss(Layer):
         )  # fmt: skip
         count = _threads.run(affine_softmax_loss, members, False, arguments)
         if gradients:
+            self._made_by = get_ident()
             self._gradients = dxs, dWb_t
         return losses, count
 
-    @takes_tape
     def backward(self, dout: float = 1.0, *, out: np.ndarray | None = None) -> np.ndarray:
         """Gradient (N, T, H) of `dout` times the last loss by the hidden states; fills `grads`."""
-        result = self._input_gradient(dout, out)
-        self._parameter_gradients(dout)
-        return result
+        with self._turn:
+            self._claim_tape()
+            result = self._input_gradient(dout, out)
+            self._parameter_gradients(dout)
+            return result
 
     def _input_gradient(self, dout: float = 1.0, out: np.ndarray | None = None) -> np.ndarray:
         """The first half of `backward`."""
@@ -319,7 +327,6 @@ class TimeSigmoidWithLoss(Layer):
     def __init__(self) -> None:
         self._hold()
 
-    @leaves_tape
     def forward(self, xs: np.ndarray, ts: np.ndarray) -> float:
         """The mean loss, in nats.
 
@@ -330,22 +337,27 @@ class TimeSigmoidWithLoss(Layer):
         ts : ndarray (N, T)
             Labels 0 or 1.
         """
-        owner = "TimeSigmoidWithLoss.forward"
-        xs = _check.shape(owner, "xs", xs, ("N", "T"))
-        xs = _check.floats(owner, "xs", xs, xs.shape, _check.float_dtype(owner, xs.dtype.newbyteorder("=")))
-        labels = _check.binary(owner, "ts", ts, xs.shape).astype(xs.dtype)
-        p = np.empty_like(xs)
-        sigmoid_forward(xs.reshape(-1), p.reshape(-1))
-        wide = xs.astype(np.float64)
-        losses = np.maximum(wide, 0) - wide * labels + np.log1p(np.exp(-np.abs(wide)))
-        self._cache = p, labels
-        return float(losses.sum() / max(1, losses.size))
+        with self._turn:
+            owner = "TimeSigmoidWithLoss.forward"
+            xs = _check.shape(owner, "xs", xs, ("N", "T"))
+            xs = _check.floats(
+                owner, "xs", xs, xs.shape, _check.float_dtype(owner, xs.dtype.newbyteorder("="))
+            )
+            labels = _check.binary(owner, "ts", ts, xs.shape).astype(xs.dtype)
+            p = np.empty_like(xs)
+            sigmoid_forward(xs.reshape(-1), p.reshape(-1))
+            wide = xs.astype(np.float64)
+            losses = np.maximum(wide, 0) - wide * labels + np.log1p(np.exp(-np.abs(wide)))
+            self._made_by = get_ident()
+            self._cache = p, labels
+            return float(losses.sum() / max(1, losses.size))
 
-    @takes_tape
     def backward(self, dout: float = 1.0) -> np.ndarray:
         """Gradient (N, T) of `dout` times the last loss by the scores."""
-        owner = "TimeSigmoidWithLoss.backward"
-        _check.called_before(owner, self._cache is not None, "forward")
-        assert self._cache is not None
-        p, labels = self._cache
-        return (p - labels) * p.dtype.type(_scale(owner, dout) / max(1, p.size))
+        with self._turn:
+            self._claim_tape()
+            owner = "TimeSigmoidWithLoss.backward"
+            _check.called_before(owner, self._cache is not None, "forward")
+            assert self._cache is not None
+            p, labels = self._cache
+            return (p - labels) * p.dtype.type(_scale(owner, dout) / max(1, p.size))

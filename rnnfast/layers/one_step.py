@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from threading import get_ident
+
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._turns import leaves_tape, takes_tape
 from rnnfast.layers.base import Layer
 from rnnfast.layers.recurrent import Recurrent
 
@@ -17,35 +18,37 @@ class OneStep(Layer):
         self._time = time
         self._hold(time.params, time.grads)
 
-    @leaves_tape
     def _advance(self, x: np.ndarray, state: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
-        time, owner = self._time, f"{type(self).__name__}.forward"
-        why = "the last axis is the input size of Wx"
-        x = _check.floats(owner, "x", x, ("N", time.input_size), time.dtype, why)
-        shape = (x.shape[0], time.hidden_size)
-        time._set_state(
-            *(
-                _check.floats(owner, f"{name}_prev", value, shape, time.dtype)
-                for name, value in zip(time.STATES, state, strict=True)
+        with self._turn:
+            time, owner = self._time, f"{type(self).__name__}.forward"
+            why = "the last axis is the input size of Wx"
+            x = _check.floats(owner, "x", x, ("N", time.input_size), time.dtype, why)
+            shape = (x.shape[0], time.hidden_size)
+            time._set_state(
+                *(
+                    _check.floats(owner, f"{name}_prev", value, shape, time.dtype)
+                    for name, value in zip(time.STATES, state, strict=True)
+                )
             )
-        )
-        time.forward(x[:, None])
-        reached = time.get_state()
-        assert reached is not None
-        return reached
+            time.forward(x[:, None])
+            self._made_by = get_ident()
+            reached = time.get_state()
+            assert reached is not None
+            return reached
 
-    @takes_tape
     def _retreat(self, dstate: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
-        time, owner = self._time, f"{type(self).__name__}.backward"
-        _check.called_before(owner, time._run is not None, "forward")
-        assert time._run is not None
-        shape = (time._run.rows.order.size, time.hidden_size)
-        arriving = [
-            _check.floats(owner, f"d{name}_next", value, shape, time.dtype)
-            for name, value in zip(time.STATES, dstate, strict=True)
-        ]
-        dhs = time._take("dhs_none", shape[0], 1, shape[1])
-        dhs[...] = 0
-        dx = time._backpropagate(dhs, tuple(arriving), None)
-        assert time._dstate is not None
-        return dx[:, 0], *(array.copy() for array in time._dstate)
+        with self._turn:
+            self._claim_tape()
+            time, owner = self._time, f"{type(self).__name__}.backward"
+            _check.called_before(owner, time._run is not None, "forward")
+            assert time._run is not None
+            shape = (time._run.rows.order.size, time.hidden_size)
+            arriving = [
+                _check.floats(owner, f"d{name}_next", value, shape, time.dtype)
+                for name, value in zip(time.STATES, dstate, strict=True)
+            ]
+            dhs = time._take("dhs_none", shape[0], 1, shape[1])
+            dhs[...] = 0
+            dx = time._backpropagate(dhs, tuple(arriving), None)
+            assert time._dstate is not None
+            return dx[:, 0], *(array.copy() for array in time._dstate)

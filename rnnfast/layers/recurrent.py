@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import get_ident
 from typing import Any
 
 import numpy as np
 
 from rnnfast import _check, _threads
-from rnnfast._turns import leaves_tape, takes_tape
 from rnnfast.kernels.sequence import block_steps, padded_row
 from rnnfast.layers.carrying import Carrying
 from rnnfast.layers.rows import Rows, packed_rows
@@ -141,7 +141,6 @@ class Recurrent(Carrying):
         """The parameters in the form kernels are compiled for; transposed views are copied."""
         return [_check.kernel_ready(p) for p in self._weights]
 
-    @leaves_tape
     def forward(
         self,
         xs: np.ndarray,
@@ -192,13 +191,15 @@ class Recurrent(Carrying):
         return hs
 
     def _start(self, owner: str, inputs: Inputs, rows: Rows, hs: np.ndarray, keep: bool) -> None:
-        before, after = self._states(owner, hs.shape[0])
-        self._run = None  # what it holds may have to grow: two of it would be the peak of memory
-        self._keeps = bool(keep)
-        saved = self._forward(inputs, before, after, rows, hs)
-        if hs.size:
-            self._state, self._spare = after, self._state
-        self._run = Run(inputs, rows, saved)
+        with self._turn:
+            before, after = self._states(owner, hs.shape[0])
+            self._run = None  # what it holds may have to grow: two of it would be the peak of memory
+            self._keeps = bool(keep)
+            saved = self._forward(inputs, before, after, rows, hs)
+            if hs.size:
+                self._state, self._spare = after, self._state
+            self._made_by = get_ident()
+            self._run = Run(inputs, rows, saved)
 
     def _no_words(self) -> np.ndarray:
         return self._take("no_words", 0, self.input_size)
@@ -207,7 +208,6 @@ class Recurrent(Carrying):
         """Whether inputs that are rows of a table of so many are looked up in products with that table."""
         return 0 < 2 * size <= batch * min(steps, block_steps(batch))
 
-    @leaves_tape
     def _forward_words(self, lookup: Lookup, out: np.ndarray, keep: bool) -> np.ndarray:
         """`forward` over `words[ids]`, with its bits, ids being checked; `_backpropagate` then makes `dwords`
         instead of gradients of inputs."""
@@ -231,33 +231,34 @@ class Recurrent(Carrying):
             return np.empty(shape, self.dtype)
         return _check.out(owner, out, shape, self.dtype, *inputs)
 
-    @takes_tape
     def _backpropagate(
         self, dhs: np.ndarray, dstate_next: tuple[np.ndarray | None, ...], out: np.ndarray | None
     ) -> np.ndarray:
-        owner = f"{type(self).__name__}.backward"
-        _check.called_before(owner, self._run is not None, "forward")
-        assert self._run is not None
-        inputs, rows, saved = self._run
-        batch, steps = rows.order.size, rows.offsets.size - 1
-        shape = (batch, self.hidden_size)
-        dhs = _check.floats(
-            owner, "dhs", dhs, (batch, steps, shape[1]), self.dtype, "the shape of the last output"
-        )
-        arriving = []
-        for name, given in zip(self.STATES, dstate_next, strict=True):
-            if given is None:
-                array = self._take(f"d{name}_next", *shape)
-                array[...] = 0
-            else:
-                array = _check.floats(owner, f"d{name}_next", given, shape, self.dtype)
-            arriving.append(array)
-        xs = inputs.xs
-        dxs = self._output(owner, out, xs.shape, xs, dhs, *arriving, *self._weights, *self._dweights)
-        if self._dstate is None or self._dstate[0].shape[0] != batch:
-            self._dstate = [np.empty(shape, self.dtype) for _ in self.STATES]
-        self._backward(inputs, rows, saved, dhs, arriving, dxs, self._dstate)
-        return dxs
+        with self._turn:
+            self._claim_tape()
+            owner = f"{type(self).__name__}.backward"
+            _check.called_before(owner, self._run is not None, "forward")
+            assert self._run is not None
+            inputs, rows, saved = self._run
+            batch, steps = rows.order.size, rows.offsets.size - 1
+            shape = (batch, self.hidden_size)
+            dhs = _check.floats(
+                owner, "dhs", dhs, (batch, steps, shape[1]), self.dtype, "the shape of the last output"
+            )
+            arriving = []
+            for name, given in zip(self.STATES, dstate_next, strict=True):
+                if given is None:
+                    array = self._take(f"d{name}_next", *shape)
+                    array[...] = 0
+                else:
+                    array = _check.floats(owner, f"d{name}_next", given, shape, self.dtype)
+                arriving.append(array)
+            xs = inputs.xs
+            dxs = self._output(owner, out, xs.shape, xs, dhs, *arriving, *self._weights, *self._dweights)
+            if self._dstate is None or self._dstate[0].shape[0] != batch:
+                self._dstate = [np.empty(shape, self.dtype) for _ in self.STATES]
+            self._backward(inputs, rows, saved, dhs, arriving, dxs, self._dstate)
+            return dxs
 
     def backward(
         self, dhs: np.ndarray, *, dh_next: np.ndarray | None = None, out: np.ndarray | None = None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from threading import get_ident
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._turns import in_turn, leaves_tape, takes_tape
+from rnnfast._turns import in_turn
 from rnnfast.kernels.gemm import packed_size
 from rnnfast.kernels.sequence import block_steps
 from rnnfast.kernels.squared import affine_squared_loss
@@ -93,7 +94,6 @@ class TimeAffineSquaredLoss(Layer):
         sizes = {"hidden_size": hidden_size, "output_size": output_size}
         return cls(*drawn_affine(f"{cls.__name__}.from_sizes", sizes, rng, dtype))
 
-    @leaves_tape
     def forward(self, xs: np.ndarray, ts: np.ndarray, *, lengths: Any = None) -> float:
         """The mean squared error; its gradients are kept for `backward`.
 
@@ -106,11 +106,12 @@ class TimeAffineSquaredLoss(Layer):
         lengths : sequence of N ints, optional
             Steps of each sequence; T by default. What lies behind is not scored.
         """
-        owner = f"{type(self).__name__}.forward"
-        xs, ts, span, blocks = self._checked(owner, xs, ts, lengths)
-        sums = np.zeros(xs.shape[0])
-        self._run(xs, ts, span, blocks, sums, span.steps())
-        return self._mean(sums, span.steps())
+        with self._turn:
+            owner = f"{type(self).__name__}.forward"
+            xs, ts, span, blocks = self._checked(owner, xs, ts, lengths)
+            sums = np.zeros(xs.shape[0])
+            self._run(xs, ts, span, blocks, sums, span.steps())
+            return self._mean(sums, span.steps())
 
     @in_turn
     def losses(self, xs: np.ndarray, ts: np.ndarray, *, lengths: Any = None) -> np.ndarray:
@@ -173,15 +174,17 @@ class TimeAffineSquaredLoss(Layer):
             take("block_sum", cols),
         )  # fmt: skip
         if gradients:
+            self._made_by = get_ident()
             self._gradients = dxs, dW, db
         return losses, scored_blocks > 0
 
-    @takes_tape
     def backward(self, dout: float = 1.0, *, out: np.ndarray | None = None) -> np.ndarray:
         """Gradient (N, T, H) of `dout` times the last loss by the hidden states; fills `grads`."""
-        result = self._input_gradient(dout, out)
-        self._parameter_gradients(dout)
-        return result
+        with self._turn:
+            self._claim_tape()
+            result = self._input_gradient(dout, out)
+            self._parameter_gradients(dout)
+            return result
 
     def _input_gradient(self, dout: float = 1.0, out: np.ndarray | None = None) -> np.ndarray:
         """The first half of `backward`."""

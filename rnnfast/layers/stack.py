@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from threading import get_ident
 from typing import Any
 
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._turns import in_turn, leaves_tape, takes_tape
+from rnnfast._turns import in_turn
 from rnnfast.layers.base import Layer
 from rnnfast.layers.bidirectional import Bidirectional
 from rnnfast.layers.carrying import roll_back, set_states, states_of
@@ -94,7 +95,6 @@ class Stack(Layer):
         for layer in self.layers:
             layer.reset_state()
 
-    @leaves_tape
     def forward(
         self, xs: np.ndarray, *, lengths: Any = None, reset: Any = None, keep: bool = True
     ) -> np.ndarray:
@@ -102,33 +102,37 @@ class Stack(Layer):
 
         `lengths` (N,), `reset` (N, T) and `keep` act on every layer, as in `TimeLSTM.forward`.
         """
-        self._check_batch("Stack.forward", np.shape(xs))
-        before = states_of(self.layers)
-        try:
-            hs = self.layers[0].forward(xs, lengths=lengths, reset=reset, keep=keep)
-            for dropout, layer in zip(self._dropouts, self.layers[1:], strict=True):
-                dropout.train_flg = self.train_flg
-                hs = layer.forward(dropout.forward(hs), lengths=lengths, reset=reset, keep=keep)
-        except BaseException:
-            roll_back(before)
-            raise
-        return hs
+        with self._turn:
+            self._check_batch("Stack.forward", np.shape(xs))
+            self._made_by, before = get_ident(), states_of(self.layers)
+            try:
+                hs = self.layers[0].forward(xs, lengths=lengths, reset=reset, keep=keep)
+                for dropout, layer in zip(self._dropouts, self.layers[1:], strict=True):
+                    dropout.train_flg = self.train_flg
+                    hs = layer.forward(dropout.forward(hs), lengths=lengths, reset=reset, keep=keep)
+            except BaseException:
+                roll_back(before)
+                raise
+            return hs
 
-    @takes_tape
     def backward(self, dhs: np.ndarray, *, dstate_next: Sequence[dict[str, Any]] | None = None) -> np.ndarray:
         """Gradient (N, T, D) of the inputs from that of the outputs, (N, T, H); fills `grads`.
 
         `dstate_next` may hold a dict of arguments for the `backward` of each layer, from the lowest:
         ``{"dh_next": ...}`` is the gradient of its final state.
         """
-        arriving = [{}] * len(self.layers) if dstate_next is None else list(dstate_next)
-        _check.equal("Stack.backward", "layers and entries of dstate_next", len(self.layers), len(arriving))
-        dxs = self.layers[-1].backward(dhs, **arriving[-1])
-        for dropout, layer, given in zip(
-            reversed(self._dropouts), reversed(self.layers[:-1]), reversed(arriving[:-1]), strict=True
-        ):
-            dxs = layer.backward(dropout.backward(dxs), **given)
-        return dxs
+        with self._turn:
+            self._claim_tape()
+            arriving = [{}] * len(self.layers) if dstate_next is None else list(dstate_next)
+            _check.equal(
+                "Stack.backward", "layers and entries of dstate_next", len(self.layers), len(arriving)
+            )
+            dxs = self.layers[-1].backward(dhs, **arriving[-1])
+            for dropout, layer, given in zip(
+                reversed(self._dropouts), reversed(self.layers[:-1]), reversed(arriving[:-1]), strict=True
+            ):
+                dxs = layer.backward(dropout.backward(dxs), **given)
+            return dxs
 
     @in_turn
     def step(self, x: np.ndarray) -> np.ndarray:

@@ -8,7 +8,6 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast._turns import in_turn
-from rnnfast.layers.base import Layer
 from rnnfast.layers.embedding import TimeContextSum
 from rnnfast.layers.loss import TimeAffineSoftmaxWithLoss
 from rnnfast.models.language_model import LanguageModel
@@ -97,8 +96,8 @@ class CBOWLM(LanguageModel):
     def _features_backward(self, dhs: np.ndarray) -> None:
         self._context.backward(dhs)
 
-    def _parts(self) -> list[Layer]:
-        return [self._context, self._output]
+    def _hand_state(self, other: Any) -> None:
+        other._context.set_state(self._context.context)
 
     def _state_now(self) -> Any:
         return self._context.context

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from threading import get_ident
 from typing import Any
 
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._turns import in_turn, leaves_tape, takes_tape
+from rnnfast._turns import in_turn
 from rnnfast.layers.affine import TimeAffine
 from rnnfast.layers.loss import TimeAffineSoftmaxWithLoss
 from rnnfast.models.sampling import finite_scores, probabilities, sampling_rules, write_on
@@ -120,7 +121,6 @@ class LanguageModel(StoredModel):
         """Hidden vectors without dropout."""
         return self._features(xs, drop=False, keep=False)
 
-    @leaves_tape
     def forward(self, xs: np.ndarray, ts: np.ndarray) -> float:
         """Mean loss `-log P(ts[n, t] | xs[n, :t+1], words read before)` in nats, ready for `backward`.
 
@@ -143,15 +143,19 @@ class LanguageModel(StoredModel):
         ValueError, TypeError
             Shapes differ, ids are not integers, or the carried state has another number of rows than `xs`.
         """
-        xs, ts = self._pair("forward", xs, ts)
-        self._hs = None
-        with self._state_kept_on_errors():
-            hs = self._features(xs, drop=self.train_flg, keep=True)
-            loss = self._output.forward(hs, ts)
-        self._hs = hs.shape
-        return loss
+        with self._turn:
+            xs, ts = self._pair("forward", xs, ts)
+            self._hs, state = None, self._state_now()
+            try:
+                hs = self._features(xs, drop=self.train_flg, keep=True)
+                loss = self._output.forward(hs, ts)
+            except BaseException:
+                self._roll_back(state)
+                raise
+            self._made_by = get_ident()
+            self._hs = hs.shape
+            return loss
 
-    @takes_tape
     def backward(self) -> None:
         """Fill `grads` with the gradient of the last `forward`'s loss, which ends at its first step.
 
@@ -160,11 +164,13 @@ class LanguageModel(StoredModel):
         RuntimeError
             There was no `forward`, or it was made by another thread.
         """
-        _check.called_before(self._owner("backward"), self._hs is not None, "forward")
-        assert self._hs is not None
-        out = self._workspace.take("dhs", self._hs, self.dtype)
-        self._features_backward(self._output._input_gradient(out=out))
-        self._output._parameter_gradients(adds=self._tied)
+        with self._turn:
+            self._claim_tape()
+            _check.called_before(self._owner("backward"), self._hs is not None, "forward")
+            assert self._hs is not None
+            out = self._workspace.take("dhs", self._hs, self.dtype)
+            self._features_backward(self._output._input_gradient(out=out))
+            self._output._parameter_gradients(adds=self._tied)
 
     @in_turn
     def losses(self, xs: np.ndarray, ts: np.ndarray) -> np.ndarray:
@@ -173,15 +179,19 @@ class LanguageModel(StoredModel):
         Takes what `forward` takes.
         """
         xs, ts = self._pair("losses", xs, ts)
-        with self._aside():
-            return self._output.losses(self._read(xs), ts)
+        reader = self._lend()
+        losses = reader._output.losses(reader._read(xs), ts)
+        reader._hand_state(self)
+        return losses
 
     @in_turn
     def predict(self, xs: np.ndarray) -> np.ndarray:
         """Scores (logits) of every next word, `(N, T) -> (N, T, V)`, no dropout; carries the state on."""
         xs = self._inputs("predict", xs)
-        with self._aside():
-            return self._scores(self._read(xs))
+        reader = self._lend()
+        scores = self._scores(reader._read(xs))
+        reader._hand_state(self)
+        return scores
 
     def predict_proba(self, xs: np.ndarray) -> np.ndarray:
         """Probabilities of every next word, `(N, T) -> (N, T, V)` float64; carries the state on."""
@@ -232,14 +242,10 @@ class LanguageModel(StoredModel):
     @in_turn
     def _advance(self, state: Any, ids: np.ndarray) -> tuple[np.ndarray, Any]:
         """Scores `(V,)` after reading ids from a given state, and the state then; the model keeps its own."""
-        kept = self.get_state()
-        try:
-            self.set_state(state)
-            with self._aside():
-                hs = self._read(ids[np.newaxis])
-            return self._scores(np.ascontiguousarray(hs[:, -1:]))[0, 0], self.get_state()
-        finally:
-            self.set_state(kept)
+        reader = self._lend()
+        reader.set_state(state)
+        hs = reader._read(ids[np.newaxis])
+        return self._scores(np.ascontiguousarray(hs[:, -1:]))[0, 0], reader.get_state()
 
     def _prompt(self, method: str, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         prompt = _check.id_sequence(self._owner(method), "prompt_ids", ids, self.vocab_size)

@@ -9,8 +9,8 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast._turns import in_turn
-from rnnfast.layers.base import Layer
-from rnnfast.layers.carrying import roll_back, states_of
+from rnnfast.layers.base import Holder, Layer
+from rnnfast.layers.carrying import roll_back
 from rnnfast.layers.dropout import TimeDropout
 from rnnfast.layers.footprint import kept_bytes, recurrent_bytes
 from rnnfast.layers.recurrent import Recurrent
@@ -179,16 +179,16 @@ class RecurrentModel(StoredModel):
 
     # Parts.
 
-    def _parts(self) -> list[Layer]:
-        return [*self._below, *self._layers, *self._dropouts, self._output]
+    def _holders(self) -> list[Holder]:
+        return [self, *self._below, *self._layers, *self._dropouts]
 
     def _part_tape(self) -> list[dict[str, Any]]:
         """What `_go_back` needs of the last `_read_through`, for `_wind_part`."""
-        return [holder._tape() for holder in (self, *self._parts()[:-1])]
+        return [holder._tape() for holder in self._holders()]
 
     def _wind_part(self, tape: list[dict[str, Any]] | None) -> None:
         """Put a tape of `_part_tape` back; None for a blank one."""
-        holders = (self, *self._parts()[:-1])
+        holders = self._holders()
         for holder, kept in zip(holders, [None] * len(holders) if tape is None else tape, strict=True):
             holder._wind(kept)
 
@@ -213,8 +213,12 @@ class RecurrentModel(StoredModel):
 
     # What is carried from call to call.
 
+    def _hand_state(self, other: Any) -> None:
+        for own, layer in zip(self._layers, other._layers, strict=True):
+            layer._state, layer._spare = own._state, own._spare
+
     def _state_now(self) -> Any:
-        return states_of(self._layers)
+        return [(layer, layer._state) for layer in self._layers]
 
     def _roll_back(self, state: Any) -> None:
         roll_back(state)
@@ -277,7 +281,7 @@ class RecurrentModel(StoredModel):
         return checked
 
     def _carried_rows(self) -> int | None:
-        return next((h.shape[0] for layer in self._layers if (h := layer.h) is not None), None)
+        return next((layer._state[0].shape[0] for layer in self._layers if layer._state is not None), None)
 
     @in_turn
     def reset_state(self) -> None:

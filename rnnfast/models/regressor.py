@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from threading import get_ident
 from typing import Any
 
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._turns import in_turn, leaves_tape, takes_tape
+from rnnfast._turns import in_turn
 from rnnfast.kernels.sequence import block_steps
 from rnnfast.layers.affine import TimeAffine
 from rnnfast.layers.squared import Span, TimeAffineSquaredLoss, scored_span
@@ -156,7 +157,6 @@ class SequenceRegressor(RecurrentModel):
             reset = _check.mask(self._owner(method), "reset", reset, (batch, steps))
         return Part(0, steps, steps, lengths, reset=reset)
 
-    @leaves_tape
     def forward(
         self,
         xs: np.ndarray,
@@ -187,28 +187,34 @@ class SequenceRegressor(RecurrentModel):
         float
             The mean over scored steps and outputs.
         """
-        xs = self._inputs("forward", xs, _check.boolean(self._owner("forward"), "carry", carry))
-        part = self._whole("forward", xs, lengths, reset)
-        outputs = self.config["output_size"]
-        shape = (xs.shape[0], outputs) if np.ndim(ts) == 2 else (*xs.shape[:2], outputs)
-        _check.floats(self._owner("forward"), "ts", ts, shape, self.dtype)
-        self._hs = None
-        with self._state_kept_on_errors():
-            if not carry and xs.size:
-                self.reset_state()
-            hs = self._read_through(xs, drop=self.train_flg, part=part)
-            loss = self._output.forward(hs, ts, lengths=part.lengths)
-        self._hs = hs.shape
-        return loss
+        with self._turn:
+            xs = self._inputs("forward", xs, _check.boolean(self._owner("forward"), "carry", carry))
+            part = self._whole("forward", xs, lengths, reset)
+            outputs = self.config["output_size"]
+            shape = (xs.shape[0], outputs) if np.ndim(ts) == 2 else (*xs.shape[:2], outputs)
+            _check.floats(self._owner("forward"), "ts", ts, shape, self.dtype)
+            self._hs, state = None, self._state_now()
+            try:
+                if not carry and xs.size:
+                    self.reset_state()
+                hs = self._read_through(xs, drop=self.train_flg, part=part)
+                loss = self._output.forward(hs, ts, lengths=part.lengths)
+            except BaseException:
+                self._roll_back(state)
+                raise
+            self._made_by = get_ident()
+            self._hs = hs.shape
+            return loss
 
-    @takes_tape
     def backward(self) -> None:
         """Fill `grads` with the gradient of the last `forward`'s loss, which ends at its first step."""
-        _check.called_before(self._owner("backward"), self._hs is not None, "forward")
-        assert self._hs is not None
-        out = self._workspace.take("dhs", self._hs, self.dtype)
-        self._go_back(self._output._input_gradient(out=out))
-        self._output._parameter_gradients()
+        with self._turn:
+            self._claim_tape()
+            _check.called_before(self._owner("backward"), self._hs is not None, "forward")
+            assert self._hs is not None
+            out = self._workspace.take("dhs", self._hs, self.dtype)
+            self._go_back(self._output._input_gradient(out=out))
+            self._output._parameter_gradients()
 
     @in_turn
     def predict(
@@ -223,15 +229,13 @@ class SequenceRegressor(RecurrentModel):
         part = self._whole("predict", xs, lengths, reset)
         if self._affine is None:
             self._affine = TimeAffine(*self._output.params)
-        state = self._state_now()
-        with self._aside():
-            try:
-                if not carry:
-                    self.reset_state()
-                return self._affine.forward(self._read_through(xs, drop=False, keep=False, part=part))
-            finally:
-                if not carry:
-                    self._roll_back(state)
+        reader = self._lend()
+        if not carry:
+            reader.reset_state()
+        predictions = self._affine.forward(reader._read_through(xs, drop=False, keep=False, part=part))
+        if carry:
+            reader._hand_state(self)
+        return predictions
 
     @in_turn
     def evaluate(self, xs: np.ndarray, ts: np.ndarray, *, batch_size: int = 64) -> float:
@@ -242,8 +246,8 @@ class SequenceRegressor(RecurrentModel):
         """
         _check.sequences_and_targets(self._owner("evaluate"), (xs, ts))
         size = _check.size(self._owner("evaluate"), "batch_size", batch_size)
-        with self._aside():
-            return mean_error(self, xs, ts, size, 512 * max(1, 4096 // (512 * min(size, len(xs)))))
+        chunk = 512 * max(1, 4096 // (512 * min(size, len(xs))))
+        return mean_error(self._lend(), xs, ts, size, chunk)
 
     # Parts of a sequence, for training.
 

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from rnnfast import _check
 from rnnfast.layers.affine import TimeAffine
-from rnnfast.layers.base import Holder, Layer
+from rnnfast.layers.base import Holder
 from rnnfast.models.weights import SavedModel, read_weights, write_weights
 
 
 class StoredModel(Holder):
     """Base of all models: parameters by name, and a configuration to make the model again.
 
-    Reading (`predict`, `losses`, `generate`, ...) works in memory of its own, so that it never comes between
-    a `forward` and its `backward`.
+    Reading (`predict`, `losses`, `generate`, ...) works in memory of its own, so that it may come between a
+    `forward` and its `backward`.
 
     Attributes
     ----------
@@ -30,12 +29,12 @@ class StoredModel(Holder):
     """
 
     TAPE = (*Holder.TAPE, "_hs")
-    PASSING = (*Holder.PASSING, "_reading", "_affine")
+    PASSING = (*Holder.PASSING, "_reader", "_affine")
 
     parameter_names: list[str]
     config: dict[str, Any]
     _hs: tuple[int, ...] | None = None  # shape of the last forward's hidden vectors, for backward
-    _reading: list[Any] | None = None  # the tapes that reading works with
+    _reader: Any = None
     _affine: TimeAffine | None = None  # the output layer without a loss
 
     # What a subclass gives.
@@ -56,8 +55,8 @@ class StoredModel(Holder):
         """Make the model around these arrays."""
         raise NotImplementedError
 
-    def _parts(self) -> list[Layer]:
-        """All layers, the output layer last."""
+    def _hand_state(self, other: Any) -> None:
+        """Let another model on the same parameters go on from where this one is."""
         raise NotImplementedError
 
     def _state_now(self) -> Any:
@@ -70,30 +69,15 @@ class StoredModel(Holder):
 
     # What all share.
 
-    @contextmanager
-    def _state_kept_on_errors(self) -> Iterator[None]:
-        """Errors and interrupts leave the carried state unchanged."""
-        state = self._state_now()
-        try:
-            yield
-        except BaseException:
-            self._roll_back(state)
-            raise
+    def _lend(self) -> Any:
+        """A model on the same parameters and in the same state, to read with.
 
-    @contextmanager
-    def _aside(self) -> Iterator[None]:
-        """Read without touching what the last `forward` left for `backward`; errors keep the state."""
-        holders = [*self._parts(), self]  # the model last: without its own tape there is no backward
-        own = [holder._tape() for holder in holders]
-        for holder, tape in zip(reversed(holders), reversed(self._reading or [None] * len(own)), strict=True):
-            holder._wind(tape)
-        try:
-            with self._state_kept_on_errors():
-                yield
-        finally:
-            self._reading = [holder._tape() for holder in holders]
-            for holder, tape in zip(holders, own, strict=True):
-                holder._wind(tape)
+        It has memory of its own. `_hand_state` brings its state back where reading carries the state on.
+        """
+        if self._reader is None:
+            self._reader = copy.copy(self)
+        self._hand_state(self._reader)
+        return self._reader
 
     def save(self, path: str | os.PathLike[str], *, notes: dict[str, Any] | None = None) -> None:
         """Write the model to one safetensors file, atomically; tied weights are stored once.
