@@ -87,14 +87,57 @@ def sequence_options(owner: str, model: Any) -> None:
 
 def sequences_and_targets(owner: str, data: Any) -> tuple[Any, Any]:
     """A pair of arrays (S, T, D), and (S, T, O) or (S, O)."""
-    shapes = [np.shape(array) for array in data]
-    fits = len(shapes) == 2 and len(shapes[0]) == 3 and 0 not in shapes[0][:2] and len(shapes[1]) in (2, 3)
+    if len(data) != 2:
+        raise ValueError(f"{owner}: sequences and targets must be a pair of arrays, got {len(data)}.")
+    shapes = [_as_array(owner, name, array).shape for name, array in zip(("xs", "ts"), data, strict=True)]
+    fits = len(shapes[0]) == 3 and len(shapes[1]) in (2, 3)
+    if fits and 0 in shapes[0][:2]:
+        raise ValueError(f"{owner}: at least one step is needed, got xs {_shape_text(shapes[0])}.")
     if fits and shapes[1][:-1] == shapes[0][: len(shapes[1]) - 1]:
         return data
     raise ValueError(
         f"{owner}: sequences and targets must be (S, T, D) and (S, T, O), or (S, O) for the last step, "
         f"got {' and '.join(map(_shape_text, shapes))}."
     )
+
+
+def text_or_pair(data: Any) -> Any:
+    """A list of arrays as a tuple, which is how a pair of sequences and targets is told from a text."""
+    is_list = isinstance(data, list) and data and all(isinstance(part, np.ndarray) for part in data)
+    return tuple(data) if is_list else data
+
+
+def kind_of_data(owner: str, name: str, data: Any, model: Any, *, wants_pair: bool) -> None:
+    """A text for a language model, sequences with targets for a regression."""
+    if isinstance(data, tuple) != wants_pair:
+        wanted = "a pair of arrays (sequences, targets)" if wants_pair else "token ids (tokens,)"
+        got = f"a tuple of {len(data)}" if isinstance(data, tuple) else f"one {type(data).__name__}"
+        raise TypeError(f"{owner}: {name} must be {wanted} for {type(model).__name__}, got {got}.")
+
+
+def validation_kind(owner: str, is_pair: bool, trains_on_pair: bool) -> None:
+    """Validation takes what training takes."""
+    kinds = ("a text", "sequences with targets")
+    if is_pair != trains_on_pair:
+        raise TypeError(f"{owner}: valid must be {kinds[trains_on_pair]} like ids, got {kinds[is_pair]}.")
+
+
+def order(owner: str, value: Any, count: int) -> np.ndarray:
+    """The numbers of `count` sequences, each once."""
+    array = ids(owner, "order", value, (count,), count)
+    if np.bincount(array, minlength=count).max(initial=0) > 1:
+        raise ValueError(f"{owner}: order must name each sequence once.")
+    return array
+
+
+def reads_in_any_order(owner: str, bptt: Any) -> None:
+    """Its pass over sequences can follow an order from outside."""
+    if "order" not in inspect.signature(bptt.windows).parameters:
+        kind = type(bptt).__name__
+        raise TypeError(
+            f"{owner}: {kind}.windows must take order=, the numbers of the sequences as they are to be read; "
+            f"or train with Trainer(shuffle=False)."
+        )
 
 
 def works_in_parts(owner: str, model: Any, kind: type) -> None:
@@ -117,6 +160,8 @@ def _as_array(owner: str, name: str, value: Any) -> np.ndarray:
         raise TypeError(f"{owner}: {name} must be a NumPy array, got {type(value).__name__}.")
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{owner}: {name} must be a plain NumPy array, got a masked array; fill it first.")
+    if isinstance(value, np.matrix):  # it has other products and always two axes
+        raise TypeError(f"{owner}: {name} must be a plain NumPy array, got a matrix; pass np.array({name}).")
     return value
 
 
@@ -141,18 +186,24 @@ def shape(owner: str, name: str, value: Any, expected: tuple, why: str = "") -> 
     raise ValueError(f"{owner}: {name} must be {_shape_text(expected)}, got {found}.")
 
 
-def floats(owner: str, name: str, value: Any, expected: tuple, dtype: np.dtype, why: str = "") -> np.ndarray:
-    """An input array of floats in the layer's dtype, ready for a kernel (copied only if its layout needs
-    it)."""
+def float_array(
+    owner: str, name: str, value: Any, expected: tuple, dtype: np.dtype, why: str = ""
+) -> np.ndarray:
+    """An array of floats in the layer's dtype, in any layout and byte order."""
     array = shape(owner, name, value, expected, why)
-    if array.dtype != dtype:
-        if array.dtype.newbyteorder("=") == dtype:
-            return array.astype(dtype, order="C")
+    if array.dtype != dtype and array.dtype.newbyteorder("=") != dtype:
         raise TypeError(
             f"{owner}: {name} must be {dtype}, the dtype of the parameters, got {array.dtype}; "
             f"convert it with {name}.astype(np.{dtype})."
         )
-    return kernel_ready(array)
+    return array
+
+
+def floats(owner: str, name: str, value: Any, expected: tuple, dtype: np.dtype, why: str = "") -> np.ndarray:
+    """An input array of floats in the layer's dtype, ready for a kernel (copied only if its layout needs
+    it)."""
+    array = float_array(owner, name, value, expected, dtype, why)
+    return kernel_ready(array) if array.dtype == dtype else array.astype(dtype, order="C")
 
 
 def kernel_ready(array: np.ndarray) -> np.ndarray:
