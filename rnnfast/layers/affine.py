@@ -142,6 +142,7 @@ class TimeAffine(Layer):
         dout = _check.floats(
             owner, "dout", dout, (*x.shape[:-1], cols), self.dtype, "the shape of the last output"
         )
+        _check.apart(owner, {"dout": dout, "x": x}, self.grads)
         if out is None:
             dx = np.empty(x.shape, self.dtype)
         else:

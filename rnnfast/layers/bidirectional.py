@@ -168,6 +168,7 @@ class Bidirectional(Layer):
         places = self._places
         shape = (*places[1].shape, self.hidden_size)
         dhs = _check.floats(owner, "dhs", dhs, shape, self.dtype, "the shape of the last output")
+        _check.apart(owner, {"dhs": dhs}, self.grads)
         if out is not None:
             arriving = [array for given in dstate_next for array in given.values()]
             inputs = (dhs, *arriving, *self.params, *self.grads)

@@ -100,8 +100,9 @@ class TimeDropout(Layer):
             `xs` itself when nothing is to be dropped and `out` is not given.
         """
         owner = f"{type(self).__name__}.forward"
-        dtype = _check.float_dtype(owner, getattr(xs, "dtype", np.dtype(np.float32)).newbyteorder("="))
-        xs = _check.floats(owner, "xs", xs, ("N", "T", "D"), dtype)
+        xs = _check.shape(owner, "xs", xs, ("N", "T", "D"))
+        dtype = _check.float_dtype(owner, xs.dtype.newbyteorder("="))
+        xs = _check.floats(owner, "xs", xs, xs.shape, dtype)
         self._shape, self._dtype, self._mask = xs.shape, dtype, None
         if self.train_flg and self.dropout_ratio > 0:
             key0, key1 = dropout_keys(self._seed, self._counter)
@@ -144,5 +145,6 @@ class TimeDropout(Layer):
             mask = self._workspace.take("mask", (batch, width), given.dtype)
             mask[...] = 1
             kernel(mask, 0, width, key0, key1, threshold, scale, mask)
-            np.multiply(given, mask[:, np.newaxis], out=out)
+            with np.errstate(under="ignore"):
+                np.multiply(given, mask[:, np.newaxis], out=out)
         return out

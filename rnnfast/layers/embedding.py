@@ -176,11 +176,12 @@ class TimeEmbedding(_Table):
         dhs, ids = self._incoming(owner, dhs)
         ids = ids.reshape(dhs.shape[:2])
         if add_to is None:
+            _check.apart(owner, {"dhs": dhs}, self.grads)
             embedding_backward(ids, dhs, self._cleared_gradient())
             return
         add_to = _check.parameter(owner, "add_to", add_to, self.W.shape, self.dtype)
         if add_to.flags.c_contiguous:
-            embedding_backward(ids, dhs, add_to)
+            embedding_backward(ids, dhs, _check.out(owner, add_to, add_to.shape, self.dtype, dhs))
         else:
             transposed = _check.out(owner, add_to.T, self.W.shape[::-1], self.dtype, dhs)
             embedding_backward_transposed(ids, dhs, transposed)
@@ -306,5 +307,7 @@ class TimeContextSum(_Table):
 
     def backward(self, dhs: np.ndarray) -> None:
         """Overwrite `grads[0]` with the gradient of the table; `dhs` (N, T, D) is that of the last output."""
-        dhs, ids = self._incoming(f"{type(self).__name__}.backward", dhs)
+        owner = f"{type(self).__name__}.backward"
+        dhs, ids = self._incoming(owner, dhs)
+        _check.apart(owner, {"dhs": dhs}, self.grads)
         context_sum_backward(ids, dhs, self.window, self._cleared_gradient())

@@ -24,7 +24,7 @@ def _labels(owner: str, ts: np.ndarray, scores_shape: tuple[int, ...], ignore: i
     """Labels (N, T) as int64, from ids or from one-hot rows (N, T, V)."""
     if np.ndim(ts) == len(scores_shape):
         ts = _check.shape(owner, "ts", ts, scores_shape, "one-hot labels have the shape of the scores")
-        return _check.kernel_ready(ts.argmax(axis=-1).astype(np.int64, copy=False))
+        return _check.kernel_ready(_check.one_hot(owner, "ts", ts))
     return _check.ids(owner, "ts", ts, scores_shape[:-1], scores_shape[-1], ignore)
 
 
@@ -42,7 +42,23 @@ def _scale(owner: str, dout: float) -> float:
     return _check.number(owner, "dout", dout)
 
 
-class TimeSoftmaxWithLoss(Layer):
+class _LabelLoss(Layer):
+    """A loss of integer labels, one of which may count for nothing."""
+
+    _ignore_label = -1
+
+    @property
+    def ignore_label(self) -> int:
+        """The label that counts for nothing."""
+        return self._ignore_label
+
+    @ignore_label.setter
+    def ignore_label(self, value: int) -> None:
+        least = -(2**63)
+        self._ignore_label = _check.size(type(self).__name__, "ignore_label", value, least, -least - 1)
+
+
+class TimeSoftmaxWithLoss(_LabelLoss):
     """Mean cross-entropy of softmax over all positions whose label is not ignored.
 
     ``loss = mean(-log softmax(xs)[ts])``; backward ``dxs = (softmax(xs) - onehot(ts)) / count``, zero where
@@ -66,7 +82,6 @@ class TimeSoftmaxWithLoss(Layer):
 
     def __init__(self) -> None:
         self.params, self.grads = [], []
-        self.ignore_label = -1
         self._workspace = Workspace()
         self._cache: tuple[np.ndarray, np.ndarray, int, tuple[int, ...]] | None = None
 
@@ -109,7 +124,7 @@ class TimeSoftmaxWithLoss(Layer):
         return dxs
 
 
-class TimeAffineSoftmaxWithLoss(Layer):
+class TimeAffineSoftmaxWithLoss(_LabelLoss):
     """The output layer of a language model: affine, softmax and mean cross-entropy in one pass.
 
     ``loss = mean(-log softmax(xs W + b)[ts])``. The (N, T, V) scores are never held: rows are taken in
@@ -143,7 +158,6 @@ class TimeAffineSoftmaxWithLoss(Layer):
     def __init__(self, W: np.ndarray, b: np.ndarray) -> None:
         self.params = checked_affine("TimeAffineSoftmaxWithLoss", W, b, ("H", "V"))
         self.grads = [np.zeros(p.shape, p.dtype) for p in self.params]
-        self.ignore_label = -1
         self.dtype = W.dtype
         self._workspace = Workspace()
         self._gradients: tuple[np.ndarray, np.ndarray] | None = None
@@ -258,7 +272,8 @@ class TimeAffineSoftmaxWithLoss(Layer):
             result = np.empty(dxs.shape, self.dtype)
         else:
             result = _check.out(owner, out, dxs.shape, self.dtype, dxs, *self.params, *self.grads)
-        return np.multiply(dxs, scale, out=result)
+        with np.errstate(under="ignore"):
+            return np.multiply(dxs, scale, out=result)
 
     def _parameter_gradients(self, dout: float = 1.0, *, adds: bool = False) -> None:
         """The second half: fills `grads`; with `adds`, that of W is added to what is there."""
@@ -320,7 +335,8 @@ class TimeSigmoidWithLoss(Layer):
         p = np.empty_like(xs)
         sigmoid_forward(xs.reshape(-1), p.reshape(-1))
         wide = xs.astype(np.float64)
-        losses = np.maximum(wide, 0) - wide * labels + np.log1p(np.exp(-np.abs(wide)))
+        with np.errstate(under="ignore"):
+            losses = np.maximum(wide, 0) - wide * labels + np.log1p(np.exp(-np.abs(wide)))
         self._cache = p, labels
         return float(losses.sum() / max(1, losses.size))
 
@@ -330,4 +346,5 @@ class TimeSigmoidWithLoss(Layer):
         _check.called_before(owner, self._cache is not None, "forward")
         assert self._cache is not None
         p, labels = self._cache
-        return (p - labels) * p.dtype.type(_scale(owner, dout) / max(1, p.size))
+        with np.errstate(under="ignore"):
+            return (p - labels) * p.dtype.type(_scale(owner, dout) / max(1, p.size))

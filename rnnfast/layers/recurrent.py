@@ -299,15 +299,19 @@ class Recurrent(Streaming):
         dhs = _check.floats(
             owner, "dhs", dhs, (batch, steps, shape[1]), self.dtype, "the shape of the last output"
         )
+        read = {"dhs": dhs, "xs": inputs.xs}
         arriving = []
         for name, given in zip(self.STATES, dstate_next, strict=True):
             if given is None:
                 array = self._take(f"d{name}_next", *shape)
                 array[...] = 0
             else:
-                array = _check.floats(owner, f"d{name}_next", given, shape, self.dtype)
+                array = read[f"d{name}_next"] = _check.floats(
+                    owner, f"d{name}_next", given, shape, self.dtype
+                )
             arriving.append(array)
         xs = inputs.xs
+        _check.apart(owner, read, self.grads)
         dxs = self._output(owner, out, xs.shape, xs, dhs, *arriving, *self.params, *self.grads)
         if self._dstate is None or self._dstate[0].shape[0] != batch:
             self._dstate = [np.empty(shape, self.dtype) for _ in self.STATES]

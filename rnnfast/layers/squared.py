@@ -188,13 +188,15 @@ class TimeAffineSquaredLoss(Layer):
             result = np.empty(dxs.shape, self.dtype)
         else:
             result = _check.out(owner, out, dxs.shape, self.dtype, dxs, *self.params, *self.grads)
-        return np.multiply(dxs, scale, out=result)
+        with np.errstate(under="ignore"):
+            return np.multiply(dxs, scale, out=result)
 
     def _parameter_gradients(self, dout: float = 1.0, *, adds: bool = False) -> None:
         """The second half: fills `grads`, or adds to them."""
         assert self._gradients is not None
         for grad, made in zip(self.grads, self._gradients[1:], strict=True):
-            scaled = made * self.dtype.type(dout)
+            with np.errstate(under="ignore"):
+                scaled = made * self.dtype.type(dout)
             grad[...] = grad + scaled if adds else scaled
 
     def _scratch_bytes(self, batch: int, steps: int) -> int:
