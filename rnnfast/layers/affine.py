@@ -97,6 +97,9 @@ class TimeAffine(Layer):
         sizes = {"input_size": input_size, "output_size": output_size}
         return cls(*drawn_affine(f"{cls.__name__}.from_sizes", sizes, rng, dtype))
 
+    def _shown(self) -> dict[str, Any]:
+        return dict(zip(("input_size", "output_size"), self.params[0].shape, strict=True))
+
     def forward(self, x: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
         """Apply the layer.
 

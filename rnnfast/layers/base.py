@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from rnnfast._shown import shown
+
 
 class Layer:
     """Parameters, their gradients, and a state that can be reset.
@@ -17,6 +19,13 @@ class Layer:
     params: list[np.ndarray]
     grads: list[np.ndarray]
     TAPE: tuple[str, ...] = ()  # the attributes that hold what `backward` needs of the last `forward`
+
+    def __repr__(self) -> str:
+        return shown(self, self._shown(), self.params)
+
+    def _shown(self) -> dict[str, Any]:
+        """What tells the layer from others of its class, by the names of arguments."""
+        return {}
 
     def _tape(self) -> dict[str, Any]:
         """What `backward` needs of the last `forward`, to be put back with `_wind` after others."""

@@ -61,6 +61,9 @@ class Bidirectional(Layer):
         self.hidden_size = layer_forward.hidden_size + layer_backward.hidden_size
         self._places: tuple[np.ndarray, np.ndarray] | None = None
 
+    def _shown(self) -> dict[str, Any]:
+        return {"layer_forward": self.layer_forward, "layer_backward": self.layer_backward}
+
     @property
     def stateful(self) -> bool:
         """Whether both layers carry their state from one `forward` to the next."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -73,6 +74,9 @@ class TimeDropout(Layer):
         rng = _check.generator(owner, rng)
         self._seed = int(rng.integers(2**63))
         self._counter = 0
+
+    def _shown(self) -> dict[str, Any]:
+        return {"dropout_ratio": self.dropout_ratio, "per_step": self.per_step}
 
     @property
     def rng_state(self) -> tuple[int, int]:

@@ -34,6 +34,9 @@ class _Table(Layer):
         self.vocab_size, self.embed_size = W.shape
         self._workspace = Workspace()
 
+    def _shown(self) -> dict[str, Any]:
+        return {"vocab_size": self.vocab_size, "embed_size": self.embed_size}
+
     @property
     def W(self) -> np.ndarray:
         """The table (V, D) itself, not a copy."""
@@ -242,6 +245,9 @@ class TimeContextSum(_Table):
     ) -> TimeContextSum:
         """A layer with a table (vocab_size, embed_size) of normal numbers divided by 100."""
         return cls(cls._draw(f"{cls.__name__}.from_sizes", vocab_size, embed_size, rng, dtype), window)
+
+    def _shown(self) -> dict[str, Any]:
+        return {**super()._shown(), "window": self.window}
 
     @property
     def context(self) -> np.ndarray | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from rnnfast import _check, _threads
@@ -46,6 +48,9 @@ class _LabelLoss(Layer):
     """A loss of integer labels, one of which may count for nothing."""
 
     _ignore_label = -1
+
+    def _shown(self) -> dict[str, Any]:
+        return {"ignore_label": self.ignore_label}
 
     @property
     def ignore_label(self) -> int:
@@ -184,6 +189,10 @@ class TimeAffineSoftmaxWithLoss(_LabelLoss):
         """
         sizes = {"hidden_size": hidden_size, "vocab_size": vocab_size}
         return cls(*drawn_affine(f"{cls.__name__}.from_sizes", sizes, rng, dtype))
+
+    def _shown(self) -> dict[str, Any]:
+        sizes = dict(zip(("hidden_size", "vocab_size"), self.params[0].shape, strict=True))
+        return {**sizes, **super()._shown()}
 
     def forward(self, xs: np.ndarray, ts: np.ndarray) -> float:
         """The mean loss, in nats; its gradients are kept for `backward`.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from rnnfast import _check
@@ -15,6 +17,10 @@ class OneStep(Layer):
     def _wrap(self, time: Recurrent) -> None:
         self._time = time
         self.params, self.grads = time.params, time.grads
+
+    def _shown(self) -> dict[str, Any]:
+        given = self._time._shown()
+        return {name: given[name] for name in ("input_size", "hidden_size", "reset") if name in given}
 
     def _advance(self, x: np.ndarray, state: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
         time, owner = self._time, f"{type(self).__name__}.forward"

@@ -49,6 +49,13 @@ class Recurrent(Streaming):
         self._run: Run | None = None
         self._full_rows: Rows | None = None
 
+    def _shown(self) -> dict[str, Any]:
+        return {
+            "input_size": self.input_size,
+            "hidden_size": self.hidden_size,
+            "stateful": self.stateful,
+        }
+
     @classmethod
     def _check_params(cls, Wx: np.ndarray, Wh: np.ndarray, b: np.ndarray) -> list[np.ndarray]:
         """The parameters, checked against each other: Wx decides D, Wh decides H."""

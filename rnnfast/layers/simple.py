@@ -7,6 +7,8 @@ so that a seeded script gives the same curve.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from rnnfast import _check
@@ -104,6 +106,9 @@ class MatMul(Layer):
         self.params = [_check.parameter("MatMul", "W", W, ("D", "O"))]
         self.grads = [np.zeros(W.shape, W.dtype)]
         self._x: np.ndarray | None = None
+
+    def _shown(self) -> dict[str, Any]:
+        return dict(zip(("input_size", "output_size"), self.params[0].shape, strict=True))
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         """``x W`` (N, O) of `x` (N, D)."""
@@ -264,6 +269,9 @@ class BookDropout(Layer):
         self.dropout_ratio = _check.number_below("Dropout", "dropout_ratio", dropout_ratio, 0, 1)
         self.mask: np.ndarray | None = None
 
+    def _shown(self) -> dict[str, Any]:
+        return {"dropout_ratio": self.dropout_ratio}
+
     def forward(self, x: np.ndarray, train_flg: bool = True) -> np.ndarray:
         """`x` with elements dropped while training, `x (1 - ratio)` otherwise."""
         x = _floats("Dropout.forward", "x", x)
@@ -329,6 +337,9 @@ class Embedding(Layer):
     def __init__(self, W: np.ndarray) -> None:
         self._time = TimeEmbedding(W)
         self.params, self.grads = self._time.params, self._time.grads
+
+    def _shown(self) -> dict[str, Any]:
+        return self._time._shown()
 
     def forward(self, idx: np.ndarray) -> np.ndarray:
         """Rows (..., D) of the ids `idx`, of any shape."""

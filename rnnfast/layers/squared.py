@@ -92,6 +92,9 @@ class TimeAffineSquaredLoss(Layer):
         sizes = {"hidden_size": hidden_size, "output_size": output_size}
         return cls(*drawn_affine(f"{cls.__name__}.from_sizes", sizes, rng, dtype))
 
+    def _shown(self) -> dict[str, Any]:
+        return dict(zip(("hidden_size", "output_size"), self.params[0].shape, strict=True))
+
     def forward(self, xs: np.ndarray, ts: np.ndarray, *, lengths: Any = None) -> float:
         """The mean squared error; its gradients are kept for `backward`.
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
+from rnnfast._shown import shown
 from rnnfast.models.weights import SavedModel, read_weights, write_weights
 
 
@@ -26,6 +27,13 @@ class StoredModel:
     grads: list[np.ndarray]
     parameter_names: list[str]
     config: dict[str, Any]
+
+    def __repr__(self) -> str:
+        # What is off, such as a dropout of 0, is left out.
+        values = {name: value for name, value in self.config.items() if value}
+        values.pop("model")
+        values.pop("dtype")
+        return shown(self, values, self.params, count=True)
 
     # What a subclass gives.
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
+from rnnfast._shown import shown
 from rnnfast.data.rows import epoch_order
 from rnnfast.layers.base import Workspace
 from rnnfast.training.bptt import TruncatedBPTT, Window
@@ -133,6 +134,11 @@ class Trainer:
         self._rng = _check.generator("Trainer", rng)
         self._keeper: Keeper | None = None
         self._workspace = Workspace()
+
+    def __repr__(self) -> str:
+        names = ("model", "optimizer", "bptt", "clip_norm", "clip_value", "anneal", "patience", "shuffle")
+        values = {name: getattr(self, name) for name in names}
+        return shown(self, {name: value for name, value in values.items() if value is not None})
 
     def fit(
         self,
