@@ -78,8 +78,8 @@ class Trainer:
         "valid_perplexity" (None without validation), "best_valid_perplexity", "improved", "learning_rate",
         "steps", "tokens", "tokens_per_second", "seconds". For sequences with targets "loss" takes the place
         of "perplexity", and tokens are steps of sequences. "train_perplexity" is that of its epoch. "steps"
-        (updates), "tokens" and "seconds" are counted from the beginning of the run, also across a resume, and
-        "tokens_per_second" is the mean since then: a difference of two records is that of the epochs between.
+        (updates), "tokens" and "seconds" are counted from the beginning of the run, also across a resume:
+        subtract the record before for those of one epoch. "tokens_per_second" is the mean of the run so far.
     order_seed : int or None
         What the orders of the last `fit` followed from; None where it read data in its own order.
 
@@ -208,7 +208,8 @@ class Trainer:
         if valid is not None:
             valid = checked_data("Trainer.fit", "valid", valid, self.model)
             check_validation("Trainer.fit", valid, self.model, of_sequences)
-        resume = _check.boolean("Trainer.fit", "resume", resume)
+        if _check.boolean("Trainer.fit", "resume", resume) and checkpoint_file is None:
+            _check.absent("Trainer.fit", "resume=True", resume, "a run with checkpoint_file")
         self.order_seed = self._drawn_seed() if of_sequences and self.shuffle else None
         self.measure = "loss" if of_sequences else "perplexity"
         self.history = []
@@ -222,8 +223,6 @@ class Trainer:
                 data["shuffle"] = self.shuffle
             self._keeper = Keeper(self, checkpoint_file, checkpoint_every, data)
             passed = self._keeper.resume(meter) if resume else 0
-        else:
-            _check.absent("Trainer.fit", "resume=True", resume or None, "a run with checkpoint_file")
         try:
             self._mark(meter, passed)
             while len(self.history) < epochs and not self._has_stalled():
