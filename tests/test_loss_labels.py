@@ -7,6 +7,7 @@ import pytest
 from helpers import DTYPES, JIT, assert_same_bits, normal, poison
 
 from rnnfast import TimeAffine, TimeAffineSoftmaxWithLoss, TimeSoftmaxWithLoss
+from rnnfast.time_layers import SoftmaxWithLoss, cross_entropy_error
 
 N, T, H, V = 3, 4, 5, 7
 
@@ -138,6 +139,73 @@ def test_wrong_labels_are_refused_before_anything_changes(spoil, error, message)
                 call(-xs, spoil(ts))
         for after, before in zip([layer.backward(), *layer.grads], expected[1:], strict=True):
             assert_same_bits(after, before)
+
+
+NOT_ONE_HOT = {
+    "no 1": lambda row: row * 0,
+    "two": lambda row: np.roll(row, 1) + row,
+    "another value": lambda row: row * 2,
+    "shares": lambda row: np.full_like(row, 1 / V),
+    "smoothed": lambda row: row * 0.9 + 0.1 / V,
+    "negative beside it": lambda row: row - np.roll(row, 1),
+    "NaN": lambda row: np.where(row == 1, np.nan, row),
+    "NaN beside it": lambda row: np.where(np.roll(row, 1) == 1, np.nan, row),
+    "infinite": lambda row: np.where(row == 1, np.inf, row),
+}
+
+
+@pytest.mark.parametrize("case", NOT_ONE_HOT)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_that_are_not_one_hot_are_refused(case, dtype):
+    ts = np.eye(V, dtype=dtype)[np.random.default_rng(6).integers(0, V, (N, T))]
+    ts[1, 2] = NOT_ONE_HOT[case](ts[1, 2])
+    if case == "two":
+        ts[2, 3] = 0  # there are as many 1 as rows again
+    sentence = (
+        r"ts of the shape of the scores must be one-hot, a single 1 and else 0 in each row, "
+        r"got another row at \(1, 2\); pass ids \(3, 4\) to leave positions out\.$"
+    )
+    for layer, xs in both_layers():
+        with pytest.raises(ValueError, match=rf"^{type(layer).__name__}\.forward: {sentence}"):
+            layer.forward(xs, ts)
+    with pytest.raises(ValueError, match=r"^TimeSoftmaxWithLoss\.forward: .*got another row at \(1, 0\)"):
+        SoftmaxWithLoss().forward(both_layers()[1][1][:, 2].copy(), ts[:, 2])
+    with pytest.raises(ValueError, match=r"^cross_entropy_error: t .*one-hot.*got another row at \(1,\)"):
+        cross_entropy_error(np.full((N, V), 1 / V), ts[:, 2])
+
+
+def test_one_hot_labels_of_another_kind_are_refused():
+    for layer, xs in both_layers():
+        for kind in (object, complex, "U1"):
+            with pytest.raises(TypeError, match="ts must hold numbers, got"):
+                layer.forward(xs, np.eye(V)[np.zeros((N, T), int)].astype(kind))
+
+
+@pytest.mark.parametrize(
+    "label", [1.0, "1", True, None, np.float32(1), 2**63, -(2**63) - 1, np.uint64(2**63)]
+)
+def test_a_label_to_ignore_is_an_integer_that_labels_can_hold(label):
+    for layer, _ in both_layers():
+        with pytest.raises((TypeError, ValueError), match=rf"^{type(layer).__name__}: ignore_label must be"):
+            layer.ignore_label = label
+        assert layer.ignore_label == -1
+        for right in (0, np.int8(-5), 2**63 - 1, -(2**63)):
+            layer.ignore_label = right
+            assert layer.ignore_label == right
+            assert type(layer.ignore_label) is int
+
+
+def test_the_smallest_and_the_largest_label_can_be_ignored():
+    expected = np.array([[0, 1, 2, -1]] * N)
+    for layer, xs in both_layers():
+        wanted = results(layer, xs, expected)
+        for label in (-(2**63), 2**63 - 1):
+            layer.ignore_label = label
+            for actual, array in zip(
+                results(layer, xs, np.where(expected == -1, label, expected)), wanted, strict=True
+            ):
+                assert_same_bits(actual, array)
+        layer.ignore_label = -1
 
 
 def test_wrong_inputs_are_refused():

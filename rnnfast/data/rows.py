@@ -11,8 +11,43 @@ from rnnfast import _check
 from rnnfast.data.batching import WindowBatches
 
 
+def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """A random order (count,) of the sequences, which follows from the seed and the epoch alone.
+
+    NumPy keeps the raw numbers of its bit generators the same from version to version, but not the results of
+    `permutation`; a run may go on under another version.
+
+    Examples
+    --------
+    >>> epoch_order(7, 1, 5), epoch_order(7, 2, 5)
+    (array([3, 1, 2, 4, 0]), array([4, 0, 1, 3, 2]))
+    """
+    return np.argsort(np.random.Philox(key=seed + (epoch << 64)).random_raw(count), kind="stable")
+
+
+class PickedRows:
+    """Some rows of an array (S, ...), read from it where they are needed: ``picked[:, first:last]``.
+
+    Copying them at once would hold whole sequences of a memory map in memory.
+    """
+
+    def __init__(self, array: Any, rows: np.ndarray) -> None:
+        self._array, self._rows = array, rows
+        self.shape = (len(rows), *array.shape[1:])
+        self.ndim = len(self.shape)
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self._rows)
+
+    def __getitem__(self, places: tuple[slice, slice]) -> np.ndarray:
+        """A copy of some steps of some of the rows."""
+        rows, steps = places
+        return self._array[self._rows[rows], steps]
+
+
 class SequenceRows:
-    """Sequences with targets, so many at a time, in their order.
+    """Sequences with targets, so many at a time.
 
     Parameters
     ----------
@@ -21,6 +56,8 @@ class SequenceRows:
     ts : array (S, T, O), or (S, O) for targets of the last step
     batch_size : int
         Sequences in a batch; the last may be smaller.
+    order : ndarray of int (S,), optional
+        The numbers of the sequences in the order they are read in; by default their own.
 
     Examples
     --------
@@ -29,10 +66,11 @@ class SequenceRows:
     [(2, 7, 3), (2, 7, 3), (1, 7, 3)]
     """
 
-    def __init__(self, xs: Any, ts: Any, batch_size: int) -> None:
+    def __init__(self, xs: Any, ts: Any, batch_size: int, order: np.ndarray | None = None) -> None:
         owner = type(self).__name__
         self.batch_size = _check.size(owner, "batch_size", batch_size)
         self._xs, self._ts = _check.sequences_and_targets(owner, (xs, ts))
+        self._order = None if order is None else _check.order(owner, order, len(xs))
         self.every_step = np.ndim(ts) == 3
         self.steps = np.shape(xs)[1]
 
@@ -46,10 +84,15 @@ class SequenceRows:
         return -(-len(self._xs) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        """Sequences (N, T, D) and targets of each batch, not copied."""
-        for first in range(0, len(self._xs), self.batch_size):
+        """Sequences (N, T, D) and targets of each batch; those of every step are not copied."""
+        xs, ts, order = self._xs, self._ts, self._order
+        for first in range(0, len(xs), self.batch_size):
             rows = slice(first, first + self.batch_size)
-            yield self._xs[rows], self._ts[rows]
+            if order is None:
+                yield xs[rows], ts[rows]
+            else:
+                picked = PickedRows(ts, order[rows]) if self.every_step else ts[order[rows]]
+                yield PickedRows(xs, order[rows]), picked
 
 
 class TextRows:
@@ -71,10 +114,12 @@ class TextRows:
         yield self._rows
 
 
-def rows_of(data: Any, batch_size: int) -> SequenceRows | TextRows:
-    """The batches of a text (tokens,), or of a pair of sequences and targets."""
+def rows_of(data: Any, batch_size: int, order: np.ndarray | None = None) -> SequenceRows | TextRows:
+    """The batches of a text (tokens,), or of a pair of sequences and targets, read in this order."""
+    data = _check.text_or_pair(data)
     if isinstance(data, tuple):
-        return SequenceRows(*_check.sequences_and_targets("training", data), batch_size)
+        return SequenceRows(*_check.sequences_and_targets("training", data), batch_size, order)
+    _check.absent("training", "order", order, "sequences with targets")
     return TextRows(data, batch_size)
 
 
@@ -120,7 +165,7 @@ class WindowRows:
         """The beginning of the first batch; all of it, where only the last step has a target."""
         xs, ts = next(iter(self._rows))
         if not self._rows.every_step:
-            return np.array(xs), np.array(ts)
+            return np.array(xs[:, :]), np.array(ts)
         return np.array(xs[:, :steps]), np.array(ts[:, :steps])
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray | None, bool, bool]]:

@@ -98,6 +98,9 @@ class TimeAffine(Layer):
         sizes = {"input_size": input_size, "output_size": output_size}
         return cls(*drawn_affine(f"{cls.__name__}.from_sizes", sizes, rng, dtype))
 
+    def _shown(self) -> dict[str, Any]:
+        return dict(zip(("input_size", "output_size"), self.params[0].shape, strict=True))
+
     def forward(self, x: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
         """Apply the layer.
 
@@ -147,6 +150,7 @@ class TimeAffine(Layer):
             dout = _check.floats(
                 owner, "dout", dout, (*x.shape[:-1], cols), self.dtype, "the shape of the last output"
             )
+            self._read_apart(owner, {"dout": dout, "x": x})
             if out is None:
                 dx = np.empty(x.shape, self.dtype)
             else:

@@ -11,6 +11,7 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast._arrays import FixedList, View, as_views, base_of, from_views
+from rnnfast._shown import shown
 from rnnfast._turns import Turn
 
 
@@ -63,7 +64,7 @@ class Holder:
     # The attributes that hold what `backward` needs of the last `forward`.
     TAPE: tuple[str, ...] = ("_workspace", "_made_by")
     # What a copy makes anew besides.
-    PASSING: tuple[str, ...] = ("_turn", "_weights", "_dweights")
+    PASSING: tuple[str, ...] = ("_turn", "_weights", "_dweights", "_overwritten")
 
     _workspace: Workspace
     _made_by: int | None = None  # the thread that called the last `forward`
@@ -81,6 +82,7 @@ class Holder:
         self._grads = FixedList(owner, "grads", grads)
         self._weights = tuple(param.view() for param in params)
         self._dweights = tuple(grad.view() for grad in grads)
+        self._overwritten = {id(base_of(grad)) for grad in grads}
         self._turn = Turn()
         Holder._wind(self, None)
 
@@ -107,6 +109,12 @@ class Holder:
         here = get_ident()
         if self._made_by not in (None, here) or self._turn.trainer not in (None, here):
             raise _check.another_thread(f"{type(self).__name__}.backward")
+
+    def _read_apart(self, owner: str, given: dict[str, np.ndarray]) -> None:
+        """Guard of `backward`: none of these arrays lies in the memory of `grads`."""
+        for name, array in given.items():
+            if id(base_of(array)) in self._overwritten:  # 0.2 us; comparing memory takes 1 us
+                _check.apart(owner, name, array, self._dweights)
 
     def _tape(self) -> Any:
         """What `backward` needs of the last `forward`, to be put back with `_wind` after others."""
@@ -137,6 +145,13 @@ class Holder:
 
 class Layer(Holder):
     """Parameters, their gradients, and a state that can be reset."""
+
+    def __repr__(self) -> str:
+        return shown(self, self._shown(), self.params)
+
+    def _shown(self) -> dict[str, Any]:
+        """What tells the layer from others of its class, by the names of arguments."""
+        return {}
 
     def reset_state(self) -> None:
         """Forget what was carried over from earlier calls. Layers without state do nothing."""

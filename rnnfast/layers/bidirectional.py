@@ -67,6 +67,9 @@ class Bidirectional(Layer):
         self.input_size = layer_forward.input_size
         self.hidden_size = layer_forward.hidden_size + layer_backward.hidden_size
 
+    def _shown(self) -> dict[str, Any]:
+        return {"layer_forward": self.layer_forward, "layer_backward": self.layer_backward}
+
     @property
     def stateful(self) -> bool:
         """Whether both layers carry their state from one `forward` to the next."""
@@ -190,6 +193,7 @@ class Bidirectional(Layer):
             places = self._places
             shape = (*places[1].shape, self.hidden_size)
             dhs = _check.floats(owner, "dhs", dhs, shape, self.dtype, "the shape of the last output")
+            self._read_apart(owner, {"dhs": dhs})
             if out is not None:
                 arriving = [array for given in dstate_next for array in given.values()]
                 inputs = (dhs, *arriving, *self._weights, *self._dweights)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from threading import get_ident
+from typing import Any
 
 import numpy as np
 
@@ -74,6 +75,9 @@ class TimeDropout(Layer):
         self._seed = int(rng.integers(2**63))
         self._counter = 0
 
+    def _shown(self) -> dict[str, Any]:
+        return {"dropout_ratio": self.dropout_ratio, "per_step": self.per_step}
+
     @property
     def rng_state(self) -> tuple[int, int]:
         """The seed and the number of training calls so far."""
@@ -101,8 +105,9 @@ class TimeDropout(Layer):
         """
         with self._turn:
             owner = f"{type(self).__name__}.forward"
-            dtype = _check.float_dtype(owner, getattr(xs, "dtype", np.dtype(np.float32)).newbyteorder("="))
-            xs = _check.floats(owner, "xs", xs, ("N", "T", "D"), dtype)
+            xs = _check.shape(owner, "xs", xs, ("N", "T", "D"))
+            dtype = _check.float_dtype(owner, xs.dtype.newbyteorder("="))
+            xs = _check.floats(owner, "xs", xs, xs.shape, dtype)
             self._made_by = get_ident()
             self._shape, self._dtype, self._mask = xs.shape, dtype, None
             if self.train_flg and self.dropout_ratio > 0:
@@ -150,5 +155,6 @@ class TimeDropout(Layer):
             mask = self._workspace.take("mask", (batch, width), given.dtype)
             mask[...] = 1
             kernel(mask, 0, width, key0, key1, threshold, scale, mask)
-            np.multiply(given, mask[:, np.newaxis], out=out)
+            with np.errstate(under="ignore"):
+                np.multiply(given, mask[:, np.newaxis], out=out)
         return out

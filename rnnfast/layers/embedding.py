@@ -34,6 +34,9 @@ class _Table(Layer):
         self.dtype = W.dtype
         self.vocab_size, self.embed_size = W.shape
 
+    def _shown(self) -> dict[str, Any]:
+        return {"vocab_size": self.vocab_size, "embed_size": self.embed_size}
+
     @property
     def W(self) -> np.ndarray:
         """The table (V, D) itself, not a copy."""
@@ -185,11 +188,12 @@ class TimeEmbedding(_Table):
             dhs, ids = self._incoming(owner, dhs)
             ids = ids.reshape(dhs.shape[:2])
             if add_to is None:
+                self._read_apart(owner, {"dhs": dhs})
                 embedding_backward(ids, dhs, self._cleared_gradient())
                 return
             add_to = _check.parameter(owner, "add_to", add_to, self._table.shape, self.dtype)
             if add_to.flags.c_contiguous:
-                embedding_backward(ids, dhs, add_to)
+                embedding_backward(ids, dhs, _check.out(owner, add_to, add_to.shape, self.dtype, dhs))
             else:
                 transposed = _check.out(owner, add_to.T, self._table.shape[::-1], self.dtype, dhs)
                 embedding_backward_transposed(ids, dhs, transposed)
@@ -250,6 +254,9 @@ class TimeContextSum(_Table):
     ) -> TimeContextSum:
         """A layer with a table (vocab_size, embed_size) of normal numbers divided by 100."""
         return cls(cls._draw(f"{cls.__name__}.from_sizes", vocab_size, embed_size, rng, dtype), window)
+
+    def _shown(self) -> dict[str, Any]:
+        return {**super()._shown(), "window": self.window}
 
     @property
     @in_turn
@@ -321,5 +328,7 @@ class TimeContextSum(_Table):
         """Overwrite `grads[0]` with the gradient of the table; `dhs` (N, T, D) is that of the last output."""
         with self._turn:
             self._claim_tape()
-            dhs, ids = self._incoming(f"{type(self).__name__}.backward", dhs)
+            owner = f"{type(self).__name__}.backward"
+            dhs, ids = self._incoming(owner, dhs)
+            self._read_apart(owner, {"dhs": dhs})
             context_sum_backward(ids, dhs, self.window, self._cleared_gradient())

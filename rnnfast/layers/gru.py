@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from rnnfast import _check, _threads
@@ -95,6 +97,9 @@ class TimeGRU(Recurrent):
         else:
             _check.absent(owner, "bhh", bhh, 'reset="after"')
         self._set_up(params, stateful)
+
+    def _shown(self) -> dict[str, Any]:
+        return {**super()._shown(), "reset": self.reset}
 
     @classmethod
     def from_sizes(

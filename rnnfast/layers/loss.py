@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from threading import get_ident
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,7 @@ def _labels(owner: str, ts: np.ndarray, scores_shape: tuple[int, ...], ignore: i
     """Labels (N, T) as int64, from ids or from one-hot rows (N, T, V)."""
     if np.ndim(ts) == len(scores_shape):
         ts = _check.shape(owner, "ts", ts, scores_shape, "one-hot labels have the shape of the scores")
-        return _check.kernel_ready(ts.argmax(axis=-1).astype(np.int64, copy=False))
+        return _check.kernel_ready(_check.one_hot(owner, "ts", ts))
     return _check.ids(owner, "ts", ts, scores_shape[:-1], scores_shape[-1], ignore)
 
 
@@ -45,7 +46,26 @@ def _scale(owner: str, dout: float) -> float:
     return _check.number(owner, "dout", dout)
 
 
-class TimeSoftmaxWithLoss(Layer):
+class _LabelLoss(Layer):
+    """A loss of integer labels, one of which may count for nothing."""
+
+    _ignore_label = -1
+
+    def _shown(self) -> dict[str, Any]:
+        return {"ignore_label": self.ignore_label}
+
+    @property
+    def ignore_label(self) -> int:
+        """The label that counts for nothing."""
+        return self._ignore_label
+
+    @ignore_label.setter
+    def ignore_label(self, value: int) -> None:
+        least = -(2**63)
+        self._ignore_label = _check.size(type(self).__name__, "ignore_label", value, least, -least - 1)
+
+
+class TimeSoftmaxWithLoss(_LabelLoss):
     """Mean cross-entropy of softmax over all positions whose label is not ignored.
 
     ``loss = mean(-log softmax(xs)[ts])``; backward ``dxs = (softmax(xs) - onehot(ts)) / count``, zero where
@@ -72,7 +92,6 @@ class TimeSoftmaxWithLoss(Layer):
 
     def __init__(self) -> None:
         self._hold()
-        self.ignore_label = -1
 
     def forward(self, xs: np.ndarray, ts: np.ndarray) -> float:
         """The mean loss, in nats.
@@ -119,7 +138,7 @@ class TimeSoftmaxWithLoss(Layer):
             return dxs
 
 
-class TimeAffineSoftmaxWithLoss(Layer):
+class TimeAffineSoftmaxWithLoss(_LabelLoss):
     """The output layer of a language model: affine, softmax and mean cross-entropy in one pass.
 
     ``loss = mean(-log softmax(xs W + b)[ts])``. The (N, T, V) scores are never held: rows are taken in
@@ -160,7 +179,6 @@ class TimeAffineSoftmaxWithLoss(Layer):
         params = checked_affine("TimeAffineSoftmaxWithLoss", W, b, ("H", "V"))
         dW = np.zeros(W.shape, W.dtype) if dW is None else dW
         self._hold(params, [dW, np.zeros(b.shape, b.dtype)])
-        self.ignore_label = -1
         self.dtype = W.dtype
 
     @classmethod
@@ -185,6 +203,10 @@ class TimeAffineSoftmaxWithLoss(Layer):
         """
         sizes = {"hidden_size": hidden_size, "vocab_size": vocab_size}
         return cls(*drawn_affine(f"{cls.__name__}.from_sizes", sizes, rng, dtype))
+
+    def _shown(self) -> dict[str, Any]:
+        sizes = dict(zip(("hidden_size", "vocab_size"), self.params[0].shape, strict=True))
+        return {**sizes, **super()._shown()}
 
     def forward(self, xs: np.ndarray, ts: np.ndarray) -> float:
         """The mean loss, in nats; its gradients are kept for `backward`.
@@ -280,7 +302,8 @@ class TimeAffineSoftmaxWithLoss(Layer):
             result = np.empty(dxs.shape, self.dtype)
         else:
             result = _check.out(owner, out, dxs.shape, self.dtype, dxs, *self._weights, *self._dweights)
-        return np.multiply(dxs, scale, out=result)
+        with np.errstate(under="ignore"):
+            return np.multiply(dxs, scale, out=result)
 
     def _parameter_gradients(self, dout: float = 1.0, *, adds: bool = False) -> None:
         """The second half: fills `grads`; with `adds`, that of W is added to what is there."""
@@ -347,7 +370,8 @@ class TimeSigmoidWithLoss(Layer):
             p = np.empty_like(xs)
             sigmoid_forward(xs.reshape(-1), p.reshape(-1))
             wide = xs.astype(np.float64)
-            losses = np.maximum(wide, 0) - wide * labels + np.log1p(np.exp(-np.abs(wide)))
+            with np.errstate(under="ignore"):
+                losses = np.maximum(wide, 0) - wide * labels + np.log1p(np.exp(-np.abs(wide)))
             self._made_by = get_ident()
             self._cache = p, labels
             return float(losses.sum() / max(1, losses.size))
@@ -360,4 +384,5 @@ class TimeSigmoidWithLoss(Layer):
             _check.called_before(owner, self._cache is not None, "forward")
             assert self._cache is not None
             p, labels = self._cache
-            return (p - labels) * p.dtype.type(_scale(owner, dout) / max(1, p.size))
+            with np.errstate(under="ignore"):
+                return (p - labels) * p.dtype.type(_scale(owner, dout) / max(1, p.size))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from threading import get_ident
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,10 @@ class OneStep(Layer):
     def _wrap(self, time: Recurrent) -> None:
         self._time = time
         self._hold(time.params, time.grads)
+
+    def _shown(self) -> dict[str, Any]:
+        given = self._time._shown()
+        return {name: given[name] for name in ("input_size", "hidden_size", "reset") if name in given}
 
     def _advance(self, x: np.ndarray, state: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
         with self._turn:

@@ -44,6 +44,13 @@ class Recurrent(Carrying):
         self.dtype = params[0].dtype
         self.input_size, self.hidden_size = params[0].shape[0], params[1].shape[0]
 
+    def _shown(self) -> dict[str, Any]:
+        return {
+            "input_size": self.input_size,
+            "hidden_size": self.hidden_size,
+            "stateful": self.stateful,
+        }
+
     @classmethod
     def _check_params(cls, Wx: np.ndarray, Wh: np.ndarray, b: np.ndarray) -> list[np.ndarray]:
         """The parameters, checked against each other: Wx decides D, Wh decides H."""
@@ -245,15 +252,17 @@ class Recurrent(Carrying):
             dhs = _check.floats(
                 owner, "dhs", dhs, (batch, steps, shape[1]), self.dtype, "the shape of the last output"
             )
-            arriving = []
+            read, arriving = {"dhs": dhs, "xs": inputs.xs}, []
             for name, given in zip(self.STATES, dstate_next, strict=True):
                 if given is None:
                     array = self._take(f"d{name}_next", *shape)
                     array[...] = 0
                 else:
                     array = _check.floats(owner, f"d{name}_next", given, shape, self.dtype)
+                    read[f"d{name}_next"] = array
                 arriving.append(array)
             xs = inputs.xs
+            self._read_apart(owner, read)
             dxs = self._output(owner, out, xs.shape, xs, dhs, *arriving, *self._weights, *self._dweights)
             if self._dstate is None or self._dstate[0].shape[0] != batch:
                 self._dstate = [np.empty(shape, self.dtype) for _ in self.STATES]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from rnnfast import _check, _threads
@@ -81,6 +83,9 @@ class TimeRNN(Recurrent):
         params = self._check_params(Wx, Wh, b)
         self.activation = _check.choice(type(self).__name__, "activation", activation, ACTIVATIONS)
         self._set_up(params, stateful)
+
+    def _shown(self) -> dict[str, Any]:
+        return {**super()._shown(), "activation": self.activation}
 
     @classmethod
     def from_sizes(

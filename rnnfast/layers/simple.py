@@ -7,6 +7,8 @@ so that a seeded script gives the same curve.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from rnnfast import _check
@@ -24,6 +26,12 @@ def _floats(owner: str, name: str, value: np.ndarray) -> np.ndarray:
     return _check.floats(owner, name, array, array.shape, dtype)
 
 
+def _product(x: np.ndarray, factor: np.ndarray | np.floating) -> np.ndarray:
+    """``x factor``, zero where that is too small for a float."""
+    with np.errstate(under="ignore"):
+        return x * factor
+
+
 def sigmoid(x: np.ndarray) -> np.ndarray:
     """``1 / (1 + exp(-x))`` of an array of any shape, or a number, without overflow.
 
@@ -32,9 +40,9 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
     >>> sigmoid(np.array([0.0, 1e4]))
     array([0.5, 1. ])
     """
-    array = np.asarray(x)
+    array = _check.shape("sigmoid", "x", np.asanyarray(x), np.shape(x))
     if array.dtype not in _check.FLOAT_DTYPES:
-        array = array.astype(np.float64)
+        array = _check.numbers("sigmoid", "x", array).astype(np.float64)
     array = _check.kernel_ready(array)
     y = np.empty_like(array)
     sigmoid_forward(array.reshape(-1), y.reshape(-1))
@@ -49,8 +57,10 @@ def softmax(x: np.ndarray) -> np.ndarray:
     >>> softmax(np.zeros((1, 4)))
     array([[0.25, 0.25, 0.25, 0.25]])
     """
-    shifted = np.exp(x - x.max(axis=-1, keepdims=True))
-    return shifted / shifted.sum(axis=-1, keepdims=True)
+    x = _check.shape("softmax", "x", x, np.shape(x))
+    with np.errstate(under="ignore", over="ignore"):  # both give the 0 that is meant
+        shifted = np.exp(x - x.max(axis=-1, keepdims=True))
+        return shifted / shifted.sum(axis=-1, keepdims=True)
 
 
 def cross_entropy_error(y: np.ndarray, t: np.ndarray) -> float:
@@ -67,11 +77,13 @@ def cross_entropy_error(y: np.ndarray, t: np.ndarray) -> float:
     >>> round(float(cross_entropy_error(np.array([[0.5, 0.5]]), np.array([1]))), 4)
     0.6931
     """
+    y = _check.shape("cross_entropy_error", "y", y, np.shape(y))
     if y.ndim == 1:
         y, t = y.reshape(1, -1), np.reshape(t, (1, -1))
-    if np.size(t) == y.size:
-        t = np.asarray(t).argmax(axis=1)
-    t = _check.ids("cross_entropy_error", "t", np.reshape(t, -1), (y.shape[0],), y.shape[1])
+    t = np.asanyarray(t)
+    if t.size == y.size and y.shape[1] > 1:
+        t = _check.one_hot("cross_entropy_error", "t", _check.shape("cross_entropy_error", "t", t, y.shape))
+    t = _check.ids("cross_entropy_error", "t", t.reshape(-1), (y.shape[0],), y.shape[1])
     return -np.log(y[np.arange(y.shape[0]), t] + 1e-7).sum() / y.shape[0]
 
 
@@ -94,12 +106,16 @@ class MatMul(Layer):
         self._hold([_check.parameter("MatMul", "W", W, ("D", "O"))])
         self._x: np.ndarray | None = None
 
+    def _shown(self) -> dict[str, Any]:
+        return dict(zip(("input_size", "output_size"), self.params[0].shape, strict=True))
+
     def forward(self, x: np.ndarray) -> np.ndarray:
         """``x W`` (N, O) of `x` (N, D)."""
         (W,) = self._weights
         x = _check.floats("MatMul.forward", "x", x, ("N", W.shape[0]), W.dtype, "D is the rows of W")
         self._x = x
-        return x @ W
+        with np.errstate(under="ignore"):
+            return x @ W
 
     def backward(self, dout: np.ndarray) -> np.ndarray:
         """Gradient (N, D) by the last input from that of its output, (N, O); fills `grads`."""
@@ -107,8 +123,10 @@ class MatMul(Layer):
         assert self._x is not None
         (W,) = self._weights
         dout = _check.floats("MatMul.backward", "dout", dout, (self._x.shape[0], W.shape[1]), W.dtype)
-        np.matmul(self._x.T, dout, out=self._dweights[0])
-        return dout @ W.T
+        with np.errstate(under="ignore"):
+            dx = dout @ W.T  # first: `dout` may lie in the memory of `grads`
+            np.matmul(self._x.T, dout, out=self._dweights[0])
+        return dx
 
 
 class Affine(TimeAffine):
@@ -144,8 +162,9 @@ class Softmax(Layer):
         _check.called_before("Softmax.backward", self.out is not None, "forward")
         assert self.out is not None
         dout = _check.floats("Softmax.backward", "dout", dout, self.out.shape, self.out.dtype)
-        product = self.out * dout
-        return product - self.out * product.sum(axis=-1, keepdims=True)
+        with np.errstate(under="ignore"):
+            product = self.out * dout
+            return product - self.out * product.sum(axis=-1, keepdims=True)
 
 
 class SoftmaxWithLoss(Layer):
@@ -164,7 +183,10 @@ class SoftmaxWithLoss(Layer):
     def forward(self, x: np.ndarray, t: np.ndarray) -> float:
         """The mean loss of scores `x` (N, V) for labels `t`, ids (N,) or one-hot (N, V)."""
         x = _check.shape("SoftmaxWithLoss.forward", "x", x, ("N", "V"))
-        return self._time.forward(x[:, None], np.asarray(t)[:, None])
+        t = np.asanyarray(t)
+        if t.ndim != 2:
+            t = _check.shape("SoftmaxWithLoss.forward", "t", t, (x.shape[0],))
+        return self._time.forward(x[:, None], t[:, None])
 
     def backward(self, dout: float = 1.0) -> np.ndarray:
         """Gradient (N, V) of `dout` times the last loss by the scores."""
@@ -194,7 +216,8 @@ class Sigmoid(Layer):
         _check.called_before("Sigmoid.backward", self.out is not None, "forward")
         assert self.out is not None
         dout = _check.floats("Sigmoid.backward", "dout", dout, self.out.shape, self.out.dtype)
-        return dout * (1 - self.out) * self.out
+        with np.errstate(under="ignore"):
+            return dout * (1 - self.out) * self.out
 
 
 class SigmoidWithLoss(Layer):
@@ -245,13 +268,16 @@ class BookDropout(Layer):
         self.dropout_ratio = _check.number_below("Dropout", "dropout_ratio", dropout_ratio, 0, 1)
         self.mask: np.ndarray | None = None
 
+    def _shown(self) -> dict[str, Any]:
+        return {"dropout_ratio": self.dropout_ratio}
+
     def forward(self, x: np.ndarray, train_flg: bool = True) -> np.ndarray:
         """`x` with elements dropped while training, `x (1 - ratio)` otherwise."""
         x = _floats("Dropout.forward", "x", x)
         if not train_flg:
-            return x * x.dtype.type(1.0 - self.dropout_ratio)
+            return _product(x, x.dtype.type(1.0 - self.dropout_ratio))
         self.mask = self._drawn(x)
-        return x * self.mask
+        return _product(x, self.mask)
 
     def _drawn(self, x: np.ndarray) -> np.ndarray:
         kept = np.random.rand(*x.shape) > self.dropout_ratio  # noqa: NPY002 (the book's generator)
@@ -261,7 +287,8 @@ class BookDropout(Layer):
         """The gradient by the last input that was dropped from."""
         _check.called_before("Dropout.backward", self.mask is not None, "forward")
         assert self.mask is not None
-        return _check.floats("Dropout.backward", "dout", dout, self.mask.shape, self.mask.dtype) * self.mask
+        dout = _check.floats("Dropout.backward", "dout", dout, self.mask.shape, self.mask.dtype)
+        return _product(dout, self.mask)
 
 
 class BookTimeDropout(BookDropout):
@@ -287,7 +314,7 @@ class BookTimeDropout(BookDropout):
             self.mask = np.ones_like(xs)
             return xs
         self.mask = self._drawn(xs) * xs.dtype.type(1.0 / (1.0 - self.dropout_ratio))
-        return xs * self.mask
+        return _product(xs, self.mask)
 
 
 class Embedding(Layer):
@@ -310,11 +337,17 @@ class Embedding(Layer):
         self._time = TimeEmbedding(W)
         self._hold(self._time.params, self._time.grads)
 
+    def _shown(self) -> dict[str, Any]:
+        return self._time._shown()
+
     def forward(self, idx: np.ndarray) -> np.ndarray:
         """Rows (..., D) of the ids `idx`, of any shape."""
-        ids = np.asarray(idx)
+        ids = np.asanyarray(idx)
         return self._time.forward(ids.reshape(1, -1)).reshape(*ids.shape, self._time.embed_size)
 
     def backward(self, dout: np.ndarray) -> None:
         """Overwrite `grads[0]` with the gradient of the table; `dout` (..., D) is that of the last output."""
-        self._time.backward(np.asarray(dout).reshape(1, -1, self._time.embed_size))
+        dout = np.asanyarray(dout)
+        expected = (*dout.shape[:-1], self._time.embed_size)
+        dout = _check.shape("Embedding.backward", "dout", dout, expected)
+        self._time.backward(dout.reshape(1, -1, self._time.embed_size))

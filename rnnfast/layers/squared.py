@@ -94,6 +94,9 @@ class TimeAffineSquaredLoss(Layer):
         sizes = {"hidden_size": hidden_size, "output_size": output_size}
         return cls(*drawn_affine(f"{cls.__name__}.from_sizes", sizes, rng, dtype))
 
+    def _shown(self) -> dict[str, Any]:
+        return dict(zip(("hidden_size", "output_size"), self.params[0].shape, strict=True))
+
     def forward(self, xs: np.ndarray, ts: np.ndarray, *, lengths: Any = None) -> float:
         """The mean squared error; its gradients are kept for `backward`.
 
@@ -197,13 +200,15 @@ class TimeAffineSquaredLoss(Layer):
             result = np.empty(dxs.shape, self.dtype)
         else:
             result = _check.out(owner, out, dxs.shape, self.dtype, dxs, *self._weights, *self._dweights)
-        return np.multiply(dxs, scale, out=result)
+        with np.errstate(under="ignore"):
+            return np.multiply(dxs, scale, out=result)
 
     def _parameter_gradients(self, dout: float = 1.0, *, adds: bool = False) -> None:
         """The second half: fills `grads`, or adds to them."""
         assert self._gradients is not None
         for grad, made in zip(self._dweights, self._gradients[1:], strict=True):
-            scaled = made * self.dtype.type(dout)
+            with np.errstate(under="ignore"):
+                scaled = made * self.dtype.type(dout)
             grad[...] = grad + scaled if adds else scaled
 
     def _scratch_bytes(self, batch: int, steps: int) -> int:

@@ -78,6 +78,10 @@ class Stack(Layer):
         self.dtype = self.layers[0].dtype
         self.input_size, self.hidden_size = self.layers[0].input_size, self.layers[-1].hidden_size
 
+    def _shown(self) -> dict[str, Any]:
+        ratio = self._dropouts[0].dropout_ratio if self._dropouts else 0.0
+        return {"layers": self.layers, **({"dropout": ratio} if ratio else {})}
+
     @in_turn
     def get_state(self) -> tuple[Any, ...]:
         """Copies of the states of all layers, for `set_state`."""

@@ -244,10 +244,18 @@ class SequenceRegressor(RecurrentModel):
         Without dropout; `batch_size` sequences are read at a time, long ones part by part, so that memory
         maps will do. The carried state stays as it is.
         """
-        _check.sequences_and_targets(self._owner("evaluate"), (xs, ts))
+        self.check_sequences(self._owner("evaluate"), xs, ts)
         size = _check.size(self._owner("evaluate"), "batch_size", batch_size)
         chunk = 512 * max(1, 4096 // (512 * min(size, len(xs))))
         return mean_error(self._lend(), xs, ts, size, chunk)
+
+    def check_sequences(self, owner: str, xs: Any, ts: Any) -> None:
+        """An error of `owner` unless sequences `xs` (S, T, D) and targets `ts`, (S, T, O) or (S, O), fit the
+        model in shape and dtype; memory maps are not read."""
+        _check.sequences_and_targets(owner, (xs, ts))
+        for name, array, size in (("xs", xs, "input_size"), ("ts", ts, "output_size")):
+            expected = (*array.shape[:-1], self.config[size])
+            _check.float_array(owner, name, array, expected, self.dtype, f"the last axis is {size}")
 
     # Parts of a sequence, for training.
 

@@ -45,7 +45,7 @@ def probabilities(scores: np.ndarray) -> np.ndarray:
     values -= values.max(axis=-1, keepdims=True)
     with np.errstate(under="ignore"):
         np.exp(values, out=values)
-    values /= values.sum(axis=-1, keepdims=True)
+        values /= values.sum(axis=-1, keepdims=True)
     return values
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
+from rnnfast._shown import shown
 from rnnfast.layers.affine import TimeAffine
 from rnnfast.layers.base import Holder
 from rnnfast.models.weights import SavedModel, read_weights, write_weights
@@ -36,6 +37,13 @@ class StoredModel(Holder):
     _hs: tuple[int, ...] | None = None  # shape of the last forward's hidden vectors, for backward
     _reader: Any = None
     _affine: TimeAffine | None = None  # the output layer without a loss
+
+    def __repr__(self) -> str:
+        # What is off, such as a dropout of 0, is left out.
+        values = {name: value for name, value in self.config.items() if value}
+        values.pop("model")
+        values.pop("dtype")
+        return shown(self, values, self.params, count=True)
 
     # What a subclass gives.
 

@@ -94,15 +94,26 @@ class TruncatedBPTT:
                 break
         return measured
 
-    def batches(self, data: Any, batch_size: int) -> WindowBatches | WindowRows:
-        """The windows of one pass over a text (tokens,), or over a pair of sequences (S, T, D) and targets;
-        `CorpusError` when a text has too few tokens."""
+    def batches(
+        self, data: Any, batch_size: int, order: np.ndarray | None = None
+    ) -> WindowBatches | WindowRows:
+        """The windows of one pass over a text (tokens,), or over a pair of sequences (S, T, D) and targets,
+        read in this order (S,); `CorpusError` when a text has too few tokens."""
+        data = _check.text_or_pair(data)
         if isinstance(data, tuple):
             pair = _check.sequences_and_targets("TruncatedBPTT", data)
-            return WindowRows(SequenceRows(*pair, batch_size), self.k1)
+            return WindowRows(SequenceRows(*pair, batch_size, order), self.k1)
+        _check.absent("TruncatedBPTT", "order", order, "sequences with targets")
         return WindowBatches(data, batch_size, self.k1)
 
-    def windows(self, model: Any, data: Any, batch_size: int, passed: int = 0) -> Iterator[Window]:
+    def windows(
+        self,
+        model: Any,
+        data: Any,
+        batch_size: int,
+        passed: int = 0,
+        order: np.ndarray | None = None,
+    ) -> Iterator[Window]:
         """Walk once along the data from a fresh state; after each window the model holds its gradients.
 
         Parameters
@@ -116,13 +127,15 @@ class TruncatedBPTT:
             Rows that read side by side: of a text from equally spaced places, else so many sequences.
         passed : int
             So many windows lie behind, the last of them `whole`, and the model is in the state after them.
+        order : ndarray of int (S,), optional
+            The numbers of the sequences in the order they are read in; by default their own.
 
         Yields
         ------
         Window
             The caller updates the parameters before it asks for the next one.
         """
-        batches = self.batches(data, batch_size)
+        batches = self.batches(data, batch_size, order)
         if self.tolerance is not None:
             self.k2, self.bias = self._measured(model, batches)
         chain = chain_for(model, self.k1, self.k2)

@@ -163,7 +163,14 @@ class ExactBPTT:
         """One pass over the data, for `Trainer`: each batch is one window."""
         return WholeRows(rows_of(data, batch_size))
 
-    def windows(self, model: Any, data: Any, batch_size: int, passed: int = 0) -> Iterator[Window]:
+    def windows(
+        self,
+        model: Any,
+        data: Any,
+        batch_size: int,
+        passed: int = 0,
+        order: np.ndarray | None = None,
+    ) -> Iterator[Window]:
         """Go once over the data; after each batch the model holds its gradients.
 
         Parameters
@@ -175,13 +182,15 @@ class ExactBPTT:
             A text is cut into so many rows, which are one batch; sequences are taken so many at a time.
         passed : int
             So many batches lie behind.
+        order : ndarray of int (S,), optional
+            The numbers of the sequences in the order they are read in; by default their own.
 
         Yields
         ------
         Window
             The caller updates the parameters before it asks for the next one.
         """
-        rows = rows_of(data, batch_size)
+        rows = rows_of(data, batch_size, order)
         for number, (xs, ts) in enumerate(rows, start=1):
             if number <= passed:
                 continue

@@ -132,6 +132,7 @@ class Keeper:
             "state": outline,
             "rng": [list(pair) for pair in mark.rng],
             "optimizer": {**kept["scalars"], "lr": mark.learning_rate},
+            "order_seed": trainer.order_seed,
             # As text, since the keys of a description are sorted and those of a `config.json` are not.
             "saver": json.dumps(saver.get_state()) if hasattr(saver, "get_state") else None,
             "arrays": {name: [array.dtype.name, array.ndim] for name, array in arrays.items()},
@@ -148,7 +149,9 @@ class Keeper:
         if not self.path.exists():
             return 0
         saved = read_training(self.path)
-        _check.same_run("Trainer.fit", self.path, saved.about["run"], self._run)
+        # A file without the word is of a version that read sequences in their own order.
+        kept = {"shuffle": False} if "sequences" in saved.about["run"] else {}
+        _check.same_run("Trainer.fit", self.path, {**kept, **saved.about["run"]}, self._run)
         _check.far_enough("Trainer.fit", self.path, meter.epochs, saved.epoch)
         try:
             self._restore(saved, meter)
@@ -158,6 +161,9 @@ class Keeper:
 
     def _restore(self, saved: Saved, meter: Meter) -> None:
         trainer, about, arrays = self._trainer, saved.about, saved.arrays
+        seed = None
+        if self._run.get("shuffle"):
+            seed = _check.size("the order", "seed", about.get("order_seed"), 0, 2**63 - 1)
         model, params = trainer.model, _params(trainer.model)
         values = [arrays[f"param.{i}"] for i in range(len(params))]
         _check.same_parameters("the parameters", values, params)
@@ -177,6 +183,7 @@ class Keeper:
         for param, value in zip(params, values, strict=True):
             param[...] = value
         trainer.last_good.put(good or None)
+        trainer.order_seed = seed
         trainer.history = saved.history
         if about["saver"] is not None and hasattr(trainer.checkpoint, "set_state"):
             trainer.checkpoint.set_state(parse_object(self.path, about["saver"], "the state of the saver"))

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from rnnfast import _check
+from rnnfast._shown import shown
 
 
 class Optimizer:
@@ -35,6 +36,9 @@ class Optimizer:
         self.lr = lr
         self.steps = 0
         self._state: dict[str, list[np.ndarray]] = {}
+
+    def __repr__(self) -> str:
+        return shown(self, {name: getattr(self, name) for name in self.hyperparameters})
 
     @property
     def lr(self) -> float:

@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
+from rnnfast._shown import shown
 from rnnfast._turns import trains_alone
+from rnnfast.data.rows import epoch_order
 from rnnfast.layers.base import Workspace
 from rnnfast.training.bptt import TruncatedBPTT, Window
 from rnnfast.training.evaluation import perplexity
+from rnnfast.training.fitting import check_validation, check_vocabulary, checked_data
 from rnnfast.training.gradients import all_finite, clip_by_norm, clip_by_value, global_norm, merge_shared
 from rnnfast.training.keeper import Keeper, checksum
 from rnnfast.training.progress import Meter, Progress
@@ -54,6 +57,12 @@ class Trainer:
     patience : int, optional
         Training ends after that many epochs in a row that were not the best on the validation text; None for
         never.
+    shuffle : bool
+        Read sequences in a new random order each epoch; False for their own order. A text is always read in
+        its order.
+    rng : numpy.random.Generator, optional
+        Each `fit` on sequences draws one seed from it, which gives the orders of all its epochs; a fresh one
+        by default.
     callback : callable, optional
         Called with a `Progress` after every window.
     on_epoch : callable, optional
@@ -69,7 +78,11 @@ class Trainer:
         One record an epoch of the last `fit`, complete also after an exception: "epoch", "train_perplexity",
         "valid_perplexity" (None without validation), "best_valid_perplexity", "improved", "learning_rate",
         "steps", "tokens", "tokens_per_second", "seconds". For sequences with targets "loss" takes the place
-        of "perplexity", and tokens are steps.
+        of "perplexity", and tokens are steps of sequences. "train_perplexity" is that of its epoch. "steps"
+        (updates), "tokens" and "seconds" are counted from the beginning of the run, also across a resume:
+        subtract the record before for those of one epoch. "tokens_per_second" is the mean of the run so far.
+    order_seed : int or None
+        What the orders of the last `fit` followed from; None where it read data in its own order.
 
     Source: clipping, annealing and their defaults as in PyTorch's `word_language_model` example; Pascanu,
     Mikolov and Bengio, *On the difficulty of training recurrent neural networks*, 2013.
@@ -95,6 +108,8 @@ class Trainer:
         clip_value: float | None = None,
         anneal: float | None = 4.0,
         patience: int | None = None,
+        shuffle: bool = True,
+        rng: np.random.Generator | None = None,
         callback: Callable[[Progress], object] | None = None,
         on_epoch: Callable[[dict[str, Any]], object] | None = None,
         checkpoint: Callable[[Any, dict[str, Any]], object] | None = None,
@@ -109,14 +124,22 @@ class Trainer:
         self.clip_value = _check.above("Trainer", "clip_value", clip_value, 0.0)
         self.anneal = _check.above("Trainer", "anneal", anneal, 1.0)
         self.patience = None if patience is None else _check.size("Trainer", "patience", patience)
+        self.shuffle = _check.boolean("Trainer", "shuffle", shuffle)
+        self.order_seed: int | None = None
         self.callback = callback
         self.on_epoch = on_epoch
         self.checkpoint = checkpoint
         self.history: list[dict[str, Any]] = []
         self.measure = "perplexity"
         self.last_good = LastGood(model.params)
+        self._rng = _check.generator("Trainer", rng)
         self._keeper: Keeper | None = None
         self._workspace = Workspace()
+
+    def __repr__(self) -> str:
+        names = ("model", "optimizer", "bptt", "clip_norm", "clip_value", "anneal", "patience", "shuffle")
+        values = {name: getattr(self, name) for name in names}
+        return shown(self, {name: value for name, value in values.items() if value is not None})
 
     @trains_alone
     def fit(
@@ -135,19 +158,19 @@ class Trainer:
         Parameters
         ----------
         ids : ndarray of int, (tokens,), or a pair of arrays (S, T, D) and (S, T, O) or (S, O)
-            The text; or, for a `SequenceRegressor`, sequences and their targets, at each step or the last. A
-            memory map is read window by window.
+            The text; or, for a `SequenceRegressor`, sequences and their targets, at each step or the last, in
+            the dtype of the model. A memory map is read window by window.
         epochs : int
             How many times to go through it. The state is fresh at the beginning of each.
         batch_size : int
             Rows that read side by side: of a text from equally spaced places, else so many sequences, each
-            from a fresh state.
+            from a fresh state. The last batch of sequences may be smaller.
         valid : optional
-            A text, or sequences and targets, to validate on.
+            A text, or sequences and targets, to validate on; read in their order.
         checkpoint_file : path, optional
             Where to keep all that training depends on: parameters, optimizer, carried state, random numbers,
-            place in the data, learning rate, history. Written at the beginning and the end, at Ctrl-C, and
-            in between; the file before stays until the new one is whole.
+            order of the data and place in it, learning rate, history. Written at the beginning and the end,
+            at Ctrl-C, and in between; the file before stays until the new one is whole.
         checkpoint_every : float
             Seconds of work to lose at most when the process is killed; 0 writes after every window. Where
             gradients reach into windows before (`TruncatedBPTT` with `k2` above `k1`, or "auto"), a run goes
@@ -156,7 +179,7 @@ class Trainer:
         resume : bool
             Go on from `checkpoint_file` to the bits of a run that was never stopped, or begin where there is
             no such file. Model, optimizer, data and options must be those the run began with, made anew; only
-            `epochs` may be another number.
+            `epochs` may be another number. The order of sequences is that of the file, whatever `rng` is.
 
         Returns
         -------
@@ -167,7 +190,7 @@ class Trainer:
         ------
         CorpusError, ValueError, TypeError, IndexError
             Before anything is trained: a text too short for one window of every row, an id out of the
-            vocabulary.
+            vocabulary; sequences or targets of a shape or dtype that is not the model's.
         CheckpointError, OSError
             `checkpoint_file` is damaged, belongs to a run that began with something else, or cannot be
             written; it is then as it was.
@@ -179,26 +202,29 @@ class Trainer:
             After Ctrl-C, once the update under way was finished and `checkpoint` was called.
         """
         epochs = _check.size("Trainer.fit", "epochs", epochs, 0)
+        ids = checked_data("Trainer.fit", "ids", ids, self.model)
+        of_sequences = isinstance(ids, tuple)
         batches = self.bptt.batches(ids, batch_size)
-        words = getattr(self.model, "vocab_size", None)  # a model of the user's own may not say
-        if words is not None and not isinstance(ids, tuple):
-            _check.ids_in_vocabulary("Trainer.fit", "ids", ids, words)
-        self.measure = "loss" if isinstance(ids, tuple) else "perplexity"
-        if isinstance(valid, tuple):
-            _check.sequences_and_targets("Trainer.fit: valid", valid)
-        elif valid is not None:
-            _check.tokens_enough("Trainer.fit: valid", _check.ids_1d("Trainer.fit", "valid", valid), 1, 1)
-            if words is not None:
-                _check.ids_in_vocabulary("Trainer.fit", "valid", valid, words)
+        if not of_sequences:
+            check_vocabulary("Trainer.fit", "ids", ids, self.model)
+        if valid is not None:
+            valid = checked_data("Trainer.fit", "valid", valid, self.model)
+            check_validation("Trainer.fit", valid, self.model, of_sequences)
+        if _check.boolean("Trainer.fit", "resume", resume) and checkpoint_file is None:
+            _check.absent("Trainer.fit", "resume=True", resume, "a run with checkpoint_file")
+        self.order_seed = self._drawn_seed() if of_sequences and self.shuffle else None
+        self.measure = "loss" if of_sequences else "perplexity"
         self.history = []
         self.last_good.forget()
         meter = Meter(epochs, len(batches), batches.tokens)
         passed, self._keeper = 0, None
         if checkpoint_file is not None:
-            kind = "sequences" if isinstance(ids, tuple) else "text"
+            kind = "sequences" if of_sequences else "text"
             data = {"batch_size": int(batch_size), kind: checksum(ids), "valid": checksum(valid)}
+            if of_sequences:
+                data["shuffle"] = self.shuffle
             self._keeper = Keeper(self, checkpoint_file, checkpoint_every, data)
-            passed = self._keeper.resume(meter) if _check.boolean("Trainer.fit", "resume", resume) else 0
+            passed = self._keeper.resume(meter) if resume else 0
         try:
             self._mark(meter, passed)
             while len(self.history) < epochs and not self._has_stalled():
@@ -217,13 +243,20 @@ class Trainer:
             raise
         return self.history
 
-    def _epoch(self, meter: Meter, ids: np.ndarray, batch_size: int, passed: int) -> None:
+    def _drawn_seed(self) -> int:
+        """The seed of the orders of a run, kept in its file."""
+        _check.reads_in_any_order("Trainer.fit", self.bptt)
+        return int(self._rng.integers(2**63))
+
+    def _epoch(self, meter: Meter, ids: Any, batch_size: int, passed: int) -> None:
         """Learn from every window but those passed already."""
         self.model.train_flg = True
         if meter.epoch == len(self.history):
             meter.start_epoch()
-        after = {"passed": passed} if passed else {}
-        for window in self.bptt.windows(self.model, ids, batch_size, **after):
+        options: dict[str, Any] = {"passed": passed} if passed else {}
+        if self.order_seed is not None:
+            options["order"] = epoch_order(self.order_seed, meter.epoch, len(ids[0]))
+        for window in self.bptt.windows(self.model, ids, batch_size, **options):
             self._update(meter, window)
             self._write_if_due()
 
