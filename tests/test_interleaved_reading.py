@@ -137,9 +137,13 @@ def some_data(model, rng):
     return rng.integers(V, size=60)
 
 
+def update(model):
+    optim.clip_by_norm(model.grads, 1.0)  # diagnostics refuse a model that has diverged
+    optim.SGD(lr=0.05).update(model.params, model.grads)
+
+
 def train(model, way, data, read):
     """One pass; `read` is called at every point where a user could read."""
-    optimizer = optim.SGD(lr=0.05)
     if way is None:
         rng = np.random.default_rng(3)
         options = {"carry": True} if isinstance(model, SequenceRegressor) else {}
@@ -149,13 +153,13 @@ def train(model, way, data, read):
             read(model)
             model.backward()
             read(model)
-            optimizer.update(model.params, model.grads)
+            update(model)
             read(model)
         return losses
     losses = []
     for window in way.windows(model, data, batch_size=2):
         read(model)
-        optimizer.update(model.params, model.grads)
+        update(model)
         losses.append(window.loss)
         read(model)
     return losses
