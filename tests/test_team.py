@@ -1,5 +1,8 @@
 """What a team is made of: where its counters lie, and how its members wait."""
 
+import ast
+from pathlib import Path
+
 import numpy as np
 import pytest
 from llvmlite import ir
@@ -29,3 +32,20 @@ def test_a_waiting_loop_tells_the_processor(triple, hint):
     teams._relax(builder, triple)
     builder.ret_void()
     assert f"call void {hint}" in str(module)
+
+
+def test_each_kernel_of_a_team_says_where_a_call_begins_and_ends():
+    """The pool lets no worker in before `begin_call`, and the caller may free its arrays after `end_call`."""
+    count = 0
+    for path in Path(teams.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and "kernel" in map(ast.unparse, node.decorator_list):
+                if node.args.args[0].arg != "team":
+                    continue
+                calls = [n for n in ast.walk(node) if isinstance(n, ast.Call)]
+                calls.sort(key=lambda call: (call.lineno, call.col_offset))
+                names = [ast.unparse(n.func) for n in calls if "team" in map(ast.unparse, n.args)]
+                assert (names[0], names[-1]) == ("begin_call", "end_call"), (node.name, names)
+                assert names.count("begin_call") == names.count("end_call") == 1, node.name
+                count += 1
+    assert count >= 8

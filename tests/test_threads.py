@@ -239,6 +239,8 @@ def test_a_team_whose_thread_failed_after_a_call_is_not_used_again():
     team.workers[0].calls.put(("no kernel", 0, ()))
     wait_for(team.workers[0])
     assert team.failed
+    with pytest.raises(RuntimeError, match="a kernel failed on another thread"):
+        team.call(kernel, 2, False, (np.zeros(1),))  # had it failed a moment later
     members.clear()
     _threads.run(kernel, 2, False, (np.zeros(1),))
     assert sorted(members) == [0, 1]
@@ -324,6 +326,36 @@ def test_an_interrupted_caller_leaves_no_thread_at_work():
 
     kernel = plain(body)
     _threads.run(kernel, 2, False, (np.zeros(1),))  # the first call is alone
+    with pytest.raises(KeyboardInterrupt):
+        _threads.run(kernel, 2, False, (np.ones(1),))
+    assert ended == [1]
+
+
+def test_giving_a_team_up_outlasts_interrupts(monkeypatch):
+    rnnfast.set_num_threads(2)
+    begun, ended, interrupts, sleep = [], [], [], time.sleep
+
+    def body(team, member, x):
+        if member and x[0]:
+            begun.append(member)
+            while len(interrupts) < 5:
+                sleep(0)
+            ended.append(member)
+        elif x[0]:
+            while not begun:
+                sleep(0)
+            raise KeyboardInterrupt
+
+    def interrupted(seconds):
+        if seconds == 1e-4:
+            interrupts.append(seconds)
+            if len(interrupts) <= 5:
+                raise KeyboardInterrupt
+        sleep(seconds)
+
+    kernel = plain(body)
+    _threads.run(kernel, 2, False, (np.zeros(1),))  # the first call is alone
+    monkeypatch.setattr(time, "sleep", interrupted)
     with pytest.raises(KeyboardInterrupt):
         _threads.run(kernel, 2, False, (np.ones(1),))
     assert ended == [1]
