@@ -55,7 +55,9 @@ def size(owner: str, name: str, value: Any, minimum: int = 1, maximum: int | Non
 def threads(name: str, value: str) -> int:
     """A number of threads from the environment."""
     if not value.isdecimal() or int(value) < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}.")
+        raise ValueError(
+            f"{name} must be a whole number of at least 1, got {value!r}; unset it to use all cores."
+        )
     return int(value)
 
 

@@ -7,24 +7,33 @@ for every number of threads.
 A worker that has finished stays in the kernel and looks out for the next call for half a millisecond before
 it goes to sleep: training calls one kernel after another. A sleeping one is woken on another processor than
 that of the caller, which will wait for it there: the system's own choice made an LSTM of 2.5 ms take 5.
+
+An exception, Ctrl-C above all, can reach the caller between any two instructions of Python. So nothing here
+has to be put back:
+
+* A caller takes the team out of the pool, and gives it back after a call that went well. A team that does not
+  come back is lost to the pool, which makes another; its workers end when nobody holds it any more.
+* A worker enters the kernel after its caller has (`begin_call`), so never for a call that was interrupted on
+  the way. Compiled code cannot be interrupted, and a caller leaves it after the last meeting.
 """
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import ctypes
 import os
+import queue
 import sys
 import threading
 import time
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from rnnfast import _check
-from rnnfast.kernels.team import ARRIVALS, BASE, BY_UNITS, MEMBERS, TEAM_SIZE
+from rnnfast import _check, _processors
+from rnnfast.kernels.team import ARRIVALS, BASE, BY_UNITS, CALLS, FAILED, MEMBERS, TEAM_SIZE, let_go
 
 # Floating-point operations that a member must have for the hand-off to be worth it: some 30 us, and 1e11 to
 # 2e11 operations a second. With 4e6 an LSTM (10, 5, 100, 100) takes 0.92 and 0.74 of the time forward and
@@ -34,53 +43,65 @@ LEAST_OPERATIONS = 1e7
 # The same for kernels that wait for memory, in bytes read and written.
 LEAST_BYTES = 1e6
 
-_FAILED = 1 << 62  # arrivals that let everybody go
-
 _ALONE = np.zeros(TEAM_SIZE, np.int64)
 _ALONE[MEMBERS] = 1
 
 
-class _Worker(threading.Thread):
-    """Waits for calls, makes each as one member of a team."""
+class _Worker:
+    """A thread that makes the calls sent to it, each as one member of a team; it ends with the team."""
 
-    def __init__(self, member: int) -> None:
-        super().__init__(name=f"rnnfast-{member}", daemon=True)
+    def __init__(self, team: _Team, member: int) -> None:
         self.member = member
-        self.calls: collections.deque[tuple] = collections.deque()
-        self.posted = self.finished = 0
-        self.asleep = False
-        self.awake = threading.Lock()
-        self.awake.acquire()
+        self.array = team.array
+        self.calls: queue.SimpleQueue[Any] = queue.SimpleQueue()  # what is no tuple ends the worker
+        self.team = weakref.ref(team, self.calls.put)  # sent when the team is gone, without running Python
+        self.asleep = True  # a hint
+        self.ended = False
         self.processors: set[int] = set()
         self.error: BaseException | None = None
-        self.start()
+        # The thread itself is not kept: Python forgets it by a callback, which would lose an interrupt.
+        thread = threading.Thread(target=self.run, name=f"rnnfast-{member}", daemon=True)
+        thread.start()
+        self.native_id = thread.native_id
 
-    def post(self, kernel: Any, team: np.ndarray, arguments: Sequence[Any]) -> None:
-        """Have a call made; without a kernel, end."""
-        self.posted += 1
-        self.calls.append((kernel, team, arguments))
-        if self.asleep and self.awake.locked():
+    def post(self, call: tuple) -> None:
+        """Have a call made."""
+        if self.asleep:
             _place(self)
-            self.awake.release()
+        self.calls.put(call)
 
     def run(self) -> None:
-        while True:
-            self.asleep = True  # said before looking for a call, so that none is overlooked
-            while not self.calls:
-                self.awake.acquire()
-            self.asleep = False
-            kernel, team, arguments = self.calls.popleft()
-            if kernel is None:
-                return
-            try:
-                _set_free(self)
-                kernel(team, self.member, *arguments)
-            except BaseException as error:
-                self.error = error
-                team[ARRIVALS] = _FAILED
-            finally:
-                self.finished += 1
-            del kernel, team, arguments
+        """What the thread does, in one function: another one between two calls took a microsecond."""
+        calls, array, member = self.calls, self.array, self.member
+        try:
+            while True:
+                self.asleep = True
+                call = calls.get()
+                self.asleep = False
+                if not isinstance(call, tuple):
+                    break
+                kernel, number, arguments = call
+                if self.processors:
+                    _set_free(self)
+                if array.item(CALLS) < number and not self._caller_enters(number):
+                    break
+                kernel(array, member, *arguments)
+                del call, kernel, arguments  # asleep, it keeps no arrays of its caller
+        except BaseException as error:
+            self.error = error
+        finally:
+            let_go(array)
+            self.ended = True
+
+    def _caller_enters(self, number: int) -> bool:
+        """Wait until the caller has entered the kernel, or has given up or lost its team."""
+        pause = 0.0
+        while self.array.item(CALLS) < number:
+            if self.array.item(ARRIVALS) >= FAILED or self.team() is None:
+                return False
+            time.sleep(pause)
+            pause = min(1e-3, pause + 1e-6)
+        return True
 
 
 _processor = getattr(ctypes.PyDLL(None), "sched_getcpu", None) if sys.platform == "linux" else None
@@ -99,75 +120,101 @@ def _place(worker: _Worker) -> None:
 
 def _set_free(worker: _Worker) -> None:
     """Let a thread that was placed run where its caller may."""
-    if worker.processors:
-        with contextlib.suppress(OSError):
-            os.sched_setaffinity(0, worker.processors)
-        worker.processors = set()
+    with contextlib.suppress(OSError):
+        os.sched_setaffinity(0, worker.processors)
+    worker.processors = set()
+
+
+class _Team:
+    """Threads that make calls together with the caller that holds the team; never used after a failure."""
+
+    def __init__(self) -> None:
+        self.array = np.zeros(TEAM_SIZE, np.int64)
+        self.workers: list[_Worker] = []
+
+    @property
+    def failed(self) -> bool:
+        """Whether somebody has let the members go."""
+        return self.array.item(ARRIVALS) >= FAILED
+
+    def grows_to(self, members: int) -> bool:
+        """Whether there are so many members, the caller being one; the system may refuse more threads."""
+        try:
+            while len(self.workers) < members - 1:
+                self.workers.append(_Worker(self, len(self.workers) + 1))
+        except RuntimeError:  # "can't start new thread"
+            return False
+        return True
+
+    def call(self, kernel: Any, members: int, by_units: bool, arguments: Sequence[Any]) -> Any:
+        """Run a kernel. No worker is at it any more when this returns or raises."""
+        array = self.array
+        # The remainder, since goals above FAILED are out of reach where a worker fails at this moment.
+        array[MEMBERS], array[BY_UNITS], array[BASE] = members, by_units, array.item(ARRIVALS) % FAILED
+        call = kernel, array.item(CALLS) + 1, arguments
+        try:
+            for worker in self.workers[: members - 1]:
+                worker.post(call)
+            result = kernel(array, 0, *arguments)
+            if self.failed:
+                error = next((worker.error for worker in self.workers if worker.error is not None), None)
+                raise RuntimeError("a kernel failed on another thread") from error
+        except BaseException:
+            self.give_up()
+            raise
+        return result
+
+    def give_up(self) -> None:
+        """End the workers and wait until they have ended. An interrupt is raised afterwards."""
+        interrupt = None
+        while True:
+            try:
+                let_go(self.array)
+                for worker in self.workers:
+                    worker.calls.put(None)
+                while not all(worker.ended for worker in self.workers):
+                    time.sleep(1e-4)
+                break
+            except BaseException as error:
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
 
 
 class _Pool:
-    """The workers of this process; one call at a time."""
+    """The team of this process, while no caller holds it."""
 
     def __init__(self) -> None:
-        self.free = threading.Lock()
-        self.workers: list[_Worker] = []
+        self.idle: list[_Team] = []
+        self.newest: Callable[[], _Team | None] = lambda: None  # a weak reference to the last one made
         self.known: set[tuple[Any, ...]] = set()
-        self.team = np.zeros(TEAM_SIZE, np.int64)
 
-    def resize(self, members: int) -> None:
-        """As many threads as members, the caller being one; the others end."""
-        while len(self.workers) < members - 1:
-            self.workers.append(_Worker(len(self.workers) + 1))
-        while len(self.workers) > members - 1:
-            self.workers.pop().post(None, _ALONE, ())
-
-    def call(self, kernel: Any, members: int, by_units: bool, arguments: Sequence[Any]) -> Any:
-        """Run a kernel on a team. No worker is at it any more when this returns or raises."""
-        team = self.team
-        team[MEMBERS], team[BY_UNITS], team[BASE] = members, by_units, team[ARRIVALS]
+    def take(self, members: int) -> _Team | None:
+        """A team of so many members or more; None if another caller has it or the system refuses threads."""
+        team: _Team | None
         try:
-            for worker in self.workers[: members - 1]:
-                worker.post(kernel, team, arguments)
-            result = kernel(team, 0, *arguments)
-        except BaseException:
-            self._give_up(team)
-            raise
-        if team[ARRIVALS] >= _FAILED:
-            self._give_up(team)
-            error = next((worker.error for worker in self.workers if worker.error is not None), None)
-            for worker in self.workers:
-                worker.error = None
-            raise RuntimeError("a kernel failed on another thread") from error
-        return result
+            team = self.idle.pop()
+        except IndexError:
+            team = self.newest()
+            if team is not None and not team.failed:
+                return None
+        if team is None or team.failed:
+            team = _Team()
+            self.newest = weakref.ref(team)
+        if team.grows_to(members):
+            return team
+        self.give_back(team)
+        return None
 
-    def _give_up(self, team: np.ndarray) -> None:
-        """Let everybody go who waits for a member of this team, and wait until they have."""
-        team[ARRIVALS] = _FAILED
-        while any(worker.finished < worker.posted and worker.is_alive() for worker in self.workers):
-            time.sleep(1e-4)
-        self.team = np.zeros(TEAM_SIZE, np.int64)
+    def give_back(self, team: _Team) -> None:
+        """Keep a team for the next call, unless it is larger than wanted by now."""
+        if team is self.newest() and len(team.workers) < get_num_threads():
+            self.idle.append(team)
 
-
-def _default_threads() -> int:
-    """RNNFAST_NUM_THREADS, or the cores this process may use: by affinity, and by a container's quota."""
-    wanted = os.environ.get("RNNFAST_NUM_THREADS", "").strip()
-    if wanted:
-        return _check.threads("RNNFAST_NUM_THREADS", wanted)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, _quota(_CPU_MAX)))
-
-
-_CPU_MAX = "/sys/fs/cgroup/cpu.max"
-
-
-def _quota(path: str) -> int:
-    """Cores of processor time that a container allows, rounded up; a large number where it says nothing."""
-    try:
-        with open(path, encoding="ascii") as file:
-            most, period = file.read().split()
-        return sys.maxsize if most == "max" else -(-int(most) // int(period))
-    except (OSError, ValueError):
-        return sys.maxsize
+    def shrink(self, members: int) -> None:
+        """End a team of more members; the next call makes another."""
+        if any(len(team.workers) >= members for team in self.idle):
+            self.idle.clear()
 
 
 _pool = _Pool()
@@ -175,7 +222,7 @@ _threads: int | None = None
 
 
 def _after_fork() -> None:
-    """The child has no workers; the lock may be held by a thread that is not there."""
+    """The child has no workers."""
     global _pool
     _pool = _Pool()
 
@@ -185,12 +232,20 @@ if hasattr(os, "register_at_fork"):
 
 
 def get_num_threads() -> int:
-    """Threads that kernels run on: those set, else RNNFAST_NUM_THREADS, else the cores of this process.
+    """Threads that kernels may run on: those set, else RNNFAST_NUM_THREADS, else the cores of this process.
+
+    Kernels run on no more threads than there are processors for this process.
 
     Returns
     -------
     n : int
         At least 1, the caller's own thread included.
+
+    Raises
+    ------
+    ValueError
+        RNNFAST_NUM_THREADS is no whole number of at least 1. It is read once: here, or by the first call of
+        a layer, which then does nothing; never if `set_num_threads` was called before.
 
     Examples
     --------
@@ -200,14 +255,16 @@ def get_num_threads() -> int:
     """
     global _threads
     if _threads is None:
-        _threads = _default_threads()
+        wanted = os.environ.get("RNNFAST_NUM_THREADS", "").strip()
+        _threads = _check.threads("RNNFAST_NUM_THREADS", wanted) if wanted else _processors.worthwhile()
     return _threads
 
 
 def set_num_threads(n: int) -> None:
     """Let kernels run on `n` threads, the caller's included. Results do not depend on it, bit for bit.
 
-    Small problems run on one thread however many there are. Threads are started when they are first needed.
+    Small problems run on one thread however many there are, and none on more threads than this process may
+    use processors. Threads are started when they are first needed.
 
     Raises
     ------
@@ -225,54 +282,45 @@ def set_num_threads(n: int) -> None:
     """
     global _threads
     _threads = _check.size("set_num_threads", "n", n)
-    pool, owned = _pool, False
-    try:
-        owned = pool.free.acquire(blocking=False)
-        if owned:
-            pool.resize(min(_threads, len(pool.workers) + 1))
-    finally:
-        if owned:
-            pool.free.release()
+    _pool.shrink(_threads)
 
 
 def members_for(operations: float, most: int) -> int:
     """How many threads a call with so much work, which can be cut into `most` parts, is worth."""
-    return max(1, min(get_num_threads(), most, int(operations / LEAST_OPERATIONS)))
+    return _members(min(most, int(operations / LEAST_OPERATIONS)))
 
 
 def members_for_bytes(count: float, most: int) -> int:
     """The same for a call that waits for memory, by the bytes that it reads and writes."""
-    return max(1, min(get_num_threads(), most, int(count / LEAST_BYTES)))
+    return _members(min(most, int(count / LEAST_BYTES)))
+
+
+def _members(most: int) -> int:
+    """At most so many, one for each processor: two that share one would wait for each other's turn."""
+    most = min(most, get_num_threads())
+    return min(most, _processors.allowed()) if most > 1 else 1
 
 
 def run(kernel: Any, members: int, by_units: bool, arguments: Sequence[Any]) -> Any:
     """`kernel(team, member, *arguments)` on so many threads; what it returns for the caller, member 0.
 
-    On one thread where the pool is at work for another caller, and the first time for a kernel and kinds of
+    On one thread where the team is at work for another caller, and the first time for a kernel and kinds of
     arguments, which then compiles alone.
     """
     if members == 1:
         return kernel(_ALONE, 0, *arguments)
-    pool, owned = _pool, False
+    pool = _pool
+    dtype = next(a.dtype for a in arguments if isinstance(a, np.ndarray))
+    key = kernel, dtype, sum(a is None for a in arguments)
+    team = pool.take(members) if key in pool.known else None
+    if team is None:
+        result = kernel(_ALONE, 0, *arguments)
+        pool.known.add(key)
+        return result
     try:
-        owned = pool.free.acquire(blocking=False)
-        dtype = next(a.dtype for a in arguments if isinstance(a, np.ndarray))
-        key = kernel, dtype, sum(a is None for a in arguments)
-        if not owned or key not in pool.known or not _grown(pool, members):
-            result = kernel(_ALONE, 0, *arguments)
-            if owned:
-                pool.known.add(key)
-            return result
-        return pool.call(kernel, members, by_units, arguments)
-    finally:
-        if owned:
-            pool.free.release()
-
-
-def _grown(pool: _Pool, members: int) -> bool:
-    """Whether the pool has so many threads; the system may refuse more."""
-    try:
-        pool.resize(max(members, len(pool.workers) + 1))
-    except RuntimeError:  # "can't start new thread"
-        return False
-    return True
+        result = team.call(kernel, members, by_units, arguments)
+    except BaseException:
+        team.give_up()  # again: a second interrupt may have ended that of the call
+        raise
+    pool.give_back(team)
+    return result

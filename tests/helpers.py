@@ -1,6 +1,7 @@
 """What tests of compiled code share: sizes for both modes, poison, guards, distances."""
 
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from rnnfast.kernels._jit import jit_is_disabled
 from rnnfast.kernels.tile import panel_width
 
 JIT = not jit_is_disabled()
+sends_interrupts = pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT to another process")
 needs_jit = pytest.mark.skipif(not JIT, reason="looks at compiled code, and NUMBA_DISABLE_JIT is set")
 
 DTYPES = (np.float32, np.float64)

@@ -15,6 +15,7 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 import pytest
+from helpers import sends_interrupts
 from rich.console import Console
 from rnnfast.kernels import _jit
 
@@ -434,6 +435,7 @@ def test_a_run_that_diverges_names_the_step_and_keeps_the_last_good_parameters(t
     assert "CBOW" not in out
 
 
+@sends_interrupts
 def test_ctrl_c_saves_the_run(text, tmp_path):
     folder = tmp_path / "run"
     command = [

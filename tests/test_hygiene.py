@@ -501,6 +501,15 @@ def test_tests_are_no_package():
     assert not (ROOT / "tests" / "__init__.py").exists()
 
 
+def test_no_test_kills_its_own_process_to_interrupt_it():
+    """On Windows os.kill ends a process, whatever the signal; signal.raise_signal does not."""
+
+    def kills_itself(node):
+        return isinstance(node, ast.Call) and ast.unparse(node).startswith("os.kill(os.getpid()")
+
+    assert found(TESTS, kills_itself) == []
+
+
 def test_every_test_asserts_something():
     words = ("assert", "raises", "check", "warns", "expect")
     wrong = [

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from cells import KINDS, Window, make, run
 from helpers import DTYPES, assert_same_bits, needs_jit, normal, sized
+from rnnfast.kernels import team as teams
 from rnnfast.kernels.fused_loss import SLAB_WORDS
 
 import rnnfast
-from rnnfast import RNNLM, ExactBPTT, SequenceRegressor, TimeAffineSoftmaxWithLoss, _threads
+from rnnfast import RNNLM, ExactBPTT, SequenceRegressor, TimeAffineSoftmaxWithLoss, _processors, _threads
 from rnnfast.layers import recurrent
 
 COUNTS = (2, 3)
@@ -21,8 +22,9 @@ COUNTS = (2, 3)
 
 @pytest.fixture(autouse=True)
 def threads(monkeypatch):
-    """Any window is worth a team; afterwards as many threads as before."""
+    """Any window is worth a team, on any machine; afterwards as many threads as before."""
     before = rnnfast.get_num_threads()
+    monkeypatch.setattr(_processors, "allowed", lambda: 64)
     monkeypatch.setattr(_threads, "LEAST_OPERATIONS", 1.0)
     monkeypatch.setattr(_threads, "LEAST_BYTES", 1.0)
     monkeypatch.setattr(recurrent, "LEAST_STEP_OPERATIONS", 0.0)
@@ -30,7 +32,7 @@ def threads(monkeypatch):
     rnnfast.set_num_threads(before)
 
 
-def teams(monkeypatch):
+def calls(monkeypatch):
     """A list to which each call of a kernel adds how many threads it runs on, and whether by units."""
     seen = []
     original = _threads.run
@@ -60,7 +62,7 @@ def test_sequences_shared_out_give_the_same_bits(kind, options, dtype, monkeypat
     layer = make(kind, 7, 19, dtype)
     window = Window(layer, N, T, **options)
     expected = results(1, lambda: run(layer, window))
-    seen = teams(monkeypatch)
+    seen = calls(monkeypatch)
     for count in COUNTS:
         seen.clear()
         actual = results(count, lambda: run(layer, window))
@@ -77,7 +79,7 @@ def test_units_shared_out_give_the_same_bits(kind, N, dtype, monkeypatch):
     layer = make(kind, 5, H, dtype)
     window = Window(layer, N, T)
     expected = results(1, lambda: run(layer, window))
-    seen = teams(monkeypatch)
+    seen = calls(monkeypatch)
     for count in COUNTS:
         seen.clear()
         actual = results(count, lambda: run(layer, window))
@@ -144,26 +146,13 @@ def test_exact_gradients_in_chunks_have_the_same_bits(kind, cell, N, monkeypatch
         model.backward()
         return loss
 
-    expected, seen = results(1, lambda: call(at_once)), teams(monkeypatch)
+    expected, seen = results(1, lambda: call(at_once)), calls(monkeypatch)
     for count in (1, 2, 3):
         seen.clear()
         actual = results(count, lambda: call(lambda: exact.gradients(model, xs, ts)))
         assert max(members for members, _ in seen) == count
         for array, wanted in zip(actual, expected, strict=True):
             assert_same_bits(array, wanted)
-
-
-def test_small_problems_stay_on_one_thread(monkeypatch):
-    monkeypatch.undo()
-    rnnfast.set_num_threads(4)
-    assert _threads.members_for(1e6, 100) == 1
-    assert _threads.members_for(1e12, 100) == 4
-    assert _threads.members_for(1e12, 3) == 3
-    assert _threads.members_for_bytes(1e5, 100) == 1
-    seen = teams(monkeypatch)
-    layer = make("lstm", 8, 8, np.float32)
-    run(layer, Window(layer, 12, 5))
-    assert set(seen) == {(1, False)}
 
 
 def test_callers_on_several_python_threads_do_not_disturb_each_other():
@@ -197,54 +186,65 @@ def test_fewer_threads_end_those_that_are_too_many():
 
     assert len(workers()) >= 3
     rnnfast.set_num_threads(2)
+    run(layer, window)
     end = time.monotonic() + 10
     while len(workers()) > 1 and time.monotonic() < end:
         time.sleep(0.01)
     assert len(workers()) == 1
 
 
+def plain(body):
+    """A kernel in plain Python: `body(team, member, x)` between the meetings of a team."""
+
+    def kernel(team, member, x):
+        goal = teams._begin_call_twin(team, member)
+        body(team, member, x)
+        teams._end_call_twin(team, 0, goal)
+
+    return kernel
+
+
+def wait_for(worker):
+    """Until a worker has ended."""
+    end = time.monotonic() + 60
+    while not worker.ended:
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
 def test_what_goes_wrong_on_another_thread_is_raised_here():
     rnnfast.set_num_threads(2)
 
-    def kernel(team, member, x):
+    def body(team, member, x):
         if member and x[0]:
             raise ArithmeticError("on the other thread")
-        while team[_threads.MEMBERS] > 1 and x[0] and team[_threads.ARRIVALS] == team[_threads.BASE]:
-            time.sleep(0)
 
+    kernel = plain(body)
     _threads.run(kernel, 2, False, (np.zeros(1),))
     _threads.run(kernel, 2, False, (np.zeros(1),))
     with pytest.raises(RuntimeError, match="a kernel failed on another thread") as caught:
         _threads.run(kernel, 2, False, (np.ones(1),))
     assert isinstance(caught.value.__cause__, ArithmeticError)
-    _threads.run(kernel, 2, False, (np.zeros(1),))  # the thread is still there
+    _threads.run(kernel, 2, False, (np.zeros(1),))  # another team
+    assert len(_threads._pool.idle) == 1
 
 
-@pytest.mark.parametrize(
-    ("value", "error"),
-    [(0, ValueError), (-1, ValueError), (1.5, TypeError), ("2", TypeError), (True, TypeError)],
-)
-def test_numbers_of_threads_are_checked(value, error):
-    with pytest.raises(error, match=r"^set_num_threads: n must be"):
-        rnnfast.set_num_threads(value)
-
-
-def process(program, **environment):
-    kept = {name: value for name, value in os.environ.items() if name != "RNNFAST_NUM_THREADS"}
-    command = [sys.executable, "-c", program]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env={**kept, **environment})
-
-
-def test_the_environment_names_the_number_of_threads():
-    program = "import rnnfast; print(rnnfast.get_num_threads())"
-    done = process(program, RNNFAST_NUM_THREADS="3")
-    assert (done.stdout, done.stderr) == ("3\n", "")
-    for wrong in ("0", "many", "2.5"):
-        done = process(program, RNNFAST_NUM_THREADS=wrong)
-        assert done.returncode == 1
-        assert done.stderr.splitlines()[-1].startswith("ValueError: RNNFAST_NUM_THREADS must be"), done.stderr
-    if hasattr(os, "sched_getaffinity"):
-        assert process(program).stdout == f"{len(os.sched_getaffinity(0))}\n"
+def test_a_team_whose_thread_failed_after_a_call_is_not_used_again():
+    rnnfast.set_num_threads(2)
+    members = []
+    kernel = plain(lambda team, member, x: members.append(member))
+    for _ in range(2):
+        _threads.run(kernel, 2, False, (np.zeros(1),))
+    (team,) = _threads._pool.idle
+    team.workers[0].calls.put(("no kernel", 0, ()))
+    wait_for(team.workers[0])
+    assert team.failed
+    with pytest.raises(RuntimeError, match="a kernel failed on another thread"):
+        team.call(kernel, 2, False, (np.zeros(1),))  # had it failed a moment later
+    members.clear()
+    _threads.run(kernel, 2, False, (np.zeros(1),))
+    assert sorted(members) == [0, 1]
+    assert _threads._pool.idle[0] is not team
 
 
 @needs_jit
@@ -254,25 +254,25 @@ def test_a_forked_child_starts_its_own_threads():
     program = """
 import os, warnings
 import numpy as np, rnnfast
-from rnnfast import _threads
+from rnnfast import _processors, _threads
 warnings.simplefilter("ignore")
-_threads.LEAST_OPERATIONS = 1.0
+_threads.LEAST_OPERATIONS, _processors.allowed = 1.0, lambda: 2
 rnnfast.set_num_threads(2)
 layer = rnnfast.TimeRNN.from_sizes(5, 33, rng=np.random.default_rng(0))
 xs = np.ones((16, 9, 5), np.float32)
 for _ in range(2):
     expected = layer.forward(xs)
-assert len(_threads._pool.workers) == 1
+assert [len(team.workers) for team in _threads._pool.idle] == [1]
 child = os.fork()
 if child == 0:
-    assert _threads._pool.workers == []
+    assert _threads._pool.idle == []
     same = all(layer.forward(xs).tobytes() == expected.tobytes() for _ in range(3))
-    os._exit(0 if same and len(_threads._pool.workers) == 1 else 1)
+    os._exit(0 if same and [len(team.workers) for team in _threads._pool.idle] == [1] else 1)
 assert os.waitpid(child, 0)[1] == 0
 assert layer.forward(xs).tobytes() == expected.tobytes()
 print("done")
 """
-    done = process(program)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.stdout == "done\n", done.stderr
 
 
@@ -281,7 +281,7 @@ def test_without_more_threads_the_caller_works_alone(monkeypatch):
     window = Window(layer, 21, 5)
     expected = results(1, lambda: run(layer, window))
 
-    def refuse(member):
+    def refuse(team, member):
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(_threads, "_Worker", refuse)
@@ -311,26 +311,73 @@ def test_where_threads_may_not_be_placed_the_system_chooses(monkeypatch):
 
 def test_an_interrupted_caller_leaves_no_thread_at_work():
     rnnfast.set_num_threads(2)
-    ended = []
+    begun, ended = [], []
 
-    def kernel(team, member, x):
-        if member:
-            while team[_threads.ARRIVALS] < _threads._FAILED and x[0]:
+    def body(team, member, x):
+        if member and x[0]:
+            begun.append(member)
+            while team[teams.ARRIVALS] < teams.FAILED:
                 time.sleep(0)
             ended.append(member)
         elif x[0]:
+            while not begun:
+                time.sleep(0)
             raise KeyboardInterrupt
 
+    kernel = plain(body)
     _threads.run(kernel, 2, False, (np.zeros(1),))  # the first call is alone
-    ended.clear()
     with pytest.raises(KeyboardInterrupt):
         _threads.run(kernel, 2, False, (np.ones(1),))
     assert ended == [1]
 
 
-def test_a_quota_of_a_container_counts(tmp_path):
-    unknown = sys.maxsize
-    for text, cores in (("200000 100000", 2), ("150000 100000", 2), ("max 100000", unknown), ("?", unknown)):
-        (tmp_path / "cpu.max").write_text(f"{text}\n")
-        assert _threads._quota(str(tmp_path / "cpu.max")) == cores
-    assert _threads._quota(str(tmp_path / "none")) == unknown
+def test_giving_a_team_up_outlasts_interrupts(monkeypatch):
+    rnnfast.set_num_threads(2)
+    begun, ended, interrupts, sleep = [], [], [], time.sleep
+
+    def body(team, member, x):
+        if member and x[0]:
+            begun.append(member)
+            while len(interrupts) < 5:
+                sleep(0)
+            ended.append(member)
+        elif x[0]:
+            while not begun:
+                sleep(0)
+            raise KeyboardInterrupt
+
+    def interrupted(seconds):
+        if seconds == 1e-4:
+            interrupts.append(seconds)
+            if len(interrupts) <= 5:
+                raise KeyboardInterrupt
+        sleep(seconds)
+
+    kernel = plain(body)
+    _threads.run(kernel, 2, False, (np.zeros(1),))  # the first call is alone
+    monkeypatch.setattr(time, "sleep", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _threads.run(kernel, 2, False, (np.ones(1),))
+    assert ended == [1]
+
+
+def test_a_thread_enters_no_kernel_that_its_caller_does_not_enter(monkeypatch):
+    rnnfast.set_num_threads(2)
+    members = []
+    kernel = plain(lambda team, member, x: members.append(member))
+    for _ in range(2):
+        _threads.run(kernel, 2, False, (np.zeros(1),))
+    post = _threads._Worker.post
+
+    def interrupted(worker, call):
+        post(worker, call)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_threads._Worker, "post", interrupted)
+    monkeypatch.setattr(_threads._Team, "give_up", lambda team: None)  # interrupted as well
+    members.clear()
+    (worker,) = _threads._pool.idle[0].workers
+    with pytest.raises(KeyboardInterrupt):
+        _threads.run(kernel, 2, False, (np.zeros(1),))
+    wait_for(worker)  # it ends, since nobody holds its team
+    assert members == []

@@ -1,7 +1,6 @@
 """Trainer: order of the steps, annealing, reports, and stopping without losing anything."""
 
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import threading
 
 import numpy as np
 import pytest
+from helpers import sends_interrupts
 
 from rnnfast._check import CorpusError
 from rnnfast.models import CBOWLM, RNNLM
@@ -239,7 +239,7 @@ class InterruptedUpdate(SGD):
     def update(self, params, grads):
         super().update(params[:1], grads[:1])
         if self.steps == 5:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
             for _ in range(1000):  # time for Python to deliver it
                 pass
         super().update(params[1:], grads[1:])
@@ -268,7 +268,7 @@ def test_a_second_ctrl_c_waits_until_the_model_is_saved():
     saved = []
 
     def save(model, record):
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         for _ in range(1000):
             pass
         saved.append(record)
@@ -295,12 +295,13 @@ def test_training_works_outside_the_main_thread_and_with_ignored_signals():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with interrupts_deferred():
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
 
 
+@sends_interrupts
 def test_a_run_stopped_by_a_real_signal_can_be_loaded_and_scored(tmp_path):
     script = """
         import sys

@@ -10,7 +10,7 @@ import typer
 import rnnfast
 from rnnfast.cli.bench import bench
 from rnnfast.cli.diagnose import diagnose
-from rnnfast.cli.errors import OneLineGroup
+from rnnfast.cli.errors import OneLineGroup, ThreadedCommand
 from rnnfast.cli.evaluate import evaluate
 from rnnfast.cli.generate import generate
 from rnnfast.cli.predict import predict
@@ -61,4 +61,4 @@ def rnnfast_command(
 
 
 for command in (train, evaluate, generate, predict, diagnose, bench, warmup):
-    app.command(help=help_text(command.__doc__))(command)
+    app.command(cls=ThreadedCommand, help=help_text(command.__doc__))(command)

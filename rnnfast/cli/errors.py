@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from rnnfast._check import CheckpointError, CorpusError
+from rnnfast._threads import get_num_threads
 
 STOPPED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
@@ -46,6 +47,16 @@ def wording(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return f"not enough memory: {error}."
     return str(error)
+
+
+class ThreadedCommand(TyperCommand):
+    """A sub-command, which refuses a bad number of threads in the environment before it begins."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it."""
+        with one_line(ValueError):
+            get_num_threads()
+        return super().invoke(ctx)
 
 
 class OneLineGroup(TyperGroup):

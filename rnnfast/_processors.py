@@ -1,0 +1,45 @@
+"""The processors of this machine that the process may use, and those that are worth a thread each."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from typing import Any
+
+CPU_MAX = "/sys/fs/cgroup/cpu.max"
+
+
+def allowed() -> int:
+    """Processors that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def worthwhile() -> int:
+    """Of these, the fast ones; no more than the quota of a container."""
+    return max(1, min(allowed(), fast_cores(), quota(CPU_MAX)))
+
+
+def fast_cores(platform: str = sys.platform, library: Any = None) -> int:
+    """Performance cores of a Mac that has efficiency cores beside them; a large number where cores are alike.
+
+    Members of a team have equal shares, so the slowest core would set the pace.
+    """
+    if platform != "darwin":
+        return sys.maxsize
+    library = ctypes.CDLL(None) if library is None else library
+    cores, size = ctypes.c_int32(), ctypes.c_size_t(4)
+    none, zero = ctypes.c_void_p(), ctypes.c_size_t()
+    name = b"hw.perflevel0.physicalcpu"
+    failed = library.sysctlbyname(name, ctypes.byref(cores), ctypes.byref(size), none, zero)
+    return sys.maxsize if failed or cores.value < 1 else cores.value  # Intel Macs know no such name
+
+
+def quota(path: str) -> int:
+    """Cores of processor time that a container allows, rounded up; a large number where it says nothing."""
+    try:
+        with open(path, encoding="ascii") as file:
+            most, period = file.read().split()
+        return sys.maxsize if most == "max" else -(-int(most) // int(period))
+    except (OSError, ValueError):
+        return sys.maxsize

@@ -1,0 +1,51 @@
+"""What a team is made of: where its counters lie, and how its members wait."""
+
+import ast
+from pathlib import Path
+
+import numpy as np
+import pytest
+from llvmlite import ir
+from rnnfast.kernels import team as teams
+
+
+def test_what_changes_during_a_call_lies_on_lines_of_its_own():
+    places = sorted([teams.ARRIVALS, teams.CALLS, teams.MEMBERS])
+    assert np.diff(places).min() >= 128 // 8
+    assert {teams.BY_UNITS, teams.BASE} <= set(range(teams.MEMBERS, teams.MEMBERS + 16))
+    assert min(places) >= 16
+    assert teams.TEAM_SIZE - max(places) >= 16
+
+
+@pytest.mark.parametrize(
+    ("triple", "hint"),
+    [
+        ("x86_64-unknown-linux-gnu", '@"llvm.x86.sse2.pause"()'),
+        ("aarch64-unknown-linux-gnu", '@"llvm.aarch64.isb"(i32 15)'),
+        ("arm64-apple-darwin", '@"llvm.aarch64.isb"(i32 15)'),
+    ],
+)
+def test_a_waiting_loop_tells_the_processor(triple, hint):
+    module = ir.Module()
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), []), "waits")
+    builder = ir.IRBuilder(function.append_basic_block())
+    teams._relax(builder, triple)
+    builder.ret_void()
+    assert f"call void {hint}" in str(module)
+
+
+def test_each_kernel_of_a_team_says_where_a_call_begins_and_ends():
+    """The pool lets no worker in before `begin_call`, and the caller may free its arrays after `end_call`."""
+    count = 0
+    for path in Path(teams.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and "kernel" in map(ast.unparse, node.decorator_list):
+                if node.args.args[0].arg != "team":
+                    continue
+                calls = [n for n in ast.walk(node) if isinstance(n, ast.Call)]
+                calls.sort(key=lambda call: (call.lineno, call.col_offset))
+                names = [ast.unparse(n.func) for n in calls if "team" in map(ast.unparse, n.args)]
+                assert (names[0], names[-1]) == ("begin_call", "end_call"), (node.name, names)
+                assert names.count("begin_call") == names.count("end_call") == 1, node.name
+                count += 1
+    assert count >= 8
