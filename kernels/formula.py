@@ -163,33 +163,40 @@ class _RowWriter(VectorWriter):
         return function
 
     def _write(self, function: ir.Function, formula: Callable, reads: int) -> None:
-        """A loop over whole vectors; what is left after them once more, masked."""
+        """A loop over whole vectors; what is left after them once more, masked, or one by one."""
         count, *rows = function.args
-        entry, loop, edge, masked, done = (
-            function.append_basic_block(label) for label in ("entry", "loop", "edge", "masked", "done")
-        )
-        builder = ir.IRBuilder(entry)
+        builder = ir.IRBuilder(function.append_basic_block("entry"))
+        edge, done = (function.append_basic_block(label) for label in ("edge", "done"))
         count = builder.select(builder.icmp_signed(">", count, _I64(0)), count, _I64(0))
         whole = builder.and_(count, _I64(-self.lanes))
-        builder.cbranch(builder.icmp_signed(">", whole, _I64(0)), loop, edge)
+        self._write_loop(builder, formula, rows, reads, _I64(0), whole, edge)
+        builder.position_at_end(edge)
+        if self.target.has_masked_moves:
+            left = builder.sub(count, whole)
+            with builder.if_then(builder.icmp_signed(">", left, _I64(0))):
+                inside = self.lanes_before(builder, left)
+                self._apply(builder, formula, rows, reads, whole, inside)
+            builder.branch(done)
+        else:
+            one_by_one = _RowWriter(self.module, self.dtype, self.target, lanes=1)
+            one_by_one._write_loop(builder, formula, rows, reads, whole, count, done)
+        builder.position_at_end(done)
+        builder.ret_void()
 
+    def _write_loop(
+        self, builder: ir.IRBuilder, formula: Callable, rows: list, reads: int,
+        first: ir.Value, last: ir.Value, after: ir.Block,
+    ) -> None:  # fmt: skip
+        """The formula at every vector from `first` to before `last`, then on to `after`."""
+        before, loop = builder.block, builder.append_basic_block("loop")
+        builder.cbranch(builder.icmp_signed(">", last, first), loop, after)
         builder.position_at_end(loop)
         j = builder.phi(_I64)
         self._apply(builder, formula, rows, reads, j, None)
         following = builder.add(j, _I64(self.lanes))
-        j.add_incoming(_I64(0), entry)
+        j.add_incoming(first, before)
         j.add_incoming(following, loop)
-        builder.cbranch(builder.icmp_signed("<", following, whole), loop, edge)
-
-        builder.position_at_end(edge)
-        left = builder.sub(count, whole)
-        builder.cbranch(builder.icmp_signed(">", left, _I64(0)), masked, done)
-        builder.position_at_end(masked)
-        inside = self.lanes_before(builder, left)
-        self._apply(builder, formula, rows, reads, whole, inside)
-        builder.branch(done)
-        builder.position_at_end(done)
-        builder.ret_void()
+        builder.cbranch(builder.icmp_signed("<", following, last), loop, after)
 
     def _apply(
         self, builder: ir.IRBuilder, formula: Callable, rows: list, reads: int, j: ir.Value, inside: Any

@@ -6,7 +6,8 @@ A step reads each weight once, so packing them would cost more than the product.
 multiply-adds over k ascending, as in the tile, and stays in a register over all of k: a loop over k that
 reads and writes the sums takes 3 cycles a vector on Zen 5, this one 1. A loop is generated for each number of
 vectors up to MAX_VECTORS, and a wider matrix is dealt out evenly among several; columns beyond the edge are
-masked in the last vector.
+masked in the last vector. Without masked moves the last vector overlaps the one before: their common sums are
+calculated twice, from the same start. Fewer columns than lanes are then taken one by one.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ _I64 = ir.IntType(64)
 
 
 class _RowWriter(VectorWriter):
-    """Writes the product of one kind of float into an LLVM module."""
+    """Writes the product of one kind of float into an LLVM module; with one lane, for narrow matrices."""
 
     def function(self) -> ir.Function:
         """The function of this module: source, depth, weights, row, sums, cols; written at the first call."""
-        name = f"rnnfast_row_{8 * self.itemsize}"
+        name = f"rnnfast_row_{self.suffix}"
         if name in self.module.globals:
             return self.module.globals[name]
         p = self.scalar.as_pointer()
@@ -49,11 +50,17 @@ class _RowWriter(VectorWriter):
         some = builder.and_(
             builder.icmp_signed(">", cols, _I64(0)), builder.icmp_signed(">", self.depth, _I64(0))
         )
+        if self.lanes > 1 and not self.target.has_masked_moves:
+            with builder.if_then(builder.icmp_signed("<", cols, _I64(self.lanes))):
+                narrow = _RowWriter(self.module, self.dtype, self.target, lanes=1)
+                builder.call(narrow.function(), function.args)
+                builder.branch(done)
         builder.cbranch(some, begin, done)
+        most = MAX_VECTORS if self.lanes > 1 else 1
 
         builder.position_at_end(begin)
         vectors = builder.udiv(builder.add(cols, _I64(self.lanes - 1)), _I64(self.lanes))
-        groups = builder.udiv(builder.add(vectors, _I64(MAX_VECTORS - 1)), _I64(MAX_VECTORS))
+        groups = builder.udiv(builder.add(vectors, _I64(most - 1)), _I64(most))
         narrow = builder.udiv(vectors, groups)
         wider = builder.urem(vectors, groups)
         builder.branch(group)
@@ -65,10 +72,15 @@ class _RowWriter(VectorWriter):
         width = builder.add(narrow, builder.zext(builder.icmp_signed("<", index, wider), _I64))
         after = builder.add(first, builder.mul(width, _I64(self.lanes)))
         last = builder.sub(cols, builder.sub(after, _I64(self.lanes)))  # columns in the last vector, or more
-        self.inside = self.lanes_before(builder, last)
+        if self.target.has_masked_moves:
+            self.inside, self.overlap = self.lanes_before(builder, last), _I64(0)
+        else:
+            missing = builder.sub(_I64(self.lanes), last)
+            is_partial = builder.icmp_signed(">", missing, _I64(0))
+            self.inside, self.overlap = None, builder.select(is_partial, missing, _I64(0))
         self.first = first
         cases = builder.switch(width, done)
-        for count in range(1, MAX_VECTORS + 1):
+        for count in range(1, most + 1):
             case = function.append_basic_block(f"vectors{count}")
             cases.add_case(_I64(count), case)
             self._write_group(case, join, count)
@@ -86,7 +98,7 @@ class _RowWriter(VectorWriter):
         builder = ir.IRBuilder(case)
         loop, end = (case.function.append_basic_block(f"{label}{count}") for label in ("loop", "end"))
         target = builder.gep(self.sums, [self.first])
-        start = [self._vector(builder, target, j, count) for j in range(count)]
+        start = [self.load(builder, *self._vector(builder, target, j, count)) for j in range(count)]
         line = builder.gep(self.weights, [self.first])
         builder.branch(loop)
 
@@ -96,9 +108,10 @@ class _RowWriter(VectorWriter):
         value = builder.load(builder.gep(self.source, [k]))
         value.align = self.itemsize
         factor = self.splat(builder, value)
+        vectors = [self._vector(builder, weights, j, count) for j in range(count)]
         after = [
-            self.multiply_add(builder, factor, self._vector(builder, weights, j, count), running)
-            for j, running in enumerate(sums)
+            self.multiply_add(builder, factor, self.load(builder, *vector), running)
+            for vector, running in zip(vectors, sums, strict=True)
         ]
         following = builder.add(k, _I64(1))
         incoming = [(k, _I64(0), following), (weights, line, builder.gep(weights, [self.row]))]
@@ -110,16 +123,16 @@ class _RowWriter(VectorWriter):
 
         builder.position_at_end(end)
         for j, total in enumerate(after):
-            self.store(builder, total, self.place(builder, target, j * self.lanes), self._mask(j, count))
+            self.store(builder, total, *self._vector(builder, target, j, count))
         builder.branch(join)
 
-    def _mask(self, j: int, count: int) -> ir.Value | None:
-        """The last vector of so many lies inside the matrix in part only."""
-        return self.inside if j == count - 1 else None
-
-    def _vector(self, builder: ir.IRBuilder, base: ir.Value, j: int, count: int) -> ir.Value:
-        place = self.place(builder, base, j * self.lanes)
-        return self.load(builder, place, self._mask(j, count))
+    def _vector(
+        self, builder: ir.IRBuilder, base: ir.Value, j: int, count: int
+    ) -> tuple[ir.Value, ir.Value | None]:
+        """Where vector j of so many is, and its mask: the last one lies inside the matrix in part only."""
+        if j < count - 1:
+            return self.place(builder, base, j * self.lanes), None
+        return self.place(builder, base, builder.sub(_I64(j * self.lanes), self.overlap)), self.inside
 
 
 def _add_product_twin(source, weights, first, sums):

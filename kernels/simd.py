@@ -12,6 +12,7 @@ import numpy as np
 from llvmlite import ir
 
 from .formula import Condition, Lanes, formula
+from .vectors import TARGET
 
 # Adding 1.5 * 2**mantissa_bits rounds a float to a whole number, halves to even, and leaves that number in
 # two's complement in the low bits of the sum. That is one addition instead of a rounding and a conversion,
@@ -27,12 +28,12 @@ _MANTISSA_BITS = {4: 23, 8: 52}
 def fma(a, b, c):
     """``a * b + c``, rounded once where the processor has the instruction.
 
-    This is ``llvm.fmuladd``; ``llvm.fma`` is a library call, 14 times slower, where the processor lacks it.
+    Elsewhere it is a product and a sum, each rounded: see `Target.multiply_add`.
     """
     lanes = a if isinstance(a, Lanes) else b if isinstance(b, Lanes) else c
     if not isinstance(lanes, Lanes):
         return a * b + c
-    return lanes.wrap(lanes.operand(a)).call("fmuladd", b, c)
+    return lanes.wrap(lanes.operand(a)).call(TARGET.multiply_add, b, c)
 
 
 @formula

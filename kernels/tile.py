@@ -10,7 +10,8 @@ The MAX_ROWS x 2 vectors of accumulators live in registers as PHI nodes of the l
 generated for each height and for one or two vectors of columns (few rows: up to four), so that no edge runs a
 wider loop than it fills: on Zen 4 a 20-row product (two tiles of 10) reaches 114 of 117 GFLOP/s, like one of
 24 rows. Columns beyond the edge are masked when C is read and written, and in the last row of B; its other
-rows are read in whole vectors, since on Intel a masked load takes the place of a multiply-add.
+rows are read in whole vectors, since on Intel a masked load takes the place of a multiply-add. On a target
+without masked moves a tile that is not filled is calculated in a copy on the stack (`tile_edge.py`).
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from numba import types
 from numba.core import cgutils
 
 from ._jit import intrinsic, library
-from .vectors import VECTOR_BYTES, VECTOR_REGISTERS, VectorWriter
+from .tile_edge import Matrix, TileEdge
+from .vectors import TARGET, VECTOR_BYTES, VECTOR_REGISTERS, Target, VectorWriter
 
 # Two vectors of accumulators a row, and registers to spare for the operands: on AVX2, with 16 registers,
 # twelve rows spill and reach 40 % of the peak, six rows 90 % (64 x 512 x 512).
@@ -76,8 +78,8 @@ class _Columns(NamedTuple):
 class _TileWriter(VectorWriter):
     """Writes the tile function of one kind of float into an LLVM module."""
 
-    def __init__(self, module: ir.Module, dtype: types.Float) -> None:
-        super().__init__(module, dtype)
+    def __init__(self, module: ir.Module, dtype: types.Float, target: Target = TARGET) -> None:
+        super().__init__(module, dtype, target)
         self.bytes = ir.IntType(8).as_pointer()
         self.prefetch = self.declare("llvm.prefetch.p0", ir.VoidType(), [self.bytes, _I32, _I32, _I32])
 
@@ -92,6 +94,7 @@ class _TileWriter(VectorWriter):
         rows, cols, self.depth, self.a, self.a_row, self.a_col = function.args[:6]
         self.b, self.b_row, self.b_panel, self.start, self.start_row = function.args[6:11]
         self.c, self.c_row, self.c_next, mode = function.args[11:]
+        self.c_next_row = self.c_row
 
         builder = ir.IRBuilder(function.append_basic_block("entry"))
         lanes = self.lanes
@@ -102,14 +105,20 @@ class _TileWriter(VectorWriter):
             builder.icmp_signed("!=", builder.and_(mode, _I64(int(flag))), _I64(0))
             for flag in (FROM_START, ADD_TO)
         )
-        done = function.append_basic_block("done")
+        done = end = function.append_basic_block("done")
+        if not self.target.has_masked_moves:
+            edge = TileEdge(self, builder, (rows, cols), (MAX_ROWS, 2 * WIDE * lanes))
+            self.last_row = edge.copy_last_row(builder, self.depth, Matrix(self.b, self.b_row), self.b_panel)
+            start, c = Matrix(self.start, self.start_row), Matrix(self.c, self.c_row)
+            self.start, self.start_row = edge.copy(builder, start, self.from_start)
+            self.c, self.c_row = edge.copy(builder, c, self.add_to)
+            done = edge.write_back(builder, Matrix(self.c, self.c_row), c, end)
         heights = builder.switch(rows, done)
         for height in range(1, MAX_ROWS + 1):
             block = function.append_basic_block(f"tile{height}")
             heights.add_case(_I64(height), block)
             self._choose_width(block, done, height)
-        builder.position_at_end(done)
-        builder.ret_void()
+        ir.IRBuilder(end).ret_void()
         return function
 
     def _choose_width(self, block: ir.Block, done: ir.Block, height: int) -> None:
@@ -129,7 +138,9 @@ class _TileWriter(VectorWriter):
     def _write_tile(self, case: ir.Block, done: ir.Block, height: int, vectors: int) -> None:
         """One tile of fixed size: load the start, loop over k, store; the last k by itself if B is masked."""
         builder = ir.IRBuilder(case)
-        self.inside = [self.lanes_before(builder, self.cols, j * self.lanes) for j in range(vectors)]
+        self.inside: list = [None] * vectors  # all lanes, in the tile or on the stack
+        if self.target.has_masked_moves:
+            self.inside = [self.lanes_before(builder, self.cols, j * self.lanes) for j in range(vectors)]
         cells = [(i, j) for i in range(height) for j in range(vectors)]
         start, begin, loop, last, edge, end, add, store = (
             case.function.append_basic_block(f"{label}{height}x{vectors}")
@@ -147,7 +158,7 @@ class _TileWriter(VectorWriter):
         builder.position_at_end(begin)
         first = self._join(builder, case, [self.zero] * len(cells), start, loaded)
         for i, j in cells:
-            self._prefetch(builder, self._cell(builder, self.c_next, self.c_row, i, j), to_write=True)
+            self._prefetch(builder, self._cell(builder, self.c_next, self.c_next_row, i, j), to_write=True)
         a, b = self._columns_of_a(builder, height), self._panels(builder, vectors)
         partial = builder.icmp_signed("<", self.cols, _I64(vectors * self.lanes))
         whole = builder.sub(self.depth, builder.zext(partial, _I64))
@@ -165,6 +176,8 @@ class _TileWriter(VectorWriter):
 
         builder.position_at_end(edge)
         groups, panels = pointers[: len(a.groups)], pointers[len(a.groups) :]
+        if not self.target.has_masked_moves:
+            panels = [builder.gep(self.last_row, [_I64(2 * p * self.lanes)]) for p in range(len(panels))]
         row = self._row_of_b(builder, panels, self.inside)
         at_edge = self._multiply(builder, a._replace(groups=groups), row, sums)
         builder.branch(end)

@@ -7,7 +7,7 @@ way). Rows are copied by memcpy: a loop is as fast, but LLVM needs 30 ms to vect
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -18,23 +18,53 @@ from numba.core.registry import cpu_target
 from ._jit import intrinsic
 
 
-def _vector_bytes() -> int:
-    """Width of the vectors of Numba's own target, which NUMBA_CPU_NAME and NUMBA_CPU_FEATURES may narrow."""
-    features = cpu_target.target_context.codegen().magic_tuple()[2]
-    if "+avx512f" in features:
-        return 64
-    return 32 if "+avx2" in features else 16
+class Target(NamedTuple):
+    """A processor as LLVM knows it: its triple, and its features as one string."""
+
+    triple: str
+    features: str
+
+    @property
+    def is_arm64(self) -> bool:
+        return self.triple.startswith(("aarch64", "arm64"))
+
+    @property
+    def vector_bytes(self) -> int:
+        """Width of its vectors."""
+        if "+avx512f" in self.features:
+            return 64
+        return 32 if "+avx2" in self.features else 16
+
+    @property
+    def vector_registers(self) -> int:
+        """How many vector registers it has."""
+        return 32 if "+avx512f" in self.features or self.is_arm64 else 16
+
+    @property
+    def multiply_add(self) -> str:
+        """LLVM's name of a multiply-add.
+
+        `fma` is rounded once, whatever the optimiser does; where the processor has no instruction for it, it
+        calls libm, 14 times slower. `fmuladd` may be split: on ARM, LLVM makes a loop over a scalar sum into
+        products and an ordered sum, rounded twice.
+        """
+        return "fma" if self.is_arm64 or "+fma" in self.features.split(",") else "fmuladd"
+
+    @property
+    def has_masked_moves(self) -> bool:
+        """Whether a load or store of some lanes is one instruction; elsewhere it is a branch a lane."""
+        return "+avx" in self.features or "+sve" in self.features
 
 
-def _vector_registers() -> int:
-    """How many vector registers the target has."""
+def _numba_target() -> Target:
+    """Numba's own target, which NUMBA_CPU_NAME and NUMBA_CPU_FEATURES may narrow."""
     triple, _, features = cpu_target.target_context.codegen().magic_tuple()
-    many = "+avx512f" in features or str(triple).startswith(("aarch64", "arm64"))
-    return 32 if many else 16
+    return Target(str(triple), features)
 
 
-VECTOR_BYTES = _vector_bytes()
-VECTOR_REGISTERS = _vector_registers()
+TARGET = _numba_target()
+VECTOR_BYTES = TARGET.vector_bytes
+VECTOR_REGISTERS = TARGET.vector_registers
 
 
 _I1, _I32, _I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
@@ -44,14 +74,19 @@ class VectorWriter:
     """Writes what functions on vectors of one kind of float have in common into their LLVM module.
 
     Vectors are aligned to their elements only. LLVM's functions are declared by their full names
-    (`llvm.fmuladd.v16f32`): the short form cannot name vector types.
+    (`llvm.fmuladd.v16f32`): the short form cannot name vector types. `lanes` other than those of the target
+    are for what is left beside whole vectors.
     """
 
-    def __init__(self, module: ir.Module, dtype: types.Float) -> None:
+    def __init__(
+        self, module: ir.Module, dtype: types.Float, target: Target = TARGET, lanes: int | None = None
+    ) -> None:
         self.module = module
+        self.dtype = dtype
+        self.target = target
         self.scalar = ir.FloatType() if dtype == types.float32 else ir.DoubleType()
         self.itemsize = dtype.bitwidth // 8
-        self.lanes = VECTOR_BYTES // self.itemsize
+        self.lanes = target.vector_bytes // self.itemsize if lanes is None else lanes
         self.vector = ir.VectorType(self.scalar, self.lanes)
         self.zero = ir.Constant(self.vector, [0.0] * self.lanes)
         self.suffix = f"v{self.lanes}f{8 * self.itemsize}"
@@ -75,9 +110,9 @@ class VectorWriter:
         return builder.shuffle_vector(first, undefined, everywhere)
 
     def multiply_add(self, builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
-        """a b + c. Where there is no instruction for it, fmuladd is a multiplication and an addition; plain
-        llvm.fma would be a call of libm, 14 times slower."""
-        function = self.declare(f"llvm.fmuladd.{self.suffix}", self.vector, [self.vector] * 3)
+        """a b + c in each lane."""
+        name = f"llvm.{self.target.multiply_add}.{self.suffix}"
+        function = self.declare(name, self.vector, [self.vector] * 3)
         return builder.call(function, [a, b, c])
 
     def lanes_before(self, builder: ir.IRBuilder, count: ir.Value, first: int = 0) -> ir.Value:

@@ -185,6 +185,7 @@ def test_damaged_files_are_named_in_one_line(copy):
             for name, value in [
                 ("nhid", "many"),
                 ("anneal", None),
+                ("anneal", 0.5),
                 ("baseline", 1),
                 ("log_interval", 0),
                 ("lr", 10**400),

@@ -29,6 +29,7 @@ SPEAKS_LLVM = {
     "simd.py",
     "team.py",
     "tile.py",
+    "tile_edge.py",
     "vectors.py",
 }
 COMPILED = {"kernel", "inner", "spliced"}  # the decorators of _jit.py whose functions become machine code

@@ -115,6 +115,27 @@ def test_ci_runs_the_test_command_of_the_readme():
     assert f'readme_test_command="{commands_of_the_readme()[1]}"' in script
 
 
+def test_the_jobs_of_ci_are_named_where_people_look():
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    jobs = set(re.findall(r"^job_(\w+)\(\)", script, re.MULTILINE))
+    assert jobs == set(re.search(r"^# Jobs: ([\w ]+)\.", script, re.MULTILINE)[1].split())
+    assert jobs == set(re.findall(r"run_job (\w+)", script)) - {"NAME"}
+    usual = re.search(r"wanted=.*:-([\w ]+)}", script)[1]
+    assert jobs - set(usual.split()) == {"arm64"}
+    assert f"some of it: {usual}\n" in guide
+    assert ".ci/run arm64" in guide
+
+
+def test_each_dependency_has_one_lowest_version():
+    """The job `oldest` installs just these."""
+    text = pyproject()
+    project = text[text.index("\ndependencies = ") : text.index("\n[project.scripts]")]
+    asked = [name for name in re.findall(r'"([^"]+)"', project) if not name.startswith("rnnfast")]
+    lowest = dict(re.split(">=|==", re.sub(r"\[.*\]", "", name)) for name in asked)
+    assert len(lowest) == len(asked)
+
+
 def test_pinned_tools_have_one_version():
     """The same ruff and mypy in pyproject.toml, which .ci/run installs, and in the hooks before a commit."""
     hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
@@ -124,7 +145,8 @@ def test_pinned_tools_have_one_version():
         assert f"{tool}==" in hooks
 
 
-def test_the_ci_script_can_be_executed():
-    path = ROOT / ".ci" / "run"
+@pytest.mark.parametrize("name", ["run", "arm64"])
+def test_the_ci_scripts_can_be_executed(name):
+    path = ROOT / ".ci" / name
     assert os.access(path, os.X_OK)
     assert subprocess.run(["bash", "-n", str(path)], check=False).returncode == 0

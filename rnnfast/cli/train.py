@@ -167,7 +167,8 @@ def _settings(told: dict[str, Any]) -> Settings:
     values = {field.name: told[field.name] for field in fields(Settings)}
     for name in ("clip", "clip_value", "patience"):
         values[name] = told[name] or None
-    values["anneal"] = told["anneal"] if told["anneal"] > 1.0 else None
+    anneal = _check.number("train", "anneal", told["anneal"], 1.0)
+    values["anneal"] = anneal if anneal > 1.0 else None
     return Settings(**values).resolved()
 
 
