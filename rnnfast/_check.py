@@ -8,6 +8,7 @@ native.
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import re
 from typing import Any
@@ -71,8 +72,9 @@ def memory(owner: str, name: str, value: Any) -> int:
 def memory_enough(owner: str, given: int, least: int, what: str) -> None:
     """A limit within which the smallest way of doing something fits."""
     if given < least:
+        enough = math.ceil(least / 1e4) / 100  # rounded up: what is named must do
         raise ValueError(
-            f"{owner}: memory must be at least {least / 1e6:.3g}MB for {what}, got {given / 1e6:.3g}MB."
+            f"{owner}: memory must be at least {enough:g}MB for {what}, got {given / 1e6:.3g}MB."
         )
 
 

@@ -202,5 +202,5 @@ class TimeAffineSquaredLoss(Layer):
         depth, cols = self.params[0].shape
         rows = block_steps(batch) * batch
         packed = packed_size(depth, cols, self.dtype) + packed_size(cols, depth, self.dtype)
-        packed += packed_size(rows, cols, self.dtype) + rows * (depth + cols) + 2 * (depth + 2) * cols
+        packed += packed_size(rows, cols, self.dtype) + rows * (depth + cols) + (3 * depth + 4) * cols
         return (packed + batch * steps * depth) * self.dtype.itemsize + batch * (steps + 4) * 8 + 4096
