@@ -13,7 +13,8 @@ from rnnfast import RNNLM, ExactBPTT, SequenceRegressor
 from rnnfast.layers.base import Workspace
 
 CELLS = ("rnn", "relu", "lstm", "gru")
-SETTINGS = int(os.environ.get("RNNFAST_PLANS", "16"))
+# 38 and 47 are language models whose last chunk is short.
+SEEDS = sorted({38, 47, *range(int(os.environ.get("RNNFAST_PLANS", "12")))})
 # Python's own objects are not planned one by one, and count where the limit is below a megabyte.
 TOLERANCE = 1.05
 
@@ -86,7 +87,7 @@ def kept_limit(model, data, options, memory):
 
 
 @needs_jit
-@pytest.mark.parametrize("seed", range(SETTINGS))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_the_limit_is_kept(seed):
     rng = np.random.default_rng(seed)
     model, data, options = random_setting(rng)

@@ -213,18 +213,31 @@ class TimeAffineSoftmaxWithLoss(Layer):
         xs = _check.floats(owner, "xs", xs, ("N", "T", depth), dtype, "H is the rows of W")
         batch, steps, _ = xs.shape
         labels = _labels(owner, ts, (batch, steps, size), self.ignore_label)
-        take = self._workspace.take
-        rows = loss_block_rows(batch, steps, size)
         sums = self._sums((batch,)) if sums is None else sums
-        row, slabs = row_stride(rows, dtype), -(-size // SLAB_WORDS)
-        losses = take("losses", (batch, steps), np.dtype(np.float64))
-        dxs = take("dxs", xs.shape if gradients else (0, 0, 0), dtype)
-        dWb_t = take("dWb_t", (size if gradients else 0, row_stride(depth + 1, dtype)), dtype)
         products = 3 if gradients else 1
-        members = _threads.members_for(2.0 * products * xs.size * size, _most_members(rows))
+        most = _most_members(loss_block_rows(batch, steps, size))
+        members = _threads.members_for(2.0 * products * xs.size * size, most)
+        scratch = self._scratch(batch, steps, gradients, members)
+        losses, dxs, dWb_t = scratch[:3]
         arguments = (
             xs, labels, *kernel_matrix(W), _check.kernel_ready(b), self.ignore_label, scored,
-            loss_period(batch, size), gradients, adds, losses, sums, dxs, dWb_t,
+            loss_period(batch, size), gradients, adds, losses, sums, *scratch[1:],
+        )  # fmt: skip
+        count = _threads.run(affine_softmax_loss, members, False, arguments)
+        if gradients:
+            self._gradients = dxs, dWb_t
+        return losses, count
+
+    def _scratch(self, batch: int, steps: int, gradients: bool, members: int) -> tuple[np.ndarray, ...]:
+        """The losses, the gradients and what else the kernel writes to, for a window on so many threads."""
+        (depth, size), dtype = self.params[0].shape, self.dtype
+        rows = loss_block_rows(batch, steps, size)
+        row, slabs = row_stride(rows, dtype), -(-size // SLAB_WORDS)
+        take = self._workspace.take
+        return (
+            take("losses", (batch, steps), np.dtype(np.float64)),
+            take("dxs", (batch, steps, depth) if gradients else (0, 0, 0), dtype),
+            take("dWb_t", (size if gradients else 0, row_stride(depth + 1, dtype)), dtype),
             take("x_block", (rows, row_stride(depth + 1, dtype)), dtype),
             take("packed_x", (packed_size(depth, row, dtype),), dtype),
             take("labels", (row,), np.dtype(np.int64)),
@@ -235,11 +248,13 @@ class TimeAffineSoftmaxWithLoss(Layer):
             take("part", (row,), dtype),
             take("targets", (row,), dtype),
             take("dx_t", (depth, row), dtype),
-        )  # fmt: skip
-        count = _threads.run(affine_softmax_loss, members, False, arguments)
-        if gradients:
-            self._gradients = dxs, dWb_t
-        return losses, count
+        )
+
+    def _make_room(self, batch: int, steps: int) -> None:
+        """Take the arrays of a window before the first is run."""
+        self._gradients = None
+        most = _most_members(loss_block_rows(batch, steps, self.params[1].size))
+        self._scratch(batch, steps, True, min(_threads.get_num_threads(), most))
 
     def backward(self, dout: float = 1.0, *, out: np.ndarray | None = None) -> np.ndarray:
         """Gradient (N, T, H) of `dout` times the last loss by the hidden states; fills `grads`."""

@@ -171,6 +171,12 @@ class TimeAffineSquaredLoss(Layer):
             self._gradients = dxs, dW, db
         return losses, scored_blocks > 0
 
+    def _make_room(self, batch: int, steps: int) -> None:
+        """Take the arrays of a window before the first is run."""
+        self._gradients = None
+        self._workspace.take("losses", (batch, steps), np.dtype(np.float64))
+        self._workspace.take("dxs", (batch, steps, self.params[0].shape[0]), self.dtype)
+
     def backward(self, dout: float = 1.0, *, out: np.ndarray | None = None) -> np.ndarray:
         """Gradient (N, T, H) of `dout` times the last loss by the hidden states; fills `grads`."""
         result = self._input_gradient(dout, out)

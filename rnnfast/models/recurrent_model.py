@@ -207,15 +207,13 @@ class RecurrentModel:
     def _make_room(self, extents: Sequence[Extent]) -> None:
         """Take all arrays at their largest: one that grows on the way may be held by a thread for a while."""
         batch, steps = extents[0].batch, max(extent.steps for extent in extents)
-        self._hs = self._output._gradients = None
+        self._hs = None
         for index, layer in enumerate(self._layers):
             layer._run = None
             make_room(layer, extents, 0 if index else self._words(batch, steps))
         for name, width in self._widths():
             self._buffer(name, batch, steps, width)
-        take = self._output._workspace.take
-        take("losses", (batch, steps), np.dtype(np.float64))
-        take("dxs", (batch, steps, self._sizes[-1]), self._layers[0].dtype)
+        self._output._make_room(batch, steps)
 
     def _widths(self) -> list[tuple[str, int]]:
         """The model's buffers and the last axis of each."""
