@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import mmap
 import os
 import re
 from typing import Any
@@ -434,6 +435,25 @@ def ids_1d(owner: str, name: str, value: Any) -> np.ndarray:
     return array.view(np.ndarray)
 
 
+def whole_file(owner: str, *arrays: Any) -> None:
+    """The file behind a memory map still has what was mapped: reading beyond its end would end the process.
+
+    Called before each window is read, which leaves the moments in between: a file may be cut short then.
+    """
+    for array in arrays:
+        base, start = array, 0
+        while isinstance(base, np.ndarray):
+            start = getattr(base, "offset", start)
+            base = base.base
+        if isinstance(base, mmap.mmap):
+            end = start - start % mmap.ALLOCATIONGRANULARITY + len(base)
+            if base.size() < end:
+                raise CorpusError(
+                    f"{owner}: the memory-mapped file was cut short while it is read: {end} bytes were "
+                    f"mapped, {base.size()} are left; leave files alone that training reads, or pass np.array(ids)."
+                )
+
+
 def ids_file(owner: str, name: str, problem: object) -> CorpusError:
     """The error for a file of token ids that is damaged or something else."""
     return CorpusError(
@@ -566,6 +586,7 @@ def ids_in_vocabulary(owner: str, name: str, value: np.ndarray, upper: int) -> N
     """Every id of a long text, which may be a memory map, is in [0, upper); read in pieces."""
     piece = 1 << 20
     for start in range(0, len(value), piece):
+        whole_file(owner, value)
         part = value[start : start + piece]
         if part.min() < 0 or part.max() >= upper:
             wrong = int(np.flatnonzero((part < 0) | (part >= upper))[0])

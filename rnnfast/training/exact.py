@@ -191,6 +191,7 @@ def _backpropagate(model: RecurrentModel, xs: Any, ts: Any, parts: list[Part]) -
     drop, masks = model.train_flg, model.rng_state
     states = [model.get_state()]
     for part in parts[:-1]:
+        _check.whole_file("ExactBPTT", xs)
         model.rng_state = masks
         model._read_through(model._part_inputs(xs, part), drop=drop, keep=False, part=part)
         states.append(model.get_state())
@@ -198,6 +199,7 @@ def _backpropagate(model: RecurrentModel, xs: Any, ts: Any, parts: list[Part]) -
     sums, made, final = np.zeros(len(xs)), False, None
     arriving: StateGradients | None = None
     for part, state in zip(reversed(parts), reversed(states), strict=True):
+        _check.whole_file("ExactBPTT", xs, ts)
         model.rng_state = masks
         model.set_state(state)
         hs = model._read_through(model._part_inputs(xs, part), drop=drop, part=part)

@@ -278,8 +278,8 @@ def _learn(settings: Settings, train: Corpus) -> Tokenizer:
 def unknown_share(tokenizer: Tokenizer, ids: np.ndarray) -> float:
     """Share of a text's tokens, from 0 to 1, that are not in the vocabulary; read piece by piece."""
     piece = 1 << 20
-    unknown = sum(
-        int(np.count_nonzero(ids[start : start + piece] == tokenizer.unk_id))
-        for start in range(0, len(ids), piece)
-    )
+    unknown = 0
+    for start in range(0, len(ids), piece):
+        _check.whole_file("unknown_share", ids)
+        unknown += int(np.count_nonzero(ids[start : start + piece] == tokenizer.unk_id))
     return unknown / max(1, len(ids))

@@ -81,7 +81,7 @@ class Keeper:
         _check.offers(owner, "the model", trainer.model, ("get_state", "set_state"), "RNNLM")
         _check.can_go_on(owner, trainer.bptt)
         _check.offers(owner, "the optimizer", trainer.optimizer, ("state_dict", "load_state_dict"), "SGD()")
-        self.path = Path(path)
+        self.path = Path(os.path.abspath(path))  # the working directory may be another when it is written
         self.every = _check.number("Trainer.fit", "checkpoint_every", every, 0.0)
         self._trainer = trainer
         self._run = {**described(trainer), **fit}
@@ -232,6 +232,7 @@ def checksum(data: Any) -> int | None:
 def _crc(array: Any, dtype: str, rows: int, crc: int) -> int:
     """Of the rows (rows, ...) of an array, so many at a time."""
     for start in range(0, len(array), rows):
+        _check.whole_file("Trainer.fit", array)
         piece = np.ascontiguousarray(array[start : start + rows], dtype=dtype)
         crc = zlib.crc32(piece.reshape(-1).view(np.uint8).data, crc)
     return crc

@@ -144,6 +144,11 @@ class RunFolder:
 
     def begin(self) -> None:
         """Everything is ready: remove the earlier run, and put the staged files in their places."""
+        for name in (
+            TRAIN,
+            VALID,
+        ):  # first: Windows refuses while a process maps one, and the rest then stays
+            (self.path / name).unlink(missing_ok=True)
         for folder in (self.path, self.baseline):
             for name in _OURS:
                 (folder / name).unlink(missing_ok=True)
