@@ -450,7 +450,8 @@ def whole_file(owner: str, *arrays: Any) -> None:
             if base.size() < end:
                 raise CorpusError(
                     f"{owner}: the memory-mapped file was cut short while it is read: {end} bytes were "
-                    f"mapped, {base.size()} are left; leave files alone that training reads, or pass np.array(ids)."
+                    f"mapped, {base.size()} are left; leave files alone that training reads, or pass "
+                    f"np.array(ids)."
                 )
 
 
