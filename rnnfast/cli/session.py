@@ -81,7 +81,8 @@ class Session:
                 self._stop(stop, metrics)
             self._compare(metrics)
             self._draw()
-        self._show_sample()
+        with one_line(*BAD_FILES, code=STOPPED):
+            self._show_sample()
         self._say(f"run folder: {folder.path}")
         run = shlex.quote(str(folder.path))
         self._say(f"try: {_as_called()} generate {run} --prompt {self._known_word()}")

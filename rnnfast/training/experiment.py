@@ -224,6 +224,11 @@ class Experiment:
     def _open(self) -> None:
         folder = self.folder
         self.train_ids, self.valid_ids = open_ids(folder.path / TRAIN), open_ids(folder.path / VALID)
+        for name, ids in ((TRAIN, self.train_ids), (VALID, self.valid_ids)):
+            try:
+                _check.ids_in_vocabulary("train", "ids", ids, self.tokenizer.vocab_size)
+            except IndexError as error:
+                raise _check.ids_file("train", str(folder.path / name), error) from None
         self.unknown_share = unknown_share(self.tokenizer, self.valid_ids)
 
     def trainer(

@@ -50,6 +50,14 @@ class Saved(NamedTuple):
         """Updates made."""
         return self.about["meter"]["step"]
 
+    @property
+    def has_model(self) -> bool:
+        """Whether a `Checkpoint` has saved a model beside it."""
+        try:
+            return json.loads(self.about["saver"] or "{}").get("saved") is True
+        except (ValueError, AttributeError, RecursionError):  # said by `Keeper.resume`
+            return False
+
 
 class _Mark(NamedTuple):
     """What the next window changes before its update is made: a copy from between two windows."""
