@@ -709,6 +709,11 @@ def far_enough(owner: str, path: Any, epochs: int, reached: int) -> None:
         raise CheckpointError(f"{owner}: epochs must be at least {reached}, where {path} is already.")
 
 
+def not_copied(owner: str, why: str) -> TypeError:
+    """The error of what cannot be copied or pickled."""
+    return TypeError(f"{owner} cannot be copied or pickled: {why}.")
+
+
 def run_under_way(folder: Any) -> OSError:
     """The error for a folder in which another process trains."""
     return OSError(f"{folder}: another process is training in this folder; wait for it, or stop it.")

@@ -90,6 +90,8 @@ class State:
         """The same in memory of its own."""
         return State(self.value)
 
+    __copy__ = copy
+
     def __getitem__(self, rows: Any) -> State:
         """The state of some rows: a slice, an index array, a mask or one number, which gives one row."""
         if self.rows is None:

@@ -96,6 +96,9 @@ class Keeper:
         self._mark: _Mark | None = None
         self._written = -np.inf
 
+    def __reduce__(self) -> Any:
+        raise _check.not_copied("Keeper", "it writes for the fit that is under way; copy the trainer")
+
     def mark(self, meter: Meter, window: int) -> None:
         """Remember where training stands after so many windows of an epoch; its update is made."""
         trainer = self._trainer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any, Literal
 
 import numpy as np
@@ -36,6 +37,10 @@ class Optimizer:
         self.steps = 0
         self._state: dict[str, list[np.ndarray]] = {}
 
+    def __copy__(self) -> Optimizer:
+        """An optimizer of its own: with the same arrays, each would change what the other keeps."""
+        return deepcopy(self)
+
     @property
     def lr(self) -> float:
         """Learning rate."""
@@ -61,6 +66,8 @@ class Optimizer:
         """
         owner = f"{type(self).__name__}.update"
         _check.parameters_and_gradients(owner, params, grads)
+        # The same memory without what subclasses do: a matrix has two axes whatever its shape is asked to be.
+        params, grads = list(map(np.asarray, params)), list(map(np.asarray, grads))
         if self.slots and not self._state:
             self._state = {slot: [np.zeros_like(param) for param in params] for slot in self.slots}
         for arrays in self._state.values():

@@ -117,6 +117,15 @@ class Trainer:
         self._keeper: Keeper | None = None
         self._workspace = Workspace()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy needs: all but what serves the `fit` that is under way."""
+        own = {"last_good", "_keeper", "_workspace"}
+        return {name: value for name, value in self.__dict__.items() if name not in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, history=list(state["history"]), last_good=LastGood(state["model"].params))
+        self._keeper, self._workspace = None, Workspace()
+
     def fit(
         self,
         ids: Any,
