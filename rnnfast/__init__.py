@@ -35,14 +35,11 @@ from rnnfast._warmup import warmup  # noqa: E402
 from rnnfast.data import CharTokenizer, WordTokenizer  # noqa: E402
 from rnnfast.layers.affine import TimeAffine  # noqa: E402
 from rnnfast.layers.bidirectional import Bidirectional, TimeBiLSTM  # noqa: E402
+from rnnfast.layers.binary_loss import TimeSigmoidWithLoss  # noqa: E402
 from rnnfast.layers.dropout import TimeDropout  # noqa: E402
 from rnnfast.layers.embedding import TimeContextSum, TimeEmbedding  # noqa: E402
 from rnnfast.layers.gru import GRU, TimeGRU  # noqa: E402
-from rnnfast.layers.loss import (  # noqa: E402
-    TimeAffineSoftmaxWithLoss,
-    TimeSigmoidWithLoss,
-    TimeSoftmaxWithLoss,
-)
+from rnnfast.layers.loss import TimeAffineSoftmaxWithLoss, TimeSoftmaxWithLoss  # noqa: E402
 from rnnfast.layers.lstm import LSTM, TimeLSTM  # noqa: E402
 from rnnfast.layers.rnn import RNN, TimeRNN  # noqa: E402
 from rnnfast.layers.squared import TimeAffineSquaredLoss  # noqa: E402

@@ -8,6 +8,8 @@ native.
 from __future__ import annotations
 
 import inspect
+import math
+import mmap
 import os
 import re
 from collections.abc import Iterable
@@ -74,8 +76,9 @@ def memory(owner: str, name: str, value: Any) -> int:
 def memory_enough(owner: str, given: int, least: int, what: str) -> None:
     """A limit within which the smallest way of doing something fits."""
     if given < least:
+        enough = math.ceil(least / 1e4) / 100  # rounded up: what is named must do
         raise ValueError(
-            f"{owner}: memory must be at least {least / 1e6:.3g}MB for {what}, got {given / 1e6:.3g}MB."
+            f"{owner}: memory must be at least {enough:g}MB for {what}, got {given / 1e6:.3g}MB."
         )
 
 
@@ -533,6 +536,26 @@ def ids_1d(owner: str, name: str, value: Any) -> np.ndarray:
     return array.view(np.ndarray)
 
 
+def whole_file(owner: str, *arrays: Any) -> None:
+    """The file behind a memory map still has what was mapped: reading beyond its end would end the process.
+
+    Called before each window is read, which leaves the moments in between: a file may be cut short then.
+    """
+    for array in arrays:
+        base, start = array, 0
+        while isinstance(base, np.ndarray):
+            start = getattr(base, "offset", start)
+            base = base.base
+        if isinstance(base, mmap.mmap):
+            end = start - start % mmap.ALLOCATIONGRANULARITY + len(base)
+            if base.size() < end:
+                raise CorpusError(
+                    f"{owner}: the memory-mapped file was cut short while it is read: {end} bytes were "
+                    f"mapped, {base.size()} are left; leave files alone that training reads, or pass "
+                    f"np.array(ids)."
+                )
+
+
 def ids_file(owner: str, name: str, problem: object) -> CorpusError:
     """The error for a file of token ids that is damaged or something else."""
     return CorpusError(
@@ -665,6 +688,7 @@ def ids_in_vocabulary(owner: str, name: str, value: np.ndarray, upper: int) -> N
     """Every id of a long text, which may be a memory map, is in [0, upper); read in pieces."""
     piece = 1 << 20
     for start in range(0, len(value), piece):
+        whole_file(owner, value)
         part = value[start : start + piece]
         if part.min() < 0 or part.max() >= upper:
             wrong = int(np.flatnonzero((part < 0) | (part >= upper))[0])
@@ -784,6 +808,11 @@ def far_enough(owner: str, path: Any, epochs: int, reached: int) -> None:
     """A run goes on to an epoch that is not behind it."""
     if epochs < reached:
         raise CheckpointError(f"{owner}: epochs must be at least {reached}, where {path} is already.")
+
+
+def not_copied(owner: str, why: str) -> TypeError:
+    """The error of what cannot be copied or pickled."""
+    return TypeError(f"{owner} cannot be copied or pickled: {why}.")
 
 
 def run_under_way(folder: Any) -> OSError:

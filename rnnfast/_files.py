@@ -5,15 +5,28 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+try:
+    import msvcrt
+except ImportError:  # all others
+    msvcrt = None  # type: ignore[assignment]
+
+# Seconds to wait for a virus scanner or a reader, who on Windows keep a file from being replaced.
+_WAITS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if os.name == "nt" else ()
+# Windows keeps others from reading what is locked, so that lies behind the end of every file.
+_LOCKED_BYTE = (1 << 31) - 2
+# Windows opens no folders: there a file in it is locked.
+_LOCK_FILE = ".rnnfast.lock"
 
 
 @contextmanager
@@ -62,10 +75,10 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             _lock(file.fileno())
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            _synchronise(file.fileno())
         with suppress(OSError):  # there is no old file, or its file system knows no permissions
             os.chmod(temporary, target.stat().st_mode & 0o777)
-        os.replace(temporary, target)
+        _replace(temporary, target)
     except BaseException as error:
         with suppress(OSError):
             os.unlink(temporary)
@@ -81,25 +94,35 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> None:
     Parameters
     ----------
     folder
-        Looked at, not below it. Nothing happens where it is missing, or on Windows.
+        Looked at, not below it. Nothing happens where it is missing, or where there are no locks.
     """
-    for path in Path(folder).glob(".rnnfast-*.tmp") if fcntl is not None else ():
-        with suppress(OSError), open(path, "rb") as file:
-            if _lock(file.fileno()):
+    for path in Path(folder).glob(".rnnfast-*.tmp"):
+        with suppress(OSError):
+            with open(path, "r+b") as file:
+                is_left = _lock(file.fileno())
+            if is_left:  # no other process takes up a name, and Windows removes no file that is open
                 os.unlink(path)
 
 
 @contextmanager
 def only_one(folder: str | os.PathLike[str]) -> Iterator[bool]:
     """Whether no other process is inside such a block for the same folder; True where locks are unknown."""
+    place = Path(folder)
     if fcntl is None:
-        yield True
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
+        if msvcrt is None:
+            yield True
+            return
+        place /= _LOCK_FILE
+    is_ours: bool | None = False
+    descriptor = os.open(place, os.O_RDONLY if fcntl is not None else os.O_RDWR | os.O_CREAT)
     try:
-        yield _lock(descriptor) is not False
+        is_ours = _lock(descriptor)
+        yield is_ours is not False
     finally:
         os.close(descriptor)
+        if is_ours and fcntl is None:
+            with suppress(OSError):  # another process has opened it since
+                os.unlink(place)
 
 
 def _lock(descriptor: int) -> bool | None:
@@ -107,15 +130,53 @@ def _lock(descriptor: int) -> bool | None:
 
     True if it is ours, False if it is another's, None where the system or the drive knows no locks.
     """
-    if fcntl is None:
-        return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if fcntl is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        elif msvcrt is not None:
+            return _lock_on_windows(descriptor)
+        else:
+            return None
     except BlockingIOError:
         return False
     except OSError:
         return None
     return True
+
+
+def _lock_on_windows(descriptor: int) -> bool:
+    """The same with a byte far behind the end; the place in the file stays."""
+    windows: Any = msvcrt
+    place = os.lseek(descriptor, 0, os.SEEK_CUR)
+    os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
+    try:
+        windows.locking(descriptor, windows.LK_NBLCK, 1)
+    except PermissionError:  # what it raises for a byte that another process has locked
+        return False
+    finally:
+        os.lseek(descriptor, place, os.SEEK_SET)
+    return True
+
+
+def _replace(temporary: Path, target: Path) -> None:
+    """Rename, and on Windows wait for whoever has the target open for a moment."""
+    for seconds in _WAITS:
+        try:
+            os.replace(temporary, target)
+            return
+        except PermissionError:
+            time.sleep(seconds)
+    os.replace(temporary, target)
+
+
+def _synchronise(descriptor: int) -> None:
+    """Have the drive write it down; `fsync` of macOS leaves it in the drive's own memory."""
+    whole = getattr(fcntl, "F_FULLFSYNC", None)
+    if whole is not None:
+        with suppress(OSError):  # a file system without it, such as a network drive
+            fcntl.fcntl(descriptor, whole)
+            return
+    os.fsync(descriptor)
 
 
 def _create(temporary: Path, target: Path) -> IO[bytes]:
@@ -133,6 +194,6 @@ def _synchronise_folder(folder: Path) -> None:
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(descriptor)
+            _synchronise(descriptor)
         finally:
             os.close(descriptor)

@@ -3,6 +3,8 @@
 Reading trusts nothing. The header is capped, its offsets are compared with the size of the file and its
 tensors with what the description asks for, all before an array is allocated; a checksum then covers
 description and values. No pickle anywhere: a file can be wrong, it cannot run code.
+
+Arrays are written from where they lie, and read into the memory they stay in: neither takes a second copy.
 """
 
 from __future__ import annotations
@@ -21,6 +23,10 @@ from rnnfast import _check
 from rnnfast._files import write_atomically
 
 _DTYPES: dict[str, np.dtype] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8"), "I64": np.dtype("<i8")}
+# The order of tensors in a file, as the safetensors library has it: by dtype, then by name.
+_ORDER = ("I64", "F64", "F32")
+# Elements of an array of another layout that are put in C order at a time.
+_PIECE = 1 << 16
 # A model has a dozen tensors and 100 bytes of header for each; a bigger header is not one of ours.
 _HEADER_LIMIT = 1 << 20
 # A kilobyte of "[],[],[]" takes 20 as Python objects. A header of ours has 8 of these marks a tensor, so
@@ -67,17 +73,40 @@ def write_tensors(
     OSError
         The file cannot be written.
     """
-    from safetensors.numpy import save
-
-    # safetensors writes the memory of a transposed array as if it were C order, so each is made contiguous
-    # first.
-    plain = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    codes = {name: _code(name, array) for name, array in tensors.items()}
     text = json.dumps(dict(description), sort_keys=True)
-    # One metadata entry only: safetensors keeps several in an order that changes from run to run.
-    about = json.dumps({"format": form, "config": text, "checksum": _checksum(text, plain)})
-    content = save(plain, metadata={"rnnfast": about})
+    about = json.dumps({"format": form, "config": text, "checksum": _checksum(text, tensors)})
+    header: dict[str, Any] = {"__metadata__": {"rnnfast": about}}
+    end = 0
+    for name in sorted(tensors, key=lambda name: (_ORDER.index(codes[name]), name)):
+        start, end = end, end + tensors[name].nbytes
+        shape = list(tensors[name].shape)
+        header[name] = {"dtype": codes[name], "shape": shape, "data_offsets": [start, end]}
+    content = json.dumps(header, separators=(",", ":")).encode("ascii")
+    content += b" " * (-len(content) % 8)
     with write_atomically(path) as file:
-        file.write(content)
+        file.write(struct.pack("<Q", len(content)) + content)
+        for name in list(header)[1:]:
+            for piece in _pieces(tensors[name]):
+                file.write(piece)
+
+
+def _code(name: str, array: np.ndarray) -> str:
+    for code, dtype in _DTYPES.items():
+        if array.dtype.newbyteorder("<") == dtype:
+            return code
+    raise TypeError(f"write_tensors: {name} must be float32, float64 or int64, got {array.dtype}.")
+
+
+def _pieces(array: np.ndarray) -> Iterator[memoryview]:
+    """The bytes of the values in C order, as a file has them; an array that lies so is not copied."""
+    dtype = array.dtype.newbyteorder("<")
+    if array.flags.c_contiguous and array.dtype == dtype:
+        yield array.reshape(-1).view(np.uint8).data
+        return
+    flags: Any = ["external_loop", "buffered", "zerosize_ok"]
+    for piece in np.nditer(array, flags, order="C", casting="equiv", op_dtypes=[dtype], buffersize=_PIECE):
+        yield np.ascontiguousarray(piece).view(np.uint8).data
 
 
 def read_tensors(
@@ -141,8 +170,10 @@ def _checksum(text: str, tensors: Mapping[str, np.ndarray]) -> int:
     crc = zlib.crc32(text.encode("utf-8", "surrogatepass"))
     for name in sorted(tensors):
         array = tensors[name]
-        crc = zlib.crc32(f"{name} {array.shape} {array.dtype}".encode("utf-8", "surrogatepass"), crc)
-        crc = zlib.crc32(array.reshape(-1).view(np.uint8).data, crc)
+        kind = array.dtype.newbyteorder("=")
+        crc = zlib.crc32(f"{name} {array.shape} {kind}".encode("utf-8", "surrogatepass"), crc)
+        for piece in _pieces(array):
+            crc = zlib.crc32(piece, crc)
     return crc
 
 

@@ -90,6 +90,8 @@ class State:
         """The same in memory of its own."""
         return State(self.value)
 
+    __copy__ = copy
+
     def __getitem__(self, rows: Any) -> State:
         """The state of some rows: a slice, an index array, a mask or one number, which gives one row."""
         if self.rows is None:
@@ -140,7 +142,7 @@ class State:
         ...     State.load(pathlib.Path(folder) / "state.safetensors") == state
         True
         """
-        outline, tensors = packed(self.value)
+        outline, tensors = packed(self)
         write_tensors(path, FORMAT, tensors, {"state": outline})
 
     @classmethod
@@ -194,9 +196,8 @@ def _outline(value: Any) -> Any:
     return None if value is None else {"dtype": value.dtype.name, "axes": value.ndim}
 
 
-def packed(value: Any) -> tuple[Any, dict[str, np.ndarray]]:
-    """The outline of a state as JSON values, and its arrays by number."""
-    state = State(value)
+def packed(state: State) -> tuple[Any, dict[str, np.ndarray]]:
+    """The outline of a state as JSON values, and its arrays by number, not copied."""
     return _outline(state.value), {f"state.{i}": array for i, array in enumerate(state.arrays)}
 
 

@@ -36,9 +36,10 @@ import numpy as np
 
 from rnnfast.layers.affine import TimeAffine
 from rnnfast.layers.bidirectional import TimeBiLSTM
+from rnnfast.layers.binary_loss import TimeSigmoidWithLoss
 from rnnfast.layers.embedding import TimeEmbedding
 from rnnfast.layers.gru import GRU, TimeGRU
-from rnnfast.layers.loss import TimeSigmoidWithLoss, TimeSoftmaxWithLoss
+from rnnfast.layers.loss import TimeSoftmaxWithLoss
 from rnnfast.layers.lstm import LSTM, TimeLSTM
 from rnnfast.layers.rnn import RNN, TimeRNN
 from rnnfast.layers.simple import (

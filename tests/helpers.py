@@ -14,6 +14,7 @@ sends_interrupts = pytest.mark.skipif(sys.platform == "win32", reason="sends SIG
 needs_jit = pytest.mark.skipif(not JIT, reason="looks at compiled code, and NUMBA_DISABLE_JIT is set")
 
 DTYPES = (np.float32, np.float64)
+SHAPES = [(1,), (7,), (16, 17), (3, 0), (65,)]  # of parameters
 
 
 def sized(compiled, plain):
@@ -83,3 +84,14 @@ def laid_out(matrix, row_stride, panel_stride=None, col_stride=1, guard=70):
     flat = poisoned(int(places.max(initial=first)) + guard, matrix.dtype)
     flat[places] = matrix
     return flat, first, places
+
+
+def arrays(seed, shapes=SHAPES, dtype=np.float64):
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal(shape).astype(dtype) for shape in shapes]
+
+
+def distance(actual, expected):
+    """The largest relative distance by norm."""
+    pairs = [(a, e) for a, e in zip(actual, expected, strict=True) if e.size]
+    return max(np.linalg.norm(a - e) / np.linalg.norm(e) for a, e in pairs)

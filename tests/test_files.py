@@ -1,10 +1,13 @@
 """Atomic writes: after any interruption the old file or the new one is there, whole, and nothing else."""
 
+import errno
 import os
+import types
 
 import numpy as np
 import pytest
 
+from rnnfast import _files
 from rnnfast._files import fcntl, only_one, remove_leftovers, write_atomically
 
 LOCKS = fcntl is not None
@@ -150,3 +153,113 @@ def test_a_name_as_long_as_the_file_system_allows_still_works(tmp_path):
     with write_atomically(path) as file:
         file.write(b"abc")
     assert path.read_bytes() == b"abc"
+
+
+def test_a_target_that_is_open_elsewhere_for_a_moment_is_replaced_later(tmp_path, monkeypatch):
+    """As on Windows, where a reader or a virus scanner is in the way."""
+    replace, refused = os.replace, []
+
+    def busy(source, target):
+        if len(refused) < 3:
+            refused.append(target)
+            raise PermissionError(errno.EACCES, "Access is denied", str(source), None, str(target))
+        replace(source, target)
+
+    monkeypatch.setattr(_files, "_WAITS", (0.0,) * 3)
+    monkeypatch.setattr(os, "replace", busy)
+    with write_atomically(tmp_path / "weights") as file:
+        file.write(b"new")
+    assert (tmp_path / "weights").read_bytes() == b"new"
+    assert refused == [tmp_path / "weights"] * 3
+    refused.clear()
+    monkeypatch.setattr(_files, "_WAITS", (0.0,) * 2)
+    with pytest.raises(PermissionError) as caught, write_atomically(tmp_path / "weights") as file:
+        file.write(b"newer")
+    assert caught.value.filename == str(tmp_path / "weights")
+    assert (tmp_path / "weights").read_bytes() == b"new"
+    assert names(tmp_path) == ["weights"]
+
+
+def test_only_windows_waits_for_a_target_that_is_open():
+    assert bool(_files._WAITS) is (os.name == "nt")
+    assert sum(_files._WAITS) < 3
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+def test_macos_has_the_drive_write_its_own_memory_down(tmp_path, monkeypatch, refuses):
+    asked, synchronised = [], []
+
+    def control(descriptor, command):
+        asked.append(command)
+        if refuses:
+            raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    macos = types.SimpleNamespace(F_FULLFSYNC=51, fcntl=control, LOCK_EX=2, LOCK_NB=4, flock=lambda *_: None)
+    monkeypatch.setattr(_files, "fcntl", macos)
+    monkeypatch.setattr(os, "fsync", synchronised.append)
+    with write_atomically(tmp_path / "weights") as file:
+        file.write(b"abc")
+    assert asked == [51] * (1 if os.name == "nt" else 2)
+    assert len(synchronised) == (len(asked) if refuses else 0)
+
+
+class Windows:
+    """`msvcrt.locking`: one holder a byte, until its descriptor is closed."""
+
+    LK_NBLCK = 2
+
+    def __init__(self):
+        self.held = {}
+
+    def locking(self, descriptor, mode, count):
+        assert (mode, count) == (self.LK_NBLCK, 1)
+        place = os.fstat(descriptor).st_ino, os.lseek(descriptor, 0, os.SEEK_CUR)
+        holder = self.held.get(place)
+        if holder not in (None, descriptor) and self.is_open(holder, place[0]):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        self.held[place] = descriptor
+
+    @staticmethod
+    def is_open(descriptor, inode):
+        try:
+            return os.fstat(descriptor).st_ino == inode
+        except OSError:
+            return False
+
+
+@pytest.fixture
+def windows(monkeypatch):
+    monkeypatch.setattr(_files, "fcntl", None)
+    monkeypatch.setattr(_files, "msvcrt", Windows())
+
+
+def test_on_windows_one_process_at_a_time_is_alone_in_a_folder(tmp_path, windows):
+    with only_one(tmp_path) as first:
+        assert first
+        with only_one(tmp_path) as second:
+            assert not second
+    with only_one(tmp_path) as third:
+        assert third
+    assert names(tmp_path) == []
+
+
+def test_on_windows_leftovers_are_removed_and_files_being_written_are_not(tmp_path, windows):
+    (tmp_path / ".rnnfast-0123.tmp").write_bytes(b"half")
+    with write_atomically(tmp_path / "weights") as file:
+        file.write(b"ab")
+        remove_leftovers(tmp_path)
+        assert len(names(tmp_path)) == 1
+        file.write(b"c")
+    assert (tmp_path / "weights").read_bytes() == b"abc"
+    assert names(tmp_path) == ["weights"]
+
+
+def test_where_there_are_no_locks_nothing_is_removed_and_everybody_is_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(_files, "fcntl", None)
+    monkeypatch.setattr(_files, "msvcrt", None)
+    (tmp_path / ".rnnfast-0123.tmp").write_bytes(b"half")
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == [".rnnfast-0123.tmp"]
+    with only_one(tmp_path) as first, only_one(tmp_path) as second:
+        assert first
+        assert second

@@ -13,8 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from rnnfast._check import CheckpointError
-from rnnfast.cli.errors import INTERRUPTED, STOPPED, fail, one_line
+from rnnfast.cli.errors import BAD_FILES, INTERRUPTED, STOPPED, fail, one_line
 from rnnfast.cli.plots import draw_learning_curve
 from rnnfast.cli.progress import clock, compilations, show_progress
 from rnnfast.cli.words import first_words, stream_text
@@ -71,7 +70,7 @@ class Session:
         experiment, folder = self.experiment, self.experiment.folder
         size = experiment.tokenizer.vocab_size
         keep = self._is_behind_us if experiment.resumed else None
-        with one_line(OSError, CheckpointError, code=STOPPED), Metrics(folder.metrics, keep) as metrics:
+        with one_line(*BAD_FILES, code=STOPPED), Metrics(folder.metrics, keep) as metrics:
             self._introduce(metrics)
             try:
                 with compilations(lambda: self._say("compiling kernels, once")):
@@ -82,7 +81,8 @@ class Session:
                 self._stop(stop, metrics)
             self._compare(metrics)
             self._draw()
-        self._show_sample()
+        with one_line(*BAD_FILES, code=STOPPED):
+            self._show_sample()
         self._say(f"run folder: {folder.path}")
         run = shlex.quote(str(folder.path))
         self._say(f"try: {_as_called()} generate {run} --prompt {self._known_word()}")

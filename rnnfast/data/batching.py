@@ -71,6 +71,7 @@ class WindowBatches:
 
     def first_rows(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
         """The first steps of all rows, inputs and targets (N, steps), copied."""
+        _check.whole_file("WindowBatches", self._inputs)
         return np.array(self._inputs[:, :steps]), np.array(self._targets[:, :steps])
 
     def __len__(self) -> int:
@@ -85,6 +86,7 @@ class WindowBatches:
         """Inputs and targets of one window, contiguous int64 (N, T), valid until the next is taken."""
         if not 0 <= window < len(self):
             raise _check.window_number("WindowBatches", window, len(self))
+        _check.whole_file("WindowBatches", self._inputs)
         start = window * self.time_size
         stop = min(start + self.time_size, self.jump)
         shape = (self.batch_size, stop - start)

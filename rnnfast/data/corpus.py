@@ -164,7 +164,8 @@ def read_files(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]])
     names = [os.fspath(path) for path in listed]
     size = _check.corpus_files("read_files", names)
     title = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
-    return Corpus(title, size, lambda: (piece for name in names for piece in _file_pieces(name)))
+    places = [os.path.abspath(name) for name in names]  # the working directory may be another at a later pass
+    return Corpus(title, size, lambda: (piece for place in places for piece in _file_pieces(place)))
 
 
 def _file_pieces(path: str) -> Iterator[str]:

@@ -158,12 +158,14 @@ class WindowRows:
     def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Inputs and targets of the first window, whatever the number."""
         xs, ts = next(iter(self._rows))
+        _check.whole_file("WindowRows", xs, ts)
         targets = ts[:, : self.time_size] if self._rows.every_step else ts
         return np.array(xs[:, : self.time_size]), np.array(targets)
 
     def first_rows(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
         """The beginning of the first batch; all of it, where only the last step has a target."""
         xs, ts = next(iter(self._rows))
+        _check.whole_file("WindowRows", xs, ts)
         if not self._rows.every_step:
             return np.array(xs[:, :]), np.array(ts)
         return np.array(xs[:, :steps]), np.array(ts[:, :steps])
@@ -172,6 +174,7 @@ class WindowRows:
         """Inputs, targets (None where there are none), and whether a batch begins and ends."""
         for xs, ts in self._rows:
             for first in range(0, self._steps, self.time_size):
+                _check.whole_file("WindowRows", xs, ts)
                 last = min(first + self.time_size, self._steps)
                 targets = ts[:, first:last] if self._rows.every_step else ts
                 ends = last == self._steps

@@ -1,62 +1,123 @@
-"""How much memory a recurrent layer takes for a window, known before it is run."""
+"""How much memory a recurrent layer takes for the windows of a pass, known before any is run."""
 
 from __future__ import annotations
 
-from rnnfast._threads import get_num_threads
-from rnnfast.kernels.gemm import packed_size
-from rnnfast.kernels.sequence import block_steps, padded_row
-from rnnfast.kernels.shares import recurrent_packed_size
-from rnnfast.layers.gru import TimeGRU
-from rnnfast.layers.lstm import TimeLSTM
-from rnnfast.layers.recurrent import KEPT_BYTES, Recurrent
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from rnnfast.kernels.sequence import block_steps
+from rnnfast.layers.base import Workspace
+from rnnfast.layers.recurrent import Recurrent
+from rnnfast.layers.rows import NO_RESETS, Rows
 
 _SMALL = 4096  # Python's objects, and what rounds buffers to cache lines
 
 
-def recurrent_bytes(layer: Recurrent, batch: int, steps: int) -> int:
-    """Bytes of scratch, saved states and carried states after `forward` and `backward` over a window.
+class Extent(NamedTuple):
+    """The size of a window: sequences, steps, steps of all sequences, and blocks of the time grid."""
 
-    An upper bound, a few per cent above what is taken; inputs, outputs, parameters and their gradients are
-    not in it.
+    batch: int
+    steps: int
+    rows: int
+    blocks: int
+
+
+class Footprint(NamedTuple):
+    """Bytes a layer takes, and whether it keeps the gates of all steps for `backward`."""
+
+    bytes: int
+    keeps: bool
+
+
+def footprint(layer: Recurrent, extents: Sequence[Extent], words: int) -> Footprint:
+    """What `forward` and `backward` over windows of these sizes take, one window after the other.
+
+    Scratch, saved states, carried states and their gradients are in it; inputs, outputs, parameters and their
+    gradients are not. The layer's own plans of a window ask a workspace for their arrays. Here that workspace
+    only takes down how large they are.
+
+    Parameters
+    ----------
+    extents
+        The one with the most blocks first.
+    words
+        Rows of the table in which inputs are looked up; 0 where they are not.
     """
-    dtype, depth, width = layer.dtype, layer.input_size, layer.hidden_size
-    gates, members = layer.GATES, get_num_threads()
-    cols, row = gates * width, padded_row(width, dtype)
-    grid = block_steps(batch)
-    block_rows, blocks = grid * batch, max(1, -(-steps // grid))
-    kept, gate_row = _kept_row(layer)
-    slots = blocks if kept_bytes(layer, batch, steps) <= KEPT_BYTES else 1
-    elements = (batch + batch * steps) * row + slots * block_rows * kept
-    elements += blocks * batch * row if isinstance(layer, TimeLSTM) else 0  # starts
-    elements += max(packed_size(depth, cols, dtype), packed_size(cols, depth, dtype))
-    elements += max(
-        recurrent_packed_size(width, width, gates, members, dtype),
-        recurrent_packed_size(cols, width, 1, members, dtype),
-    )
-    if kept:  # what makes gates again: the weights in panels, the reset gate's product
-        elements += packed_size(depth, cols, dtype) + packed_size(width, cols, dtype) + block_rows * row
-    elements += (block_rows + 1) * gate_row + block_rows * row
-    elements += block_rows * padded_row(depth, dtype)
-    elements += (8 + 4 * len(layer.STATES)) * batch * row
-    places = (4 * (steps + 1) + 2 * (batch + blocks)) * 8 + batch * steps  # offsets, order, grid; resets
-    return elements * dtype.itemsize + places + _SMALL
+    tally = _Tally(None)
+    keeps = _planned(layer, extents, words, tally)
+    batch, steps = extents[0].batch, max(extent.steps for extent in extents)
+    # Zeros, the carried state and the one after it, arriving and given gradients.
+    states = 5 * len(layer.STATES) * batch * layer.hidden_size
+    table = 2 * words * layer.input_size  # the copy, and those of its rows that occur
+    # Offsets and time grid of this window, and of those before it that plans still hold.
+    places = 3 * (steps + 1 + batch + 2 * extents[0].blocks) * 8
+    return Footprint(tally.total + (states + table) * layer.dtype.itemsize + places + _SMALL, keeps)
 
 
-def kept_bytes(layer: Recurrent, batch: int, steps: int) -> int:
-    """Bytes of the gates and cells of all blocks of a window, if they are kept."""
-    grid = block_steps(batch)
-    blocks = max(1, -(-steps // grid))
-    return blocks * grid * batch * _kept_row(layer)[0] * layer.dtype.itemsize
+def make_room(layer: Recurrent, extents: Sequence[Extent], words: int) -> None:
+    """Take the arrays of `footprint` in the layer's own workspace."""
+    _planned(layer, extents, words, _Tally(layer._workspace))
+    if words:
+        shape = extents[0].batch, max(extent.steps for extent in extents)
+        layer._workspace.take("ids", shape, np.dtype(np.int64))
 
 
-def _kept_row(layer: Recurrent) -> tuple[int, int]:
-    """Elements kept of a row of gates and cells for `backward`, and from one row of their gradients to the
-    next."""
-    dtype, width = layer.dtype, layer.hidden_size
-    if isinstance(layer, TimeLSTM):
-        row = padded_row(layer.GATES * width, dtype)
-        return row + padded_row(width, dtype), row
-    if isinstance(layer, TimeGRU):
-        kept = padded_row((layer.GATES + (layer.reset == "after")) * width, dtype)
-        return kept, padded_row((layer.GATES + 1) * width, dtype)
-    return 0, padded_row(width, dtype)
+def _planned(layer: Recurrent, extents: Sequence[Extent], words: int, tally: _Tally) -> bool:
+    """Plan the windows on a twin of the layer; whether the gates of the first are kept, and so of all."""
+    twin = object.__new__(type(layer))
+    kept = []
+    for extent in extents:
+        rows = Rows(
+            _repeated(extent.rows, extent.steps + 1),
+            _repeated(0, extent.batch),
+            _repeated(0, extent.blocks + 1),
+            NO_RESETS,
+        )
+        tally.rows = 0
+        twin.__dict__.update(layer.__dict__, _workspace=tally, _keeps=True)
+        twin._plan_forward(extent.batch, rows, words)  # type: ignore[attr-defined]
+        kept.append(tally.rows in (0, extent.blocks * block_steps(extent.batch) * extent.batch))
+        twin._intact = 0 if kept[-1] else 1  # making gates again takes more scratch than reading them
+        twin._plan_backward(extent.batch, rows, words)  # type: ignore[attr-defined]
+        if kept[-1]:
+            break  # the windows that follow are smaller
+    return kept[0]
+
+
+def _repeated(value: int, count: int) -> np.ndarray:
+    """One number for each of so many places, in the memory of one."""
+    return np.ndarray((count,), np.int64, np.array(value, np.int64), strides=(0,))
+
+
+class _Tally(Workspace):
+    """Takes down the largest size of each array; gives arrays of one element of memory, or those of another.
+
+    Attributes
+    ----------
+    rows : int
+        Rows of the gates that were taken last.
+    """
+
+    def __init__(self, real: Workspace | None) -> None:
+        super().__init__()
+        self._real = real
+        self._sizes: dict[str, int] = {}
+        self.rows = 0
+
+    def take(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """An array of this shape."""
+        size = math.prod(shape) * dtype.itemsize
+        self._sizes[name] = max(self._sizes.get(name, 0), size)
+        if name == "gates":
+            self.rows = shape[0]
+        if self._real is not None:
+            return self._real.take(name, shape, dtype)
+        return np.ndarray(shape, dtype, np.zeros((), dtype), strides=(0,) * len(shape))
+
+    @property
+    def total(self) -> int:
+        """Bytes of all arrays, each at its largest, from one boundary of cache lines to another."""
+        return sum(self._sizes.values()) + 256 * len(self._sizes)

@@ -9,7 +9,6 @@ import numpy as np
 
 from rnnfast import _check, _threads
 from rnnfast._turns import in_turn
-from rnnfast.kernels.activations import sigmoid_forward
 from rnnfast.kernels.fused_loss import (
     SLAB_WORDS,
     affine_softmax_loss,
@@ -254,18 +253,32 @@ class TimeAffineSoftmaxWithLoss(_LabelLoss):
         labels = _labels(owner, ts, (batch, steps, size), self.ignore_label)
         if gradients:
             self._gradients = None
-        take = self._workspace.take
-        rows = loss_block_rows(batch, steps, size)
         sums = self._sums((batch,)) if sums is None else sums
-        row, slabs = row_stride(rows, dtype), -(-size // SLAB_WORDS)
-        losses = take("losses", (batch, steps), np.dtype(np.float64))
-        dxs = take("dxs", xs.shape if gradients else (0, 0, 0), dtype)
-        dWb_t = take("dWb_t", (size if gradients else 0, row_stride(depth + 1, dtype)), dtype)
         products = 3 if gradients else 1
-        members = _threads.members_for(2.0 * products * xs.size * size, _most_members(rows))
+        most = _most_members(loss_block_rows(batch, steps, size))
+        members = _threads.members_for(2.0 * products * xs.size * size, most)
+        scratch = self._scratch(batch, steps, gradients, members)
+        losses, dxs, dWb_t = scratch[:3]
         arguments = (
             xs, labels, *kernel_matrix(W), _check.kernel_ready(b), self.ignore_label, scored,
-            loss_period(batch, size), gradients, adds, losses, sums, dxs, dWb_t,
+            loss_period(batch, size), gradients, adds, losses, sums, *scratch[1:],
+        )  # fmt: skip
+        count = _threads.run(affine_softmax_loss, members, False, arguments)
+        if gradients:
+            self._made_by = get_ident()
+            self._gradients = dxs, dWb_t
+        return losses, count
+
+    def _scratch(self, batch: int, steps: int, gradients: bool, members: int) -> tuple[np.ndarray, ...]:
+        """The losses, the gradients and what else the kernel writes to, for a window on so many threads."""
+        (depth, size), dtype = self._weights[0].shape, self.dtype
+        rows = loss_block_rows(batch, steps, size)
+        row, slabs = row_stride(rows, dtype), -(-size // SLAB_WORDS)
+        take = self._workspace.take
+        return (
+            take("losses", (batch, steps), np.dtype(np.float64)),
+            take("dxs", (batch, steps, depth) if gradients else (0, 0, 0), dtype),
+            take("dWb_t", (size if gradients else 0, row_stride(depth + 1, dtype)), dtype),
             take("x_block", (rows, row_stride(depth + 1, dtype)), dtype),
             take("packed_x", (packed_size(depth, row, dtype),), dtype),
             take("labels", (row,), np.dtype(np.int64)),
@@ -276,12 +289,13 @@ class TimeAffineSoftmaxWithLoss(_LabelLoss):
             take("part", (row,), dtype),
             take("targets", (row,), dtype),
             take("dx_t", (depth, row), dtype),
-        )  # fmt: skip
-        count = _threads.run(affine_softmax_loss, members, False, arguments)
-        if gradients:
-            self._made_by = get_ident()
-            self._gradients = dxs, dWb_t
-        return losses, count
+        )
+
+    def _make_room(self, batch: int, steps: int) -> None:
+        """Take the arrays of a window before the first is run."""
+        self._gradients = None
+        most = _most_members(loss_block_rows(batch, steps, self._weights[1].size))
+        self._scratch(batch, steps, True, min(_threads.get_num_threads(), most))
 
     def backward(self, dout: float = 1.0, *, out: np.ndarray | None = None) -> np.ndarray:
         """Gradient (N, T, H) of `dout` times the last loss by the hidden states; fills `grads`."""
@@ -325,64 +339,3 @@ class TimeAffineSoftmaxWithLoss(_LabelLoss):
         elements += depth * (members * SLAB_WORDS + row)
         elements += slabs * (SLAB_WORDS + 1) * row + 3 * row + batch * steps * depth
         return elements * dtype.itemsize + (batch * (steps + 1) + row) * 8 + 4096
-
-
-class TimeSigmoidWithLoss(Layer):
-    """Mean binary cross-entropy of a sigmoid over all positions.
-
-    ``loss = mean(-t log p - (1 - t) log(1 - p))`` with ``p = sigmoid(xs)``, computed as
-    ``max(x, 0) - x t + log(1 + exp(-|x|))``, which is finite for every finite score; backward
-    ``dxs = (p - t) / (N T)``.
-
-    Source: Saito, *Deep Learning from Scratch 2*, section 4.2 and `common/time_layers.py`.
-
-    Examples
-    --------
-    >>> import numpy as np, rnnfast
-    >>> layer = rnnfast.TimeSigmoidWithLoss()
-    >>> round(layer.forward(np.zeros((1, 2)), np.array([[0, 1]])), 4)
-    0.6931
-    """
-
-    TAPE = (*Layer.TAPE, "_cache")
-    _cache: tuple[np.ndarray, np.ndarray] | None = None
-
-    def __init__(self) -> None:
-        self._hold()
-
-    def forward(self, xs: np.ndarray, ts: np.ndarray) -> float:
-        """The mean loss, in nats.
-
-        Parameters
-        ----------
-        xs : ndarray (N, T)
-            Scores, float32 or float64; one number a position.
-        ts : ndarray (N, T)
-            Labels 0 or 1.
-        """
-        with self._turn:
-            owner = "TimeSigmoidWithLoss.forward"
-            xs = _check.shape(owner, "xs", xs, ("N", "T"))
-            xs = _check.floats(
-                owner, "xs", xs, xs.shape, _check.float_dtype(owner, xs.dtype.newbyteorder("="))
-            )
-            labels = _check.binary(owner, "ts", ts, xs.shape).astype(xs.dtype)
-            p = np.empty_like(xs)
-            sigmoid_forward(xs.reshape(-1), p.reshape(-1))
-            wide = xs.astype(np.float64)
-            with np.errstate(under="ignore"):
-                losses = np.maximum(wide, 0) - wide * labels + np.log1p(np.exp(-np.abs(wide)))
-            self._made_by = get_ident()
-            self._cache = p, labels
-            return float(losses.sum() / max(1, losses.size))
-
-    def backward(self, dout: float = 1.0) -> np.ndarray:
-        """Gradient (N, T) of `dout` times the last loss by the scores."""
-        with self._turn:
-            self._claim_tape()
-            owner = "TimeSigmoidWithLoss.backward"
-            _check.called_before(owner, self._cache is not None, "forward")
-            assert self._cache is not None
-            p, labels = self._cache
-            with np.errstate(under="ignore"):
-                return (p - labels) * p.dtype.type(_scale(owner, dout) / max(1, p.size))

@@ -15,8 +15,9 @@ from rnnfast import _check
 from rnnfast.kernels.activations import sigmoid_forward
 from rnnfast.layers.affine import TimeAffine
 from rnnfast.layers.base import Layer
+from rnnfast.layers.binary_loss import TimeSigmoidWithLoss
 from rnnfast.layers.embedding import TimeEmbedding
-from rnnfast.layers.loss import TimeSigmoidWithLoss, TimeSoftmaxWithLoss
+from rnnfast.layers.loss import TimeSoftmaxWithLoss
 
 
 def _floats(owner: str, name: str, value: np.ndarray) -> np.ndarray:

@@ -181,6 +181,12 @@ class TimeAffineSquaredLoss(Layer):
             self._gradients = dxs, dW, db
         return losses, scored_blocks > 0
 
+    def _make_room(self, batch: int, steps: int) -> None:
+        """Take the arrays of a window before the first is run."""
+        self._gradients = None
+        self._workspace.take("losses", (batch, steps), np.dtype(np.float64))
+        self._workspace.take("dxs", (batch, steps, self.params[0].shape[0]), self.dtype)
+
     def backward(self, dout: float = 1.0, *, out: np.ndarray | None = None) -> np.ndarray:
         """Gradient (N, T, H) of `dout` times the last loss by the hidden states; fills `grads`."""
         with self._turn:
@@ -216,5 +222,5 @@ class TimeAffineSquaredLoss(Layer):
         depth, cols = self._weights[0].shape
         rows = block_steps(batch) * batch
         packed = packed_size(depth, cols, self.dtype) + packed_size(cols, depth, self.dtype)
-        packed += packed_size(rows, cols, self.dtype) + rows * (depth + cols) + 2 * (depth + 2) * cols
+        packed += packed_size(rows, cols, self.dtype) + rows * (depth + cols) + (3 * depth + 4) * cols
         return (packed + batch * steps * depth) * self.dtype.itemsize + batch * (steps + 4) * 8 + 4096

@@ -12,7 +12,7 @@ from rnnfast._turns import in_turn
 from rnnfast.layers.base import Holder, Layer
 from rnnfast.layers.carrying import roll_back
 from rnnfast.layers.dropout import TimeDropout
-from rnnfast.layers.footprint import kept_bytes, recurrent_bytes
+from rnnfast.layers.footprint import Extent, Footprint, footprint, make_room
 from rnnfast.layers.recurrent import Recurrent
 from rnnfast.layers.rows import Sorted, falling_order
 from rnnfast.layers.window import Lookup
@@ -192,24 +192,45 @@ class RecurrentModel(StoredModel):
         for holder, kept in zip(holders, [None] * len(holders) if tape is None else tape, strict=True):
             holder._wind(kept)
 
-    def _part_bytes(self, batch: int, steps: int) -> int:
-        """Bytes that forward and backward over so many steps take at most."""
-        own = sum(recurrent_bytes(layer, batch, steps) for layer in self._layers)
-        itemsize = self._layers[0].dtype.itemsize
+    def _parts_footprint(self, extents: Sequence[Extent]) -> Footprint:
+        """What forward and backward over parts of these sizes take at most, the one with the most blocks
+        first; and whether every layer keeps the gates of each part."""
+        batch, steps = extents[0].batch, max(extent.steps for extent in extents)
+        words, itemsize = self._words(batch, steps), self._layers[0].dtype.itemsize
+        own = [footprint(layer, extents, 0 if i else words) for i, layer in enumerate(self._layers)]
         # The inputs of the part before are let go when those of the next are there.
-        inputs = 0 if self._below else (3 if self._dropouts else 1) * self._sizes[0]
-        vectors = 2 * sum(self._sizes) + inputs
-        return own + batch * steps * vectors * itemsize + self._output_bytes(batch, steps)
+        inputs = 0 if self._below else (4 if self._dropouts else 2) * self._sizes[0]
+        vectors = sum(width for _, width in self._widths()) + inputs
+        places = 5 * 8 * steps  # on the way to the offsets of rows
+        taken = batch * steps * vectors * itemsize + places + self._output_bytes(batch, steps)
+        return Footprint(sum(one.bytes for one in own) + taken, all(one.keeps for one in own))
 
-    def _kept_bytes(self, batch: int, steps: int) -> int:
-        """The most that one layer would keep of gates and cells for so many steps."""
-        return max(kept_bytes(layer, batch, steps) for layer in self._layers)
+    def _make_room(self, extents: Sequence[Extent]) -> None:
+        """Take all arrays at their largest: one that grows on the way may be held by a thread for a while."""
+        batch, steps = extents[0].batch, max(extent.steps for extent in extents)
+        self._hs = None
+        for index, layer in enumerate(self._layers):
+            layer._run = None
+            make_room(layer, extents, 0 if index else self._words(batch, steps))
+        for name, width in self._widths():
+            self._buffer(name, batch, steps, width)
+        self._output._make_room(batch, steps)
+
+    def _widths(self) -> list[tuple[str, int]]:
+        """The model's buffers and the last axis of each."""
+        below = [("embedded", self._sizes[0])] if self._below else []
+        outputs = [(f"hs{i}", width) for i, width in enumerate(self._sizes[1:])]
+        gradients = [(f"dxs{i}", width) for i, width in enumerate(self._sizes[:-1])]
+        return [*below, *outputs, *gradients, ("dhs", self._sizes[-1])]
+
+    def _words(self, batch: int, steps: int) -> int:
+        """Rows of the table in which the lowest layer may look up the inputs of a part; 0 for none."""
+        return 0
 
     def _state_bytes(self, batch: int) -> int:
-        """Bytes of one copy of all states."""
-        return sum(
-            len(layer.STATES) * batch * layer.hidden_size * layer.dtype.itemsize for layer in self._layers
-        )
+        """Bytes of one copy of all states, with Python's objects for it."""
+        arrays = [(layer.hidden_size, layer.dtype) for layer in self._layers for _ in layer.STATES]
+        return sum(batch * width * dtype.itemsize + 256 for width, dtype in arrays) + 512
 
     # What is carried from call to call.
 

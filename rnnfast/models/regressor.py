@@ -305,4 +305,8 @@ class SequenceRegressor(RecurrentModel):
 
     def _output_bytes(self, batch: int, steps: int) -> int:
         targets = 2 * batch * steps * self.config["output_size"] * self.dtype.itemsize
-        return self._output._scratch_bytes(batch, steps) + targets
+        resets = (
+            (3 * len(self._layers) + 2) * batch * steps
+        )  # of each layer, also those that plans still hold
+        ends = 16 * 8 * batch
+        return self._output._scratch_bytes(batch, steps) + targets + resets + ends

@@ -9,7 +9,6 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast.kernels.fused_loss import loss_period
-from rnnfast.kernels.sequence import block_steps
 from rnnfast.layers.embedding import TimeEmbedding
 from rnnfast.layers.loss import TimeAffineSoftmaxWithLoss, mean_loss
 from rnnfast.layers.window import Lookup
@@ -212,10 +211,10 @@ class RNNLM(RecurrentModel, LanguageModel):
     def _period(self, batch: int) -> int:
         return loss_period(batch, self.vocab_size)
 
+    def _words(self, batch: int, steps: int) -> int:
+        looked_up = not self._dropouts and self._layers[0]._looks_up(self.vocab_size, batch, steps)
+        return self.vocab_size if looked_up else 0
+
     def _output_bytes(self, batch: int, steps: int) -> int:
-        own = self._output._scratch_bytes(batch, steps) + 8 * 5 * batch * steps
-        # Tables of words are no part of the lowest layer's own bytes.
-        layer = self._layers[0]
-        if layer._looks_up(self.vocab_size, batch, block_steps(batch)):
-            own += 2 * (self.vocab_size + 1) * layer._row(4) * self.dtype.itemsize
-        return own
+        # Ids as they are read, in int64 and sorted; labels likewise.
+        return self._output._scratch_bytes(batch, steps) + 8 * 5 * batch * steps

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from rnnfast import _check
 from rnnfast._turns import turn_of
 from rnnfast.models.recurrent_model import Part
 
@@ -22,6 +23,7 @@ def total_loss(model: Any, ids: np.ndarray, chunk: int) -> float:
         try:
             model.reset_state()
             for start in range(0, len(ids) - 1, chunk):
+                _check.whole_file("perplexity", ids)
                 block = np.array(ids[start : start + chunk + 1], dtype=np.int64)
                 losses = model.losses(block[np.newaxis, :-1], block[np.newaxis, 1:])[0]
                 total = float(np.add.accumulate(np.concatenate(([total], losses)))[-1])
@@ -43,6 +45,7 @@ def mean_error(model: Any, xs: Any, ts: Any, batch_size: int, chunk: int) -> flo
             model.reset_state()
             parts = [Part(start, min(start + chunk, steps), steps) for start in range(0, steps, chunk)]
             for part in parts:
+                _check.whole_file("evaluate", x, t)
                 hs = model._read_through(model._part_inputs(x, part), drop=False, keep=False, part=part)
                 total += float(model._part_losses(hs, model._part_targets(t, part), part).sum())
             scored += model._scored(t, parts)

@@ -83,7 +83,7 @@ class Checkpoint:
         tokenizer: Tokenizer | None = None,
         settings: dict[str, Any] | None = None,
     ) -> None:
-        self.folder = Path(folder)
+        self.folder = Path(os.path.abspath(folder))  # the working directory may be another at the next save
         self.saved = False
         self._tokenizer = tokenizer
         self._settings: dict[str, Any] = _json_values("settings", settings or {})

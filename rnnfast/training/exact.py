@@ -3,41 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from rnnfast import _check
 from rnnfast._turns import turn_of
 from rnnfast.data.rows import WholeRows, rows_of
-from rnnfast.kernels.sequence import time_grid
-from rnnfast.layers.recurrent import KEPT_BYTES
-from rnnfast.layers.rows import falling_order
 from rnnfast.models.recurrent_model import Part, RecurrentModel, StateGradients
 from rnnfast.models.regressor import SequenceRegressor
+from rnnfast.training.chunks import Cut, Plan, parts
 from rnnfast.training.window import Window
+
+__all__ = ["ExactBPTT", "Plan"]
 
 # Steps times rows of a chunk when nothing is said: the cost of calls is then below one per cent.
 _CHUNK_ROWS = 4096
-
-
-class Plan(NamedTuple):
-    """How a sequence is cut, and what that takes.
-
-    Attributes
-    ----------
-    chunk : int
-        Steps from one kept state to the next.
-    chunks : int
-        Of the whole sequence.
-    memory : int
-        Bytes, at most, beyond the input, the parameters and their gradients.
-    """
-
-    chunk: int
-    chunks: int
-    memory: int
 
 
 class ExactBPTT:
@@ -55,8 +36,9 @@ class ExactBPTT:
         Steps from one kept state to the next, rounded up to whole blocks.
     memory : int or str, optional
         Instead of `chunk`: bytes, or a text such as "256MB", not to be exceeded beyond the input, the
-        parameters and their gradients. The largest chunk that fits is taken. By default a chunk has some
-        4,096 steps times sequences.
+        parameters and their gradients. The largest chunk that fits is taken; where even the smallest takes
+        more, the error names the least that is enough. By default a chunk has some 4,096 steps times
+        sequences.
 
     Raises
     ------
@@ -90,8 +72,16 @@ class ExactBPTT:
         given = {"chunk": self.chunk, "memory": self.memory}
         return f"ExactBPTT({', '.join(f'{k}={v}' for k, v in given.items() if v is not None)})"
 
-    def plan(self, model: RecurrentModel, batch_size: int, steps: int) -> Plan:
+    def plan(self, model: RecurrentModel, batch_size: int, steps: int, *, lengths: Any = None) -> Plan:
         """The chunk for so many sequences (N) of so many steps, and the memory it takes at most.
+
+        Parameters
+        ----------
+        model : RNNLM or SequenceRegressor
+        batch_size, steps : int
+            N and T.
+        lengths : sequence of N ints, optional
+            Steps of each sequence; T by default. A chunk spans more steps where sequences have ended.
 
         Raises
         ------
@@ -102,19 +92,16 @@ class ExactBPTT:
         """
         owner = type(self).__name__
         _check.works_in_parts(owner, model, RecurrentModel)
-        period = model._period(batch_size)
-        if self.memory is None:
-            wanted = self.chunk or max(1, _CHUNK_ROWS // max(1, batch_size))
-            return _plan(model, batch_size, steps, -(-wanted // period) * period)
-        plans = [_plan(model, batch_size, steps, chunk) for chunk in _chunks(period, steps)]
-        fitting = [plan for plan in plans if plan.memory <= self.memory]
-        least = min(plan.memory for plan in plans)
-        _check.memory_enough(owner, self.memory, least, f"{batch_size} x {steps} steps of this model")
-        if fitting[-1].chunks == 1:
-            return fitting[-1]
-        # A chunk whose gates are kept is not made again a second time.
-        quick = [plan for plan in fitting if model._kept_bytes(batch_size, plan.chunk) <= KEPT_BYTES]
-        return (quick or fitting)[-1]
+        if lengths is not None:
+            lengths = _check.lengths(owner, lengths, batch_size, steps)
+        return self._plan(Cut(model, batch_size, steps, lengths), batch_size, steps)
+
+    def _plan(self, cut: Cut, batch: int, steps: int) -> Plan:
+        if self.memory is not None:
+            what = f"{batch} x {steps} steps of this model"
+            return cut.fitting(type(self).__name__, self.memory, what)
+        wanted, period = self.chunk or max(1, _CHUNK_ROWS // max(1, batch)), cut.period()
+        return cut.plan(-(-wanted // period) * period)[0]
 
     def gradients(
         self, model: RecurrentModel, xs: Any, ts: Any, *, lengths: Any = None, reset: Any = None
@@ -137,23 +124,27 @@ class ExactBPTT:
         float
             The mean loss.
         """
+        owner = type(self).__name__
+        _check.works_in_parts(owner, model, RecurrentModel)
         batch, steps = np.shape(xs)[:2]
-        plan = self.plan(model, batch, steps)
-        options = {} if lengths is None else {"lengths": lengths}
-        options |= {} if reset is None else {"reset": reset}
-        if options:
-            _check.sequence_options(type(self).__name__, model)
-        parts = _parts(batch, steps, plan.chunk, lengths, reset)
-        if not parts:
-            loss = model.forward(xs, ts, **options)  # type: ignore[attr-defined]
-            model.backward()  # type: ignore[attr-defined]
-            return loss
+        if lengths is not None or reset is not None:
+            _check.sequence_options(owner, model)
+        if lengths is not None:
+            lengths = _check.lengths(owner, lengths, batch, steps)
+        if reset is not None:
+            _check.shape(owner, "reset", reset, (batch, steps))
+        cut = Cut(model, batch, steps, lengths)
+        chunk = self._plan(cut, batch, steps).chunk
+        chunks = parts(cut, chunk, steps, lengths, reset)
+        if not chunks:
+            return _nothing(model, xs, ts, lengths, reset)
         with turn_of(model):
             before, masks = model.get_state(), model.rng_state
             try:
                 if isinstance(model, SequenceRegressor):
                     model.reset_state()
-                return _backpropagate(model, xs, ts, parts)
+                model._make_room(cut.extents(chunk)[1])
+                return _backpropagate(model, xs, ts, chunks)
             except BaseException:
                 model.set_state(before)
                 model.rng_state = masks
@@ -199,35 +190,14 @@ class ExactBPTT:
             yield Window(number, len(rows), ts.shape[0] * np.shape(xs)[1], loss)
 
 
-def _plan(model: RecurrentModel, batch: int, steps: int, chunk: int) -> Plan:
-    chunk = min(chunk, max(1, steps))
-    chunks = max(1, -(-steps // chunk))
-    kept = (chunks + 3) * model._state_bytes(batch)
-    return Plan(chunk, chunks, model._part_bytes(batch, chunk) + kept)
-
-
-def _chunks(period: int, steps: int) -> list[int]:
-    """Chunks to choose from: whole periods, each about a tenth more than the one before."""
-    most = -(-max(1, steps) // period)
-    counts = np.unique(np.geomspace(1, most, 1 + int(25 * np.log2(most + 1))).round().astype(int))
-    return (counts * period).tolist()
-
-
-def _parts(batch: int, steps: int, chunk: int, lengths: Any, reset: Any) -> list[Part]:
-    """The chunks of a sequence up to the end of the longest; none if nothing is read."""
-    order, last = None, steps if batch else 0
-    bounds = np.arange(0, last + chunk, chunk)
+def _nothing(model: Any, xs: Any, ts: Any, lengths: Any, reset: Any) -> float:
+    """The pass over sequences without steps: one step is enough of what lies behind their ends."""
+    options = {} if lengths is None else {"lengths": lengths}
     if reset is not None:
-        reset = _check.mask("ExactBPTT", "reset", reset, (batch, steps))
-    if lengths is not None and last:
-        lengths = _check.lengths("ExactBPTT", lengths, batch, steps)
-        order, last = falling_order(lengths), int(lengths.max())
-        ended = np.searchsorted(lengths[order[::-1]], np.arange(last), side="right")
-        offsets = np.concatenate(([0], np.cumsum(batch - ended)))
-        grid = time_grid(offsets, batch)  # blocks reach further where sequences have ended
-        bounds = grid[np.unique(np.searchsorted(grid, bounds))[:-1]] if last else grid
-    bounds = np.append(bounds[bounds < last], last)
-    return [Part(int(first), int(after), steps, lengths, order, reset) for first, after in pairwise(bounds)]
+        options["reset"] = reset[:, :1]
+    loss = model.forward(xs[:, :1], ts[:, :1] if np.ndim(ts) == np.ndim(xs) else ts, **options)
+    model.backward()
+    return loss
 
 
 def _backpropagate(model: RecurrentModel, xs: Any, ts: Any, parts: list[Part]) -> float:
@@ -235,6 +205,7 @@ def _backpropagate(model: RecurrentModel, xs: Any, ts: Any, parts: list[Part]) -
     drop, masks = model.train_flg, model.rng_state
     states = [model.get_state()]
     for part in parts[:-1]:
+        _check.whole_file("ExactBPTT", xs)
         model.rng_state = masks
         model._read_through(model._part_inputs(xs, part), drop=drop, keep=False, part=part)
         states.append(model.get_state())
@@ -242,6 +213,7 @@ def _backpropagate(model: RecurrentModel, xs: Any, ts: Any, parts: list[Part]) -
     sums, made, final = np.zeros(len(xs)), False, None
     arriving: StateGradients | None = None
     for part, state in zip(reversed(parts), reversed(states), strict=True):
+        _check.whole_file("ExactBPTT", xs, ts)
         model.rng_state = masks
         model.set_state(state)
         hs = model._read_through(model._part_inputs(xs, part), drop=drop, part=part)

@@ -224,6 +224,11 @@ class Experiment:
     def _open(self) -> None:
         folder = self.folder
         self.train_ids, self.valid_ids = open_ids(folder.path / TRAIN), open_ids(folder.path / VALID)
+        for name, ids in ((TRAIN, self.train_ids), (VALID, self.valid_ids)):
+            try:
+                _check.ids_in_vocabulary("train", "ids", ids, self.tokenizer.vocab_size)
+            except IndexError as error:
+                raise _check.ids_file("train", str(folder.path / name), error) from None
         self.unknown_share = unknown_share(self.tokenizer, self.valid_ids)
 
     def trainer(
@@ -278,8 +283,8 @@ def _learn(settings: Settings, train: Corpus) -> Tokenizer:
 def unknown_share(tokenizer: Tokenizer, ids: np.ndarray) -> float:
     """Share of a text's tokens, from 0 to 1, that are not in the vocabulary; read piece by piece."""
     piece = 1 << 20
-    unknown = sum(
-        int(np.count_nonzero(ids[start : start + piece] == tokenizer.unk_id))
-        for start in range(0, len(ids), piece)
-    )
+    unknown = 0
+    for start in range(0, len(ids), piece):
+        _check.whole_file("unknown_share", ids)
+        unknown += int(np.count_nonzero(ids[start : start + piece] == tokenizer.unk_id))
     return unknown / max(1, len(ids))

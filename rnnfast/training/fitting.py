@@ -45,3 +45,14 @@ def check_vocabulary(owner: str, name: str, ids: Any, model: Any) -> None:
     words = getattr(model, "vocab_size", None)
     if words is not None:
         _check.ids_in_vocabulary(owner, name, ids, words)
+
+
+def loss_of_first_window(model: Any, batches: Any) -> float:
+    """Without dropout, which would draw numbers; the state is fresh before and after."""
+    model.train_flg = False
+    try:
+        model.reset_state()
+        return float(model.forward(*batches[0]))
+    finally:
+        model.reset_state()
+        model.train_flg = True

@@ -88,6 +88,7 @@ def merge_shared(
 
 def _flat(array: np.ndarray) -> np.ndarray:
     """All elements in one row, in the order of memory: a view where there are no gaps, else a copy."""
+    array = np.asarray(array)  # a matrix stays one with two axes
     order: Literal["C", "F"] = "F" if array.flags.f_contiguous else "C"
     return _check.kernel_ready(array.reshape(-1, order=order))
 

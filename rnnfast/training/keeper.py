@@ -22,6 +22,7 @@ from rnnfast._files import remove_leftovers
 from rnnfast._tensors import Spec, parse_object, read_tensors, write_tensors
 from rnnfast.state import State
 from rnnfast.training.gradients import merge_shared
+from rnnfast.training.optimizer import Optimizer
 from rnnfast.training.progress import Meter
 
 FORMAT = "rnnfast-training-1"
@@ -48,6 +49,14 @@ class Saved(NamedTuple):
     def step(self) -> int:
         """Updates made."""
         return self.about["meter"]["step"]
+
+    @property
+    def has_model(self) -> bool:
+        """Whether a `Checkpoint` has saved a model beside it."""
+        try:
+            return json.loads(self.about["saver"] or "{}").get("saved") is True
+        except (ValueError, AttributeError, RecursionError):  # said by `Keeper.resume`
+            return False
 
 
 class _Mark(NamedTuple):
@@ -80,12 +89,15 @@ class Keeper:
         _check.offers(owner, "the model", trainer.model, ("get_state", "set_state"), "RNNLM")
         _check.can_go_on(owner, trainer.bptt)
         _check.offers(owner, "the optimizer", trainer.optimizer, ("state_dict", "load_state_dict"), "SGD()")
-        self.path = Path(path)
+        self.path = Path(os.path.abspath(path))  # the working directory may be another when it is written
         self.every = _check.number("Trainer.fit", "checkpoint_every", every, 0.0)
         self._trainer = trainer
         self._run = {**described(trainer), **fit}
         self._mark: _Mark | None = None
         self._written = -np.inf
+
+    def __reduce__(self) -> Any:
+        raise _check.not_copied("Keeper", "it writes for the fit that is under way; copy the trainer")
 
     def mark(self, meter: Meter, window: int) -> None:
         """Remember where training stands after so many windows of an epoch; its update is made."""
@@ -118,8 +130,8 @@ class Keeper:
         if self._mark is None:
             return
         trainer, mark, saver = self._trainer, self._mark, self._trainer.checkpoint
-        kept = trainer.optimizer.state_dict()
-        outline, arrays = states.packed(mark.state.value)
+        kept = _kept(trainer.optimizer)
+        outline, arrays = states.packed(mark.state)
         arrays = dict(arrays, history=_table(trainer.history[: mark.epochs], trainer.measure))
         arrays |= {f"param.{i}": param for i, param in enumerate(_params(trainer.model))}
         arrays |= {f"good.{i}": good for i, good in enumerate(trainer.last_good.copies or ())}
@@ -175,7 +187,8 @@ class Keeper:
         kept = {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
         for name, array in kept.items():
             _check.shape("the optimizer", name, array, params[int(name.split(".")[1])].shape)
-        trainer.optimizer.load_state_dict({"scalars": about["optimizer"], "arrays": kept})
+        optimizer = {"scalars": about["optimizer"], "arrays": kept}
+        trainer.optimizer.load_state_dict(optimizer, **_without_copy(trainer.optimizer, "load_state_dict"))
         model.set_state(states.unpacked(about["state"], arrays))
         if about["rng"]:
             model.rng_state = tuple(tuple(pair) for pair in about["rng"])
@@ -189,11 +202,22 @@ class Keeper:
             trainer.checkpoint.set_state(parse_object(self.path, about["saver"], "the state of the saver"))
 
 
+def _without_copy(optimizer: Any, method: str) -> dict[str, bool]:
+    """The option of a method that takes no second copy of the arrays; an optimizer of others has none."""
+    own = getattr(type(optimizer), method, None) is getattr(Optimizer, method)
+    return {"copy": False} if own else {}
+
+
+def _kept(optimizer: Any) -> dict[str, dict[str, Any]]:
+    """The state of an optimizer."""
+    return optimizer.state_dict(**_without_copy(optimizer, "state_dict"))
+
+
 def described(trainer: Any) -> dict[str, Any]:
     """What a run must have in common with the one it goes on from, as JSON values."""
     model, bptt = trainer.model, trainer.bptt
     named = type(bptt).__repr__ is not object.__repr__
-    scalars = {k: v for k, v in trainer.optimizer.state_dict()["scalars"].items() if k != "steps"}
+    scalars = {k: v for k, v in _kept(trainer.optimizer)["scalars"].items() if k != "steps"}
     return {
         **getattr(model, "config", {"model": type(model).__name__}),
         "optimizer": scalars.pop("name", type(trainer.optimizer).__name__),
@@ -226,6 +250,7 @@ def checksum(data: Any) -> int | None:
 def _crc(array: Any, dtype: str, rows: int, crc: int) -> int:
     """Of the rows (rows, ...) of an array, so many at a time."""
     for start in range(0, len(array), rows):
+        _check.whole_file("Trainer.fit", array)
         piece = np.ascontiguousarray(array[start : start + rows], dtype=dtype)
         crc = zlib.crc32(piece.reshape(-1).view(np.uint8).data, crc)
     return crc

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any, Literal
 
 import numpy as np
@@ -40,6 +41,10 @@ class Optimizer:
     def __repr__(self) -> str:
         return shown(self, {name: getattr(self, name) for name in self.hyperparameters})
 
+    def __copy__(self) -> Optimizer:
+        """An optimizer of its own: with the same arrays, each would change what the other keeps."""
+        return deepcopy(self)
+
     @property
     def lr(self) -> float:
         """Learning rate."""
@@ -65,6 +70,8 @@ class Optimizer:
         """
         owner = f"{type(self).__name__}.update"
         _check.parameters_and_gradients(owner, params, grads)
+        # The same memory without what subclasses do.
+        params, grads = list(map(np.asarray, params)), list(map(np.asarray, grads))
         if self.slots and not self._state:
             self._state = {slot: [np.zeros_like(param) for param in params] for slot in self.slots}
         for arrays in self._state.values():
@@ -90,23 +97,25 @@ class Optimizer:
         """Update one flat parameter and its state, one array a slot, from its gradient."""
         raise NotImplementedError
 
-    def state_dict(self) -> dict[str, dict[str, Any]]:
+    def state_dict(self, *, copy: bool = True) -> dict[str, dict[str, Any]]:
         """Everything needed to go on: ``{"scalars": JSON values, "arrays": {"m.0": ndarray, ...}}``.
 
-        Arrays are copies, C-contiguous and named by slot and position of the parameter, as safetensors wants
-        them.
+        Arrays are named by slot and position of the parameter. They are copies and C-contiguous; without
+        `copy` they are the optimizer's own, which the next `update` changes.
         """
         scalars: dict[str, Any] = {"name": type(self).__name__, "steps": self.steps}
         scalars.update({name: getattr(self, name) for name in self.hyperparameters})
         arrays = {
-            f"{slot}.{i}": np.array(array, order="C")
+            f"{slot}.{i}": np.array(array, order="C") if copy else array
             for slot, kept in self._state.items()
             for i, array in enumerate(kept)
         }
         return {"scalars": scalars, "arrays": arrays}
 
-    def load_state_dict(self, state: dict[str, dict[str, Any]]) -> None:
+    def load_state_dict(self, state: dict[str, dict[str, Any]], *, copy: bool = True) -> None:
         """Go on from a `state_dict` of the same class: hyperparameters, learning rate, arrays.
+
+        Without `copy` the arrays become the optimizer's own.
 
         Raises
         ------
@@ -120,8 +129,9 @@ class Optimizer:
         restored = type(self)(**{name: given[name] for name in self.hyperparameters})
         restored.steps = _check.size(owner, "steps", given["steps"], minimum=0)
         if count:
+            taken = np.array if copy else np.asarray
             restored._state = {
-                slot: [np.array(state["arrays"][f"{slot}.{i}"], order="C") for i in range(count)]
+                slot: [taken(state["arrays"][f"{slot}.{i}"], order="C") for i in range(count)]
                 for slot in self.slots
             }
         self.__dict__.update(restored.__dict__)

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 from rnnfast import _check
 from rnnfast._files import only_one, remove_leftovers, write_atomically
 from rnnfast._tensors import parse_object
+from rnnfast.models.loading import load_model
 from rnnfast.models.weights import FORMAT
 from rnnfast.training import checkpoint
 from rnnfast.training.keeper import read_training
@@ -144,6 +145,11 @@ class RunFolder:
 
     def begin(self) -> None:
         """Everything is ready: remove the earlier run, and put the staged files in their places."""
+        for name in (
+            TRAIN,
+            VALID,
+        ):  # first: Windows refuses while a process maps one, and the rest then stays
+            (self.path / name).unlink(missing_ok=True)
         for folder in (self.path, self.baseline):
             for name in _OURS:
                 (folder / name).unlink(missing_ok=True)
@@ -169,11 +175,20 @@ class RunFolder:
         return value
 
     def reached(self, *, baseline: bool = False) -> Reached | None:
-        """Where the training of the model or the baseline stands; None before there is a file of it."""
-        path = (self.baseline if baseline else self.path) / TRAINING
+        """Where the training of the model or the baseline stands; None before there is a file of it.
+
+        Raises
+        ------
+        CheckpointError, OSError
+            That file is damaged, or the model is that was saved before.
+        """
+        folder = self.baseline if baseline else self.path
+        path = folder / TRAINING
         if not path.exists():
             return None
         saved = read_training(path)
+        if saved.has_model:  # the best so far, which may remain the best: said now, not after the last epoch
+            load_model(checkpoint.run_file(folder, checkpoint.MODEL))
         return Reached(saved.step, saved.epoch, len(saved.history))
 
     def discard(self) -> None:

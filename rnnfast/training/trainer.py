@@ -18,7 +18,7 @@ from rnnfast.data.rows import epoch_order
 from rnnfast.layers.base import Workspace
 from rnnfast.training.bptt import TruncatedBPTT, Window
 from rnnfast.training.evaluation import perplexity
-from rnnfast.training.fitting import check_validation, check_vocabulary, checked_data
+from rnnfast.training.fitting import check_validation, check_vocabulary, checked_data, loss_of_first_window
 from rnnfast.training.gradients import all_finite, clip_by_norm, clip_by_value, global_norm, merge_shared
 from rnnfast.training.keeper import Keeper, checksum
 from rnnfast.training.progress import Meter, Progress
@@ -135,6 +135,15 @@ class Trainer:
         self._rng = _check.generator("Trainer", rng)
         self._keeper: Keeper | None = None
         self._workspace = Workspace()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy needs: all but what serves the `fit` that is under way."""
+        own = {"last_good", "_keeper", "_workspace"}
+        return {name: value for name, value in self.__dict__.items() if name not in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, history=list(state["history"]), last_good=LastGood(state["model"].params))
+        self._keeper, self._workspace = None, Workspace()
 
     def __repr__(self) -> str:
         names = ("model", "optimizer", "bptt", "clip_norm", "clip_value", "anneal", "patience", "shuffle")
@@ -328,7 +337,7 @@ class Trainer:
         if not all_finite(self.model.params):
             raise self._diverged(meter, meter.step, "a parameter is not finite")
         if valid is None:
-            loss = self._loss_of_first_window(ids, batch_size)
+            loss = loss_of_first_window(self.model, self.bptt.batches(ids, batch_size))
             if not abs(loss) <= self._limit(_LARGEST_LOSS):
                 raise self._diverged(meter, meter.step, f"the loss after it is {loss:g}")
             return None
@@ -339,15 +348,6 @@ class Trainer:
         if not math.isfinite(value):
             raise self._diverged(meter, meter.step, f"the validation {self.measure} is {value:g}")
         return value
-
-    def _loss_of_first_window(self, ids: np.ndarray, batch_size: int) -> float:
-        """Without dropout, which would draw numbers; the state is fresh before and after."""
-        self.model.train_flg = False
-        self.model.reset_state()
-        loss = float(self.model.forward(*self.bptt.batches(ids, batch_size)[0]))
-        self.model.reset_state()
-        self.model.train_flg = True
-        return loss
 
     def _finish_epoch(self, meter: Meter, value: float | None) -> None:
         """Anneal, record, save; `value` is the validation perplexity."""

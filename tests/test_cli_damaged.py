@@ -1,0 +1,93 @@
+"""A run folder with one damaged file: the command goes on, or says one line that names the file."""
+
+import random
+import shutil
+
+import pytest
+from kill_and_resume import OFTEN, SMALL, TEXT
+from test_cli_resume import rnnfast_command
+
+BYTES = ("missing", "empty", "truncated", "random", "end", "folder")
+TEXTS = (*BYTES, "other JSON", "nested")
+FILES = {
+    "model.safetensors": TEXTS,
+    "training.safetensors": TEXTS,
+    "settings.json": TEXTS,
+    "tokenizer.json": TEXTS,
+    "config.json": TEXTS,
+    "metrics.jsonl": TEXTS,
+    "train.npy": BYTES,
+    "valid.npy": BYTES,
+    "learning_curve.png": ("empty", "folder"),
+    "cbow/model.safetensors": BYTES,
+    "cbow/training.safetensors": BYTES,
+    "cbow/config.json": ("empty", "folder"),
+}
+CASES = [(name, how) for name, damages in FILES.items() for how in damages]
+READ = [case for case in CASES if case[0] in ("model.safetensors", "config.json", "tokenizer.json")]
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch):
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "song.txt").write_text(TEXT)
+    options = [*SMALL.split(), *OFTEN.split()]
+    assert rnnfast_command("train", folder / "song.txt", *options, "--save", folder / "run")[0] == 0
+    return folder / "run"
+
+
+def damage(path, how):
+    content = path.read_bytes()
+    if how in ("missing", "folder"):
+        path.unlink()
+    if how == "folder":
+        path.mkdir()
+        (path / "inside").write_bytes(b"")
+    changed = {
+        "empty": b"",
+        "truncated": content[: len(content) // 2],
+        "random": random.Random(0).randbytes(len(content)),
+        "end": content[:-40] + b"\xff" * 40,
+        "other JSON": b'{"format": [1, null], "arguments": {"seed": {}}}',
+        "nested": b"[" * 100_000,
+    }
+    if how in changed:
+        path.write_bytes(changed[how])
+
+
+def assert_one_line_or_done(whole, run, name, how, *arguments):
+    shutil.copytree(whole, run)
+    damage(run / name, how)
+    code, _, err = rnnfast_command(*arguments)
+    if code:
+        assert code in (1, 2)
+        assert err.count("\n") == 1, err
+        assert err.startswith("rnnfast: ")
+        assert name.rsplit("/", 1)[-1] in err
+    return code
+
+
+@pytest.mark.parametrize(("name", "how"), CASES)
+def test_a_run_that_goes_on_names_its_damaged_file(whole, tmp_path, name, how):
+    run = tmp_path / "run"
+    code = assert_one_line_or_done(whole, run, name, how, "train", "--resume", run)
+    assert (
+        code
+        or name in ("config.json", "metrics.jsonl", "learning_curve.png", "cbow/config.json")
+        or (
+            name.endswith("training.safetensors") and how == "missing"  # then it begins again
+        )
+    )
+
+
+@pytest.mark.parametrize("command", ["generate", "evaluate"])
+@pytest.mark.parametrize(("name", "how"), READ)
+def test_what_reads_a_run_names_its_damaged_file(whole, tmp_path, name, how, command):
+    run = tmp_path / "run"
+    more = ["--prompt", "the", "--length", "3"] if command == "generate" else [whole.parent / "song.txt"]
+    assert assert_one_line_or_done(whole, run, name, how, command, run, *more)
