@@ -174,7 +174,7 @@ class Trainer:
         ------
         CorpusError, ValueError, TypeError, IndexError
             Before anything is trained: a text too short for one window of every row, an id out of the
-            vocabulary.
+            vocabulary. Later only where a memory-mapped file is cut short while it is read.
         CheckpointError, OSError
             `checkpoint_file` is damaged, belongs to a run that began with something else, or cannot be
             written; it is then as it was.
