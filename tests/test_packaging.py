@@ -94,9 +94,9 @@ def test_the_version_is_the_same_everywhere():
     )
 
 
-def test_the_core_needs_three_packages():
+def test_the_core_needs_two_packages():
     listed = re.search(r"^dependencies = \[(.*?)\]", pyproject(), re.DOTALL | re.MULTILINE)[1]
-    assert re.findall(r'"(\w+)', listed) == ["numpy", "numba", "safetensors"]
+    assert re.findall(r'"(\w+)', listed) == ["numpy", "numba"]
 
 
 def commands_of_the_readme():

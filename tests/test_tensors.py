@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save, save_file
 
-from rnnfast import RNNLM, State
+from rnnfast import RNNLM, State, Trainer, TruncatedBPTT
 from rnnfast._check import CheckpointError
 from rnnfast._tensors import Spec, read_tensors, write_tensors
+from rnnfast.models.loading import load_model
 from rnnfast.training.optim import Adam
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="limits and measures of a Linux process")
@@ -166,3 +167,46 @@ def test_a_damaged_value_is_still_found(tmp_path):
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(CheckpointError, match="checksum"):
         read_tensors(tmp_path / "file", "form", lambda found: {"a": Spec(np.dtype(float), (700, 300))})
+
+
+def damaged(path, how):
+    content = path.read_bytes()
+    path.unlink()
+    if how == "folder":
+        path.mkdir()
+    changed = {
+        "empty": b"",
+        "truncated": content[: len(content) // 2],
+        "random": np.random.default_rng(0).bytes(len(content)),
+    }
+    if how in changed:
+        path.write_bytes(changed[how])
+
+
+@pytest.mark.parametrize("how", ["missing", "empty", "truncated", "random", "folder"])
+def test_a_damaged_file_is_named_by_whatever_reads_it(tmp_path, how):
+    model, ids = RNNLM(5, 4, 4, rng=np.random.default_rng(0)), np.arange(101) % 5
+    trainer = Trainer(model, Adam(), TruncatedBPTT(10))
+    for name in ("model", "state", "training"):
+        path = tmp_path / name
+        if name == "model":
+            model.save(path)
+        elif name == "state":
+            State((np.ones((2, 3)),)).save(path)
+        else:
+            trainer.fit(ids, epochs=1, batch_size=2, checkpoint_file=path)
+        damaged(path, how)
+    before = [param.copy() for param in model.params]
+    again = {"epochs": 1, "batch_size": 2, "checkpoint_file": tmp_path / "training", "resume": True}
+    readers = {
+        "model": lambda: (RNNLM.load(tmp_path / "model"), load_model(tmp_path / "model")),
+        "state": lambda: State.load(tmp_path / "state"),
+        "training": lambda: trainer.fit(ids, **again),
+    }
+    for name, read in readers.items():
+        if (name, how) == ("training", "missing"):
+            continue  # a run that was killed before there was one begins again
+        with pytest.raises((CheckpointError, OSError), match=name) as caught:
+            read()
+        assert "\n" not in str(caught.value)
+    assert all(np.array_equal(a, b) for a, b in zip(model.params, before, strict=True))

@@ -199,7 +199,8 @@ class Trainer:
         ------
         CorpusError, ValueError, TypeError, IndexError
             Before anything is trained: a text too short for one window of every row, an id out of the
-            vocabulary; sequences or targets of a shape or dtype that is not the model's.
+            vocabulary; sequences or targets of a shape or dtype that is not the model's. Later only where a
+            memory-mapped file is cut short while it is read.
         CheckpointError, OSError
             `checkpoint_file` is damaged, belongs to a run that began with something else, or cannot be
             written; it is then as it was.
