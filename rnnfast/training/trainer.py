@@ -14,6 +14,7 @@ import numpy as np
 from rnnfast import _check
 from rnnfast.layers.base import Workspace
 from rnnfast.training.bptt import TruncatedBPTT, Window
+from rnnfast.training.data_faults import blamed
 from rnnfast.training.evaluation import perplexity
 from rnnfast.training.gradients import all_finite, clip_by_norm, clip_by_value, global_norm, merge_shared
 from rnnfast.training.keeper import Keeper, checksum
@@ -170,9 +171,9 @@ class Trainer:
             `checkpoint_file` is damaged, belongs to a run that began with something else, or cannot be
             written; it is then as it was.
         TrainingDiverged
-            The loss or a gradient is not finite. The parameters are those of the last good step, and
-            `checkpoint` was called with them: where it is the loss, the update before it is undone. The
-            model's state is fresh.
+            The loss or a gradient is not finite; where a number of the data is not, the message names it.
+            The parameters are those of the last good step, and `checkpoint` was called with them: where it
+            is the loss, the update before it is undone. The model's state is fresh.
         KeyboardInterrupt
             After Ctrl-C, once the update under way was finished and `checkpoint` was called.
         """
@@ -211,8 +212,9 @@ class Trainer:
             self._stop(meter, "interrupted", "Ctrl-C")
             raise
         except TrainingDiverged as error:
-            self._stop(meter, "diverged", str(error))
-            raise
+            named = blamed(error, ids, valid)
+            self._stop(meter, "diverged", str(named))
+            raise named from None
         return self.history
 
     def _epoch(self, meter: Meter, ids: np.ndarray, batch_size: int, passed: int) -> None:
