@@ -32,7 +32,7 @@ __version__ = "0.1.0"
 from rnnfast import optim  # noqa: E402
 from rnnfast._threads import get_num_threads, set_num_threads  # noqa: E402
 from rnnfast._warmup import warmup  # noqa: E402
-from rnnfast.data import CharTokenizer, WordTokenizer  # noqa: E402
+from rnnfast.data import CharTokenizer, WhitespaceTokenizer, WordTokenizer  # noqa: E402
 from rnnfast.layers.affine import TimeAffine  # noqa: E402
 from rnnfast.layers.bidirectional import Bidirectional, TimeBiLSTM  # noqa: E402
 from rnnfast.layers.binary_loss import TimeSigmoidWithLoss  # noqa: E402
@@ -74,6 +74,7 @@ __all__ = [
     "TimeSoftmaxWithLoss",
     "Trainer",
     "TruncatedBPTT",
+    "WhitespaceTokenizer",
     "WordTokenizer",
     "get_num_threads",
     "optim",

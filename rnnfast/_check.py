@@ -7,6 +7,7 @@ native.
 
 from __future__ import annotations
 
+import codecs
 import inspect
 import math
 import mmap
@@ -328,10 +329,11 @@ def another_thread(owner: str) -> RuntimeError:
 
 
 def choice(owner: str, name: str, value: Any, allowed: tuple[str, ...]) -> str:
-    """One of a few words."""
-    if value not in allowed:
+    """One of a few words, all in lower case; given in upper case they are the same."""
+    found = value.lower() if isinstance(value, str) else value
+    if found not in allowed:
         raise ValueError(f"{owner}: {name} must be one of {', '.join(allowed)}, got {value!r}.")
-    return value
+    return found
 
 
 def batch(owner: str, carried: int, received: int) -> None:
@@ -471,36 +473,76 @@ def texts(owner: str, value: Any) -> Any:
     return value
 
 
-def corpus_files(owner: str, names: list[str]) -> int:
+def encoding(owner: str, value: Any) -> str:
+    """The name of an encoding of text, in Python's spelling."""
+    try:
+        codecs.getincrementaldecoder(value)
+        found = codecs.lookup(value)
+        if isinstance(found.decode(b"")[0], str):  # bytes: an encoding of something else, as hex
+            return found.name
+    except (LookupError, TypeError, ValueError):
+        pass
+    raise ValueError(
+        f"{owner}: encoding must be that of a text, such as utf-8, utf-16 or cp1252, got {value!r}."
+    )
+
+
+def corpus_files(owner: str, names: list[str], titles: list[str] | None = None) -> int:
     """Size in bytes of all these files, each of which must be a regular file that can be read."""
     if not names:
         raise CorpusError(f"{owner}: at least one file is needed, got none.")
-    total = 0
-    for name in names:
+    total, titles = 0, titles or names
+    for name, title in zip(names, titles, strict=True):
         if os.path.isdir(name):
-            raise CorpusError(f"{owner}: {name} is a folder; name the text files in it.")
+            raise CorpusError(f"{owner}: {title} is a folder; name the text files in it.")
         if not os.path.exists(name):
-            raise CorpusError(f"{owner}: {name} does not exist.")
+            raise CorpusError(f"{owner}: {title} does not exist.")
         if not os.path.isfile(name):
             raise CorpusError(
-                f"{owner}: {name} must be a regular file, as it is read several times; save its text first."
+                f"{owner}: {title} must be a regular file, as it is read several times; save its text first."
             )
         try:
             with open(name, "rb"):
                 total += os.path.getsize(name)
         except OSError as error:
-            raise CorpusError(f"{owner}: {name} cannot be read ({error.strerror}).") from None
+            raise CorpusError(f"{owner}: {title} cannot be read ({error.strerror}).") from None
     if not total:
-        raise CorpusError(f"{owner}: {', '.join(names)}: no text in there (0 bytes).")
+        raise CorpusError(f"{owner}: {', '.join(titles)}: no text in there (0 bytes).")
     return total
 
 
-def not_utf8(owner: str, name: str, offset: int, byte: int) -> CorpusError:
-    """The error for bytes that are no UTF-8 text."""
+def not_text(owner: str, name: str, encoding: str, offset: int, byte: int) -> CorpusError:
+    """The error for bytes that are no text in an encoding."""
     return CorpusError(
-        f"{owner}: {name} must be UTF-8 text, but byte {offset} (0x{byte:02X}) is not part of any character; "
-        f"convert it, for example with iconv -f LATIN1 -t UTF-8."
+        f"{owner}: {name} must be {encoding.upper()} text, but byte {offset} (0x{byte:02X}) is not part of "
+        f'any character; name its encoding, for example encoding="cp1252" where it is from Windows.'
     )
+
+
+def other_encoding(owner: str, name: str, encoding: str, mark: bytes) -> CorpusError:
+    """The error for a file that says itself that it is not in UTF-8."""
+    return CorpusError(
+        f"{owner}: {name} is {encoding.upper()} text, as its byte order mark ({mark.hex(' ').upper()}) says; "
+        f'give encoding="{encoding}".'
+    )
+
+
+def unmarked(owner: str, name: str, encoding: str, problem: str) -> CorpusError:
+    """The error for a file without the byte order mark that its encoding asks for."""
+    return CorpusError(
+        f'{owner}: {name} is not {encoding.upper()} text ({problem}); encoding="{encoding}-le" needs no mark.'
+    )
+
+
+def read_once(count: int) -> None:
+    """Standard input is named once at most."""
+    if count > 1:
+        raise CorpusError(f"standard input (-) can be read once only, and it is named {count} times.")
+
+
+def no_effect(option: str, when: str) -> ValueError:
+    """The error for an option that another one leaves without effect."""
+    return ValueError(f"{option} has no effect {when}; leave it out.")
 
 
 def some_tokens(owner: str, name: str, count: int, *, held_out: bool = False) -> None:
@@ -525,6 +567,18 @@ def tokens_enough(owner: str, ids: np.ndarray, batch_size: int, time_size: int) 
         raise CorpusError(
             f"{owner}: the text is too short for batch size {batch_size} and window {time_size}: "
             f"{needed} tokens are needed, got {len(ids)}; {fix}."
+        )
+
+
+def run_tokens(owner: str, name: str, tokens: int, batch_size: int, bptt: int) -> None:
+    """A text of a run has enough tokens; one to score has a batch and a window of 1."""
+    needed = batch_size * bptt + 1
+    if tokens < needed == 2:
+        raise CorpusError(f"{owner}: {name} must have at least 2 tokens, got {tokens}; give more text.")
+    if tokens < needed:
+        raise CorpusError(
+            f"{owner}: {name} is too short: batch_size {batch_size} and bptt {bptt} need {needed} tokens, "
+            f"got {tokens}; lower one of them, or give more text."
         )
 
 
@@ -631,9 +685,7 @@ def same_tokenizer(owner: str, expected: dict, received: dict) -> None:
 def frequent_tokens(owner: str, count: int, min_count: int) -> None:
     """Some token must occur `min_count` times."""
     if not count:
-        raise CorpusError(
-            f"{owner}: no token occurs min_count = {min_count} times; lower min_count or give more text."
-        )
+        raise CorpusError(f"{owner}: no token occurs {min_count} times; lower min_count, or give more text.")
 
 
 def window_number(owner: str, window: int, count: int) -> IndexError:
@@ -788,6 +840,33 @@ def run_in_the_way(folder: Any, name: str) -> FileExistsError:
     )
 
 
+def same_option(folder: Any, option: str, was: Any, now: Any) -> None:
+    """A run goes on with the options it began with."""
+    if was == now:
+        return
+    told = f"{option} was {_told(was)}" if was not in (None, []) else f"{option} was not given"
+    raise CheckpointError(
+        f"{told} when the run in {folder} began, and is {_told(now)} now; leave it out to go on with that "
+        f"run, or begin another."
+    )
+
+
+def _told(value: Any) -> str:
+    """A value of the command line as it is typed."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def data_not_finite(epoch: int, step: int, name: str, place: tuple[int, ...], value: Any) -> str:
+    """What is said where a number of the data made the loss NaN or infinite."""
+    where = f"sequence {place[0]}" + (f" at step {place[1]}" if len(place) == 3 else "")
+    return (
+        f"training stopped in epoch {epoch} at step {step}: the {name} are not finite: {value:g} in {where}; "
+        f"the parameters of the last good step are kept. Leave such sequences out, or fill the gaps."
+    )
+
+
 def same_run(owner: str, path: Any, saved: dict, given: dict) -> None:
     """A run goes on with the settings it began with."""
     for name in sorted({*saved, *given}, key=str):
@@ -813,6 +892,14 @@ def far_enough(owner: str, path: Any, epochs: int, reached: int) -> None:
 def not_copied(owner: str, why: str) -> TypeError:
     """The error of what cannot be copied or pickled."""
     return TypeError(f"{owner} cannot be copied or pickled: {why}.")
+
+
+def more_epochs(folder: Any, epochs: int, reached: int) -> None:
+    """A run goes on to an epoch that is not behind it, as `--epochs` says it."""
+    if epochs < reached:
+        raise CheckpointError(
+            f"--epochs must be at least {reached}, which the run in {folder} has reached, got {epochs}."
+        )
 
 
 def run_under_way(folder: Any) -> OSError:

@@ -257,21 +257,21 @@ def assert_refused(arguments, *words):
         (("--lr", "nan"), "lr must be"),
         (("--lr", "fast"), "--lr"),
         (("--dropout", "1.5"), "dropout must be"),
-        (("--valid-fraction", "1"), "valid_fraction must"),
-        (("--min-count", "100000"), "min_count"),
+        (("--valid-fraction", "1"), "--valid-fraction must"),
+        (("--min-count", "100000"), "lower --min-count"),
         (("--anneal", "0.5"), "--anneal"),
         (("--clip", "nan"), "clip"),
         (("--clip-value", "nan"), "clip"),
         (("--anneal", "nan"), "anneal"),
         (("--weight-decay", "-1"), "--weight-decay"),
-        (("--tied", "--nhid", "9"), "tied=True needs"),
+        (("--tied", "--nhid", "9"), "--tied needs --emsize"),
         (("--tokenizer", "syllable"), "tokenizer must be"),
         (("--cell", "quantum"), "cell must be"),
         (("--optimizer", "luck"), "optimizer must be"),
-        (("--momentum", "0.9"), "momentum belongs to optimizer nesterov or momentum"),
-        (("--optimizer", "sgd", "--weight-decay", "0.1"), "weight_decay belongs to optimizer adamw"),
-        (("--optimizer", "momentum", "--beta1", "0.9"), "beta1 belongs to optimizer adamw or adam"),
-        (("--optimizer", "adam", "--decay-rate", "0.9"), "decay_rate belongs to optimizer rmsprop"),
+        (("--momentum", "0.9"), "--momentum belongs to --optimizer nesterov or momentum"),
+        (("--optimizer", "sgd", "--weight-decay", "0.1"), "--weight-decay belongs to --optimizer adamw"),
+        (("--optimizer", "momentum", "--beta1", "0.9"), "--beta1 belongs to --optimizer adamw or adam"),
+        (("--optimizer", "adam", "--decay-rate", "0.9"), "--decay-rate belongs to --optimizer rmsprop"),
         (("--beta2", "1"), "beta2 must be"),
         (("--eps", "nan"), "eps must be"),
         (("--dtype", "int8"), "dtype must be"),
@@ -394,7 +394,7 @@ def test_what_the_other_commands_cannot_use_is_refused(trained, text, tmp_path):
     assert_refused(("evaluate",), "RUN")
     assert_refused(("generate", folder, "--prompt", " "), "no words")
     assert_refused(("generate", folder, "--temperature", "-1"), "temperature must be")
-    assert_refused(("generate", folder, "--top-p", "0"), "top_p must be")
+    assert_refused(("generate", folder, "--top-p", "0"), "--top-p must lie between")
     assert_refused(("generate", folder, "--top-k", "0"), "--top-k")
     assert_refused(("predict", folder), "PROMPT")
     assert_refused(("predict", folder, ""), "no words")

@@ -142,17 +142,17 @@ def test_checkpoints_are_made_as_often_as_the_run_is_told(text, tmp_path, monkey
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--nhid", "9"), "train: --nhid is 9 and not 8, so the run in"),
-        (("--cell", "gru"), "--cell is 'gru' and not 'lstm'"),
-        (("--no-baseline",), "--baseline is False and not True"),
-        (("--no-lower",), "--lower is False and not True"),
-        (("--valid-fraction", "0.2"), "--valid-fraction is 0.2 and not 0.1"),
-        (("--log-interval", "1"), "--log-interval is 1 and not 3"),
-        (("another.txt",), "FILES is ['another.txt'] and not ["),
-        (("--save", "there"), "--save belongs to a run that begins; leave it out"),
+        (("--nhid", "9"), "--nhid was 8 when the run in"),
+        (("--cell", "gru"), "began, and is gru now; leave it out to go on with that run, or begin another."),
+        (("--no-baseline",), "--baseline was on when the run in"),
+        (("--no-lower",), "--lower was not given when the run in"),
+        (("--valid-fraction", "0.2"), "--valid-fraction was 0.1 when the run in"),
+        (("--log-interval", "1"), "--log-interval was 3 when the run in"),
+        (("another.txt",), "began, and is another.txt now"),
+        (("--save", "there"), "--save belongs to a run that begins, not to --resume; leave it out"),
         (("--overwrite",), "--overwrite belongs to a run that begins"),
         (("--epochs", "3"), "epochs must be at least 4"),
-        (("--checkpoint-every", "inf"), "checkpoint_every must be finite"),
+        (("--checkpoint-every", "inf"), "--checkpoint-every must be finite"),
     ],
 )
 def test_what_is_not_as_it_was_is_named_and_nothing_changes(copy, options, words):

@@ -94,7 +94,6 @@ def test_a_file_without_line_ends_gives_the_words_of_its_text(tmp_path):
         (b"ok\n" * 9 + b"\xff", 27, "0xFF"),
         ("\u20ac".encode() * 4 + "\u20ac".encode()[:2], 12, "0xE2"),
         (b"\xef\xbb\xbfab\x80", 5, "0x80"),
-        ("hi".encode("utf-16"), 0, "0xFF"),
     ],
 )
 def test_bytes_that_are_not_utf8_are_named_with_file_and_place(

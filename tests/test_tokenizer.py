@@ -231,7 +231,7 @@ def test_a_text_without_tokens_is_refused(cls, texts):
 
 
 def test_a_min_count_that_nothing_reaches_is_refused():
-    with pytest.raises(CorpusError, match="no token occurs min_count = 3 times"):
+    with pytest.raises(CorpusError, match="no token occurs 3 times; lower min_count"):
         WordTokenizer.fit("a a b", min_count=3)
 
 

@@ -182,7 +182,7 @@ def shapes(text: str) -> list[Shape]:
         sizes = word.lower().split("x")
         if len(sizes) != 4 or not all(size.isdecimal() and int(size) > 0 for size in sizes):
             raise ValueError(
-                f"bench: a shape is NxTxDxH, four whole numbers from 1 as in 20x35x100x100, got {word!r}."
+                f"bench: shapes must be NxTxDxH, four whole numbers from 1 as 20x35x100x100, got {word!r}."
             )
         found.append(Shape(*map(int, sizes)))
     if not found:
@@ -198,8 +198,8 @@ def thread_counts(text: str, cores: int) -> list[int]:
             raise ValueError(f"bench: threads must be whole numbers of at least 1, got {word!r}.")
         if int(word) > cores:
             raise ValueError(
-                f"bench: {word} threads need as many cores, and this process may use {cores}; more threads "
-                f"than cores measure nothing but their waiting."
+                f"bench: threads must be at most {cores}, the cores this process may use, got {word}; more "
+                f"threads than cores measure nothing but their waiting."
             )
         found.append(int(word))
     if not found:

@@ -14,16 +14,19 @@ from typing import Any, NoReturn
 import typer
 from rich.console import Console
 
+from rnnfast import _check
 from rnnfast._files import write_atomically
 from rnnfast.bench import contenders, grid, machine, runner
 from rnnfast.cli import bench_options as options
 from rnnfast.cli.errors import INTERRUPTED, STOPPED, fail, one_line
+from rnnfast.cli.options import given_options
 
 _QUICK_SECONDS, _QUICK_ROUNDS = 0.2, 3
 _UNBOUNDED = 160  # columns for a pipe or a file, where no table is cut to the width of a screen
 
 
 def bench(
+    context: typer.Context,
     cells: options.Cells = "rnn,lstm,gru",
     shapes: options.Shapes = None,
     passes: options.Passes = "forward,both",
@@ -54,6 +57,8 @@ def bench(
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = _UNBOUNDED
+    with one_line(ValueError):
+        _refuse_unused(context, check=check, without_layers=cells == "none")
     settings = _settings(cells, shapes, passes, threads, peers, models, seconds, quick, check)
     record: dict[str, Any] = {
         "machine": machine.description(),
@@ -81,6 +86,19 @@ def bench(
         _say_agreement(console, record)
     else:
         _report(console, record, goal, files)
+
+
+def _refuse_unused(context: typer.Context, *, check: bool, without_layers: bool) -> None:
+    """Options that others leave without effect, which their user cannot know."""
+    untimed = ("seconds", "goal", "out", "json_path", "markdown_path", "chart_path")
+    for names, is_unused, when in (
+        (untimed, check, "with --check, which times nothing"),
+        (("shapes", "passes"), without_layers, "with --cells none"),
+    ):
+        given = given_options(context)
+        for name in names:
+            if is_unused and name in given:
+                raise _check.no_effect("--" + name.removesuffix("_path"), when)
 
 
 def _settings(

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from rnnfast.cli.numbers import number
+
 _WHAT, _HOW, _OUTPUT = "What is measured", "How", "Output"
 
 # One line an option: they are a table, and read as one.
@@ -28,7 +30,7 @@ Models = Annotated[bool, typer.Option(
     "--models", rich_help_panel=_WHAT, help="Language models as well: their gradients and training steps.")]
 
 Seconds = Annotated[float | None, typer.Option(
-    metavar="S", min=0.0, rich_help_panel=_HOW, show_default="2, with --quick 0.2",
+    parser=number("--seconds", 0), metavar="S", rich_help_panel=_HOW, show_default="2, with --quick 0.2",
     help="For each line of the tables.")]
 Quick = Annotated[bool, typer.Option(
     "--quick", rich_help_panel=_HOW, help="Three shapes, a short time for each: under a minute.")]
@@ -36,7 +38,7 @@ Check = Annotated[bool, typer.Option(
     "--check", rich_help_panel=_HOW, help="Only compare results with the peers, and time nothing.")]
 
 Goal = Annotated[float, typer.Option(
-    metavar="RATIO", rich_help_panel=_OUTPUT,
+    parser=number("--goal", 0), metavar="RATIO", rich_help_panel=_OUTPUT,
     help="List lines whose ratio to the fastest peer is below this.")]
 Out = Annotated[Path | None, typer.Option(
     metavar="FOLDER", rich_help_panel=_OUTPUT, show_default="runs/bench-DATE_TIME",

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from rnnfast import diagnostics
 from rnnfast._files import write_atomically
+from rnnfast.cli import options, verdicts
 from rnnfast.cli.errors import BAD_FILES, fail, one_line
-from rnnfast.cli.options import Run
+from rnnfast.cli.results import numbers_table, print_json
+from rnnfast.cli.verdicts import Verdict
 from rnnfast.cli.words import load_run
 from rnnfast.data import open_ids
 from rnnfast.models import RNNLM
@@ -25,46 +26,62 @@ _SEQUENCES = 8  # stretches of text that are read side by side
 _ROWS = 12  # the most in a table
 
 
+class Finding(NamedTuple):
+    """One thing that was looked at: a table for people, values for programs, and what draws it."""
+
+    name: str  # of the picture, without its ending
+    title: str
+    table: Table
+    values: dict[str, Any]
+    verdict: Verdict
+    draw: Callable[[], Any]
+
+
 def diagnose(
-    run: Run,
+    run: options.Run,
     lags: Annotated[
-        int, typer.Option("--lags", metavar="N", min=1, help="How many steps to follow gradients back.")
+        int, options.whole_option("--lags", 1, None, "How many steps to follow gradients back.")
     ] = 50,
-    seed: Annotated[
-        int, typer.Option("--seed", metavar="N", min=0, help="Chooses the stretches of text.")
-    ] = 0,
+    seed: Annotated[int, options.whole_option("--seed", 0, None, "Chooses the stretches of text.")] = 0,
     out: Annotated[
         Path | None,
         typer.Option(
             "--out", metavar="DIR", show_default="the run's folder", help="Where to put the pictures."
         ),
     ] = None,
-    last: Annotated[
-        bool, typer.Option("--last", help="The last weights of a run that stopped early, not its best.")
-    ] = False,
+    last: options.Last = False,
+    as_json: options.Json = False,
 ) -> None:
     """Look into a trained model: how far its gradients reach, and what stands in their way.
 
     On stretches of the run's validation text: the gradient of one word's loss by the states 0, 1, 2 ... words
     before it, what truncated backpropagation gets wrong, the spectral radius of the recurrent weights, and
-    the gates that are shut or wide open. Tables here, and a picture of each in the run's folder.
+    the gates that are shut or wide open. Tables and what they mean here, and a picture of each in the run's
+    folder.
 
     Example: [bold]rnnfast diagnose runs/first --lags 100[/bold]
     """
-    model, _ = load_run(run, last=last)
+    model, _, config = load_run(run, last=last)
     if not isinstance(model, RNNLM):
         fail(f"{run}: only a recurrent model has gradients through time, and this one is a CBOW.")
     xs, ts = _stretches(run / VALID, lags, seed)
     folder = run if out is None else out
     with one_line(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-    console = Console(markup=False, highlight=False)
-    for title, table, name, plot, found in _findings(model, xs, ts, lags):
-        console.print(title, soft_wrap=True)
-        console.print(table)
-        with one_line(OSError), write_atomically(folder / name) as file:
-            plot(found).figure.savefig(file, format="png")
-    console.print(f"pictures: {folder}", soft_wrap=True)
+    console = Console(markup=False, highlight=False, stderr=as_json)
+    found: dict[str, Any] = {"run": str(run), "pictures": str(folder)}
+    for finding in _findings(model, xs, ts, lags, config["settings"].get("bptt")):
+        with one_line(OSError), write_atomically(folder / f"{finding.name}.png") as file:
+            finding.draw().figure.savefig(file, format="png")
+        found[finding.name] = {**finding.values, **finding.verdict._asdict()}
+        if not as_json:
+            console.print(finding.title, soft_wrap=True)
+            console.print(finding.table)
+            console.print(f"{finding.verdict.finding} {finding.verdict.advice}\n", soft_wrap=True)
+    if as_json:
+        print_json(found)
+    else:
+        console.print(f"pictures: {folder}", soft_wrap=True)
 
 
 def _stretches(path: Path, lags: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -84,30 +101,61 @@ def _stretches(path: Path, lags: int, seed: int) -> tuple[np.ndarray, np.ndarray
     return stretches[:, :-1].copy(), stretches[:, 1:].copy()
 
 
-def _findings(
-    model: RNNLM, xs: np.ndarray, ts: np.ndarray, lags: int
-) -> Iterable[tuple[str, Table, str, Callable[[Any], Any], Any]]:
-    """Each title and table, with the name of its picture, what draws it, and what is found."""
-    layers = [f"layer{index}" for index in range(model.config["layers"])]
+def _findings(model: RNNLM, xs: np.ndarray, ts: np.ndarray, lags: int, bptt: int | None) -> Iterator[Finding]:
+    """All that is looked at, one after the other; `bptt` is the window the model was trained with."""
+    layers, cell = [f"layer{index}" for index in range(model.config["layers"])], model.config["cell"]
+    names = [Path(picture).stem for picture in PICTURES]
     by_lag = diagnostics.gradient_by_lag(model, xs, ts, lags)
     if not np.isfinite(by_lag.h_norms).all():
         fail("the gradients are not finite numbers, so the model's parameters are damaged.")
-    title, table = "norm of the gradient by the state so many steps before", _lag_table(by_lag, layers)
-    yield title, table, PICTURES[0], diagnostics.plot_gradient_by_lag, by_lag
+    cells = by_lag.cell_mean()
+    yield Finding(
+        names[0],
+        "norm of the gradient by the state so many steps before",
+        _lag_table(by_lag, layers),
+        {"h": by_lag.mean().tolist(), "c": None if cells is None else cells.tolist()},
+        verdicts.of_lags(by_lag, cell, bptt),
+        lambda: diagnostics.plot_gradient_by_lag(by_lag),
+    )
     curve = diagnostics.truncation_curve(model, xs, ts)
-    table = _table("window", "relative error", "cosine")
+    table = numbers_table("window", "relative error", "cosine")
     for k, error, cosine in zip(*curve, strict=True):
         table.add_row(str(k), f"{error:.3f}", f"{cosine:.4f}")
-    title = "truncated against exact gradient"
-    yield title, table, PICTURES[1], diagnostics.plot_truncation_bias, curve
+    yield Finding(
+        names[1],
+        "truncated against exact gradient",
+        table,
+        _listed(curve),
+        verdicts.of_windows(curve, bptt),
+        lambda: diagnostics.plot_truncation_bias(curve),
+    )
     radius = diagnostics.spectral_radius(model)
-    table = _table("layer", "matrix", "spectral radius", "norm")
+    table = numbers_table("layer", "matrix", "spectral radius", "norm")
     _add_gates(table, layers, radius.gates, radius.radii, radius.norms, "{:.3f}")
-    yield "recurrent weights", table, PICTURES[2], diagnostics.plot_spectral_radius, radius
+    yield Finding(
+        names[2],
+        "recurrent weights",
+        table,
+        _listed(radius),
+        verdicts.of_radius(radius, cell),
+        lambda: diagnostics.plot_spectral_radius(radius),
+    )
     gates = diagnostics.gate_saturation(model, xs)
-    table = _table("layer", "gate", "at the lower end", "at the upper end")
+    table = numbers_table("layer", "gate", "at the lower end", "at the upper end")
     _add_gates(table, layers, gates.gates, gates.low, gates.high, "{:.1%}")
-    yield "saturated activations", table, PICTURES[3], diagnostics.plot_gate_saturation, gates
+    yield Finding(
+        names[3],
+        "saturated activations",
+        table,
+        _listed(gates),
+        verdicts.of_gates(gates, cell),
+        lambda: diagnostics.plot_gate_saturation(gates),
+    )
+
+
+def _listed(found: Any) -> dict[str, Any]:
+    """The arrays of a finding as JSON values, by name."""
+    return {name: np.asarray(value).tolist() for name, value in found._asdict().items()}
 
 
 def _lag_table(found: diagnostics.GradientByLag, layers: list[str]) -> Table:
@@ -116,19 +164,11 @@ def _lag_table(found: diagnostics.GradientByLag, layers: list[str]) -> Table:
     cells = found.cell_mean()
     if cells is not None:
         columns |= dict(zip([f"{name} c" for name in layers], cells, strict=True))
-    table = _table("lag", *columns)
+    table = numbers_table("lag", *columns)
     most = int(found.lags[-1])
     shown = np.unique(np.append(0, np.geomspace(1, most, _ROWS - 1).round().astype(int)))
     for lag in shown:
         table.add_row(str(lag), *(f"{norms[lag]:.2e}" for norms in columns.values()))
-    return table
-
-
-def _table(*names: str) -> Table:
-    """Numbers to the right."""
-    table = Table(*names, box=SIMPLE_HEAD)
-    for column in table.columns[1:]:
-        column.justify = "right"
     return table
 
 

@@ -15,12 +15,14 @@ from typer.core import TyperCommand, TyperGroup
 
 from rnnfast._check import CheckpointError, CorpusError
 from rnnfast._threads import get_num_threads
+from rnnfast.cli.numbers import BadOption
+from rnnfast.cli.wording import in_options
 
 STOPPED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 # What reading text and run folders raises, and what else checking numbers may raise.
 BAD_FILES = (CorpusError, CheckpointError, OSError)
-BAD_VALUES = (*BAD_FILES, ValueError, TypeError, IndexError, MemoryError)
+BAD_VALUES = (*BAD_FILES, ValueError, TypeError, LookupError, ArithmeticError, MemoryError)
 
 
 def fail(message: str, code: int = BAD_INPUT) -> NoReturn:
@@ -35,18 +37,26 @@ def one_line(*expected: type[Exception], code: int = BAD_INPUT) -> Iterator[None
     try:
         yield
     except expected as error:
-        if isinstance(error, OSError) and error.errno == errno.EPIPE:
+        if is_closed_pipe(error):
             raise
         fail(wording(error), code)
 
 
+def is_closed_pipe(error: BaseException) -> bool:
+    """Whether nobody reads what is written any longer; Windows says EINVAL."""
+    if not isinstance(error, OSError) or error.filename:
+        return False
+    return error.errno == errno.EPIPE or (os.name == "nt" and error.errno == errno.EINVAL)
+
+
 def wording(error: Exception) -> str:
-    """The message of an exception; that of an OSError names the path first."""
+    """The message of an exception; that of an OSError or a CheckpointError names the path first."""
     if isinstance(error, OSError) and error.strerror:
         return f"{os.fspath(error.filename)}: {error.strerror}." if error.filename else f"{error.strerror}."
     if isinstance(error, MemoryError):
-        return f"not enough memory: {error}."
-    return str(error)
+        return f"not enough memory: {str(error).rstrip('.')}."
+    # The owner of these two is a path already.
+    return str(error) if isinstance(error, OSError | CheckpointError) else in_options(str(error))
 
 
 class ThreadedCommand(TyperCommand):
@@ -93,10 +103,11 @@ class OneLineGroup(TyperGroup):
             return run()
         try:
             code = run()
-        except BrokenPipeError:
-            os.dup2(
-                os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-            )  # nobody reads on: stop writing, quietly
+        except OSError as error:
+            if not is_closed_pipe(error):
+                raise
+            # Nobody reads on: stop writing, quietly, also what Python writes when it ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(STOPPED)
         except typer.Abort:  # Ctrl-C outside of a sub-command
             typer.echo("rnnfast: interrupted.", err=True)
@@ -105,6 +116,9 @@ class OneLineGroup(TyperGroup):
             # Usage errors; their class belongs to click, or to the copy of it inside newer releases of typer.
             if not hasattr(error, "format_message"):
                 raise
+            if isinstance(error, BadOption):
+                typer.echo(f"rnnfast: {error.message}", err=True)
+                sys.exit(BAD_INPUT)
             context = getattr(error, "ctx", None)
             command = context.command_path if context is not None else "rnnfast"
             message = " ".join(error.format_message().split()).rstrip(".")

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
 
-from rnnfast.cli.errors import BAD_FILES, fail, one_line
-from rnnfast.cli.options import Run
+from rnnfast import _check
+from rnnfast.cli import inputs, options
+from rnnfast.cli.errors import BAD_FILES, BAD_VALUES, fail, one_line
+from rnnfast.cli.results import print_json
 from rnnfast.cli.words import load_run
-from rnnfast.data import encode_to_memmap, open_ids, read_files
+from rnnfast.data import encode_to_memmap, open_ids
 from rnnfast.models import CBOWLM, RNNLM
 from rnnfast.training import perplexity
 from rnnfast.training.experiment import unknown_share
@@ -21,18 +23,20 @@ from rnnfast.training.run_folder import VALID
 
 
 def evaluate(
-    run: Run,
+    context: typer.Context,
+    run: options.Run,
     files: Annotated[
         list[Path] | None,
         typer.Argument(
             metavar="FILES",
-            help="UTF-8 text files, scored as one text. Without any: the run's own validation text.",
+            help="Text files, scored as one text; - is standard input. Without any: the run's own validation "
+            "text.",
             show_default=False,
         ),
     ] = None,
-    last: Annotated[
-        bool, typer.Option("--last", help="The last weights of a run that stopped early, not its best.")
-    ] = False,
+    encoding: options.Encoding = "utf-8",
+    last: options.Last = False,
+    as_json: options.Json = False,
 ) -> None:
     """Score a text: perplexity, tokens, bits per token, and the share of words the model does not know.
 
@@ -41,30 +45,48 @@ def evaluate(
 
     Example: [bold]rnnfast evaluate runs/first my.txt[/bold]
     """
-    model, tokenizer = load_run(run, last=last)
+    with one_line(ValueError):
+        if not files and "encoding" in options.given_options(context):
+            raise _check.no_effect("--encoding", "without files")
+    model, tokenizer, _ = load_run(run, last=last)
     if not files:
         path = run / VALID
         if not path.is_file():
             fail(f"{path} does not exist; name text files to evaluate.")
         with one_line(*BAD_FILES):
             ids = open_ids(path)
-        _report(model, ids, unknown_share(tokenizer, ids), str(path))
+        _report(_scored(model, ids, unknown_share(tokenizer, ids), str(path)), as_json)
         return
-    with tempfile.TemporaryDirectory(prefix="rnnfast-") as folder:
-        with one_line(*BAD_FILES):
-            corpus = read_files(files)
+    with one_line(*BAD_VALUES), tempfile.TemporaryDirectory(prefix="rnnfast-") as folder:
+        with inputs.texts(files, encoding=encoding) as (corpus,):
+            assert corpus is not None
             ids = encode_to_memmap(tokenizer, corpus, Path(folder) / "text.npy")
-        _report(model, ids, unknown_share(tokenizer, ids), corpus.name)
+        found = _scored(model, ids, unknown_share(tokenizer, ids), corpus.name)
         del ids  # a mapped file cannot be removed on Windows
+    _report(found, as_json)
 
 
-def _report(model: RNNLM | CBOWLM, ids: np.ndarray, unknown: float, name: str) -> None:
-    with one_line(*BAD_FILES):
-        value = perplexity(model, ids)
+def _scored(model: RNNLM | CBOWLM, ids: np.ndarray, unknown: float, name: str) -> dict[str, Any]:
+    if len(ids) < 2:
+        fail(f"{name} must have at least 2 tokens, got {len(ids)}.")
+    value = perplexity(model, ids)
     if math.isnan(value):
         fail("the perplexity is not a number, so the model's parameters are damaged.")
-    typer.echo(f"text             {name}")
-    typer.echo(f"tokens           {len(ids):,}")
-    typer.echo(f"unknown tokens   {unknown:.2%}")
-    typer.echo(f"perplexity       {value:.2f}")
-    typer.echo(f"bits per token   {math.log2(value):.3f}")
+    return {
+        "text": name,
+        "tokens": len(ids),
+        "unknown_share": unknown,
+        "perplexity": value,
+        "bits_per_token": math.log2(value),
+    }
+
+
+def _report(found: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+        return
+    typer.echo(f"text             {found['text']}")
+    typer.echo(f"tokens           {found['tokens']:,}")
+    typer.echo(f"unknown tokens   {found['unknown_share']:.2%}")
+    typer.echo(f"perplexity       {found['perplexity']:.2f}")
+    typer.echo(f"bits per token   {found['bits_per_token']:.3f}")

@@ -2,47 +2,69 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import numpy as np
 import typer
 
+from rnnfast import _check
+from rnnfast.cli import inputs, options
 from rnnfast.cli.errors import BAD_VALUES, one_line
-from rnnfast.cli.options import Run
+from rnnfast.cli.numbers import share_or_all
+from rnnfast.cli.results import print_json
 from rnnfast.cli.words import after_a_line_end, encode_prompt, first_words, load_run, stream_text
 
 
 def generate(
-    run: Run,
+    run: options.Run,
     prompt: Annotated[
         str | None,
-        typer.Option(help="The text to go on from.", show_default="the beginning of a line"),
+        typer.Option(
+            help="The text to go on from; - reads standard input.", show_default="the beginning of a line"
+        ),
     ] = None,
-    length: Annotated[int, typer.Option(min=1, help="How many words (or characters) to write.")] = 100,
+    length: Annotated[
+        int, options.whole_option("--length", 1, None, "How many words (or characters) to write.")
+    ] = 100,
     temperature: Annotated[
         float,
-        typer.Option(help="Below 1 safer, above 1 more daring; 0 always takes the likeliest word."),
+        options.number_option(
+            "--temperature", 0, None, "Below 1 safer, above 1 more daring; 0 always takes the likeliest word."
+        ),
     ] = 0.8,
     top_k: Annotated[
-        int | None, typer.Option(min=1, help="Draw among this many likeliest words.", show_default="all")
+        int | None, options.whole_option("--top-k", 1, None, "Draw among this many likeliest words.", "all")
     ] = None,
     top_p: Annotated[
         float | None,
-        typer.Option(help="Draw among the likeliest words that hold this share.", show_default="all"),
+        typer.Option(
+            parser=share_or_all("--top-p"),
+            metavar="SHARE",
+            help="Draw among the likeliest words that hold this share.",
+            show_default="all",
+        ),
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(min=0, help="The same seed gives the same text.", show_default="a new text each time"),
+        options.whole_option("--seed", 0, None, "The same seed gives the same text.", "a new text each time"),
     ] = None,
+    as_json: options.Json = False,
 ) -> None:
     """Write text, each word drawn from what the model expects after all words before.
 
     Example: [bold]rnnfast generate runs/first --prompt "the value of" --length 50 --seed 7[/bold]
     """
-    model, tokenizer = load_run(run)
+    with one_line(ValueError):
+        for option, value in (("--top-k", top_k), ("--top-p", top_p)):
+            if temperature == 0 and value is not None:
+                raise _check.no_effect(option, "with --temperature 0")
+    model, tokenizer, _ = load_run(run)
     start = read = first_words(tokenizer)
     if prompt is not None:
-        start = encode_prompt(tokenizer, prompt)
+        with one_line(*BAD_VALUES):
+            text = inputs.prompt_text(prompt)
+        start = encode_prompt(tokenizer, text)
         read = after_a_line_end(tokenizer, start)
     with one_line(*BAD_VALUES):
         ids = model.generate_iter(
@@ -58,8 +80,16 @@ def generate(
     if prompt is None:
         next(pieces)  # the line end before the text
     with one_line(FloatingPointError):
-        try:
-            for piece in pieces:
-                typer.echo(piece, nl=False)
-        finally:
-            typer.echo()
+        if as_json:
+            print_json({"prompt": None if prompt is None else text, "text": "".join(pieces)})
+        else:
+            _write(pieces)
+
+
+def _write(pieces: Iterable[str]) -> None:
+    """Each word as it comes."""
+    try:
+        for piece in pieces:
+            typer.echo(piece, nl=False)
+    finally:
+        typer.echo()

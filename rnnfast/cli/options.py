@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from rnnfast.training.experiment import OPTIMIZERS, WEIGHT_DECAY, optimizers_with
+from rnnfast._check import FLOAT_DTYPES
+from rnnfast.cli.numbers import below_one, number, share, whole, word
+from rnnfast.models.cells import CELLS, MOST_LAYERS
+from rnnfast.training.experiment import OPTIMIZERS, TOKENIZERS, WEIGHT_DECAY, optimizers_with
 
 _TEXT, _MODEL, _TRAINING = "Text", "Model", "Training"
 _BASELINE, _OUTPUT = "Baseline", "Output"
 
 _RATES = ", ".join(f"{name} {rate:g}" for name, (_, rate) in OPTIMIZERS.items())
+DTYPES = tuple(kind.name for kind in FLOAT_DTYPES)
+_MOST_UNITS = 1_000_000  # no machine has memory for more
 # PyTorch's word_language_model calls two cells otherwise.
 _CELLS = {"rnn_tanh": "rnn", "rnn_relu": "relu"}
 
 
-def cell_name(text: str) -> str:
-    """A cell as `RNNLM` names it, from any spelling that PyTorch's word_language_model takes too.
-
-    Examples
-    --------
-    >>> cell_name("LSTM"), cell_name("RNN_TANH")
-    ('lstm', 'rnn')
-    """
-    return _CELLS.get(text.lower(), text.lower())
+def given_options(context: typer.Context) -> set[str]:
+    """The names of the parameters that the command line says something about."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {name for name, source in sources.items() if source and source.name != "DEFAULT"}
 
 
 def _own(option: str) -> str:
@@ -38,85 +39,116 @@ def _own(option: str) -> str:
     return "; ".join(f"{' and '.join(names)} {value:g}" for value, names in found.items())
 
 
+def _value(
+    read: Callable[[Any], Any],
+    options: str | tuple[str, ...],
+    metavar: str,
+    panel: str | None,
+    text: str,
+    shown: bool | str = True,
+) -> Any:
+    """An option with a value that `read` refuses in one sentence."""
+    names = (options,) if isinstance(options, str) else options
+    return typer.Option(
+        *names, parser=read, metavar=metavar, rich_help_panel=panel, help=text, show_default=shown
+    )
+
+
+def whole_option(
+    option: str, low: int, panel: str | None, text: str, shown: bool | str = True, high: int | None = None
+) -> Any:
+    """An option with a whole number of at least `low`."""
+    return _value(whole(option, low, high), option, "N", panel, text, shown)
+
+
+def number_option(
+    option: str, low: float, panel: str | None, text: str, shown: bool | str = True, metavar: str = "X"
+) -> Any:
+    """An option with a finite number of at least `low`."""
+    return _value(number(option, low), option, metavar, panel, text, shown)
+
+
+def _kept(option: str, name: str, text: str) -> Any:
+    """An option with the share of something that an optimizer keeps."""
+    return _value(below_one(option), option, "X", _TRAINING, text, _own(name))
+
+
 # One line an option: they are a table, and read as one.
 # fmt: off
 Files = Annotated[list[Path] | None, typer.Argument(
     metavar="FILES", show_default=False,
-    help="UTF-8 text files to learn from, in order. Without any: Python's own language reference.")]
+    help="Text files to learn from, in order; - is standard input. Without any: Python's own language "
+    "reference.")]
 Valid = Annotated[list[Path] | None, typer.Option(
     "--valid", metavar="FILE", show_default=False, rich_help_panel=_TEXT,
     help="Text to judge the model by; may be given again. Without it, a part of the text is held out.")]
-ValidFraction = Annotated[float, typer.Option(
-    metavar="SHARE", rich_help_panel=_TEXT, help="How much to hold out, in blocks from all over.")]
-Tokenizer = Annotated[str, typer.Option(
-    metavar="word|char", rich_help_panel=_TEXT, help="What the model reads and writes.")]
-Lower = Annotated[bool, typer.Option(
-    "--lower/--no-lower", rich_help_panel=_TEXT, help="Turn words to lower case.")]
-MinCount = Annotated[int, typer.Option(
-    metavar="N", min=1, rich_help_panel=_TEXT, help="Words that occur less often become <unk>.")]
-MaxVocab = Annotated[int | None, typer.Option(
-    metavar="N", min=3, rich_help_panel=_TEXT, show_default="no limit",
-    help="The most words to know; the frequent ones stay.")]
+ValidFraction = Annotated[float, _value(
+    share("--valid-fraction"), "--valid-fraction", "SHARE", _TEXT,
+    "How much to hold out, in blocks from all over.")]
+Encoding = Annotated[str, typer.Option(
+    "--encoding", metavar="NAME", rich_help_panel=_TEXT,
+    help="How the files write characters, as utf-16 or cp1252.")]
+Tokenizer = Annotated[str, _value(
+    word("--tokenizer", *TOKENIZERS), "--tokenizer", "|".join(TOKENIZERS), _TEXT,
+    "What the model reads and writes; whitespace is for text prepared by others, such as the Penn Treebank.")]
+Lower = Annotated[bool | None, typer.Option(
+    "--lower/--no-lower", rich_help_panel=_TEXT, show_default="lower; whitespace and char no-lower",
+    help="Turn words to lower case.")]
+MinCount = Annotated[int | None, whole_option(
+    "--min-count", 1, _TEXT, "Words that occur less often become <unk>.", "2; whitespace 1")]
+MaxVocab = Annotated[int | None, whole_option(
+    "--max-vocab", 3, _TEXT, "The most words to know; the frequent ones stay.", "no limit")]
 
-Cell = Annotated[str, typer.Option(
-    "--cell", "--model", metavar="rnn|relu|lstm|gru", rich_help_panel=_MODEL,
-    help="Kind of recurrent layer; also RNN_TANH, RNN_RELU, LSTM, GRU.")]
-EmbedSize = Annotated[int, typer.Option(
-    "--emsize", metavar="N", min=1, rich_help_panel=_MODEL, help="Size of word vectors.")]
-HiddenSize = Annotated[int, typer.Option(
-    "--nhid", metavar="N", min=1, rich_help_panel=_MODEL, help="Hidden units in each layer.")]
-Layers = Annotated[int, typer.Option(
-    "--nlayers", metavar="N", min=1, rich_help_panel=_MODEL, help="Recurrent layers above each other.")]
-Dropout = Annotated[float, typer.Option(
-    metavar="SHARE", rich_help_panel=_MODEL, help="Share of units dropped while learning; 0 for none.")]
+Cell = Annotated[str, _value(
+    word("--cell", *CELLS, **_CELLS), ("--cell", "--model"), "rnn|relu|lstm|gru", _MODEL,
+    "Kind of recurrent layer; also RNN_TANH, RNN_RELU, LSTM, GRU.")]
+EmbedSize = Annotated[int, whole_option("--emsize", 1, _MODEL, "Size of word vectors.", high=_MOST_UNITS)]
+HiddenSize = Annotated[int, whole_option(
+    "--nhid", 1, _MODEL, "Hidden units in each layer.", high=_MOST_UNITS)]
+Layers = Annotated[int, whole_option(
+    "--nlayers", 1, _MODEL, "Recurrent layers above each other.", high=MOST_LAYERS)]
+Dropout = Annotated[float, _value(
+    below_one("--dropout"), "--dropout", "SHARE", _MODEL,
+    "Share of units dropped while learning; 0 for none.")]
 Tied = Annotated[bool | None, typer.Option(
-    "--tied/--no-tied", rich_help_panel=_MODEL, show_default="tied where emsize equals nhid",
+    "--tied/--no-tied", rich_help_panel=_MODEL, show_default="for words, where emsize equals nhid",
     help="Use the word vectors as output weights too.")]
-Dtype = Annotated[str, typer.Option(metavar="float32|float64", rich_help_panel=_MODEL, help="Precision.")]
+Dtype = Annotated[str, _value(
+    word("--dtype", *DTYPES), "--dtype", "|".join(DTYPES), _MODEL, "Precision.")]
 
-Epochs = Annotated[int, typer.Option(
-    metavar="N", min=1, rich_help_panel=_TRAINING, help="The most passes over the text.")]
-BatchSize = Annotated[int, typer.Option(
-    metavar="N", min=1, rich_help_panel=_TRAINING, help="Places of the text that are read side by side.")]
-Bptt = Annotated[int, typer.Option(
-    metavar="N", min=1, rich_help_panel=_TRAINING, help="Words from one update to the next, in each place.")]
-Optimizer = Annotated[str, typer.Option(
-    metavar="NAME", rich_help_panel=_TRAINING, help=f"How weights are updated: {', '.join(OPTIMIZERS)}.")]
-LearningRate = Annotated[float | None, typer.Option(
-    "--lr", metavar="X", rich_help_panel=_TRAINING, show_default=_RATES, help="Learning rate.")]
-Momentum = Annotated[float | None, typer.Option(
-    metavar="X", rich_help_panel=_TRAINING, show_default=_own("momentum"),
-    help="How much of its velocity a weight keeps.")]
-Beta1 = Annotated[float | None, typer.Option(
-    "--beta1", metavar="X", rich_help_panel=_TRAINING, show_default=_own("beta1"),
-    help="How much of the mean gradient is kept.")]
-Beta2 = Annotated[float | None, typer.Option(
-    "--beta2", metavar="X", rich_help_panel=_TRAINING, show_default=_own("beta2"),
-    help="How much of the mean squared gradient is kept.")]
-Eps = Annotated[float | None, typer.Option(
-    metavar="X", rich_help_panel=_TRAINING, show_default=_own("eps"),
-    help="Added where a step is divided by the size of gradients.")]
-DecayRate = Annotated[float | None, typer.Option(
-    metavar="X", rich_help_panel=_TRAINING, show_default=_own("decay_rate"),
-    help="How much of the mean squared gradient is kept.")]
-WeightDecay = Annotated[float | None, typer.Option(
-    metavar="X", min=0.0, rich_help_panel=_TRAINING, show_default=f"adamw {WEIGHT_DECAY:g}",
-    help="How fast adamw shrinks weights; 0 for never.")]
-Clip = Annotated[float, typer.Option(
-    metavar="X", min=0.0, rich_help_panel=_TRAINING, help="Largest norm of all gradients; 0 for no limit.")]
-ClipValue = Annotated[float, typer.Option(
-    metavar="X", min=0.0, rich_help_panel=_TRAINING, help="Largest value in a gradient; 0 for no limit.")]
-Anneal = Annotated[float, typer.Option(
-    metavar="X", min=1.0, rich_help_panel=_TRAINING,
-    help="Divide the learning rate by this after each epoch that was not the best; 1 for never.")]
-Patience = Annotated[int, typer.Option(
-    metavar="N", min=0, rich_help_panel=_TRAINING,
-    help="Stop after this many epochs in a row that were not the best; 0 for never.")]
-Seed = Annotated[int, typer.Option(
-    metavar="N", min=0, rich_help_panel=_TRAINING, help="The same seed gives the same numbers.")]
+Epochs = Annotated[int, whole_option("--epochs", 1, _TRAINING, "The most passes over the text.")]
+BatchSize = Annotated[int, whole_option(
+    "--batch-size", 1, _TRAINING, "Places of the text that are read side by side.")]
+Bptt = Annotated[int, whole_option(
+    "--bptt", 1, _TRAINING, "Words from one update to the next, in each place.")]
+Optimizer = Annotated[str, _value(
+    word("--optimizer", *OPTIMIZERS), "--optimizer", "NAME", _TRAINING,
+    f"How weights are updated: {', '.join(OPTIMIZERS)}.")]
+LearningRate = Annotated[float | None, number_option("--lr", 0, _TRAINING, "Learning rate.", _RATES)]
+Momentum = Annotated[float | None, _kept(
+    "--momentum", "momentum", "How much of its velocity a weight keeps.")]
+Beta1 = Annotated[float | None, _kept("--beta1", "beta1", "How much of the mean gradient is kept.")]
+Beta2 = Annotated[float | None, _kept("--beta2", "beta2", "How much of the mean squared gradient is kept.")]
+Eps = Annotated[float | None, number_option(
+    "--eps", 0, _TRAINING, "Added where a step is divided by the size of gradients.", _own("eps"))]
+DecayRate = Annotated[float | None, _kept(
+    "--decay-rate", "decay_rate", "How much of the mean squared gradient is kept.")]
+WeightDecay = Annotated[float | None, number_option(
+    "--weight-decay", 0, _TRAINING,
+    "How fast adamw shrinks weights; 0 for never.", f"adamw {WEIGHT_DECAY:g}")]
+Clip = Annotated[float, number_option(
+    "--clip", 0, _TRAINING, "Largest norm of all gradients; 0 for no limit.")]
+ClipValue = Annotated[float, number_option(
+    "--clip-value", 0, _TRAINING, "Largest value in a gradient; 0 for no limit.")]
+Anneal = Annotated[float, number_option(
+    "--anneal", 1, _TRAINING,
+    "Divide the learning rate by this after each epoch that was not the best; 1 for never.")]
+Patience = Annotated[int, whole_option(
+    "--patience", 0, _TRAINING, "Stop after this many epochs in a row that were not the best; 0 for never.")]
+Seed = Annotated[int, whole_option("--seed", 0, _TRAINING, "The same seed gives the same numbers.")]
 
-Window = Annotated[int, typer.Option(
-    metavar="N", min=1, rich_help_panel=_BASELINE, help="Words of context the baseline sees.")]
+Window = Annotated[int, whole_option(
+    "--window", 1, _BASELINE, "Words of context the baseline sees.", high=_MOST_UNITS)]
 Baseline = Annotated[bool, typer.Option(
     "--baseline/--no-baseline", rich_help_panel=_BASELINE, help="Train a CBOW model to compare with.")]
 
@@ -125,15 +157,20 @@ Save = Annotated[Path | None, typer.Option(
     help="Folder of the run.")]
 Overwrite = Annotated[bool, typer.Option(
     "--overwrite", rich_help_panel=_OUTPUT, help="Replace an earlier run in that folder.")]
-CheckpointEvery = Annotated[float, typer.Option(
-    metavar="SECONDS", min=0.0, rich_help_panel=_OUTPUT,
-    help="How often to write down where training stands, for --resume; 0 for after every window.")]
+CheckpointEvery = Annotated[float, number_option(
+    "--checkpoint-every", 0, _OUTPUT,
+    "How often to write down where training stands, for --resume; 0 for after every window.",
+    metavar="SECONDS")]
 Resume = Annotated[Path | None, typer.Option(
     "--resume", metavar="RUN", show_default=False, rich_help_panel=_OUTPUT,
     help="Go on with a run that was stopped or killed, to the same numbers; --epochs may be given anew.")]
-LogInterval = Annotated[int, typer.Option(
-    metavar="N", min=1, rich_help_panel=_OUTPUT, help="Report each time this many windows have been read.")]
+LogInterval = Annotated[int, whole_option(
+    "--log-interval", 1, _OUTPUT, "Report each time this many windows have been read.")]
 
 Run = Annotated[Path, typer.Argument(
     metavar="RUN", show_default=False, help="Folder of a run, as rnnfast train named it.")]
+Last = Annotated[bool, typer.Option(
+    "--last", help="The last weights of a run that stopped early, not its best.")]
+Json = Annotated[bool, typer.Option(
+    "--json", help="Print one JSON object on standard output, and everything else on standard error.")]
 # fmt: on

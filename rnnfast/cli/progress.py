@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,12 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
+from rnnfast.data import Corpus
 from rnnfast.training.progress import Progress
+
+# Texts from this size on are announced where there is no bar; they take seconds.
+_LARGE = 10_000_000
+_OFTEN = 1 << 18  # characters from one move of the bar to the next
 
 
 def short(perplexity: float) -> str:
@@ -50,13 +56,15 @@ class PlainProgress:
                 f"{progress.windows}: perplexity {short(progress.train_perplexity)}, {self._pace(progress)}"
             )
 
-    def epoch(self, record: dict[str, Any], epochs: int) -> None:
-        """An epoch has been validated."""
-        best = ", the best so far" if record["improved"] else ""
+    def epoch(self, record: dict[str, Any], epochs: int, unigram: float = math.inf) -> None:
+        """An epoch has been validated; `unigram` is what word frequencies alone reach there."""
         train, valid = record["train_perplexity"], record["valid_perplexity"]
+        note = ", the best so far" if record["improved"] else ""
+        if valid > unigram:
+            note = f", worse than the unigram's {short(unigram)}"
         self._line(
             f"{self._name:<5} epoch {record['epoch']}/{epochs} done: perplexity {short(train)}, "
-            f"validation {short(valid)}{best}"
+            f"validation {short(valid)}{note}"
         )
 
     def _pace(self, progress: Progress) -> str:
@@ -103,6 +111,73 @@ class LiveProgress(PlainProgress):
 def show_progress(console: Console, name: str, interval: int) -> PlainProgress:
     """The display that suits the console."""
     return (LiveProgress if console.is_terminal else PlainProgress)(console, name, interval)
+
+
+class PlainReading:
+    """A line for each pass over a large text.
+
+    Parameters
+    ----------
+    console : Console
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def __enter__(self) -> PlainReading:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def watch(self, what: str, text: Corpus) -> Corpus:
+        """The same text, whose reading is shown."""
+        if text.size >= _LARGE:
+            self._console.print(f"{what}: {text.name}, {text.size / 1e6:,.0f} MB", soft_wrap=True)
+        return text
+
+
+class LiveReading(PlainReading):
+    """A bar that moves while a text is read; parameters as `PlainReading`."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f} %"),
+            console=console,
+            transient=True,
+            refresh_per_second=4,
+        )
+
+    def __enter__(self) -> LiveReading:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def watch(self, what: str, text: Corpus) -> Corpus:
+        """The same text, whose reading moves the bar."""
+
+        def pieces() -> Iterator[str]:
+            task = self._bar.add_task(what, total=max(1, text.size))
+            waiting = 0
+            for piece in text:
+                yield piece
+                waiting += len(piece)
+                if waiting >= _OFTEN:
+                    self._bar.advance(task, waiting)
+                    waiting = 0
+            self._bar.remove_task(task)
+
+        return Corpus(text.name, text.size, pieces, held_out=text.held_out)
+
+
+def show_reading(console: Console) -> PlainReading:
+    """The display of reading that suits the console."""
+    return (LiveReading if console.is_terminal else PlainReading)(console)
 
 
 def clock(seconds: float) -> str:

@@ -9,13 +9,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from rnnfast.cli.errors import BAD_FILES, INTERRUPTED, STOPPED, fail, one_line
 from rnnfast.cli.plots import draw_learning_curve
 from rnnfast.cli.progress import clock, compilations, show_progress
+from rnnfast.cli.results import Result, print_json, show_results
+from rnnfast.cli.wording import in_options
 from rnnfast.cli.words import first_words, stream_text
 from rnnfast.models import CBOWLM, RNNLM
 from rnnfast.training import Progress, TrainingDiverged, load_checkpoint
@@ -23,7 +23,7 @@ from rnnfast.training.checkpoint import MODEL
 from rnnfast.training.experiment import Experiment
 from rnnfast.training.run_folder import Metrics, Reached
 
-_SAMPLE_LENGTH = {"word": 60, "char": 300}
+_SAMPLE_LENGTH = {"word": 60, "whitespace": 60, "char": 300}
 
 
 def _as_called() -> str:
@@ -46,6 +46,10 @@ class Session:
         Windows from one report to the next.
     reached : dict
         Where the network (False) and the baseline (True) stand in a run that is resumed, if they began.
+    console : Console
+        Where to say how it goes.
+    as_json : bool
+        Whether to print what was reached as JSON on standard output.
     """
 
     def __init__(
@@ -54,12 +58,15 @@ class Session:
         settings: dict[str, Any],
         interval: int,
         reached: dict[bool, Reached | None],
+        console: Console,
+        *,
+        as_json: bool,
     ) -> None:
         self.experiment = experiment
         self.reached = reached
         self.settings = settings
         self.interval = interval
-        self.console = Console(highlight=False, markup=False)
+        self.console, self.as_json = console, as_json
         self.histories: dict[str, list[dict[str, Any]]] = {}
         self.parameters: dict[str, int] = {}
         self.unigram = experiment.unigram_perplexity()
@@ -70,7 +77,7 @@ class Session:
         experiment, folder = self.experiment, self.experiment.folder
         size = experiment.tokenizer.vocab_size
         keep = self._is_behind_us if experiment.resumed else None
-        with one_line(*BAD_FILES, code=STOPPED), Metrics(folder.metrics, keep) as metrics:
+        with one_line(*BAD_FILES, MemoryError, code=STOPPED), Metrics(folder.metrics, keep) as metrics:
             self._introduce(metrics)
             try:
                 with compilations(lambda: self._say("compiling kernels, once")):
@@ -79,10 +86,13 @@ class Session:
                         self._train("CBOW", experiment.settings.make_cbow(size), metrics)
             except (KeyboardInterrupt, TrainingDiverged) as stop:
                 self._stop(stop, metrics)
-            self._compare(metrics)
+            results = self._compare(metrics)
             self._draw()
         with one_line(*BAD_FILES, code=STOPPED):
-            self._show_sample()
+            sample = self._sample()
+        self._say(f"\nit writes:{sample}\n")
+        if self.as_json:
+            print_json(self._summary(results, sample))
         self._say(f"run folder: {folder.path}")
         run = shlex.quote(str(folder.path))
         self._say(f"try: {_as_called()} generate {run} --prompt {self._known_word()}")
@@ -136,7 +146,7 @@ class Session:
                     metrics.write("progress", model=name, **asdict(progress))
 
             def report_epoch(record: dict[str, Any]) -> None:
-                display.epoch(record, epochs)
+                display.epoch(record, epochs, self.unigram)
                 metrics.write("epoch", model=name, **record)
 
             trainer = self.experiment.trainer(model, self.settings, report_window, report_epoch)
@@ -152,7 +162,7 @@ class Session:
         """Say what was kept, and end."""
         folder = self.experiment.folder
         interrupted = isinstance(stop, KeyboardInterrupt)
-        message = "interrupted" if interrupted else str(stop)
+        message = "interrupted" if interrupted else in_options(str(stop))
         metrics.write("stopped", why="interrupted" if interrupted else "diverged", message=message)
         self._draw()
         if (folder.path / MODEL).is_file():
@@ -162,37 +172,52 @@ class Session:
         again = f"; rnnfast train --resume {folder.path} goes on" if interrupted else ""
         fail(f"{message.rstrip('.')}; {kept}{again}.", INTERRUPTED if interrupted else STOPPED)
 
-    def _compare(self, metrics: Metrics) -> None:
-        """The table of validation perplexities."""
+    def _compare(self, metrics: Metrics) -> list[Result]:
+        """The table of validation perplexities, and a warning where word frequencies alone do better."""
         settings = self.experiment.settings
-        table = Table(
-            "model", "validation perplexity", "best epoch", "tokens/s", "parameters", box=SIMPLE_HEAD
-        )
-        for column in table.columns[1:]:
-            column.justify = "right"
-        notes = {
+        unit = "character" if settings.tokenizer == "char" else "word"
+        titles = {
             self.cell: f"{self.cell}, {settings.nlayers} x {settings.nhid}",
-            "CBOW": f"CBOW, last {settings.window} {settings.tokenizer}s",
+            "CBOW": f"CBOW, last {settings.window} {unit}s",
         }
-        results = {}
+        results = []
         for name, history in self.histories.items():
             best = min(history, key=lambda record: record["valid_perplexity"])
-            speed = history[-1]["tokens_per_second"]
-            results[name] = best["valid_perplexity"]
-            table.add_row(
-                notes[name],
-                f"{best['valid_perplexity']:.2f}",
-                str(best["epoch"]),
-                f"{speed:,.0f}",
-                f"{self.parameters[name]:,}",
-            )
-        table.add_row(
-            "unigram, add one", f"{self.unigram:.2f}", "", "", f"{self.experiment.tokenizer.vocab_size:,}"
+            reached = best["valid_perplexity"], self.parameters[name], best["epoch"]
+            last = history[-1]
+            results.append(Result(titles[name], *reached, last["epoch"], last["tokens_per_second"]))
+        results.append(Result("unigram, add one", self.unigram, self.experiment.tokenizer.vocab_size))
+        names = [*self.histories, "unigram"]
+        found = {name: result.perplexity for name, result in zip(names, results, strict=True)}
+        metrics.write("result", valid_perplexity=found)
+        show_results(self.console, results)
+        self._say(
+            f"unigram: each {unit} as often as in the text, one added to each count, whatever came before"
         )
-        results["unigram"] = self.unigram
-        metrics.write("result", valid_perplexity=results)
-        self.console.print(table)
-        self._say("unigram: each word as often as in the text, one added to each count, whatever came before")
+        for result in results[:-1]:
+            if result.perplexity > self.unigram:
+                self._say(
+                    f"warning: {result.title}: worse than the unigram, so it has learned less than how often "
+                    f"each {unit} occurs; another --lr, more --epochs or more text may help."
+                )
+        return results
+
+    def _summary(self, results: list[Result], sample: str) -> dict[str, Any]:
+        """What --json prints."""
+        experiment = self.experiment
+        return {
+            "run": str(experiment.folder.path),
+            "text": self.settings["text"],
+            "train_tokens": len(experiment.train_ids),
+            "valid_tokens": len(experiment.valid_ids),
+            "vocabulary": experiment.tokenizer.vocab_size,
+            "unknown_share": experiment.unknown_share,
+            "models": [
+                {"model": name, "valid_perplexity": result.perplexity, **_trained(result)}
+                for name, result in zip([*self.histories, "unigram"], results, strict=True)
+            ],
+            "sample": sample.strip("\n"),
+        }
 
     def _draw(self) -> None:
         finished = {name: history for name, history in self.histories.items() if history}
@@ -200,7 +225,7 @@ class Session:
             title = f"Perplexity on {self.settings['text']}"
             draw_learning_curve(self.experiment.folder.curve, finished, self.unigram, title)
 
-    def _show_sample(self) -> None:
+    def _sample(self) -> str:
         """A text by the model that was saved: the best, which need not be the last."""
         experiment = self.experiment
         model = load_checkpoint(experiment.folder.path).model
@@ -213,4 +238,12 @@ class Session:
             skip_ids=(tokenizer.unk_id,),
             rng=experiment.settings.rng(2),
         )
-        self._say("\nit writes:" + "".join(stream_text(tokenizer, start, ids)).rstrip() + "\n")
+        return "".join(stream_text(tokenizer, start, ids)).rstrip()
+
+
+def _trained(result: Result) -> dict[str, Any]:
+    """How a model was trained, of one that was."""
+    if result.epochs is None:
+        return {"parameters": result.parameters}
+    names = ("parameters", "best_epoch", "epochs", "tokens_per_second")
+    return {name: getattr(result, name) for name in names}

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from rich.console import Console
 
 from rnnfast import _check
-from rnnfast.cli import options
-from rnnfast.cli.errors import BAD_FILES, BAD_VALUES, one_line
+from rnnfast.cli import inputs, options
+from rnnfast.cli.errors import BAD_FILES, BAD_VALUES, one_line, wording
+from rnnfast.cli.progress import show_reading
 from rnnfast.cli.session import Session
-from rnnfast.data import Corpus, default_corpus, read_files
+from rnnfast.data import default_corpus
 from rnnfast.training.experiment import Experiment, Settings
 from rnnfast.training.run_folder import SETTINGS, Reached, RunFolder, dated_folder
 
@@ -25,6 +27,7 @@ def train(
     files: options.Files = None,
     valid: options.Valid = None,
     valid_fraction: options.ValidFraction = 0.1,
+    encoding: options.Encoding = "utf-8",
     tokenizer: options.Tokenizer = _DEFAULT.tokenizer,
     lower: options.Lower = _DEFAULT.lower,
     min_count: options.MinCount = _DEFAULT.min_count,
@@ -59,6 +62,7 @@ def train(
     resume: options.Resume = None,
     checkpoint_every: options.CheckpointEvery = 60.0,
     log_interval: options.LogInterval = 200,
+    as_json: options.Json = False,
 ) -> None:
     """Train a language model and save it to a run folder.
 
@@ -73,20 +77,18 @@ def train(
     [bold]rnnfast train book.txt --save runs/book --epochs 10[/bold]
     [bold]rnnfast train part1.txt part2.txt --valid part3.txt --nhid 400 --nlayers 2[/bold]
     [bold]rnnfast train book.txt --tokenizer char --bptt 100[/bold]
+    [bold]zcat books.gz | rnnfast train - --json[/bold]
     [bold]rnnfast train --resume runs/book[/bold]
 
     The run folder holds the model, metrics.jsonl, a learning curve as PNG, and the baseline in cbow/. Ctrl-C
     ends a run early, and what was learned is kept; --resume goes on, also after a crash.
     """
     told = {name: _plain(value) for name, value in context.params.items()}
-    told["cell"] = options.cell_name(cell)
-    with one_line(*BAD_VALUES):
-        _check.number("train", "checkpoint_every", checkpoint_every, 0.0)
+    given = options.given_options(context)
     if resume is None:
-        _begin(told)
+        _begin(told, given)
     else:
-        sources = {name: context.get_parameter_source(name) for name in told}
-        _go_on(told, {name for name, source in sources.items() if source and source.name != "DEFAULT"})
+        _go_on(told, given)
 
 
 def _plain(value: Any) -> Any:
@@ -96,25 +98,44 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _begin(told: dict[str, Any]) -> None:
-    """A new run."""
-    with one_line(*BAD_VALUES):
-        settings = _settings(told)
-        _check.fraction("train", "valid_fraction", told["valid_fraction"])
+def _begin(told: dict[str, Any], given: set[str]) -> None:
+    """A new run; `given` names what the command line says."""
+    console = _console(told)
     with ExitStack() as stack:
+        with one_line(*BAD_VALUES):
+            _refuse_unused(told, given)
+            settings = _settings(told)
+            texts = inputs.texts(told["files"], told["valid"], encoding=told["encoding"])
+            text, valid = stack.enter_context(texts)
+            text = text or default_corpus()
+            learned, judged = (text, valid) if valid else text.split(told["valid_fraction"])
         with one_line(*BAD_FILES):
-            learned, judged = _texts(told["files"], told["valid"], told["valid_fraction"])
             folder = RunFolder(told["save"] or dated_folder(), overwrite=told["overwrite"])
             stack.enter_context(folder.alone())
-            experiment = Experiment(
-                settings,
-                learned,
-                judged,
-                folder,
-                arguments=_of_the_run(told),
-                checkpoint_every=told["checkpoint_every"],
-            )
-        _session(experiment, told, {}).run(baseline=told["baseline"])
+            with show_reading(console) as reading:
+                experiment = Experiment(
+                    settings,
+                    learned,
+                    judged,
+                    folder,
+                    arguments=_of_the_run(told),
+                    checkpoint_every=told["checkpoint_every"],
+                    watch=reading.watch,
+                )
+        _session(experiment, told, {}, console).run(baseline=told["baseline"])
+
+
+def _refuse_unused(told: dict[str, Any], given: set[str]) -> None:
+    """Options that others leave without effect, which their user cannot know."""
+    texts = told["files"] or told["valid"]
+    for name, is_unused, when in (
+        ("valid_fraction", told["valid"], "with --valid"),
+        ("window", not told["baseline"], "with --no-baseline"),
+        ("overwrite", told["save"] is None, "without --save, since each run then has a new folder"),
+        ("encoding", not texts, "without files"),
+    ):
+        if name in given and is_unused:
+            raise _check.no_effect("--" + name.replace("_", "-"), when)
 
 
 def _go_on(told: dict[str, Any], given: set[str]) -> None:
@@ -122,7 +143,7 @@ def _go_on(told: dict[str, Any], given: set[str]) -> None:
     with ExitStack() as stack:
         with one_line(*BAD_VALUES):
             for name in sorted(given & {"save", "overwrite"}):
-                _check.absent("train", f"--{name}", told[name], "a run that begins")
+                _check.absent("train", f"--{name}", told[name], "a run that begins, not to --resume")
             folder = RunFolder.resume(told["resume"])
             stack.enter_context(folder.alone())
             told = {**told, **_agreed(folder, told, given)}
@@ -130,14 +151,15 @@ def _go_on(told: dict[str, Any], given: set[str]) -> None:
             experiment = Experiment.resume(settings, folder, checkpoint_every=told["checkpoint_every"])
             reached = {False: folder.reached(), True: folder.reached(baseline=True)}
             for place in filter(None, reached.values()):
-                _check.far_enough("train", folder.path, settings.epochs, place.epoch)
+                _check.more_epochs(folder.path, settings.epochs, place.epoch)
             folder.write_settings(_of_the_run(told), experiment.text, experiment.tokenizer.fingerprint())
-        _session(experiment, told, reached).run(baseline=told["baseline"])
+        _session(experiment, told, reached, _console(told)).run(baseline=told["baseline"])
 
 
 def _of_the_run(told: dict[str, Any]) -> dict[str, Any]:
     """What is written down: all but what belongs to one call."""
-    return {name: value for name, value in told.items() if name not in ("save", "overwrite", "resume")}
+    of_one_call = ("save", "overwrite", "resume", "as_json")
+    return {name: value for name, value in told.items() if name not in of_one_call}
 
 
 def _agreed(folder: RunFolder, told: dict[str, Any], given: set[str]) -> dict[str, Any]:
@@ -146,9 +168,9 @@ def _agreed(folder: RunFolder, told: dict[str, Any], given: set[str]) -> dict[st
     if set(saved) != set(_of_the_run(told)):
         raise _check.malformed(folder.path / SETTINGS, "not the arguments of this version of rnnfast train")
     may_change = given & {"epochs", "checkpoint_every"}
-    for name in sorted(given - may_change - {"resume"}):
+    for name in sorted(given - may_change - {"resume", "as_json"}):
         flag = "FILES" if name == "files" else "--" + name.replace("_", "-")
-        _check.same_run("train", folder.path, {flag: saved[name]}, {flag: told[name]})
+        _check.same_option(folder.path, flag, saved[name], told[name])
     return {**saved, **{name: told[name] for name in may_change}}
 
 
@@ -160,7 +182,9 @@ def _checked(folder: RunFolder, told: dict[str, Any]) -> Settings:
         _check.number("settings", "checkpoint_every", told["checkpoint_every"], 0.0)
         return _settings(told)
     except (TypeError, ValueError, ArithmeticError) as error:
-        raise _check.malformed(folder.path / SETTINGS, f"not the settings of a run ({error})") from None
+        raise _check.malformed(
+            folder.path / SETTINGS, f"not the settings of a run ({wording(error)})"
+        ) from None
 
 
 def _settings(told: dict[str, Any]) -> Settings:
@@ -172,12 +196,13 @@ def _settings(told: dict[str, Any]) -> Settings:
     return Settings(**values).resolved()
 
 
-def _session(experiment: Experiment, told: dict[str, Any], reached: dict[bool, Reached | None]) -> Session:
+def _console(told: dict[str, Any]) -> Console:
+    """Where a run says how it goes: with --json not on standard output."""
+    return Console(highlight=False, markup=False, stderr=told["as_json"])
+
+
+def _session(
+    experiment: Experiment, told: dict[str, Any], reached: dict[bool, Reached | None], console: Console
+) -> Session:
     settings = {**asdict(experiment.settings), "text": experiment.text, "files": told["files"] or []}
-    return Session(experiment, settings, told["log_interval"], reached)
-
-
-def _texts(files: list[str] | None, valid: list[str] | None, fraction: float) -> tuple[Corpus, Corpus]:
-    """The text to learn from and the text to validate on."""
-    text = read_files(files) if files else default_corpus()
-    return (text, read_files(valid)) if valid else text.split(fraction)
+    return Session(experiment, settings, told["log_interval"], reached, console, as_json=told["as_json"])

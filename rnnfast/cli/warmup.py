@@ -5,18 +5,23 @@ from __future__ import annotations
 import time
 from typing import Annotated
 
+import numpy as np
 import typer
 
-from rnnfast._check import FLOAT_DTYPES, float_dtype
+from rnnfast._check import FLOAT_DTYPES
 from rnnfast._warmup import cache_folder
 from rnnfast._warmup import warmup as compile_kernels
-from rnnfast.cli.errors import one_line
+from rnnfast.cli.numbers import word
+from rnnfast.cli.options import DTYPES
 from rnnfast.cli.progress import compilations
 
 
 def warmup(
     dtype: Annotated[
-        str | None, typer.Option(metavar="float32|float64", help="Precision.", show_default="both")
+        str | None,
+        typer.Option(
+            parser=word("--dtype", *DTYPES), metavar="|".join(DTYPES), help="Precision.", show_default="both"
+        ),
     ] = None,
 ) -> None:
     """Compile all kernels now, so that nothing has to wait for the compiler later.
@@ -25,8 +30,7 @@ def warmup(
 
     Example: [bold]rnnfast warmup --dtype float32[/bold]
     """
-    with one_line(TypeError):
-        kinds = FLOAT_DTYPES if dtype is None else (float_dtype("warmup", dtype),)
+    kinds = FLOAT_DTYPES if dtype is None else (np.dtype(dtype),)
     began = time.perf_counter()
     with compilations(lambda: typer.echo("compiling kernels, once")) as compiled:
         for kind in kinds:

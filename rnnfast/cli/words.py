@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import typer
 
 from rnnfast.cli.errors import BAD_FILES, fail, one_line
-from rnnfast.data import Tokenizer, WordTokenizer
+from rnnfast.data import CharTokenizer, Tokenizer, WordTokenizer, split_words
 from rnnfast.models import CBOWLM, RNNLM
 from rnnfast.training import load_checkpoint
 
 
-def load_run(folder: Path, *, last: bool = False) -> tuple[RNNLM | CBOWLM, Tokenizer]:
-    """The model of a run folder and its tokenizer; what is wrong with the folder is said in one line."""
+def load_run(folder: Path, *, last: bool = False) -> tuple[RNNLM | CBOWLM, Tokenizer, dict[str, Any]]:
+    """The model of a run folder, its tokenizer and its `config.json`; one line says what is wrong with it."""
     with one_line(*BAD_FILES):
-        model, tokenizer, _ = load_checkpoint(folder, last=last)
+        model, tokenizer, config = load_checkpoint(folder, last=last)
     if tokenizer is None:
         fail(f"{folder}: this run was saved without a tokenizer, so it cannot read text.")
-    return model, tokenizer
+    return model, tokenizer, config
 
 
 def encode_prompt(tokenizer: Tokenizer, text: str) -> np.ndarray:
@@ -38,10 +39,11 @@ def encode_prompt(tokenizer: Tokenizer, text: str) -> np.ndarray:
 
 def _pieces(tokenizer: Tokenizer, text: str) -> Iterable[str]:
     """The words or characters of a text."""
+    if isinstance(tokenizer, CharTokenizer):
+        return text
     if isinstance(tokenizer, WordTokenizer):
-        everything = WordTokenizer.fit(text, lower=tokenizer.lower)
-        return [word for word in everything.id_to_token if word not in tokenizer.special]
-    return text
+        return split_words(text.lower() if tokenizer.lower else text)
+    return text.split()
 
 
 def stream_text(tokenizer: Tokenizer, prompt: np.ndarray, ids: Iterable[int]) -> Iterator[str]:

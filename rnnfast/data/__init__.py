@@ -4,8 +4,9 @@ A text passes through here in four steps, one file each:
 
 * `corpus.py`: a `Corpus` streams text, from files (`read_files`) or from memory, and splits off a validation
   part; `python_manual.py` has the text to train on when none is given (`default_corpus`).
-* `tokenizer.py`: `WordTokenizer` and `CharTokenizer` learn a vocabulary and turn text to ids and back;
-  `vocabulary.py` has what they share, `words.py` says where words begin and end.
+* `tokenizer.py`: `WordTokenizer` and `CharTokenizer` learn a vocabulary and turn text to ids and back, and so
+  does `WhitespaceTokenizer` in `prepared.py`, for text that is split into words already; `vocabulary.py` has
+  what they share, `words.py` says where words begin and end.
 * `ids_file.py`: `encode_to_memmap` writes the ids to a memory-mapped file, `open_ids` opens it again.
 * `batching.py`: `WindowBatches` cuts ids to windows for training, `evaluation_windows` for scoring.
 
@@ -21,6 +22,7 @@ from rnnfast._check import CorpusError
 from rnnfast.data.batching import WindowBatches, evaluation_windows
 from rnnfast.data.corpus import Corpus, read_files
 from rnnfast.data.ids_file import encode_to_memmap, open_ids
+from rnnfast.data.prepared import WhitespaceTokenizer
 from rnnfast.data.python_manual import default_corpus
 from rnnfast.data.tokenizer import CharTokenizer, WordTokenizer, tokenizer_from_dict
 from rnnfast.data.vocabulary import Tokenizer
@@ -31,6 +33,7 @@ __all__ = [
     "Corpus",
     "CorpusError",
     "Tokenizer",
+    "WhitespaceTokenizer",
     "WindowBatches",
     "WordTokenizer",
     "default_corpus",

@@ -14,6 +14,13 @@ _READ_BYTES = 1 << 16
 _LONGEST_PIECE = 4096
 # Held-out text comes in at least about this many blocks, spread evenly, and in blocks of at most this length.
 _BLOCKS = 32
+# The longer marks first: that of UTF-32 begins like that of UTF-16.
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 _LONGEST_BLOCK = 8192
 
 
@@ -129,8 +136,12 @@ def as_pieces(texts: str | Corpus | Iterable[str]) -> Iterator[str]:
             yield text if text.endswith("\n") else text + "\n"
 
 
-def read_files(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Corpus:
-    """One or more UTF-8 text files, one after the other, as a corpus that streams.
+def read_files(
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    encoding: str = "utf-8",
+    titles: Iterable[str] | None = None,
+) -> Corpus:
+    """One or more text files, one after the other, as a corpus that streams.
 
     Line ends of all systems become `"\\n"`, one is supplied at the end of a file that lacks it, and a
     byte order mark is skipped. Files are opened anew for each pass, 64 KiB at a time.
@@ -139,6 +150,10 @@ def read_files(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]])
     ----------
     paths
         A path or several.
+    encoding
+        How all of them write characters.
+    titles
+        What errors call the files; their paths by default.
 
     Returns
     -------
@@ -149,7 +164,10 @@ def read_files(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]])
     ------
     CorpusError
         Now: no path at all, a file that is missing, not a regular file or not readable, or nothing in any
-        of them. While reading: bytes that are not UTF-8, with the file and the place.
+        of them, or a byte order mark of another encoding. While reading: bytes that are no text, with the
+        file and the place.
+    ValueError
+        There is no such encoding.
 
     Examples
     --------
@@ -162,16 +180,36 @@ def read_files(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]])
     """
     listed = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     names = [os.fspath(path) for path in listed]
-    size = _check.corpus_files("read_files", names)
-    title = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+    called = names if titles is None else list(titles)
+    encoding = _check.encoding("read_files", encoding)
+    size = _check.corpus_files("read_files", names, called)
+    if encoding == "utf-8":
+        for name, title in zip(names, called, strict=True):
+            _refuse_marks(name, title)
+    title = called[0] if len(names) == 1 else f"{called[0]} and {len(names) - 1} more"
+
     places = [os.path.abspath(name) for name in names]  # the working directory may be another at a later pass
-    return Corpus(title, size, lambda: (piece for place in places for piece in _file_pieces(place)))
+
+    def pieces() -> Iterator[str]:
+        for place, title in zip(places, called, strict=True):
+            yield from _file_pieces(place, title, encoding)
+
+    return Corpus(title, size, pieces)
 
 
-def _file_pieces(path: str) -> Iterator[str]:
+def _refuse_marks(path: str, title: str) -> None:
+    """A file that begins with the byte order mark of another encoding than UTF-8 is not read as such."""
+    with open(path, "rb") as file:
+        start = file.read(4)
+    for mark, encoding in _MARKS.items():
+        if start.startswith(mark):
+            raise _check.other_encoding("read_files", title, encoding, mark)
+
+
+def _file_pieces(path: str, title: str, encoding: str) -> Iterator[str]:
     """The lines of one file, long ones cut."""
     waiting = ""
-    for text in _decoded(path):
+    for text in _decoded(path, title, encoding):
         lines = _lines(waiting + text)
         waiting = lines.pop()
         for line in lines:
@@ -201,9 +239,9 @@ def _cut(line: str) -> list[str]:
     return [*parts, line]
 
 
-def _decoded(path: str) -> Iterator[str]:
-    """The text of a file in chunks, strictly as UTF-8, with `"\\n"` for every line end."""
-    decoder = codecs.getincrementaldecoder("utf-8")("strict")
+def _decoded(path: str, title: str, encoding: str) -> Iterator[str]:
+    """The text of a file in chunks, strictly decoded, with `"\\n"` for every line end."""
+    decoder = codecs.getincrementaldecoder(encoding)("strict")
     newlines = io.IncrementalNewlineDecoder(None, translate=True)
     position = 0
     with open(path, "rb") as file:
@@ -214,7 +252,9 @@ def _decoded(path: str) -> Iterator[str]:
                 text = decoder.decode(chunk, final=not chunk)
             except UnicodeDecodeError as error:
                 at = started + error.start
-                raise _check.not_utf8("read_files", path, at, error.object[error.start]) from None
+                raise _check.not_text("read_files", title, encoding, at, error.object[error.start]) from None
+            except UnicodeError as error:  # UTF-16 and UTF-32 without a byte order mark
+                raise _check.unmarked("read_files", title, encoding, str(error)) from None
             if started == 0:
                 text = text.removeprefix("\ufeff")
             position += len(chunk)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
+
 from rnnfast import _check
 from rnnfast.data.corpus import Corpus
+from rnnfast.data.prepared import WhitespaceTokenizer
 from rnnfast.data.vocabulary import Tokenizer, learn_tokens
-from rnnfast.data.words import join_words, split_words
+from rnnfast.data.words import SplitWords, join_words
 
 
 class WordTokenizer(Tokenizer):
@@ -85,15 +88,16 @@ class WordTokenizer(Tokenizer):
         return cls(learn_tokens(empty, texts, min_count, max_vocab), lower=lower)
 
     def _split(self, pieces: Iterator[str]) -> Iterator[list[str]]:
+        words_of = SplitWords().of_line
         in_line = False  # a line may go over several pieces
         for piece in pieces:
             first, *others = (piece.lower() if self.lower else piece).split("\n")
-            tokens = split_words(first)
+            tokens = words_of(first)
             in_line = in_line or bool(tokens)
             for line in others:
                 if in_line:
                     tokens.append("<eos>")
-                words = split_words(line)
+                words = words_of(line)
                 tokens += words
                 in_line = bool(words)
             yield tokens
@@ -183,6 +187,15 @@ class CharTokenizer(Tokenizer):
     def _split(self, pieces: Iterator[str]) -> Iterator[str]:
         return pieces
 
+    def _encoded(self, pieces: Iterator[str]) -> Iterator[np.ndarray]:
+        """By a table from code points to ids: a tenth of the time of looking each one up in a dictionary."""
+        codes = np.array(list(map(ord, self.id_to_token[1:])))
+        table = np.full(codes.max() + 2, self.unk_id, dtype=np.int64)  # the last entry for all beyond
+        table[codes] = np.arange(1, self.vocab_size)
+        for piece in pieces:
+            points = np.frombuffer(piece.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+            yield table[np.minimum(points, len(table) - 1)]
+
     def decode(self, ids: Iterable[int]) -> str:
         """The characters of token ids, U+FFFD for the unknown one.
 
@@ -205,7 +218,7 @@ class CharTokenizer(Tokenizer):
         return cls(_check.tokenizer_dict("CharTokenizer.from_dict", saved, (cls.kind,))["tokens"])
 
 
-def tokenizer_from_dict(saved: dict[str, Any]) -> WordTokenizer | CharTokenizer:
+def tokenizer_from_dict(saved: dict[str, Any]) -> WordTokenizer | WhitespaceTokenizer | CharTokenizer:
     """The tokenizer whose `to_dict` gave these JSON values, of whichever class.
 
     Raises
@@ -218,7 +231,10 @@ def tokenizer_from_dict(saved: dict[str, Any]) -> WordTokenizer | CharTokenizer:
     >>> tokenizer_from_dict({"kind": "char", "tokens": ["a"]})
     <CharTokenizer with 3 tokens>
     """
-    saved = _check.tokenizer_dict("tokenizer_from_dict", saved, (WordTokenizer.kind, CharTokenizer.kind))
-    if saved["kind"] == WordTokenizer.kind:
-        return WordTokenizer.from_dict(saved)
-    return CharTokenizer.from_dict(saved)
+    saved = _check.tokenizer_dict("tokenizer_from_dict", saved, tuple(_KINDS))
+    return _KINDS[saved["kind"]].from_dict(saved)
+
+
+_KINDS: dict[str, type[WordTokenizer] | type[WhitespaceTokenizer] | type[CharTokenizer]] = {
+    kind.kind: kind for kind in (WordTokenizer, WhitespaceTokenizer, CharTokenizer)
+}

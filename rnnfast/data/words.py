@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
+from itertools import chain
 
 # Alternatives are tried in this order. A full stop, hyphen or apostrophe between two word characters belongs
 # to the word: splitting "well-known", "don't" or "example.com" would lose where the spaces were.
@@ -54,6 +55,30 @@ def split_words(line: str) -> list[str]:
     if not line.isascii():
         line = unicodedata.normalize("NFC", line).translate(_STRAIGHT_QUOTES)
     return _WORD.findall(line)
+
+
+class SplitWords(dict[str, list[str]]):
+    """`split_words` of each run of characters between white space, remembered, since most of them return.
+
+    No word reaches across white space, so a line is split as its runs are: in a quarter of the time.
+
+    Examples
+    --------
+    >>> SplitWords().of_line("(yes, yes)")
+    ['(', 'yes', ',', 'yes', ')']
+    """
+
+    _MOST = 50_000  # runs remembered, some megabytes
+
+    def __missing__(self, run: str) -> list[str]:
+        if len(self) >= self._MOST:
+            self.clear()
+        words = self[run] = split_words(run)
+        return words
+
+    def of_line(self, line: str) -> list[str]:
+        """The words of a line."""
+        return list(chain.from_iterable(map(self.__getitem__, line.split())))
 
 
 def join_words(words: Iterable[str]) -> str:

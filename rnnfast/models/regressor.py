@@ -90,7 +90,10 @@ class SequenceRegressor(RecurrentModel):
         rng = _check.generator(type(self).__name__, rng)
         kind = np.dtype(config["dtype"])
         shapes = self._shapes(config)
-        arrays = {name: initial_values(name, shape, rng).astype(kind) for name, shape in shapes.items()}
+        arrays = {
+            name: initial_values(name, shape, rng, config["cell"]).astype(kind)
+            for name, shape in shapes.items()
+        }
         self._set_up(config, arrays, rng)
 
     @classmethod

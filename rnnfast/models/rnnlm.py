@@ -56,7 +56,8 @@ class RNNLM(RecurrentModel, LanguageModel):
 
     Notes
     -----
-    Weights start as in the book: embedding `randn / 100`, weights `randn / sqrt(fan_in)`, biases zero.
+    Weights start as in the book: embedding `randn / 100`, weights `randn / sqrt(fan_in)`, biases zero; those
+    of relu as half the identity, from biases of 0.5 and words of `randn / 10`.
 
     Source: Saito, *Deep Learning from Scratch 2*, sections 5.5 and 6.5.
 
@@ -96,7 +97,7 @@ class RNNLM(RecurrentModel, LanguageModel):
         rng = _check.generator(type(self).__name__, rng)
         kind = np.dtype(config["dtype"])
         arrays = {
-            name: initial_values(name, shape, rng).astype(kind)
+            name: initial_values(name, shape, rng, config["cell"]).astype(kind)
             for name, shape in self._shapes(config).items()
         }
         self._set_up(config, arrays, rng)

@@ -13,7 +13,7 @@ from rnnfast.data import (
     CharTokenizer,
     Corpus,
     Tokenizer,
-    WindowBatches,
+    WhitespaceTokenizer,
     WordTokenizer,
     encode_to_memmap,
     open_ids,
@@ -39,6 +39,7 @@ OPTIMIZERS: dict[str, tuple[type[Optimizer], float]] = {
     "sgd": (SGD, 5.0),
 }
 WEIGHT_DECAY = 0.1  # of adamw
+TOKENIZERS = ("word", "whitespace", "char")
 # Settings that only some optimizers have.
 OPTIMIZER_OPTIONS = ("momentum", "beta1", "beta2", "eps", "decay_rate", "weight_decay")
 
@@ -53,13 +54,14 @@ class Settings:
     """Every hyperparameter of a run; the defaults are tuned on the default corpus.
 
     Names are those of PyTorch's `word_language_model` where it has them. None stands for: `max_vocab` no
-    limit, `tied` where emsize equals nhid, `clip`, `clip_value` and `anneal` off, `patience` never, and the
-    optimizer's own value for `lr` (from `OPTIMIZERS`), `weight_decay` (0.1) and what else it has.
+    limit, `lower` where the tokenizer is that of words, `min_count` 2 (1 for whitespace), `tied` for words,
+    where emsize equals nhid, `clip`, `clip_value` and `anneal` off, `patience` never, and the optimizer's own
+    value for `lr` (from `OPTIMIZERS`), `weight_decay` (0.1) and what else it has.
     """
 
     tokenizer: str = "word"
-    lower: bool = True
-    min_count: int = 2
+    lower: bool | None = None
+    min_count: int | None = None
     max_vocab: int | None = None
     cell: str = "rnn"
     emsize: int = 200
@@ -87,23 +89,32 @@ class Settings:
     seed: int = 1111
 
     def resolved(self) -> Settings:
-        """The same with `tied`, `lr` and `weight_decay` decided, and what needs no text checked."""
-        _check.choice("train", "tokenizer", self.tokenizer, ("word", "char"))
-        _check.choice("train", "optimizer", self.optimizer, tuple(OPTIMIZERS))
-        _check.size("train", "seed", self.seed, 0)
-        _check.above("train", "clip", self.clip, 0.0)
-        _check.above("train", "clip_value", self.clip_value, 0.0)
-        _check.above("train", "anneal", self.anneal, 1.0)
+        """The same with what the text and the optimizer decide, and what needs no text checked."""
+        owner, values = "Settings", asdict(self)
+        tokenizer = _check.choice(owner, "tokenizer", self.tokenizer, TOKENIZERS)
+        optimizer = _check.choice(owner, "optimizer", self.optimizer, tuple(OPTIMIZERS))
+        values.update(tokenizer=tokenizer, optimizer=optimizer)
+        _check.size(owner, "seed", self.seed, 0)
+        _check.above(owner, "clip", self.clip, 0.0)
+        _check.above(owner, "clip_value", self.clip_value, 0.0)
+        _check.above(owner, "anneal", self.anneal, 1.0)
+        if tokenizer != "word":
+            _check.absent(owner, "lower", self.lower or None, "tokenizer=word")
         for option in OPTIMIZER_OPTIONS:
             having = optimizers_with(option)
-            if self.optimizer not in having:
-                _check.absent("train", option, getattr(self, option), f"optimizer {' or '.join(having)}")
-        values = asdict(self)
+            if optimizer not in having:
+                _check.absent(owner, option, getattr(self, option), f"optimizer={' or '.join(having)}")
+        if self.lower is None:
+            values["lower"] = tokenizer == "word"
+        if self.min_count is None:
+            values["min_count"] = 1 if tokenizer == "whitespace" else 2
         if self.tied is None:
-            values["tied"] = self.emsize == self.nhid
+            # Characters of the validation text that were never learned from keep their first vectors, and as
+            # output weights these cost thousands of times the perplexity.
+            values["tied"] = self.emsize == self.nhid and tokenizer != "char"
         if self.lr is None:
-            values["lr"] = OPTIMIZERS[self.optimizer][1]
-        if self.weight_decay is None and self.optimizer in optimizers_with("weight_decay"):
+            values["lr"] = OPTIMIZERS[optimizer][1]
+        if self.weight_decay is None and optimizer in optimizers_with("weight_decay"):
             values["weight_decay"] = WEIGHT_DECAY
         settings = Settings(**values)
         settings.make_optimizer()
@@ -153,6 +164,9 @@ class Experiment:
         What the run was told, as JSON values, to be read by who resumes it.
     checkpoint_every : float
         See `Trainer.fit`.
+    watch : callable, optional
+        Called with what is about to be done and the corpus for it; gives the corpus to read, so that reading
+        can be watched.
 
     Attributes
     ----------
@@ -184,16 +198,18 @@ class Experiment:
         *,
         arguments: dict[str, Any] | None = None,
         checkpoint_every: float = 60.0,
+        watch: Callable[[str, Corpus], Corpus] | None = None,
     ) -> None:
         self.settings = settings = settings.resolved()
         self.folder, self.text, self.resumed = folder, train.name, False
         self.checkpoint_every = checkpoint_every
+        watched = watch or (lambda _, text: text)
         try:
-            self.tokenizer = _learn(settings, train)
-            train_ids = encode_to_memmap(self.tokenizer, train, folder.staged / TRAIN)
-            valid_ids = encode_to_memmap(self.tokenizer, valid, folder.staged / VALID)
-            WindowBatches(train_ids, settings.batch_size, settings.bptt)
-            _check.tokens_enough("the validation text", valid_ids, 1, 1)
+            tokenizer = self.tokenizer = _learn(settings, watched("learning the vocabulary", train))
+            train_ids = encode_to_memmap(tokenizer, watched("encoding", train), folder.staged / TRAIN)
+            valid_ids = encode_to_memmap(tokenizer, watched("encoding", valid), folder.staged / VALID)
+            _check.run_tokens("Experiment", train.name, len(train_ids), settings.batch_size, settings.bptt)
+            _check.run_tokens("Experiment", valid.name, len(valid_ids), 1, 1)
             del train_ids, valid_ids  # a mapped file cannot be moved on Windows
             Checkpoint(folder.staged, tokenizer=self.tokenizer).save_tokenizer()
             folder.write_settings(arguments or {}, self.text, self.tokenizer.fingerprint(), staged=True)
@@ -275,9 +291,11 @@ class Experiment:
 
 
 def _learn(settings: Settings, train: Corpus) -> Tokenizer:
-    if settings.tokenizer == "char":
-        return CharTokenizer.fit(train, settings.min_count, settings.max_vocab)
-    return WordTokenizer.fit(train, settings.min_count, settings.max_vocab, lower=settings.lower)
+    assert settings.min_count is not None
+    counted = settings.min_count, settings.max_vocab
+    if settings.tokenizer == "word":
+        return WordTokenizer.fit(train, *counted, lower=bool(settings.lower))
+    return (CharTokenizer if settings.tokenizer == "char" else WhitespaceTokenizer).fit(train, *counted)
 
 
 def unknown_share(tokenizer: Tokenizer, ids: np.ndarray) -> float:

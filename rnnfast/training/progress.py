@@ -184,3 +184,10 @@ class Meter:
             seconds=self.seconds,
             seconds_left=self._seconds_left(),
         )
+
+
+def has_stalled(history: list[dict[str, Any]], patience: int | None) -> bool:
+    """Whether none of the last `patience` epochs was the best."""
+    if patience is None or len(history) < patience:
+        return False
+    return not any(record["improved"] for record in history[-patience:])

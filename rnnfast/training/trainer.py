@@ -17,11 +17,12 @@ from rnnfast._turns import trains_alone
 from rnnfast.data.rows import epoch_order
 from rnnfast.layers.base import Workspace
 from rnnfast.training.bptt import TruncatedBPTT, Window
+from rnnfast.training.data_faults import blamed
 from rnnfast.training.evaluation import perplexity
 from rnnfast.training.fitting import check_validation, check_vocabulary, checked_data, loss_of_first_window
 from rnnfast.training.gradients import all_finite, clip_by_norm, clip_by_value, global_norm, merge_shared
 from rnnfast.training.keeper import Keeper, checksum
-from rnnfast.training.progress import Meter, Progress
+from rnnfast.training.progress import Meter, Progress, has_stalled
 from rnnfast.training.safety import LastGood, TrainingDiverged, interrupts_deferred
 
 # A mean loss whose perplexity no float can hold is as lost as an infinite one.
@@ -205,9 +206,9 @@ class Trainer:
             `checkpoint_file` is damaged, belongs to a run that began with something else, or cannot be
             written; it is then as it was.
         TrainingDiverged
-            The loss or a gradient is not finite. The parameters are those of the last good step, and
-            `checkpoint` was called with them: where it is the loss, the update before it is undone. The
-            model's state is fresh.
+            The loss or a gradient is not finite; where a number of the data is not, the message names it.
+            The parameters are those of the last good step, and `checkpoint` was called with them: where it
+            is the loss, the update before it is undone. The model's state is fresh.
         KeyboardInterrupt
             After Ctrl-C, once the update under way was finished and `checkpoint` was called.
         """
@@ -237,7 +238,7 @@ class Trainer:
             passed = self._keeper.resume(meter) if resume else 0
         try:
             self._mark(meter, passed)
-            while len(self.history) < epochs and not self._has_stalled():
+            while len(self.history) < epochs and not has_stalled(self.history, self.patience):
                 self._write_if_due()
                 self._epoch(meter, ids, batch_size, passed)
                 value, passed = self._validated(meter, ids, batch_size, valid), 0
@@ -249,8 +250,9 @@ class Trainer:
             self._stop(meter, "interrupted", "Ctrl-C")
             raise
         except TrainingDiverged as error:
-            self._stop(meter, "diverged", str(error))
-            raise
+            named = blamed(error, ids, valid)
+            self._stop(meter, "diverged", str(named))
+            raise named from None
         return self.history
 
     def _drawn_seed(self) -> int:
@@ -367,12 +369,6 @@ class Trainer:
         if self.checkpoint is not None and record["improved"]:
             self.checkpoint(self.model, record)
         self._mark(meter, 0)
-
-    def _has_stalled(self) -> bool:
-        """Whether none of the last `patience` epochs was the best."""
-        if self.patience is None or len(self.history) < self.patience:
-            return False
-        return not any(record["improved"] for record in self.history[-self.patience :])
 
     def _record(self, meter: Meter) -> dict[str, Any]:
         best = f"best_valid_{self.measure}"

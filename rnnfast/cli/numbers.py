@@ -1,0 +1,96 @@
+"""Numbers and words given to options: read here, so that every release of typer refuses them in one way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from rnnfast import _check
+
+_OWNER = "option"  # what `_check` calls the one who asks; left out again
+
+
+class BadOption(typer.BadParameter):
+    """A value that an option cannot take, as a whole sentence."""
+
+    def format_message(self) -> str:
+        """The sentence, without typer's words around it."""
+        return self.message
+
+
+def whole(option: str, low: int, high: int | None = None) -> Callable[[Any], int]:
+    """What reads a whole number of at least `low`, and at most `high` where there is a limit.
+
+    Examples
+    --------
+    >>> whole("--epochs", 1)("3")
+    3
+    >>> whole("--epochs", 1)("0")
+    Traceback (most recent call last):
+    rnnfast.cli.numbers.BadOption: --epochs must be at least 1, got 0.
+    """
+    return _reader(int, lambda value: _check.size(_OWNER, option, value, low, high))
+
+
+def number(option: str, low: float) -> Callable[[Any], float]:
+    """What reads a finite number of at least `low`.
+
+    Examples
+    --------
+    >>> number("--lr", 0.0)("nan")
+    Traceback (most recent call last):
+    rnnfast.cli.numbers.BadOption: --lr must be finite, got nan.
+    """
+    return _reader(float, lambda value: _check.number(_OWNER, option, value, low))
+
+
+def share(option: str) -> Callable[[Any], float]:
+    """What reads a number between 0 and 1, both excluded."""
+    return _reader(float, lambda value: _check.fraction(_OWNER, option, value))
+
+
+def share_or_all(option: str) -> Callable[[Any], float]:
+    """What reads a number above 0 and at most 1."""
+
+    def check(value: Any) -> float:
+        found = _check.number(_OWNER, option, value, 0.0, 1.0)
+        return found or _check.fraction(_OWNER, option, value)
+
+    return _reader(float, check)
+
+
+def below_one(option: str) -> Callable[[Any], float]:
+    """What reads a number from 0 to below 1."""
+    return _reader(float, lambda value: _check.number_below(_OWNER, option, value, 0, 1))
+
+
+def word(option: str, *allowed: str, **others: str) -> Callable[[Any], str]:
+    """What reads one of a few words, in upper or lower case; `others` are more names of some of them.
+
+    Examples
+    --------
+    >>> word("--cell", "rnn", "lstm", rnn_tanh="rnn")("RNN_TANH")
+    'rnn'
+    """
+
+    def check(value: Any) -> str:
+        known = others.get(value.lower(), value)
+        return _check.choice(_OWNER, option, known, allowed)
+
+    return _reader(str, check)
+
+
+def _reader(kind: type, check: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def read(text: Any) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = text  # which the check refuses
+        try:
+            return check(value)
+        except (TypeError, ValueError) as error:
+            raise BadOption(str(error).removeprefix(f"{_OWNER}: ")) from None
+
+    return read

@@ -1,0 +1,72 @@
+"""What a run has reached, as a table for the width of the terminal and as JSON values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from rnnfast.training.checkpoint import finite_or_none
+
+
+class Result(NamedTuple):
+    """What one model has reached; None where it does not train."""
+
+    title: str
+    perplexity: float
+    parameters: int
+    best_epoch: int | None = None
+    epochs: int | None = None
+    tokens_per_second: float | None = None
+
+
+_COLUMNS = {
+    "validation perplexity": lambda result: f"{result.perplexity:.2f}",
+    "best epoch": lambda result: "" if result.best_epoch is None else str(result.best_epoch),
+    "tokens/s": lambda r: "" if r.tokens_per_second is None else f"{r.tokens_per_second:,.0f}",
+    "parameters": lambda result: f"{result.parameters:,}",
+}
+
+
+def show_results(console: Console, results: Sequence[Result]) -> None:
+    """One table, or two where the console is too narrow for it."""
+    names = list(_COLUMNS)
+    whole = _table(results, names)
+    if console.measure(whole).maximum <= console.width:
+        console.print(whole)
+        return
+    for part in (names[:2], names[2:]):
+        console.print(_table(results, part))
+
+
+def _table(results: Sequence[Result], columns: Sequence[str]) -> Table:
+    table = numbers_table("model", *columns)
+    for result in results:
+        table.add_row(result.title, *(_COLUMNS[name](result) for name in columns))
+    return table
+
+
+def numbers_table(*names: str) -> Table:
+    """A table whose columns are numbers, set to the right, but for the first."""
+    table = Table(*names, box=SIMPLE_HEAD)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """One JSON object on standard output; infinity and NaN, which are no JSON, become null."""
+    typer.echo(json.dumps(_finite(value), indent=1, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return finite_or_none(value)

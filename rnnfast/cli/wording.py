@@ -1,0 +1,60 @@
+"""Messages of the library in the words of the command line: options instead of functions and arguments."""
+
+from __future__ import annotations
+
+import re
+
+# `_check` words errors as "owner: name must be ...", where the owner is what was called from Python.
+_OWNER = re.compile(r"[A-Za-z_][\w.]*: ")
+# Arguments that are called otherwise here.
+_ARGUMENTS = {
+    "embed_size": "--emsize",
+    "hidden_size": "--nhid",
+    "layers": "--nlayers",
+    "dtype": "--dtype",
+    "time_size": "--bptt",
+    "clip_norm": "--clip",
+}
+# No words of English: these are arguments wherever they stand.
+_ANYWHERE = ["batch_size", "beta1", "beta2", "bptt", "clip_value", "decay_rate", "eps", "lr", "max_vocab"]
+_ANYWHERE += ["min_count", "top_k", "top_p", "valid_fraction", "weight_decay"]
+# Words of English too: arguments at the beginning, and before an equals sign.
+_IN_PLACES = [
+    "anneal",
+    "cell",
+    "cells",
+    "dropout",
+    "encoding",
+    "goal",
+    "lags",
+    "length",
+    "lower",
+    "momentum",
+    "optimizer",
+    "passes",
+    "peers",
+]
+_IN_PLACES += ["seconds", "shapes", "temperature", "threads", "tied", "tokenizer", "window"]
+
+
+def in_options(message: str) -> str:
+    """A message of `_check` as one about options.
+
+    Examples
+    --------
+    >>> in_options("AdamW: lr must be at least 0, got -1.0.")
+    '--lr must be at least 0, got -1.0.'
+    >>> in_options("RNNLM: tied=True needs embed_size equal to hidden_size, got 8 and 9.")
+    '--tied needs --emsize equal to --nhid, got 8 and 9.'
+    """
+    owner = _OWNER.match(message)
+    message = message[owner.end() :] if owner else message
+    for name in sorted({*_ARGUMENTS, *_ANYWHERE, *_IN_PLACES}, key=len, reverse=True):
+        option = _ARGUMENTS.get(name, "--" + name.replace("_", "-"))
+        at_start = rf"^{name}(?= (?:must|belongs)\b)"
+        message = re.sub(at_start, option, message)
+        message = re.sub(rf"(?<![\w/.-]){name}=True\b", option, message)
+        message = re.sub(rf'(?<![\w/.-]){name}="?([^\s";]+)"?', rf"{option} \1", message)
+        if name not in _IN_PLACES and name not in ("layers", "dtype"):
+            message = re.sub(rf"(?<![\w/.-]){name}(?![\w/-]|\.\w)", option, message)
+    return message

@@ -1,0 +1,47 @@
+"""Whether data are to blame for a loss that is not finite: the first number of them that is not finite."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from rnnfast import _check
+from rnnfast.training.safety import TrainingDiverged
+
+_PIECE = 1 << 20  # numbers looked at at a time
+
+
+def blamed(error: TrainingDiverged, data: Any, valid: Any) -> TrainingDiverged:
+    """The error, or one that names the number in the data that is to blame.
+
+    Parameters
+    ----------
+    error : TrainingDiverged
+        With the parameters of the last good step in the model.
+    data, valid : pair of arrays (S, T, D) and (S, T, O) or (S, O), or a text (tokens,), which has no NaN
+        What was trained and validated on; read only when training has stopped, piece by piece.
+    """
+    for name, pair in (("", data), ("validation ", valid)):
+        if not isinstance(pair, tuple):
+            continue
+        for kind, array in zip(("inputs", "targets"), pair, strict=True):
+            place = first_not_finite(array)
+            if place is not None:
+                return TrainingDiverged(
+                    _check.data_not_finite(error.epoch, error.step, name + kind, place, array[place]),
+                    error.epoch,
+                    error.step,
+                )
+    return error
+
+
+def first_not_finite(array: Any) -> tuple[int, ...] | None:
+    """The place of the first NaN or infinity of an array (S, ...), None where there is none."""
+    rows = max(1, _PIECE // max(1, int(np.prod(np.shape(array)[1:]))))
+    for start in range(0, len(array), rows):
+        wrong = ~np.isfinite(array[start : start + rows])
+        if wrong.any():
+            first, *others = (int(axis) for axis in np.argwhere(wrong)[0])
+            return (start + first, *others)
+    return None
