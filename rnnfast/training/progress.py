@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from rnnfast import _check
 from rnnfast.training.evaluation import exp_of_mean
