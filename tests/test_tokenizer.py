@@ -19,6 +19,7 @@ from rnnfast.data import (
     tokenizer_from_dict,
     vocabulary,
 )
+from rnnfast.data.words import SplitWords
 
 PROSE = st.text(alphabet="ab Z'.,-\n\t\u2019\u00e9e\u03011", max_size=60)
 
@@ -84,6 +85,35 @@ def test_words_split_by_others_are_joined_as_they_are_read():
 def test_splitting_loses_no_character_but_white_space(line):
     composed = unicodedata.normalize("NFC", line).replace("\u2019", "'")
     assert "".join(split_words(line)) == "".join(composed.split())
+
+
+@given(st.text() | PROSE)
+def test_a_line_is_split_as_its_runs_between_white_space_are(line):
+    splitter = SplitWords()
+    for _ in range(2):  # the second time from memory
+        assert splitter.of_line(line) == split_words(line)
+
+
+def test_remembered_runs_are_forgotten_when_there_are_too_many(monkeypatch):
+    monkeypatch.setattr(SplitWords, "_MOST", 3)
+    splitter = SplitWords()
+    line = "a, b c. d e f, g a, a,"
+    assert splitter.of_line(line) == split_words(line)
+    assert len(splitter) <= 3
+
+
+@pytest.mark.parametrize("block", [1, 5, 1 << 13])
+def test_ids_do_not_depend_on_how_many_lines_are_worked_on_at_a_time(monkeypatch, block):
+    monkeypatch.setattr(vocabulary, "_BLOCK", block)
+    lines = ["you say", "goodbye\n", "\n", "x" * 20, " I say hello.\n"]
+    for tokenizer in fitted():
+        corpus = Corpus("lines", 50, lambda: iter(lines))
+        expected = np.concatenate([tokenizer.encode("".join(lines))])
+        actual = np.concatenate(list(tokenizer.encode_pieces(corpus)))
+        if isinstance(tokenizer, CharTokenizer):
+            np.testing.assert_array_equal(actual, expected)
+        one_by_one = np.concatenate(list(tokenizer._encoded(iter(lines))))
+        np.testing.assert_array_equal(actual, one_by_one)
 
 
 def test_ids_go_by_frequency_and_then_by_text():

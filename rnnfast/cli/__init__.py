@@ -3,8 +3,11 @@
 
 * `app.py` puts them together; `options.py` has what `train` can be told, `session.py` what it does with it;
   `bench_options.py` what `bench` can be told.
-* `errors.py` says in one line what went wrong.
-* `progress.py`, `plots.py` and `words.py` show runs, learning curves and text.
+* `errors.py` says in one line what went wrong, `wording.py` in the words of the command line; `numbers.py`
+  reads the values of options.
+* `inputs.py` reads text and prompts, also from standard input.
+* `progress.py`, `plots.py`, `results.py` and `words.py` show runs, learning curves, tables and text;
+  `verdicts.py` says what the tables of `diagnose` mean.
 
 typer, rich and matplotlib come with `pip install "rnnfast[cli]"`; nothing outside this folder needs them.
 """
@@ -12,6 +15,7 @@ typer, rich and matplotlib come with `pip install "rnnfast[cli]"`; nothing outsi
 from __future__ import annotations
 
 import importlib.util
+import io
 import sys
 
 __all__ = ["main"]
@@ -25,6 +29,10 @@ def main() -> None:
     Exits with 0 when all went well, 1 when training had to stop, 2 when something given to it cannot be used,
     130 after Ctrl-C.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # A console of Windows may lack letters of a text, which shall not end a run at its last line.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         _run()
     except KeyboardInterrupt:  # while it imports, before the command can say so

@@ -26,7 +26,7 @@ class Result(NamedTuple):
 
 
 _COLUMNS = {
-    "validation perplexity": lambda result: f"{result.perplexity:.2f}",
+    "validation\nperplexity": lambda result: f"{result.perplexity:.2f}",
     "best epoch": lambda result: "" if result.best_epoch is None else str(result.best_epoch),
     "tokens/s": lambda r: "" if r.tokens_per_second is None else f"{r.tokens_per_second:,.0f}",
     "parameters": lambda result: f"{result.parameters:,}",
@@ -37,7 +37,8 @@ def show_results(console: Console, results: Sequence[Result]) -> None:
     """One table, or two where the console is too narrow for it."""
     names = list(_COLUMNS)
     whole = _table(results, names)
-    if console.measure(whole).maximum <= console.width:
+    wide = console.options.update(max_width=1000)
+    if console.measure(whole, options=wide).maximum <= console.width:
         console.print(whole)
         return
     for part in (names[:2], names[2:]):

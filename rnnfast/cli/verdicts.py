@@ -33,7 +33,7 @@ def of_lags(found: GradientByLag, cell: str, bptt: int | None) -> Verdict:
             f"The gradient grows to {relative[most]:.0f} times its size within {most} steps: it explodes."
         )
         return Verdict(finding, "Keep --clip on, and try a lower --lr, or --cell lstm.")
-    reach = int(np.flatnonzero(relative >= VANISHED)[-1])
+    reach = int(np.flatnonzero(relative >= VANISHED).max(initial=0))
     if reach == last:
         finding = f"After {last} steps {relative[last]:.0%} of the gradient is left: it reaches further."
         return Verdict(finding, _longer(last, bptt))

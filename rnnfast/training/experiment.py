@@ -109,8 +109,8 @@ class Settings:
         if self.min_count is None:
             values["min_count"] = 1 if tokenizer == "whitespace" else 2
         if self.tied is None:
-            # Characters of the validation text that were never learned from keep their first vectors, and as
-            # output weights these cost thousands of times the perplexity.
+            # As output weights, the vectors of characters that the training text lacks are pushed away for
+            # ever, and as inputs they then throw the state off. A vocabulary of characters saves nothing.
             values["tied"] = self.emsize == self.nhid and tokenizer != "char"
         if self.lr is None:
             values["lr"] = OPTIMIZERS[optimizer][1]
