@@ -68,7 +68,7 @@ def as_views(arrays: Iterable[np.ndarray]) -> list[np.ndarray | View]:
 
 def _described(array: np.ndarray) -> np.ndarray | View:
     base = base_of(array)
-    # A copy of memory with gaps has none, so that offsets would be others there.
+    # NumPy copies memory with gaps without them, so offsets would not fit the copy.
     if base is array or not (base.flags.c_contiguous or base.flags.f_contiguous):
         return array
     offset = array.__array_interface__["data"][0] - base.__array_interface__["data"][0]

@@ -87,8 +87,8 @@ def sequence_options(owner: str, model: Any) -> None:
     """Lengths and resets go to models that take them."""
     if not hasattr(model, "predict") or hasattr(model, "vocab_size"):
         raise TypeError(
-            f"{owner}: lengths and reset are for a SequenceRegressor; a language model leaves out labels "
-            f"of -1."
+            f"{owner}: lengths, reset and carry are for a SequenceRegressor; a language model leaves out "
+            f"labels of -1."
         )
 
 
@@ -275,6 +275,17 @@ def out(owner: str, value: Any, expected: tuple, dtype: np.dtype, *inputs: np.nd
     return array
 
 
+def gradient_of(owner: str, name: str, value: Any, param: np.ndarray, *others: np.ndarray) -> np.ndarray:
+    """An array of the caller's for the gradient of a parameter: like it, contiguous or the transpose of such
+    an array, and in memory of its own."""
+    array = parameter(owner, name, value, param.shape, param.dtype)
+    if not (array.flags.c_contiguous or array.flags.f_contiguous):
+        raise ValueError(f"{owner}: {name} must be contiguous, or the transpose of a contiguous array.")
+    if any(np.may_share_memory(array, other) for other in (param, *others)):
+        raise ValueError(f"{owner}: {name} shares memory with a parameter; pass an array of its own.")
+    return array
+
+
 def apart(owner: str, name: str, array: np.ndarray, grads: Iterable[np.ndarray]) -> None:
     """What `backward` reads lies apart from the gradients that it overwrites meanwhile."""
     if any(np.may_share_memory(array, grad) for grad in grads):
@@ -321,10 +332,24 @@ def fixed(owner: str, name: str) -> TypeError:
     )
 
 
+def pickled(owner: str, state: dict[str, Any], *needed: str) -> None:
+    """A pickle holds what this version puts into one."""
+    if not all(name in state for name in needed):
+        raise TypeError(f"{owner}: the pickle is of another version of rnnfast; keep models with save().")
+
+
 def another_thread(owner: str) -> RuntimeError:
     """The error of training one object from two threads."""
     return RuntimeError(
-        f"{owner}: another thread trains it; train from one thread, or give each a copy (copy.deepcopy)."
+        f"{owner}: another thread trains it; wait for it, or work with a copy (copy.deepcopy)."
+    )
+
+
+def forward_elsewhere(owner: str) -> RuntimeError:
+    """The error of a `backward` whose `forward` was called in another thread."""
+    return RuntimeError(
+        f"{owner}: another thread called forward last; call forward and backward in one thread, or give each "
+        f"thread a copy (copy.deepcopy)."
     )
 
 

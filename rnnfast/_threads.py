@@ -319,8 +319,8 @@ def run(kernel: Any, members: int, by_units: bool, arguments: Sequence[Any]) -> 
         return result
     try:
         result = team.call(kernel, members, by_units, arguments)
+        pool.give_back(team)
     except BaseException:
         team.give_up()  # again: a second interrupt may have ended that of the call
         raise
-    pool.give_back(team)
     return result

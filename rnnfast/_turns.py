@@ -71,12 +71,13 @@ def trains_alone(method: _Method) -> _Method:
         turn, here = turn_of(self.model), threading.get_ident()
         if not isinstance(turn, Turn):
             return method(self, *args, **kwargs)
-        with turn:
-            before = turn.trainer
-            if before not in (None, here):
-                raise _check.another_thread(f"{type(self).__name__}.{method.__name__}")
-            turn.trainer = here
+        before = turn.trainer
         try:
+            with turn:
+                before = turn.trainer
+                if before not in (None, here):
+                    raise _check.another_thread(f"{type(self).__name__}.{method.__name__}")
+                turn.trainer = here
             return method(self, *args, **kwargs)
         finally:
             turn.trainer = before

@@ -3,6 +3,7 @@
 import copy
 import multiprocessing
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from rnnfast import (
     perplexity,
     time_layers,
 )
+from rnnfast.diagnostics import truncation_bias
 
 
 def pickled(value):
@@ -187,3 +189,30 @@ def test_a_regressor_is_copied_with_its_gradients(duplicate):
         assert_same_bits(actual, expected)
     assert other.config == model.config
     assert_same_bits(other.predict(xs), model.predict(xs))
+
+
+def test_a_model_of_the_users_own_reads_whatever_it_holds():
+    class Locked(RNNLM):
+        def __init__(self):
+            super().__init__(9, 4, 4, rng=np.random.default_rng(0))
+            self.lock = threading.Lock()
+
+    model = Locked()
+    assert_same_bits(
+        model.next_proba([1, 2]), RNNLM(9, 4, 4, rng=np.random.default_rng(0)).next_proba([1, 2])
+    )
+    assert truncation_bias(model, IDS[None, :20], IDS[None, 1:21], 5).relative_error >= 0
+
+
+@pytest.mark.parametrize("make_layer", [time_layers.Softmax, time_layers.Sigmoid, time_layers.Dropout])
+def test_the_input_of_the_last_forward_is_not_pickled(make_layer):
+    layer = make_layer()
+    fresh = len(pickle.dumps(layer))
+    layer.forward(np.ones((100, 100)))
+    assert len(pickle.dumps(layer)) < fresh + 200
+
+
+def test_a_pickle_of_another_version_is_refused_in_one_sentence():
+    layer = TimeAffine.from_sizes(3, 4)
+    with pytest.raises(TypeError, match="TimeAffine: the pickle is of another version of rnnfast"):
+        TimeAffine.__new__(TimeAffine).__setstate__({"params": layer.params, "grads": layer.grads})

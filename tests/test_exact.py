@@ -151,7 +151,7 @@ def test_memory_is_read_from_texts_and_refused_where_it_is_too_little():
 def test_a_model_that_does_not_work_in_parts_is_refused():
     with pytest.raises(TypeError, match="must be an RNNLM or a SequenceRegressor, got CBOWLM"):
         ExactBPTT().gradients(CBOWLM(5, 3), np.zeros((1, 4), int), np.zeros((1, 4), int))
-    with pytest.raises(TypeError, match="lengths and reset are for a SequenceRegressor"):
+    with pytest.raises(TypeError, match="lengths, reset and carry are for a SequenceRegressor"):
         ExactBPTT().gradients(RNNLM(5, 3, 3), np.zeros((1, 4), int), np.zeros((1, 4), int), lengths=[4])
 
 

@@ -5,7 +5,16 @@ import pytest
 from cells import KINDS, make
 from helpers import assert_same_bits, normal
 
-from rnnfast import CBOWLM, RNNLM, SequenceRegressor, Stack, TimeAffine, TimeEmbedding, TimeLSTM
+from rnnfast import (
+    CBOWLM,
+    RNNLM,
+    SequenceRegressor,
+    Stack,
+    TimeAffine,
+    TimeAffineSoftmaxWithLoss,
+    TimeEmbedding,
+    TimeLSTM,
+)
 
 OWNERS = [
     *(lambda kind=kind: make(kind, 3, 4, np.float32) for kind in KINDS),
@@ -68,3 +77,26 @@ def test_a_parameter_whose_shape_is_changed_by_its_owner_is_still_read_as_it_was
     assert_same_bits(layer.forward(xs), expected)
     layer.backward(np.ones_like(expected))
     assert layer.grads[0].any()
+
+
+def test_an_array_for_a_gradient_is_checked():
+    W, b = np.ones((8, 16), np.float32), np.ones(16, np.float32)
+    xs, ts = np.ones((2, 3, 8), np.float32), np.zeros((2, 3), int)
+    for wrong, error, message in (
+        (np.zeros((16, 2), np.float32, "F"), ValueError, r"dW must be \(8, 16\), got \(16, 2\)"),
+        (np.zeros((8, 32), np.float32)[:, ::2], ValueError, "dW must be contiguous"),
+        (np.zeros((8, 16)), TypeError, "dW must be float32"),
+        (W, ValueError, "dW shares memory with a parameter"),
+        (np.broadcast_to(np.float32(0), (8, 16)), ValueError, "dW is read-only"),
+    ):
+        with pytest.raises(error, match=message):
+            TimeAffineSoftmaxWithLoss(W, b, dW=wrong)
+    expected = TimeAffineSoftmaxWithLoss(W, b)
+    expected.forward(xs, ts)
+    expected.backward()
+    for dW in (np.full((8, 16), np.nan, np.float32), np.full((16, 8), np.nan, np.float32).T):
+        layer = TimeAffineSoftmaxWithLoss(W, b, dW=dW)
+        layer.forward(xs, ts)
+        layer.backward()
+        assert layer.grads[0] is dW
+        assert_same_bits(dW, expected.grads[0])

@@ -1,5 +1,7 @@
 """A call that ends in an interrupt: the state stays as it was, and the next backward is right."""
 
+import sys
+
 import numpy as np
 import pytest
 from cells import Window, another, make
@@ -106,3 +108,55 @@ def test_a_loss_that_was_interrupted_gives_no_gradients(monkeypatch):
         model._output.forward(np.ones((2, 9, 4), np.float32), ids)
     with pytest.raises(RuntimeError, match="call forward first"):
         model._output.backward()
+
+
+def interrupted_everywhere(call):
+    """Run `call(interrupting)` with an interrupt before each bytecode of this library in turn."""
+    place = 0
+    while True:
+        left = [place]
+
+        def trace(frame, event, arg, left=left):
+            if "rnnfast" not in frame.f_code.co_filename:
+                return None
+            frame.f_trace_opcodes = True
+            if event == "opcode":
+                left[0] -= 1
+                if left[0] < 0:
+                    sys.settrace(None)
+                    raise KeyboardInterrupt
+            return trace
+
+        sys.settrace(trace)
+        try:
+            call()
+            return
+        except KeyboardInterrupt:
+            yield
+        finally:
+            sys.settrace(None)
+        place += sized(1, 7)
+
+
+def test_an_interrupt_at_any_bytecode_leaves_all_layers_at_the_same_step():
+    rng = np.random.default_rng(1)
+    ids = rng.integers(9, size=(2, 4))
+    model = RNNLM(9, 4, 4, cell="lstm", layers=2, rng=rng)
+    model.predict(ids)
+    before = State.of(model)
+    model.predict(ids)
+    after = State.of(model)
+    reached = set()
+
+    def call():
+        model.set_state(before)
+        model.predict(ids)
+
+    for _ in interrupted_everywhere(call):
+        found = State.of(model)
+        assert found in (before, after)
+        reached.add(found == after)
+        model.set_state(before)
+        model.predict(ids)
+        assert State.of(model) == after
+    assert reached == {False, True}

@@ -82,7 +82,7 @@ def test_every_reader_of_a_mapped_file_sees_that_it_was_cut_short(tmp_path):
     ids = mapped("ids.npy", np.tile(IDS, 50).astype(np.uint16))
     xs = mapped("xs.npy", rng.standard_normal((2, 600, 3)).astype(np.float32))
     ts = mapped("ts.npy", rng.standard_normal((2, 600, 1)).astype(np.float32))
-    sequences = SequenceRegressor(3, 4, 1, rng=rng)
+    sequences, ready = SequenceRegressor(3, 4, 1, rng=rng), np.array(xs)
     windows = WindowBatches(ids[3:], 2, 10)
     readers = [
         lambda: windows[0],
@@ -91,13 +91,13 @@ def test_every_reader_of_a_mapped_file_sees_that_it_was_cut_short(tmp_path):
         lambda: ExactBPTT(chunk=256).gradients(sequences, xs, ts),
         lambda: next(TruncatedBPTT(20).windows(sequences, (xs, ts), 2)),
         lambda: Trainer(model(), SGD()).fit(ids, epochs=1, batch_size=2),
-        lambda: Trainer(sequences, SGD()).fit(
-            (xs, ts), epochs=1, batch_size=2, checkpoint_file=tmp_path / "t"
-        ),
+        lambda: Trainer(sequences, SGD()).fit((xs, ts), epochs=1, batch_size=2),
+        lambda: Trainer(sequences, SGD(), ExactBPTT()).fit((xs, ts), epochs=1, batch_size=2),
+        lambda: Trainer(sequences, SGD()).fit((ready, ts[:, 0]), epochs=1, batch_size=2),
     ]
     for read in readers:
         read()
-    for name in ("ids.npy", "xs.npy"):
+    for name in ("ids.npy", "xs.npy", "ts.npy"):
         os.truncate(tmp_path / name, 4000)
     for read in readers:
         with pytest.raises(CorpusError, match="the memory-mapped file was cut short while it is read"):

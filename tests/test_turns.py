@@ -12,6 +12,7 @@ from helpers import assert_same_bits, normal, sized
 from rnnfast import (
     CBOWLM,
     RNNLM,
+    ExactBPTT,
     SequenceRegressor,
     Stack,
     State,
@@ -23,6 +24,7 @@ from rnnfast import (
     TruncatedBPTT,
     optim,
     perplexity,
+    time_layers,
 )
 
 THREADS = 8
@@ -35,6 +37,19 @@ def switch_threads_often():
     sys.setswitchinterval(1e-5)
     yield
     sys.setswitchinterval(before)
+
+
+class Rows:
+    """A layer of rows (N, D) as one of sequences."""
+
+    def __init__(self, layer):
+        self.layer = layer
+
+    def forward(self, xs):
+        return self.layer.forward(xs[:, 0].copy())
+
+    def backward(self, dhs):
+        return self.layer.backward(dhs)
 
 
 def in_threads(work, count=THREADS):
@@ -132,15 +147,17 @@ def test_others_may_read_while_one_thread_trains():
         lambda: TimeLSTM.from_sizes(3, 4),
         lambda: Stack([TimeLSTM.from_sizes(3, 4)]),
         lambda: TimeAffine.from_sizes(3, 4),
+        lambda: Rows(time_layers.MatMul(np.ones((3, 4), np.float32))),
+        lambda: Rows(time_layers.Softmax()),
+        lambda: Rows(time_layers.Sigmoid()),
+        lambda: Rows(time_layers.Dropout()),
     ],
 )
 def test_backward_in_another_thread_than_the_last_forward_is_refused(make_object):
     layer, xs = make_object(), np.ones((2, 5, 3), np.float32)
     hs = layer.forward(xs)
     assert in_threads(lambda _: layer.forward(xs), 1) == []
-    with pytest.raises(
-        RuntimeError, match=rf"{type(layer).__name__}\.backward: another thread trains it; .*copy"
-    ):
+    with pytest.raises(RuntimeError, match=r"\w+\.backward: another thread called forward last; .*copy"):
         layer.backward(hs)
     layer.forward(xs)
     layer.backward(hs)
@@ -168,11 +185,21 @@ def test_training_one_model_in_two_threads_is_refused():
         try:
             with pytest.raises(RuntimeError, match=r"Trainer\.fit: another thread trains it"):
                 train(None)
-            state = State.of(model)
-            model.forward(ids[:10].reshape(2, 5), ids[1:11].reshape(2, 5))
-            with pytest.raises(RuntimeError, match=r"RNNLM\.backward: another thread trains it"):
-                model.backward()
-            model.set_state(state)
+            state, xs = State.of(model), ids[:10].reshape(2, 5)
+            for method, arguments in {
+                "forward": (xs, xs),
+                "losses": (xs, xs),
+                "predict": (xs,),
+                "set_state": (state,),
+                "reset_state": (),
+                "backward": (),
+            }.items():
+                with pytest.raises(RuntimeError, match=rf"RNNLM\.{method}: another thread trains it"):
+                    getattr(model, method)(*arguments)
+            with pytest.raises(RuntimeError, match=r"RNNLM\.forward: another thread trains it"):
+                ExactBPTT().gradients(model, xs, xs)
+            assert np.isfinite([perplexity(model, ids), model.log_prob(ids)]).all()
+            assert State.of(model) == state
         finally:
             tried.set()
 

@@ -43,6 +43,7 @@ class PickedRows:
     def __getitem__(self, places: tuple[slice, slice]) -> np.ndarray:
         """A copy of some steps of some of the rows."""
         rows, steps = places
+        _check.whole_file("training", self._array)
         return self._array[self._rows[rows], steps]
 
 
@@ -91,8 +92,8 @@ class SequenceRows:
             if order is None:
                 yield xs[rows], ts[rows]
             else:
-                picked = PickedRows(ts, order[rows]) if self.every_step else ts[order[rows]]
-                yield PickedRows(xs, order[rows]), picked
+                targets = PickedRows(ts, order[rows])
+                yield PickedRows(xs, order[rows]), targets if self.every_step else targets[:, :]
 
 
 class TextRows:

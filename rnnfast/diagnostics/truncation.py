@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._arrays import base_of
-from rnnfast._turns import turn_of
 from rnnfast.models.recurrent_model import Part, RecurrentModel
 from rnnfast.training.chain import chain_for
 from rnnfast.training.exact import ExactBPTT
@@ -91,8 +88,7 @@ def truncation_biases(
 
 def _apart(model: RecurrentModel) -> RecurrentModel:
     """Another model on the same parameters, with gradients of its own; no dropout."""
-    with turn_of(model):
-        other = copy.deepcopy(model, {id(array): array for array in map(base_of, model.params)})
+    other = model._another()
     other.train_flg = False
     return other
 

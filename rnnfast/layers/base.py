@@ -105,10 +105,15 @@ class Holder:
         raise _check.fixed(type(self).__name__, "grads")
 
     def _claim_tape(self) -> None:
-        """Guard of `backward`: RuntimeError where another thread made the last `forward`, or is training."""
-        here = get_ident()
-        if self._made_by not in (None, here) or self._turn.trainer not in (None, here):
-            raise _check.another_thread(f"{type(self).__name__}.backward")
+        """Guard of `backward`: RuntimeError where another thread called `forward` last, or trains."""
+        self._claim("backward")
+        if self._made_by not in (None, get_ident()):
+            raise _check.forward_elsewhere(f"{type(self).__name__}.backward")
+
+    def _claim(self, method: str) -> None:
+        """Guard of what changes the state or the tape: RuntimeError while another thread is in `fit`."""
+        if self._turn.trainer not in (None, get_ident()):
+            raise _check.another_thread(f"{type(self).__name__}.{method}")
 
     def _read_apart(self, owner: str, given: dict[str, np.ndarray]) -> None:
         """Guard of `backward`: none of these arrays lies in the memory of `grads`."""
@@ -132,6 +137,7 @@ class Holder:
         return {**kept, "_params": as_views(self._params), "_grads": as_views(self._grads)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        _check.pickled(type(self).__name__, state, "_params", "_grads")
         self.__dict__.update(state)
         for name in self.PASSING:
             self.__dict__.pop(name, None)

@@ -62,7 +62,7 @@ class Carrying(Streaming):
             warnings.warn(
                 f"{owner}: it will have no effect on forward, which starts from zero in a layer with "
                 "stateful=False (step does start from it); make the layer with stateful=True.",
-                stacklevel=3,
+                stacklevel=4,  # of the caller of set_state
             )
         first = _check.floats(owner, self.STATES[0], state[0], ("N", self.hidden_size), self.dtype)
         kept = [first.copy()]
@@ -115,7 +115,9 @@ class Carrying(Streaming):
     def _roll_back(self, state: list[np.ndarray] | None) -> None:
         """Carry a state of before again, as if there had been no `forward` since."""
         if self._state is not state:
-            self._state, self._spare = state, self._state
+            after, self._spare = self._state, None  # never the same memory twice, whatever interrupts this
+            self._state = state
+            self._spare = after
 
 
 def set_states(layers: Sequence[Any], states: Sequence[Any]) -> None:

@@ -175,8 +175,9 @@ class TimeAffineSoftmaxWithLoss(_LabelLoss):
     _gradients: tuple[np.ndarray, np.ndarray] | None = None
 
     def __init__(self, W: np.ndarray, b: np.ndarray, *, dW: np.ndarray | None = None) -> None:
-        params = checked_affine("TimeAffineSoftmaxWithLoss", W, b, ("H", "V"))
-        dW = np.zeros(W.shape, W.dtype) if dW is None else dW
+        owner = "TimeAffineSoftmaxWithLoss"
+        params = checked_affine(owner, W, b, ("H", "V"))
+        dW = np.zeros(W.shape, W.dtype) if dW is None else _check.gradient_of(owner, "dW", dW, *params)
         self._hold(params, [dW, np.zeros(b.shape, b.dtype)])
         self.dtype = W.dtype
 

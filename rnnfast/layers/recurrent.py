@@ -204,7 +204,9 @@ class Recurrent(Carrying):
             self._keeps = bool(keep)
             saved = self._forward(inputs, before, after, rows, hs)
             if hs.size:
-                self._state, self._spare = after, self._state
+                carried, self._spare = self._state, None  # never the same memory twice
+                self._state = after
+                self._spare = carried
             self._made_by = get_ident()
             self._run = Run(inputs, rows, saved)
 

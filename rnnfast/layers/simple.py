@@ -7,6 +7,7 @@ so that a seeded script gives the same curve.
 
 from __future__ import annotations
 
+from threading import get_ident
 from typing import Any
 
 import numpy as np
@@ -103,9 +104,11 @@ class MatMul(Layer):
     array([[1., 1.]])
     """
 
+    TAPE = (*Layer.TAPE, "_x")
+    _x: np.ndarray | None = None
+
     def __init__(self, W: np.ndarray) -> None:
         self._hold([_check.parameter("MatMul", "W", W, ("D", "O"))])
-        self._x: np.ndarray | None = None
 
     def _shown(self) -> dict[str, Any]:
         return dict(zip(("input_size", "output_size"), self.params[0].shape, strict=True))
@@ -114,12 +117,13 @@ class MatMul(Layer):
         """``x W`` (N, O) of `x` (N, D)."""
         (W,) = self._weights
         x = _check.floats("MatMul.forward", "x", x, ("N", W.shape[0]), W.dtype, "D is the rows of W")
-        self._x = x
+        self._made_by, self._x = get_ident(), x
         with np.errstate(under="ignore"):
             return x @ W
 
     def backward(self, dout: np.ndarray) -> np.ndarray:
         """Gradient (N, D) by the last input from that of its output, (N, O); fills `grads`."""
+        self._claim_tape()
         _check.called_before("MatMul.backward", self._x is not None, "forward")
         assert self._x is not None
         (W,) = self._weights
@@ -149,17 +153,20 @@ class Softmax(Layer):
     array([[0.5, 0.5]])
     """
 
+    TAPE = (*Layer.TAPE, "out")
+    out: np.ndarray | None = None
+
     def __init__(self) -> None:
         self._hold()
-        self.out: np.ndarray | None = None
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         """Probabilities (N, V) of scores `x` (N, V)."""
-        self.out = softmax(_floats("Softmax.forward", "x", x))
+        self._made_by, self.out = get_ident(), softmax(_floats("Softmax.forward", "x", x))
         return self.out
 
     def backward(self, dout: np.ndarray) -> np.ndarray:
         """``y (dout - sum(y dout))``, the gradient (N, V) by the scores."""
+        self._claim_tape()
         _check.called_before("Softmax.backward", self.out is not None, "forward")
         assert self.out is not None
         dout = _check.floats("Softmax.backward", "dout", dout, self.out.shape, self.out.dtype)
@@ -203,17 +210,20 @@ class Sigmoid(Layer):
     array([[0.5]])
     """
 
+    TAPE = (*Layer.TAPE, "out")
+    out: np.ndarray | None = None
+
     def __init__(self) -> None:
         self._hold()
-        self.out: np.ndarray | None = None
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         """The sigmoid of an array of any shape, float32 or float64."""
-        self.out = sigmoid(_floats("Sigmoid.forward", "x", x))
+        self._made_by, self.out = get_ident(), sigmoid(_floats("Sigmoid.forward", "x", x))
         return self.out
 
     def backward(self, dout: np.ndarray) -> np.ndarray:
         """``dout y (1 - y)``."""
+        self._claim_tape()
         _check.called_before("Sigmoid.backward", self.out is not None, "forward")
         assert self.out is not None
         dout = _check.floats("Sigmoid.backward", "dout", dout, self.out.shape, self.out.dtype)
@@ -264,10 +274,12 @@ class BookDropout(Layer):
     array([[1., 1., 1., 1.]], dtype=float32)
     """
 
+    TAPE = (*Layer.TAPE, "mask")
+    mask: np.ndarray | None = None
+
     def __init__(self, dropout_ratio: float = 0.5) -> None:
         self._hold()
         self.dropout_ratio = _check.number_below("Dropout", "dropout_ratio", dropout_ratio, 0, 1)
-        self.mask: np.ndarray | None = None
 
     def _shown(self) -> dict[str, Any]:
         return {"dropout_ratio": self.dropout_ratio}
@@ -277,7 +289,7 @@ class BookDropout(Layer):
         x = _floats("Dropout.forward", "x", x)
         if not train_flg:
             return _product(x, x.dtype.type(1.0 - self.dropout_ratio))
-        self.mask = self._drawn(x)
+        self._made_by, self.mask = get_ident(), self._drawn(x)
         return _product(x, self.mask)
 
     def _drawn(self, x: np.ndarray) -> np.ndarray:
@@ -286,6 +298,7 @@ class BookDropout(Layer):
 
     def backward(self, dout: np.ndarray) -> np.ndarray:
         """The gradient by the last input that was dropped from."""
+        self._claim_tape()
         _check.called_before("Dropout.backward", self.mask is not None, "forward")
         assert self.mask is not None
         dout = _check.floats("Dropout.backward", "dout", dout, self.mask.shape, self.mask.dtype)
@@ -312,8 +325,9 @@ class BookTimeDropout(BookDropout):
         """`xs` (N, T, D) with elements dropped while `train_flg`, `xs` itself otherwise."""
         xs = _floats("TimeDropout.forward", "xs", xs)
         if not self.train_flg:
-            self.mask = np.ones_like(xs)
+            self._made_by, self.mask = get_ident(), np.ones_like(xs)
             return xs
+        self._made_by = get_ident()
         self.mask = self._drawn(xs) * xs.dtype.type(1.0 / (1.0 - self.dropout_ratio))
         return _product(xs, self.mask)
 

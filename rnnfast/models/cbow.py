@@ -113,6 +113,7 @@ class CBOWLM(LanguageModel):
     @in_turn
     def set_state(self, state: np.ndarray | State | None) -> None:
         """Go back to a state (N, window - 1) of `get_state`, or to a `State`; None is the fresh state."""
+        self._claim("set_state")
         self._context.set_state(plain(state))
 
     def _carried_rows(self) -> int | None:
@@ -122,4 +123,5 @@ class CBOWLM(LanguageModel):
     @in_turn
     def reset_state(self) -> None:
         """Forget the words read so far."""
+        self._claim("reset_state")
         self._context.reset_state()

@@ -144,6 +144,7 @@ class LanguageModel(StoredModel):
             Shapes differ, ids are not integers, or the carried state has another number of rows than `xs`.
         """
         with self._turn:
+            self._claim("forward")
             xs, ts = self._pair("forward", xs, ts)
             self._hs, state = None, self._state_now()
             try:
@@ -178,19 +179,21 @@ class LanguageModel(StoredModel):
 
         Takes what `forward` takes.
         """
+        self._claim("losses")
         xs, ts = self._pair("losses", xs, ts)
         reader = self._lend()
         losses = reader._output.losses(reader._read(xs), ts)
-        reader._hand_state(self)
+        self._go_on_from(reader)
         return losses
 
     @in_turn
     def predict(self, xs: np.ndarray) -> np.ndarray:
         """Scores (logits) of every next word, `(N, T) -> (N, T, V)`, no dropout; carries the state on."""
+        self._claim("predict")
         xs = self._inputs("predict", xs)
         reader = self._lend()
         scores = self._scores(reader._read(xs))
-        reader._hand_state(self)
+        self._go_on_from(reader)
         return scores
 
     def predict_proba(self, xs: np.ndarray) -> np.ndarray:

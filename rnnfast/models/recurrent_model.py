@@ -236,7 +236,9 @@ class RecurrentModel(StoredModel):
 
     def _hand_state(self, other: Any) -> None:
         for own, layer in zip(self._layers, other._layers, strict=True):
-            layer._state, layer._spare = own._state, own._spare
+            layer._spare = None  # never the same memory twice, whatever interrupts this
+            layer._state = own._state
+            layer._spare = own._spare
 
     def _state_now(self) -> Any:
         return [(layer, layer._state) for layer in self._layers]
@@ -275,15 +277,18 @@ class RecurrentModel(StoredModel):
             It is no such state: another number of layers or arrays, another shape or dtype. The model's state
             is then as before.
         """
+        self._claim("set_state")
         state = plain(state)
         if state is None:
             self.reset_state()
             return
-        for layer, arrays in zip(self._layers, self._checked_state(state), strict=True):
-            if arrays is None:
-                layer.reset_state()
-            else:
-                layer._set_state(*arrays)
+        checked, before = self._checked_state(state), self._state_now()
+        try:
+            for layer, arrays in zip(self._layers, checked, strict=True):
+                layer._set_state(*((None,) if arrays is None else arrays))
+        except BaseException:
+            self._roll_back(before)
+            raise
 
     def _checked_state(self, state: Any) -> list[tuple[np.ndarray, ...] | None]:
         owner = self._owner("set_state")
@@ -307,5 +312,11 @@ class RecurrentModel(StoredModel):
     @in_turn
     def reset_state(self) -> None:
         """Forget what was read so far: the next call starts from a zero state."""
-        for layer in self._layers:
-            layer.reset_state()
+        self._claim("reset_state")
+        before = self._state_now()
+        try:
+            for layer in self._layers:
+                layer.reset_state()
+        except BaseException:
+            self._roll_back(before)
+            raise

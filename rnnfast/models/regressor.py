@@ -191,6 +191,7 @@ class SequenceRegressor(RecurrentModel):
             The mean over scored steps and outputs.
         """
         with self._turn:
+            self._claim("forward")
             xs = self._inputs("forward", xs, _check.boolean(self._owner("forward"), "carry", carry))
             part = self._whole("forward", xs, lengths, reset)
             outputs = self.config["output_size"]
@@ -198,7 +199,7 @@ class SequenceRegressor(RecurrentModel):
             _check.floats(self._owner("forward"), "ts", ts, shape, self.dtype)
             self._hs, state = None, self._state_now()
             try:
-                if not carry and xs.size:
+                if not carry:
                     self.reset_state()
                 hs = self._read_through(xs, drop=self.train_flg, part=part)
                 loss = self._output.forward(hs, ts, lengths=part.lengths)
@@ -206,6 +207,8 @@ class SequenceRegressor(RecurrentModel):
                 self._roll_back(state)
                 raise
             self._made_by = get_ident()
+            if not xs.size:
+                self._roll_back(state)
             self._hs = hs.shape
             return loss
 
@@ -229,6 +232,8 @@ class SequenceRegressor(RecurrentModel):
         state stays as it is; with `carry`, they go on from it, and it is carried on.
         """
         xs = self._inputs("predict", xs, _check.boolean(self._owner("predict"), "carry", carry))
+        if carry:
+            self._claim("predict")
         part = self._whole("predict", xs, lengths, reset)
         if self._affine is None:
             self._affine = TimeAffine(*self._output.params)
@@ -237,7 +242,7 @@ class SequenceRegressor(RecurrentModel):
             reader.reset_state()
         predictions = self._affine.forward(reader._read_through(xs, drop=False, keep=False, part=part))
         if carry:
-            reader._hand_state(self)
+            self._go_on_from(reader)
         return predictions
 
     @in_turn

@@ -177,12 +177,12 @@ class RNNLM(RecurrentModel, LanguageModel):
         self._go_back(dhs)
 
     def _lookup(self, xs: np.ndarray, steps: int) -> Lookup | None:
-        words = self._embedding.W
+        words = self._embedding._table
         if self._dropouts or not xs.size or not words.flags.c_contiguous:
             return None
         if not self._layers[0]._looks_up(words.shape[0], xs.shape[0], steps):
             return None
-        return Lookup(xs, words, self._embedding.grads[0])
+        return Lookup(xs, words, self._embedding._dweights[0])
 
     def _vectors(self, xs: np.ndarray) -> np.ndarray:
         return self._embedding.forward(

@@ -9,6 +9,7 @@ import numpy as np
 from rnnfast import _check
 from rnnfast._turns import turn_of
 from rnnfast.models.recurrent_model import Part
+from rnnfast.models.stored import StoredModel
 
 
 def total_loss(model: Any, ids: np.ndarray, chunk: int) -> float:
@@ -18,6 +19,8 @@ def total_loss(model: Any, ids: np.ndarray, chunk: int) -> float:
     one after the other, so the sum has one order whatever the chunk. `ids` may be a memory map.
     """
     with turn_of(model):
+        if isinstance(model, StoredModel):
+            model = model._lend()
         kept = model.get_state()
         total = 0.0
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from typing import Any
 
@@ -83,9 +82,25 @@ class StoredModel(Holder):
         It has memory of its own. `_hand_state` brings its state back where reading carries the state on.
         """
         if self._reader is None:
-            self._reader = copy.copy(self)
+            self._reader = self._another()
         self._hand_state(self._reader)
         return self._reader
+
+    def _another(self) -> Any:
+        """Another model on the same parameters, with a fresh state and gradients of its own."""
+        other = type(self).__new__(type(self))
+        arrays = dict(zip(self.parameter_names, self.params, strict=True))
+        other._set_up(self.config, arrays, np.random.default_rng(0))
+        return other
+
+    def _go_on_from(self, reader: Any) -> None:
+        """Carry the state that a reader has come to; an interrupt leaves that of before."""
+        state = self._state_now()
+        try:
+            reader._hand_state(self)
+        except BaseException:
+            self._roll_back(state)
+            raise
 
     def save(self, path: str | os.PathLike[str], *, notes: dict[str, Any] | None = None) -> None:
         """Write the model to one safetensors file, atomically; tied weights are stored once.

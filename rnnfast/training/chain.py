@@ -67,11 +67,13 @@ class Chain:
     def learn(self, xs: np.ndarray, ts: np.ndarray | None) -> float | None:
         """The loss of a window, with the gradients in the model; None where it has no targets."""
         with turn_of(self._model):
+            self._model._claim("forward")
             outside = self._model._part_tape()  # others may call the model between two windows
             try:
                 return self._learned(xs, ts)
             finally:
                 self._model._wind_part(outside)
+                self._model._hs = None  # the output layer holds this window
 
     def _learned(self, xs: np.ndarray, ts: np.ndarray | None) -> float | None:
         model, steps = self._model, xs.shape[1]
@@ -98,7 +100,7 @@ class Chain:
             part = np.ascontiguousarray(dhs[:, first:last])
             model._wind_part(own[index][1])
             arriving = model._go_back(part, arriving, adds=arriving is not None)
-            own[index] = last - first, model._part_tape()  # of gates made again, other ones are there now
+            own[index] = last - first, model._part_tape()  # recomputing gates overwrote others
         for index in reversed(range(len(self._past))):
             steps, tape = self._past[index]
             model._wind_part(tape)

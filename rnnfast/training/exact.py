@@ -104,7 +104,14 @@ class ExactBPTT:
         return cut.plan(-(-wanted // period) * period)[0]
 
     def gradients(
-        self, model: RecurrentModel, xs: Any, ts: Any, *, lengths: Any = None, reset: Any = None
+        self,
+        model: RecurrentModel,
+        xs: Any,
+        ts: Any,
+        *,
+        lengths: Any = None,
+        reset: Any = None,
+        carry: bool = False,
     ) -> float:
         """The mean loss over a whole sequence, with its gradients in `model.grads`.
 
@@ -118,6 +125,8 @@ class ExactBPTT:
             What `forward` of the model takes.
         lengths, reset : array (N,), array (N, T), optional
             As in `SequenceRegressor.forward`; not for language models.
+        carry : bool
+            As in `SequenceRegressor.forward`; language models go on from the carried state anyway.
 
         Returns
         -------
@@ -127,7 +136,7 @@ class ExactBPTT:
         owner = type(self).__name__
         _check.works_in_parts(owner, model, RecurrentModel)
         batch, steps = np.shape(xs)[:2]
-        if lengths is not None or reset is not None:
+        if lengths is not None or reset is not None or _check.boolean(owner, "carry", carry):
             _check.sequence_options(owner, model)
         if lengths is not None:
             lengths = _check.lengths(owner, lengths, batch, steps)
@@ -139,9 +148,10 @@ class ExactBPTT:
         if not chunks:
             return _nothing(model, xs, ts, lengths, reset)
         with turn_of(model):
+            model._claim("forward")
             before, masks = model.get_state(), model.rng_state
             try:
-                if isinstance(model, SequenceRegressor):
+                if isinstance(model, SequenceRegressor) and not carry:
                     model.reset_state()
                 model._make_room(cut.extents(chunk)[1])
                 return _backpropagate(model, xs, ts, chunks)

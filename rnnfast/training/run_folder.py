@@ -180,7 +180,7 @@ class RunFolder:
         Raises
         ------
         CheckpointError, OSError
-            That file is damaged, or the model is that was saved before.
+            That file is damaged, or the model that was saved before it.
         """
         folder = self.baseline if baseline else self.path
         path = folder / TRAINING

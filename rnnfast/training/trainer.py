@@ -336,7 +336,7 @@ class Trainer:
     def _validated(
         self, meter: Meter, ids: np.ndarray, batch_size: int, valid: np.ndarray | None
     ) -> float | None:
-        """Perplexity on the validation text, if any. The last update has met no loss yet: it does here."""
+        """Perplexity on the validation text, if any. No loss has checked the last update before."""
         if not all_finite(self.model.params):
             raise self._diverged(meter, meter.step, "a parameter is not finite")
         if valid is None:
