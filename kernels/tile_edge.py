@@ -1,7 +1,7 @@
 """Tiles that do not fill their vectors, on targets without masked moves.
 
 There a masked load or store is a branch for each lane: the tile with masks has 82 KB of code on a Cortex-A76,
-16 KB this way. So its loops move whole vectors only, and a tile with columns beyond the edge reads and writes
+17 KB this way. So its loops move whole vectors only, and a tile with columns beyond the edge reads and writes
 copies on the stack that have room for them.
 """
 
