@@ -69,7 +69,8 @@ def test_gradients_that_vanish_last_or_explode(found, cell, bptt, finding, advic
         (curve(0.9, 0.5, 0.1, 0.01), 35, "A window of 4 steps comes within 10%", "--bptt 35 is long enough"),
         (curve(0.9, 0.5, 0.1, 0.01), 2, "A window of 4 steps", "--bptt 2 is too short; try --bptt 4."),
         (curve(0.9, 0.5, 0.1), None, "A window of 4 steps", "--bptt 4 is long enough."),
-        (curve(0.9, 0.5), 35, "No window of up to 2 steps comes within 10%", "Try --bptt 2 or more"),
+        (curve(0.9, 0.5), 1, "No window of up to 2 steps comes within 10%", "Try --bptt 2 or more"),
+        (curve(0.9, 0.105), 2, "the longest is 10.5% off.", "More --lags show whether a --bptt above 2"),
     ],
 )
 def test_windows_that_are_long_enough_or_not(found, bptt, finding, advice):

@@ -58,8 +58,10 @@ def of_windows(found: TruncationCurve, bptt: int | None) -> Verdict:
         longest = int(found.ks[-1])
         finding = (
             f"No window of up to {longest} steps comes within {CLOSE_ENOUGH:.0%} of the exact gradient; the "
-            f"longest is {found.relative_errors[-1]:.0%} off."
+            f"longest is {found.relative_errors[-1]:.1%} off."
         )
+        if bptt is not None and bptt >= longest:
+            return Verdict(finding, f"More --lags show whether a --bptt above {bptt} helps.")
         return Verdict(finding, f"Try --bptt {longest} or more, and more --lags here to see further.")
     k = int(found.ks[good[0]])
     finding = f"A window of {k} steps comes within {CLOSE_ENOUGH:.0%} of the exact gradient."
