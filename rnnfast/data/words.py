@@ -60,7 +60,7 @@ def split_words(line: str) -> list[str]:
 class SplitWords(dict[str, list[str]]):
     """`split_words` of each run of characters between white space, remembered, since most of them return.
 
-    No word reaches across white space, so a line is split as its runs are: in a quarter of the time.
+    No word reaches across white space, so a line is split as its runs are.
 
     Examples
     --------
