@@ -163,7 +163,7 @@ class _RowWriter(VectorWriter):
         return function
 
     def _write(self, function: ir.Function, formula: Callable, reads: int) -> None:
-        """A loop over whole vectors; what is left after them once more, masked, or one by one."""
+        """A loop over whole vectors, then the elements left: once more with a mask, or one by one."""
         count, *rows = function.args
         builder = ir.IRBuilder(function.append_basic_block("entry"))
         edge, done = (function.append_basic_block(label) for label in ("edge", "done"))

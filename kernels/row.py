@@ -129,7 +129,7 @@ class _RowWriter(VectorWriter):
     def _vector(
         self, builder: ir.IRBuilder, base: ir.Value, j: int, count: int
     ) -> tuple[ir.Value, ir.Value | None]:
-        """Where vector j of so many is, and its mask: the last one lies inside the matrix in part only."""
+        """The place of vector j and its mask; the last vector lies only partly inside the matrix."""
         if j < count - 1:
             return self.place(builder, base, j * self.lanes), None
         return self.place(builder, base, builder.sub(_I64(j * self.lanes), self.overlap)), self.inside

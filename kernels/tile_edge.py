@@ -56,7 +56,7 @@ class TileEdge:
         return Matrix(*(builder.select(self.is_needed, *pair) for pair in zip(copy, matrix, strict=True)))
 
     def copy_last_row(self, builder: ir.IRBuilder, depth: ir.Value, b: Matrix, panel: ir.Value) -> ir.Value:
-        """Where a copy of the last row of B begins, whose panels are so many elements from each other."""
+        """The start of a copy of the last row of B, with this distance between its panels."""
         copy, width = self.spare.pop(0), 2 * self.writer.lanes
         is_read = builder.icmp_signed(">", depth, _I64(0))
         with builder.if_then(builder.and_(self.is_needed, is_read)):

@@ -77,7 +77,7 @@ def memory(owner: str, name: str, value: Any) -> int:
 def memory_enough(owner: str, given: int, least: int, what: str) -> None:
     """A limit within which the smallest way of doing something fits."""
     if given < least:
-        enough = math.ceil(least / 1e4) / 100  # rounded up: what is named must do
+        enough = math.ceil(least / 1e4) / 100  # rounded up, so that the named size is enough
         raise ValueError(
             f"{owner}: memory must be at least {enough:g}MB for {what}, got {given / 1e6:.3g}MB."
         )
@@ -884,7 +884,7 @@ def _told(value: Any) -> str:
 
 
 def data_not_finite(epoch: int, step: int, name: str, place: tuple[int, ...], value: Any) -> str:
-    """What is said where a number of the data made the loss NaN or infinite."""
+    """The error for data in which a number is NaN or infinite."""
     where = f"sequence {place[0]}" + (f" at step {place[1]}" if len(place) == 3 else "")
     return (
         f"training stopped in epoch {epoch} at step {step}: the {name} are not finite: {value:g} in {where}; "

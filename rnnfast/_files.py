@@ -23,7 +23,7 @@ except ImportError:  # all others
 
 # Seconds to wait for a virus scanner or a reader, who on Windows keep a file from being replaced.
 _WAITS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if os.name == "nt" else ()
-# Windows keeps others from reading what is locked, so that lies behind the end of every file.
+# Windows lets nobody read locked bytes, so the lock lies behind the end of every file.
 _LOCKED_BYTE = (1 << 31) - 2
 # Windows opens no folders: there a file in it is locked.
 _LOCK_FILE = ".rnnfast.lock"
@@ -151,7 +151,7 @@ def _lock_on_windows(descriptor: int) -> bool:
     os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
     try:
         windows.locking(descriptor, windows.LK_NBLCK, 1)
-    except PermissionError:  # what it raises for a byte that another process has locked
+    except PermissionError:  # another process has locked the byte
         return False
     finally:
         os.lseek(descriptor, place, os.SEEK_SET)

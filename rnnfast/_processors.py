@@ -21,7 +21,7 @@ def worthwhile() -> int:
 
 
 def fast_cores(platform: str = sys.platform, library: Any = None) -> int:
-    """Performance cores of a Mac that has efficiency cores beside them; a large number where cores are alike.
+    """Performance cores of a Mac with efficiency cores; a large number where all cores are alike.
 
     Members of a team have equal shares, so the slowest core would set the pace.
     """

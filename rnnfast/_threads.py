@@ -53,7 +53,7 @@ class _Worker:
     def __init__(self, team: _Team, member: int) -> None:
         self.member = member
         self.array = team.array
-        self.calls: queue.SimpleQueue[Any] = queue.SimpleQueue()  # what is no tuple ends the worker
+        self.calls: queue.SimpleQueue[Any] = queue.SimpleQueue()  # anything but a tuple ends the worker
         self.team = weakref.ref(team, self.calls.put)  # sent when the team is gone, without running Python
         self.asleep = True  # a hint
         self.ended = False
@@ -138,7 +138,7 @@ class _Team:
         return self.array.item(ARRIVALS) >= FAILED
 
     def grows_to(self, members: int) -> bool:
-        """Whether there are so many members, the caller being one; the system may refuse more threads."""
+        """Whether the team has this many members, the caller included; the system may refuse threads."""
         try:
             while len(self.workers) < members - 1:
                 self.workers.append(_Worker(self, len(self.workers) + 1))
@@ -190,7 +190,7 @@ class _Pool:
         self.known: set[tuple[Any, ...]] = set()
 
     def take(self, members: int) -> _Team | None:
-        """A team of so many members or more; None if another caller has it or the system refuses threads."""
+        """A team of at least this size; None if another caller has it or the system refuses threads."""
         team: _Team | None
         try:
             team = self.idle.pop()

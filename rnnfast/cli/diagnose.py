@@ -56,7 +56,7 @@ def diagnose(
 
     On stretches of the run's validation text: the gradient of one word's loss by the states 0, 1, 2 ... words
     before it, what truncated backpropagation gets wrong, the spectral radius of the recurrent weights, and
-    the gates that are shut or wide open. Tables and what they mean here, and a picture of each in the run's
+    the gates that are shut or wide open. Tables with a verdict, and a picture of each in the run's
     folder.
 
     Example: [bold]rnnfast diagnose runs/first --lags 100[/bold]
@@ -111,7 +111,7 @@ def _findings(model: RNNLM, xs: np.ndarray, ts: np.ndarray, lags: int, bptt: int
     cells = by_lag.cell_mean()
     yield Finding(
         names[0],
-        "norm of the gradient by the state so many steps before",
+        "norm of the gradient with respect to the state k steps before",
         _lag_table(by_lag, layers),
         {"h": by_lag.mean().tolist(), "c": None if cells is None else cells.tolist()},
         verdicts.of_lags(by_lag, cell, bptt),

@@ -43,7 +43,7 @@ def one_line(*expected: type[Exception], code: int = BAD_INPUT) -> Iterator[None
 
 
 def is_closed_pipe(error: BaseException) -> bool:
-    """Whether nobody reads what is written any longer; Windows says EINVAL."""
+    """Whether the reader of the output has gone; Windows says EINVAL."""
     if not isinstance(error, OSError) or error.filename:
         return False
     return error.errno == errno.EPIPE or (os.name == "nt" and error.errno == errno.EINVAL)

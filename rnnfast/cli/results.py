@@ -53,7 +53,7 @@ def _table(results: Sequence[Result], columns: Sequence[str]) -> Table:
 
 
 def numbers_table(*names: str) -> Table:
-    """A table whose columns are numbers, set to the right, but for the first."""
+    """A table of numbers, set to the right; its first column is text."""
     table = Table(*names, box=SIMPLE_HEAD)
     for column in table.columns[1:]:
         column.justify = "right"

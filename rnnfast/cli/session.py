@@ -49,7 +49,7 @@ class Session:
     console : Console
         Where to say how it goes.
     as_json : bool
-        Whether to print what was reached as JSON on standard output.
+        Whether to print the results as JSON on standard output.
     """
 
     def __init__(

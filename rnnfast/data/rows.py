@@ -48,7 +48,7 @@ class PickedRows:
 
 
 class SequenceRows:
-    """Sequences with targets, so many at a time.
+    """Batches of sequences with their targets.
 
     Parameters
     ----------

@@ -174,7 +174,7 @@ class Bidirectional(Layer):
         Parameters
         ----------
         dhs : ndarray (N, T, H1 + H2)
-            Gradient of the loss by each output.
+            Gradient of the loss with respect to each output.
         dstate_next : pair of dict, optional
             Gradients of the final states of the two layers, as ``{"dh_next": ...}`` (and ``"dc_next"``).
         out : ndarray (N, T, D), optional
@@ -183,7 +183,8 @@ class Bidirectional(Layer):
         Returns
         -------
         dxs : ndarray (N, T, D)
-            Gradient by each input. `grads` is overwritten; gradients of initial states are in the two layers.
+            Gradient with respect to each input.
+            `grads` is overwritten; gradients of initial states are in the two layers.
         """
         with self._turn:
             self._claim_tape()

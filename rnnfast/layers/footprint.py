@@ -88,7 +88,7 @@ def _planned(layer: Recurrent, extents: Sequence[Extent], words: int, tally: _Ta
 
 
 def _repeated(value: int, count: int) -> np.ndarray:
-    """One number for each of so many places, in the memory of one."""
+    """An array of one repeated number, in the memory of one element."""
     return np.ndarray((count,), np.int64, np.array(value, np.int64), strides=(0,))
 
 

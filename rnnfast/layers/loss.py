@@ -271,7 +271,7 @@ class TimeAffineSoftmaxWithLoss(_LabelLoss):
         return losses, count
 
     def _scratch(self, batch: int, steps: int, gradients: bool, members: int) -> tuple[np.ndarray, ...]:
-        """The losses, the gradients and what else the kernel writes to, for a window on so many threads."""
+        """The losses, the gradients and all scratch of the kernel, for a window and a number of threads."""
         (depth, size), dtype = self._weights[0].shape, self.dtype
         rows = loss_block_rows(batch, steps, size)
         row, slabs = row_stride(rows, dtype), -(-size // SLAB_WORDS)

@@ -133,7 +133,7 @@ class TimeLSTM(Recurrent):
         Parameters
         ----------
         dhs : ndarray (N, T, H)
-            Gradient of the loss by each output.
+            Gradient of the loss with respect to each output.
         dh_next, dc_next : ndarray (N, H), optional
             Gradients that arrive at the final state and cell from what follows the window; zero by default
             (truncation).
@@ -143,7 +143,8 @@ class TimeLSTM(Recurrent):
         Returns
         -------
         dxs : ndarray (N, T, D)
-            Gradient by each input. `grads` is overwritten, and `dh` and `dc` are the gradients of the initial
+            Gradient with respect to each input.
+            `grads` is overwritten, and `dh` and `dc` are the gradients of the initial
             state and cell.
         """
         return self._backpropagate(dhs, (dh_next, dc_next), out)

@@ -200,7 +200,7 @@ class Recurrent(Carrying):
     def _start(self, owner: str, inputs: Inputs, rows: Rows, hs: np.ndarray, keep: bool) -> None:
         with self._turn:
             before, after = self._states(owner, hs.shape[0])
-            self._run = None  # what it holds may have to grow: two of it would be the peak of memory
+            self._run = None  # let go of its arrays first, since they may have to grow
             self._keeps = bool(keep)
             saved = self._forward(inputs, before, after, rows, hs)
             if hs.size:
@@ -279,7 +279,7 @@ class Recurrent(Carrying):
         Parameters
         ----------
         dhs : ndarray (N, T, H)
-            Gradient of the loss by each output.
+            Gradient of the loss with respect to each output.
         dh_next : ndarray (N, H), optional
             Gradient that arrives at the final state from what follows the window; zero by default
             (truncation).
@@ -289,7 +289,8 @@ class Recurrent(Carrying):
         Returns
         -------
         dxs : ndarray (N, T, D)
-            Gradient by each input. `grads` is overwritten, and `dh` is the gradient of the initial state.
+            Gradient with respect to each input.
+            `grads` is overwritten, and `dh` is the gradient of the initial state.
         """
         return self._backpropagate(dhs, (dh_next,), out)
 

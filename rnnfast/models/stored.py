@@ -38,7 +38,7 @@ class StoredModel(Holder):
     _affine: TimeAffine | None = None  # the output layer without a loss
 
     def __repr__(self) -> str:
-        # What is off, such as a dropout of 0, is left out.
+        # Options that are off, such as a dropout of 0, are left out.
         values = {name: value for name, value in self.config.items() if value}
         values.pop("model")
         values.pop("dtype")

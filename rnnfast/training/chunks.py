@@ -13,7 +13,7 @@ from rnnfast.layers.footprint import Extent
 from rnnfast.layers.rows import falling_order
 from rnnfast.models.recurrent_model import Part, RecurrentModel
 
-# Chunks to choose from: so many in each octave, each some 3 % longer than the one before.
+# Chunks to choose from in each octave, each some 3 % longer than the one before.
 _AN_OCTAVE = 25
 # Of initial states, gradients and generators beside the states that are kept, in copies of all states.
 _COPIES = 6
@@ -84,7 +84,7 @@ class Cut:
         return self._model._period(self._batch)
 
     def bounds(self, chunk: int) -> np.ndarray:
-        """The first step of each chunk of at most so many steps, and the end of the longest sequence."""
+        """The first step of each chunk of at most `chunk` steps, and the end of the longest sequence."""
         if self._grid is None:
             return np.append(np.arange(0, self.last, chunk), self.last)
         return self._grid[self._places(chunk)]
@@ -114,7 +114,7 @@ class Cut:
         return bounds.size - 1, [Extent(batch, steps, rows, int(count)) for count in blocks]
 
     def plan(self, chunk: int) -> tuple[Plan, bool]:
-        """What chunks of so many steps take, and whether the gates of each are kept."""
+        """The memory of chunks of this length, and whether the gates of each are kept."""
         chunks, extents = self.extents(chunk)
         longest = max(extent.steps for extent in extents)
         if longest > chunk:  # one block: others may be as long
@@ -177,7 +177,7 @@ class Cut:
 
 
 def parts(cut: Cut, chunk: int, steps: int, lengths: Any, reset: Any) -> list[Part]:
-    """The chunks of sequences of so many steps, up to the end of the longest; none if nothing is read."""
+    """The chunks of a batch, up to the end of its longest sequence; none if nothing is read."""
     bounds = cut.bounds(chunk)
     return [
         Part(int(first), int(after), steps, lengths, cut.order, reset)

@@ -20,7 +20,7 @@ def blamed(error: TrainingDiverged, data: Any, valid: Any) -> TrainingDiverged:
     error : TrainingDiverged
         With the parameters of the last good step in the model.
     data, valid : pair of arrays (S, T, D) and (S, T, O) or (S, O), or a text (tokens,), which has no NaN
-        What was trained and validated on; read only when training has stopped, piece by piece.
+        The training and validation data, read only when training has stopped, piece by piece.
     """
     for name, pair in (("", data), ("validation ", valid)):
         if not isinstance(pair, tuple):
