@@ -29,7 +29,18 @@ del _bind_source_tree_kernels
 
 __version__ = "0.1.0"
 
+
+def __getattr__(name: str) -> object:
+    """`rnnfast.diagnostics` and `rnnfast.time_layers`, imported when they are first used."""
+    if name not in ("diagnostics", "time_layers"):
+        raise AttributeError(f"module 'rnnfast' has no attribute {name!r}")
+    import importlib
+
+    return importlib.import_module(f"rnnfast.{name}")
+
+
 from rnnfast import optim  # noqa: E402
+from rnnfast._check import CheckpointError, CorpusError  # noqa: E402
 from rnnfast._threads import get_num_threads, set_num_threads  # noqa: E402
 from rnnfast._warmup import warmup  # noqa: E402
 from rnnfast.data import CharTokenizer, WhitespaceTokenizer, WordTokenizer  # noqa: E402
@@ -46,7 +57,7 @@ from rnnfast.layers.squared import TimeAffineSquaredLoss  # noqa: E402
 from rnnfast.layers.stack import Stack  # noqa: E402
 from rnnfast.models import CBOWLM, RNNLM, SequenceRegressor  # noqa: E402
 from rnnfast.state import State  # noqa: E402
-from rnnfast.training import ExactBPTT, Trainer, TruncatedBPTT, perplexity  # noqa: E402
+from rnnfast.training import ExactBPTT, Trainer, TrainingDiverged, TruncatedBPTT, perplexity  # noqa: E402
 
 __all__ = [
     "CBOWLM",
@@ -56,6 +67,8 @@ __all__ = [
     "RNNLM",
     "Bidirectional",
     "CharTokenizer",
+    "CheckpointError",
+    "CorpusError",
     "ExactBPTT",
     "SequenceRegressor",
     "Stack",
@@ -73,6 +86,7 @@ __all__ = [
     "TimeSigmoidWithLoss",
     "TimeSoftmaxWithLoss",
     "Trainer",
+    "TrainingDiverged",
     "TruncatedBPTT",
     "WhitespaceTokenizer",
     "WordTokenizer",

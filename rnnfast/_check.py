@@ -448,7 +448,20 @@ def absent(owner: str, name: str, value: Any, needs: str) -> None:
 
 
 class CheckpointError(ValueError):
-    """A model or run that is damaged, incomplete, not from rnnfast or not the one meant; it says why."""
+    """A model or run that is damaged, incomplete, not from rnnfast or not the one meant; it says why.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile, rnnfast
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "model.safetensors")
+    ...     _ = path.write_bytes(b"something else")
+    ...     try:
+    ...         rnnfast.RNNLM.load(path)
+    ...     except rnnfast.CheckpointError as error:
+    ...         print("too short" in str(error))
+    True
+    """
 
 
 def malformed(path: Any, reason: str) -> CheckpointError:

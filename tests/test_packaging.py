@@ -63,6 +63,18 @@ def test_a_folder_that_happens_to_have_the_name_does_not_hide_the_package(comman
     assert done.returncode == 0, done.stderr
 
 
+def test_sub_modules_are_imported_when_they_are_first_used():
+    code = """
+import sys, rnnfast
+assert "rnnfast.diagnostics" not in sys.modules
+print(rnnfast.diagnostics.truncation_bias.__name__, rnnfast.time_layers.TimeRNN.__name__)
+rnnfast.nothing
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["truncation_bias", "TimeRNN"]
+    assert "module 'rnnfast' has no attribute 'nothing'" in done.stderr
+
+
 def test_kernels_are_loaded_once():
     """As rnnfast.kernels, never as the folder's bare name, which is importable in the repository root."""
     code = """

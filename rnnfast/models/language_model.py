@@ -180,11 +180,15 @@ class LanguageModel(StoredModel):
         Takes what `forward` takes.
         """
         self._claim("losses")
-        xs, ts = self._pair("losses", xs, ts)
         reader = self._lend()
-        losses = reader._output.losses(reader._read(xs), ts)
+        losses = reader._own_losses(xs, ts)
         self._go_on_from(reader)
         return losses
+
+    def _own_losses(self, xs: np.ndarray, ts: np.ndarray) -> np.ndarray:
+        """`losses` in the model's own memory."""
+        xs, ts = self._pair("losses", xs, ts)
+        return self._output.losses(self._read(xs), ts)
 
     @in_turn
     def predict(self, xs: np.ndarray) -> np.ndarray:

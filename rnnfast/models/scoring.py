@@ -19,8 +19,10 @@ def total_loss(model: Any, ids: np.ndarray, chunk: int) -> float:
     one after the other, so the sum has one order whatever the chunk. `ids` may be a memory map.
     """
     with turn_of(model):
+        read = model.losses
         if isinstance(model, StoredModel):
             model = model._lend()
+            read = model._own_losses
         kept = model.get_state()
         total = 0.0
         try:
@@ -28,7 +30,7 @@ def total_loss(model: Any, ids: np.ndarray, chunk: int) -> float:
             for start in range(0, len(ids) - 1, chunk):
                 _check.whole_file("perplexity", ids)
                 block = np.array(ids[start : start + chunk + 1], dtype=np.int64)
-                losses = model.losses(block[np.newaxis, :-1], block[np.newaxis, 1:])[0]
+                losses = read(block[np.newaxis, :-1], block[np.newaxis, 1:])[0]
                 total = float(np.add.accumulate(np.concatenate(([total], losses)))[-1])
         finally:
             model.set_state(kept)

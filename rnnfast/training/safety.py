@@ -18,6 +18,18 @@ class TrainingDiverged(FloatingPointError):
     ----------
     epoch, step : int
         Where it was found, counted from 1. That step was not taken, or it was undone.
+
+    Examples
+    --------
+    >>> import numpy as np, rnnfast
+    >>> model = rnnfast.RNNLM(7, 8, 8, rng=np.random.default_rng(0))
+    >>> model.params[0][...] = np.inf
+    >>> trainer = rnnfast.Trainer(model, rnnfast.optim.SGD(lr=1.0))
+    >>> try:
+    ...     trainer.fit(np.arange(200) % 7, epochs=1, batch_size=2)
+    ... except rnnfast.TrainingDiverged as stop:
+    ...     print(stop.epoch, stop.step)
+    1 1
     """
 
     def __init__(self, message: str, epoch: int = 0, step: int = 0) -> None:
