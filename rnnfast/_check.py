@@ -927,6 +927,14 @@ def more_epochs(folder: Any, epochs: int, reached: int) -> None:
         )
 
 
+def lost_training(folder: Any, name: str, run: Any) -> CheckpointError:
+    """The error for a run that has a model, but no file that says where training stands."""
+    return CheckpointError(
+        f"{folder} has no {name} to go on from, and beginning again would replace its model; train anew with "
+        f"--save {run} --overwrite."
+    )
+
+
 def run_under_way(folder: Any) -> OSError:
     """The error for a folder in which another process trains."""
     return OSError(f"{folder}: another process is training in this folder; wait for it, or stop it.")

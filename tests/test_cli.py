@@ -98,7 +98,7 @@ def test_training_writes_plain_lines_where_there_is_no_terminal(trained):
     )
     for name in ("RNN", "CBOW", "unigram"):
         assert re.search(rf"^ +{name}.* \d+\.\d\d ", out, re.M), name
-    assert "it writes:" in out
+    assert "the RNN writes:" in out
     assert str(folder) in out
 
 
