@@ -125,6 +125,8 @@ def test_sizes_beyond_any_machine_are_refused_before_they_are_tried(option):
         (("missing.txt",), "rnnfast: missing.txt does not exist."),
         (("--valid", "missing.txt"), "rnnfast: missing.txt does not exist."),
         (("--encoding", "martian"), "--encoding must be that of a text, such as utf-8"),
+        (("--encoding", "zlib"), "--encoding must be that of a text, such as utf-8"),
+        (("--encoding", "rot13"), "--encoding must be that of a text, such as utf-8"),
     ],
 )
 def test_settings_of_train_are_refused_by_the_names_of_their_options(text, tmp_path, options, expected):

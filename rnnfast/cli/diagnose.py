@@ -18,7 +18,7 @@ from rnnfast.cli.errors import BAD_FILES, fail, one_line
 from rnnfast.cli.results import numbers_table, print_json
 from rnnfast.cli.verdicts import Verdict
 from rnnfast.cli.words import load_run
-from rnnfast.data import open_ids
+from rnnfast.data.ids_file import open_run_ids
 from rnnfast.models import RNNLM
 from rnnfast.training.run_folder import PICTURES, VALID
 
@@ -64,7 +64,7 @@ def diagnose(
     model, _, config = load_run(run, last=last)
     if not isinstance(model, RNNLM):
         fail(f"{run}: only a recurrent model has gradients through time, and this one is a CBOW.")
-    xs, ts = _stretches(run / VALID, lags, seed)
+    xs, ts = _stretches(run / VALID, model.vocab_size, lags, seed)
     folder = run if out is None else out
     with one_line(OSError):
         folder.mkdir(parents=True, exist_ok=True)
@@ -88,12 +88,12 @@ def diagnose(
         console.print(f"pictures: {folder}", soft_wrap=True)
 
 
-def _stretches(path: Path, lags: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _stretches(path: Path, vocab_size: int, lags: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Inputs and targets (N, 2 lags) from places of the validation text, drawn by the seed."""
     if not path.is_file():
         fail(f"{path} does not exist; diagnose a run that has its validation text.")
     with one_line(*BAD_FILES):
-        ids = open_ids(path)
+        ids = open_run_ids(path, vocab_size)
     steps = 2 * lags
     if len(ids) <= steps:
         fail(

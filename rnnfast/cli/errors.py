@@ -20,6 +20,8 @@ from rnnfast.cli.wording import in_options
 
 STOPPED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
+# What writing to standard output raises where it is a file.
+_FULL = {errno.ENOSPC, errno.EFBIG, errno.EIO}
 # What reading text and run folders raises, and what else checking numbers may raise.
 BAD_FILES = (CorpusError, CheckpointError, OSError)
 BAD_VALUES = (*BAD_FILES, ValueError, TypeError, LookupError, ArithmeticError, MemoryError)
@@ -104,10 +106,11 @@ class OneLineGroup(TyperGroup):
         try:
             code = run()
         except OSError as error:
-            if not is_closed_pipe(error):
+            if error.filename is None and error.errno in _FULL:
+                typer.echo(f"rnnfast: standard output: {error.strerror}.", err=True)
+            elif not is_closed_pipe(error):
                 raise
-            # Nobody reads on: stop writing, quietly, also what Python writes when it ends.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _discard_output()
             sys.exit(STOPPED)
         except typer.Abort:  # Ctrl-C outside of a sub-command
             typer.echo("rnnfast: interrupted.", err=True)
@@ -124,4 +127,13 @@ class OneLineGroup(TyperGroup):
             message = " ".join(error.format_message().split()).rstrip(".")
             typer.echo(f"{command}: {message}; see {command} --help.", err=True)
             sys.exit(BAD_INPUT)
+        try:
+            sys.stdout.flush()
+        except OSError:  # said already, where it was written
+            _discard_output()
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _discard_output() -> None:
+    """Stop writing to standard output, also what Python still holds when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
