@@ -583,7 +583,7 @@ def some_tokens(owner: str, name: str, count: int, *, held_out: bool = False) ->
             f"give more text, or another text to validate on."
         )
     if not count:
-        raise CorpusError(f"{owner}: {name} is empty: no token was found in it.")
+        raise CorpusError(f"{owner}: {name.removeprefix('the training part of ')} has no words.")
 
 
 def tokens_enough(owner: str, ids: np.ndarray, batch_size: int, time_size: int) -> None:

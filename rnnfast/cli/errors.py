@@ -53,6 +53,8 @@ def is_closed_pipe(error: BaseException) -> bool:
 
 def wording(error: Exception) -> str:
     """The message of an exception; that of an OSError or a CheckpointError names the path first."""
+    if isinstance(error, FileExistsError) and error.filename:  # where a folder was to be made
+        return f"{os.fspath(error.filename)} is a file, not a folder."
     if isinstance(error, OSError) and error.strerror:
         return f"{os.fspath(error.filename)}: {error.strerror}." if error.filename else f"{error.strerror}."
     if isinstance(error, MemoryError):
@@ -63,6 +65,15 @@ def wording(error: Exception) -> str:
 
 class ThreadedCommand(TyperCommand):
     """A sub-command, which refuses a bad number of threads in the environment before it begins."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Read the arguments; an option without its value does not say of which command it is."""
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            if hasattr(error, "format_message") and getattr(error, "ctx", None) is None:
+                error.ctx = ctx  # type: ignore[attr-defined]
+            raise
 
     def invoke(self, ctx: Any) -> Any:
         """Run it."""

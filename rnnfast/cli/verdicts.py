@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rnnfast.cli.wording import counted
 from rnnfast.diagnostics import GateSaturation, GradientByLag, SpectralRadius, TruncationCurve
 
 VANISHED = 0.01  # of the gradient at lag 0; less moves no weight
@@ -40,19 +41,21 @@ def of_lags(found: GradientByLag, cell: str) -> Verdict:
     most, last = int(np.argmax(relative)), int(found.lags[-1])
     if relative[most] > EXPLODED:
         return Verdict(
-            f"The gradient grows to {relative[most]:.0f} times its size within {most} steps: it explodes.",
+            f"The gradient grows to {relative[most]:.0f} times its size within {counted(most, 'step')}: it "
+            f"explodes.",
             "Keep --clip on, and try a lower --lr, or --cell lstm.",
             comes_first=True,
         )
     reach = int(np.flatnonzero(relative >= VANISHED).max(initial=0))
     if reach == last:
         return Verdict(
-            f"After {last} steps {relative[last]:.0%} of the gradient is left: it reaches further."
+            f"After {counted(last, 'step')} {relative[last]:.0%} of the gradient is left: it reaches further."
         )
-    finding = f"Each word more than {reach} steps back has under {VANISHED:.0%} of the last word's effect."
+    steps = counted(reach, "step")
+    finding = f"Each word more than {steps} back has under {VANISHED:.0%} of the last word's effect."
     if cell in GATED:
         return Verdict(finding)
-    return Verdict(finding, f"For a memory beyond {reach} steps, try --cell lstm.")
+    return Verdict(finding, f"For a memory beyond {steps}, try --cell lstm.")
 
 
 def of_windows(found: TruncationCurve, bptt: int | None) -> Verdict:
@@ -61,14 +64,14 @@ def of_windows(found: TruncationCurve, bptt: int | None) -> Verdict:
     if not good.size:
         longest = int(found.ks[-1])
         finding = (
-            f"No window of up to {longest} steps comes within {CLOSE_ENOUGH:.0%} of the exact gradient; the "
-            f"longest is {found.relative_errors[-1]:.1%} off."
+            f"No window of up to {counted(longest, 'step')} comes within {CLOSE_ENOUGH:.0%} of the exact "
+            f"gradient; the longest is {found.relative_errors[-1]:.1%} off."
         )
         if bptt is not None and bptt >= longest:
             return Verdict(finding, f"More --lags show whether a --bptt above {bptt} helps.")
         return Verdict(finding, f"Try --bptt {longest} or more, and more --lags here to see further.")
     k = int(found.ks[good[0]])
-    finding = f"A window of {k} steps comes within {CLOSE_ENOUGH:.0%} of the exact gradient."
+    finding = f"A window of {counted(k, 'step')} comes within {CLOSE_ENOUGH:.0%} of the exact gradient."
     if bptt is not None and bptt < k:
         return Verdict(
             finding, f"Small effects add up over a window, so --bptt {bptt} is short; try --bptt {k}."
