@@ -464,6 +464,12 @@ class CheckpointError(ValueError):
     """
 
 
+class OtherData(CheckpointError):
+    """A run cannot go on, as the data named `name` are not those it began with."""
+
+    name = ""
+
+
 def malformed(path: Any, reason: str) -> CheckpointError:
     """The error for a file that cannot be what it should be, to be raised by the reader.
 
@@ -515,9 +521,8 @@ def encoding(owner: str, value: Any) -> str:
     """The name of an encoding of text, in Python's spelling."""
     try:
         codecs.getincrementaldecoder(value)
-        found = codecs.lookup(value)
-        if isinstance(found.decode(b"")[0], str):  # bytes: an encoding of something else, as hex
-            return found.name
+        "a".encode(value)  # a LookupError for an encoding of something else, such as hex or zlib
+        return codecs.lookup(value).name
     except (LookupError, TypeError, ValueError):
         pass
     raise ValueError(
@@ -591,7 +596,7 @@ def some_tokens(owner: str, name: str, count: int, *, held_out: bool = False) ->
             f"give more text, or another text to validate on."
         )
     if not count:
-        raise CorpusError(f"{owner}: {name} is empty: no token was found in it.")
+        raise CorpusError(f"{owner}: {name.removeprefix('the training part of ')} has no words.")
 
 
 def tokens_enough(owner: str, ids: np.ndarray, batch_size: int, time_size: int) -> None:
@@ -648,11 +653,9 @@ def whole_file(owner: str, *arrays: Any) -> None:
                 )
 
 
-def ids_file(owner: str, name: str, problem: object) -> CorpusError:
+def ids_file(owner: str, name: str, problem: object, fix: str) -> CorpusError:
     """The error for a file of token ids that is damaged or something else."""
-    return CorpusError(
-        f"{owner}: {name} is not a whole file of token ids ({problem}); encode the text again."
-    )
+    return CorpusError(f"{owner}: {name} is not a whole file of token ids ({problem}); {fix}.")
 
 
 def token_id(owner: str, value: int, upper: int) -> IndexError:
@@ -910,8 +913,17 @@ def same_run(owner: str, path: Any, saved: dict, given: dict) -> None:
     for name in sorted({*saved, *given}, key=str):
         was, now = saved.get(name), given.get(name)
         if was != now:
-            what = "another" if name in ("text", "sequences", "valid") else f"{now!r} and not {was!r}"
+            if name in ("text", "sequences", "valid"):
+                error = OtherData(f"{owner}: {name} is another, so the run in {path} cannot go on.")
+                error.name = name
+                raise error
+            what = f"{now!r} and not {was!r}"
             raise CheckpointError(f"{owner}: {name} is {what}, so the run in {path} cannot go on.")
+
+
+def changed_ids(path: Any) -> CheckpointError:
+    """The error for an encoded text of a run that is not the one it began with."""
+    return CheckpointError(f"{path} was changed since the run began; train again with --overwrite.")
 
 
 def can_go_on(owner: str, bptt: Any) -> None:
@@ -938,6 +950,11 @@ def more_epochs(folder: Any, epochs: int, reached: int) -> None:
         raise CheckpointError(
             f"--epochs must be at least {reached}, which the run in {folder} has reached, got {epochs}."
         )
+
+
+def lost_training(folder: Any, name: str, run: Any) -> CheckpointError:
+    """The error for a run that has a model, but no file that says where training stands."""
+    return CheckpointError(f"{folder} has no {name} to go on from; train anew with --save {run} --overwrite.")
 
 
 def run_under_way(folder: Any) -> OSError:

@@ -98,7 +98,7 @@ def test_training_writes_plain_lines_where_there_is_no_terminal(trained):
     )
     for name in ("RNN", "CBOW", "unigram"):
         assert re.search(rf"^ +{name}.* \d+\.\d\d ", out, re.M), name
-    assert "it writes:" in out
+    assert "the RNN writes:" in out
     assert str(folder) in out
 
 
@@ -219,7 +219,7 @@ def test_words_the_model_does_not_know_are_named(trained):
     code, out, err = rnnfast_command("predict", trained[0], "you Whisper and mumble")
     assert code == 0
     assert "probability" in out
-    assert err == "rnnfast: not in the model's vocabulary: mumble, whisper\n"
+    assert err == "warning: not in the model's vocabulary: mumble, whisper\n"
 
 
 def test_a_stream_of_words_is_the_decoded_text():
@@ -299,7 +299,7 @@ def test_text_that_cannot_be_used_is_refused_and_nothing_is_left_behind(text, tm
         paths[name].write_bytes(content)
     words = {
         "empty": "empty.txt",
-        "blank": "empty",
+        "blank": "has no words",
         "latin1": "UTF-8",
         "short": "too short",
         "missing": "missing.txt",
@@ -388,9 +388,9 @@ def test_what_the_other_commands_cannot_use_is_refused(trained, text, tmp_path):
     short_of_words = tmp_path / "blank.txt"
     short_of_words.write_text("\n")
     assert_refused(("evaluate", folder, tmp_path / "missing.txt"), "missing.txt")
-    assert_refused(("evaluate", folder, short_of_words), "empty")
+    assert_refused(("evaluate", folder, short_of_words), "has no words")
     assert_refused(("evaluate", folder / "cbow"), "valid.npy does not exist")
-    assert_refused(("evaluate", folder, text, "--last"), "last.safetensors")
+    assert_refused(("evaluate", folder, text, "--last"), "leave out --last")
     assert_refused(("evaluate",), "RUN")
     assert_refused(("generate", folder, "--prompt", " "), "no words")
     assert_refused(("generate", folder, "--temperature", "-1"), "temperature must be")

@@ -1,8 +1,14 @@
 """A run folder with one damaged file: the command goes on, or says one line that names the file."""
 
+import os
+import pickle
 import random
+import re
 import shutil
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 from kill_and_resume import OFTEN, SMALL, TEXT
 from test_cli_resume import rnnfast_command
@@ -76,13 +82,52 @@ def assert_one_line_or_done(whole, run, name, how, *arguments):
 def test_a_run_that_goes_on_names_its_damaged_file(whole, tmp_path, name, how):
     run = tmp_path / "run"
     code = assert_one_line_or_done(whole, run, name, how, "train", "--resume", run)
-    assert (
-        code
-        or name in ("config.json", "metrics.jsonl", "learning_curve.png", "cbow/config.json")
-        or (
-            name.endswith("training.safetensors") and how == "missing"  # then it begins again
-        )
+    assert code or name in ("config.json", "metrics.jsonl", "learning_curve.png", "cbow/config.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("valid.npy", ("evaluate",)),
+        ("valid.npy", ("diagnose", "--lags", "3")),
+        ("valid.npy", ("train", "--resume")),
+        ("train.npy", ("train", "--resume")),
+    ],
+)
+def test_an_id_outside_of_the_vocabulary_is_named_with_what_to_do(whole, tmp_path, name, command):
+    run = shutil.copytree(whole, tmp_path / "run")
+    ids = np.load(run / name)
+    ids[5] = 900
+    np.save(run / name, ids)
+    code, _, err = rnnfast_command(*command, run)
+    assert code == 2
+    assert re.fullmatch(
+        rf"rnnfast: {re.escape(str(run / name))} is not a whole file of token ids \(it must hold ids from "
+        r"0 to \d+, got 900 at 5\); train again with --overwrite\.\n",
+        err,
     )
+
+
+def test_a_file_that_holds_no_ids_is_told_without_advice_on_pickles(whole, tmp_path):
+    run = shutil.copytree(whole, tmp_path / "run")
+    for content in (b"junk of another program", pickle.dumps([1, 2])):
+        (run / "valid.npy").write_bytes(content)
+        _, _, err = rnnfast_command("evaluate", run)
+        assert "valid.npy is not a whole file of token ids (" in err
+        assert err.endswith("; train again with --overwrite.\n")
+        assert "pickle" not in err
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no disk that is always full")
+@pytest.mark.parametrize(
+    "command", [("generate", "--length", "3"), ("predict", "you"), ("evaluate", "--json")]
+)
+def test_a_full_disk_behind_standard_output_ends_in_one_line(whole, command):
+    name, *options = command
+    arguments = [sys.executable, "-m", "rnnfast", name, str(whole), *options]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(arguments, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (1, "rnnfast: standard output: No space left on device.\n")
 
 
 @pytest.mark.parametrize("command", ["generate", "evaluate"])

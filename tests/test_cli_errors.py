@@ -10,7 +10,7 @@ import pytest
 import rnnfast
 from rnnfast import _check, data, diagnostics, models, optim, training
 from rnnfast.cli.app import app
-from rnnfast.data import CharTokenizer, WordTokenizer, encode_to_memmap
+from rnnfast.data import CharTokenizer, WhitespaceTokenizer, WordTokenizer, encode_to_memmap
 from rnnfast.models import RNNLM, SequenceRegressor
 from rnnfast.training import Checkpoint
 from rnnfast.training.experiment import Settings
@@ -125,6 +125,8 @@ def test_sizes_beyond_any_machine_are_refused_before_they_are_tried(option):
         (("missing.txt",), "rnnfast: missing.txt does not exist."),
         (("--valid", "missing.txt"), "rnnfast: missing.txt does not exist."),
         (("--encoding", "martian"), "--encoding must be that of a text, such as utf-8"),
+        (("--encoding", "zlib"), "--encoding must be that of a text, such as utf-8"),
+        (("--encoding", "rot13"), "--encoding must be that of a text, such as utf-8"),
     ],
 )
 def test_settings_of_train_are_refused_by_the_names_of_their_options(text, tmp_path, options, expected):
@@ -166,6 +168,9 @@ def test_the_other_commands_have_no_options_without_effect(run):
         (("generate", "--top-k", "0"), "--top-k must be at least 1, got 0."),
         (("generate", "--top-p", "nan"), "--top-p must be finite, got nan."),
         (("generate", "--top-p", "1.5"), "--top-p must be from 0 to 1, got 1.5."),
+        (("generate", "--top-p", "0"), "--top-p must be above 0 and at most 1, got 0.0."),
+        (("evaluate", "--last"), "this run did not stop early; leave out --last."),
+        (("predict", ""), "the prompt has no words."),
         (("generate", "--seed", "-1"), "--seed must be at least 0, got -1."),
         (("predict", "you", "--top", "0"), "--top must be at least 1, got 0."),
         (("diagnose", "--lags", "0"), "--lags must be at least 1, got 0."),
@@ -218,3 +223,36 @@ def test_python_takes_words_in_upper_case_too():
         RNNLM(5, 4, 4, cell="LSTN")
     with pytest.raises(ValueError, match="word must be one of a, b, got None"):
         _check.choice("x", "word", None, ("a", "b"))
+
+
+@pytest.mark.parametrize("arguments", [("generate",), ("train", "--epochs"), ("bench", "--seconds")])
+def test_a_missing_argument_points_to_the_help_of_its_command(arguments):
+    code, _, err = rnnfast_command(*arguments)
+    assert code == 2
+    assert err.endswith(f"; see rnnfast {arguments[0]} --help.\n")
+
+
+@pytest.mark.parametrize("command", [(), ("train",), ("generate",)])
+def test_help_has_a_short_option_too(command):
+    code, out, err = rnnfast_command(*command, "-h")
+    assert (code, err) == (0, "")
+    assert out == rnnfast_command(*command, "--help")[1]
+
+
+def test_a_run_is_not_saved_where_a_file_lies_nor_from_a_text_without_words(text, tmp_path):
+    assert refusal("train", text, "--save", text) == f"rnnfast: {text} is a file, not a folder.\n"
+    blank = tmp_path / "blank.txt"
+    blank.write_text(" \n \n" * 30)
+    assert f"rnnfast: {blank} has no words" in refusal("train", blank, "--save", tmp_path / "run")
+
+
+def test_only_words_that_are_unknown_to_a_model_are_warned_of(tmp_path):
+    tokenizer = WhitespaceTokenizer.fit("the <unk> N of a day")
+    model = RNNLM(tokenizer.vocab_size, 2, 2, rng=np.random.default_rng(0))
+    Checkpoint(tmp_path, tokenizer=tokenizer)(model, {"epoch": 1})
+    assert rnnfast_command("predict", tmp_path, "the <unk> N")[2] == ""
+    expected = "warning: not in the model's vocabulary: zebra\n"
+    assert rnnfast_command("predict", tmp_path, "the <unk> zebra")[2] == expected
+    char = CharTokenizer.fit("ab")
+    Checkpoint(tmp_path / "char", tokenizer=char)(RNNLM(char.vocab_size, 2, 2), {"epoch": 1})
+    assert "the prompt has no characters." in refusal("predict", tmp_path / "char", "")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from rnnfast.cli import progress
+from rnnfast.cli import progress, session
 from rnnfast.cli.app import app
 from rnnfast.cli.progress import LiveReading, PlainProgress, PlainReading, show_reading
 from rnnfast.cli.results import Result, show_results
@@ -80,7 +80,7 @@ def test_the_table_of_a_run_fits_the_terminal(tmp_path, monkeypatch, columns):
     with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as stop:
         app(["train", str(text), *options, "--save", str(tmp_path / "run")], prog_name="rnnfast")
     assert stop.value.code == 0
-    table = out.getvalue().partition("CBOW: 1 epochs")[2].partition("unigram: each")[0]
+    table = out.getvalue().partition("CBOW: 1 epoch in")[2].partition("unigram: each")[0]
     assert "\u2026" not in table
     for whole in ("RNN, 1 x 6", "CBOW, last 2 words", "unigram, add one", "best epoch", "parameters"):
         assert whole in table
@@ -187,3 +187,25 @@ def test_every_pass_over_the_text_is_watched(tmp_path, monkeypatch):
     learned, judged = (f"the {part} part of {text}" for part in ("training", "validation"))
     assert seen == [("learning the vocabulary", learned), ("encoding", learned), ("encoding", judged)]
     assert np.array_equal(list(read_files(text)), ["you say goodbye and i say hello\n"] * 40)
+
+
+def test_a_network_of_relu_units_is_called_so_everywhere(tmp_path, monkeypatch):
+    titles = []
+    drawn = session.draw_learning_curve
+    monkeypatch.setattr(
+        session, "draw_learning_curve", lambda *given: (titles.append(given[3]), drawn(*given))
+    )
+    text = tmp_path / "song.txt"
+    text.write_text("you say goodbye and i say hello\n" * 40)
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as stop:
+        app(["train", str(text), *SMALL, "--cell", "relu", "--no-baseline", "--save", str(tmp_path / "run")])
+    assert stop.value.code == 0
+    for words in (
+        "RNN (relu) epoch 1/1 done",
+        "RNN (relu): 1 epoch in",
+        "RNN (relu), 1 x 6",
+        "RNN (relu) writes:",
+    ):
+        assert words in out.getvalue()
+    assert titles == [f"Perplexity by epoch: {text}"]

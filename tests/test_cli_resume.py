@@ -11,6 +11,7 @@ from kill_and_resume import OFTEN, SMALL, TEXT, outcome
 
 from rnnfast._files import fcntl, only_one
 from rnnfast.cli.app import app
+from rnnfast.training import TrainingDiverged
 from rnnfast.training.experiment import Experiment
 from rnnfast.training.keeper import read_training
 
@@ -87,7 +88,7 @@ def test_a_run_ended_by_ctrl_c_goes_on_to_the_same_files(whole, text, tmp_path, 
         file.write('{"event": "progress", "model": "LSTM", "st')  # what a killed process may leave
     code, out, err = rnnfast_command("train", "--resume", folder)
     assert (code, err) == (0, "")
-    assert f"goes on after {window} windows" in out
+    assert f"goes on after {window} window" in out
     assert outcome(folder) == outcome(whole)
     assert (folder / "learning_curve.png").exists()
 
@@ -98,6 +99,67 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(whole, copy):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     assert rnnfast_command("train", "--resume", copy)[0] == 0
     assert outcome(copy) == outcome(whole)
+
+
+@pytest.mark.parametrize("place", ["", "cbow"])
+def test_a_run_that_lost_where_it_stands_is_refused_and_keeps_its_model(copy, place):
+    (copy / place / "training.safetensors").unlink()
+    before = (copy / place / "model.safetensors").read_bytes()
+    assert_refused(
+        ("train", "--resume", copy),
+        f"{copy / place} has no training.safetensors to go on from",
+        f"train anew with --save {copy} --overwrite.",
+    )
+    assert (copy / place / "model.safetensors").read_bytes() == before
+
+
+def test_a_finished_run_says_that_it_is_finished(copy):
+    code, out, err = rnnfast_command("train", "--resume", copy)
+    assert (code, err) == (0, "")
+    for name in ("LSTM", "CBOW"):
+        assert f"{name}: already finished; --epochs N goes further" in out
+    assert "goes on after" not in out
+    assert "epochs in" not in out
+
+
+def test_a_baseline_that_had_made_no_window_begins(text, tmp_path, monkeypatch):
+    fit = Experiment.fit
+
+    def killed(progress):
+        raise ZeroDivisionError
+
+    def until_the_baseline(experiment, trainer):
+        if trainer.model.config["model"] == "CBOWLM":
+            trainer.callback = killed
+        return fit(experiment, trainer)
+
+    rare = OFTEN.replace("--checkpoint-every 0", "--checkpoint-every 1e9").split()
+    command = ["train", str(text), *SMALL.split(), *rare, "--save", str(tmp_path / "run")]
+    with monkeypatch.context() as patched:
+        patched.setattr(Experiment, "fit", until_the_baseline)
+        with pytest.raises(ZeroDivisionError):
+            app(command)
+    code, out, _ = rnnfast_command("train", "--resume", tmp_path / "run")
+    assert code == 0
+    assert "CBOW: begins\n" in out
+
+
+def test_a_baseline_that_diverges_is_named_beside_the_network_that_is_complete(text, tmp_path, monkeypatch):
+    fit = Experiment.fit
+
+    def diverging(experiment, trainer):
+        if trainer.model.config["model"] == "CBOWLM":
+            raise TrainingDiverged("training stopped in epoch 1 at step 2: the loss is nan.", 1, 2)
+        return fit(experiment, trainer)
+
+    monkeypatch.setattr(Experiment, "fit", diverging)
+    options = (*SMALL.split(), *OFTEN.split(), "--eps", "0", "--save", tmp_path / "run")
+    code, out, err = rnnfast_command("train", text, *options)
+    assert (code, err.count("\n")) == (1, 1)
+    assert err.startswith("rnnfast: CBOW (the baseline): training stopped in epoch 1")
+    assert "--eps is 0, and may be the cause; the LSTM is complete; the run is saved in" in err
+    assert "LSTM, 2 x 8" in out
+    assert "CBOW, last" not in out
 
 
 def test_a_finished_run_can_be_given_more_epochs(text, copy, tmp_path):
@@ -213,7 +275,9 @@ def test_damaged_files_are_named_in_one_line(copy):
     ids = np.load(copy / "train.npy")
     ids[7] = ids[7] % 3 + 2
     np.save(copy / "train.npy", ids)
-    assert_refused(("train", "--resume", copy), "text is another", code=1)
+    assert_refused(
+        ("train", "--resume", copy), f"{copy / 'train.npy'} was changed since the run began", code=1
+    )
 
 
 @pytest.mark.skipif(fcntl is None, reason="this system has no locks of this kind")

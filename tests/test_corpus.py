@@ -136,7 +136,7 @@ def test_pipes_and_unreadable_files_are_refused_at_once(tmp_path):
 
 def test_white_space_alone_is_an_empty_text_for_words(tmp_path):
     text = read_files(write(tmp_path / "blank.txt", b" \n\t\n"))
-    with pytest.raises(CorpusError, match=r"WordTokenizer\.fit: .*blank\.txt is empty"):
+    with pytest.raises(CorpusError, match=r"WordTokenizer\.fit: .*blank\.txt has no words"):
         WordTokenizer.fit(text)
 
 

@@ -12,7 +12,13 @@ import pytest
 from rnnfast import CBOWLM, RNNLM, WordTokenizer
 from rnnfast.cli.app import app
 from rnnfast.data import encode_to_memmap
-from rnnfast.diagnostics import gate_saturation, gradient_by_lag, spectral_radius, truncation_curve
+from rnnfast.diagnostics import (
+    gate_saturation,
+    gradient_by_lag,
+    plot_gate_saturation,
+    spectral_radius,
+    truncation_curve,
+)
 from rnnfast.training import Checkpoint, load_checkpoint
 
 TEXT = "you say goodbye and i say hello . hello hello i do not know why you say goodbye\n" * 12
@@ -62,6 +68,7 @@ def test_the_tables_are_what_the_functions_find_and_the_pictures_lie_in_the_run(
     code, out, err = rnnfast_command("diagnose", folder, "--lags", 6, "--seed", 3)
     assert (code, err) == (0, "")
     assert out.rstrip().endswith(str(folder))
+    assert len(re.findall("^advice: ", out, re.MULTILINE)) == 1
     assert sorted({path.name for path in folder.iterdir()} - before) == PICTURES
     for name in PICTURES:
         pixels = matplotlib.image.imread(folder / name)[..., :3]
@@ -112,11 +119,13 @@ def assert_refused(arguments, words):
 def test_what_cannot_be_diagnosed_is_refused_in_one_line(run, tmp_path):
     folder, ids = run
     assert_refused((tmp_path / "nowhere",), "nowhere")
-    assert_refused((folder, "--last"), "last.safetensors")
+    assert_refused((folder, "--last"), "this run did not stop early; leave out --last.")
     assert_refused((folder, "--lags", 0), "--lags")
     assert_refused((folder, "--lags", len(ids)), f"has {len(ids)}; take fewer lags")
     (tmp_path / "file").write_text("")
-    assert_refused((folder, "--lags", 4, "--out", tmp_path / "file"), "file")
+    assert_refused(
+        (folder, "--lags", 4, "--out", tmp_path / "file"), f"{tmp_path / 'file'} is a file, not a folder."
+    )
     shutil.copytree(folder, tmp_path / "run")
     (tmp_path / "run" / "valid.npy").unlink()
     assert_refused((tmp_path / "run",), "valid.npy does not exist")
@@ -135,3 +144,14 @@ def test_a_damaged_model_is_told_in_one_line(tmp_path, value):
 
     make_run(tmp_path / "run", damaged)
     assert_refused((tmp_path / "run", "--lags", 4), "parameters are damaged")
+
+
+def test_the_activations_of_a_plain_network_are_units_and_not_gates(tmp_path):
+    make_run(tmp_path / "run", lambda words: RNNLM(words, 6, 6, rng=np.random.default_rng(1)))
+    code, out, err = rnnfast_command("diagnose", tmp_path / "run", "--lags", 4)
+    assert (code, err) == (0, "")
+    assert re.search(r"layer +units +at the lower end", out)
+    picture = plot_gate_saturation(
+        gate_saturation(load_checkpoint(tmp_path / "run").model, np.zeros((1, 5), int))
+    )
+    assert picture.get_title(loc="left") == "Saturated units"

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import needs_jit
 
 from rnnfast import RNNLM, SequenceRegressor, Trainer, TruncatedBPTT, optim
 from rnnfast.data import WordTokenizer, default_corpus
@@ -16,6 +17,7 @@ def text():
     return np.concatenate(list(tokenizer.encode_pieces(train)))[:8_000], tokenizer.vocab_size
 
 
+@needs_jit
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_language_model_learns_with_the_settings_of_the_command_line(text, tied, seed):
@@ -27,6 +29,7 @@ def test_a_language_model_learns_with_the_settings_of_the_command_line(text, tie
     assert history[-1]["train_perplexity"] < 0.8 * Unigram(ids, words).perplexity(ids)
 
 
+@needs_jit
 @pytest.mark.parametrize("make_optimizer", [lambda: optim.Adam(lr=0.01), lambda: optim.SGD(lr=0.1)])
 def test_a_regressor_learns_a_noisy_sine(make_optimizer):
     rng = np.random.default_rng(0)

@@ -256,7 +256,7 @@ def test_a_different_vocabulary_is_described_by_sizes_and_first_difference():
 @pytest.mark.parametrize("cls", [WordTokenizer, CharTokenizer])
 @pytest.mark.parametrize("texts", ["", "\n\n", [], ["", ""], iter(())])
 def test_a_text_without_tokens_is_refused(cls, texts):
-    with pytest.raises(CorpusError, match=f"^{cls.__name__}.fit: the text is empty"):
+    with pytest.raises(CorpusError, match=f"^{cls.__name__}.fit: the text has no words"):
         cls.fit(texts)
 
 

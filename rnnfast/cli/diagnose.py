@@ -18,7 +18,7 @@ from rnnfast.cli.errors import BAD_FILES, fail, one_line
 from rnnfast.cli.results import numbers_table, print_json
 from rnnfast.cli.verdicts import Verdict
 from rnnfast.cli.words import load_run
-from rnnfast.data import open_ids
+from rnnfast.data.ids_file import open_run_ids
 from rnnfast.models import RNNLM
 from rnnfast.training.run_folder import PICTURES, VALID
 
@@ -56,40 +56,44 @@ def diagnose(
 
     On stretches of the run's validation text: the gradient of one word's loss by the states 0, 1, 2 ... words
     before it, what truncated backpropagation gets wrong, the spectral radius of the recurrent weights, and
-    the gates that are shut or wide open. Tables with a verdict, and a picture of each in the run's
-    folder.
+    the gates that are shut or wide open. A table and a sentence on each, one advice from all, and a picture
+    of each in the run's folder.
 
     Example: [bold]rnnfast diagnose runs/first --lags 100[/bold]
     """
     model, _, config = load_run(run, last=last)
     if not isinstance(model, RNNLM):
         fail(f"{run}: only a recurrent model has gradients through time, and this one is a CBOW.")
-    xs, ts = _stretches(run / VALID, lags, seed)
+    xs, ts = _stretches(run / VALID, model.vocab_size, lags, seed)
     folder = run if out is None else out
     with one_line(OSError):
         folder.mkdir(parents=True, exist_ok=True)
     console = Console(markup=False, highlight=False, stderr=as_json)
     found: dict[str, Any] = {"run": str(run), "pictures": str(folder)}
+    judged: list[Verdict] = []
     for finding in _findings(model, xs, ts, lags, config["settings"].get("bptt")):
         with one_line(OSError), write_atomically(folder / f"{finding.name}.png") as file:
             finding.draw().figure.savefig(file, format="png")
-        found[finding.name] = {**finding.values, **finding.verdict._asdict()}
+        found[finding.name] = {**finding.values, "finding": finding.verdict.finding}
+        judged.append(finding.verdict)
         if not as_json:
             console.print(finding.title, soft_wrap=True)
             console.print(finding.table)
-            console.print(f"{finding.verdict.finding} {finding.verdict.advice}\n", soft_wrap=True)
+            console.print(f"{finding.verdict.finding}\n", soft_wrap=True)
+    found["advice"] = verdicts.joint_advice(judged)
     if as_json:
         print_json(found)
     else:
+        console.print(f"advice: {found['advice']}", soft_wrap=True)
         console.print(f"pictures: {folder}", soft_wrap=True)
 
 
-def _stretches(path: Path, lags: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _stretches(path: Path, vocab_size: int, lags: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Inputs and targets (N, 2 lags) from places of the validation text, drawn by the seed."""
     if not path.is_file():
         fail(f"{path} does not exist; diagnose a run that has its validation text.")
     with one_line(*BAD_FILES):
-        ids = open_ids(path)
+        ids = open_run_ids(path, vocab_size)
     steps = 2 * lags
     if len(ids) <= steps:
         fail(
@@ -114,7 +118,7 @@ def _findings(model: RNNLM, xs: np.ndarray, ts: np.ndarray, lags: int, bptt: int
         "norm of the gradient with respect to the state k steps before",
         _lag_table(by_lag, layers),
         {"h": by_lag.mean().tolist(), "c": None if cells is None else cells.tolist()},
-        verdicts.of_lags(by_lag, cell, bptt),
+        verdicts.of_lags(by_lag, cell),
         lambda: diagnostics.plot_gradient_by_lag(by_lag),
     )
     curve = diagnostics.truncation_curve(model, xs, ts)
@@ -141,7 +145,9 @@ def _findings(model: RNNLM, xs: np.ndarray, ts: np.ndarray, lags: int, bptt: int
         lambda: diagnostics.plot_spectral_radius(radius),
     )
     gates = diagnostics.gate_saturation(model, xs)
-    table = numbers_table("layer", "gate", "at the lower end", "at the upper end")
+    table = numbers_table(
+        "layer", "gate" if cell in verdicts.GATED else "units", "at the lower end", "at the upper end"
+    )
     _add_gates(table, layers, gates.gates, gates.low, gates.high, "{:.1%}")
     yield Finding(
         names[3],

@@ -20,6 +20,8 @@ from rnnfast.cli.wording import in_options
 
 STOPPED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
+# What writing to standard output raises where it is a file.
+_FULL = {errno.ENOSPC, errno.EFBIG, errno.EIO}
 # What reading text and run folders raises, and what else checking numbers may raise.
 BAD_FILES = (CorpusError, CheckpointError, OSError)
 BAD_VALUES = (*BAD_FILES, ValueError, TypeError, LookupError, ArithmeticError, MemoryError)
@@ -51,6 +53,8 @@ def is_closed_pipe(error: BaseException) -> bool:
 
 def wording(error: Exception) -> str:
     """The message of an exception; that of an OSError or a CheckpointError names the path first."""
+    if isinstance(error, FileExistsError) and error.filename:  # where a folder was to be made
+        return f"{os.fspath(error.filename)} is a file, not a folder."
     if isinstance(error, OSError) and error.strerror:
         return f"{os.fspath(error.filename)}: {error.strerror}." if error.filename else f"{error.strerror}."
     if isinstance(error, MemoryError):
@@ -61,6 +65,15 @@ def wording(error: Exception) -> str:
 
 class ThreadedCommand(TyperCommand):
     """A sub-command, which refuses a bad number of threads in the environment before it begins."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Read the arguments; an option without its value does not say of which command it is."""
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            if hasattr(error, "format_message") and getattr(error, "ctx", None) is None:
+                error.ctx = ctx  # type: ignore[attr-defined]
+            raise
 
     def invoke(self, ctx: Any) -> Any:
         """Run it."""
@@ -104,10 +117,11 @@ class OneLineGroup(TyperGroup):
         try:
             code = run()
         except OSError as error:
-            if not is_closed_pipe(error):
+            if error.filename is None and error.errno in _FULL:
+                typer.echo(f"rnnfast: standard output: {error.strerror}.", err=True)
+            elif not is_closed_pipe(error):
                 raise
-            # Nobody reads on: stop writing, quietly, also what Python writes when it ends.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _discard_output()
             sys.exit(STOPPED)
         except typer.Abort:  # Ctrl-C outside of a sub-command
             typer.echo("rnnfast: interrupted.", err=True)
@@ -124,4 +138,13 @@ class OneLineGroup(TyperGroup):
             message = " ".join(error.format_message().split()).rstrip(".")
             typer.echo(f"{command}: {message}; see {command} --help.", err=True)
             sys.exit(BAD_INPUT)
+        try:
+            sys.stdout.flush()
+        except OSError:  # said already, where it was written
+            _discard_output()
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _discard_output() -> None:
+    """Stop writing to standard output, also what Python still holds when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -15,7 +15,8 @@ from rnnfast.cli import inputs, options
 from rnnfast.cli.errors import BAD_FILES, BAD_VALUES, fail, one_line
 from rnnfast.cli.results import print_json
 from rnnfast.cli.words import load_run
-from rnnfast.data import encode_to_memmap, open_ids
+from rnnfast.data import encode_to_memmap
+from rnnfast.data.ids_file import open_run_ids
 from rnnfast.models import CBOWLM, RNNLM
 from rnnfast.training import perplexity
 from rnnfast.training.experiment import unknown_share
@@ -54,7 +55,7 @@ def evaluate(
         if not path.is_file():
             fail(f"{path} does not exist; name text files to evaluate.")
         with one_line(*BAD_FILES):
-            ids = open_ids(path)
+            ids = open_run_ids(path, tokenizer.vocab_size)
         _report(_scored(model, ids, unknown_share(tokenizer, ids), str(path)), as_json)
         return
     with one_line(*BAD_VALUES), tempfile.TemporaryDirectory(prefix="rnnfast-") as folder:

@@ -56,7 +56,9 @@ def share_or_all(option: str) -> Callable[[Any], float]:
 
     def check(value: Any) -> float:
         found = _check.number(_OWNER, option, value, 0.0, 1.0)
-        return found or _check.fraction(_OWNER, option, value)
+        if not found:
+            raise BadOption(f"{option} must be above 0 and at most 1, got {value}.")
+        return found
 
     return _reader(float, check)
 

@@ -15,7 +15,7 @@ from rnnfast.cli.errors import BAD_FILES, INTERRUPTED, STOPPED, fail, one_line
 from rnnfast.cli.plots import draw_learning_curve
 from rnnfast.cli.progress import clock, compilations, show_progress
 from rnnfast.cli.results import Result, print_json, show_results
-from rnnfast.cli.wording import in_options
+from rnnfast.cli.wording import counted, in_options
 from rnnfast.cli.words import first_words, stream_text
 from rnnfast.models import CBOWLM, RNNLM
 from rnnfast.training import Progress, TrainingDiverged, load_checkpoint
@@ -23,6 +23,7 @@ from rnnfast.training.checkpoint import MODEL
 from rnnfast.training.experiment import Experiment
 from rnnfast.training.run_folder import Metrics, Reached
 
+_NAMES = {"rnn": "RNN", "relu": "RNN (relu)", "lstm": "LSTM", "gru": "GRU"}
 _SAMPLE_LENGTH = {"word": 60, "whitespace": 60, "char": 300}
 
 
@@ -69,8 +70,9 @@ class Session:
         self.console, self.as_json = console, as_json
         self.histories: dict[str, list[dict[str, Any]]] = {}
         self.parameters: dict[str, int] = {}
+        self.complete: list[str] = []
         self.unigram = experiment.unigram_perplexity()
-        self.cell = {"lstm": "LSTM", "gru": "GRU"}.get(experiment.settings.cell, "RNN")
+        self.cell = _NAMES[experiment.settings.cell]
 
     def run(self, *, baseline: bool) -> None:
         """The whole run; ends with an exit code when it is stopped early."""
@@ -86,11 +88,14 @@ class Session:
                         self._train("CBOW", experiment.settings.make_cbow(size), metrics)
             except (KeyboardInterrupt, TrainingDiverged) as stop:
                 self._stop(stop, metrics)
-            results = self._compare(metrics)
+            results = self._compare()
+            names = [*self.complete, "unigram"]
+            found = {name: result.perplexity for name, result in zip(names, results, strict=True)}
+            metrics.write("result", valid_perplexity=found)
             self._draw()
         with one_line(*BAD_FILES, code=STOPPED):
             sample = self._sample()
-        self._say(f"\nit writes:{sample}\n")
+        self._say(f"\nthe {self.cell} writes:{sample}\n")
         if self.as_json:
             print_json(self._summary(results, sample))
         self._say(f"run folder: {folder.path}")
@@ -135,8 +140,12 @@ class Session:
     def _train(self, name: str, model: RNNLM | CBOWLM, metrics: Metrics) -> None:
         epochs = self.experiment.settings.epochs
         place = self.reached.get(name == "CBOW")
-        if place is not None:
-            self._say(f"{name}: goes on after {place.step:,} windows, in epoch {place.epoch}")
+        is_over = place is not None and place.finished >= epochs
+        if is_over:
+            self._say(f"{name}: already finished; --epochs N goes further")
+        elif place is not None:
+            done = f"goes on after {counted(place.step, 'window')}, in epoch {place.epoch}"
+            self._say(f"{name}: {done if place.step else 'begins'}")
         self.parameters[name] = sum(param.size for param in model.params)
         with show_progress(self.console, name, self.interval) as display:
 
@@ -154,17 +163,21 @@ class Session:
                 self.experiment.fit(trainer)
             finally:
                 self.histories[name] = trainer.history
+        self.complete.append(name)
         last = trainer.history[-1]
         why = "" if last["epoch"] == epochs else ", no longer improving"
-        self._say(f"{name}: {last['epoch']} epochs in {clock(last['seconds'])}{why}")
+        if not is_over:
+            self._say(f"{name}: {counted(last['epoch'], 'epoch')} in {clock(last['seconds'])}{why}")
 
     def _stop(self, stop: BaseException, metrics: Metrics) -> None:
         """Say what was kept, and end."""
         folder = self.experiment.folder
         interrupted = isinstance(stop, KeyboardInterrupt)
-        message = "interrupted" if interrupted else in_options(str(stop))
+        message = "interrupted" if interrupted else self._divergence(str(stop))
         metrics.write("stopped", why="interrupted" if interrupted else "diverged", message=message)
         self._draw()
+        if self.complete and not interrupted:
+            self._compare()
         if (folder.path / MODEL).is_file():
             kept = f"the run is saved in {folder.path}; see rnnfast evaluate {folder.path}"
         else:
@@ -172,7 +185,15 @@ class Session:
         again = f"; rnnfast train --resume {folder.path} goes on" if interrupted else ""
         fail(f"{message.rstrip('.')}; {kept}{again}.", INTERRUPTED if interrupted else STOPPED)
 
-    def _compare(self, metrics: Metrics) -> list[Result]:
+    def _divergence(self, message: str) -> str:
+        """Which model diverged, whether the other is complete, and the setting that is known to do it."""
+        name = list(self.histories)[-1]
+        owner = f"{name} (the baseline)" if name == "CBOW" else name
+        complete = "".join(f"; the {other} is complete" for other in self.complete)
+        cause = "; --eps is 0, and may be the cause" if self.experiment.settings.eps == 0 else ""
+        return f"{owner}: {in_options(message).rstrip('.')}{cause}{complete}"
+
+    def _compare(self) -> list[Result]:
         """The table of validation perplexities, and a warning where word frequencies alone do better."""
         settings = self.experiment.settings
         unit = "character" if settings.tokenizer == "char" else "word"
@@ -181,19 +202,15 @@ class Session:
             "CBOW": f"CBOW, last {settings.window} {unit}s",
         }
         results = []
-        for name, history in self.histories.items():
+        for name in self.complete:
+            history = self.histories[name]
             best = min(history, key=lambda record: record["valid_perplexity"])
             reached = best["valid_perplexity"], self.parameters[name], best["epoch"]
             last = history[-1]
             results.append(Result(titles[name], *reached, last["epoch"], last["tokens_per_second"]))
         results.append(Result("unigram, add one", self.unigram, self.experiment.tokenizer.vocab_size))
-        names = [*self.histories, "unigram"]
-        found = {name: result.perplexity for name, result in zip(names, results, strict=True)}
-        metrics.write("result", valid_perplexity=found)
         show_results(self.console, results)
-        self._say(
-            f"unigram: each {unit} as often as in the text, one added to each count, whatever came before"
-        )
+        self._say(f"unigram: predicts each {unit} by its frequency (plus one), ignoring context")
         for result in results[:-1]:
             if result.perplexity > self.unigram:
                 self._say(
@@ -214,7 +231,7 @@ class Session:
             "unknown_share": experiment.unknown_share,
             "models": [
                 {"model": name, "valid_perplexity": result.perplexity, **_trained(result)}
-                for name, result in zip([*self.histories, "unigram"], results, strict=True)
+                for name, result in zip([*self.complete, "unigram"], results, strict=True)
             ],
             "sample": sample.strip("\n"),
         }
@@ -222,7 +239,8 @@ class Session:
     def _draw(self) -> None:
         finished = {name: history for name, history in self.histories.items() if history}
         if finished:
-            title = f"Perplexity on {self.settings['text']}"
+            text = self.settings["text"].removeprefix("the training part of ")
+            title = f"Perplexity by epoch: {text}"
             draw_learning_curve(self.experiment.folder.curve, finished, self.unigram, title)
 
     def _sample(self) -> str:

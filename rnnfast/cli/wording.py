@@ -58,3 +58,14 @@ def in_options(message: str) -> str:
         if name not in _IN_PLACES and name not in ("layers", "dtype"):
             message = re.sub(rf"(?<![\w/.-]){name}(?![\w/-]|\.\w)", option, message)
     return message
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things.
+
+    Examples
+    --------
+    >>> counted(1, "epoch"), counted(1200, "step")
+    ('1 epoch', '1,200 steps')
+    """
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

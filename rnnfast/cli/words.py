@@ -13,10 +13,13 @@ from rnnfast.cli.errors import BAD_FILES, fail, one_line
 from rnnfast.data import CharTokenizer, Tokenizer, WordTokenizer, split_words
 from rnnfast.models import CBOWLM, RNNLM
 from rnnfast.training import load_checkpoint
+from rnnfast.training.checkpoint import LAST, MODEL
 
 
 def load_run(folder: Path, *, last: bool = False) -> tuple[RNNLM | CBOWLM, Tokenizer, dict[str, Any]]:
     """The model of a run folder, its tokenizer and its `config.json`; one line says what is wrong with it."""
+    if last and (folder / MODEL).is_file() and not (folder / LAST).exists():
+        fail(f"{folder}: this run did not stop early; leave out --last.")
     with one_line(*BAD_FILES):
         model, tokenizer, config = load_checkpoint(folder, last=last)
     if tokenizer is None:
@@ -28,12 +31,12 @@ def encode_prompt(tokenizer: Tokenizer, text: str) -> np.ndarray:
     """Ids of a prompt; words the model does not know are named on stderr, and no words end the command."""
     ids = tokenizer.encode(text)
     if not ids.size:
-        fail("the prompt has no words.")
+        fail(f"the prompt has no {'characters' if isinstance(tokenizer, CharTokenizer) else 'words'}.")
     if (ids == tokenizer.unk_id).any():
-        unknown = sorted(
-            {word for word in _pieces(tokenizer, text) if (tokenizer.encode(word) == tokenizer.unk_id).all()}
-        )
-        typer.echo(f"rnnfast: not in the model's vocabulary: {', '.join(unknown)}", err=True)
+        words = set(_pieces(tokenizer, text)) - set(tokenizer.special)  # a text prepared by others has <unk>
+        unknown = sorted(word for word in words if (tokenizer.encode(word) == tokenizer.unk_id).all())
+        if unknown:
+            typer.echo(f"warning: not in the model's vocabulary: {', '.join(unknown)}", err=True)
     return ids
 
 

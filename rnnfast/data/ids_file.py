@@ -6,6 +6,7 @@ The file is an ordinary `.npy` file of two or four bytes a token: `np.load(path,
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 
 import numpy as np
@@ -103,14 +104,37 @@ def open_ids(path: str | os.PathLike[str]) -> np.memmap:
     Traceback (most recent call last):
     rnnfast._check.CorpusError: open_ids: missing.npy does not exist.
     """
-    name = os.fspath(path)
-    _check.corpus_files("open_ids", [name])
+    return _mapped("open_ids", path, "encode the text again")
+
+
+def open_run_ids(path: str | os.PathLike[str], vocab_size: int) -> np.memmap:
+    """The same for the text of a run, whose ids are all read once and must be below `vocab_size`.
+
+    Raises
+    ------
+    CorpusError
+        As for `open_ids`, or an id has no token.
+    """
+    owner, fix = "open_run_ids", "train again with --overwrite"
+    ids = _mapped(owner, path, fix)
     try:
-        ids = np.load(name, mmap_mode="r", allow_pickle=False)
+        _check.ids_in_vocabulary(owner, "it", ids, vocab_size)
+    except IndexError as error:
+        problem = str(error).removeprefix(f"{owner}: ").rstrip(".")
+        raise _check.ids_file(owner, os.fspath(path), problem, fix) from None
+    return ids
+
+
+def _mapped(owner: str, path: str | os.PathLike[str], fix: str) -> np.memmap:
+    name = os.fspath(path)
+    _check.corpus_files(owner, [name])
+    try:
+        ids = np.lib.format.open_memmap(name, mode="r")  # np.load would speak of pickles
     except (ValueError, OSError, EOFError) as error:
-        raise _check.ids_file("open_ids", name, error) from None
-    if not isinstance(ids, np.memmap) or ids.ndim != 1 or ids.dtype.str not in ("<u2", "<u4"):
-        raise _check.ids_file("open_ids", name, "not one row of uint16 or uint32")
+        problem = re.split(r"[;\n]", str(error))[0].rstrip(".")  # what follows is advice for other files
+        raise _check.ids_file(owner, name, problem, fix) from None
+    if ids.ndim != 1 or ids.dtype.str not in ("<u2", "<u4"):
+        raise _check.ids_file(owner, name, "not one row of uint16 or uint32", fix)
     return ids
 
 

@@ -158,7 +158,7 @@ def plot_gate_saturation(found: GateSaturation, ax: Any = None) -> Any:
     ax.axhline(0.0, color=_GREY, linewidth=1.0)
     ax.set_ylim(-1.02, 1.02)
     ax.yaxis.set_major_formatter(lambda share, _: f"{abs(share):.0%}")
-    _finish(ax, "", "share of activations", "Saturated gates")
+    _finish(ax, "", "share of activations", "Saturated units" if found.gates == ("h",) else "Saturated gates")
     return ax
 
 

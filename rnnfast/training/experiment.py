@@ -16,8 +16,8 @@ from rnnfast.data import (
     WhitespaceTokenizer,
     WordTokenizer,
     encode_to_memmap,
-    open_ids,
 )
+from rnnfast.data.ids_file import open_run_ids
 from rnnfast.models.cbow import CBOWLM
 from rnnfast.models.rnnlm import RNNLM
 from rnnfast.training.bptt import TruncatedBPTT
@@ -239,12 +239,9 @@ class Experiment:
 
     def _open(self) -> None:
         folder = self.folder
-        self.train_ids, self.valid_ids = open_ids(folder.path / TRAIN), open_ids(folder.path / VALID)
-        for name, ids in ((TRAIN, self.train_ids), (VALID, self.valid_ids)):
-            try:
-                _check.ids_in_vocabulary("train", "ids", ids, self.tokenizer.vocab_size)
-            except IndexError as error:
-                raise _check.ids_file("train", str(folder.path / name), error) from None
+        size = self.tokenizer.vocab_size
+        self.train_ids = open_run_ids(folder.path / TRAIN, size)
+        self.valid_ids = open_run_ids(folder.path / VALID, size)
         self.unknown_share = unknown_share(self.tokenizer, self.valid_ids)
 
     def trainer(
@@ -275,15 +272,18 @@ class Experiment:
         """Train; see `Trainer.fit`."""
         settings, folder = self.settings, self.folder
         place = folder.path if isinstance(trainer.model, RNNLM) else folder.baseline
-        return trainer.fit(
-            self.train_ids,
-            epochs=settings.epochs,
-            batch_size=settings.batch_size,
-            valid=self.valid_ids,
-            checkpoint_file=place / TRAINING,
-            checkpoint_every=self.checkpoint_every,
-            resume=self.resumed,
-        )
+        try:
+            return trainer.fit(
+                self.train_ids,
+                epochs=settings.epochs,
+                batch_size=settings.batch_size,
+                valid=self.valid_ids,
+                checkpoint_file=place / TRAINING,
+                checkpoint_every=self.checkpoint_every,
+                resume=self.resumed,
+            )
+        except _check.OtherData as error:
+            raise _check.changed_ids(folder.path / (TRAIN if error.name == "text" else VALID)) from None
 
     def unigram_perplexity(self) -> float:
         """What word frequencies alone reach on the validation text, with one added to each count."""

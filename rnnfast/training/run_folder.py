@@ -180,11 +180,14 @@ class RunFolder:
         Raises
         ------
         CheckpointError, OSError
-            That file is damaged, or the model that was saved before it.
+            That file is damaged, or the model that was saved before it; or it is lost, since it is written
+            before any model is.
         """
         folder = self.baseline if baseline else self.path
         path = folder / TRAINING
         if not path.exists():
+            if (folder / checkpoint.MODEL).exists():
+                raise _check.lost_training(folder, TRAINING, self.path)
             return None
         saved = read_training(path)
         if saved.has_model:  # the best so far, which may remain the best: said now, not after the last epoch
