@@ -394,7 +394,7 @@ def test_what_the_other_commands_cannot_use_is_refused(trained, text, tmp_path):
     assert_refused(("evaluate",), "RUN")
     assert_refused(("generate", folder, "--prompt", " "), "no words")
     assert_refused(("generate", folder, "--temperature", "-1"), "temperature must be")
-    assert_refused(("generate", folder, "--top-p", "0"), "--top-p must lie between")
+    assert_refused(("generate", folder, "--top-p", "0"), "--top-p must be above 0")
     assert_refused(("generate", folder, "--top-k", "0"), "--top-k")
     assert_refused(("predict", folder), "PROMPT")
     assert_refused(("predict", folder, ""), "no words")
