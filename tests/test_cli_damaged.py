@@ -1,5 +1,6 @@
 """A run folder with one damaged file: the command goes on, or says one line that names the file."""
 
+import errno
 import os
 import pickle
 import random
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 from kill_and_resume import OFTEN, SMALL, TEXT
 from test_cli_resume import rnnfast_command
+
+from rnnfast.cli.app import app
 
 BYTES = ("missing", "empty", "truncated", "random", "end", "folder")
 TEXTS = (*BYTES, "other JSON", "nested")
@@ -128,6 +131,15 @@ def test_a_full_disk_behind_standard_output_ends_in_one_line(whole, command):
     with open("/dev/full", "w") as full:
         done = subprocess.run(arguments, stdout=full, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (1, "rnnfast: standard output: No space left on device.\n")
+
+
+def test_a_full_disk_elsewhere_is_not_called_standard_output(whole, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("rnnfast.cli.evaluate.perplexity", full)
+    with pytest.raises(OSError, match="No space left"):
+        app(["evaluate", str(whole)])
 
 
 @pytest.mark.parametrize("command", ["generate", "evaluate"])

@@ -6,6 +6,7 @@ import errno
 import functools
 import os
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -20,8 +21,6 @@ from rnnfast.cli.wording import in_options
 
 STOPPED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
-# What writing to standard output raises where it is a file.
-_FULL = {errno.ENOSPC, errno.EFBIG, errno.EIO}
 # What reading text and run folders raises, and what else checking numbers may raise.
 BAD_FILES = (CorpusError, CheckpointError, OSError)
 BAD_VALUES = (*BAD_FILES, ValueError, TypeError, LookupError, ArithmeticError, MemoryError)
@@ -117,7 +116,7 @@ class OneLineGroup(TyperGroup):
         try:
             code = run()
         except OSError as error:
-            if error.filename is None and error.errno in _FULL:
+            if _output_fails(error):
                 typer.echo(f"rnnfast: standard output: {error.strerror}.", err=True)
             elif not is_closed_pipe(error):
                 raise
@@ -143,6 +142,14 @@ class OneLineGroup(TyperGroup):
         except OSError:  # said already, where it was written
             _discard_output()
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _output_fails(error: OSError) -> bool:
+    """Whether an error that names no file comes from what prints."""
+    if error.filename is not None or error.strerror is None or is_closed_pipe(error):
+        return False
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_globals["__name__"].split(".")[0] in ("click", "typer", "rich")
 
 
 def _discard_output() -> None:
