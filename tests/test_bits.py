@@ -156,15 +156,21 @@ def test_where_arrays_lie_in_memory_changes_nothing():
         assert_same_bits(layer.backward(moved[1], out=moved[3]), expected[1])
 
 
-def bits_on(target, cache):
-    """Digests from a process that compiles for `target`, with a cache of its own."""
+def bits_on(target, cache, meanwhile):
+    """Digests from a process that compiles for `target`, with its own cache, and `meanwhile()`."""
     program = Path(__file__).with_name("bits_of_layers.py")
     environment = {**os.environ, **target, "NUMBA_CACHE_DIR": str(cache)}
-    done = subprocess.run(
-        [sys.executable, program], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    with subprocess.Popen(
+        [sys.executable, program],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        here = meanwhile()
+        printed, errors = process.communicate()
+    assert process.returncode == 0, errors
+    return json.loads(printed), here
 
 
 @pytest.mark.skipif(not JIT, reason="compares compiled code, and NUMBA_DISABLE_JIT is set")
@@ -172,8 +178,11 @@ def bits_on(target, cache):
     target_without_avx512() is None, reason="this processor has no AVX-512 to be compared with AVX2"
 )
 def test_avx2_and_avx512_give_the_same_bits():
-    actual = bits_on(target_without_avx512(), Path(numba.config.CACHE_DIR) / "avx2")
-    expected = {"panel bytes": 128, **everything(np.float32), **everything(np.float64)}
+    actual, expected = bits_on(
+        target_without_avx512(),
+        Path(numba.config.CACHE_DIR) / "avx2",
+        lambda: {"panel bytes": 128, **everything(np.float32), **everything(np.float64)},
+    )
     assert actual.pop("panel bytes") == 64
     assert expected.pop("panel bytes") == 128
     assert [name for name in expected if actual[name] != expected[name]] == []

@@ -440,7 +440,7 @@ def test_public_functions_name_their_arguments():
 
 def test_no_file_is_longer_than_400_lines():
     allowed = {
-        "rnnfast/_check.py": 960,  # one room for the wording of every error
+        "rnnfast/_check.py": 1000,  # one room for the wording of every error
         "tests/reference.py": 700,  # the whole specification
         "tests/test_cli.py": 700,
         "tests/test_hygiene.py": 540,  # all rules
