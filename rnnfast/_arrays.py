@@ -17,7 +17,7 @@ from rnnfast import _check
 class FixedList(list):
     """The `params` or `grads` of a layer or a model: arrays to be read and written in place, never replaced.
 
-    Compiled code relies on the arrays that were checked at construction. Slices and copies are ordinary lists.
+    Compiled code relies on arrays checked at construction. Slices and copies are ordinary lists.
     """
 
     def __init__(self, owner: str, name: str, arrays: Iterable[np.ndarray]) -> None:

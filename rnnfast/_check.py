@@ -634,7 +634,7 @@ def ids_1d(owner: str, name: str, value: Any) -> np.ndarray:
 
 
 def whole_file(owner: str, *arrays: Any) -> None:
-    """A memory-mapped file still has its mapped length; reading beyond its end would end the process.
+    """A memory-mapped file still has its length; reading beyond its end would end the process.
 
     Called before each window is read, which leaves the moments in between: a file may be cut short then.
     """
