@@ -151,7 +151,7 @@ def _go_on(told: dict[str, Any], given: set[str]) -> None:
             experiment = Experiment.resume(settings, folder, checkpoint_every=told["checkpoint_every"])
             reached = {False: folder.reached(), True: folder.reached(baseline=True)}
             for place in filter(None, reached.values()):
-                _check.more_epochs(folder.path, settings.epochs, place.epoch)
+                _check.more_epochs("--epochs", folder.path, settings.epochs, place.epoch)
             folder.write_settings(_of_the_run(told), experiment.text, experiment.tokenizer.fingerprint())
         _session(experiment, told, reached, _console(told)).run(baseline=told["baseline"])
 

@@ -102,7 +102,7 @@ def open_ids(path: str | os.PathLike[str]) -> np.memmap:
     --------
     >>> open_ids("missing.npy")
     Traceback (most recent call last):
-    rnnfast._check.CorpusError: open_ids: missing.npy does not exist.
+    rnnfast._check.errors.CorpusError: open_ids: missing.npy does not exist.
     """
     return _mapped("open_ids", path, "encode the text again")
 

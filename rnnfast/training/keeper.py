@@ -164,7 +164,7 @@ class Keeper:
         # A file without the word is of a version that read sequences in their own order.
         kept = {"shuffle": False} if "sequences" in saved.about["run"] else {}
         _check.same_run("Trainer.fit", self.path, {**kept, **saved.about["run"]}, self._run)
-        _check.far_enough("Trainer.fit", self.path, meter.epochs, saved.epoch)
+        _check.more_epochs("Trainer.fit: epochs", self.path, meter.epochs, saved.epoch)
         try:
             self._restore(saved, meter)
         except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:

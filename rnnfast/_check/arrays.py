@@ -1,0 +1,195 @@
+"""Arrays: their shape, dtype, layout and memory.
+
+Compiled code has no bounds checks, so each array passes one of these functions before a kernel sees it. They
+cost about a microsecond and return the array in the one form the kernels compile for: C-contiguous, aligned,
+native.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from rnnfast._check.errors import CorpusError
+
+FLOAT_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def float_dtype(owner: str, dtype: Any) -> np.dtype:
+    """`dtype` as a NumPy dtype, which must be float32 or float64."""
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or found not in FLOAT_DTYPES:
+        raise TypeError(f"{owner}: dtype must be float32 or float64, got {dtype!r}.")
+    return found
+
+
+def shape_text(shape: tuple) -> str:
+    """A shape as NumPy prints it; names of axes without quotes."""
+    inside = ", ".join(str(axis) for axis in shape)
+    return f"({inside},)" if len(shape) == 1 else f"({inside})"
+
+
+def as_array(owner: str, name: str, value: Any) -> np.ndarray:
+    """A plain ndarray; lists are not accepted, since their dtype would be guessed."""
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{owner}: {name} must be a NumPy array, got {type(value).__name__}.")
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{owner}: {name} must be a plain NumPy array, got a masked array; fill it first.")
+    if isinstance(value, np.matrix):  # it has other products and always two axes
+        raise TypeError(f"{owner}: {name} must be a plain NumPy array, got a matrix; pass np.array({name}).")
+    return value
+
+
+def shape(owner: str, name: str, value: Any, expected: tuple, why: str = "") -> np.ndarray:
+    """An array of the `expected` shape, in which a string stands for any length (`("N", "T", 100)`).
+
+    `"..."` in front stands for one or more axes of any length.
+    """
+    if type(value) is np.ndarray and value.shape == expected:
+        return value
+    array = as_array(owner, name, value)
+    wanted = expected
+    if expected[:1] == ("...",):
+        wanted = ("...",) * max(1, array.ndim - len(expected) + 1) + expected[1:]
+    if array.ndim == len(wanted):
+        for have, want in zip(array.shape, wanted, strict=True):
+            if have != want and not isinstance(want, str):
+                break
+        else:
+            return array
+    found = shape_text(array.shape) + (f"; {why}" if why else "")
+    raise ValueError(f"{owner}: {name} must be {shape_text(expected)}, got {found}.")
+
+
+def float_array(
+    owner: str, name: str, value: Any, expected: tuple, dtype: np.dtype, why: str = ""
+) -> np.ndarray:
+    """An array of floats in the layer's dtype, in any layout and byte order."""
+    array = shape(owner, name, value, expected, why)
+    if array.dtype != dtype and array.dtype.newbyteorder("=") != dtype:
+        raise TypeError(
+            f"{owner}: {name} must be {dtype}, the dtype of the parameters, got {array.dtype}; "
+            f"convert it with {name}.astype(np.{dtype})."
+        )
+    return array
+
+
+def floats(owner: str, name: str, value: Any, expected: tuple, dtype: np.dtype, why: str = "") -> np.ndarray:
+    """An input array of floats in the layer's dtype, ready for a kernel (copied only if its layout needs
+    it)."""
+    array = float_array(owner, name, value, expected, dtype, why)
+    return kernel_ready(array) if array.dtype == dtype else array.astype(dtype, order="C")
+
+
+def kernel_ready(array: np.ndarray) -> np.ndarray:
+    """The same values as a writable, C-contiguous, aligned, native ndarray: the one form kernels take."""
+    flags = array.flags
+    if flags.c_contiguous and flags.aligned and flags.writeable and type(array) is np.ndarray:
+        return array
+    return np.array(array, dtype=array.dtype.newbyteorder("="), order="C", copy=True, subok=False)
+
+
+def out(owner: str, value: Any, expected: tuple, dtype: np.dtype, *inputs: np.ndarray) -> np.ndarray:
+    """A caller's output array: right shape and dtype, C-contiguous, writable, apart from the inputs."""
+    array = shape(owner, "out", value, expected)
+    if array.dtype != dtype:
+        raise TypeError(f"{owner}: out must be {dtype}, got {array.dtype}.")
+    flags = array.flags
+    if not flags.writeable:
+        raise ValueError(f"{owner}: out is read-only; pass a writable array.")
+    if not (flags.c_contiguous and flags.aligned):
+        raise ValueError(f"{owner}: out must be C-contiguous and aligned; pass np.empty(shape, dtype).")
+    for given in inputs:
+        if np.may_share_memory(array, given):
+            raise ValueError(f"{owner}: out shares memory with an input; pass an array of its own.")
+    return array
+
+
+def apart(owner: str, name: str, array: np.ndarray, grads: Iterable[np.ndarray]) -> None:
+    """What `backward` reads lies apart from the gradients that it overwrites meanwhile."""
+    if any(np.may_share_memory(array, grad) for grad in grads):
+        raise ValueError(
+            f"{owner}: {name} shares memory with grads, which backward overwrites; pass {name}.copy()."
+        )
+
+
+def whole_file(owner: str, *arrays: Any) -> None:
+    """A memory-mapped file still has its length; reading beyond its end would end the process.
+
+    Called before each window is read, which leaves the moments in between: a file may be cut short then.
+    """
+    for array in arrays:
+        base, start = array, 0
+        while isinstance(base, np.ndarray):
+            start = getattr(base, "offset", start)
+            base = base.base
+        if isinstance(base, mmap.mmap):
+            end = start - start % mmap.ALLOCATIONGRANULARITY + len(base)
+            if base.size() < end:
+                raise CorpusError(
+                    f"{owner}: the memory-mapped file was cut short while it is read: {end} bytes were "
+                    f"mapped, {base.size()} are left; leave files alone that training reads, or pass "
+                    f"np.array(ids)."
+                )
+
+
+def integers(owner: str, name: str, array: np.ndarray) -> np.ndarray:
+    """An array of any integer type."""
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{owner}: {name} must hold integers, got {array.dtype}.")
+    return array
+
+
+def numbers(owner: str, name: str, value: np.ndarray) -> np.ndarray:
+    """An array of real numbers or of True and False."""
+    if value.dtype.kind not in "biuf":
+        raise TypeError(f"{owner}: {name} must hold numbers, got {value.dtype}.")
+    return value
+
+
+def mask(owner: str, name: str, value: Any, expected: tuple) -> np.ndarray:
+    """An array of True and False."""
+    array = shape(owner, name, value, expected)
+    if array.dtype != np.bool_:
+        raise TypeError(f"{owner}: {name} must hold True and False, got {array.dtype}.")
+    return kernel_ready(array)
+
+
+def binary(owner: str, name: str, value: Any, expected: tuple) -> np.ndarray:
+    """Labels that are 0 or 1, of any numeric type."""
+    array = shape(owner, name, value, expected)
+    wrong = (array != 0) & (array != 1)
+    if wrong.any():
+        where = first_place(wrong)
+        raise ValueError(f"{owner}: {name} must hold 0 and 1, got {array[where]} at {where}.")
+    return array
+
+
+def lengths(owner: str, value: Any, batch: int, steps: int) -> np.ndarray:
+    """The length of each of `batch` sequences, from 0 to `steps`, as int64."""
+    array = as_array(owner, "lengths", np.asanyarray(value))
+    if array.size:  # an empty list becomes an array of floats
+        integers(owner, "lengths", array)
+    if array.shape != (batch,):
+        raise ValueError(
+            f"{owner}: lengths must be {shape_text((batch,))}, one a row of the batch, "
+            f"got {shape_text(array.shape)}."
+        )
+    wrong = np.flatnonzero((array < 0) | (array > steps))
+    if wrong.size:
+        raise ValueError(
+            f"{owner}: lengths must be from 0 to {steps}, the steps of the input, "
+            f"got {array[wrong[0]]} at {wrong[0]}."
+        )
+    return array.astype(np.int64)
+
+
+def first_place(wrong: np.ndarray) -> tuple[int, ...]:
+    """The indices of the first True."""
+    return tuple(int(axis) for axis in np.argwhere(wrong)[0])

@@ -1,0 +1,115 @@
+"""Text and files of text: that they can be read, in which encoding, and that they hold something."""
+
+from __future__ import annotations
+
+import codecs
+import os
+from typing import Any
+
+from rnnfast._check.errors import CorpusError
+
+
+def text(owner: str, name: str, value: Any) -> str:
+    """A string."""
+    if not isinstance(value, str):
+        raise TypeError(f"{owner}: {name} must be str, got {type(value).__name__}.")
+    return value
+
+
+def texts(owner: str, value: Any) -> Any:
+    """A string or something that gives strings; paths are a likely mistake."""
+    if isinstance(value, bytes | bytearray) or not hasattr(value, "__iter__"):
+        raise TypeError(
+            f"{owner}: texts must be a string, strings or a corpus, got {type(value).__name__}; "
+            f"read files with read_files(paths)."
+        )
+    return value
+
+
+def encoding(owner: str, value: Any) -> str:
+    """The name of an encoding of text, in Python's spelling."""
+    try:
+        codecs.getincrementaldecoder(value)
+        "a".encode(value)  # a LookupError for an encoding of something else, such as hex or zlib
+        return codecs.lookup(value).name
+    except (LookupError, TypeError, ValueError):
+        pass
+    raise ValueError(
+        f"{owner}: encoding must be that of a text, such as utf-8, utf-16 or cp1252, got {value!r}."
+    )
+
+
+def corpus_files(owner: str, names: list[str], titles: list[str] | None = None) -> int:
+    """Size in bytes of all these files, each of which must be a regular file that can be read."""
+    if not names:
+        raise CorpusError(f"{owner}: at least one file is needed, got none.")
+    total, titles = 0, titles or names
+    for name, title in zip(names, titles, strict=True):
+        if os.path.isdir(name):
+            raise CorpusError(f"{owner}: {title} is a folder; name the text files in it.")
+        if not os.path.exists(name):
+            raise CorpusError(f"{owner}: {title} does not exist.")
+        if not os.path.isfile(name):
+            raise CorpusError(
+                f"{owner}: {title} must be a regular file, as it is read several times; save its text first."
+            )
+        try:
+            with open(name, "rb"):
+                total += os.path.getsize(name)
+        except OSError as error:
+            raise CorpusError(f"{owner}: {title} cannot be read ({error.strerror}).") from None
+    if not total:
+        raise CorpusError(f"{owner}: {', '.join(titles)}: no text in there (0 bytes).")
+    return total
+
+
+def not_text(owner: str, name: str, encoding: str, offset: int, byte: int) -> CorpusError:
+    """The error for bytes that are no text in an encoding."""
+    return CorpusError(
+        f"{owner}: {name} must be {encoding.upper()} text, but byte {offset} (0x{byte:02X}) is not part of "
+        f'any character; name its encoding, for example encoding="cp1252" where it is from Windows.'
+    )
+
+
+def other_encoding(owner: str, name: str, encoding: str, mark: bytes) -> CorpusError:
+    """The error for a file that says itself that it is not in UTF-8."""
+    return CorpusError(
+        f"{owner}: {name} is {encoding.upper()} text, as its byte order mark ({mark.hex(' ').upper()}) says; "
+        f'give encoding="{encoding}".'
+    )
+
+
+def unmarked(owner: str, name: str, encoding: str, problem: str) -> CorpusError:
+    """The error for a file without the byte order mark that its encoding asks for."""
+    return CorpusError(
+        f'{owner}: {name} is not {encoding.upper()} text ({problem}); encoding="{encoding}-le" needs no mark.'
+    )
+
+
+def read_once(count: int) -> None:
+    """Standard input is named once at most."""
+    if count > 1:
+        raise CorpusError(f"standard input (-) can be read once only, and it is named {count} times.")
+
+
+def some_tokens(owner: str, name: str, count: int, *, held_out: bool = False) -> None:
+    """A text must have at least one token; a part that was held out has none where the text is short."""
+    if not count and held_out:
+        raise CorpusError(
+            f"{owner}: {name} is empty: the text is too short to hold out a part of it; "
+            f"give more text, or another text to validate on."
+        )
+    if not count:
+        raise CorpusError(f"{owner}: {name.removeprefix('the training part of ')} has no words.")
+
+
+def no_default_corpus(owner: str) -> CorpusError:
+    """The error where the standard library lacks its documentation."""
+    return CorpusError(
+        f"{owner}: this Python comes without pydoc_data.topics, the default text; name text files instead."
+    )
+
+
+def ids_file(owner: str, name: str, problem: object, fix: str) -> CorpusError:
+    """The error for a file of token ids that is damaged or something else."""
+    return CorpusError(f"{owner}: {name} is not a whole file of token ids ({problem}); {fix}.")

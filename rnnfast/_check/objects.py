@@ -1,0 +1,71 @@
+"""Layers, models and states: what they must offer, and that they fit each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def instances(owner: str, values: Any, kinds: type | tuple[type, ...]) -> None:
+    """At least one object, all of these classes (or of one derived from them)."""
+    names = [kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,))]
+    values = list(values) if isinstance(values, list | tuple) else [values]
+    if not values:
+        raise ValueError(f"{owner}: at least one layer is needed, got none.")
+    for value in values:
+        if not isinstance(value, kinds):
+            raise TypeError(f"{owner}: layers must be {' or '.join(names)}, got {type(value).__name__}.")
+
+
+def distinct(owner: str, layers: Any) -> None:
+    """A layer keeps what its backward needs, so each place needs a layer of its own; arrays may be shared."""
+    if len({id(layer) for layer in layers}) != len(layers):
+        raise ValueError(f"{owner}: each layer may stand in one place only; make another on the same params.")
+
+
+def offers(owner: str, name: str, value: Any, attributes: tuple[str, ...], like: str) -> None:
+    """An object, not a class, that has these attributes."""
+    if isinstance(value, type) or not all(hasattr(value, attribute) for attribute in attributes):
+        raise TypeError(f"{owner}: {name} must be an object like {like}, got {value!r:.60}.")
+
+
+def works_in_parts(owner: str, model: Any, kind: type) -> None:
+    """A model that can go through a sequence part by part."""
+    if not isinstance(model, kind):
+        raise TypeError(
+            f"{owner}: the model must be an RNNLM or a SequenceRegressor, got {type(model).__name__}; "
+            f"TruncatedBPTT(k1) takes any model."
+        )
+
+
+def sequence_options(owner: str, model: Any) -> None:
+    """Lengths and resets go to models that take them."""
+    if not hasattr(model, "predict") or hasattr(model, "vocab_size"):
+        raise TypeError(
+            f"{owner}: lengths, reset and carry are for a SequenceRegressor; a language model leaves out "
+            f"labels of -1."
+        )
+
+
+def equal(owner: str, what: str, first: Any, second: Any) -> None:
+    """Two things that must be the same."""
+    if first != second:
+        raise ValueError(f"{owner}: {what} must be equal, got {first} and {second}.")
+
+
+def batch(owner: str, carried: int, received: int) -> None:
+    """A carried state must have as many rows as the input."""
+    if carried != received:
+        raise ValueError(
+            f"{owner}: the carried state has {carried} rows but the input has {received}; "
+            f"call reset_state() or set_state() before changing the batch size."
+        )
+
+
+def entries(owner: str, name: str, value: Any, count: int, what: str) -> tuple:
+    """A tuple or list of `count` things, a part of what `get_state` gives."""
+    start = f"{owner}: {name}, as get_state() returns it, must be a tuple of {count} ({what}), got"
+    if not isinstance(value, tuple | list):
+        raise TypeError(f"{start} {type(value).__name__}.")
+    if len(value) != count:
+        raise ValueError(f"{start} {len(value)}.")
+    return tuple(value)

@@ -1,0 +1,114 @@
+"""Data to train and validate on: texts of token ids, sequences with targets, and the windows of both."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+
+from rnnfast._check.arrays import as_array, shape_text
+from rnnfast._check.errors import CorpusError
+from rnnfast._check.token_ids import ids
+
+
+def text_or_pair(data: Any) -> Any:
+    """A list of arrays as a tuple, which is how a pair of sequences and targets is told from a text."""
+    is_list = isinstance(data, list) and data and all(isinstance(part, np.ndarray) for part in data)
+    return tuple(data) if is_list else data
+
+
+def sequences_and_targets(owner: str, data: Any) -> tuple[Any, Any]:
+    """A pair of arrays (S, T, D), and (S, T, O) or (S, O)."""
+    if len(data) != 2:
+        raise ValueError(f"{owner}: sequences and targets must be a pair of arrays, got {len(data)}.")
+    shapes = [as_array(owner, name, array).shape for name, array in zip(("xs", "ts"), data, strict=True)]
+    fits = len(shapes[0]) == 3 and len(shapes[1]) in (2, 3)
+    if fits and 0 in shapes[0][:2]:
+        raise ValueError(f"{owner}: at least one step is needed, got xs {shape_text(shapes[0])}.")
+    if fits and shapes[1][:-1] == shapes[0][: len(shapes[1]) - 1]:
+        return data
+    raise ValueError(
+        f"{owner}: sequences and targets must be (S, T, D) and (S, T, O), or (S, O) for the last step, "
+        f"got {' and '.join(map(shape_text, shapes))}."
+    )
+
+
+def kind_of_data(owner: str, name: str, data: Any, model: Any, *, wants_pair: bool) -> None:
+    """A text for a language model, sequences with targets for a regression."""
+    if isinstance(data, tuple) != wants_pair:
+        wanted = "a pair of arrays (sequences, targets)" if wants_pair else "token ids (tokens,)"
+        got = f"a tuple of {len(data)}" if isinstance(data, tuple) else f"one {type(data).__name__}"
+        raise TypeError(f"{owner}: {name} must be {wanted} for {type(model).__name__}, got {got}.")
+
+
+def validation_kind(owner: str, is_pair: bool, trains_on_pair: bool) -> None:
+    """Validation takes what training takes."""
+    kinds = ("a text", "sequences with targets")
+    if is_pair != trains_on_pair:
+        raise TypeError(f"{owner}: valid must be {kinds[trains_on_pair]} like ids, got {kinds[is_pair]}.")
+
+
+def order(owner: str, value: Any, count: int) -> np.ndarray:
+    """The numbers of `count` sequences, each once."""
+    array = ids(owner, "order", value, (count,), count)
+    if np.bincount(array, minlength=count).max(initial=0) > 1:
+        raise ValueError(f"{owner}: order must name each sequence once.")
+    return array
+
+
+def _windows_take(owner: str, bptt: Any, argument: str, meaning: str) -> None:
+    """The pass of a user's own BPTT over the data takes this argument."""
+    if argument not in inspect.signature(bptt.windows).parameters:
+        raise TypeError(f"{owner}: {type(bptt).__name__}.windows must take {argument}=, {meaning}.")
+
+
+def reads_in_any_order(owner: str, bptt: Any) -> None:
+    """Its pass over sequences can follow an order from outside."""
+    meaning = "the numbers of the sequences as they are to be read; or train with Trainer(shuffle=False)"
+    _windows_take(owner, bptt, "order", meaning)
+
+
+def can_go_on(owner: str, bptt: Any) -> None:
+    """Its pass over the data can begin in the middle."""
+    _windows_take(owner, bptt, "passed", "how many windows of a pass lie behind")
+
+
+def tokens_enough(owner: str, ids: np.ndarray, batch_size: int, time_size: int) -> None:
+    """Each row of a batch must fill at least one window, and each input token needs a next token."""
+    needed = batch_size * time_size + 1
+    if len(ids) < needed:
+        if batch_size == 1:
+            fix = "give more text"
+        else:
+            fix = "give more text, or make the batch or the window smaller"
+        raise CorpusError(
+            f"{owner}: the text is too short for batch size {batch_size} and window {time_size}: "
+            f"{needed} tokens are needed, got {len(ids)}; {fix}."
+        )
+
+
+def run_tokens(owner: str, name: str, tokens: int, batch_size: int, bptt: int) -> None:
+    """A text of a run has enough tokens; one to score has a batch and a window of 1."""
+    needed = batch_size * bptt + 1
+    if tokens < needed == 2:
+        raise CorpusError(f"{owner}: {name} must have at least 2 tokens, got {tokens}; give more text.")
+    if tokens < needed:
+        raise CorpusError(
+            f"{owner}: {name} is too short: batch_size {batch_size} and bptt {bptt} need {needed} tokens, "
+            f"got {tokens}; lower one of them, or give more text."
+        )
+
+
+def window_number(owner: str, window: int, count: int) -> IndexError:
+    """The error for a window that is not there."""
+    return IndexError(f"{owner}: windows are numbered 0 to {count - 1}, got {window}.")
+
+
+def data_not_finite(epoch: int, step: int, name: str, place: tuple[int, ...], value: Any) -> str:
+    """The error for data in which a number is NaN or infinite."""
+    where = f"sequence {place[0]}" + (f" at step {place[1]}" if len(place) == 3 else "")
+    return (
+        f"training stopped in epoch {epoch} at step {step}: the {name} are not finite: {value:g} in {where}; "
+        f"the parameters of the last good step are kept. Leave such sequences out, or fill the gaps."
+    )

@@ -1,0 +1,135 @@
+"""Numbers, sizes, choices and other single values that are given as arguments or options."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import numpy as np
+
+
+def size(owner: str, name: str, value: Any, minimum: int = 1, maximum: int | None = None) -> int:
+    """A whole number of at least `minimum`, and at most `maximum` where there is one."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{owner}: {name} must be a whole number, got {value!r}.")
+    if value < minimum:
+        raise ValueError(f"{owner}: {name} must be at least {minimum}, got {value}.")
+    if maximum is not None and value > maximum:
+        raise ValueError(f"{owner}: {name} must be at most {maximum}, got {value}.")
+    return int(value)
+
+
+def sizes(owner: str, names: tuple[str, ...], values: Any) -> tuple[int, ...]:
+    """A tuple or list with one whole number of at least 0 for each name."""
+    if not isinstance(values, tuple | list) or len(values) != len(names):
+        raise TypeError(f"{owner}: expected ({', '.join(names)}), got {values!r}.")
+    return tuple(size(owner, name, value, minimum=0) for name, value in zip(names, values, strict=True))
+
+
+def threads(name: str, value: str) -> int:
+    """A number of threads from the environment."""
+    if not value.isdecimal() or int(value) < 1:
+        raise ValueError(
+            f"{name} must be a whole number of at least 1, got {value!r}; unset it to use all cores."
+        )
+    return int(value)
+
+
+def memory(owner: str, name: str, value: Any) -> int:
+    """Bytes from a number, or from a text such as "256MB" (decimal) or "1GiB" (binary)."""
+    if not isinstance(value, str):
+        return size(owner, name, value)
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kMGT]?)(i?)B\s*", value)
+    if found is None:
+        raise ValueError(f'{owner}: {name} must be a number of bytes or a text like "256MB", got {value!r}.')
+    return int(float(found[1]) * (1024 if found[3] else 1000) ** " kMGT".index(found[2] or " "))
+
+
+def memory_enough(owner: str, given: int, least: int, what: str) -> None:
+    """A limit within which the smallest way of doing something fits."""
+    if given < least:
+        enough = math.ceil(least / 1e4) / 100  # rounded up, so that the named size is enough
+        raise ValueError(
+            f"{owner}: memory must be at least {enough:g}MB for {what}, got {given / 1e6:.3g}MB."
+        )
+
+
+def _real(owner: str, name: str, value: Any, what: str = "a number") -> None:
+    """A number of Python or NumPy, but not True or False."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
+        raise TypeError(f"{owner}: {name} must be {what}, got {value!r}.")
+
+
+def number(owner: str, name: str, value: Any, low: float = -np.inf, high: float = np.inf) -> float:
+    """A finite number from `low` to `high`, both included."""
+    _real(owner, name, value)
+    if not np.isfinite(value):
+        raise ValueError(f"{owner}: {name} must be finite, got {value}.")
+    if not low <= value <= high:
+        limits = f"from {low:g} to {high:g}" if high < np.inf else f"at least {low:g}"
+        raise ValueError(f"{owner}: {name} must be {limits}, got {value}.")
+    return float(value)
+
+
+def number_below(owner: str, name: str, value: Any, low: float, limit: float) -> float:
+    """A number of at least `low` and strictly below `limit`."""
+    _real(owner, name, value)
+    if not low <= value < limit:
+        raise ValueError(f"{owner}: {name} must be at least {low:g} and below {limit:g}, got {value}.")
+    return float(value)
+
+
+def fraction(owner: str, name: str, value: Any) -> float:
+    """A number between 0 and 1, both excluded."""
+    _real(owner, name, value, "a number between 0 and 1")
+    if not 0 < value < 1:
+        raise ValueError(f"{owner}: {name} must lie between 0 and 1, both excluded, got {value}.")
+    return float(value)
+
+
+def above(owner: str, name: str, value: Any, low: float) -> float | None:
+    """A finite number greater than `low`, or None."""
+    if value is None:
+        return None
+    if number(owner, name, value, low) == low:
+        raise ValueError(f"{owner}: {name} must be above {low:g}, or None, got {value}.")
+    return float(value)
+
+
+def boolean(owner: str, name: str, value: Any) -> bool:
+    """True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{owner}: {name} must be True or False, got {value!r}.")
+    return bool(value)
+
+
+def choice(owner: str, name: str, value: Any, allowed: tuple[str, ...]) -> str:
+    """One of a few words, all in lower case; given in upper case they are the same."""
+    found = value.lower() if isinstance(value, str) else value
+    if found not in allowed:
+        raise ValueError(f"{owner}: {name} must be one of {', '.join(allowed)}, got {value!r}.")
+    return found
+
+
+def generator(owner: str, rng: Any) -> np.random.Generator:
+    """A source of random numbers; a fresh one for None."""
+    if rng is None:
+        return np.random.default_rng()
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(
+            f"{owner}: rng must be a numpy.random.Generator, got {type(rng).__name__}; "
+            f"pass numpy.random.default_rng(seed)."
+        )
+    return rng
+
+
+def absent(owner: str, name: str, value: Any, needs: str) -> None:
+    """An argument that belongs to another setting."""
+    if value is not None:
+        raise ValueError(f"{owner}: {name} belongs to {needs}; leave it out.")
+
+
+def no_effect(option: str, when: str) -> ValueError:
+    """The error for an option that another one leaves without effect."""
+    return ValueError(f"{option} has no effect {when}; leave it out.")
