@@ -1,6 +1,6 @@
 """Compile options for every kernel, decided once, and a disk cache that can be trusted.
 
-`kernel` compiles a function that Python calls, `inner` one that only other kernels call, `spliced` one
+`kernel` compiles a function that Python calls, `kernel_of` one that is made around a value, `inner` one that only other kernels call, `spliced` one
 that is pasted into its callers, `library` one that carries code called by symbol; `intrinsic` pairs vector IR
 with its pure-Python twin.
 
@@ -117,8 +117,11 @@ def jit_is_disabled() -> bool:
     return bool(getattr(numba.config, "DISABLE_JIT", 0))
 
 
-def kernel(function: Callable) -> Callable:
-    """Compile a function that Python calls, with the disk cache."""
+def kernel(function: Callable, content: str = "") -> Callable:
+    """Compile a function that Python calls, with the disk cache.
+
+    `content` tells apart functions of one text that are compiled around different values: see `kernel_of`.
+    """
     if jit_is_disabled():
         return function
     try:
@@ -126,11 +129,20 @@ def kernel(function: Callable) -> Callable:
     except RuntimeError:
         obstacle = "no directory for them can be written"
     else:
-        obstacle = _mend_cache(dispatcher)
+        obstacle = _mend_cache(dispatcher, content)
         if not obstacle:
             return dispatcher
     _warn_that_nothing_is_kept(obstacle)
     return numba.njit(**OPTIONS)(function)
+
+
+def kernel_of(content: str) -> Callable[[Callable], Callable]:
+    """Compile a function that is made around a value, such as a cell, which `content` describes in full.
+
+    Numba's cache key of such a function holds pickles of what it refers to, which differ from process to
+    process. Here it is `content`, so that a value from a notebook is found again as one from a module is.
+    """
+    return functools.partial(kernel, content=content)
 
 
 def library(function: Callable) -> Any:
@@ -193,13 +205,15 @@ def _warn_that_nothing_is_kept(obstacle: str) -> None:
     )
 
 
-def _mend_cache(dispatcher: Any) -> str:
+def _mend_cache(dispatcher: Any, content: str) -> str:
     """Put checked files into the cache and keep its errors inside; return what prevents it, if anything."""
     try:
         cache = dispatcher._cache
         if _others_can_write(Path(cache.cache_path)):
             return f"other users can write {cache.cache_path}"
         cache._cache_file = _CheckedFiles(dispatcher, cache._cache_file, _source_stamp())
+        if content:
+            cache._index_key = lambda signature, codegen: (signature, codegen.magic_tuple(), content)
     except (AttributeError, ImportError):
         return f"the cache of Numba {numba.__version__} is not known"
     except OSError as error:

@@ -148,12 +148,15 @@ def by_dtype(single: Callable, double: Callable) -> Callable:
     return choose
 
 
-class _RowWriter(VectorWriter):
+class FormulaWriter(VectorWriter):
     """Writes a formula over rows, as a function, into an LLVM module."""
 
-    def function(self, formula: Callable, reads: int, writes: int) -> ir.Function:
-        """The function of a count, so many rows that are read and so many that are written."""
-        name = f"rnnfast_row_{_numbers[formula]}_{8 * self.itemsize}_{reads}_{writes}"
+    def function(self, key: Any, formula: Callable, reads: int, writes: int) -> ir.Function:
+        """The function of a count, so many rows that are read and so many that are written.
+
+        `key` tells the formula from others.
+        """
+        name = f"rnnfast_row_{key}_{8 * self.itemsize}_{reads}_{writes}"
         if name in self.module.globals:
             return self.module.globals[name]
         pointers = [self.scalar.as_pointer()] * (reads + writes)
@@ -178,7 +181,7 @@ class _RowWriter(VectorWriter):
                 self._apply(builder, formula, rows, reads, whole, inside)
             builder.branch(done)
         else:
-            one_by_one = _RowWriter(self.module, self.dtype, self.target, lanes=1)
+            one_by_one = FormulaWriter(self.module, self.dtype, self.target, lanes=1)
             one_by_one._write_loop(builder, formula, rows, reads, whole, count, done)
         builder.position_at_end(done)
         builder.ret_void()
@@ -231,8 +234,9 @@ def map_row(typing_context, formula, count, reads, writes):
         return None
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        writer = _RowWriter(builder.module, arrays[0].dtype)
-        function = writer.function(signature.args[0].typing_key, len(reads), len(writes))
+        writer = FormulaWriter(builder.module, arrays[0].dtype)
+        formula = signature.args[0].typing_key
+        function = writer.function(_numbers[formula], formula, len(reads), len(writes))
         places = []
         for kinds, group in zip(signature.args[2:], arguments[2:], strict=True):
             for index, kind in enumerate(kinds):

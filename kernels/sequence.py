@@ -54,25 +54,25 @@ def time_grid(offsets: np.ndarray, batch: int) -> np.ndarray:
 
 
 @spliced
-def gather_state(order, h, states):
-    """states[i] = h[order[i]]: the rows of a state, longest sequence first.
+def gather_state(order, h, states, first):
+    """states[i] = h[order[i]]: the rows of a state, longest sequence first, in columns from `first` on.
 
     h       (N, H)         read
-    states  (N.., row)     first N rows overwritten
+    states  (N.., row)     first N rows overwritten there
     """
     for i in range(order.size):
-        copy_row(h[order[i]], states[i, : h.shape[1]])
+        copy_row(h[order[i]], states[i, first : first + h.shape[1]])
 
 
 @spliced
-def scatter_state(order, states, h):
+def scatter_state(order, states, first, h):
     """h[order[i]] = states[i]: the way back of `gather_state`.
 
-    states  (N.., row)     read
+    states  (N.., row)     read from column `first` on
     h       (N, H)         overwritten
     """
     for i in range(order.size):
-        copy_row(states[i], h[order[i]])
+        copy_row(states[i, first:], h[order[i]])
 
 
 @spliced
@@ -135,17 +135,18 @@ def state_rows_before(t, batch, offsets):
 
 @spliced
 def masked_rows(t, begin, end, order, resets, states, kept):
-    """kept[i] = states[i], or zero where sequence i starts anew at step t, for i in begin .. end.
+    """kept[i] = row i of the states, or zero where sequence i starts anew at step t, for i in begin .. end.
 
-    resets  (N, T)        read, bool
-    states  (N.., row)    read
-    kept    (N.., row)    rows overwritten
+    resets  (N, T)                                      read, bool
+    states  (array, first, distance of rows, columns)   read
+    kept    (N.., row)                                  those columns of the rows overwritten
     """
+    array, first, distance, columns = states
     for i in range(begin, end):
         if resets[order[i], t]:
-            clear_row(kept[i])
+            clear_row(kept[i, :columns])
         else:
-            copy_row(states[i], kept[i])
+            copy_row(array[first + i * distance :], kept[i, :columns])
 
 
 @spliced
@@ -192,14 +193,6 @@ def slot_of_block(k, x_block, kept):
 
 
 @spliced
-def clear_gradients(dwx, dwh, db):
-    """All zero: nothing was read."""
-    clear_row(dwx.reshape(-1))
-    clear_row(dwh.reshape(-1))
-    clear_row(db)
-
-
-@spliced
 def last_first(dts, rows, first):
     """The operand for rows of D, the last one first, in columns from `first` on.
 
@@ -239,21 +232,3 @@ def bias_gradient(team, member, rows, cols, d, db, mode):
     one = (array, np.int64(array.size - 1), ZERO, ZERO)
     c, own = (db, begin * panel, ZERO, panel), (array, first + begin * panel, row, panel)
     gemm(ONE, min(end * panel, cols) - begin * panel, rows, one, own, c, c, mode)
-
-
-@spliced
-def recurrent_gradients(team, member, rows, width, cols, dts, h_block, dwh, db, mode):
-    """What a block adds to dWh = sum h_before^T dt and db = sum dt.
-
-    dts      (block rows + 1, dt row)   read; its last element overwritten
-    h_block  (block rows, row)          read
-    dwh      (H, cols)                  overwritten, or accumulated if mode is ADD_TO
-    db       (cols,)                    likewise
-    """
-    flat = dts.reshape(-1)
-    flat[flat.size - 1] = 1
-    d = last_first(dts, rows, ZERO)
-    a = (h_block.reshape(-1), ZERO, h_block.shape[1], ONE)
-    c = (dwh.reshape(-1), ZERO, cols, np.int64(PANEL_BYTES // dts.itemsize))
-    weight_gradient(team, member, rows, width, cols, a, d, c, mode)
-    bias_gradient(team, member, rows, cols, d, db, mode)

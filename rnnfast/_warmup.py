@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from rnnfast import _check
-from rnnfast.kernels import activations, rnn
+from rnnfast.kernels import activations
 from rnnfast.layers.affine import TimeAffine
 from rnnfast.layers.dropout import TimeDropout
 from rnnfast.layers.embedding import TimeEmbedding
@@ -91,5 +91,5 @@ def _use_optimizers(kind: np.dtype) -> None:
 
 def cache_folder() -> Path | None:
     """Where compiled kernels are kept; None where they are not."""
-    path = getattr(getattr(rnn.rnn_forward, "stats", None), "cache_path", None)
+    path = getattr(getattr(activations.exp_forward, "stats", None), "cache_path", None)
     return None if path is None else Path(path)

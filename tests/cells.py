@@ -5,6 +5,7 @@ import reference
 from helpers import normal, poison, poisoned, relative_distance
 
 from rnnfast import TimeGRU, TimeLSTM, TimeRNN
+from rnnfast.layers.recurrent import Recurrent
 
 KINDS = ("rnn", "relu", "lstm", "gru-before", "gru-after")
 _LAYERS = {"rnn": TimeRNN, "relu": TimeRNN, "lstm": TimeLSTM, "gru-before": TimeGRU, "gru-after": TimeGRU}
@@ -27,6 +28,8 @@ def make(kind, D, H, dtype, *, seed=0, stateful=True):
 def another(layer, params=None):
     """A fresh layer on the same parameters, or on those given."""
     params = layer.params if params is None else params
+    if type(layer) is Recurrent:
+        return Recurrent(layer.cell, params, layer.stateful)
     if isinstance(layer, TimeGRU):
         Wx, Wh, b, *bhh = params
         return TimeGRU(Wx, Wh, b, layer.stateful, reset=layer.reset, bhh=bhh[0] if bhh else None)
@@ -51,9 +54,9 @@ class Window:
         rng = np.random.default_rng(seed)
         D, H, dtype = layer.input_size, layer.hidden_size, layer.dtype.type
         self.xs, self.dhs = normal(rng, (N, T, D), dtype), normal(rng, (N, T, H), dtype) * dtype(0.3)
-        self.state = [normal(rng, (N, H), dtype) for _ in layer.STATES] if state else None
-        arriving = [normal(rng, (N, H), dtype) for _ in layer.STATES] if next_gradient else []
-        self.next_gradient = {f"d{name}_next": d for name, d in zip(layer.STATES, arriving, strict=False)}
+        self.state = [normal(rng, (N, H), dtype) for _ in layer.cell.states] if state else None
+        arriving = [normal(rng, (N, H), dtype) for _ in layer.cell.states] if next_gradient else []
+        self.next_gradient = {f"d{name}_next": d for name, d in zip(layer.cell.states, arriving, strict=False)}
         self.options = {}
         if lengths:
             self.options["lengths"] = rng.integers(0, T + 1, N)
@@ -77,12 +80,13 @@ def run(layer, window):
     """Every result of one forward and backward; all that must be overwritten is poisoned first."""
     poison(layer)
     hs = window.forward(layer)
-    result = {"hs": hs, **dict(zip(layer.STATES, layer.get_state(), strict=True))}
+    result = {"hs": hs, **dict(zip(layer.cell.states, layer.get_state(), strict=True))}
     poison(layer, keep=layer._run.saved)
     dxs = poisoned(window.xs.shape, layer.dtype)
     assert layer.backward(window.dhs, **window.next_gradient, out=dxs) is dxs
     result["dxs"] = dxs
-    result |= {f"d{name}": getattr(layer, f"d{name}") for name in layer.STATES}
+    names = [f"d{name}" for name in layer.cell.states]
+    result |= dict(zip(names, layer.get_state_gradients(), strict=True))
     return result | gradients(layer)
 
 

@@ -115,7 +115,7 @@ def test_the_memory_is_as_promised_and_a_tenth_of_that_of_one_pass(kind, N):
     assert plan.chunks > 5
     assert plan.memory <= whole // 10
     exact.gradients(model, xs[:, :2], ts[:, :2])  # compiles
-    model._wind(None)
+    model.wind(None)
     model._output._workspace._buffers.clear()
     model._output._workspace._last.clear()
     model.reset_state()

@@ -54,7 +54,7 @@ def random_setting(rng):
 
 def emptied(model):
     """The model as it was made, without scratch memory."""
-    model._wind(None)
+    model.wind(None)
     model._output._workspace = Workspace()
     model._output._gradients = None
     model.reset_state()

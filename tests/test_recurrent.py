@@ -83,7 +83,7 @@ def test_every_gradient_equals_central_differences(kind, options):
     actual = run(layer, window)
     arrays = {"dxs": window.xs, **dict(zip(gradients(layer), layer.params, strict=True))}
     if window.state:
-        arrays |= {f"d{name}": array for name, array in zip(layer.STATES, window.state, strict=True)}
+        arrays |= {f"d{name}": array for name, array in zip(layer.cell.states, window.state, strict=True)}
     for name, array in arrays.items():
         expected = reference.central_differences(loss, array, step=1e-6)
         assert relative_distance(actual[name], expected) <= 1e-5, name
@@ -111,7 +111,7 @@ def test_each_row_of_a_padded_batch_equals_that_row_alone(kind, dtype, resets, s
         for name in ("hs", "dxs"):
             assert_same_bits(actual[name], expected[name][row, :length])
             assert not expected[name][n, length:].any()
-        for name in (*layer.STATES, *(f"d{state}" for state in layer.STATES)):
+        for name in (*layer.cell.states, *(f"d{state}" for state in layer.cell.states)):
             assert_same_bits(actual[name], expected[name][row])
         for name in weights:
             weights[name] += actual[name]
@@ -141,7 +141,7 @@ def test_a_reset_inside_equals_two_separate_sequences(kind, dtype, seed):
     parts = run(layer, first), run(layer, second)
     for name in ("hs", "dxs"):
         assert_same_bits(np.concatenate([part[name] for part in parts], axis=1), expected[name])
-    for name in layer.STATES:
+    for name in layer.cell.states:
         assert_same_bits(parts[1][name], expected[name])
         assert_same_bits(parts[0][f"d{name}"], expected[f"d{name}"])
     for name in gradients(layer):
@@ -202,7 +202,7 @@ def test_empty_windows_give_empty_results_and_zero_gradients(N, T, kind):
     layer = make(kind, 4, 5, np.float32)
     window = Window(layer, N, T, lengths=True, resets=True)
     actual = run(layer, window)
-    for name, initial in zip(layer.STATES, window.state, strict=True):
+    for name, initial in zip(layer.cell.states, window.state, strict=True):
         assert_same_bits(actual[name], initial)
         assert_same_bits(actual[f"d{name}"], window.next_gradient[f"d{name}_next"])
     assert not any(d.any() for d in gradients(layer).values())
@@ -215,7 +215,7 @@ def test_sequences_without_a_step_leave_the_state_alone(kind):
     window.options["lengths"] = [0, 0, 0, 0]
     actual = run(layer, window)
     assert not actual["hs"].any()
-    for name, initial in zip(layer.STATES, window.state, strict=True):
+    for name, initial in zip(layer.cell.states, window.state, strict=True):
         assert_same_bits(actual[name], initial)
     assert not any(d.any() for d in gradients(layer).values())
 

@@ -66,7 +66,7 @@ def test_a_gradient_in_the_memory_of_grads_is_refused(name):
 def test_gradients_of_final_states_and_inputs_in_the_memory_of_grads_are_refused(name):
     layer = recurrent(name)
     ys = layer.forward(XS)
-    for state in layer.STATES:
+    for state in layer.cell.states:
         given = within(layer, N * H).reshape(N, H)
         with pytest.raises(ValueError, match=rf"^{name}\.backward: d{state}_next shares memory with grads"):
             layer.backward(np.ones_like(ys), **{f"d{state}_next": given})

@@ -89,8 +89,7 @@ def floats(owner: str, name: str, value: Any, expected: tuple, dtype: np.dtype, 
 
 def kernel_ready(array: np.ndarray) -> np.ndarray:
     """The same values as a writable, C-contiguous, aligned, native ndarray: the one form kernels take."""
-    flags = array.flags
-    if flags.c_contiguous and flags.aligned and flags.writeable and type(array) is np.ndarray:
+    if type(array) is np.ndarray and array.flags.carray:  # C-contiguous, aligned and writable
         return array
     return np.array(array, dtype=array.dtype.newbyteorder("="), order="C", copy=True, subok=False)
 
@@ -144,6 +143,13 @@ def integers(owner: str, name: str, array: np.ndarray) -> np.ndarray:
     if array.dtype.kind not in "iu":
         raise TypeError(f"{owner}: {name} must hold integers, got {array.dtype}.")
     return array
+
+
+def given(owner: str, name: str, value: Any, expected: tuple[int, int, int], dtype: np.dtype) -> np.ndarray:
+    """An array (N, T, H) or (N, T) that a cell asks for."""
+    if value is None:
+        raise TypeError(f"{owner}: the cell needs the argument {name}, an array (N, T, H) or (N, T).")
+    return floats(owner, name, value, expected[: 2 if np.ndim(value) == 2 else 3], dtype)
 
 
 def numbers(owner: str, name: str, value: np.ndarray) -> np.ndarray:

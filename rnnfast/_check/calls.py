@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -37,6 +38,21 @@ def fixed(owner: str, name: str) -> TypeError:
         f"{owner}: {name} cannot be replaced, since the arrays stay for its life; write into them, "
         f"{name}[0][...] = values."
     )
+
+
+def known_arguments(owner: str, given: Iterable[str], known: Sequence[str]) -> None:
+    """Keyword arguments whose names depend on the cell."""
+    for name in given:
+        if name not in known:
+            raise TypeError(f"{owner}: there is no argument {name}; there is {', '.join(known) or 'none'}.")
+
+
+def in_order(owner: str, names: Sequence[str], values: Sequence[Any], named: dict[str, Any]) -> list[Any]:
+    """Values by position or by name, one for each of the names; None for those left out."""
+    known_arguments(owner, named, names)
+    if len(values) > len(names) or any(name in named for name in names[: len(values)]):
+        raise TypeError(f"{owner}: takes {', '.join(names)}, each once, got {len(values)} and {', '.join(named)}.")
+    return [*values, *(named.get(name) for name in names[len(values) :])]
 
 
 def pickled(owner: str, state: dict[str, Any], *needed: str) -> None:

@@ -11,7 +11,8 @@ import typer
 
 from rnnfast._check import FLOAT_DTYPES
 from rnnfast.cli.numbers import below_one, number, share, whole, word
-from rnnfast.models.cells import CELLS, MOST_LAYERS
+from rnnfast.cells import READY
+from rnnfast.models.cells import MOST_LAYERS
 from rnnfast.training.experiment import OPTIMIZERS, TOKENIZERS, WEIGHT_DECAY, optimizers_with
 
 _TEXT, _MODEL, _TRAINING = "Text", "Model", "Training"
@@ -100,7 +101,7 @@ MaxVocab = Annotated[int | None, whole_option(
     "--max-vocab", 3, _TEXT, "The most words to know; the frequent ones stay.", "no limit")]
 
 Cell = Annotated[str, _value(
-    word("--cell", *CELLS, **_CELLS), ("--cell", "--model"), "rnn|relu|lstm|gru", _MODEL,
+    word("--cell", *(cell.name for cell in READY), **_CELLS), ("--cell", "--model"), "rnn|relu|lstm|gru", _MODEL,
     "Kind of recurrent layer; also RNN_TANH, RNN_RELU, LSTM, GRU.")]
 EmbedSize = Annotated[int, whole_option("--emsize", 1, _MODEL, "Size of word vectors.", high=_MOST_UNITS)]
 HiddenSize = Annotated[int, whole_option(

@@ -7,17 +7,9 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
-from rnnfast.models.cells import recurrent_layers
+from rnnfast.models.cells import cell_of, recurrent_layers
 from rnnfast.models.regressor import SequenceRegressor
 from rnnfast.models.rnnlm import RNNLM
-
-# The blocks of the recurrent weights of each cell, in the order of the columns.
-GATES: dict[str, tuple[str, ...]] = {
-    "rnn": ("h",),
-    "relu": ("h",),
-    "lstm": ("f", "g", "i", "o"),
-    "gru": ("z", "r", "h"),
-}
 
 
 class Apart:
@@ -25,10 +17,10 @@ class Apart:
 
     Attributes
     ----------
-    cell : str
+    cell : Cell
     gates : tuple of str
         Names of the blocks of the recurrent weights.
-    layers : list of TimeRNN, TimeLSTM or TimeGRU
+    layers : list of Recurrent
         From the lowest.
     output : TimeAffineSoftmaxWithLoss or TimeAffineSquaredLoss
     """
@@ -41,8 +33,8 @@ class Apart:
             )
         self._owner, self._model = owner, model
         self._arrays = dict(zip(model.parameter_names, model.params, strict=True))
-        self.cell: str = model.config["cell"]
-        self.gates = GATES[self.cell]
+        self.cell = cell_of(owner, model.config["cell"])
+        self.gates = self.cell.gates
         self.layers: list[Any] = list(recurrent_layers(self.cell, model.config["layers"], self._arrays))
         self.output: Any = type(model._output)(*model._output.params)
 

@@ -140,7 +140,7 @@ def _read(layers: list[Any], vectors: np.ndarray) -> tuple[list[np.ndarray], lis
     """Of each layer: its inputs (T, N, D), and its states (T + 1, N, H), the initial ones first."""
     inputs, states = [np.ascontiguousarray(vectors.swapaxes(0, 1))], []
     for layer in layers:
-        kept = [[np.zeros((vectors.shape[0], layer.hidden_size), layer.dtype) for _ in layer.STATES]]
+        kept = [[np.zeros((vectors.shape[0], layer.hidden_size), layer.dtype) for _ in layer.cell.states]]
         for x in inputs[-1]:
             layer.step(x)
             kept.append(list(layer.get_state()))
@@ -173,8 +173,8 @@ def _go_back(
     """
     rows = len(dhs)
     batch = rows // targets.size
-    arriving = [[np.zeros((rows, layer.hidden_size), layer.dtype) for _ in layer.STATES] for layer in layers]
-    norms = [np.zeros((len(layers), targets.size, batch, lags + 1)) for _ in layers[0].STATES]
+    arriving = [[np.zeros((rows, layer.hidden_size), layer.dtype) for _ in layer.cell.states] for layer in layers]
+    norms = [np.zeros((len(layers), targets.size, batch, lags + 1)) for _ in layers[0].cell.states]
     above = dhs
     for lag in range(lags + 1):
         place = targets - lag
@@ -186,9 +186,9 @@ def _go_back(
             before = [of_state[place].reshape(rows, -1) for of_state in states[index]]
             layer.set_state(*before)
             layer.forward(inputs[index][place].reshape(rows, 1, -1))
-            later = {f"d{name}_next": gradient for name, gradient in zip(layer.STATES, given, strict=True)}
+            later = {f"d{name}_next": gradient for name, gradient in zip(layer.cell.states, given, strict=True)}
             above = layer.backward(above[:, np.newaxis], **later)[:, 0]
-            arriving[index] = [getattr(layer, f"d{name}") for name in layer.STATES]
+            arriving[index] = list(layer.get_state_gradients())
         above = np.zeros_like(dhs)
     return norms
 

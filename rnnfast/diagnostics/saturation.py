@@ -90,15 +90,15 @@ def _shares(values: np.ndarray, kind: str, low: float, high: float) -> tuple[flo
 
 def _activations(apart: Apart, layer: Any, xs: np.ndarray, hs: np.ndarray) -> list[tuple[np.ndarray, str]]:
     """The activations (N, T, H) of each gate and their kind, made again from the states."""
-    if apart.cell in ("rnn", "relu"):
-        return [(hs, "relu" if apart.cell == "relu" else "tanh")]
+    if apart.cell.name in ("rnn", "relu"):
+        return [(hs, "relu" if apart.cell.name == "relu" else "tanh")]
     before = np.concatenate((np.zeros_like(hs[:, :1]), hs[:, :-1]), axis=1)
     Wx, Wh, b = layer.params
     inputs, recurrent = (
         np.split(xs @ Wx + b, len(apart.gates), axis=-1),
         np.split(Wh, len(apart.gates), axis=1),
     )
-    if apart.cell == "lstm":
+    if apart.cell.name == "lstm":
         f, g, i, o = (x + before @ W for x, W in zip(inputs, recurrent, strict=True))
         return [
             (_sigmoid(f), "sigmoid"),

@@ -84,7 +84,7 @@ class Holder:
         self._dweights = tuple(grad.view() for grad in grads)
         self._overwritten = {id(base_of(grad)) for grad in grads}
         self._turn = Turn()
-        Holder._wind(self, None)
+        Holder.wind(self, None)
 
     @property
     def params(self) -> list[np.ndarray]:
@@ -121,11 +121,11 @@ class Holder:
             if id(base_of(array)) in self._overwritten:  # 0.2 us; comparing memory takes 1 us
                 _check.apart(owner, name, array, self._dweights)
 
-    def _tape(self) -> Any:
-        """What `backward` needs of the last `forward`, to be put back with `_wind` after others."""
+    def tape(self) -> Any:
+        """What `backward` needs of the last `forward`, to be put back with `wind` after others."""
         return {name: getattr(self, name) for name in self.TAPE}
 
-    def _wind(self, tape: Any) -> None:
+    def wind(self, tape: Any) -> None:
         """Put a tape back; None for a blank one. Scratch memory belongs to the tape."""
         for name in self.TAPE:
             blank = Workspace() if name == "_workspace" else getattr(type(self), name, None)

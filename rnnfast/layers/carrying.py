@@ -15,15 +15,14 @@ from rnnfast.state import State
 
 
 class Carrying(Streaming):
-    """A layer whose state, arrays (N, H), runs on from one call to the next."""
+    """A layer whose states, one array (S, N, H), run on from one call to the next."""
 
-    STATES: tuple[str, ...] = ("h",)
     PASSING = (*Streaming.PASSING, "_spare", "_dstate")
 
     stateful: bool
-    _state: list[np.ndarray] | None = None
-    _spare: list[np.ndarray] | None = None  # memory for the state after the next `forward`
-    _dstate: list[np.ndarray] | None = None
+    _state: np.ndarray | None = None
+    _spare: np.ndarray | None = None  # memory for the states after the next `forward`
+    _dstate: np.ndarray | None = None
 
     def _take(self, name: str, *shape: int) -> np.ndarray:
         return self._workspace.take(name, shape, self.dtype)
@@ -43,18 +42,24 @@ class Carrying(Streaming):
     @in_turn
     def get_state(self) -> tuple[np.ndarray, ...] | None:
         """A copy of the state, one array (N, H) each, for `set_state(*state)`; None when it is fresh."""
-        return None if self._state is None else tuple(array.copy() for array in self._state)
+        return None if self._state is None else tuple(self._state.copy())
+
+    @in_turn
+    def get_state_gradients(self) -> tuple[np.ndarray, ...] | None:
+        """A copy of the gradients of the initial states of the last window, one array (N, H) each; None before
+        `backward`."""
+        return None if self._dstate is None else tuple(self._dstate.copy())
 
     @in_turn
     def _set_state(self, *state: Any) -> None:
         owner = f"{type(self).__name__}.set_state"
         if isinstance(state[0], State):
-            count, value = len(self.STATES), state[0].value
+            count, value = len(self.cell.states), state[0].value
             given = (None,) * count if value is None else value
-            state = _check.entries(owner, "h", given, count, ", ".join(self.STATES))
+            state = _check.entries(owner, "h", given, count, ", ".join(self.cell.states))
         if state[0] is None:
             _check.absent(
-                owner, ", ".join(self.STATES[1:]), next((s for s in state[1:] if s is not None), None), "h"
+                owner, ", ".join(self.cell.states[1:]), next((s for s in state[1:] if s is not None), None), "h"
             )
             self._state = None
             return
@@ -64,11 +69,12 @@ class Carrying(Streaming):
                 "stateful=False (step does start from it); make the layer with stateful=True.",
                 stacklevel=4,  # of the caller of set_state
             )
-        first = _check.floats(owner, self.STATES[0], state[0], ("N", self.hidden_size), self.dtype)
-        kept = [first.copy()]
-        for name, value in zip(self.STATES[1:], state[1:], strict=True):
-            given = np.zeros_like(first) if value is None else value
-            kept.append(_check.floats(owner, name, given, first.shape, self.dtype, "the shape of h").copy())
+        first = _check.floats(owner, self.cell.states[0], state[0], ("N", self.hidden_size), self.dtype)
+        kept = np.zeros((len(self.cell.states), *first.shape), self.dtype)
+        kept[0] = first
+        for name, value, place in zip(self.cell.states[1:], state[1:], kept[1:], strict=True):
+            if value is not None:
+                place[...] = _check.floats(owner, name, value, first.shape, self.dtype, "the shape of h")
         self._state = kept
 
     def set_state(self, h: np.ndarray | State | None) -> None:
@@ -82,37 +88,59 @@ class Carrying(Streaming):
         """Forget the state: the next step starts from zero."""
         self._state = None
 
-    def _initial_state(self, owner: str, batch: int) -> list[np.ndarray]:
+    @property
+    def carried_rows(self) -> int | None:
+        """Sequences N of the carried state; None when it is fresh."""
+        return None if self._state is None else self._state.shape[1]
+
+    def _initial_state(self, owner: str, batch: int) -> np.ndarray:
         """The carried state, or zeros, to be advanced in place."""
         state = self._state
         if batch and state is not None:
-            _check.batch(owner, state[0].shape[0], batch)
+            _check.batch(owner, state.shape[1], batch)
             return state
         if not batch:
             return self._zeros(batch)
-        self._state = [np.zeros((batch, self.hidden_size), self.dtype) for _ in self.STATES]
+        self._state = np.zeros((len(self.cell.states), batch, self.hidden_size), self.dtype)
         return self._state
 
-    def _zeros(self, batch: int) -> list[np.ndarray]:
-        state = [self._take(f"zero_{name}", batch, self.hidden_size) for name in self.STATES]
-        for array in state:
-            array[...] = 0
+    def _zeros(self, batch: int) -> np.ndarray:
+        """Fresh states (S, N, H)."""
+        state = self._take("zeros", len(self.cell.states), batch, self.hidden_size)
+        state[...] = 0
         return state
 
-    def _states(self, owner: str, batch: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """The state that `forward` starts from, and memory for the one it ends in.
+    def _states(self, owner: str, batch: int) -> tuple[np.ndarray | None, np.ndarray]:
+        """The state that `forward` starts from, None for a fresh one, and memory for the one it ends in.
 
         They are apart, so that a call which is interrupted leaves the state unchanged.
         """
         before, after = self._state, self._spare
-        if not (batch and self.stateful and before is not None):
-            before = self._zeros(batch)
-        _check.batch(owner, before[0].shape[0], batch)
-        if after is None or after[0].shape[0] != batch:
-            after = [np.empty((batch, self.hidden_size), self.dtype) for _ in self.STATES]
+        if not (batch and self.stateful):
+            before = None
+        if before is not None:
+            _check.batch(owner, before.shape[1], batch)
+        if after is None or after.shape[1] != batch:
+            after = np.empty((len(self.cell.states), batch, self.hidden_size), self.dtype)
         return before, after
 
-    def _roll_back(self, state: list[np.ndarray] | None) -> None:
+    def go_on_from(self, other: Carrying) -> None:
+        """Carry the state of another layer on the same parameters."""
+        self._spare = None  # never the same memory twice, whatever interrupts this
+        self._state = other._state
+        self._spare = other._spare
+
+    @property
+    def carried(self) -> np.ndarray | None:
+        """The carried state itself, (S, N, H), for `roll_back`; not a copy."""
+        return self._state
+
+    @property
+    def state_gradients(self) -> np.ndarray | None:
+        """The gradients (S, N, H) of the initial state of the last window; not a copy."""
+        return self._dstate
+
+    def roll_back(self, state: np.ndarray | None) -> None:
         """Carry a state of before again, as if there had been no `forward` since."""
         if self._state is not state:
             after, self._spare = self._state, None  # never the same memory twice, whatever interrupts this
@@ -139,18 +167,18 @@ def set_states(layers: Sequence[Any], states: Sequence[Any]) -> None:
         raise
 
 
-def states_of(layers: Sequence[Any]) -> list[tuple[Carrying, list[np.ndarray] | None]]:
+def states_of(layers: Sequence[Any]) -> list[tuple[Carrying, np.ndarray | None]]:
     """Each layer with a state in these layers and its state, for `roll_back`."""
-    found: list[tuple[Carrying, list[np.ndarray] | None]] = []
+    found: list[tuple[Carrying, np.ndarray | None]] = []
     for layer in layers:
         if isinstance(layer, Carrying):
-            found.append((layer, layer._state))
+            found.append((layer, layer.carried))
         else:
             found += states_of((layer.layer_forward, layer.layer_backward))
     return found
 
 
-def roll_back(states: list[tuple[Carrying, list[np.ndarray] | None]]) -> None:
+def roll_back(states: list[tuple[Carrying, np.ndarray | None]]) -> None:
     """Carry the states of `states_of` again, after a pass that did not come to its end."""
     for layer, state in states:
-        layer._roll_back(state)
+        layer.roll_back(state)

@@ -11,6 +11,7 @@ import numpy as np
 from rnnfast import _check
 from rnnfast.kernels.dropout import dropout_backward, dropout_forward, dropout_keys
 from rnnfast.layers.base import Layer
+from rnnfast.layers.window import Place
 
 
 class TimeDropout(Layer):
@@ -53,11 +54,11 @@ class TimeDropout(Layer):
     True
     """
 
-    TAPE = (*Layer.TAPE, "_shape", "_dtype", "_mask", "_place")
+    TAPE = (*Layer.TAPE, "_shape", "_dtype", "_mask", "place")
     _shape: tuple[int, ...] | None = None
     _dtype = np.dtype(np.float32)
     _mask: tuple[int, int, int, float] | None = None
-    _place: tuple[int, int] | None = None  # first step in, and steps of, the window a call is a part of
+    place: Place | None = None  # the part of a window that the next call is
 
     def __init__(
         self,
@@ -147,7 +148,7 @@ class TimeDropout(Layer):
         scale = given.dtype.type(factor)
         batch, steps, width = given.shape
         if self.per_step:
-            first, whole = (0, steps) if self._place is None else self._place
+            first, whole = (0, steps) if self.place is None else self.place
             shape = (batch, steps * width)
             mask_of = (first * width, whole * width, key0, key1, threshold, scale)
             kernel(given.reshape(shape), *mask_of, out.reshape(shape))

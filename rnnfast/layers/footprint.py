@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rnnfast.kernels.sequence import block_steps
 from rnnfast.layers.base import Workspace
 from rnnfast.layers.recurrent import Recurrent
 from rnnfast.layers.rows import NO_RESETS, Rows
@@ -26,7 +25,7 @@ class Extent(NamedTuple):
 
 
 class Footprint(NamedTuple):
-    """Bytes a layer takes, and whether it keeps the gates of all steps for `backward`."""
+    """Bytes a layer takes, and whether it keeps the tape of all steps for `backward`."""
 
     bytes: int
     keeps: bool
@@ -50,7 +49,7 @@ def footprint(layer: Recurrent, extents: Sequence[Extent], words: int) -> Footpr
     keeps = _planned(layer, extents, words, tally)
     batch, steps = extents[0].batch, max(extent.steps for extent in extents)
     # Zeros, the carried state and the one after it, arriving and given gradients.
-    states = 5 * len(layer.STATES) * batch * layer.hidden_size
+    states = 5 * len(layer.cell.states) * batch * layer.hidden_size
     table = 2 * words * layer.input_size  # the copy, and those of its rows that occur
     # Offsets and time grid of this window, and of those before it that plans still hold.
     places = 3 * (steps + 1 + batch + 2 * extents[0].blocks) * 8
@@ -66,7 +65,7 @@ def make_room(layer: Recurrent, extents: Sequence[Extent], words: int) -> None:
 
 
 def _planned(layer: Recurrent, extents: Sequence[Extent], words: int, tally: _Tally) -> bool:
-    """Plan the windows on a twin of the layer; whether the gates of the first are kept, and so of all."""
+    """Plan the windows on a twin of the layer; whether the tape of the first is kept, and so of all."""
     twin = object.__new__(type(layer))
     kept = []
     for extent in extents:
@@ -76,12 +75,9 @@ def _planned(layer: Recurrent, extents: Sequence[Extent], words: int, tally: _Ta
             _repeated(0, extent.blocks + 1),
             NO_RESETS,
         )
-        tally.rows = 0
-        twin.__dict__.update(layer.__dict__, _workspace=tally, _keeps=True)
-        twin._plan_forward(extent.batch, rows, words)  # type: ignore[attr-defined]
-        kept.append(tally.rows in (0, extent.blocks * block_steps(extent.batch) * extent.batch))
-        twin._intact = 0 if kept[-1] else 1  # making gates again takes more scratch than reading them
-        twin._plan_backward(extent.batch, rows, words)  # type: ignore[attr-defined]
+        twin.__dict__.update(layer.__dict__, _workspace=tally)
+        kept.append(twin.plan_forward(extent.batch, rows, words, True).intact == 0)
+        twin.plan_backward(extent.batch, rows, words, not kept[-1])  # making the tape again takes more scratch
         if kept[-1]:
             break  # the windows that follow are smaller
     return kept[0]
@@ -93,26 +89,17 @@ def _repeated(value: int, count: int) -> np.ndarray:
 
 
 class _Tally(Workspace):
-    """Takes down the largest size of each array; gives arrays of one element of memory, or those of another.
-
-    Attributes
-    ----------
-    rows : int
-        Rows of the gates that were taken last.
-    """
+    """Takes down the largest size of each array; gives arrays of one element of memory, or those of another."""
 
     def __init__(self, real: Workspace | None) -> None:
         super().__init__()
         self._real = real
         self._sizes: dict[str, int] = {}
-        self.rows = 0
 
     def take(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """An array of this shape."""
         size = math.prod(shape) * dtype.itemsize
         self._sizes[name] = max(self._sizes.get(name, 0), size)
-        if name == "gates":
-            self.rows = shape[0]
         if self._real is not None:
             return self._real.take(name, shape, dtype)
         return np.ndarray(shape, dtype, np.zeros((), dtype), strides=(0,) * len(shape))

@@ -6,21 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from rnnfast import _check, _threads
-from rnnfast.kernels.gemm import packed_size
-from rnnfast.kernels.gru import GATES, gru_backward, gru_forward, gru_step
-from rnnfast.kernels.sequence import (
-    block_steps,
-)
-from rnnfast.kernels.shares import (
-    recurrent_packed_size,
-)
+from rnnfast import _check, cells
 from rnnfast.layers.one_step import OneStep
 from rnnfast.layers.recurrent import Recurrent
-from rnnfast.layers.rows import Rows
-from rnnfast.layers.window import Inputs
 
-RESETS = ("before", "after")
+_CELLS = {"before": cells.gru, "after": cells.gru_after}
+RESETS = tuple(_CELLS)
 
 
 class TimeGRU(Recurrent):
@@ -75,8 +66,6 @@ class TimeGRU(Recurrent):
     (2, 5, 3)
     """
 
-    GATES = GATES
-
     def __init__(
         self,
         Wx: np.ndarray,
@@ -88,15 +77,13 @@ class TimeGRU(Recurrent):
         bhh: np.ndarray | None = None,
     ) -> None:
         owner = type(self).__name__
-        params = self._check_params(Wx, Wh, b)
-        hidden = params[1].shape[0]
         self.reset = _check.choice(owner, "reset", reset, RESETS)
+        params = {"Wx": Wx, "Wh": Wh, "b": b}
         if self.reset == "after":
-            bhh = np.zeros(hidden, params[0].dtype) if bhh is None else bhh
-            params.append(_check.parameter(owner, "bhh", bhh, (hidden,), params[0].dtype))
+            params["bhh"] = np.zeros(np.shape(Wh)[:1], np.asarray(Wh).dtype) if bhh is None else bhh
         else:
             _check.absent(owner, "bhh", bhh, 'reset="after"')
-        self._set_up(params, stateful)
+        self._set_up(_CELLS[self.reset], params, stateful)
 
     def _shown(self) -> dict[str, Any]:
         return {**super()._shown(), "reset": self.reset}
@@ -125,100 +112,8 @@ class TimeGRU(Recurrent):
         stateful, reset
             As in the constructor.
         """
-        return cls(*cls._draw(input_size, hidden_size, rng, dtype), stateful, reset=reset)
-
-    @property
-    def _after(self) -> bool:
-        return self.reset == "after"
-
-    def _gru_params(self) -> list[np.ndarray]:
-        """Wx, Wh, b and the recurrent bias, which the kernels do not read where there is none."""
-        params = self._kernel_params()
-        return params if self._after else [*params, self._take("no_bias", 0)]
-
-    def _plan_forward(self, batch: int, rows: Rows, words: int) -> tuple:
-        width, row, take = self.hidden_size, self._row(), self._take
-        gate_row = self._row(GATES + self._after)
-        team = self._team(rows, 1)
-        blocks, slots = self._slots(batch, rows, gate_row)
-        saved = (
-            take("states", batch + int(rows.offsets[-1]), row),
-            take("gates", slots * block_steps(batch) * batch, gate_row),
-        )
-        scratch = (
-            take("packed_x", packed_size(self.input_size, GATES * width, self.dtype)),
-            take("packed_gates", recurrent_packed_size(width, width, 2, team.members, self.dtype)),
-            take("packed_hat", recurrent_packed_size(width, width, 1, team.members, self.dtype)),
-            self._input_block(batch),
-            self._word_table(words),
-            take("kept", batch, row),
-            take("product", batch, row),
-        )
-        return team, saved, scratch, blocks - slots
-
-    def _forward(
-        self,
-        inputs: Inputs,
-        before: list[np.ndarray],
-        after: list[np.ndarray],
-        rows: Rows,
-        hs: np.ndarray,
-    ) -> tuple[np.ndarray, ...]:
-        team, saved, scratch, intact = self._planned("forward", inputs, rows, self._plan_forward)
-        arguments = (
-            *inputs[:3], *before, *self._gru_params(), self._after, *rows, *saved, hs, *after, *scratch,
-        )  # fmt: skip
-        _threads.run(gru_forward, team.members, team.by_units, arguments)
-        self._intact = intact
-        return saved
-
-    def _plan_backward(self, batch: int, rows: Rows, words: int) -> tuple:
-        depth, width, row, take = self.input_size, self.hidden_size, self._row(), self._take
-        cols, block_rows = GATES * width, block_steps(batch) * batch
-        remake = self._intact > 0
-        team = self._team(rows, 2)
-        return team, (
-            take("packed_x", packed_size(cols, depth, self.dtype)),
-            take("packed_gates", recurrent_packed_size(2 * width, width, 1, team.members, self.dtype)),
-            take("packed_hat", recurrent_packed_size(width, width, 1, team.members, self.dtype)),
-            take("packed_wx", packed_size(depth, cols, self.dtype) if remake else 0),
-            take("packed_wz", packed_size(width, 2 * width, self.dtype) if remake else 0),
-            take("packed_wh", packed_size(width, width, self.dtype) if remake else 0),
-            take("dts", block_rows + 1, self._row(GATES + 1)),
-            take("dh", batch, row),
-            take("dproduct", batch, row),
-            self._input_block(batch),
-            self._word_sums(words, self._row(GATES + 1)),
-            take("h_block", block_rows, row),
-            take("product", block_rows if remake else batch, row),
-        )
-
-    def _backward(
-        self,
-        inputs: Inputs,
-        rows: Rows,
-        saved: tuple[np.ndarray, ...],
-        dhs: np.ndarray,
-        dstate_next: list[np.ndarray],
-        dxs: np.ndarray,
-        dstate: list[np.ndarray],
-    ) -> None:
-        team, scratch = self._planned("backward", inputs, rows, self._plan_backward)
-        intact = self._gates_to_remake(rows)
-        params = *self._gru_params(), self._after
-        grads = self._dweights if self._after else (*self._dweights, self._take("no_bias", 0))
-        arguments = (
-            *inputs[:3], *saved, intact, dhs, *dstate_next, *params, *rows, self._adds,
-            dxs, inputs.dwords, *dstate, *grads, *scratch,
-        )  # fmt: skip
-        _threads.run(gru_backward, team.members, team.by_units, arguments)
-
-    def _step_arguments(self, state: list[np.ndarray], params: list[np.ndarray]) -> tuple:
-        bhh = params[3:] or [self._take("no_bias", 0)]
-        return (*state, *params[:3], *bhh, self._after, self._take("step", (GATES + 1) * self.hidden_size))
-
-    def _step(self, x: np.ndarray, arguments: tuple, out: np.ndarray) -> None:
-        gru_step(x, *arguments, out)
+        params = cls._draw(cells.gru, f"{cls.__name__}.from_sizes", input_size, hidden_size, rng, dtype)
+        return cls(**params, stateful=stateful, reset=reset)
 
 
 class GRU(OneStep):

@@ -4,21 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from rnnfast import _threads
+from rnnfast import cells
 from rnnfast._turns import in_turn
-from rnnfast.kernels.gemm import packed_size
-from rnnfast.kernels.lstm import GATES, lstm_backward, lstm_forward, lstm_step
-from rnnfast.kernels.sequence import (
-    block_steps,
-)
-from rnnfast.kernels.shares import (
-    recurrent_packed_size,
-)
 from rnnfast.layers.one_step import OneStep
 from rnnfast.layers.recurrent import Recurrent
-from rnnfast.layers.rows import Rows
-from rnnfast.layers.window import Inputs
-from rnnfast.state import State
 
 
 class TimeLSTM(Recurrent):
@@ -71,11 +60,8 @@ class TimeLSTM(Recurrent):
     (2, 5, 3)
     """
 
-    GATES = GATES
-    STATES = ("h", "c")
-
     def __init__(self, Wx: np.ndarray, Wh: np.ndarray, b: np.ndarray, stateful: bool = False) -> None:
-        self._set_up(self._check_params(Wx, Wh, b), stateful)
+        self._set_up(cells.lstm, {"Wx": Wx, "Wh": Wh, "b": b}, stateful)
 
     @classmethod
     def from_sizes(
@@ -100,7 +86,8 @@ class TimeLSTM(Recurrent):
         stateful : bool
             As in the constructor.
         """
-        return cls(*cls._draw(input_size, hidden_size, rng, dtype), stateful)
+        params = cls._draw(cells.lstm, f"{cls.__name__}.from_sizes", input_size, hidden_size, rng, dtype)
+        return cls(**params, stateful=stateful)
 
     @property
     @in_turn
@@ -113,120 +100,6 @@ class TimeLSTM(Recurrent):
     def dc(self) -> np.ndarray | None:
         """A copy of the gradient (N, H) of the initial cell of the last window; None before `backward`."""
         return None if self._dstate is None else self._dstate[1].copy()
-
-    def set_state(self, h: np.ndarray | State | None, c: np.ndarray | None = None) -> None:
-        """Set the state and the cell (N, H) from which the next `forward` of a stateful layer, or `step`,
-        starts. Without `c` the cell is zero, unless `h` is a `State`, which holds both.
-        """
-        self._set_state(h, c)
-
-    def backward(
-        self,
-        dhs: np.ndarray,
-        *,
-        dh_next: np.ndarray | None = None,
-        dc_next: np.ndarray | None = None,
-        out: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """Backpropagate through the window of the last `forward`.
-
-        Parameters
-        ----------
-        dhs : ndarray (N, T, H)
-            Gradient of the loss with respect to each output.
-        dh_next, dc_next : ndarray (N, H), optional
-            Gradients that arrive at the final state and cell from what follows the window; zero by default
-            (truncation).
-        out : ndarray (N, T, D), optional
-            Where to write the result; a fresh array by default.
-
-        Returns
-        -------
-        dxs : ndarray (N, T, D)
-            Gradient with respect to each input.
-            `grads` is overwritten, and `dh` and `dc` are the gradients of the initial
-            state and cell.
-        """
-        return self._backpropagate(dhs, (dh_next, dc_next), out)
-
-    def _plan_forward(self, batch: int, rows: Rows, words: int) -> tuple:
-        width, row, gate_row, take = self.hidden_size, self._row(), self._row(GATES), self._take
-        team = self._team(rows, 1)
-        blocks, slots = self._slots(batch, rows, row + gate_row)
-        kept_rows = slots * block_steps(batch) * batch
-        saved = (
-            take("states", batch + int(rows.offsets[-1]), row),
-            take("gates", kept_rows, gate_row),
-            take("cells", kept_rows, row),
-            take("starts", blocks, batch, row),
-        )
-        scratch = (
-            take("packed_x", packed_size(self.input_size, GATES * width, self.dtype)),
-            take("packed_h", recurrent_packed_size(width, width, GATES, team.members, self.dtype)),
-            self._input_block(batch),
-            self._word_table(words),
-            take("kept", batch, row),
-            take("carry", batch, row),
-        )
-        return team, saved, scratch, blocks - slots
-
-    def _forward(
-        self,
-        inputs: Inputs,
-        before: list[np.ndarray],
-        after: list[np.ndarray],
-        rows: Rows,
-        hs: np.ndarray,
-    ) -> tuple[np.ndarray, ...]:
-        team, saved, scratch, intact = self._planned("forward", inputs, rows, self._plan_forward)
-        arguments = (*inputs[:3], *before, *self._kernel_params(), *rows, *saved, hs, *after, *scratch)
-        _threads.run(lstm_forward, team.members, team.by_units, arguments)
-        self._intact = intact
-        return saved
-
-    def _plan_backward(self, batch: int, rows: Rows, words: int) -> tuple:
-        depth, width, row, take = self.input_size, self.hidden_size, self._row(), self._take
-        cols, block_rows = GATES * width, block_steps(batch) * batch
-        remake = self._intact > 0
-        team = self._team(rows, 2)
-        return team, (
-            take("packed_x", packed_size(cols, depth, self.dtype)),
-            take("packed_h", recurrent_packed_size(cols, width, 1, team.members, self.dtype)),
-            take("packed_wx", packed_size(depth, cols, self.dtype) if remake else 0),
-            take("packed_wh", packed_size(width, cols, self.dtype) if remake else 0),
-            take("dts", block_rows + 1, self._row(GATES)),
-            take("dh", batch, row),
-            take("dc", batch, row),
-            self._input_block(batch),
-            self._word_sums(words, self._row(GATES)),
-            take("h_block", block_rows, row),
-            take("kept", batch, row),
-            take("carry", batch, row),
-        )
-
-    def _backward(
-        self,
-        inputs: Inputs,
-        rows: Rows,
-        saved: tuple[np.ndarray, ...],
-        dhs: np.ndarray,
-        dstate_next: list[np.ndarray],
-        dxs: np.ndarray,
-        dstate: list[np.ndarray],
-    ) -> None:
-        team, scratch = self._planned("backward", inputs, rows, self._plan_backward)
-        intact = self._gates_to_remake(rows)
-        arguments = (
-            *inputs[:3], *saved, intact, dhs, *dstate_next, *self._kernel_params(), *rows, self._adds,
-            dxs, inputs.dwords, *dstate, *self._dweights, *scratch,
-        )  # fmt: skip
-        _threads.run(lstm_backward, team.members, team.by_units, arguments)
-
-    def _step_arguments(self, state: list[np.ndarray], params: list[np.ndarray]) -> tuple:
-        return (*state, *params, self._take("step", GATES * self.hidden_size))
-
-    def _step(self, x: np.ndarray, arguments: tuple, out: np.ndarray) -> None:
-        lstm_step(x, *arguments, out)
 
 
 class LSTM(OneStep):

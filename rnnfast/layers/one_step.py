@@ -32,7 +32,7 @@ class OneStep(Layer):
             time._set_state(
                 *(
                     _check.floats(owner, f"{name}_prev", value, shape, time.dtype)
-                    for name, value in zip(time.STATES, state, strict=True)
+                    for name, value in zip(time.cell.states, state, strict=True)
                 )
             )
             time.forward(x[:, None])
@@ -50,10 +50,8 @@ class OneStep(Layer):
             shape = (time._run.rows.order.size, time.hidden_size)
             arriving = [
                 _check.floats(owner, f"d{name}_next", value, shape, time.dtype)
-                for name, value in zip(time.STATES, dstate, strict=True)
+                for name, value in zip(time.cell.states, dstate, strict=True)
             ]
-            dhs = time._take("dhs_none", shape[0], 1, shape[1])
-            dhs[...] = 0
-            dx = time._backpropagate(dhs, tuple(arriving), None)
-            assert time._dstate is not None
-            return dx[:, 0], *(array.copy() for array in time._dstate)
+            dx = time.go_back(np.zeros((shape[0], 1, shape[1]), time.dtype), arriving)
+            assert time.state_gradients is not None
+            return dx[:, 0], *time.state_gradients.copy()

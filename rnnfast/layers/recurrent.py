@@ -1,152 +1,162 @@
-"""What every recurrent layer over a sequence does, whatever its cell: check, allocate, carry the state."""
+"""A recurrent layer over a sequence, whatever its cell: check, allocate, call the kernels, carry the state."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Mapping, Sequence
 from threading import get_ident
 from typing import Any
 
 import numpy as np
 
 from rnnfast import _check, _threads
-from rnnfast.kernels.sequence import block_steps, padded_row
+from rnnfast.cells import Cell
+from rnnfast.kernels.recurrence import TimeLoop, time_loop
+from rnnfast.kernels.sequence import block_steps
 from rnnfast.layers.carrying import Carrying
+from rnnfast.layers.plans import Plans
+from rnnfast.layers.randomness import Randomness
 from rnnfast.layers.rows import Rows, packed_rows
-from rnnfast.layers.window import Inputs, Lookup, Run, Team
-
-# Memory that a layer may take to keep the gates of all steps for `backward`. A longer sequence keeps one
-# block of them, and `backward` makes the others again from the states, which takes up to 4/3 of the time.
-KEPT_BYTES = 128 * 2**20
-
-# Fewer sequences than this are not shared out among threads: their units are, if a step is worth a meeting.
-LEAST_SEQUENCES = 8
-LEAST_STEP_OPERATIONS = 1e5
+from rnnfast.layers.window import Inputs, Lookup, Place, Run, nothing
+from rnnfast.state import State
 
 
-class Recurrent(Carrying):
-    """Base of `TimeRNN`, `TimeLSTM` and `TimeGRU`.
+class Recurrent(Plans, Randomness, Carrying):
+    """A layer of a cell over a whole sequence, with truncated backpropagation through time.
 
-    A subclass names its states and gates, and calls its kernels in `_forward`, `_backward` and `_step`.
+    Parameters
+    ----------
+    cell : Cell
+        The equations of one step: one of `rnnfast.cells`, or your own (`rnnfast.cell`).
+    params : sequence of ndarray
+        Its parameters in the order of `cell.shapes`: Wx (D, G*H), Wh (H, G*H) if the cell has a product, b (G*H,),
+        and those of the cell's own; float32 or float64. `cell.layer` draws them.
+    stateful : bool
+        Whether the state after one `forward` is the initial state of the next. The forward chain then runs on
+        while each `backward` ends at the beginning of its own window: truncated BPTT.
+    rng : numpy.random.Generator, optional
+        Source of the seed of the cell's random arguments; a fresh one by default.
+
+    Attributes
+    ----------
+    params, grads : list of ndarray
+        The parameters, named by `parameter_names`, and their gradients; the arrays keep their identity,
+        `backward` writes in place.
+    constants : dict of str to float
+        The cell's constants, which may be set.
+    train_flg : bool
+        Whether random arguments are drawn; otherwise they are their mean.
+    rng_state : tuple of two ints
+        The seed of random arguments and the number of steps drawn so far; may be set.
+    given_gradients : dict of str to ndarray
+        The gradient (N, T, H) of each given array of the last window, after `backward`.
+    h : ndarray (N, H) or None
+        A copy of the output state after the last step, of which `get_state` gives all; None before the first
+        `forward` and after `reset_state`.
+    dh : ndarray (N, H) or None
+        A copy of the gradient of the initial output state of the last window, of which `get_state_gradients` gives
+        all; None before the first `backward`.
+
+    Notes
+    -----
+    `forward` keeps a reference to `xs` for `backward`, as the book's layers do: do not write into it in
+    between. The results of a row do not depend, bit for bit, on the rest of the batch, nor on how a sequence
+    is cut into calls. What a long window needs for `backward` is not kept but made again, with the same bits:
+    memory beyond the outputs is then little more than one copy of them.
     """
 
-    TAPE = (*Carrying.TAPE, "_run", "_intact")
-    PASSING = (*Carrying.PASSING, "_full_rows")
+    TAPE = (*Carrying.TAPE, "_run")
+    PASSING = (*Carrying.PASSING, "_full_rows", "_kernel_grads", "_loop")
     _run: Run | None = None
-    _intact = 0  # the first block of the time grid whose gates were kept
-    _keeps = True  # whether the last `forward` was to keep what fits of the gates
-    _adds = False  # whether `backward` adds to `grads`
-
     _full_rows: Rows | None = None
+    _kernel_grads: list[Any] | None = None
+    _loop: TimeLoop | None = None
 
-    def _set_up(self, params: list[np.ndarray], stateful: bool) -> None:
+    def __init__(
+        self,
+        cell: Cell,
+        params: Sequence[np.ndarray],
+        stateful: bool = False,
+        *,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        owner = type(self).__name__
+        names = tuple(cell.shapes(1, 1))
+        params = _check.entries(owner, "params", params, len(names), ", ".join(names))
+        self._set_up(cell, dict(zip(names, params, strict=True)), stateful, rng)
+
+    def _set_up(
+        self,
+        cell: Cell,
+        given: Mapping[str, np.ndarray],
+        stateful: bool,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        """Begin with these parameters, checked against each other: Wx decides D, b decides H."""
+        owner, gates = type(self).__name__, len(cell.gates)
+        columns = "H" if gates == 1 else f"{gates}*H"
+        first = "Wh" if cell.product == "h" else "b"
+        array = _check.parameter(owner, first, given[first], ("H", columns) if first == "Wh" else (columns,))
+        hidden = array.shape[0] if first == "Wh" else array.shape[0] // gates
+        shapes = cell.shapes(1, hidden)
+        shapes["Wx"] = ("D", *shapes["Wx"][1:])  # type: ignore[assignment]
+        why = f"{gates} gates of H columns each" if gates > 1 else ""
+        _check.shape(owner, first, array, shapes[first], why)
+        params = [_check.parameter(owner, name, given[name], shapes[name], array.dtype) for name in shapes]
+        self.cell = cell
+        self.parameter_names = tuple(shapes)
         self._hold(params)
         self.stateful = bool(stateful)
-        self.dtype = params[0].dtype
-        self.input_size, self.hidden_size = params[0].shape[0], params[1].shape[0]
+        self.dtype = array.dtype
+        self.input_size, self.hidden_size = params[0].shape[0], hidden
+        self.constants = {name: role.value for name, role in cell.roles.items() if role.kind == "constant"}
+        self._start_random(cell, rng)
+
+    @classmethod
+    def of(
+        cls,
+        cell: Cell,
+        input_size: int,
+        hidden_size: int,
+        *,
+        rng: np.random.Generator | None = None,
+        dtype: np.typing.DTypeLike = np.float32,
+        stateful: bool = False,
+    ) -> Recurrent:
+        """A layer with fresh parameters, as `Cell.layer`."""
+        rng = _check.generator(f"{cell.name}.layer", rng)
+        return cls(cell, list(cls._draw(cell, f"{cell.name}.layer", input_size, hidden_size, rng, dtype).values()),
+                   stateful, rng=rng)  # fmt: skip
+
+    @staticmethod
+    def _draw(
+        cell: Cell, owner: str, input_size: Any, hidden_size: Any, rng: Any, dtype: Any
+    ) -> dict[str, np.ndarray]:
+        """Initial values of each parameter."""
+        depth = _check.size(owner, "input_size", input_size)
+        width = _check.size(owner, "hidden_size", hidden_size)
+        kind = _check.float_dtype(owner, dtype)
+        rng = _check.generator(owner, rng)
+        shapes = cell.shapes(depth, width)
+        return {name: cell.initial(name, shape, rng).astype(kind) for name, shape in shapes.items()}
 
     def _shown(self) -> dict[str, Any]:
+        own = {"cell": self.cell} if type(self) is Recurrent else {}
         return {
+            **own,
             "input_size": self.input_size,
             "hidden_size": self.hidden_size,
             "stateful": self.stateful,
         }
 
-    @classmethod
-    def _check_params(cls, Wx: np.ndarray, Wh: np.ndarray, b: np.ndarray) -> list[np.ndarray]:
-        """The parameters, checked against each other: Wx decides D, Wh decides H."""
-        owner, gates = cls.__name__, cls.GATES
-        columns = "H" if gates == 1 else f"{gates}*H"
-        Wh = _check.parameter(owner, "Wh", Wh, ("H", columns))
-        hidden = Wh.shape[0]
-        why = f"{gates} gates of H columns each" if gates > 1 else ""
-        Wh = _check.shape(owner, "Wh", Wh, (hidden, gates * hidden), why)
-        Wx = _check.parameter(owner, "Wx", Wx, ("D", gates * hidden), Wh.dtype)
-        return [Wx, Wh, _check.parameter(owner, "b", b, (gates * hidden,), Wh.dtype)]
+    @property
+    def loop(self) -> TimeLoop:
+        """The compiled time loop of the cell."""
+        if self._loop is None:
+            self._loop = time_loop(self.cell.equations)
+        return self._loop
 
-    @classmethod
-    def _draw(
-        cls, input_size: Any, hidden_size: Any, rng: Any, dtype: Any
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Weights drawn as in the book: normal, divided by the square root of the fan-in; zero bias."""
-        owner = f"{cls.__name__}.from_sizes"
-        depth = _check.size(owner, "input_size", input_size)
-        width = _check.size(owner, "hidden_size", hidden_size)
-        kind = _check.float_dtype(owner, dtype)
-        rng = _check.generator(owner, rng)
-        cols = cls.GATES * width
-        Wx = (rng.standard_normal((depth, cols)) / np.sqrt(depth)).astype(kind)
-        Wh = (rng.standard_normal((width, cols)) / np.sqrt(width)).astype(kind)
-        return Wx, Wh, np.zeros(cols, kind)
-
-    def _rows(self, owner: str, batch: int, steps: int, lengths: Any, reset: Any) -> Rows:
-        """The order of rows in time-major arrays: longest sequence first, none after its end."""
-        rows = packed_rows(owner, batch, steps, lengths, reset, self._full_rows)
-        if lengths is None:
-            self._full_rows = rows
-        return rows
-
-    def _row(self, gates: int = 1) -> int:
-        return padded_row(gates * self.hidden_size, self.dtype)
-
-    def _word_table(self, words: int) -> np.ndarray:
-        """Scratch for the products of the words with Wx."""
-        return self._take("table", words, self.GATES * self.hidden_size)
-
-    def _word_sums(self, words: int, row: int) -> np.ndarray:
-        """Scratch for the gradients of pre-activations summed by word; and a row that `last_first` wants."""
-        return self._take("sums", words + 1 if words else 0, row)
-
-    def _input_block(self, batch: int) -> np.ndarray:
-        """Scratch for the inputs of one block of the time grid."""
-        return self._take("x_block", block_steps(batch) * batch, padded_row(self.input_size, self.dtype))
-
-    def _slots(self, batch: int, rows: Rows, row: int) -> tuple[int, int]:
-        """Blocks of the time grid, and how many of them find room for what `backward` needs, `row` a row."""
-        blocks = max(1, rows.blocks.size - 1)
-        fits = blocks * block_steps(batch) * batch * row * self.dtype.itemsize <= KEPT_BYTES
-        return blocks, blocks if fits and self._keeps else 1
-
-    def _team(self, rows: Rows, products: int) -> Team:
-        """The threads for a window and so many products an element of the weights."""
-        batch, units, weights = rows.order.size, self.hidden_size, self.GATES * self.hidden_size
-        by_units = batch < LEAST_SEQUENCES
-        worth_meeting = not rows.resets.size and 2.0 * batch * weights * units >= LEAST_STEP_OPERATIONS
-        most = (units // 16 if worth_meeting else 1) if by_units else batch // 4
-        operations = 2.0 * products * float(rows.offsets[-1]) * weights * (self.input_size + units)
-        return Team(_threads.members_for(operations, most), by_units)
-
-    def _planned(
-        self, direction: str, inputs: Inputs, rows: Rows, make: Callable[[int, Rows, int], Any]
-    ) -> Any:
-        """What `make(batch, rows, words)` gives: the threads and the arrays of a window beside those of the
-        caller.
-
-        For a window like the last one it is found again, which takes 0.4 us instead of 4.
-        """
-        words = inputs.words.shape[0]
-        gates = self._keeps if direction == "forward" else self._intact
-        key = words, gates, KEPT_BYTES, _threads.get_num_threads()
-        plans = self._workspace.plans
-        known = plans.get(direction)
-        if known is None or known[0] is not rows or known[1] != key:
-            known = None  # what it holds may have to grow
-            plans.pop(direction, None)
-            known = plans[direction] = rows, key, make(rows.order.size, rows, words)
-        return known[2]
-
-    def _gates_to_remake(self, rows: Rows) -> int:
-        """The first block whose gates are kept, for a `backward` that will make those of earlier ones.
-
-        Made gates overwrite kept ones. Even if the call is interrupted, the next one must make all of them.
-        """
-        intact = self._intact
-        if intact:
-            self._intact = rows.blocks.size - 1
-        return intact
-
-    def _kernel_params(self) -> list[np.ndarray]:
-        """The parameters in the form kernels are compiled for; transposed views are copied."""
-        return [_check.kernel_ready(p) for p in self._weights]
+    # Forward.
 
     def forward(
         self,
@@ -156,6 +166,7 @@ class Recurrent(Carrying):
         reset: Any = None,
         out: np.ndarray | None = None,
         keep: bool = True,
+        **given: np.ndarray,
     ) -> np.ndarray:
         """Run over a window.
 
@@ -171,10 +182,11 @@ class Recurrent(Carrying):
         out : ndarray (N, T, H), optional
             Where to write the result; a fresh array by default.
         keep : bool
-            Keep the gates of all steps for `backward`, if they take no more than 128 MiB. Without, for
-            inference, a window of more than 512 rows (steps of all sequences) takes less memory and time, but
-            for a `TimeRNN`, which has no gates; a `backward` all the same makes them again, to the same bits,
-            in up to 4/3 of the time.
+            Keep what `backward` needs of all steps, if it takes no more than 128 MiB. Without, for
+            inference, a window of more than 512 rows (steps of all sequences) takes less memory and time; a
+            `backward` all the same makes it again, to the same bits, in up to 4/3 of the time.
+        **given : ndarray (N, T, H) or (N, T)
+            The cell's given arrays, by name.
 
         Returns
         -------
@@ -187,52 +199,93 @@ class Recurrent(Carrying):
             If an array has another dtype or shape, a length is not in 0..T, or a carried state has another
             batch size. Errors, interrupts and empty windows leave the state unchanged.
         """
-        owner = f"{type(self).__name__}.forward"
-        why = "the last axis is the input size of Wx"
-        xs = _check.floats(owner, "xs", xs, ("N", "T", self.input_size), self.dtype, why)
-        batch, steps, _ = xs.shape
-        rows = self._rows(owner, batch, steps, lengths, reset)
-        hs = self._output(owner, out, (batch, steps, self.hidden_size), xs, *self._weights)
-        none = self._no_words()
-        self._start(owner, Inputs(xs, None, none, none), rows, hs, keep)
-        return hs
+        return self.read(xs, out, keep=keep, lengths=lengths, reset=reset, given=given)
 
-    def _start(self, owner: str, inputs: Inputs, rows: Rows, hs: np.ndarray, keep: bool) -> None:
+    def read(
+        self,
+        xs: np.ndarray | Lookup,
+        out: np.ndarray | None = None,
+        *,
+        keep: bool = True,
+        lengths: Any = None,
+        reset: Any = None,
+        place: Place | None = None,
+        given: Mapping[str, np.ndarray] | None = None,
+    ) -> np.ndarray:
+        """`forward`, also over words of a table, and over a part of a sequence.
+
+        A `Lookup` has checked ids (N, T). Outputs have the bits of `forward` over `words[ids]`, and
+        `go_back` makes `dwords` instead of gradients of inputs. `place` says which part of a sequence the
+        window is, for random arguments.
+        """
+        owner = f"{type(self).__name__}.forward"
+        if isinstance(xs, Lookup):
+            inputs = self._looked_up(xs)
+            batch, steps = xs.ids.shape
+            read: tuple[np.ndarray, ...] = ()
+        else:
+            why = "the last axis is the input size of Wx"
+            xs = _check.floats(owner, "xs", xs, ("N", "T", self.input_size), self.dtype, why)
+            batch, steps, _ = xs.shape
+            none = nothing(self.dtype, 2)
+            inputs, read = Inputs(xs, None, none, none), (xs,)
+        rows = self._rows(owner, batch, steps, lengths, reset)
+        shape = batch, steps, self.hidden_size
+        hs = np.empty(shape, self.dtype) if out is None else self._output(owner, out, shape, *read, *self._weights)
         with self._turn:
-            before, after = self._states(owner, hs.shape[0])
+            before, after = self._states(owner, batch)
+            rows_given, position = None, 0
+            if given or self.cell.rows:
+                rows_given, position = self._given(owner, given or {}, batch, steps, place)
             self._run = None  # let go of its arrays first, since they may have to grow
-            self._keeps = bool(keep)
-            saved = self._forward(inputs, before, after, rows, hs)
+            self._run = self._forward(inputs, rows_given, before, after, rows, hs, bool(keep))
             if hs.size:
                 carried, self._spare = self._state, None  # never the same memory twice
                 self._state = after
                 self._spare = carried
+                self._position = position
             self._made_by = get_ident()
-            self._run = Run(inputs, rows, saved)
+        return hs
 
-    def _no_words(self) -> np.ndarray:
-        return self._take("no_words", 0, self.input_size)
+    def _forward(
+        self,
+        inputs: Inputs,
+        given: np.ndarray | None,
+        before: np.ndarray | None,
+        after: np.ndarray,
+        rows: Rows,
+        hs: np.ndarray,
+        keep: bool,
+    ) -> Run:
+        """Fill `hs` and `after`; what `go_back` needs of it."""
+        plan = self._planned("forward", rows, inputs.words.shape[0], keep, self.plan_forward)
+        # A list: CPython 3.11 keeps up to 2,000 dead tuples of a length up to 20.
+        arguments = [
+            *inputs[:3], given, plan.zeros if before is None else before, *self._kernel_params(), *rows, *plan.saved, hs, after, *plan.scratch,
+        ]  # fmt: skip
+        _threads.run(self.loop.forward, plan.team.members, plan.team.by_units, arguments)
+        return Run(inputs, given, rows, plan.saved, plan.intact)
 
-    def _looks_up(self, size: int, batch: int, steps: int) -> bool:
+    def _rows(self, owner: str, batch: int, steps: int, lengths: Any, reset: Any) -> Rows:
+        """The order of rows in time-major arrays: longest sequence first, none after its end."""
+        rows = packed_rows(owner, batch, steps, lengths, reset, self._full_rows)
+        if lengths is None:
+            self._full_rows = rows
+        return rows
+
+    def looks_up(self, size: int, batch: int, steps: int) -> bool:
         """Whether inputs that are rows of a table of so many are looked up in products with that table."""
         return 0 < 2 * size <= batch * min(steps, block_steps(batch))
 
-    def _forward_words(self, lookup: Lookup, out: np.ndarray, keep: bool) -> np.ndarray:
-        """`forward` over `words[ids]`, with its bits, ids being checked; `_backpropagate` then makes `dwords`
-        instead of gradients of inputs."""
-        batch, steps = lookup.ids.shape
-        rows = self._rows("", batch, steps, None, None)
-        # Copies, as inputs would be: the caller may change both before `_backpropagate`. Words that do not
+    def _looked_up(self, lookup: Lookup) -> Inputs:
+        # Copies, as inputs would be: the caller may change both before `go_back`. Words that do not
         # occur are zero there: whatever they are, 0 times it must be 0.
         ids = self._workspace.take("ids", lookup.ids.shape, np.dtype(np.int64))
         words = self._take("words", *lookup.words.shape)
         ids[...], words[...] = lookup.ids, 0
         occurring = np.unique(ids)
         words[occurring] = lookup.words[occurring]
-        no_xs = self._take("no_xs", 0, 0, self.input_size)
-        inputs = Inputs(no_xs, ids, words, lookup.dwords)
-        self._start(f"{type(self).__name__}.forward", inputs, rows, out, keep)
-        return out
+        return Inputs(self._take("no_xs", 0, 0, self.input_size), ids, words, lookup.dwords)
 
     def _output(self, owner: str, out: np.ndarray | None, shape: tuple, *inputs: np.ndarray) -> np.ndarray:
         """The caller's array or a fresh one."""
@@ -240,39 +293,51 @@ class Recurrent(Carrying):
             return np.empty(shape, self.dtype)
         return _check.out(owner, out, shape, self.dtype, *inputs)
 
-    def _backpropagate(
-        self, dhs: np.ndarray, dstate_next: tuple[np.ndarray | None, ...], out: np.ndarray | None
-    ) -> np.ndarray:
-        with self._turn:
-            self._claim_tape()
-            owner = f"{type(self).__name__}.backward"
-            _check.called_before(owner, self._run is not None, "forward")
-            assert self._run is not None
-            inputs, rows, saved = self._run
-            batch, steps = rows.order.size, rows.offsets.size - 1
-            shape = (batch, self.hidden_size)
-            dhs = _check.floats(
-                owner, "dhs", dhs, (batch, steps, shape[1]), self.dtype, "the shape of the last output"
-            )
-            read, arriving = {"dhs": dhs, "xs": inputs.xs}, []
-            for name, given in zip(self.STATES, dstate_next, strict=True):
-                if given is None:
-                    array = self._take(f"d{name}_next", *shape)
-                    array[...] = 0
-                else:
-                    array = _check.floats(owner, f"d{name}_next", given, shape, self.dtype)
-                    read[f"d{name}_next"] = array
-                arriving.append(array)
-            xs = inputs.xs
-            self._read_apart(owner, read)
-            dxs = self._output(owner, out, xs.shape, xs, dhs, *arriving, *self._weights, *self._dweights)
-            if self._dstate is None or self._dstate[0].shape[0] != batch:
-                self._dstate = [np.empty(shape, self.dtype) for _ in self.STATES]
-            self._backward(inputs, rows, saved, dhs, arriving, dxs, self._dstate)
-            return dxs
+    def _kernel_params(self) -> list[Any]:
+        """Wx, Wh, b, bhh and units in the form kernels are compiled for; None for those that the cell lacks."""
+        cell, weights = self.cell, self._weights
+        arrays: list[Any] = [_check.kernel_ready(p) for p in (weights if cell.product == "h" else weights[:1])]
+        if cell.product != "h":
+            arrays += [None, _check.kernel_ready(weights[2 if cell.product else 1])]
+        if not cell.apart:
+            arrays[3:] = (None,)
+        if not cell.equations.units:
+            return [*arrays, None]
+        units = self._take("units", len(cell.equations.units), self.hidden_size)
+        self._fill_units(units)
+        return [*arrays[:4], units]
+
+    def _fill_units(self, units: np.ndarray) -> None:
+        """One row for each weight of a diagonal product and each argument that is a number a unit."""
+        first = len(self.cell.gates) if self.cell.product == "diagonal" else 0
+        named = dict(zip(self.parameter_names, self._weights, strict=True))
+        if first:
+            units[:first].reshape(-1)[...] = named["Wh"]
+        for row, name in zip(units[first:], self.cell.equations.units[first:], strict=True):
+            if name in named:
+                row[...] = named[name]
+            else:
+                row[...] = _check.number(f"{type(self).__name__}.constants", name, self.constants[name])
+
+    @property
+    def reads_words(self) -> bool:
+        """Whether the last window was read from a table of words."""
+        return self._run is not None and self._run.inputs.ids is not None
+
+    @property
+    def time_blocks(self) -> np.ndarray:
+        """The first step of each block of the time grid of the last window, and T."""
+        assert self._run is not None
+        return self._run.rows.blocks
+
+    def forget_window(self) -> None:
+        """Let go of the last window: there is nothing to go back through."""
+        self._run = None
+
+    # Backward.
 
     def backward(
-        self, dhs: np.ndarray, *, dh_next: np.ndarray | None = None, out: np.ndarray | None = None
+        self, dhs: np.ndarray, *, out: np.ndarray | None = None, **arriving: np.ndarray | None
     ) -> np.ndarray:
         """Backpropagate through the window of the last `forward`.
 
@@ -280,11 +345,11 @@ class Recurrent(Carrying):
         ----------
         dhs : ndarray (N, T, H)
             Gradient of the loss with respect to each output.
-        dh_next : ndarray (N, H), optional
-            Gradient that arrives at the final state from what follows the window; zero by default
-            (truncation).
         out : ndarray (N, T, D), optional
             Where to write the result; a fresh array by default.
+        **arriving : ndarray (N, H)
+            `dh_next`, and likewise for the other states: the gradient that arrives at the final state from
+            what follows the window; zero by default (truncation).
 
         Returns
         -------
@@ -292,30 +357,121 @@ class Recurrent(Carrying):
             Gradient with respect to each input.
             `grads` is overwritten, and `dh` is the gradient of the initial state.
         """
-        return self._backpropagate(dhs, (dh_next,), out)
+        if not arriving:
+            return self.go_back(dhs, None, out)
+        names = [f"d{name}_next" for name in self.cell.states]
+        _check.known_arguments(f"{type(self).__name__}.backward", arriving, names)
+        return self.go_back(dhs, [arriving.get(name) for name in names], out)
 
-    # What a subclass gives.
-
-    def _forward(
+    def go_back(
         self,
-        inputs: Inputs,
-        before: list[np.ndarray],
-        after: list[np.ndarray],
-        rows: Rows,
-        hs: np.ndarray,
-    ) -> tuple[np.ndarray, ...]:
-        """Fill `hs` from the state `before`, and `after` with the last state; what `_backward` needs."""
-        raise NotImplementedError
+        dhs: np.ndarray,
+        arriving: Sequence[np.ndarray | None] | None = None,
+        out: np.ndarray | None = None,
+        *,
+        adds: bool = False,
+    ) -> np.ndarray:
+        """`backward`, with one gradient a state that arrives; with `adds` it adds to the gradients of the
+        parameters."""
+        with self._turn:
+            self._claim_tape()
+            owner = f"{type(self).__name__}.backward"
+            _check.called_before(owner, self._run is not None, "forward")
+            assert self._run is not None
+            run, rows = self._run, self._run.rows
+            batch, steps = rows.order.size, rows.offsets.size - 1
+            states, shape = self.cell.states, (batch, self.hidden_size)
+            dhs = _check.floats(
+                owner, "dhs", dhs, (batch, steps, shape[1]), self.dtype, "the shape of the last output"
+            )
+            read = {"dhs": dhs, "xs": run.inputs.xs}
+            later = None
+            if arriving is not None:
+                later = self._take("dstates_next", len(states), *shape)
+                for name, given, place in zip(states, arriving, later, strict=True):
+                    if given is not None:
+                        read[f"d{name}_next"] = _check.floats(owner, f"d{name}_next", given, shape, self.dtype)
+                    place[...] = 0 if given is None else given
+            xs = run.inputs.xs
+            self._read_apart(owner, read)
+            if out is None:
+                dxs = np.empty(xs.shape, self.dtype)
+            else:
+                dxs = self._output(owner, out, xs.shape, *read.values(), *self._weights, *self._dweights)
+            if self._dstate is None or self._dstate.shape[1] != batch:
+                self._dstate = np.empty((len(states), *shape), self.dtype)
+            self._backward(run, dhs, later, dxs, self._dstate, adds)
+            return dxs
 
     def _backward(
-        self,
-        inputs: Inputs,
-        rows: Rows,
-        saved: tuple[np.ndarray, ...],
-        dhs: np.ndarray,
-        dstate_next: list[np.ndarray],
-        dxs: np.ndarray,
-        dstate: list[np.ndarray],
+        self, run: Run, dhs: np.ndarray, later: np.ndarray | None, dxs: np.ndarray, dstates: np.ndarray, adds: bool
     ) -> None:
-        """Fill `dxs` or `inputs.dwords`, `dstate` and `grads`."""
-        raise NotImplementedError
+        """Fill `dxs` or `inputs.dwords`, `dstates` and `grads`."""
+        remakes = run.intact > 0
+        plan = self._planned("backward", run.rows, run.inputs.words.shape[0], remakes, self.plan_backward)
+        if remakes:
+            # Blocks made again overwrite kept ones. Even if the call is interrupted, the next one makes all.
+            self._run = run._replace(intact=run.rows.blocks.size - 1)
+        equations, dgiven = self.cell.equations, None
+        if equations.wanted:
+            dgiven = self._take("dgiven", *dhs.shape[:2], len(equations.wanted) * self.hidden_size)
+        grads = self._kernel_grads
+        if grads is None:
+            grads = self._kernel_grads = self._gradient_arrays()
+        arguments = (
+            *run.inputs[:3], run.given, *run.saved, run.intact, dhs, plan.zeros if later is None else later,
+            *self._kernel_params(), *run.rows, adds,
+            dxs, run.inputs.dwords, dgiven, dstates, *grads, *plan.scratch,
+        )  # fmt: skip
+        _threads.run(self.loop.backward, plan.team.members, plan.team.by_units, arguments)
+        if equations.trained:
+            self._hand_out(grads[-1])
+
+    def _gradient_arrays(self) -> list[Any]:
+        """Where kernels write the gradients of Wx, Wh, b, bhh and of units."""
+        named = dict(zip(self.parameter_names, self._dweights, strict=True))
+        units = len(self.cell.equations.trained)
+        return [
+            named["Wx"],
+            named["Wh"] if self.cell.product == "h" else None,
+            named["b"],
+            named.get("bhh"),
+            np.zeros((units, self.hidden_size), self.dtype) if units else None,
+        ]
+
+    def _hand_out(self, dunits: np.ndarray) -> None:
+        """The gradients of parameters of units, from one row each; a scalar's is the sum over units."""
+        named = dict(zip(self.parameter_names, self._dweights, strict=True))
+        first = len(self.cell.gates) if self.cell.product == "diagonal" else 0
+        if first:
+            named["Wh"][...] = dunits[:first].reshape(-1)
+        for row, name in zip(dunits[first:], self.cell.equations.trained[first:], strict=True):
+            is_scalar = self.cell.roles[name].kind == "scalar"
+            named[name][...] = math.fsum(row.tolist()) if is_scalar else row  # fsum: exact, so in any order
+
+    @property
+    def given_gradients(self) -> dict[str, np.ndarray]:
+        """Copies of the gradients (N, T, H) of the given arrays of the last window, after `backward`."""
+        _check.called_before(f"{type(self).__name__}.given_gradients", self._dstate is not None, "backward")
+        assert self._run is not None
+        batch, steps, width = self._run.rows.order.size, self._run.rows.offsets.size - 1, self.hidden_size
+        wanted = self.cell.equations.wanted
+        dgiven = self._take("dgiven", batch, steps, len(wanted) * width)
+        return {name: dgiven[..., i * width : (i + 1) * width].copy() for i, name in enumerate(wanted)}
+
+    # Streaming.
+
+    def _step_arguments(self, given: np.ndarray | None, state: np.ndarray, params: list[np.ndarray]) -> tuple:
+        schedule = self.loop.schedule
+        size = (schedule.columns + 1) * self.hidden_size
+        scratch = None if schedule.in_place else self._take("step", size)
+        wx, wh, b, *others = params
+        more = (None if given is None else np.ascontiguousarray(given), *others)
+        return state, wx, wh, b, None if all(a is None for a in more) else more, scratch
+
+    def set_state(self, *state: np.ndarray | State | None, **named: np.ndarray | None) -> None:
+        """Set the states (N, H) from which the next `forward` of a stateful layer, or `step`, starts.
+
+        They come in the order of `cell.states` or by name; those left out are zero. A `State` holds them all.
+        """
+        self._set_state(*_check.in_order(f"{type(self).__name__}.set_state", self.cell.states, state, named))

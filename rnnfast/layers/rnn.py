@@ -6,21 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from rnnfast import _check, _threads
-from rnnfast.kernels.gemm import packed_size
-from rnnfast.kernels.rnn import rnn_backward, rnn_forward, rnn_step
-from rnnfast.kernels.sequence import (
-    block_steps,
-)
-from rnnfast.kernels.shares import (
-    recurrent_packed_size,
-)
+from rnnfast import _check, cells
 from rnnfast.layers.one_step import OneStep
 from rnnfast.layers.recurrent import Recurrent
-from rnnfast.layers.rows import Rows
-from rnnfast.layers.window import Inputs
 
-ACTIVATIONS = ("tanh", "relu")
+_CELLS = {"tanh": cells.rnn, "relu": cells.rnn_relu}
+ACTIVATIONS = tuple(_CELLS)
 
 
 class TimeRNN(Recurrent):
@@ -80,9 +71,8 @@ class TimeRNN(Recurrent):
         *,
         activation: str = "tanh",
     ) -> None:
-        params = self._check_params(Wx, Wh, b)
         self.activation = _check.choice(type(self).__name__, "activation", activation, ACTIVATIONS)
-        self._set_up(params, stateful)
+        self._set_up(_CELLS[self.activation], {"Wx": Wx, "Wh": Wh, "b": b}, stateful)
 
     def _shown(self) -> dict[str, Any]:
         return {**super()._shown(), "activation": self.activation}
@@ -111,73 +101,9 @@ class TimeRNN(Recurrent):
         stateful, activation
             As in the constructor.
         """
-        return cls(*cls._draw(input_size, hidden_size, rng, dtype), stateful, activation=activation)
-
-    def _plan_forward(self, batch: int, rows: Rows, words: int) -> tuple:
-        width, row, take = self.hidden_size, self._row(), self._take
-        team = self._team(rows, 1)
-        states = take("states", batch + int(rows.offsets[-1]), row)
-        scratch = (
-            take("packed_x", packed_size(self.input_size, width, self.dtype)),
-            take("packed_h", recurrent_packed_size(width, width, 1, team.members, self.dtype)),
-            self._input_block(batch),
-            self._word_table(words),
-            take("kept", batch, row),
-        )
-        return team, states, scratch
-
-    def _forward(
-        self,
-        inputs: Inputs,
-        before: list[np.ndarray],
-        after: list[np.ndarray],
-        rows: Rows,
-        hs: np.ndarray,
-    ) -> tuple[np.ndarray, ...]:
-        team, states, scratch = self._planned("forward", inputs, rows, self._plan_forward)
-        relu = self.activation == "relu"
-        # A list: CPython 3.11 keeps up to 2,000 dead tuples of just this length, 20.
-        arguments = [*inputs[:3], *before, *self._kernel_params(), relu, *rows, states, hs, *after, *scratch]
-        _threads.run(rnn_forward, team.members, team.by_units, arguments)
-        return (states,)
-
-    def _plan_backward(self, batch: int, rows: Rows, words: int) -> tuple:
-        width, row, take = self.hidden_size, self._row(), self._take
-        block_rows = block_steps(batch) * batch
-        team = self._team(rows, 2)
-        return team, (
-            take("packed_x", packed_size(width, self.input_size, self.dtype)),
-            take("packed_h", recurrent_packed_size(width, width, 1, team.members, self.dtype)),
-            take("dts", block_rows + 1, row),
-            take("dh", batch, row),
-            self._input_block(batch),
-            self._word_sums(words, row),
-            take("h_block", block_rows, row),
-        )
-
-    def _backward(
-        self,
-        inputs: Inputs,
-        rows: Rows,
-        saved: tuple[np.ndarray, ...],
-        dhs: np.ndarray,
-        dstate_next: list[np.ndarray],
-        dxs: np.ndarray,
-        dstate: list[np.ndarray],
-    ) -> None:
-        team, scratch = self._planned("backward", inputs, rows, self._plan_backward)
-        Wx, Wh, _ = self._kernel_params()
-        arguments = (
-            *inputs[:3], *saved, dhs, *dstate_next, Wx, Wh, self.activation == "relu", *rows, self._adds,
-            dxs, inputs.dwords, *dstate, *self._dweights, *scratch,
-        )  # fmt: skip
-        _threads.run(rnn_backward, team.members, team.by_units, arguments)
-
-    def _step_arguments(self, state: list[np.ndarray], params: list[np.ndarray]) -> tuple:
-        return (*state, *params)
-
-    def _step(self, x: np.ndarray, arguments: tuple, out: np.ndarray) -> None:
-        rnn_step(x, *arguments, self.activation == "relu", out)
+        owner = f"{cls.__name__}.from_sizes"
+        params = cls._draw(cells.rnn, owner, input_size, hidden_size, rng, dtype)
+        return cls(**params, stateful=stateful, activation=activation)
 
 
 class RNN(OneStep):

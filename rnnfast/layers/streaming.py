@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from rnnfast import _check
+from rnnfast.cells import Cell
+from rnnfast.kernels.recurrence import TimeLoop
 from rnnfast.layers.base import Layer
 
 
@@ -16,24 +19,27 @@ class Known(NamedTuple):
     x_shape: tuple[int, int]
     h_shape: tuple[int, int]
     dtype: np.dtype
-    state: list[np.ndarray]
+    state: np.ndarray
+    kernel: Any
     arguments: tuple
 
 
 class Streaming(Layer):
     """A layer that goes on from its state by one input at a time."""
 
-    GATES = 1
+    cell: Cell
+    loop: TimeLoop
+    _position: int
     dtype: np.dtype
     input_size: int
     hidden_size: int
-    _state: list[np.ndarray] | None
+    _state: np.ndarray | None
 
     PASSING = (*Layer.PASSING, "_known", "_apart")
     _known: Known | None = None
     _apart: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
 
-    def step(self, x: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+    def step(self, x: np.ndarray, *, out: np.ndarray | None = None, **given: np.ndarray) -> np.ndarray:
         """Advance the state by one input, for streaming; the bits of `forward`, no gradient.
 
         Parameters
@@ -42,6 +48,8 @@ class Streaming(Layer):
             One input a row. The first step starts from zero, or from `set_state`.
         out : ndarray (N, H), optional
             Where to write the result; a fresh array by default.
+        **given : ndarray (N, H) or (N,)
+            The cell's given arrays, by name.
 
         Returns
         -------
@@ -50,9 +58,9 @@ class Streaming(Layer):
         """
         with self._turn:
             known = self._known
-            if known is None:
-                return self._first_step(x, out)
-            x_shape, h_shape, dtype, state, arguments = known
+            if known is None or given:
+                return self._first_step(x, out, given)
+            x_shape, h_shape, dtype, state, kernel, arguments = known
             # Each of these takes 0.05 us; the functions of _check, which word the errors, 0.5 us and more.
             if not (
                 self._state is state
@@ -61,7 +69,7 @@ class Streaming(Layer):
                 and x.shape == x_shape
                 and x.flags.carray
             ):
-                return self._first_step(x, out)
+                return self._first_step(x, out, given)
             if out is None:
                 out = np.empty(h_shape, dtype)
             elif not (
@@ -71,8 +79,8 @@ class Streaming(Layer):
                 and out.flags.carray
                 and self._are_apart(x, out)
             ):
-                return self._first_step(x, out)
-            self._step(x, arguments, out)
+                return self._first_step(x, out, given)
+            kernel(x, *arguments, out)
             return out
 
     def _are_apart(self, x: np.ndarray, out: np.ndarray) -> bool:
@@ -89,7 +97,9 @@ class Streaming(Layer):
         self._apart = x, out
         return True
 
-    def _first_step(self, x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+    def _first_step(
+        self, x: np.ndarray, out: np.ndarray | None, given: dict[str, np.ndarray]
+    ) -> np.ndarray:
         """A step that looks at everything, and keeps what it found where the next one may rely on it."""
         self._known, self._apart = None, (None, None)
         owner, depth, width = f"{type(self).__name__}.step", self.input_size, self.hidden_size
@@ -97,12 +107,16 @@ class Streaming(Layer):
         x = _check.floats(owner, "x", x, ("N", depth), self.dtype, why)
         batch = x.shape[0]
         result = self._output(owner, out, (batch, width), x, *self._weights)
+        rows, position = self._given(owner, {name: a[:, np.newaxis] for name, a in given.items()}, batch, 1)
         params = self._kernel_params()
         state = self._initial_state(owner, batch)
-        arguments = self._step_arguments(state, params)
-        if batch and all(array is view for array, view in zip(params, self._weights, strict=True)):
-            self._known = Known((batch, depth), (batch, width), self.dtype, state, arguments)
-        self._step(x, arguments, result)
+        arguments = self._step_arguments(None if rows is None else rows[:, 0], state, params)
+        is_fixed = not self.cell.rows and not self.cell.equations.units
+        if batch and is_fixed and all(any(a is view for a in params) for view in self._weights):
+            self._known = Known((batch, depth), (batch, width), self.dtype, state, self.loop.step, arguments)
+        self.loop.step(x, *arguments, result)
+        if batch:
+            self._position = position
         return result
 
     # What a subclass gives.
@@ -111,7 +125,7 @@ class Streaming(Layer):
         """The caller's array or a fresh one."""
         raise NotImplementedError
 
-    def _initial_state(self, owner: str, batch: int) -> list[np.ndarray]:
+    def _initial_state(self, owner: str, batch: int) -> np.ndarray:
         """The carried state, or zeros, to be advanced in place."""
         raise NotImplementedError
 
@@ -119,10 +133,12 @@ class Streaming(Layer):
         """The parameters in the form kernels are compiled for."""
         raise NotImplementedError
 
-    def _step_arguments(self, state: list[np.ndarray], params: list[np.ndarray]) -> tuple:
-        """What the kernel takes between the input and the output."""
+    def _given(
+        self, owner: str, given: Mapping[str, Any], batch: int, steps: int
+    ) -> tuple[np.ndarray | None, int]:
+        """The given arrays and random numbers of a window, and the number of the step after it."""
         raise NotImplementedError
 
-    def _step(self, x: np.ndarray, arguments: tuple, out: np.ndarray) -> None:
-        """One step: the new h in `out` and in the state."""
+    def _step_arguments(self, given: np.ndarray | None, state: np.ndarray, params: list[np.ndarray]) -> tuple:
+        """What the kernel takes between the input and the output."""
         raise NotImplementedError

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
 
 from rnnfast.layers.rows import Rows
+
+
+@functools.cache
+def nothing(dtype: np.dtype, axes: int) -> np.ndarray:
+    """An array without elements, in place of one that a cell does not have."""
+    return np.zeros((0,) * axes, dtype)
 
 
 class Team(NamedTuple):
@@ -24,6 +31,13 @@ class Lookup(NamedTuple):
     dwords: np.ndarray
 
 
+class Place(NamedTuple):
+    """Which part of a sequence a window is: its first step, and the steps of the whole."""
+
+    first: int
+    steps: int
+
+
 class Inputs(NamedTuple):
     """What a window reads: xs (N, T, D), or words (V, D) by ids (N, T); the other has no elements."""
 
@@ -34,8 +48,10 @@ class Inputs(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What `backward` needs of the last `forward`."""
+    """What `backward` needs of the last `forward`: blocks of the time grid from `intact` on are on the tape."""
 
     inputs: Inputs
+    given: np.ndarray | None
     rows: Rows
-    saved: tuple[np.ndarray, ...]
+    saved: tuple[np.ndarray | None, ...]
+    intact: int

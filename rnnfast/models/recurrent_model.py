@@ -15,12 +15,12 @@ from rnnfast.layers.dropout import TimeDropout
 from rnnfast.layers.footprint import Extent, Footprint, footprint, make_room
 from rnnfast.layers.recurrent import Recurrent
 from rnnfast.layers.rows import Sorted, falling_order
-from rnnfast.layers.window import Lookup
+from rnnfast.layers.window import Lookup, Place
 from rnnfast.models.stored import StoredModel
 from rnnfast.state import State, plain
 
-# One entry a layer: the gradients (N, H) of its states.
-StateGradients = list[list[np.ndarray]]
+# One entry a layer: the gradients (S, N, H) of its states.
+StateGradients = list[np.ndarray]
 
 
 class Part(NamedTuple):
@@ -123,18 +123,18 @@ class RecurrentModel(StoredModel):
         self._hs = None
         for dropout in self._dropouts:
             dropout.train_flg = drop
-            dropout._place = None if part is None else (part.first, part.steps)
-        options = {} if part is None else part.options()
+            dropout.place = None if part is None else Place(part.first, part.steps)
+        options: dict[str, Any] = {"keep": keep}
+        if part is not None:
+            options |= {**part.options(), "place": Place(part.first, part.steps)}
         batch, steps = xs.shape[:2]
         lookup = self._lookup(xs, steps if part is None else part.steps)
         hs = self._vectors(xs) if lookup is None else xs
         for index, layer in enumerate(self._layers):
             hs = self._dropped(index, hs)
+            layer.train_flg = drop
             out = self._buffer(f"hs{index}", batch, steps, layer.hidden_size)
-            if index == 0 and lookup is not None:
-                hs = layer._forward_words(lookup, out, keep)
-            else:
-                hs = layer.forward(hs, out=out, keep=keep, **options)
+            hs = layer.read(lookup if index == 0 and lookup is not None else hs, out, **options)
         return self._dropped(len(self._layers), hs)
 
     def _dropped(self, place: int, hs: np.ndarray) -> np.ndarray:
@@ -156,17 +156,12 @@ class RecurrentModel(StoredModel):
         for index in reversed(range(len(self._layers))):
             layer = self._layers[index]
             dhs = self._undropped(index + 1, dhs)
-            looked_up = layer._run is not None and layer._run.inputs.ids is not None
+            looked_up = layer.reads_words
             out = None if looked_up else self._buffer(f"dxs{index}", batch, steps, layer.input_size)
-            given = (None,) * len(layer.STATES) if arriving is None else tuple(arriving[index])
-            layer._adds = adds
-            try:
-                dhs = layer._backpropagate(dhs, given, out)
-            finally:
-                layer._adds = False
+            dhs = layer.go_back(dhs, None if arriving is None else arriving[index], out, adds=adds)
         if not looked_up:
             self._vectors_backward(self._undropped(0, dhs), adds)
-        return [[array.copy() for array in layer._dstate or ()] for layer in self._layers]
+        return [np.copy(layer.state_gradients) for layer in self._layers]
 
     def _undropped(self, place: int, dhs: np.ndarray) -> np.ndarray:
         if not self._dropouts:
@@ -182,15 +177,15 @@ class RecurrentModel(StoredModel):
     def _holders(self) -> list[Holder]:
         return [self, *self._below, *self._layers, *self._dropouts]
 
-    def _part_tape(self) -> list[dict[str, Any]]:
-        """What `_go_back` needs of the last `_read_through`, for `_wind_part`."""
-        return [holder._tape() for holder in self._holders()]
+    def part_tape(self) -> list[dict[str, Any]]:
+        """What `_go_back` needs of the last `_read_through`, for `wind_part`."""
+        return [holder.tape() for holder in self._holders()]
 
-    def _wind_part(self, tape: list[dict[str, Any]] | None) -> None:
-        """Put a tape of `_part_tape` back; None for a blank one."""
+    def wind_part(self, tape: list[dict[str, Any]] | None) -> None:
+        """Put a tape of `part_tape` back; None for a blank one."""
         holders = self._holders()
         for holder, kept in zip(holders, [None] * len(holders) if tape is None else tape, strict=True):
-            holder._wind(kept)
+            holder.wind(kept)
 
     def _parts_footprint(self, extents: Sequence[Extent]) -> Footprint:
         """What forward and backward over parts of these sizes take at most, the one with the most blocks
@@ -210,7 +205,7 @@ class RecurrentModel(StoredModel):
         batch, steps = extents[0].batch, max(extent.steps for extent in extents)
         self._hs = None
         for index, layer in enumerate(self._layers):
-            layer._run = None
+            layer.forget_window()
             make_room(layer, extents, 0 if index else self._words(batch, steps))
         for name, width in self._widths():
             self._buffer(name, batch, steps, width)
@@ -229,35 +224,39 @@ class RecurrentModel(StoredModel):
 
     def _state_bytes(self, batch: int) -> int:
         """Bytes of one copy of all states, with Python's objects for it."""
-        arrays = [(layer.hidden_size, layer.dtype) for layer in self._layers for _ in layer.STATES]
+        arrays = [(layer.hidden_size, layer.dtype) for layer in self._layers for _ in layer.cell.states]
         return sum(batch * width * dtype.itemsize + 256 for width, dtype in arrays) + 512
 
     # What is carried from call to call.
 
     def _hand_state(self, other: Any) -> None:
         for own, layer in zip(self._layers, other._layers, strict=True):
-            layer._spare = None  # never the same memory twice, whatever interrupts this
-            layer._state = own._state
-            layer._spare = own._spare
+            layer.go_on_from(own)
 
     def _state_now(self) -> Any:
-        return [(layer, layer._state) for layer in self._layers]
+        return [(layer, layer.carried) for layer in self._layers]
 
     def _roll_back(self, state: Any) -> None:
         roll_back(state)
 
     @property
     def rng_state(self) -> tuple[tuple[int, int], ...]:
-        """The seed and the number of calls of each place with dropout; may be set, to draw on from there."""
-        return tuple(dropout.rng_state for dropout in self._dropouts)
+        """The seed and the number of what was drawn of each place with dropout, and of each layer whose cell has
+        random arguments; may be set, to draw on from there."""
+        return tuple(place.rng_state for place in self._drawing())
 
     @rng_state.setter
     def rng_state(self, state: Sequence[tuple[int, int]]) -> None:
         owner = self._owner("rng_state")
-        given = _check.entries(owner, "rng_state", state, len(self._dropouts), "one a dropout")
+        places = self._drawing()
+        given = _check.entries(owner, "rng_state", state, len(places), "one a dropout or layer that draws")
         checked = [_check.sizes(owner, ("seed", "counter"), pair) for pair in given]
-        for dropout, (seed, counter) in zip(self._dropouts, checked, strict=True):
-            dropout.rng_state = seed, counter
+        for place, (seed, counter) in zip(places, checked, strict=True):
+            place.rng_state = seed, counter
+
+    def _drawing(self) -> list[Any]:
+        """What draws random numbers."""
+        return [*self._dropouts, *(layer for layer in self._layers if layer.cell.random)]
 
     def _owner(self, method: str) -> str:
         return f"{type(self).__name__}.{method}"
@@ -285,7 +284,7 @@ class RecurrentModel(StoredModel):
         checked, before = self._checked_state(state), self._state_now()
         try:
             for layer, arrays in zip(self._layers, checked, strict=True):
-                layer._set_state(*((None,) if arrays is None else arrays))
+                layer.set_state(*((None,) if arrays is None else arrays))
         except BaseException:
             self._roll_back(before)
             raise
@@ -299,7 +298,7 @@ class RecurrentModel(StoredModel):
                 checked.append(None)
                 continue
             layer = self._layers[i]
-            arrays = _check.entries(owner, f"state[{i}]", kept, len(layer.STATES), ", ".join(layer.STATES))
+            arrays = _check.entries(owner, f"state[{i}]", kept, len(layer.cell.states), ", ".join(layer.cell.states))
             for j, array in enumerate(arrays):
                 why = "as many rows in every layer"
                 shape = _check.floats(owner, f"state[{i}][{j}]", array, shape, layer.dtype, why).shape
@@ -307,7 +306,7 @@ class RecurrentModel(StoredModel):
         return checked
 
     def _carried_rows(self) -> int | None:
-        return next((layer._state[0].shape[0] for layer in self._layers if layer._state is not None), None)
+        return next((rows for layer in self._layers if (rows := layer.carried_rows) is not None), None)
 
     @in_turn
     def reset_state(self) -> None:

@@ -10,10 +10,18 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast._turns import in_turn
+from rnnfast.cells import Cell
 from rnnfast.kernels.sequence import block_steps
 from rnnfast.layers.affine import TimeAffine
 from rnnfast.layers.squared import Span, TimeAffineSquaredLoss, scored_span
-from rnnfast.models.cells import CELLS, MOST_LAYERS, initial_values, recurrent_layers, recurrent_shapes
+from rnnfast.models.cells import (
+    MOST_LAYERS,
+    cell_of,
+    initial_values,
+    recurrent_layers,
+    recurrent_shapes,
+    saved_cell,
+)
 from rnnfast.models.recurrent_model import Part, RecurrentModel
 from rnnfast.models.scoring import mean_error
 
@@ -72,7 +80,7 @@ class SequenceRegressor(RecurrentModel):
         hidden_size: int,
         output_size: int,
         *,
-        cell: str = "lstm",
+        cell: str | Cell = "lstm",
         layers: int = 1,
         dropout: float = 0.0,
         rng: np.random.Generator | None = None,
@@ -88,10 +96,10 @@ class SequenceRegressor(RecurrentModel):
             dtype=dtype,
         )
         rng = _check.generator(type(self).__name__, rng)
-        kind = np.dtype(config["dtype"])
+        kind, chosen = np.dtype(config["dtype"]), cell_of(type(self).__name__, config["cell"])
         shapes = self._shapes(config)
         arrays = {
-            name: initial_values(name, shape, rng, config["cell"]).astype(kind)
+            name: initial_values(name, shape, rng, chosen).astype(kind)
             for name, shape in shapes.items()
         }
         self._set_up(config, arrays, rng)
@@ -114,7 +122,7 @@ class SequenceRegressor(RecurrentModel):
             "input_size": _check.size(owner, "input_size", input_size),
             "hidden_size": _check.size(owner, "hidden_size", hidden_size),
             "output_size": _check.size(owner, "output_size", output_size),
-            "cell": _check.choice(owner, "cell", cell, tuple(CELLS)),
+            "cell": saved_cell(cell_of(owner, cell)),
             "layers": _check.size(owner, "layers", layers, 1, MOST_LAYERS),
             "dropout": _check.number_below(owner, "dropout", dropout, 0, 1),
             "dtype": _check.float_dtype(owner, dtype).name,
@@ -123,7 +131,7 @@ class SequenceRegressor(RecurrentModel):
     @classmethod
     def _shapes(cls, config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         width, outputs = config["hidden_size"], config["output_size"]
-        shapes = recurrent_shapes(config["cell"], config["layers"], config["input_size"], width)
+        shapes = recurrent_shapes(cell_of(cls.__name__, config["cell"]), config["layers"], config["input_size"], width)
         return {**shapes, "output_W": (width, outputs), "output_b": (outputs,)}
 
     def _set_up(
@@ -131,7 +139,7 @@ class SequenceRegressor(RecurrentModel):
     ) -> None:
         self.config = config
         self.parameter_names = list(arrays)
-        layers = recurrent_layers(config["cell"], config["layers"], arrays)
+        layers = recurrent_layers(cell_of(type(self).__name__, config["cell"]), config["layers"], arrays, rng)
         self._stand_on(layers, config["dropout"], rng, [])
         self._output = TimeAffineSquaredLoss(arrays["output_W"], arrays["output_b"])
         grads = [grad for layer in (*layers, self._output) for grad in layer.grads]
@@ -300,10 +308,8 @@ class SequenceRegressor(RecurrentModel):
     def _place(self, ts: Any, part: Part) -> tuple[np.ndarray, Span, np.ndarray]:
         """Targets, scored steps and the time grid of the part that was read last."""
         targets, every_step = ts
-        run = self._layers[-1]._run
-        assert run is not None
         span = scored_span(self._ends(targets, part), every_step).part(part.first, part.last)
-        return targets, span, run.rows.blocks
+        return targets, span, self._layers[-1].time_blocks
 
     def _mean(self, sums: np.ndarray, scored: int) -> float:
         return self._output._mean(sums, scored)

@@ -8,16 +8,18 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
+from rnnfast.cells import Cell
 from rnnfast.kernels.fused_loss import loss_period
 from rnnfast.layers.embedding import TimeEmbedding
 from rnnfast.layers.loss import TimeAffineSoftmaxWithLoss, mean_loss
 from rnnfast.layers.window import Lookup
 from rnnfast.models.cells import (
-    CELLS,
     MOST_LAYERS,
+    cell_of,
     initial_values,
     recurrent_layers,
     recurrent_shapes,
+    saved_cell,
 )
 from rnnfast.models.language_model import LanguageModel
 from rnnfast.models.recurrent_model import Part, RecurrentModel
@@ -77,7 +79,7 @@ class RNNLM(RecurrentModel, LanguageModel):
         embed_size: int,
         hidden_size: int,
         *,
-        cell: str = "rnn",
+        cell: str | Cell = "rnn",
         layers: int = 1,
         dropout: float = 0.0,
         tied: bool = False,
@@ -95,9 +97,9 @@ class RNNLM(RecurrentModel, LanguageModel):
             dtype=dtype,
         )
         rng = _check.generator(type(self).__name__, rng)
-        kind = np.dtype(config["dtype"])
+        kind, chosen = np.dtype(config["dtype"]), cell_of(type(self).__name__, config["cell"])
         arrays = {
-            name: initial_values(name, shape, rng, config["cell"]).astype(kind)
+            name: initial_values(name, shape, rng, chosen).astype(kind)
             for name, shape in self._shapes(config).items()
         }
         self._set_up(config, arrays, rng)
@@ -124,7 +126,7 @@ class RNNLM(RecurrentModel, LanguageModel):
             "vocab_size": _check.size(owner, "vocab_size", vocab_size),
             "embed_size": _check.size(owner, "embed_size", embed_size),
             "hidden_size": _check.size(owner, "hidden_size", hidden_size),
-            "cell": _check.choice(owner, "cell", cell, tuple(CELLS)),
+            "cell": saved_cell(cell_of(owner, cell)),
             "layers": _check.size(owner, "layers", layers, 1, MOST_LAYERS),
             "dropout": ratio,
             "tied": _check.boolean(owner, "tied", tied),
@@ -141,7 +143,7 @@ class RNNLM(RecurrentModel, LanguageModel):
     def _shapes(cls, config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         words, depth, width = config["vocab_size"], config["embed_size"], config["hidden_size"]
         shapes: dict[str, tuple[int, ...]] = {"embed_W": (words, depth)}
-        shapes |= recurrent_shapes(config["cell"], config["layers"], depth, width)
+        shapes |= recurrent_shapes(cell_of(cls.__name__, config["cell"]), config["layers"], depth, width)
         if not config["tied"]:
             shapes["output_W"] = (width, words)
         shapes["output_b"] = (words,)
@@ -151,7 +153,7 @@ class RNNLM(RecurrentModel, LanguageModel):
         config = self.config
         self._tied = config["tied"]
         self._embedding = TimeEmbedding(arrays["embed_W"])
-        layers = recurrent_layers(config["cell"], config["layers"], arrays)
+        layers = recurrent_layers(cell_of(type(self).__name__, config["cell"]), config["layers"], arrays, rng)
         self._stand_on(layers, config["dropout"], rng, [self._embedding])
         W = arrays["embed_W"].T if self._tied else arrays["output_W"]
         # One array, one gradient: the embedding writes it, the output layer adds to its transpose.
@@ -180,7 +182,7 @@ class RNNLM(RecurrentModel, LanguageModel):
         words = self._embedding._table
         if self._dropouts or not xs.size or not words.flags.c_contiguous:
             return None
-        if not self._layers[0]._looks_up(words.shape[0], xs.shape[0], steps):
+        if not self._layers[0].looks_up(words.shape[0], xs.shape[0], steps):
             return None
         return Lookup(xs, words, self._embedding._dweights[0])
 
@@ -213,7 +215,7 @@ class RNNLM(RecurrentModel, LanguageModel):
         return loss_period(batch, self.vocab_size)
 
     def _words(self, batch: int, steps: int) -> int:
-        looked_up = not self._dropouts and self._layers[0]._looks_up(self.vocab_size, batch, steps)
+        looked_up = not self._dropouts and self._layers[0].looks_up(self.vocab_size, batch, steps)
         return self.vocab_size if looked_up else 0
 
     def _output_bytes(self, batch: int, steps: int) -> int:

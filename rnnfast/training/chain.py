@@ -68,11 +68,11 @@ class Chain:
         """The loss of a window, with the gradients in the model; None where it has no targets."""
         with turn_of(self._model):
             self._model._claim("forward")
-            outside = self._model._part_tape()  # others may call the model between two windows
+            outside = self._model.part_tape()  # others may call the model between two windows
             try:
                 return self._learned(xs, ts)
             finally:
-                self._model._wind_part(outside)
+                self._model.wind_part(outside)
                 self._model._hs = None  # the output layer holds this window
 
     def _learned(self, xs: np.ndarray, ts: np.ndarray | None) -> float | None:
@@ -81,9 +81,9 @@ class Chain:
         pieces = [(first, min(last, steps)) for first, last in pieces]
         own, outputs = [], []
         for first, last in pieces:
-            model._wind_part(self._spare.pop() if self._spare else None)
+            model.wind_part(self._spare.pop() if self._spare else None)
             outputs.append(model._read_through(xs[:, first:last].copy(), drop=model.train_flg))
-            own.append((last - first, model._part_tape()))
+            own.append((last - first, model.part_tape()))
         loss = None if ts is None else self._go_back(np.concatenate(outputs, axis=1), ts, pieces, own)
         self._past += own
         while self._past and sum(count for count, _ in self._past[1:]) >= self._reach:
@@ -98,14 +98,14 @@ class Chain:
         for index in reversed(range(len(own))):
             first, last = pieces[index]
             part = np.ascontiguousarray(dhs[:, first:last])
-            model._wind_part(own[index][1])
+            model.wind_part(own[index][1])
             arriving = model._go_back(part, arriving, adds=arriving is not None)
-            own[index] = last - first, model._part_tape()  # recomputing gates overwrote others
+            own[index] = last - first, model.part_tape()  # recomputing gates overwrote others
         for index in reversed(range(len(self._past))):
             steps, tape = self._past[index]
-            model._wind_part(tape)
+            model.wind_part(tape)
             nothing = np.zeros((hs.shape[0], steps, hs.shape[2]), hs.dtype)
             arriving = model._go_back(nothing, arriving, adds=True)
-            self._past[index] = steps, model._part_tape()
+            self._past[index] = steps, model.part_tape()
         model._output._parameter_gradients(adds=model._tied)
         return loss

@@ -1,0 +1,162 @@
+"""What a recurrent cell is: the names of its gates and states, and one step as a formula without branches.
+
+    a = x_t Wx + h_{t-1} Wh + b, in one block of columns a gate;   states_t = formula(a, states_{t-1})
+
+The first state is the output, and what meets Wh. A unit sees only its own gates and states; units mix through
+Wx and Wh. Everything else follows from the formula: `schedule` has the gradient and what is kept for it,
+`recurrence` the time loop.
+
+A gate enters the product in one of three ways:
+
+* plain: a = x Wx + h Wh + b;
+* apart: `n.x` = x Wx + b and `n.h` = h Wh + bhh, for a formula that treats them differently;
+* again: `n(operand)` = x Wx + b + operand Wh, with an operand of the step's own making in place of h.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from .expression import FormulaError, Graph, Node, in_order, text_of
+
+
+class Apart(NamedTuple):
+    """A gate whose two products stay apart."""
+
+    x: Any
+    h: Any
+
+
+class Again:
+    """A gate whose product with Wh takes an operand of the step's own making."""
+
+    def __init__(self, name: str, gate: Node) -> None:
+        self._name, self._gate = name, gate
+        self.operand: Node | None = None
+
+    def __call__(self, operand: Any) -> Node:
+        if self.operand is not None and self.operand is not operand:
+            raise FormulaError(f"the gate {self._name} takes one operand, and was given two")
+        self.operand = self._gate.graph.as_node(operand)
+        return self._gate
+
+
+class Cell:
+    """A recurrent cell.
+
+    Parameters
+    ----------
+    name : str
+        What messages call it.
+    formula : callable
+        One step: gates, states and then `units` and `given` by name, to the states after it, a tuple or one.
+    gates, states : sequence of str
+        Names of the blocks of columns of Wx, Wh and b, and of the states.
+    product : bool
+        Whether h_{t-1} meets a matrix Wh.
+    apart, again : sequence of str
+        Gates that enter the product so. They come last, and only one of the two kinds may be there.
+    units : sequence of str
+        Arguments that are one number for each unit.
+    trained : sequence of str
+        Those of them that have a gradient.
+    given : sequence of str
+        Arguments that are one number for each sequence, step and unit.
+    wanted : sequence of str
+        Those of them that have a gradient.
+
+    Raises
+    ------
+    FormulaError
+        The formula says what cannot be compiled.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        formula: Callable,
+        gates: Sequence[str],
+        states: Sequence[str],
+        *,
+        product: bool = True,
+        apart: Sequence[str] = (),
+        again: Sequence[str] = (),
+        units: Sequence[str] = (),
+        trained: Sequence[str] = (),
+        given: Sequence[str] = (),
+        wanted: Sequence[str] = (),
+    ) -> None:
+        self.name, self.formula = name, formula
+        self.gates, self.states = tuple(gates), tuple(states)
+        self.product, self.apart, self.again = product, tuple(apart), tuple(again)
+        self.units, self.trained = tuple(units), tuple(trained)
+        self.given, self.wanted = tuple(given), tuple(wanted)
+        self._trace()
+
+    def _trace(self) -> None:
+        graph = self.graph = Graph()
+        self.inputs = {n: graph.input(n) for n in (*self.gates, *self.states, *self.units, *self.given)}
+        arguments: list[Any] = []
+        for gate in self.gates:
+            if gate in self.apart:
+                x, h = (graph.input(f"{gate}.{part}") for part in ("x", "h"))
+                self.inputs |= {gate: x, f"{gate}.h": h}
+                arguments.append(Apart(x, h))
+            else:
+                node = self.inputs[gate]
+                arguments.append(Again(gate, node) if gate in self.again else node)
+        arguments += [self.inputs[state] for state in self.states]
+        after = self.formula(*arguments, **{n: self.inputs[n] for n in (*self.units, *self.given)})
+        after = after if isinstance(after, tuple | list) else (after,)
+        if len(after) != len(self.states):
+            raise FormulaError(
+                f"the step returns {len(after)} values for {len(self.states)} states ({', '.join(self.states)})"
+            )
+        self.after = tuple(graph.as_node(value) for value in after)
+        for name, value in zip(self.states, self.after, strict=True):
+            if value.is_condition:
+                raise FormulaError(f"the state {name} is a comparison; use where({text_of(value)}, 1, 0)")
+        operands = {a.operand for a in arguments if isinstance(a, Again)}
+        if None in operands or len(operands) > 1:
+            raise FormulaError(f"all of the gates {', '.join(self.again)} must be called with one and the same operand")
+        self.operand: Node | None = operands.pop() if operands else None
+        if self.operand is not None and not set(self.again_inputs).isdisjoint(in_order([self.operand])):
+            raise FormulaError("the operand of a second product cannot depend on that product")
+
+    @property
+    def again_inputs(self) -> tuple[Node, ...]:
+        """The gates that wait for a second product."""
+        return tuple(self.inputs[gate] for gate in self.again)
+
+    @property
+    def plain(self) -> int:
+        """How many gates, the first ones, take h in the first product."""
+        return len(self.gates) - self.late if self.product else 0
+
+    @property
+    def late(self) -> int:
+        """How many gates, the last ones, are apart or again."""
+        return len(self.apart) or len(self.again)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A hash of what the cell computes: the same for two that say the same, whatever their names."""
+        lines = [f"{len(self.gates)} {len(self.states)} {self.product} {len(self.apart)} {len(self.again)}"]
+        places = {node: str(i) for i, node in enumerate(self.inputs.values())}
+        lines += [f"{n in self.trained}" for n in self.units] + [f"given {n in self.wanted}" for n in self.given]
+        slopes = list(self.graph.slopes.values())
+        outputs = [*self.after, *([] if self.operand is None else [self.operand]), *slopes]
+        for node in in_order(outputs):
+            if node not in places:
+                args = node.args if node.op == "constant" else [places[a] for a in node.args]
+                places[node] = str(len(places))
+                lines.append(f"{places[node]} {node.op} {args!r}")
+        lines += [places[node] for node in outputs]
+        lines += [f"{places[step]} {places[slope]}" for step, slope in self.graph.slopes.items()]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    def __repr__(self) -> str:
+        return f"<cell {self.name}({', '.join((*self.gates, *self.states))})>"

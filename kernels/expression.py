@@ -1,0 +1,296 @@
+"""Formulas as graphs: what a Python function of numbers does, taken down so that it can be derived and cut.
+
+A function is called with nodes in place of numbers. Each operation gives a new node; equal operations on
+equal operands give the same one, so common subexpressions are shared from the start. `evaluate` runs a graph
+again, on `Lanes`, which writes instructions, or on NumPy arrays.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from . import activations, logarithm
+from .simd import fma, select, sqrt
+
+OPERATIONS: dict[str, Callable] = {
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "div": operator.truediv,
+    "neg": operator.neg,
+    "abs": abs,
+    "fma": fma,
+    "lt": operator.lt,
+    "le": operator.le,
+    "gt": operator.gt,
+    "select": select,
+    "sigmoid": activations.sigmoid,
+    "tanh": activations.tanh,
+    "exp": activations.exp,
+    "log": logarithm.log,
+    "sqrt": sqrt,
+    "softplus": logarithm.softplus,
+    "relu": lambda x: select(x <= 0, 0, x),
+    "step": lambda x: select(x > 0, 1, 0),
+    "stop": lambda x: x,
+}
+COMPARISONS = ("lt", "le", "gt")
+# What costs tens of cycles: kept for the backward pass where it fits, not made again.
+TRANSCENDENTAL = ("sigmoid", "tanh", "exp", "log", "sqrt", "softplus")
+
+
+class Node:
+    """A value in a formula: an operation on others, an input or a constant.
+
+    Attributes
+    ----------
+    op : str
+        One of `OPERATIONS`, "input" or "constant".
+    args : tuple
+        The operands; the name of an input; the value of a constant.
+    """
+
+    __slots__ = ("args", "graph", "index", "op")
+    __array_ufunc__ = None  # NumPy's numbers leave the arithmetic with them to this class
+
+    def __init__(self, graph: Graph, op: str, args: tuple, index: int) -> None:
+        self.graph, self.op, self.args, self.index = graph, op, args, index
+
+    def __add__(self, other: Any) -> Node:
+        return self.graph.apply("add", self, other)
+
+    def __radd__(self, other: Any) -> Node:
+        return self.graph.apply("add", other, self)
+
+    def __sub__(self, other: Any) -> Node:
+        return self.graph.apply("sub", self, other)
+
+    def __rsub__(self, other: Any) -> Node:
+        return self.graph.apply("sub", other, self)
+
+    def __mul__(self, other: Any) -> Node:
+        return self.graph.apply("mul", self, other)
+
+    def __rmul__(self, other: Any) -> Node:
+        return self.graph.apply("mul", other, self)
+
+    def __truediv__(self, other: Any) -> Node:
+        return self.graph.apply("div", self, other)
+
+    def __rtruediv__(self, other: Any) -> Node:
+        return self.graph.apply("div", other, self)
+
+    def __neg__(self) -> Node:
+        return self.graph.apply("neg", self)
+
+    def __abs__(self) -> Node:
+        return self.graph.apply("abs", self)
+
+    def __pow__(self, power: Any) -> Node:
+        if type(power) is not int or not 1 <= power <= 8:
+            raise FormulaError(f"a power must be a whole number from 1 to 8, got {power!r}; others are exp(p * log(x))")
+        result = self
+        for _ in range(power - 1):
+            result = result * self
+        return result
+
+    def __lt__(self, other: Any) -> Node:
+        return self.graph.apply("lt", self, other)
+
+    def __le__(self, other: Any) -> Node:
+        return self.graph.apply("le", self, other)
+
+    def __gt__(self, other: Any) -> Node:
+        return self.graph.apply("gt", self, other)
+
+    def __ge__(self, other: Any) -> Node:
+        return self.graph.apply("le", other, self)
+
+    def __bool__(self) -> bool:
+        raise FormulaError("a branch on a value (if, and, or, while, max) cannot be compiled; use where(condition, a, b)")
+
+    def __float__(self) -> float:
+        raise FormulaError("a value of the step was given to a function of numbers; use those of rnnfast.cells")
+
+    __int__ = __index__ = __float__
+
+    def __iter__(self) -> Any:
+        raise FormulaError("a value of the step is one number for each unit: it has no elements")
+
+    __getitem__ = __len__ = lambda self, *_: self.__iter__()
+
+    @property
+    def is_condition(self) -> bool:
+        """Whether this is true or false, not a number."""
+        return self.op in COMPARISONS
+
+    def __repr__(self) -> str:
+        return text_of(self)
+
+
+class FormulaError(TypeError):
+    """A formula says what cannot be compiled."""
+
+
+class Graph:
+    """The nodes of one formula and of what is derived from it."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple, Node] = {}
+        self.slopes: dict[Node, Node] = {}  # of steps: the derivative to use instead of zero
+
+    def input(self, name: str) -> Node:
+        """The input of this name."""
+        return self._node("input", (name,))
+
+    def constant(self, value: float) -> Node:
+        """A number."""
+        return self._node("constant", (float(value),))
+
+    def as_node(self, value: Any) -> Node:
+        """A node for an operand."""
+        if isinstance(value, Node):
+            if value.graph is not self:
+                raise FormulaError("a value of one formula was used in another")
+            return value
+        if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
+            raise FormulaError(f"an operand must be a value of the step or a number, got {type(value).__name__}")
+        return self.constant(value)
+
+    def apply(self, op: str, *operands: Any) -> Node:
+        """The node of an operation, or a simpler one that is equal."""
+        args = tuple(map(self.as_node, operands))
+        wrong = [a for a in args[1 if op == "select" else 0 :] if a.is_condition]
+        if wrong or (op == "select" and not args[0].is_condition):
+            raise FormulaError("a comparison is no number: it can only be the condition of where(condition, a, b)")
+        return _simpler(self, op, args) or self._node(op, args)
+
+    def _node(self, op: str, args: tuple) -> Node:
+        key = op, args
+        if key not in self._known:
+            self._known[key] = Node(self, op, args, len(self._known))
+        return self._known[key]
+
+
+def _simpler(graph: Graph, op: str, args: tuple[Node, ...]) -> Node | None:
+    """A constant, an operand or its negative where the operation comes to that."""
+    values = [a.args[0] if a.op == "constant" else None for a in args]
+    if None not in values and op in ("add", "sub", "mul", "neg"):
+        return graph.constant(OPERATIONS[op](*values))
+    if op == "add" and 0 in values:
+        return args[1 - values.index(0)]
+    if op == "mul" and 1 in values:
+        return args[1 - values.index(1)]
+    if op in ("sub", "div") and values[1] == (0 if op == "sub" else 1):
+        return args[0]
+    if op == "sub" and values[0] == 0:
+        return graph.apply("neg", args[1])
+    if op == "neg" and args[0].op == "neg":
+        return args[0].args[0]
+    if op == "select" and args[1] is args[2]:
+        return args[1]
+    return None
+
+
+def in_order(outputs: Iterable[Node], stop: Iterable[Node] = ()) -> list[Node]:
+    """All nodes that the outputs are made from, operands first; those in `stop` are not looked behind."""
+    ends, found, waiting = set(stop), set(), list(outputs)
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found.add(node)
+            if node not in ends and node.op not in ("input", "constant"):
+                waiting += node.args
+    return sorted(found, key=lambda node: node.index)
+
+
+def evaluate(outputs: Iterable[Node], known: Mapping[Node, Any], constant: Callable = float) -> tuple:
+    """The values of the outputs from those of other nodes."""
+    outputs, values = tuple(outputs), dict(known)
+    for node in in_order(outputs, known):
+        if node.op == "constant":
+            values[node] = constant(node.args[0])
+        elif node not in values:
+            values[node] = OPERATIONS[node.op](*(values[a] for a in node.args))
+    return tuple(values[node] for node in outputs)
+
+
+def contracted(outputs: Iterable[Node]) -> dict[Node, Node]:
+    """Each node of a formula and its twin, in which a product that only goes into one sum is a multiply-add.
+
+    LLVM may not do this by itself. Of two products in one sum the left one is taken, so the bits follow from
+    the formula alone.
+    """
+    outputs = tuple(outputs)
+    order = in_order(outputs)
+    uses: dict[Node, int] = dict.fromkeys(order, 0)
+    for node in (*outputs, *(a for n in order if n.op not in ("input", "constant") for a in n.args)):
+        uses[node] += 1
+    twins: dict[Node, Node] = {}
+    for node in order:
+        if node.op in ("input", "constant"):
+            twins[node] = node
+            continue
+        args = tuple(twins[a] for a in node.args)
+        twins[node] = node.graph.apply(node.op, *args)
+        if node.op in ("add", "sub"):
+            for side in range(2):
+                product = node.args[side]
+                if product.op == "mul" and uses[product] == 1:
+                    a, b = (twins[x] for x in product.args)
+                    other = args[1 - side]
+                    if node.op == "sub":
+                        a, other = (a, -other) if side == 0 else (-a, other)
+                    twins[node] = node.graph.apply("fma", a, b, other)
+                    break
+    return twins
+
+
+_INFIX = {"add": " + ", "sub": " - ", "mul": " * ", "div": " / ", "lt": " < ", "le": " <= ", "gt": " > "}
+
+
+def text_of(node: Node, names: Mapping[Node, str] | None = None, *, is_inner: bool = False) -> str:
+    """A node as Python would write it; nodes with a name in `names` by that."""
+    names = names or {}
+    if is_inner and node in names:
+        return names[node]
+    if node.op == "input":
+        return node.args[0]
+    if node.op == "constant":
+        return f"{node.args[0]:.9g}"
+    parts = [text_of(a, names, is_inner=True) for a in node.args]
+    if node.op in _INFIX:
+        text = _INFIX[node.op].join(parts)
+        return f"({text})" if is_inner else text
+    if node.op == "neg":
+        return f"-{parts[0]}"
+    name = {"select": "where", "stop": "stop_gradient"}.get(node.op, node.op)
+    return f"{name}({', '.join(parts)})"
+
+
+
+def sigmoid(x: Any) -> Any:
+    """1 / (1 + exp(-x))"""
+    return function_of("sigmoid", x)
+
+
+def tanh(x: Any) -> Any:
+    """The hyperbolic tangent."""
+    return function_of("tanh", x)
+
+
+def relu(x: Any) -> Any:
+    """max(x, 0); NaN stays NaN. Its derivative at 0 is 0."""
+    return function_of("relu", x)
+
+
+def function_of(op: str, *operands: Any) -> Any:
+    """An operation taken down, or applied to arrays and numbers where no operand is a value of a formula."""
+    for operand in operands:
+        if isinstance(operand, Node):
+            return operand.graph.apply(op, *operands)
+    return OPERATIONS[op](*map(np.asarray, operands))

@@ -1,0 +1,150 @@
+"""The threads and the arrays of a window of a recurrent layer, beside those of the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rnnfast import _threads
+from rnnfast.kernels.gemm import packed_size
+from rnnfast.kernels.recurrence import TimeLoop
+from rnnfast.kernels.sequence import block_steps, padded_row
+from rnnfast.kernels.shares import recurrent_packed_size
+from rnnfast.layers.carrying import Carrying
+from rnnfast.layers.rows import Rows
+from rnnfast.layers.window import Team
+
+# Memory that a layer may take to keep the tape of all steps for `backward`. A longer sequence keeps one
+# block of it, and `backward` makes the others again from the states, which takes up to 4/3 of the time.
+KEPT_BYTES = 128 * 2**20
+
+# Fewer sequences than this are not shared out among threads: their units are, if a step is worth a meeting.
+LEAST_SEQUENCES = 8
+LEAST_STEP_OPERATIONS = 1e5
+
+
+class Plan(NamedTuple):
+    """How a pass is carried out.
+
+    Attributes
+    ----------
+    team : Team
+    saved : tuple of ndarray
+        What `forward` leaves for `backward`; None for what the cell does not have, here and in `scratch`.
+    scratch : tuple of ndarray
+    intact : int
+        The first block of the time grid whose rows of the tape are not overwritten by later ones.
+    zeros : ndarray (S, N, H)
+        Fresh states, or gradients of states where none arrive; never written.
+    """
+
+    team: Team
+    saved: tuple[Any, ...]
+    scratch: tuple[Any, ...]
+    intact: int
+    zeros: np.ndarray
+
+
+class Plans(Carrying):
+    """A recurrent layer that plans its passes; `footprint` asks the same plans how much memory they take."""
+
+    loop: TimeLoop
+
+    def _planned(
+        self, direction: str, rows: Rows, words: int, flag: bool, make: Callable[[int, Rows, int, bool], Plan]
+    ) -> Plan:
+        """What `make(batch, rows, words, flag)` gives. For a window like the last one it is found again, which
+        takes 0.4 us instead of 4."""
+        key = words, flag, KEPT_BYTES, _threads.get_num_threads()
+        plans = self._workspace.plans
+        known = plans.get(direction)
+        if known is None or known[0] is not rows or known[1] != key:
+            known = None  # what it holds may have to grow
+            plans.pop(direction, None)
+            known = plans[direction] = rows, key, make(rows.order.size, rows, words, flag)
+        return known[2]
+
+    def plan_forward(self, batch: int, rows: Rows, words: int, keep: bool) -> Plan:
+        """A forward pass; `keep` the tape of all steps if it fits."""
+        take, row, other_row = self._take, self._row(1), self._row(len(self.cell.states) - 1)
+        schedule, width = self.loop.schedule, self.hidden_size
+        equations, gates = schedule.cell, len(schedule.cell.gates)
+        team, tape_row = self._team(rows, 1), self._row(schedule.columns)
+        blocks = max(1, rows.blocks.size - 1)
+        block_rows = block_steps(batch) * batch
+        fits = blocks * block_rows * tape_row * self.dtype.itemsize <= KEPT_BYTES
+        slots = blocks if fits and keep or not schedule.can_remake else 1
+        saved = (
+            take("states", batch + int(rows.offsets[-1]), row),
+            take("tape", slots * block_rows, tape_row) if tape_row else None,
+            take("starts", blocks, batch, other_row) if other_row else None,
+        )
+        scratch = (
+            take("packed_x", packed_size(self.input_size, gates * width, self.dtype)),
+            self._panels("packed_h", width, equations.plain, team),
+            self._panels("packed_late", width, equations.late, team),
+            self._input_block(batch),
+            take("table", words, gates * width),
+            take("kept", batch, row),
+            take("carry", batch, other_row) if other_row else None,
+            take("operand", batch, row) if equations.again else None,
+        )
+        return Plan(team, saved, scratch, blocks - slots if tape_row else 0, self._zeros(batch))
+
+    def plan_backward(self, batch: int, rows: Rows, words: int, remake: bool) -> Plan:
+        """A backward pass; `remake` blocks of the tape."""
+        take, row, other_row = self._take, self._row(1), self._row(len(self.cell.states) - 1)
+        schedule, depth, width = self.loop.schedule, self.input_size, self.hidden_size
+        equations, cols = schedule.cell, len(schedule.cell.gates) * width
+        plain, late = equations.plain * width, equations.late * width
+        block_rows, gradient_row = block_steps(batch) * batch, self._row(schedule.gradients)
+        team = self._team(rows, 2)
+
+        def again(name: str, depth: int, cols: int) -> np.ndarray | None:
+            if not schedule.columns or not cols:
+                return None
+            return take(name, packed_size(depth, cols, self.dtype) if remake else 0)
+
+        scratch = (
+            take("packed_x", packed_size(cols, depth, self.dtype)),
+            self._panels("packed_h", plain, 1, team),
+            self._panels("packed_late", late, 1, team),
+            again("packed_wx", depth, cols),
+            again("packed_wh", width, plain),
+            again("packed_wlate", width, late),
+            take("gradients", block_rows + 1, gradient_row),
+            take("dstates", batch, self._row(len(self.cell.states))),
+            self._input_block(batch),
+            take("sums", words + 1 if words else 0, gradient_row),
+            take("h_block", block_rows, row),
+            take("kept", batch, other_row) if other_row else None,
+            take("carry", batch, other_row) if other_row else None,
+            take("operand", block_rows if remake else batch, row) if equations.again else None,
+        )
+        return Plan(team, (), scratch, 0, self._zeros(batch))
+
+    def _panels(self, name: str, depth: int, blocks: int, team: Team) -> np.ndarray | None:
+        """Memory for a recurrent operand in panels."""
+        if not depth or not blocks:
+            return None
+        return self._take(name, recurrent_packed_size(depth, self.hidden_size, blocks, team.members, self.dtype))
+
+    def _row(self, blocks: int) -> int:
+        """Elements from one time-major row of so many blocks of H columns to the next."""
+        return padded_row(blocks * self.hidden_size, self.dtype) if blocks else 0
+
+    def _input_block(self, batch: int) -> np.ndarray:
+        """Scratch for the inputs of one block of the time grid."""
+        return self._take("x_block", block_steps(batch) * batch, padded_row(self.input_size, self.dtype))
+
+    def _team(self, rows: Rows, products: int) -> Team:
+        """The threads for a window and so many products an element of the weights."""
+        batch, units = rows.order.size, self.hidden_size
+        weights, deep = len(self.cell.gates) * units, units if self.cell.product == "h" else 0
+        by_units = batch < LEAST_SEQUENCES
+        worth_meeting = not deep or 2.0 * batch * weights * deep >= LEAST_STEP_OPERATIONS
+        most = (units // 16 if worth_meeting and not rows.resets.size else 1) if by_units else batch // 4
+        operations = 2.0 * products * float(rows.offsets[-1]) * weights * (self.input_size + deep)
+        return Team(_threads.members_for(operations, most), by_units)

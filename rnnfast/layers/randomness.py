@@ -1,0 +1,67 @@
+"""The given arrays and random arguments of a cell, side by side for one window."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from rnnfast import _check
+from rnnfast.cells import Cell
+from rnnfast.kernels.noise import bernoulli_forward, normal_forward
+from rnnfast.layers.carrying import Carrying
+from rnnfast.layers.window import Place
+
+
+class Randomness(Carrying):
+    """A recurrent layer whose cell may take arrays and random numbers beside its inputs.
+
+    Random numbers follow from the seed, the number of the step since the layer was made, the sequence and the unit.
+    So windows may be cut anywhere, and a run that goes on from `rng_state` draws what one without a break does.
+    """
+
+    train_flg: bool = True
+    _seed = 0
+    _position = 0
+
+    def _start_random(self, cell: Cell, rng: np.random.Generator | None) -> None:
+        if cell.random:
+            self._seed = int(_check.generator(type(self).__name__, rng).integers(2**63))
+
+    @property
+    def rng_state(self) -> tuple[int, int]:
+        """The seed of random arguments and the number of steps drawn so far."""
+        return self._seed, self._position
+
+    @rng_state.setter
+    def rng_state(self, state: tuple[int, int]) -> None:
+        owner = f"{type(self).__name__}.rng_state"
+        self._seed, self._position = _check.sizes(owner, ("seed", "step"), state)
+
+    def _given(
+        self, owner: str, given: Mapping[str, Any], batch: int, steps: int, place: Place | None = None
+    ) -> tuple[np.ndarray | None, int]:
+        """The rows (N, T, K H) of a window, and the number of the step after it.
+
+        `place` is the part of a sequence that the window is; the number is then that after the whole.
+        """
+        names, width = self.cell.rows, self.hidden_size
+        _check.known_arguments(owner, given, [n for n in names if self.cell.roles[n].kind == "given"])
+        if not names:
+            return None, 0
+        rows = self._take("given", batch, steps, len(names) * width)
+        first, whole = (0, steps) if place is None else place
+        for index, name in enumerate(names):
+            role, target = self.cell.roles[name], rows[..., index * width : (index + 1) * width]
+            if role.kind == "given":
+                array = _check.given(owner, name, given.get(name), (batch, steps, width), self.dtype)
+                target[...] = array if array.ndim == 3 else array[..., np.newaxis]
+            elif not self.train_flg:
+                target[...] = role.mean
+            else:
+                drawn = self._take("drawn", batch, steps, width)
+                draw = normal_forward if role.kind == "normal" else bernoulli_forward
+                draw(self._seed, index, self._position + first, role.value, drawn)
+                target[...] = drawn
+        return rows, self._position + whole if self.train_flg else self._position
