@@ -140,6 +140,14 @@ def test_no_chance_is_never_and_certainty_always(dtype):
     assert (draws("bernoulli", shape, dtype, value=1.0) == 1).all()
 
 
+def test_a_draw_is_one_as_soon_as_p_passes_its_word():
+    words = reference.random_words(20, SEED, STREAM, STEP)
+    assert words.min() < 2**31 < words.max()
+    for place, word in enumerate(words.tolist()):
+        below, above = (draws("bernoulli", (1, 1, 20), value=p / 2**32) for p in (word, word + 1))
+        assert (below[0, 0, place], above[0, 0, place]) == (0, 1)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_scale_multiplies_the_draws(dtype):
     z = draws("normal", (2, 3, 21), dtype)
