@@ -34,6 +34,11 @@ SMALLEST_SINGLE, SMALLEST_DOUBLE = np.finfo(np.float32).tiny, np.finfo(np.float6
 
 LN2 = 0.6931471805599453
 LOG2_E = 1.4426950408889634
+# They add up to ln2; the first has so few bits that an exponent times it is exact.
+LN2_PARTS: dict[type, tuple[float, float]] = {
+    np.float32: (0.693145751953125, 1.428606765330187e-06),
+    np.float64: (0.6931471805598903, 5.497923018708371e-14),
+}
 
 
 def _constants(dtype: type, *values: float) -> list:
@@ -114,24 +119,23 @@ def _polynomials_double() -> tuple[Callable, Callable]:
     return expm1_near_zero, tanh_near_zero
 
 
-def _exp_and_sigmoid(
+def _exponentials(
     dtype: type,
     expm1_near_zero: Callable,
     rounding_shift: float,
-    ln2_parts: tuple[float, float],
     overflow: float,
     underflow: float,
     headroom: int,
-) -> tuple[Callable, Callable]:
-    """Build exp and sigmoid for one dtype.
+) -> tuple[Callable, Callable, Callable]:
+    """Build exp, sigmoid and `decay` for one dtype.
 
-    `ln2_parts` add up to ln2, the first with so few bits that n times it is exact. Beyond `overflow` exp is
-    inf, beyond `underflow` 0. Exponent bits hold normal numbers only, so 2**n is raised or lowered by
-    2**headroom in them; the last multiplication undoes that, and rounds to a denormal, 0 or inf where due.
+    Beyond `overflow` exp is inf, beyond `underflow` 0. Exponent bits hold normal numbers only, so 2**n is
+    raised or lowered by 2**headroom in them; the last multiplication undoes that, and rounds to a denormal, 0
+    or inf where due.
     """
     zero, one, one_and_half = _constants(dtype, 0.0, 1.0, 1.5)
     log2_e, late = _constants(dtype, LOG2_E, -0.085)  # n goes up late: 0.75 < exp(r) < 1.5
-    minus_ln2_high, minus_ln2_low = _constants(dtype, -ln2_parts[0], -ln2_parts[1])
+    minus_ln2_high, minus_ln2_low = _constants(dtype, *(-part for part in LN2_PARTS[dtype]))
     highest, lowest = _constants(dtype, overflow, underflow)
     raised, lowered = _constants(dtype, rounding_shift + headroom, rounding_shift - headroom)
     undo_raised, undo_lowered = _constants(dtype, 2.0**-headroom, 2.0**headroom)
@@ -147,20 +151,31 @@ def _exp_and_sigmoid(
         scale = scale_by_power_of_two(one, shifted)
         return fma(scale, growth, scale) * select(negative, undo_raised, undo_lowered)
 
-    # sigmoid(x) = e / (1 + e) left of 0 and 1 / (1 + e) right of it, with e = exp(-|x|); here both sides of
-    # the fraction are times 1.5. Where the result is just below a power of two, an ULP is smallest, and e is
-    # just above that power, where its rounding error is largest; 1.5 e is not. 2.4 ULP without; it is free.
-    def sigmoid(x):
+    def decaying(x):
+        """exp(r) - 1 and the sum `shifted` of exp(-|x|), with n raised."""
         a = -abs(x)
         a = select(a < lowest, lowest, a)
         shifted = fma(a, log2_e, late) + raised
         n = shifted - raised
-        growth = expm1_near_zero(fma(n, minus_ln2_high, a), n * minus_ln2_low)
+        return expm1_near_zero(fma(n, minus_ln2_high, a), n * minus_ln2_low), shifted
+
+    # sigmoid(x) = e / (1 + e) left of 0 and 1 / (1 + e) right of it, with e = exp(-|x|); here both sides of
+    # the fraction are times 1.5. Where the result is just below a power of two, an ULP is smallest, and e is
+    # just above that power, where its rounding error is largest; 1.5 e is not. 2.4 ULP without; it is free.
+    def sigmoid(x):
+        growth, shifted = decaying(x)
         scale = scale_by_power_of_two(one_and_half, shifted)
         e = fma(scale, growth, scale) * undo_raised
         return select(x < zero, e, one_and_half) / (e + one_and_half)
 
-    return exp, sigmoid
+    def decay(x):
+        """exp(-|x|) as a sum of two numbers, the second what rounding took from the first."""
+        growth, shifted = decaying(x)
+        scale = scale_by_power_of_two(one, shifted)
+        high = fma(scale, growth, scale)
+        return high * undo_raised, fma(scale, growth, scale - high) * undo_raised
+
+    return exp, sigmoid, decay
 
 
 def _tanh(dtype: type, tanh_near_zero: Callable, rounding_shift: float, saturation: float) -> Callable:
@@ -194,20 +209,18 @@ def _tanh(dtype: type, tanh_near_zero: Callable, rounding_shift: float, saturati
 
 _expm1_single, _tanh_single = _polynomials_single()
 _expm1_double, _tanh_double = _polynomials_double()
-_exp_single, _sigmoid_single = _exp_and_sigmoid(
+_exp_single, _sigmoid_single, decay_single = _exponentials(
     np.float32,
     _expm1_single,
     ROUNDING_SHIFT_SINGLE,
-    ln2_parts=(0.693145751953125, 1.428606765330187e-06),
     overflow=89.0,
     underflow=-105.0,
     headroom=64,
 )
-_exp_double, _sigmoid_double = _exp_and_sigmoid(
+_exp_double, _sigmoid_double, decay_double = _exponentials(
     np.float64,
     _expm1_double,
     ROUNDING_SHIFT_DOUBLE,
-    ln2_parts=(0.6931471805598903, 5.497923018708371e-14),
     overflow=710.0,
     underflow=-746.0,
     headroom=512,

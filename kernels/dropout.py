@@ -11,36 +11,13 @@ import numpy as np
 
 from ._jit import inner, kernel
 from .denormals import flush_denormals, restore_mode
-
-_WORD = (1 << 64) - 1
-_LOW = (1 << 32) - 1
-_M1 = np.uint64(0x7FEB352D)  # the two multipliers of Wellons' "lowbias32", found there by search
-_M2 = np.uint64(0x846CA68B)
-_S15 = np.uint32(15)
-_S16 = np.uint32(16)
-
-
-def _splitmix(z: int) -> int:
-    """The finaliser of Steele, Lea and Flood's SplitMix64: a bijection of 64-bit words that mixes well."""
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _WORD
-    return z ^ (z >> 31)
+from .random_words import GOLDEN, LOW, WORD, splitmix, word_at
 
 
 def dropout_keys(seed: int, counter: int) -> tuple[int, int]:
     """The two 32-bit keys of call number `counter` under `seed`."""
-    word = _splitmix((_splitmix((seed + 0x9E3779B97F4A7C15) & _WORD) + counter * 0x9E3779B97F4A7C15) & _WORD)
-    return word & 0xFFFFFFFF, word >> 32
-
-
-@inner
-def _mix(x):
-    """A bijection of 32-bit words. The products are taken in 64 bits, where they cannot overflow, and cut."""
-    x = np.uint32(x ^ (x >> _S16))
-    x = np.uint32(np.uint64(x) * _M1)
-    x = np.uint32(x ^ (x >> _S15))
-    x = np.uint32(np.uint64(x) * _M2)
-    return np.uint32(x ^ (x >> _S16))
+    word = splitmix((splitmix((seed + GOLDEN) & WORD) + counter * GOLDEN) & WORD)
+    return word & LOW, word >> 32
 
 
 @inner
@@ -52,7 +29,7 @@ def _masked(x, start, stride, key0, key1, threshold, scale, out):
         source, target = x[n], out[n]
         place = n * stride + start
         for i in range(source.size):
-            word = _mix(np.uint32(_mix(np.uint32(np.uint32((place + i) & _LOW) ^ first)) ^ second))
+            word = word_at(place + i, first, second)
             target[i] = source[i] * (scale if word >= limit else zero)
 
 

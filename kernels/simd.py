@@ -1,4 +1,4 @@
-"""Operations that Python cannot say: a fused multiply-add, a copied sign, a choice, a write to the exponent.
+"""Operations that Python cannot say: a fused multiply-add, a root, a sign, a choice, moves of the exponent.
 
 Each is an LLVM instruction or three on numbers or vectors of a formula, and a line of NumPy elsewhere. In
 kernels they take float32 or float64, never a mixture.
@@ -6,6 +6,7 @@ kernels they take float32 or float64, never a mixture.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,9 @@ ROUNDING_SHIFT_SINGLE = 1.5 * 2.0**23
 ROUNDING_SHIFT_DOUBLE = 1.5 * 2.0**52
 
 _MANTISSA_BITS = {4: 23, 8: 52}
+_INTEGERS: dict[int, Any] = {4: np.int32, 8: np.int64}
+
+_SQRT_HALF = 0.7071067690849304  # to the 24 bits that both types have
 
 
 @formula
@@ -34,6 +38,12 @@ def fma(a, b, c):
     if not isinstance(lanes, Lanes):
         return a * b + c
     return lanes.wrap(lanes.operand(a)).call(TARGET.multiply_add, b, c)
+
+
+@formula
+def sqrt(x):
+    """The square root, correctly rounded; NaN left of 0."""
+    return x.call("sqrt") if isinstance(x, Lanes) else np.sqrt(x)
 
 
 @formula
@@ -51,6 +61,15 @@ def select(condition: Any, chosen: Any, other: Any) -> Any:
     return chosen if condition else other
 
 
+def _integers(lanes: Lanes) -> tuple[Any, Callable]:
+    """The type of integers as wide and as many as the numbers of `lanes`, and a maker of its constants."""
+    whole = ir.IntType(8 * lanes.dtype.itemsize)
+    if not lanes.lanes:
+        return whole, lambda value: ir.Constant(whole, value)
+    vector = ir.VectorType(whole, lanes.lanes)
+    return vector, lambda value: ir.Constant(vector, [value] * lanes.lanes)
+
+
 @formula
 def scale_by_power_of_two(y, shifted):
     """``y * 2**n`` with ``n = shifted - ROUNDING_SHIFT``, by adding n to the exponent bits of y.
@@ -59,14 +78,38 @@ def scale_by_power_of_two(y, shifted):
     must carry NaN along another way.
     """
     itemsize = shifted.dtype.itemsize
-    places: Any = _MANTISSA_BITS[itemsize]
+    places = _MANTISSA_BITS[itemsize]
     if not isinstance(shifted, Lanes):
-        integer = np.int32 if itemsize == 4 else np.int64
+        integer = _INTEGERS[itemsize]
         return np.add(y.view(integer), shifted.view(integer) << integer(places)).view(shifted.dtype)
-    lanes, builder = shifted.lanes, shifted.builder
-    whole: Any = ir.IntType(8 * itemsize)
-    if lanes:
-        whole, places = ir.VectorType(whole, lanes), [places] * lanes
+    builder = shifted.builder
+    whole, constant = _integers(shifted)
     before, n = (builder.bitcast(value, whole) for value in (shifted.operand(y), shifted.value))
-    total = builder.add(before, builder.shl(n, ir.Constant(whole, places)))
+    total = builder.add(before, builder.shl(n, constant(places)))
     return shifted.wrap(builder.bitcast(total, shifted.value.type))
+
+
+def split_exponent(x: Any) -> tuple[Any, Any]:
+    """``(m, n)`` with ``x = m 2**n``, a whole n, and m from sqrt(1/2) to sqrt(2). For use inside formulas.
+
+    Right for positive normal numbers; others give any m in that range, and any whole n. The exponent becomes
+    a float without a conversion, which AVX2 does not have: its bits are the lowest of a float that is a power
+    of two so large that an ULP of it is 1.
+    """
+    itemsize = x.dtype.itemsize
+    places = _MANTISSA_BITS[itemsize]
+    integer = _INTEGERS[itemsize]
+    lowest, one = (int(x.dtype.type(value).view(integer)) for value in (_SQRT_HALF, 1.0))
+    mantissa = (1 << places) - 1
+    if not isinstance(x, Lanes):
+        above = np.subtract(x.view(integer), integer(lowest))
+        m = np.add(above & integer(mantissa), integer(lowest)).view(x.dtype)
+        return m, (above >> integer(places)).astype(x.dtype)
+    builder = x.builder
+    whole, constant = _integers(x)
+    above = builder.add(builder.bitcast(x.value, whole), constant(one - lowest))
+    m = builder.add(builder.and_(above, constant(mantissa)), constant(lowest))
+    unit = x.dtype.type(2.0**places)
+    biased = builder.or_(builder.lshr(above, constant(places)), constant(int(unit.view(integer))))
+    n = x.wrap(builder.bitcast(biased, x.value.type)) - float(unit + (one >> places))
+    return x.wrap(builder.bitcast(m, x.value.type)), n

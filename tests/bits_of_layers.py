@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 from cells import Window, make, run
+from rnnfast.kernels.noise import bernoulli_forward, normal_forward
 from rnnfast.kernels.tile import PANEL_BYTES
 
 from rnnfast import TimeAffine, TimeAffineSoftmaxWithLoss, TimeGRU, TimeLSTM, TimeRNN, TimeSoftmaxWithLoss
@@ -58,6 +59,11 @@ def everything(dtype):
         dxs = fused.backward()
         dW, db = fused.grads
         keep(f"fused {V}", losses=losses, loss=np.array(loss), dxs=dxs, dW=dW, db=db)
+    for H in (9, 333):
+        draws, chances = np.empty((2, 5, 60, H), dtype)
+        normal_forward(3, 1, 2**40, 0.7, draws)
+        bernoulli_forward(3, 2, 2**40, 0.3, chances)
+        keep(f"noise {H}", normal=draws, bernoulli=chances)
     return made
 
 

@@ -1,5 +1,7 @@
 """The specification: naive float64 NumPy with the public names."""
 
+from statistics import NormalDist
+
 import numpy as np
 
 
@@ -191,36 +193,61 @@ class TimeContextSum:
                     self.grads[0][token] += dhs[n, t]
 
 
+def _mix64(z):
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    z = (z ^ z >> 27) * 0x94D049BB133111EB % 2**64
+    return z ^ z >> 31
+
+
+def _mix32(x):
+    x = (x ^ x >> 16) * 0x7FEB352D % 2**32
+    x = (x ^ x >> 15) * 0x846CA68B % 2**32
+    return x ^ x >> 16
+
+
+def random_words(count, seed, *counters):
+    """Hashes of the places 0 .. count - 1 under keys of whole numbers, written with Python's integers."""
+    golden = 0x9E3779B97F4A7C15
+    state = _mix64((seed + golden) % 2**64)
+    for counter in counters:
+        state = _mix64((state + counter * golden) % 2**64)
+    second, first = divmod(state, 2**32)
+    return np.array([_mix32(_mix32(i ^ first) ^ second) for i in range(count)], dtype=np.int64)
+
+
 class TimeDropout:
-    """xs * mask; the mask is a hash of (seed, counter, position), written with Python's integers."""
+    """xs * mask; the mask is a hash of (seed, counter, position)."""
 
     def __init__(self, dropout_ratio, seed, counter=0):
         self.dropout_ratio, self.seed, self.counter = dropout_ratio, seed, counter
 
-    @staticmethod
-    def _mix64(z):
-        z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % 2**64
-        z = (z ^ z >> 27) * 0x94D049BB133111EB % 2**64
-        return z ^ z >> 31
-
-    @staticmethod
-    def _mix32(x):
-        x = (x ^ x >> 16) * 0x7FEB352D % 2**32
-        x = (x ^ x >> 15) * 0x846CA68B % 2**32
-        return x ^ x >> 16
-
     def forward(self, xs):
-        golden = 0x9E3779B97F4A7C15
-        start = self._mix64((self.seed + golden) % 2**64)
-        key1, key0 = divmod(self._mix64((start + self.counter * golden) % 2**64), 2**32)
-        words = [self._mix32(self._mix32(i ^ key0) ^ key1) for i in range(xs.size)]
-        kept = np.array(words, dtype=np.uint64).reshape(xs.shape) >= round(self.dropout_ratio * 2**32)
+        words = random_words(xs.size, self.seed, self.counter)
+        kept = words.reshape(xs.shape) >= round(self.dropout_ratio * 2**32)
         self.mask = kept / (1 - self.dropout_ratio)
         self.counter += 1
         return xs * self.mask
 
     def backward(self, dout):
         return dout * self.mask
+
+
+def _window_words(seed, stream, first_step, shape):
+    N, T, H = shape
+    steps = [random_words(N * H, seed, stream, first_step + t).reshape(N, H) for t in range(T)]
+    return np.stack(steps, axis=1)
+
+
+def normal(seed, stream, first_step, scale, shape):
+    """scale * z; words below 2**31 are right of 0, the others left."""
+    words = _window_words(seed, stream, first_step, shape)
+    below = (np.where(words < 2**31, words + 2**31, words - 2**31) + 0.5) / 2**32
+    return scale * np.vectorize(NormalDist().inv_cdf)(below)
+
+
+def bernoulli(seed, stream, first_step, p, shape):
+    """1 with probability p."""
+    return np.where(_window_words(seed, stream, first_step, shape) < round(p * 2**32), 1.0, 0.0)
 
 
 def gemm(a, b, start=None, add_to=None):

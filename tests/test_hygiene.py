@@ -46,6 +46,8 @@ NO_BACKWARD = {
     "exp_forward": "its derivative is its value",
     "sigmoid_forward": "its derivative is y (1 - y), which cells write out",
     "tanh_forward": "its derivative is 1 - y^2, which cells write out",
+    "normal_forward": "its draws are constants",
+    "bernoulli_forward": "its draws are constants",
     "gemm_forward": "its gradients are products again",
     "pack_forward": "it moves elements and computes nothing",
 }
