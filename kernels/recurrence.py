@@ -366,7 +366,9 @@ def _backward(schedule: Schedule) -> Any:
         # What the cell has not is None, and its place is never looked at.
         flat_tape, tape_row, flat_units, flat_operand = flat_h, ZERO, flat_h, flat_h
         flat_given, given_row, flat_dgiven, dgiven_row = flat_h, ZERO, flat_h, ZERO
-        others, others_first, others_step = flat_h, ZERO, ZERO
+        flat_starts, flat_kept, others, others_first, others_step = flat_h, flat_h, flat_h, ZERO, ZERO
+        if OTHERS:
+            flat_starts, flat_kept = starts.reshape(-1), kept.reshape(-1)
         if HAS_TAPE:
             flat_tape, tape_row = tape.reshape(-1), tape.shape[1]
         if HAS_UNITS:
@@ -432,7 +434,7 @@ def _backward(schedule: Schedule) -> Any:
                 here, count = offsets[t] - offsets[t_first], offsets[t + 1] - offsets[t]
                 i_first, i_last = min(i_block, count), min(i_end, count)
                 if OTHERS:
-                    others, others_step = starts.reshape(-1), starts.shape[2]
+                    others, others_step = flat_starts, starts.shape[2]
                     others_first = k * batch * others_step
                     if t > t_first:
                         others, others_step = flat_tape, tape_row
@@ -440,7 +442,7 @@ def _backward(schedule: Schedule) -> Any:
                     if resets.size:
                         source = (others, others_first, others_step, OTHERS * width)
                         masked_rows(t, i_first, i_last, order, resets, source, kept)
-                        others, others_first, others_step = kept.reshape(-1), ZERO, kept.shape[1]
+                        others, others_first, others_step = flat_kept, ZERO, kept.shape[1]
                 place, c = (here + i_first) * dt_row, (flat_d, i_first * d_row, d_row, panel)
                 for part in range(2 if IS_AGAIN else 1):
                     if IS_AGAIN and part:
