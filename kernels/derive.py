@@ -26,6 +26,19 @@ def _absolute(y: Node, d: Node, a: Node) -> tuple:
     return (graph.apply("select", a > 0, d, graph.apply("select", a < 0, -d, 0)),)
 
 
+def _extreme(sign: int) -> Callable[..., tuple]:
+    """The larger (1) or smaller (-1) of two has the gradient; half each where they are equal."""
+
+    def rule(y: Node, d: Node, a: Node, b: Node) -> tuple:
+        graph, half = y.graph, 0.5 * d
+        first, second = (a > b, b > a) if sign > 0 else (b > a, a > b)
+        to_a = graph.apply("select", first, d, graph.apply("select", second, 0, half))
+        to_b = graph.apply("select", second, d, graph.apply("select", first, 0, half))
+        return to_a, to_b
+
+    return rule
+
+
 # What reaches each operand of y from d, the gradient of y; None for none.
 _RULES: dict[str, Callable[..., tuple]] = {
     "add": lambda y, d, a, b: (d, d),
@@ -44,6 +57,8 @@ _RULES: dict[str, Callable[..., tuple]] = {
     "relu": lambda y, d, a: (y.graph.apply("select", y > 0, d, 0),),
     "step": lambda y, d, a: (d * y.graph.slopes[y],),
     "stop": lambda y, d, a: (None,),
+    "maximum": _extreme(1),
+    "minimum": _extreme(-1),
 }
 
 

@@ -37,6 +37,9 @@ OPERATIONS: dict[str, Callable] = {
     "relu": lambda x: select(x <= 0, 0, x),
     "step": lambda x: select(x > 0, 1, 0),
     "stop": lambda x: x,
+    # b where a is not above it, a where it is not: NaN, which is neither, is taken where it stands.
+    "maximum": lambda a, b: select(b <= a, a, select(a <= b, b, a + b)),
+    "minimum": lambda a, b: select(a <= b, a, select(b <= a, b, a + b)),
 }
 COMPARISONS = ("lt", "le", "gt")
 # What costs tens of cycles: kept for the backward pass where it fits, not made again.
@@ -179,8 +182,8 @@ class Graph:
 def _simpler(graph: Graph, op: str, args: tuple[Node, ...]) -> Node | None:
     """A constant, an operand or its negative where the operation comes to that."""
     values = [a.args[0] if a.op == "constant" else None for a in args]
-    if None not in values and op in ("add", "sub", "mul", "neg"):
-        return graph.constant(OPERATIONS[op](*values))
+    if None not in values and op not in (*COMPARISONS, "select"):
+        return graph.constant(OPERATIONS[op](*map(np.float64, values)))
     if op == "add" and 0 in values:
         return args[1 - values.index(0)]
     if op == "mul" and 1 in values:

@@ -75,8 +75,8 @@ def _traced(program: Program) -> Callable:
     nodes = [node for node, _ in program.reads]
 
     def formula(*values: Lanes) -> tuple[Lanes, ...]:
-        results = evaluate((node for node, _ in program.writes), dict(zip(nodes, values, strict=True)))
-        return tuple(r if isinstance(r, Lanes) else values[0].wrap(values[0].operand(r)) for r in results)
+        known, first = dict(zip(nodes, values, strict=True)), values[0]
+        return evaluate((node for node, _ in program.writes), known, lambda value: first.wrap(first.operand(value)))
 
     return formula
 

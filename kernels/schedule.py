@@ -90,7 +90,8 @@ class Schedule:
         self._choose_kept()
         self._lay_out()
         self.forward = self._forward_passes()
-        self.remake = tuple(tuple(_restricted(p, (TAPE, OTHERS, OPERAND)) for p in part) for part in self.forward)
+        restricted = [[_restricted(p, (TAPE, OTHERS, OPERAND)) for p in part] for part in self.forward]
+        self.remake = tuple(tuple(p for p in part if p.writes) for part in restricted)
         self.backward = self._backward_passes()
 
     # The gradient.

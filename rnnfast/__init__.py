@@ -39,10 +39,20 @@ def __getattr__(name: str) -> object:
     return importlib.import_module(f"rnnfast.{name}")
 
 
-from rnnfast import optim  # noqa: E402
+from rnnfast import cells, optim  # noqa: E402
 from rnnfast._check import CheckpointError, CorpusError  # noqa: E402
 from rnnfast._threads import get_num_threads, set_num_threads  # noqa: E402
 from rnnfast._warmup import warmup  # noqa: E402
+from rnnfast.cells import (  # noqa: E402
+    CellError,
+    bernoulli,
+    cell,
+    constant,
+    given,
+    normal,
+    scalar,
+    unit,
+)
 from rnnfast.data import CharTokenizer, WhitespaceTokenizer, WordTokenizer  # noqa: E402
 from rnnfast.layers.affine import TimeAffine  # noqa: E402
 from rnnfast.layers.bidirectional import Bidirectional, TimeBiLSTM  # noqa: E402
@@ -52,6 +62,7 @@ from rnnfast.layers.embedding import TimeContextSum, TimeEmbedding  # noqa: E402
 from rnnfast.layers.gru import GRU, TimeGRU  # noqa: E402
 from rnnfast.layers.loss import TimeAffineSoftmaxWithLoss, TimeSoftmaxWithLoss  # noqa: E402
 from rnnfast.layers.lstm import LSTM, TimeLSTM  # noqa: E402
+from rnnfast.layers.recurrent import Recurrent  # noqa: E402
 from rnnfast.layers.rnn import RNN, TimeRNN  # noqa: E402
 from rnnfast.layers.squared import TimeAffineSquaredLoss  # noqa: E402
 from rnnfast.layers.stack import Stack  # noqa: E402
@@ -66,10 +77,12 @@ __all__ = [
     "RNN",
     "RNNLM",
     "Bidirectional",
+    "CellError",
     "CharTokenizer",
     "CheckpointError",
     "CorpusError",
     "ExactBPTT",
+    "Recurrent",
     "SequenceRegressor",
     "Stack",
     "State",
@@ -90,9 +103,17 @@ __all__ = [
     "TruncatedBPTT",
     "WhitespaceTokenizer",
     "WordTokenizer",
+    "bernoulli",
+    "cell",
+    "cells",
+    "constant",
     "get_num_threads",
+    "given",
+    "normal",
     "optim",
     "perplexity",
+    "scalar",
     "set_num_threads",
+    "unit",
     "warmup",
 ]

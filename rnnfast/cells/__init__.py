@@ -6,14 +6,42 @@ Each cell is a `Cell`: ``leaky.layer(input_size, hidden_size)`` makes a layer, `
 from __future__ import annotations
 
 from rnnfast.cells._cell import Cell, CellError, cell, defined
+from rnnfast.cells._functions import (
+    exp,
+    log,
+    maximum,
+    minimum,
+    relu,
+    sigmoid,
+    softplus,
+    sqrt,
+    step,
+    stop_gradient,
+    tanh,
+    where,
+)
 from rnnfast.cells._roles import Role, bernoulli, constant, given, normal, scalar, unit
+from rnnfast.cells._zoneout import zoneout
 from rnnfast.cells.built_in import gru, gru_after, lstm, rnn, rnn_relu
-from rnnfast.kernels.expression import relu, sigmoid, tanh
+from rnnfast.cells.coupled_lstm import coupled_lstm
+from rnnfast.cells.ind_rnn import ind_rnn
+from rnnfast.cells.leaky import leaky
+from rnnfast.cells.li_gru import li_gru
+from rnnfast.cells.lif import lif
+from rnnfast.cells.min_gru import min_gru
+from rnnfast.cells.min_lstm import min_lstm
+from rnnfast.cells.peephole_lstm import peephole_lstm
+from rnnfast.cells.slstm import slstm
 
 # Every ready cell; nothing else knows which there are.
-READY: tuple[Cell, ...] = (rnn, rnn_relu, lstm, gru, gru_after)
+READY: tuple[Cell, ...] = (
+    rnn, rnn_relu, lstm, gru, gru_after, leaky, lif, peephole_lstm, coupled_lstm, li_gru, min_gru, min_lstm, ind_rnn,
+    slstm,
+)  # fmt: skip
 
 __all__ = [
-    "READY", "Cell", "CellError", "Role", "bernoulli", "cell", "constant", "defined", "given", "gru", "gru_after", "lstm",
-    "normal", "relu", "rnn", "rnn_relu", "scalar", "sigmoid", "tanh", "unit",
+    "READY", "Cell", "CellError", "Role", "bernoulli", "cell", "constant", "coupled_lstm", "defined", "exp", "given",
+    "gru", "gru_after", "ind_rnn", "leaky", "li_gru", "lif", "log", "lstm", "maximum", "min_gru", "min_lstm",
+    "minimum", "normal", "peephole_lstm", "relu", "rnn", "rnn_relu", "scalar", "sigmoid", "slstm", "softplus", "sqrt",
+    "step", "stop_gradient", "tanh", "unit", "where", "zoneout",
 ]  # fmt: skip

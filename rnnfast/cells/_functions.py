@@ -1,0 +1,77 @@
+"""The functions that equations of a cell may use; on arrays and numbers they calculate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rnnfast.kernels.expression import FormulaError, Node, function_of, relu, sigmoid, tanh
+
+__all__ = [
+    "exp", "log", "maximum", "minimum", "relu", "sigmoid", "softplus", "sqrt", "step", "stop_gradient", "tanh", "where",
+]  # fmt: skip
+
+
+def exp(x: Any) -> Any:
+    """e to the power of x."""
+    return function_of("exp", x)
+
+
+def log(x: Any) -> Any:
+    """The natural logarithm."""
+    return function_of("log", x)
+
+
+def sqrt(x: Any) -> Any:
+    """The square root."""
+    return function_of("sqrt", x)
+
+
+def softplus(x: Any) -> Any:
+    """log(1 + exp(x))"""
+    return function_of("softplus", x)
+
+
+def where(condition: Any, chosen: Any, other: Any) -> Any:
+    """`chosen` where the condition holds, else `other`; gradients go to what was chosen."""
+    return function_of("select", condition, chosen, other)
+
+
+def maximum(a: Any, b: Any) -> Any:
+    """The larger of two; NaN if one is. Where they are equal, each has half of the gradient."""
+    return function_of("maximum", a, b)
+
+
+def minimum(a: Any, b: Any) -> Any:
+    """The smaller of two; NaN if one is. Where they are equal, each has half of the gradient."""
+    return function_of("minimum", a, b)
+
+
+def stop_gradient(x: Any) -> Any:
+    """x, through which no gradient goes back."""
+    return function_of("stop", x)
+
+
+def step(x: Any, *, surrogate: Callable[[Any], Any] | None = None) -> Any:
+    """1 where x > 0, else 0.
+
+    Parameters
+    ----------
+    x
+        A value of a step, or an array.
+    surrogate : callable
+        What takes the place of the derivative, as a function of x; by default ``1 / (1 + 10 |x|)^2``, the SuperSpike
+        of Zenke and Ganguli, 2018.
+    """
+    spike = function_of("step", x)
+    if isinstance(spike, Node):
+        slope = (surrogate or _super_spike)(x)
+        if not isinstance(slope, Node):
+            raise FormulaError("the surrogate of a step must be a function of its operand")
+        spike.graph.slopes[spike] = slope
+    return spike
+
+
+def _super_spike(x: Any) -> Any:
+    return 1 / (1 + 10 * abs(x)) ** 2
+

@@ -1,0 +1,16 @@
+"""The minimal GRU, whose gates do not see the state."""
+
+from __future__ import annotations
+
+from rnnfast.cells._cell import cell
+from rnnfast.cells._functions import sigmoid
+
+
+@cell(states=("h",), product=None)
+def min_gru(z, n, h):
+    """``z = sigmoid(z)``, ``h_t = (1 - z) h + z n``, with gates of the inputs alone.
+
+    Source: Feng et al., *Were RNNs all we needed?*, 2024.
+    """
+    z = sigmoid(z)
+    return (1 - z) * h + z * n

@@ -1,0 +1,16 @@
+"""The minimal LSTM, whose gates do not see the state."""
+
+from __future__ import annotations
+
+from rnnfast.cells._cell import cell
+from rnnfast.cells._functions import sigmoid
+
+
+@cell(states=("h",), product=None)
+def min_lstm(f, i, n, h):
+    """``f, i = sigmoid(f), sigmoid(i)``, ``h_t = (f h + i n) / (f + i)``, with gates of the inputs alone.
+
+    Source: Feng et al., *Were RNNs all we needed?*, 2024.
+    """
+    f, i = sigmoid(f), sigmoid(i)
+    return (f * h + i * n) / (f + i)
