@@ -174,8 +174,9 @@ class Schedule:
         order = in_order([*cell.after, *([] if cell.operand is None else [cell.operand])])
         depends: set[Node] = set()
         if cell.again:
+            waiting = set(cell.again_inputs)
             for node in order:
-                is_waiting = node in cell.again_inputs
+                is_waiting = node in waiting
                 if is_waiting or (node.op not in ("input", "constant") and not depends.isdisjoint(node.args)):
                     depends.add(node)
             return depends | set(cell.after)
