@@ -23,8 +23,8 @@ PRODUCTS = ("h", "diagonal", None)
 Start = float | Callable[[tuple[int, ...], np.random.Generator], np.ndarray]
 
 
-# Every cell that this program has defined, by fingerprint: a saved model finds its own here.
-_defined: weakref.WeakValueDictionary[str, Cell] = weakref.WeakValueDictionary()
+# Every cell that this program has defined, by its id, since equal ones may come and go: a saved model finds its own here.
+_defined: weakref.WeakValueDictionary[int, Cell] = weakref.WeakValueDictionary()
 
 
 class CellError(TypeError):
@@ -68,7 +68,7 @@ class Cell:
         self.start = dict(start or {})
         self.__doc__ = step.__doc__
         self.equations = self._equations()
-        _defined.setdefault(self.fingerprint, self)
+        _defined[id(self)] = self
 
     def _equations(self) -> Equations:
         diagonal = [f"Wh.{gate}" for gate in self.gates] if self.product == "diagonal" else []
@@ -100,8 +100,8 @@ class Cell:
     @functools.cached_property
     def fingerprint(self) -> str:
         """A hash of what the cell computes: equal for two that say the same, whatever their names."""
-        fixed = [(role.kind, role.value) for role in self.roles.values() if not role.is_trained]
-        return hashlib.sha256(repr((self.equations.fingerprint, self.product, fixed)).encode()).hexdigest()
+        roles = [(role.kind, None if role.is_trained else role.value) for role in self.roles.values()]
+        return hashlib.sha256(repr((self.equations.fingerprint, self.product, roles)).encode()).hexdigest()
 
     def shapes(self, input_size: int, hidden_size: int) -> dict[str, tuple[int, ...]]:
         """Name and shape of each parameter of a layer, in the order of `params`."""
@@ -278,19 +278,31 @@ def cell(
         return functools.partial(
             cell, states=states, product=product, apart=apart, again=again, start=start
         )
-    options = {"product": product, "apart": _names(apart), "again": _names(again), "start": start}
-    gates, roles = _signature(function, _names(states))
+    if not inspect.isfunction(function) and not inspect.ismethod(function):
+        raise CellError(f"cell: a step must be a function written in Python, got {type(function).__name__}.")
+    place = _place(function)
+    names = _names(place, "states", states)
+    options: dict[str, Any] = {
+        "product": product,
+        "apart": _names(place, "apart", apart),
+        "again": _names(place, "again", again),
+        "start": start,
+    }
+    gates, roles = _signature(function, names)
     _check_options(function, gates, roles, options)
     try:
-        return Cell(function, gates, _names(states), roles, **options)
+        return Cell(function, gates, names, roles, **options)
     except FormulaError as error:
         raise CellError(f"{_place(function, error)}: {error}.") from None
     except (TypeError, AttributeError, ValueError, NameError, ArithmeticError) as error:
         raise CellError(f"{_place(function, error)}: {error}; a step is arithmetic and functions of rnnfast.cells.") from error
 
 
-def _names(given: Any) -> tuple[str, ...]:
-    return (given,) if isinstance(given, str) else tuple(given)
+def _names(place: str, kind: str, given: Any) -> tuple[str, ...]:
+    names = (given,) if isinstance(given, str) else given
+    if not isinstance(names, tuple | list) or not all(isinstance(name, str) for name in names):
+        raise CellError(f"{place}: {kind} must be a sequence of names, got {given!r}.")
+    return tuple(names)
 
 
 def _signature(function: Callable, states: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, Role]]:
@@ -339,6 +351,8 @@ def _check_options(function: Callable, gates: tuple[str, ...], roles: Any, optio
                 f"{', '.join(gates)}."
             )
     known = {"Wx", "Wh", "b", "bhh", "words", *(name for name, role in roles.items() if role.is_trained)}
+    if not isinstance(options["start"] or {}, Mapping):
+        raise CellError(f"{place}: start must be a dict, got {type(options['start']).__name__}.")
     for name in options["start"] or {}:
         if name not in known:
             raise CellError(f"{place}: start has {name}, which is no parameter; there are {', '.join(sorted(known))}.")
@@ -356,7 +370,7 @@ def _place(function: Callable, error: BaseException | None = None) -> str:
 
 def defined(name: str, fingerprint: str) -> Cell:
     """The cell with this fingerprint that the program has defined."""
-    found = _defined.get(fingerprint)
-    if found is None:
+    found = [cell for cell in list(_defined.values()) if cell.fingerprint == fingerprint]
+    if not found:
         raise _check.cell_missing(name, fingerprint)
-    return found
+    return next((cell for cell in found if cell.name == name), found[0])
