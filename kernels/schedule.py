@@ -47,7 +47,8 @@ def _program(writes: Iterable[tuple[Node, Where]], homes: Mapping[Node, Where]) 
     """The pass that writes these, from what has a home."""
     writes = tuple(writes)
     nodes = in_order((node for node, _ in writes), homes)
-    return Program(tuple((node, homes[node]) for node in nodes if node in homes), writes)
+    reads = [(node, homes[node]) for node in nodes if node in homes]
+    return Program(tuple(reads or [*homes.items()][:1]), writes)  # what is read decides the type of constants
 
 
 class Schedule:
@@ -99,14 +100,15 @@ class Schedule:
     def _derive(self) -> None:
         """What arrives at each input: from the states after the step, and through the second product."""
         cell, graph = self.cell, self.cell.graph
-        self._later = [graph.input(f"d{name}") for name in cell.states]
-        self._above = graph.input("above")
+        # Names with a space: no argument of a cell has one.
+        self._later = [graph.input(f"gradient of {name}") for name in cell.states]
+        self._above = graph.input("gradient from above")
         arriving = [self._above + self._later[0], *self._later[1:]]
         units, given = ([cell.inputs[n] for n in names] for names in (cell.trained, cell.wanted))
         wanted = [*self._raw, *(cell.inputs[s] for s in cell.states), *units, *given]
         first = gradient(zip(cell.after, arriving, strict=True), wanted)
         self._first = {node: d for node, d in zip(wanted, first, strict=True) if d is not None}
-        self._d_operand = graph.input("doperand")
+        self._d_operand = graph.input("gradient of operand")
         self._second: dict[Node, Node] = {}
         if cell.operand is not None:
             second = gradient([(cell.operand, self._d_operand)], wanted)
