@@ -58,6 +58,8 @@ class Schedule:
     ----------
     kept : tuple of Node
         What the forward pass keeps in a row of the tape beside states.
+    needed : set of Node
+        Gates that the backward pass reads as they were.
     columns : int
         Blocks of H columns in a row of the tape: gates, those apart, what is kept beside them, other states.
     others : int
@@ -138,19 +140,19 @@ class Schedule:
             else:
                 waiting += node.args
         self.kept = tuple(sorted(kept, key=lambda node: node.index))
-        self._needed = needed
+        self.needed = frozenset(needed)
 
     # Where things lie.
 
     def _lay_out(self) -> None:
         """Homes of what is kept, and the two parts of the step."""
         cell, gates = self.cell, len(self._raw)
-        self.in_place = not self.kept and not self._needed and len(cell.states) == gates == 1 and not cell.again
+        self.in_place = not self.kept and not self.needed and len(cell.states) == gates == 1 and not cell.again
         self._late = self._late_nodes()
         early_raw = set(in_order(cell.after, [*self._stored, *(k for k in self.kept if k not in self._late)]))
         # A column is free for a value of the first part if the second does not read its pre-activation.
         read_late = {raw for raw in self._raw if self._late and raw in early_raw}
-        free = {raw: where for raw, where in self._raw.items() if raw not in self._needed}
+        free = {raw: where for raw, where in self._raw.items() if raw not in self.needed}
         self._homes: dict[Node, Where] = {}
         extra = gates
         for node in self.kept:
@@ -227,7 +229,7 @@ class Schedule:
     def _backward_passes(self) -> tuple[tuple[Program, ...], tuple[Program, ...]]:
         cell, graph = self.cell, self.cell.graph
         homes: dict[Node, Where] = {**self._stored, **self._after, **self._homes}
-        homes |= {raw: where for raw, where in self._raw.items() if raw in self._needed}
+        homes |= {raw: where for raw, where in self._raw.items() if raw in self.needed}
         homes |= {self._above: (ABOVE, 0), self._d_operand: (DOPERAND, 0)}
         homes |= {node: (DSTATES, i) for i, node in enumerate(self._later)}
         targets: dict[Node, Where] = {raw: (DTS, i) for i, raw in enumerate(self._raw)}

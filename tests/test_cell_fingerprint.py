@@ -16,7 +16,6 @@ from rnnfast.cells import (
     defined,
     given,
     normal,
-    relu,
     scalar,
     sigmoid,
     step,
@@ -101,7 +100,9 @@ def test_whatever_differs_shows_in_the_fingerprint():
 
 def test_where_a_parameter_starts_is_not_part_of_it():
     assert cell(_with_role(unit(0.1)), states=("h", "c")).fingerprint == next(variants()).fingerprint
-    one, other = (cell(_with_role(scalar(value)), states=("h", "c"), start={"b": value}) for value in (1.0, 2.0))
+    one, other = (
+        cell(_with_role(scalar(value)), states=("h", "c"), start={"b": value}) for value in (1.0, 2.0)
+    )
     assert one.fingerprint == other.fingerprint
 
 
@@ -148,7 +149,9 @@ def test_a_cell_defined_twice_is_found_when_either_is_gone():
         assert defined("function", fingerprint) is both[0]
         del both
         gc.collect()
-        with pytest.raises(rnnfast.CheckpointError, match=r"^the model's cell 'function' \(fingerprint [0-9a-f]{12}\)"):
+        with pytest.raises(
+            rnnfast.CheckpointError, match=r"^the model's cell 'function' \(fingerprint [0-9a-f]{12}\)"
+        ):
             defined("function", fingerprint)
 
 

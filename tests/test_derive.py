@@ -145,7 +145,9 @@ def test_gradients_of_values_in_between_can_be_wanted():
     middle = tanh(a)
     wanted = gradient([(middle * middle, d)], [middle, a])
     assert evaluate([wanted[0]], {a: np.float64(0.3), d: 1.0})[0] == 2 * np.tanh(0.3)
-    np.testing.assert_allclose(evaluate([wanted[1]], {a: np.float64(0.3), d: 1.0})[0], 2 * np.tanh(0.3) * (1 - np.tanh(0.3) ** 2))
+    np.testing.assert_allclose(
+        evaluate([wanted[1]], {a: np.float64(0.3), d: 1.0})[0], 2 * np.tanh(0.3) * (1 - np.tanh(0.3) ** 2)
+    )
 
 
 def test_derivatives_are_written_in_what_functions_return():

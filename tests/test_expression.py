@@ -41,7 +41,10 @@ def test_equal_operations_on_equal_operands_are_one_node(names):
 
 def test_operations_that_differ_are_different_nodes(names):
     a, b, _ = names
-    assert len({id(node) for node in (a + b, b + a, a - b, a * b, a / b, a < b, b < a, a <= b, a + 2, a + 3)}) == 10
+    assert (
+        len({id(node) for node in (a + b, b + a, a - b, a * b, a / b, a < b, b < a, a <= b, a + 2, a + 3)})
+        == 10
+    )
 
 
 def test_the_two_zeros_are_different_constants(names):

@@ -90,7 +90,11 @@ def test_a_chain_of_functions_is_cut_before_its_last_one():
     """A processor cannot look ahead far enough to hide it."""
     (first, second), later = ready("lstm").forward
     assert later == ()
-    assert [where for _, where in first.writes] == [*((TAPE, column) for column in range(4)), (OTHERS, 0), (TAPE, 4)]
+    assert [where for _, where in first.writes] == [
+        *((TAPE, column) for column in range(4)),
+        (OTHERS, 0),
+        (TAPE, 4),
+    ]
     assert {where for _, where in second.writes} == {(AFTER, 0), (OUT, 0)}
     assert {where for _, where in second.reads} == {(TAPE, 3), (TAPE, 4)}
 
@@ -118,12 +122,18 @@ def test_what_is_made_again_writes_no_output():
         schedule = Schedule(one.equations)
         for part in schedule.remake:
             for program in part:
-                assert {place for place, _ in (where for _, where in program.writes)} <= {TAPE, OTHERS, OPERAND}
+                assert {place for place, _ in (where for _, where in program.writes)} <= {
+                    TAPE,
+                    OTHERS,
+                    OPERAND,
+                }
         assert schedule.can_remake
 
 
 def test_a_second_product_with_several_states_is_always_kept():
-    both = cell(lambda z, n, h, c: (tanh(n(sigmoid(z) * h)) + c, c * sigmoid(z)), states=("h", "c"), again="n")
+    both = cell(
+        lambda z, n, h, c: (tanh(n(sigmoid(z) * h)) + c, c * sigmoid(z)), states=("h", "c"), again="n"
+    )
     assert not Schedule(both.equations).can_remake
 
 
@@ -170,7 +180,9 @@ def test_names_of_arguments_do_not_meet_those_of_gradients():
     actual, expected = (Schedule(cell(one, states=("h", "c")).equations) for one in (function, renamed))
     assert text_of(actual.backward[0][0].writes[0][0]) == text_of(expected.backward[0][0].writes[0][0])
     assert operations(actual.backward) == operations(expected.backward)
-    assert [where for _, where in actual.backward[0][0].reads] == [where for _, where in expected.backward[0][0].reads]
+    assert [where for _, where in actual.backward[0][0].reads] == [
+        where for _, where in expected.backward[0][0].reads
+    ]
 
 
 def test_a_cell_without_any_gradient_has_a_pass_that_reads_something():
@@ -189,7 +201,9 @@ def test_the_passes_compute_the_cell_and_its_gradient():
     values = {node: rng.standard_normal(7) for node in equations.inputs.values()}
     rows = {where: values[node] for node, where in {**schedule._raw, **schedule._stored}.items()}
     for program in schedule.forward[0]:
-        results = evaluate([node for node, _ in program.writes], {node: rows[where] for node, where in program.reads})
+        results = evaluate(
+            [node for node, _ in program.writes], {node: rows[where] for node, where in program.reads}
+        )
         rows |= dict(zip((where for _, where in program.writes), results, strict=True))
     h, c = evaluate(equations.after, values)
     np.testing.assert_allclose(rows[AFTER, 0], h, rtol=1e-14)
@@ -201,15 +215,21 @@ def test_the_passes_compute_the_cell_and_its_gradient():
     above, later = rng.standard_normal(7), [rng.standard_normal(7) for _ in range(2)]
     back |= {(ABOVE, 0): above, (DSTATES, 0): later[0], (DSTATES, 1): later[1]}
     (program,) = schedule.backward[0]
-    results = evaluate([node for node, _ in program.writes], {node: back[where] for node, where in program.reads})
+    results = evaluate(
+        [node for node, _ in program.writes], {node: back[where] for node, where in program.reads}
+    )
     actual = dict(zip((where for _, where in program.writes), results, strict=True))
     eps = 1e-6
     names = {(DTS, i): gate for i, gate in enumerate(equations.gates)} | {(DSTATES, 1): "c"}
     names |= {(DTS, 4 + i): name for i, name in enumerate(equations.trained)}
     for where, name in names.items():
         node = equations.inputs[name]
-        up, down = (evaluate(equations.after, {**values, node: values[node] + sign * eps}) for sign in (1, -1))
+        up, down = (
+            evaluate(equations.after, {**values, node: values[node] + sign * eps}) for sign in (1, -1)
+        )
         slopes = [(u - d) / (2 * eps) for u, d in zip(up, down, strict=True)]
-        np.testing.assert_allclose(actual[where], slopes[0] * (above + later[0]) + slopes[1] * later[1], rtol=1e-6)
+        np.testing.assert_allclose(
+            actual[where], slopes[0] * (above + later[0]) + slopes[1] * later[1], rtol=1e-6
+        )
     assert BEFORE == 1
     assert relu(1.0) == 1.0

@@ -161,36 +161,74 @@ class Cell:
         return Recurrent.of(self, input_size, hidden_size, rng=rng, dtype=dtype, stateful=stateful)
 
     def describe(self) -> str:
-        """The equations, the derived gradient, what is kept for the backward pass, and operations a unit."""
+        """The equations, the derived gradient, what is kept for the backward pass, and operations a unit.
+
+        ``h`` is a state before the step and ``h_t`` after it; ``dh_t`` is the gradient that arrives there. What is
+        used more than once has a name.
+
+        Returns
+        -------
+        str
+
+        Examples
+        --------
+        >>> import rnnfast
+        >>> print(rnnfast.cells.min_gru.describe())
+        min_gru: gates z, n; states h
+          Step
+            z, n = x_t Wx + b
+            sigmoid_z = sigmoid(z)
+            t1 = 1 - sigmoid_z
+            h_t = t1 * h + sigmoid_z * n
+          Gradient of a step
+            dz = dh_t * (n - h) * (sigmoid_z * t1)
+            dn = dh_t * sigmoid_z
+            dh = dh_t * t1
+            dx_t = (dz, dn) Wx^T
+          Kept for the backward pass
+            h_t, sigmoid_z, n
+          Operations a unit
+            4 forward, 8 backward, and the products
+        """
         from rnnfast.cells._describe import described
 
         return described(self)
 
     def check(self, *, hidden_size: int = 5, steps: int = 6, rng: np.random.Generator | None = None) -> float:
-        """Compare the derived gradient with central differences in float64.
+        """Compare the compiled gradient, in float64, with central differences of the equations.
+
+        A `step` has the derivative of its surrogate there, and what `stop_gradient` holds does not move.
 
         Parameters
         ----------
         hidden_size, steps : int
             Size of the layer that is tried, and length of its sequences.
         rng : numpy.random.Generator, optional
-            Source of its weights and inputs.
+            Source of its weights, inputs and random arguments.
 
         Returns
         -------
         float
-            The largest relative difference over inputs, states and parameters. It is around 1e-9, unless a
-            branch of `where`, `relu` or `abs` changed between the two sides of a difference. A `step`, whose
-            surrogate derivative no difference can show, is left out.
+            The largest relative difference over inputs, initial states, given arrays and parameters, and over the
+            outputs themselves. It is around 1e-9, unless a branch of `where`, `relu` or `abs` changed between the
+            two sides of a difference.
 
         Raises
         ------
         AssertionError
-            A gradient differs by more than 1e-5.
+            A gradient or an output differs by more than 1e-5.
+
+        Examples
+        --------
+        >>> import numpy as np, rnnfast
+        >>> rnnfast.cells.rnn.check(rng=np.random.default_rng(0)) < 1e-8
+        True
         """
         from rnnfast.cells._check_gradient import largest_difference
 
-        return largest_difference(self, hidden_size, steps, _check.generator(f"{self.name}.check", rng))
+        owner = f"{self.name}.check"
+        width, length = _check.size(owner, "hidden_size", hidden_size), _check.size(owner, "steps", steps)
+        return largest_difference(self, width, length, _check.generator(owner, rng))
 
     def __repr__(self) -> str:
         return f"<cell {self.name}({', '.join((*self.gates, *self.states, *self.roles))})>"
