@@ -15,9 +15,10 @@ import numpy as np
 
 from ._jit import kernel_of, spliced
 from .denormals import flush_denormals, restore_mode
-from .gemm import MANY, ONE, ZERO, gemm, pack, packed_view
-from .inputs import gather_words, input_product, inputs_backward, words_backward
+from .gemm import MANY, ONE, ZERO, pack
+from .inputs import gather_words, inputs_backward, words_backward
 from .passes import row_pass
+from .remake import remake_of
 from .schedule import Schedule
 from .sequence import (
     bias_gradient,
@@ -32,101 +33,10 @@ from .sequence import (
     slot_of_block,
     weight_gradient,
 )
-from .shares import copy_part, own_part, recurrent_operand, recurrent_product, share
+from .shares import own_part, recurrent_operand, recurrent_product, share
 from .team import BY_UNITS, MEMBERS, begin_call, end_call, meet
 from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
 from .vectors import clear_row
-
-
-def _remake_of(schedule: Schedule) -> Any:
-    """The function that makes a block of the tape again."""
-    cell = schedule.cell
-    GATES, PLAIN, LATE = np.int64(len(cell.gates)), np.int64(cell.plain), np.int64(cell.late)
-    IS_APART, IS_AGAIN, OTHERS = bool(cell.apart), bool(cell.again), len(cell.states) - 1
-    HAS_UNITS, HAS_GIVEN = bool(cell.units), bool(cell.given)
-    remake_first, remake_second = row_pass(schedule.remake[0]), row_pass(schedule.remake[1])
-
-    @spliced
-    def remake_block(
-        team, member, goal, t_first, t_last, slot, k, given, b, bhh, units, offsets, order, resets, states,
-        starts, x_block, h_block, tape, packed_wx, packed_wh, packed_wlate, carry, operand, depth,
-    ):  # fmt: skip
-        """The tape of one block again, in its slot; the goal after a meeting in between.
-
-        packed_wx, packed_wh, packed_wlate   read, Wx and the two parts of Wh in panels
-        starts            (blocks, N, others row)   read, the other states before the block, at k
-        x_block, h_block  (block rows, x row or row)   read, the member's inputs and h before each step
-        tape              overwritten in the slot
-        carry             (N, others row)           scratch
-        operand           (block rows, row)         scratch
-        """
-        batch, steps, cols = order.size, offsets.size - 1, b.size
-        width = cols // GATES
-        tape_row, row, panel = tape.shape[1], h_block.shape[1], PANEL_BYTES // tape.itemsize
-        begin, end = share(offsets[t_last] - offsets[t_first], member, team)
-        flat_tape, flat_h, flat_states = tape.reshape(-1), h_block.reshape(-1), states.reshape(-1)
-        flat_carry, others_row, flat_units, flat_operand = flat_h, ZERO, flat_h, flat_h
-        flat_given, given_row = flat_h, ZERO
-        if OTHERS:
-            flat_carry, others_row = carry.reshape(-1), carry.shape[1]
-        if HAS_UNITS:
-            flat_units = units.reshape(-1)
-        if HAS_GIVEN:
-            flat_given, given_row = given.reshape(-1), given.shape[2]
-        if IS_AGAIN:
-            flat_operand = operand.reshape(-1)
-        input_product(
-            begin,
-            end,
-            depth,
-            x_block,
-            packed_view(packed_wx, depth),
-            b,
-            (flat_tape, slot * tape_row, tape_row, panel),
-        )
-        a, place = (flat_h, begin * row, row, ONE), (slot + begin) * tape_row
-        if PLAIN:
-            c = (flat_tape, place, tape_row, panel)
-            gemm(end - begin, PLAIN * width, width, a, packed_view(packed_wh, width), c, c, FROM_START)
-        if IS_APART:
-            c, before = (flat_tape, place + cols, tape_row, panel), (bhh, ZERO, ZERO, panel)
-            gemm(end - begin, LATE * width, width, a, packed_view(packed_wlate, width), before, c, FROM_START)
-        j_first, j_last = ZERO, width
-        if OTHERS:
-            goal = meet(team, goal)
-            i_block, i_end, j_first, j_last = own_part(t_first, t_last, width, offsets, team, member)
-            for s in range(OTHERS):
-                copy_part((i_block, i_end, s * width + j_first, s * width + j_last), starts[k], carry)
-        for part in range(2 if IS_AGAIN else 1):
-            if IS_AGAIN and part:
-                a = (flat_operand, begin * row, row, ONE)
-                c = (flat_tape, place + PLAIN * width, tape_row, panel)
-                gemm(end - begin, LATE * width, width, a, packed_view(packed_wlate, width), c, c, FROM_START)
-            for t in range(t_first, t_last):
-                here, count = offsets[t] - offsets[t_first], offsets[t + 1] - offsets[t]
-                first, last = max(begin, here), min(end, here + count)
-                if OTHERS:
-                    first, last = here + min(i_block, count), here + min(i_end, count)
-                    clear_resets(t, first - here, last - here, order, resets, carry)
-                for r in range(first, last):
-                    i = r - here
-                    places = (
-                        (flat_tape, (slot + r) * tape_row + j_first, width),
-                        (flat_h, r * row + j_first, width),
-                        (flat_carry, i * others_row + j_first, width),
-                        (flat_units, j_first, width),
-                        (flat_given, (order[i] * steps + t) * given_row + j_first, width),
-                        (flat_states, (batch + offsets[t] + i) * row + j_first, width),
-                        (flat_states, ZERO, width),
-                        (flat_operand, r * row + j_first, width),
-                    )
-                    if IS_AGAIN and part:
-                        remake_second(j_last - j_first, places)
-                    else:
-                        remake_first(j_last - j_first, places)
-        return goal
-
-    return remake_block
 
 
 def backward_of(schedule: Schedule) -> Any:
@@ -139,7 +49,7 @@ def backward_of(schedule: Schedule) -> Any:
     UNITS, FIRST_UNIT, FIRST_OTHER = len(cell.trained), schedule.unit_gradients, schedule.others
     LATE_GRADIENT = GATES if IS_APART else PLAIN  # the column of what goes back through the second product
     first_pass, second_pass = row_pass(schedule.backward[0]), row_pass(schedule.backward[1])
-    remake_block = _remake_of(schedule)
+    remake_block = remake_of(schedule)
 
     @spliced
     def weights_of(
@@ -240,6 +150,37 @@ def backward_of(schedule: Schedule) -> Any:
             bias_gradient(team, member, rows, UNITS * width, d, dunits.reshape(-1), mode)
 
     @spliced
+    def places_of(tape, h_block, states, dts, dstates, units, dhs, given, dgiven, operand):
+        """What backward_step reads and writes; what the cell has not is None, and its place never looked at."""
+        h, width = (h_block.reshape(-1), h_block.shape[1]), dhs.shape[2]
+        flat_tape, flat_units, flat_given, flat_dgiven, flat_operand = h, h[0], h, h, h[0]
+        if HAS_TAPE:
+            flat_tape = (tape.reshape(-1), tape.shape[1])
+        if HAS_UNITS:
+            flat_units = units.reshape(-1)
+        if HAS_GIVEN:
+            flat_given = (given.reshape(-1), given.shape[2])
+        if HAS_WANTED:
+            flat_dgiven = (dgiven.reshape(-1), dgiven.shape[2])
+        if IS_AGAIN:
+            flat_operand = operand.reshape(-1)
+        gradients, d = (dts.reshape(-1), dts.shape[1]), (dstates.reshape(-1), dstates.shape[1])
+        outputs = (dhs.reshape(-1), width)
+        flat_states = states.reshape(-1)
+        return (
+            flat_tape,
+            h,
+            flat_states,
+            gradients,
+            d,
+            flat_units,
+            outputs,
+            flat_given,
+            flat_dgiven,
+            flat_operand,
+        )
+
+    @spliced
     def clear_gradients(dwx, dwh, db, dbhh, dunits):
         """All zero: nothing was read."""
         clear_row(dwx.reshape(-1))
@@ -300,27 +241,10 @@ def backward_of(schedule: Schedule) -> Any:
         mode_before = flush_denormals()
         goal = begin_call(team, member)
         batch, width, steps = order.size, dhs.shape[2], offsets.size - 1
-        # What the cell has not is None, and its place is never looked at.
-        empty = (h_block.reshape(-1), ZERO)
-        flat_tape, flat_units, flat_given, flat_dgiven, flat_operand = empty, empty[0], empty, empty, empty[0]
-        flat_starts, flat_kept = empty[0], empty[0]
-        if HAS_TAPE:
-            flat_tape = (tape.reshape(-1), tape.shape[1])
+        places = places_of(tape, h_block, states, dts, dstates, units, dhs, given, dgiven, operand)
+        flat_starts = flat_kept = places[2]
         if OTHERS:
             flat_starts, flat_kept = starts.reshape(-1), kept.reshape(-1)
-        if HAS_UNITS:
-            flat_units = units.reshape(-1)
-        if HAS_GIVEN:
-            flat_given = (given.reshape(-1), given.shape[2])
-        if HAS_WANTED:
-            flat_dgiven = (dgiven.reshape(-1), dgiven.shape[2])
-        if IS_AGAIN:
-            flat_operand = operand.reshape(-1)
-        places = (
-            flat_tape, (empty[0], h_block.shape[1]), states.reshape(-1), (dts.reshape(-1), dts.shape[1]),
-            (dstates.reshape(-1), dstates.shape[1]), flat_units, (dhs.reshape(-1), width), flat_given,
-            flat_dgiven, flat_operand,
-        )  # fmt: skip
         weights = weights_of(
             team, member, intact, wx, wh, packed_x, packed_h, packed_late, packed_wx, packed_wh, packed_wlate
         )
@@ -353,17 +277,13 @@ def backward_of(schedule: Schedule) -> Any:
             i_block, i_end, j_first, j_last = own_part(t_first, t_last, width, offsets, team, member)
             for t in range(t_last - 1, t_first - 1, -1):
                 here, count = offsets[t] - offsets[t_first], offsets[t + 1] - offsets[t]
-                part, others = (
-                    (min(i_block, count), min(i_end, count), j_first, j_last),
-                    (empty[0], ZERO, ZERO),
-                )
+                part = (min(i_block, count), min(i_end, count), j_first, j_last)
+                others = (flat_kept, ZERO, ZERO)
                 if OTHERS:
                     others = (flat_starts, k * batch * starts.shape[2], starts.shape[2])
                     if t > t_first:
-                        first = (slot + offsets[t - 1] - offsets[t_first]) * tape.shape[
-                            1
-                        ] + FIRST_OTHER * width
-                        others = (flat_tape[0], first, tape.shape[1])
+                        row, before = tape.shape[1], slot + offsets[t - 1] - offsets[t_first]
+                        others = (places[0][0], before * row + FIRST_OTHER * width, row)
                     if resets.size:
                         masked_rows(t, part[0], part[1], order, resets, (*others, OTHERS * width), kept)
                         others = (flat_kept, ZERO, kept.shape[1])
@@ -374,7 +294,7 @@ def backward_of(schedule: Schedule) -> Any:
                 clear_resets(t, part[0], part[1], order, resets, dstates)
             goal = meet(team, goal)
             gradients_of_block(team, member, rows, dts, h_block, dwh, db, dbhh, dunits, mode)
-            block = (t_first, t_last, offsets, order)
+            block = t_first, t_last, offsets, order
             if ids is None:
                 goal = inputs_backward(
                     team, member, goal, block, b.size, x_block, dts, packed_x, dxs, dwx, mode

@@ -33,7 +33,8 @@ SPEAKS_LLVM = {
     "tile_edge.py",
     "vectors.py",
 }
-COMPILED = {"kernel", "kernel_of", "inner", "spliced"}  # the decorators of _jit.py whose functions become machine code
+# The decorators of _jit.py whose functions become machine code.
+COMPILED = {"kernel", "kernel_of", "inner", "spliced"}
 ALLOCATING = {"arange", "array", "ascontiguousarray", "copy", "empty", "full", "ones", "zeros"}
 ALLOCATING |= {f"{name}_like" for name in ("empty", "full", "ones", "zeros")} | {
     "concatenate",
@@ -243,7 +244,8 @@ def test_each_kernel_is_timed_by_its_name_or_through_its_layer():
         name = waiting.pop()
         reached.add(name)
         waiting |= uses.get(name, set()) - reached
-    assert set(kernels()) - reached == set()
+    assert "loop" in reached, "no layer calls a time loop"
+    assert {name for name in kernels() if not name.startswith("cell_")} - reached == set()
 
 
 def test_each_layer_and_each_optimizer_is_timed():
@@ -431,6 +433,10 @@ def test_every_public_class_and_function_has_an_example():
     assert wrong == []
 
 
+# Methods whose arguments are also the cell's states and given arrays; others are refused there.
+NAMED_BY_THE_CELL = {"forward", "backward", "step", "set_state"}
+
+
 def test_public_functions_name_their_arguments():
     """No **kwargs: a misspelt argument must be an error."""
     wrong = []
@@ -438,7 +444,7 @@ def test_public_functions_name_their_arguments():
         if inspect.isclass(value) and issubclass(value, Exception):
             continue
         kinds = [p.kind for p in inspect.signature(value).parameters.values()]
-        if inspect.Parameter.VAR_KEYWORD in kinds:
+        if inspect.Parameter.VAR_KEYWORD in kinds and name.split(".")[-1] not in NAMED_BY_THE_CELL:
             wrong.append(name)
     assert wrong == []
 

@@ -28,7 +28,19 @@ _defined: weakref.WeakValueDictionary[str, Cell] = weakref.WeakValueDictionary()
 
 
 class CellError(TypeError):
-    """A function is no step of a cell; the message names the line and what to write instead."""
+    """A function is no step of a cell; the message names the line and what to write instead.
+
+    Examples
+    --------
+    >>> import rnnfast
+    >>> def steps(a, h):
+    ...     return 1.0 if a > 0 else 0.0
+    >>> try:
+    ...     rnnfast.cell(steps, states=("h",))
+    ... except rnnfast.CellError as error:
+    ...     print("branch" in str(error))
+    True
+    """
 
 
 class Cell:
@@ -118,8 +130,10 @@ class Cell:
         return shapes
 
     def initial(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-        """What a parameter starts from: as in the book, weights randn / sqrt(fan-in) and biases zero, unless
-        the cell says otherwise."""
+        """What a parameter of a shape such as (D, G*H) starts from.
+
+        As in the book, weights randn / sqrt(fan-in) and biases zero, unless the cell says otherwise.
+        """
         start = self.start.get(name)
         if callable(start):
             return np.asarray(start(shape, rng))
@@ -276,7 +290,12 @@ def cell(
     """
     if function is None:
         return functools.partial(cell, states=states, product=product, apart=apart, again=again, start=start)
-    options: dict[str, Any] = {"product": product, "apart": _names(apart), "again": _names(again), "start": start}
+    options: dict[str, Any] = {
+        "product": product,
+        "apart": _names(apart),
+        "again": _names(again),
+        "start": start,
+    }
     gates, roles = _signature(function, _names(states))
     _check_options(function, gates, roles, options)
     try:

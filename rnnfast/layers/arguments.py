@@ -81,3 +81,11 @@ class Arguments(Carrying):
         wanted = self.cell.equations.wanted
         dgiven = self._take("dgiven", batch, steps, len(wanted) * width)
         return {name: dgiven[..., i * width : (i + 1) * width].copy() for i, name in enumerate(wanted)}
+
+    def _step_arguments(self, given: np.ndarray | None, state: np.ndarray, params: list[np.ndarray]) -> tuple:
+        schedule = self.loop.schedule
+        size = (schedule.columns + 1) * self.hidden_size
+        scratch = None if schedule.in_place else self._take("step", size)
+        wx, wh, b, *others = params
+        more = (None if given is None else np.ascontiguousarray(given), *others)
+        return state, wx, wh, b, None if all(a is None for a in more) else more, scratch

@@ -139,7 +139,7 @@ class Carrying(Streaming):
         return self._dstate
 
     def roll_back(self, state: np.ndarray | None) -> None:
-        """Carry a state of before again, as if there had been no `forward` since."""
+        """Carry a state (S, N, H) of before again, as if there had been no `forward` since."""
         if self._state is not state:
             after, self._spare = self._state, None  # never the same memory twice, whatever interrupts this
             self._state = state

@@ -9,7 +9,6 @@ import numpy as np
 
 from rnnfast import _threads
 from rnnfast.kernels.gemm import packed_size
-from rnnfast.kernels.recurrence import TimeLoop
 from rnnfast.kernels.sequence import block_steps, padded_row
 from rnnfast.kernels.shares import recurrent_packed_size
 from rnnfast.layers.carrying import Carrying
@@ -49,8 +48,6 @@ class Plan(NamedTuple):
 
 class Plans(Carrying):
     """A recurrent layer that plans its passes; `footprint` asks the same plans how much memory they take."""
-
-    loop: TimeLoop
 
     def _planned(
         self, direction: str, rows: Rows, words: int, flag: bool, make: Callable[[int, Rows, int, bool], Plan]

@@ -11,16 +11,15 @@ import numpy as np
 
 from rnnfast import _check, _threads
 from rnnfast.cells import Cell
-from rnnfast.kernels.recurrence import TimeLoop, time_loop
-from rnnfast.kernels.sequence import block_steps
 from rnnfast.layers.arguments import Arguments
+from rnnfast.layers.lookup import Lookups
 from rnnfast.layers.plans import Plans
 from rnnfast.layers.randomness import Randomness
 from rnnfast.layers.rows import Rows, packed_rows
 from rnnfast.layers.window import Inputs, Lookup, Place, Run, nothing
 
 
-class Recurrent(Plans, Randomness, Arguments):
+class Recurrent(Plans, Lookups, Randomness, Arguments):
     """A layer of a cell over a whole sequence, with truncated backpropagation through time.
 
     Parameters
@@ -62,13 +61,20 @@ class Recurrent(Plans, Randomness, Arguments):
     between. The results of a row do not depend, bit for bit, on the rest of the batch, nor on how a sequence
     is cut into calls. What a long window needs for `backward` is not kept but made again, with the same bits:
     memory beyond the outputs is then little more than one copy of them.
+
+    Examples
+    --------
+    >>> import numpy as np, rnnfast
+    >>> layer = rnnfast.cells.li_gru.layer(3, 4, rng=np.random.default_rng(0))
+    >>> hs = layer.forward(np.ones((2, 5, 3), np.float32))
+    >>> layer.backward(np.ones_like(hs)).shape
+    (2, 5, 3)
     """
 
     TAPE = (*Arguments.TAPE, "_run")
-    PASSING = (*Arguments.PASSING, "_full_rows", "_loop")
+    PASSING = (*Plans.PASSING, *Arguments.PASSING, "_full_rows")
     _run: Run | None = None
     _full_rows: Rows | None = None
-    _loop: TimeLoop | None = None
 
     def __init__(
         self,
@@ -147,13 +153,6 @@ class Recurrent(Plans, Randomness, Arguments):
             "hidden_size": self.hidden_size,
             "stateful": self.stateful,
         }
-
-    @property
-    def loop(self) -> TimeLoop:
-        """The compiled time loop of the cell."""
-        if self._loop is None:
-            self._loop = time_loop(self.cell.equations)
-        return self._loop
 
     # Forward.
 
@@ -277,20 +276,6 @@ class Recurrent(Plans, Randomness, Arguments):
             self._full_rows = rows
         return rows
 
-    def looks_up(self, size: int, batch: int, steps: int) -> bool:
-        """Whether inputs that are rows of a table of so many are looked up in products with that table."""
-        return 0 < 2 * size <= batch * min(steps, block_steps(batch))
-
-    def _looked_up(self, lookup: Lookup) -> Inputs:
-        # Copies, as inputs would be: the caller may change both before `go_back`. Words that do not
-        # occur are zero there: whatever they are, 0 times it must be 0.
-        ids = self._workspace.take("ids", lookup.ids.shape, np.dtype(np.int64))
-        words = self._take("words", *lookup.words.shape)
-        ids[...], words[...] = lookup.ids, 0
-        occurring = np.unique(ids)
-        words[occurring] = lookup.words[occurring]
-        return Inputs(self._take("no_xs", 0, 0, self.input_size), ids, words, lookup.dwords)
-
     def _output(self, owner: str, out: np.ndarray | None, shape: tuple, *inputs: np.ndarray) -> np.ndarray:
         """The caller's array or a fresh one."""
         if out is None:
@@ -298,13 +283,8 @@ class Recurrent(Plans, Randomness, Arguments):
         return _check.out(owner, out, shape, self.dtype, *inputs)
 
     @property
-    def reads_words(self) -> bool:
-        """Whether the last window was read from a table of words."""
-        return self._run is not None and self._run.inputs.ids is not None
-
-    @property
     def time_blocks(self) -> np.ndarray:
-        """The first step of each block of the time grid of the last window, and T."""
+        """The first step of each block of the time grid of the last window, and T; an array (blocks,)."""
         assert self._run is not None
         return self._run.rows.blocks
 
@@ -349,8 +329,8 @@ class Recurrent(Plans, Randomness, Arguments):
         *,
         adds: bool = False,
     ) -> np.ndarray:
-        """`backward`, with one gradient a state that arrives; with `adds` it adds to the gradients of the
-        parameters."""
+        """`backward`, with one gradient (N, H) a state that arrives; with `adds` it adds to the gradients of
+        the parameters."""
         with self._turn:
             self._claim_tape()
             owner = f"{type(self).__name__}.backward"
@@ -412,13 +392,3 @@ class Recurrent(Plans, Randomness, Arguments):
         _threads.run(self.loop.backward, plan.team.members, plan.team.by_units, arguments)
         if equations.trained:
             self._hand_out(grads[-1])
-
-    # Streaming.
-
-    def _step_arguments(self, given: np.ndarray | None, state: np.ndarray, params: list[np.ndarray]) -> tuple:
-        schedule = self.loop.schedule
-        size = (schedule.columns + 1) * self.hidden_size
-        scratch = None if schedule.in_place else self._take("step", size)
-        wx, wh, b, *others = params
-        more = (None if given is None else np.ascontiguousarray(given), *others)
-        return state, wx, wh, b, None if all(a is None for a in more) else more, scratch

@@ -28,7 +28,12 @@ class Streaming(Layer):
     """A layer that goes on from its state by one input at a time."""
 
     cell: Cell
-    loop: TimeLoop
+
+    @property
+    def loop(self) -> TimeLoop:
+        """The compiled time loop of the cell."""
+        raise NotImplementedError
+
     _position: int
     dtype: np.dtype
     input_size: int
