@@ -95,7 +95,9 @@ class Node:
 
     def __pow__(self, power: Any) -> Node:
         if type(power) is not int or not 1 <= power <= 8:
-            raise FormulaError(f"a power must be a whole number from 1 to 8, got {power!r}; others are exp(p * log(x))")
+            raise FormulaError(
+                f"a power must be a whole number from 1 to 8, got {power!r}; others are exp(p * log(x))"
+            )
         result = self
         for _ in range(power - 1):
             result = result * self
@@ -115,17 +117,21 @@ class Node:
 
     def __eq__(self, other: object) -> bool:
         raise FormulaError(
-            "two values of a step cannot be compared with == or !=, which floats seldom meet; use <, <=, > or >="
+            "two values of a step cannot be compared with == or !=, which floats seldom meet; use < or >"
         )
 
     __ne__ = __eq__
     __hash__ = object.__hash__  # dictionaries tell nodes apart by identity
 
     def __bool__(self) -> bool:
-        raise FormulaError("a branch on a value (if, and, or, while, max) cannot be compiled; use where(condition, a, b)")
+        raise FormulaError(
+            "a branch on a value (if, and, or, while, max) cannot be compiled; use where(condition, a, b)"
+        )
 
     def __float__(self) -> float:
-        raise FormulaError("a value of the step was given to a function of numbers; use those of rnnfast.cells")
+        raise FormulaError(
+            "a value of the step was given to a function of numbers; use those of rnnfast.cells"
+        )
 
     __int__ = __index__ = __float__
 
@@ -182,16 +188,22 @@ class Graph:
             return value
         if isinstance(value, Unfinished):
             raise FormulaError(value.how)
-        if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
-            raise FormulaError(f"an operand must be a value of the step or a number, got {type(value).__name__}")
-        return self.constant(value)
+        if isinstance(value, bool | np.bool_) or not isinstance(
+            value, int | float | np.integer | np.floating
+        ):
+            raise FormulaError(
+                f"an operand must be a value of the step or a number, got {type(value).__name__}"
+            )
+        return self.constant(float(value))
 
     def apply(self, op: str, *operands: Any) -> Node:
         """The node of an operation, or a simpler one that is equal."""
         args = tuple(map(self.as_node, operands))
         wrong = [a for a in args[1 if op == "select" else 0 :] if a.is_condition]
         if wrong or (op == "select" and not args[0].is_condition):
-            raise FormulaError("a comparison is no number: it can only be the condition of where(condition, a, b)")
+            raise FormulaError(
+                "a comparison is no number: it can only be the condition of where(condition, a, b)"
+            )
         simpler = _simpler(self, op, args)
         return self._node(op, args) if simpler is None else simpler
 
@@ -277,7 +289,8 @@ def contracted(outputs: Iterable[Node]) -> dict[Node, Node]:
 
 
 # How tightly operators bind; the right operand of one must bind more tightly than it.
-_INFIX = {"lt": ("<", 1), "le": ("<=", 1), "gt": (">", 1), "add": ("+", 2), "sub": ("-", 2), "mul": ("*", 4), "div": ("/", 4)}
+_INFIX = {"lt": ("<", 1), "le": ("<=", 1), "gt": (">", 1), "add": ("+", 2), "sub": ("-", 2)}
+_INFIX |= {"mul": ("*", 4), "div": ("/", 4)}
 _SIGN, _CALL = 3, 9
 
 

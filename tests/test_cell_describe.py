@@ -111,7 +111,7 @@ def test_no_name_is_said_twice_and_none_before_it_is_made(shown):
     known |= (
         {name for name in vars(cells) if name.islower()}
         | {"abs"}
-        | set(["sum", "over", "sequences", "and", "steps", "of"])
+        | {"sum", "over", "sequences", "and", "steps", "of"}
     )
     known |= {"operand"} if shown.again else {f"d{gate}" for gate in shown.apart}  # in the lines of products
     for line in lines:

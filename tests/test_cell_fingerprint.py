@@ -66,7 +66,8 @@ def variants():
     for number in (0.1, 0.1000001, 0.0, -0.0):
         yield made(_with_number(number))
     for role in (
-        scalar(0.1), constant(0.1), constant(0.2), given(), normal(0.1), normal(0.2), bernoulli(0.1), bernoulli(0.2),
+        scalar(0.1), constant(0.1), constant(0.2), given(), normal(0.1), normal(0.2), bernoulli(0.1),
+        bernoulli(0.2),
     ):  # fmt: skip
         yield made(_with_role(role))
     yield made(lambda f, g, h, c: (tanh(f.x + f.h), c + tanh(g.x + g.h)), apart=("f", "g"))

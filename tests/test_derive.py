@@ -49,7 +49,7 @@ LEFT_OUT = {"lt", "le", "gt", "fma", "step", "stop"}  # conditions, made by `con
 
 
 def derived(formula, *values, d=1.0):
-    """The gradient of a formula with respect to each of its operands at these values; None where none arrives."""
+    """The gradient of a formula with respect to each operand at these values; None where none arrives."""
     graph = Graph()
     inputs = [graph.input(f"x{i}") for i in range(len(values))]
     arriving = graph.input("d")

@@ -169,7 +169,7 @@ def test_every_gate_state_and_parameter_has_its_gradient():
 
 
 def test_names_of_arguments_do_not_meet_those_of_gradients():
-    """Each node of a formula is known by its name; a unit that is called `above` is not the gradient from above."""
+    """A formula knows its inputs by name; a unit called `above` is not the gradient from above."""
 
     def function(dh, h, c, *, above=unit(0.5), doperand=unit(0.5)):
         return dh * above + c * doperand, tanh(c) + doperand
@@ -195,7 +195,7 @@ def test_a_cell_without_any_gradient_has_a_pass_that_reads_something():
 
 
 def test_the_passes_compute_the_cell_and_its_gradient():
-    """The peephole LSTM, whose first part leaves c for its second: all passes on arrays, against the formula."""
+    """Of the peephole LSTM, whose first part leaves c for its second: on arrays, against the formula."""
     schedule, equations = ready("peephole_lstm"), cells.peephole_lstm.equations
     rng = np.random.default_rng(0)
     values = {node: rng.standard_normal(7) for node in equations.inputs.values()}

@@ -23,12 +23,24 @@ PRODUCTS = ("h", "diagonal", None)
 Start = float | Callable[[tuple[int, ...], np.random.Generator], np.ndarray]
 
 
-# Every cell that this program has defined, by its id, since equal ones may come and go: a saved model finds its own here.
+# Every cell that this program has defined, where saved models find theirs; by id: equal ones come and go.
 _defined: weakref.WeakValueDictionary[int, Cell] = weakref.WeakValueDictionary()
 
 
 class CellError(TypeError):
-    """A function is no step of a cell; the message names the line and what to write instead."""
+    """A function is no step of a cell; the message names the line and what to write instead.
+
+    Examples
+    --------
+    >>> import rnnfast
+    >>> def steps(a, h):
+    ...     return 1.0 if a > 0 else 0.0
+    >>> try:
+    ...     rnnfast.cell(steps, states=("h",))
+    ... except rnnfast.CellError as error:
+    ...     print("branch" in str(error))
+    True
+    """
 
 
 class Cell:
@@ -118,8 +130,10 @@ class Cell:
         return shapes
 
     def initial(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-        """What a parameter starts from: as in the book, weights randn / sqrt(fan-in) and biases zero, unless the
-        cell says otherwise."""
+        """What a parameter of a shape such as (D, G*H) starts from.
+
+        As in the book, weights randn / sqrt(fan-in) and biases zero, unless the cell says otherwise.
+        """
         start = self.start.get(name)
         if callable(start):
             return np.asarray(start(shape, rng))
@@ -163,8 +177,8 @@ class Cell:
     def describe(self) -> str:
         """The equations, the derived gradient, what is kept for the backward pass, and operations a unit.
 
-        ``h`` is a state before the step and ``h_t`` after it; ``dh_t`` is the gradient that arrives there. What is
-        used more than once has a name.
+        ``h`` is a state before the step and ``h_t`` after it; ``dh_t`` is the gradient that arrives there.
+        What is used more than once has a name.
 
         Returns
         -------
@@ -209,9 +223,9 @@ class Cell:
         Returns
         -------
         float
-            The largest relative difference over inputs, initial states, given arrays and parameters, and over the
-            outputs themselves. It is around 1e-9, unless a branch of `where`, `relu` or `abs` changed between the
-            two sides of a difference.
+            The largest relative difference over inputs, initial states, given arrays and parameters, and over
+            the outputs themselves. It is around 1e-9, unless a branch of `where`, `relu` or `abs` changed
+            between the two sides of a difference.
 
         Raises
         ------
@@ -274,8 +288,8 @@ def cell(
     The function takes the gates, then the states, then keyword arguments whose default is a role (`unit`,
     `scalar`, `constant`, `given`, `normal`, `bernoulli`), and returns the states after the step. Each gate is
     ``x_t Wx + h_{t-1} Wh + b`` in one block of columns, with h the first state, which is the output too. The
-    function runs once, here, on symbols: it may use arithmetic and the functions of `rnnfast.cells`, and has no
-    branch on a value.
+    function runs once, here, on symbols: it may use arithmetic and the functions of `rnnfast.cells`, and has
+    no branch on a value.
 
     Parameters
     ----------
@@ -313,9 +327,7 @@ def cell(
     (2, 5, 8)
     """
     if function is None:
-        return functools.partial(
-            cell, states=states, product=product, apart=apart, again=again, start=start
-        )
+        return functools.partial(cell, states=states, product=product, apart=apart, again=again, start=start)
     if not inspect.isfunction(function) and not inspect.ismethod(function):
         raise CellError(f"cell: a step must be a function written in Python, got {type(function).__name__}.")
     place = _place(function)
@@ -333,7 +345,9 @@ def cell(
     except FormulaError as error:
         raise CellError(f"{_place(function, error)}: {error}.") from None
     except (TypeError, AttributeError, ValueError, NameError, ArithmeticError) as error:
-        raise CellError(f"{_place(function, error)}: {error}; a step is arithmetic and functions of rnnfast.cells.") from error
+        raise CellError(
+            f"{_place(function, error)}: {error}; a step is arithmetic and functions of rnnfast.cells."
+        ) from error
 
 
 def _names(place: str, kind: str, given: Any) -> tuple[str, ...]:
@@ -393,7 +407,9 @@ def _check_options(function: Callable, gates: tuple[str, ...], roles: Any, optio
         raise CellError(f"{place}: start must be a dict, got {type(options['start']).__name__}.")
     for name in options["start"] or {}:
         if name not in known:
-            raise CellError(f"{place}: start has {name}, which is no parameter; there are {', '.join(sorted(known))}.")
+            raise CellError(
+                f"{place}: start has {name}, which is no parameter; there are {', '.join(sorted(known))}."
+            )
 
 
 def _place(function: Callable, error: BaseException | None = None) -> str:
@@ -401,7 +417,9 @@ def _place(function: Callable, error: BaseException | None = None) -> str:
     code = function.__code__
     line = code.co_firstlineno
     if error is not None:
-        inside = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == code.co_filename]
+        inside = [
+            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == code.co_filename
+        ]
         line = next((number for number in reversed(inside) if number and number > line), line)
     return f"cell {function.__name__} ({code.co_filename}, line {line})"
 

@@ -52,7 +52,7 @@ def _largest(name: str, differences: Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 
 def _compiled(cell: Cell, hidden_size: int, steps: int, rng: np.random.Generator) -> tuple[dict, dict, dict]:
-    """Values of all that the cell reads, the gradients that arrive, and what the compiled layer makes of them."""
+    """Values of all that the cell reads, gradients that arrive, and what the compiled layer makes of them."""
     layer = cell.layer(INPUT_SIZE, hidden_size, rng=rng, dtype=np.float64, stateful=True)
     for param in layer.params:
         spread = rng.standard_normal((2, *param.shape)) / 10
@@ -151,8 +151,11 @@ def _gates(
 
 
 def _evaluated(outputs: Iterable[Node], known: Mapping[Node, Any], t: int, memory: Memory) -> list[Any]:
-    """The values of nodes. What `stop_gradient` holds stays what it was in the first run, and a `step` is then its
-    tangent there: so both show the derivative that they are said to have."""
+    """The values of nodes.
+
+    What `stop_gradient` holds stays what it was in the first run, and a `step` is its tangent there: so both show
+    the derivative that they are said to have.
+    """
     outputs, values = list(outputs), dict(known)
     slopes = {node: node.graph.slopes[node] for node in in_order(outputs, known) if node.op == "step"}
     for node in in_order([*outputs, *slopes.values()], known):

@@ -167,7 +167,7 @@ class _Text:
         return [gate for gate in self._gates if gate not in late] if self._cell.product == "h" else []
 
     def _is_whole(self, name: str) -> bool:
-        """Whether what comes back through the formula is the gradient of an input, not a part or one term of it."""
+        """Whether what comes back through the formula is all of the gradient of an input."""
         return name not in self._cell.equations.trained and not (name == self._cell.states[0] and self._plain)
 
     def _gradient(self, name: str, node: Node) -> str:

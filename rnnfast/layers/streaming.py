@@ -28,7 +28,12 @@ class Streaming(Layer):
     """A layer that goes on from its state by one input at a time."""
 
     cell: Cell
-    loop: TimeLoop
+
+    @property
+    def loop(self) -> TimeLoop:
+        """The compiled time loop of the cell."""
+        raise NotImplementedError
+
     _position: int
     dtype: np.dtype
     input_size: int
@@ -97,9 +102,7 @@ class Streaming(Layer):
         self._apart = x, out
         return True
 
-    def _first_step(
-        self, x: np.ndarray, out: np.ndarray | None, given: dict[str, np.ndarray]
-    ) -> np.ndarray:
+    def _first_step(self, x: np.ndarray, out: np.ndarray | None, given: dict[str, np.ndarray]) -> np.ndarray:
         """A step that looks at everything, and keeps what it found where the next one may rely on it."""
         self._known, self._apart = None, (None, None)
         owner, depth, width = f"{type(self).__name__}.step", self.input_size, self.hidden_size
