@@ -153,8 +153,8 @@ def _gates(
 def _evaluated(outputs: Iterable[Node], known: Mapping[Node, Any], t: int, memory: Memory) -> list[Any]:
     """The values of nodes.
 
-    What `stop_gradient` holds stays what it was in the first run, and a `step` is its tangent there: so both show
-    the derivative that they are said to have.
+    What `stop_gradient` holds stays what it was in the first run, and a `step` is its tangent there: so both
+    show the derivative that they are said to have.
     """
     outputs, values = list(outputs), dict(known)
     slopes = {node: node.graph.slopes[node] for node in in_order(outputs, known) if node.op == "step"}
