@@ -151,7 +151,7 @@ def backward_of(schedule: Schedule) -> Any:
 
     @spliced
     def places_of(tape, h_block, states, dts, dstates, units, dhs, given, dgiven, operand):
-        """What backward_step reads and writes; what the cell has not is None, and its place never looked at."""
+        """What backward_step reads and writes. What the cell has not is None; nothing looks at its place."""
         h, width = (h_block.reshape(-1), h_block.shape[1]), dhs.shape[2]
         flat_tape, flat_units, flat_given, flat_dgiven, flat_operand = h, h[0], h, h, h[0]
         if HAS_TAPE:

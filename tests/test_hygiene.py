@@ -453,7 +453,7 @@ def test_no_file_is_longer_than_400_lines():
     allowed = {
         "tests/reference.py": 700,  # the whole specification
         "tests/test_cli.py": 700,
-        "tests/test_hygiene.py": 540,  # all rules
+        "tests/test_hygiene.py": 560,  # all rules
     }
     wrong = {}
     for path in LIBRARY + KERNELS + BENCHMARKS + TESTS:

@@ -72,7 +72,7 @@ class Recurrent(Plans, Lookups, Randomness, Arguments):
     """
 
     TAPE = (*Arguments.TAPE, "_run")
-    PASSING = (*Plans.PASSING, *Arguments.PASSING, "_full_rows")
+    PASSING = (*Arguments.PASSING, "_full_rows")
     _run: Run | None = None
     _full_rows: Rows | None = None
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast.cells import Cell
-from rnnfast.kernels.recurrence import TimeLoop
+from rnnfast.kernels.recurrence import TimeLoop, time_loop
 from rnnfast.layers.base import Layer
 
 
@@ -28,21 +28,23 @@ class Streaming(Layer):
     """A layer that goes on from its state by one input at a time."""
 
     cell: Cell
-
-    @property
-    def loop(self) -> TimeLoop:
-        """The compiled time loop of the cell."""
-        raise NotImplementedError
-
     _position: int
     dtype: np.dtype
     input_size: int
     hidden_size: int
     _state: np.ndarray | None
 
-    PASSING = (*Layer.PASSING, "_known", "_apart")
+    PASSING = (*Layer.PASSING, "_known", "_apart", "_loop")
+    _loop: TimeLoop | None = None
     _known: Known | None = None
     _apart: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
+
+    @property
+    def loop(self) -> TimeLoop:
+        """The compiled time loop of the cell."""
+        if self._loop is None:
+            self._loop = time_loop(self.cell.equations)
+        return self._loop
 
     def step(self, x: np.ndarray, *, out: np.ndarray | None = None, **given: np.ndarray) -> np.ndarray:
         """Advance the state by one input, for streaming; the bits of `forward`, no gradient.
