@@ -21,9 +21,14 @@ SEQUENCES, INPUT_SIZE = 2, 3
 Memory = dict[tuple[int, Node], tuple[Any, ...]]
 
 
-def largest_difference(cell: Cell, hidden_size: int, steps: int, rng: np.random.Generator) -> float:
-    """What `Cell.check` returns."""
-    values, arriving, derived = _compiled(cell, hidden_size, steps, rng)
+def largest_difference(
+    cell: Cell, hidden_size: int, steps: int, rng: np.random.Generator, dtype: type = np.float64
+) -> float:
+    """What `Cell.check` returns; of a layer in float32, whose gradients are compared likewise."""
+    values, arriving, derived = (
+        {name: array.astype(np.float64) for name, array in arrays.items()}
+        for arrays in _compiled(cell, hidden_size, steps, rng, dtype)
+    )
     memory: Memory = {}
     made = _run(cell, values, memory)
     differences = {f"the output {name}": (derived.pop(f"the output {name}"), made[name]) for name in made}
@@ -51,20 +56,24 @@ def _largest(name: str, differences: Mapping[str, tuple[np.ndarray, np.ndarray]]
     return worst
 
 
-def _compiled(cell: Cell, hidden_size: int, steps: int, rng: np.random.Generator) -> tuple[dict, dict, dict]:
+def _compiled(
+    cell: Cell, hidden_size: int, steps: int, rng: np.random.Generator, dtype: type
+) -> tuple[dict[str, np.ndarray], ...]:
     """Values of all that the cell reads, gradients that arrive, and what the compiled layer makes of them."""
-    layer = cell.layer(INPUT_SIZE, hidden_size, rng=rng, dtype=np.float64, stateful=True)
+    layer = cell.layer(INPUT_SIZE, hidden_size, rng=rng, dtype=dtype, stateful=True)
     for param in layer.params:
         spread = rng.standard_normal((2, *param.shape)) / 10
         param[...] = np.where(param == 0, spread[0], param * (1 + spread[1]))
-    rows = SEQUENCES, steps, hidden_size
-    values = {"xs": rng.standard_normal((*rows[:2], INPUT_SIZE))}
-    states = [rng.uniform(0.1, 0.9, (SEQUENCES, hidden_size)) for _ in cell.states]
-    given = {name: rng.standard_normal(rows) for name in cell.rows if cell.roles[name].kind == "given"}
-    drawn = {name: _drawn(cell, name, layer.rng_state[0], rows) for name in cell.random}
-    arriving = {"hs": rng.standard_normal(rows)}
-    arriving |= {name: rng.standard_normal((SEQUENCES, hidden_size)) for name in cell.states}
-    layer.set_state(*states)
+    rows, one = (SEQUENCES, steps, hidden_size), (SEQUENCES, hidden_size)
+
+    def normal(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape).astype(dtype)
+
+    values = {"xs": normal(*rows[:2], INPUT_SIZE)}
+    states: dict[str, np.ndarray] = {name: rng.uniform(0.1, 0.9, one).astype(dtype) for name in cell.states}
+    given = {name: normal(*rows) for name in cell.rows if cell.roles[name].kind == "given"}
+    arriving = {"hs": normal(*rows), **{name: normal(*one) for name in cell.states}}
+    layer.set_state(*states.values())
     derived = {"the output hs": layer.forward(values["xs"], **given)}
     derived |= {
         f"the output {name}": state for name, state in zip(cell.states, layer.get_state(), strict=True)
@@ -73,18 +82,17 @@ def _compiled(cell: Cell, hidden_size: int, steps: int, rng: np.random.Generator
         arriving["hs"], **{f"d{name}_next": arriving[name] for name in cell.states}
     )
     derived |= dict(zip(cell.states, layer.get_state_gradients(), strict=True))
-    if given:
-        derived |= layer.given_gradients
+    derived |= layer.given_gradients if given else {}
     derived |= dict(zip(layer.parameter_names, layer.grads, strict=True))
-    values |= {**dict(zip(cell.states, states, strict=True)), **given, **drawn}
-    values |= dict(zip(layer.parameter_names, layer.params, strict=True))
-    values |= {name: np.full(1, value) for name, value in layer.constants.items()}
+    values |= {**states, **given, **dict(zip(layer.parameter_names, layer.params, strict=True))}
+    values |= {name: np.full(1, value, dtype) for name, value in layer.constants.items()}
+    values |= {name: _drawn(cell, name, layer.rng_state[0], np.empty(rows, dtype)) for name in cell.random}
     return values, arriving, derived
 
 
-def _drawn(cell: Cell, name: str, seed: int, shape: tuple[int, ...]) -> np.ndarray:
-    """The random numbers of a fresh layer with this seed."""
-    numbers, role = np.empty(shape), cell.roles[name]
+def _drawn(cell: Cell, name: str, seed: int, numbers: np.ndarray) -> np.ndarray:
+    """The random numbers (N, T, H) of a fresh layer with this seed."""
+    role = cell.roles[name]
     draw = normal_forward if role.kind == "normal" else bernoulli_forward
     draw(seed, cell.rows.index(name), 0, role.value, numbers)
     return numbers
