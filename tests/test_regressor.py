@@ -139,7 +139,7 @@ def test_reading_without_a_backward_keeps_no_gates(read):
         model = SequenceRegressor(3, 4, 2, cell="lstm", rng=np.random.default_rng(0))
         getattr(model, method)(*((xs,) if method == "predict" else (xs, ts)))
         worker = model if method == "forward" else model._reader
-        sizes.append(worker._layers[0]._workspace._buffers["gates"].size)
+        sizes.append(worker._layers[0]._workspace._buffers["tape"].size)
     assert 3 * sizes[1] <= sizes[0]
 
 

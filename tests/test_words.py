@@ -102,7 +102,7 @@ def test_gates_made_again_change_no_bit(cell, monkeypatch):
     model.reset_state()
     monkeypatch.setattr(plans, "KEPT_BYTES", 1)
     actual = passed(model, data)
-    assert model._layers[0]._intact > 0
+    assert model._layers[0]._run.intact > 0
     assert actual[0] == expected[0]
     for grad, other in zip(actual[1], expected[1], strict=True):
         assert_same_bits(grad, other)
