@@ -20,9 +20,9 @@ from rnnfast.data import (
 from rnnfast.data.ids_file import open_run_ids
 from rnnfast.models.cbow import CBOWLM
 from rnnfast.models.rnnlm import RNNLM
+from rnnfast.optim import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, Optimizer, RMSprop
 from rnnfast.training.bptt import TruncatedBPTT
 from rnnfast.training.checkpoint import Checkpoint, load_tokenizer
-from rnnfast.training.optim import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, Optimizer, RMSprop
 from rnnfast.training.progress import Progress
 from rnnfast.training.run_folder import TRAIN, TRAINING, VALID, RunFolder
 from rnnfast.training.trainer import Trainer
