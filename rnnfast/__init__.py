@@ -45,7 +45,7 @@ from rnnfast._threads import get_num_threads, set_num_threads  # noqa: E402
 from rnnfast._warmup import warmup  # noqa: E402
 from rnnfast.book.bi_lstm import TimeBiLSTM  # noqa: E402
 from rnnfast.book.binary_loss import TimeSigmoidWithLoss  # noqa: E402
-from rnnfast.book.one_step import GRU, LSTM, RNN  # noqa: E402
+from rnnfast.book.recurrent import GRU, LSTM, RNN  # noqa: E402
 from rnnfast.cells import (  # noqa: E402
     CellError,
     bernoulli,

@@ -36,7 +36,7 @@ import numpy as np
 
 from rnnfast.book.bi_lstm import TimeBiLSTM
 from rnnfast.book.binary_loss import TimeSigmoidWithLoss
-from rnnfast.book.one_step import GRU, LSTM, RNN
+from rnnfast.book.recurrent import GRU, LSTM, RNN
 from rnnfast.book.simple import (
     Affine,
     Embedding,
