@@ -112,8 +112,9 @@ class Cell:
         after = self.formula(*arguments, **{n: self.inputs[n] for n in (*self.units, *self.given)})
         after = after if isinstance(after, tuple | list) else (after,)
         if len(after) != len(self.states):
+            names = ", ".join(self.states)
             raise FormulaError(
-                f"the step returns {len(after)} values for {len(self.states)} states ({', '.join(self.states)})"
+                f"the step returns {len(after)} values for {len(self.states)} states ({names})"
             )
         self.after = tuple(graph.as_node(value) for value in after)
         for name, value in zip(self.states, self.after, strict=True):
@@ -121,7 +122,9 @@ class Cell:
                 raise FormulaError(f"the state {name} is a comparison; use where({text_of(value)}, 1, 0)")
         operands = {a.operand for a in arguments if isinstance(a, Again)}
         if None in operands or len(operands) > 1:
-            raise FormulaError(f"all of the gates {', '.join(self.again)} must be called with one and the same operand")
+            raise FormulaError(
+                f"all of the gates {', '.join(self.again)} must be called with one and the same operand"
+            )
         self.operand: Node | None = operands.pop() if operands else None
         if self.operand is not None and not set(self.again_inputs).isdisjoint(in_order([self.operand])):
             raise FormulaError("the operand of a second product cannot depend on that product")
@@ -146,7 +149,9 @@ class Cell:
         """A hash of what the cell computes: the same for two that say the same, whatever their names."""
         lines = [f"{len(self.gates)} {len(self.states)} {self.product} {len(self.apart)} {len(self.again)}"]
         places = {node: str(i) for i, node in enumerate(self.inputs.values())}
-        lines += [f"{n in self.trained}" for n in self.units] + [f"given {n in self.wanted}" for n in self.given]
+        lines += [f"{n in self.trained}" for n in self.units] + [
+            f"given {n in self.wanted}" for n in self.given
+        ]
         slopes = list(self.graph.slopes.values())
         outputs = [*self.after, *([] if self.operand is None else [self.operand]), *slopes]
         for node in in_order(outputs):

@@ -95,7 +95,9 @@ class Node:
 
     def __pow__(self, power: Any) -> Node:
         if type(power) is not int or not 1 <= power <= 8:
-            raise FormulaError(f"a power must be a whole number from 1 to 8, got {power!r}; others are exp(p * log(x))")
+            raise FormulaError(
+                f"a power must be a whole number from 1 to 8, got {power!r}; others are exp(p * log(x))"
+            )
         result = self
         for _ in range(power - 1):
             result = result * self
@@ -114,10 +116,14 @@ class Node:
         return self.graph.apply("le", other, self)
 
     def __bool__(self) -> bool:
-        raise FormulaError("a branch on a value (if, and, or, while, max) cannot be compiled; use where(condition, a, b)")
+        raise FormulaError(
+            "a branch on a value (if, and, or, while, max) cannot be compiled; use where(condition, a, b)"
+        )
 
     def __float__(self) -> float:
-        raise FormulaError("a value of the step was given to a function of numbers; use those of rnnfast.cells")
+        raise FormulaError(
+            "a value of the step was given to a function of numbers; use those of rnnfast.cells"
+        )
 
     __int__ = __index__ = __float__
 
@@ -160,16 +166,22 @@ class Graph:
             if value.graph is not self:
                 raise FormulaError("a value of one formula was used in another")
             return value
-        if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
-            raise FormulaError(f"an operand must be a value of the step or a number, got {type(value).__name__}")
-        return self.constant(value)
+        if isinstance(value, bool | np.bool_) or not isinstance(
+            value, int | float | np.integer | np.floating
+        ):
+            raise FormulaError(
+                f"an operand must be a value of the step or a number, got {type(value).__name__}"
+            )
+        return self.constant(float(value))
 
     def apply(self, op: str, *operands: Any) -> Node:
         """The node of an operation, or a simpler one that is equal."""
         args = tuple(map(self.as_node, operands))
         wrong = [a for a in args[1 if op == "select" else 0 :] if a.is_condition]
         if wrong or (op == "select" and not args[0].is_condition):
-            raise FormulaError("a comparison is no number: it can only be the condition of where(condition, a, b)")
+            raise FormulaError(
+                "a comparison is no number: it can only be the condition of where(condition, a, b)"
+            )
         return _simpler(self, op, args) or self._node(op, args)
 
     def _node(self, op: str, args: tuple) -> Node:
@@ -273,7 +285,6 @@ def text_of(node: Node, names: Mapping[Node, str] | None = None, *, is_inner: bo
         return f"-{parts[0]}"
     name = {"select": "where", "stop": "stop_gradient"}.get(node.op, node.op)
     return f"{name}({', '.join(parts)})"
-
 
 
 def sigmoid(x: Any) -> Any:

@@ -5,7 +5,8 @@ what a row of the tape holds:
 
 * states before and after the step, units and given arrays are stored anyway;
 * results of transcendental functions are kept, where their operand is not a stored state: most lie in the
-  column of the pre-activation they were made from, which nothing needs any more, others in columns of their own;
+  column of the pre-activation they were made from, which nothing needs any more, others in columns of their
+  own;
 * the rest is made again by the backward pass from these.
 
 The step is one pass, or two: where a second product waits for the first pass, and where one transcendental
@@ -22,7 +23,8 @@ from .cell import Cell
 from .derive import gradient
 from .expression import TRANSCENDENTAL, Node, contracted, in_order
 
-# Where the operands of a pass lie: rows that the time loop knows by these numbers, and blocks of H columns in them.
+# Where the operands of a pass lie: rows that the time loop knows by these numbers, and blocks of H columns
+# in them.
 TAPE, BEFORE, OTHERS, UNITS, GIVEN, AFTER, OUT, OPERAND = range(8)
 ABOVE, DSTATES, DTS, DGIVEN, DOPERAND = range(6, 11)
 
@@ -71,8 +73,8 @@ class Schedule:
     passes : bool
         The gradient of h takes a way beside the products.
     can_remake : bool
-        Blocks of the tape can be made again. With a second product and several states, whose products would have to
-        be taken step by step, they are always kept.
+        Blocks of the tape can be made again. With a second product and several states, whose products would
+        have to be taken step by step, they are always kept.
     """
 
     def __init__(self, cell: Cell) -> None:
@@ -143,7 +145,9 @@ class Schedule:
     def _lay_out(self) -> None:
         """Homes of what is kept, and the two parts of the step."""
         cell, gates = self.cell, len(self._raw)
-        self.in_place = not self.kept and not self._needed and len(cell.states) == gates == 1 and not cell.again
+        self.in_place = (
+            not self.kept and not self._needed and len(cell.states) == gates == 1 and not cell.again
+        )
         self._late = self._late_nodes()
         early_raw = set(in_order(cell.after, [*self._stored, *(k for k in self.kept if k not in self._late)]))
         # A column is free for a value of the first part if the second does not read its pre-activation.
@@ -206,7 +210,11 @@ class Schedule:
         for node, where in self._homes.items():
             (late if node in self._late else early).append((twins[node], where))
         for index, node in enumerate(cell.after):
-            places = [(AFTER, 0), (OUT, 0)] if not index else [(OTHERS, index - 1), (TAPE, self.others + index - 1)]
+            places = (
+                [(AFTER, 0), (OUT, 0)]
+                if not index
+                else [(OTHERS, index - 1), (TAPE, self.others + index - 1)]
+            )
             (late if node in self._late else early).extend((twins[node], where) for where in places)
         if cell.operand is not None:
             early.append((twins[cell.operand], (OPERAND, 0)))

@@ -5,7 +5,7 @@ import pytest
 from helpers import assert_same_bits
 from walk import CELLS, Walk
 
-from rnnfast.layers import recurrent
+from rnnfast.layers import plans
 from rnnfast.models import CBOWLM, RNNLM
 from rnnfast.training import TruncatedBPTT
 
@@ -152,8 +152,8 @@ def test_windows_whose_gates_are_made_again_keep_their_gradients(monkeypatch):
     rng = np.random.default_rng(6)
     ids = rng.integers(6, size=2401)
     results = []
-    for kept in (recurrent.KEPT_BYTES, 0):
-        monkeypatch.setattr(recurrent, "KEPT_BYTES", kept)
+    for kept in (plans.KEPT_BYTES, 0):
+        monkeypatch.setattr(plans, "KEPT_BYTES", kept)
         model = RNNLM(6, 4, 4, cell="lstm", rng=np.random.default_rng(7))
         bptt = TruncatedBPTT(600, 1800)
         results.append([[g.copy() for g in model.grads] for _ in bptt.windows(model, ids, 1)])

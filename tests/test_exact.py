@@ -7,7 +7,7 @@ import pytest
 from helpers import assert_same_bits, needs_jit, sized
 
 from rnnfast import CBOWLM, RNNLM, ExactBPTT, SequenceRegressor, Trainer, optim
-from rnnfast.layers import recurrent
+from rnnfast.layers import plans
 
 CELLS = ("rnn", "relu", "lstm", "gru")
 
@@ -89,7 +89,7 @@ def test_a_regression_in_chunks_has_the_bits_of_one_pass(cell, target, lengths, 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_one_long_sequence_whose_gates_are_made_again(dtype, monkeypatch):
-    monkeypatch.setattr(recurrent, "KEPT_BYTES", 100_000)
+    monkeypatch.setattr(plans, "KEPT_BYTES", 100_000)
     rng = np.random.default_rng(2)
     model = SequenceRegressor(2, 8, 1, rng=rng, dtype=dtype)
     T = sized(3000, 1100)

@@ -69,7 +69,9 @@ def test_gradients_of_the_whole_model_equal_central_differences(options, carried
     ts[0, 1] = -1
     state = None
     if carried:
-        state = tuple(tuple(rng.standard_normal((2, 5)) for _ in layer.cell.states) for layer in model._layers)
+        state = tuple(
+            tuple(rng.standard_normal((2, 5)) for _ in layer.cell.states) for layer in model._layers
+        )
     loss_with_the_same_masks(model, xs, ts, state)
     for grad in model.grads:
         grad[...] = np.nan if not model.config["tied"] else 0.0

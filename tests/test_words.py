@@ -7,7 +7,7 @@ from helpers import assert_same_bits, relative_distance, sized
 
 import rnnfast
 from rnnfast import RNNLM, ExactBPTT, TruncatedBPTT
-from rnnfast.layers import recurrent
+from rnnfast.layers import plans
 
 CELLS = ("rnn", "relu", "lstm", "gru")
 V = 11
@@ -100,7 +100,7 @@ def test_gates_made_again_change_no_bit(cell, monkeypatch):
     model, data = model_of(cell, dtype=np.float32), window(7, sized(170, 80))
     expected = passed(model, data)
     model.reset_state()
-    monkeypatch.setattr(recurrent, "KEPT_BYTES", 1)
+    monkeypatch.setattr(plans, "KEPT_BYTES", 1)
     actual = passed(model, data)
     assert model._layers[0]._intact > 0
     assert actual[0] == expected[0]

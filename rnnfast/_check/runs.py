@@ -20,8 +20,8 @@ def malformed(path: Any, reason: str) -> CheckpointError:
 def cell_missing(name: str, fingerprint: str) -> CheckpointError:
     """The error for a cell that this program has not defined."""
     return CheckpointError(
-        f"the model's cell {name!r} (fingerprint {fingerprint[:12]}) is not defined in this program, or its equations "
-        f"have changed since; import the module that defines it first."
+        f"the model's cell {name!r} (fingerprint {fingerprint[:12]}) is not defined in this program, or its "
+        f"equations have changed since; import the module that defines it first."
     )
 
 

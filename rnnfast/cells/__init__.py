@@ -35,13 +35,13 @@ from rnnfast.cells.slstm import slstm
 
 # Every ready cell; nothing else knows which there are.
 READY: tuple[Cell, ...] = (
-    rnn, rnn_relu, lstm, gru, gru_after, leaky, lif, peephole_lstm, coupled_lstm, li_gru, min_gru, min_lstm, ind_rnn,
-    slstm,
+    rnn, rnn_relu, lstm, gru, gru_after, leaky, lif, peephole_lstm, coupled_lstm, li_gru, min_gru, min_lstm,
+    ind_rnn, slstm,
 )  # fmt: skip
 
 __all__ = [
-    "READY", "Cell", "CellError", "Role", "bernoulli", "cell", "constant", "coupled_lstm", "defined", "exp", "given",
-    "gru", "gru_after", "ind_rnn", "leaky", "li_gru", "lif", "log", "lstm", "maximum", "min_gru", "min_lstm",
-    "minimum", "normal", "peephole_lstm", "relu", "rnn", "rnn_relu", "scalar", "sigmoid", "slstm", "softplus", "sqrt",
-    "step", "stop_gradient", "tanh", "unit", "where", "zoneout",
+    "READY", "Cell", "CellError", "Role", "bernoulli", "cell", "constant", "coupled_lstm", "defined", "exp",
+    "given", "gru", "gru_after", "ind_rnn", "leaky", "li_gru", "lif", "log", "lstm", "maximum", "min_gru",
+    "min_lstm", "minimum", "normal", "peephole_lstm", "relu", "rnn", "rnn_relu", "scalar", "sigmoid", "slstm",
+    "softplus", "sqrt", "step", "stop_gradient", "tanh", "unit", "where", "zoneout",
 ]  # fmt: skip

@@ -118,8 +118,8 @@ class Cell:
         return shapes
 
     def initial(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-        """What a parameter starts from: as in the book, weights randn / sqrt(fan-in) and biases zero, unless the
-        cell says otherwise."""
+        """What a parameter starts from: as in the book, weights randn / sqrt(fan-in) and biases zero, unless
+        the cell says otherwise."""
         start = self.start.get(name)
         if callable(start):
             return np.asarray(start(shape, rng))
@@ -236,8 +236,8 @@ def cell(
     The function takes the gates, then the states, then keyword arguments whose default is a role (`unit`,
     `scalar`, `constant`, `given`, `normal`, `bernoulli`), and returns the states after the step. Each gate is
     ``x_t Wx + h_{t-1} Wh + b`` in one block of columns, with h the first state, which is the output too. The
-    function runs once, here, on symbols: it may use arithmetic and the functions of `rnnfast.cells`, and has no
-    branch on a value.
+    function runs once, here, on symbols: it may use arithmetic and the functions of `rnnfast.cells`, and has
+    no branch on a value.
 
     Parameters
     ----------
@@ -275,10 +275,8 @@ def cell(
     (2, 5, 8)
     """
     if function is None:
-        return functools.partial(
-            cell, states=states, product=product, apart=apart, again=again, start=start
-        )
-    options = {"product": product, "apart": _names(apart), "again": _names(again), "start": start}
+        return functools.partial(cell, states=states, product=product, apart=apart, again=again, start=start)
+    options: dict[str, Any] = {"product": product, "apart": _names(apart), "again": _names(again), "start": start}
     gates, roles = _signature(function, _names(states))
     _check_options(function, gates, roles, options)
     try:
@@ -286,7 +284,9 @@ def cell(
     except FormulaError as error:
         raise CellError(f"{_place(function, error)}: {error}.") from None
     except (TypeError, AttributeError, ValueError, NameError, ArithmeticError) as error:
-        raise CellError(f"{_place(function, error)}: {error}; a step is arithmetic and functions of rnnfast.cells.") from error
+        raise CellError(
+            f"{_place(function, error)}: {error}; a step is arithmetic and functions of rnnfast.cells."
+        ) from error
 
 
 def _names(given: Any) -> tuple[str, ...]:
@@ -341,7 +341,9 @@ def _check_options(function: Callable, gates: tuple[str, ...], roles: Any, optio
     known = {"Wx", "Wh", "b", "bhh", "words", *(name for name, role in roles.items() if role.is_trained)}
     for name in options["start"] or {}:
         if name not in known:
-            raise CellError(f"{place}: start has {name}, which is no parameter; there are {', '.join(sorted(known))}.")
+            raise CellError(
+                f"{place}: start has {name}, which is no parameter; there are {', '.join(sorted(known))}."
+            )
 
 
 def _place(function: Callable, error: BaseException | None = None) -> str:
@@ -349,7 +351,9 @@ def _place(function: Callable, error: BaseException | None = None) -> str:
     code = function.__code__
     line = code.co_firstlineno
     if error is not None:
-        inside = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == code.co_filename]
+        inside = [
+            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == code.co_filename
+        ]
         line = next((number for number in reversed(inside) if number and number > line), line)
     return f"cell {function.__name__} ({code.co_filename}, line {line})"
 

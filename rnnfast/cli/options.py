@@ -101,8 +101,8 @@ MaxVocab = Annotated[int | None, whole_option(
     "--max-vocab", 3, _TEXT, "The most words to know; the frequent ones stay.", "no limit")]
 
 Cell = Annotated[str, _value(
-    word("--cell", *(cell.name for cell in READY), **_CELLS), ("--cell", "--model"), "rnn|relu|lstm|gru", _MODEL,
-    "Kind of recurrent layer; also RNN_TANH, RNN_RELU, LSTM, GRU.")]
+    word("--cell", *(cell.name for cell in READY), **_CELLS), ("--cell", "--model"), "rnn|relu|lstm|gru",
+    _MODEL, "Kind of recurrent layer; also RNN_TANH, RNN_RELU, LSTM, GRU.")]
 EmbedSize = Annotated[int, whole_option("--emsize", 1, _MODEL, "Size of word vectors.", high=_MOST_UNITS)]
 HiddenSize = Annotated[int, whole_option(
     "--nhid", 1, _MODEL, "Hidden units in each layer.", high=_MOST_UNITS)]

@@ -173,7 +173,9 @@ def _go_back(
     """
     rows = len(dhs)
     batch = rows // targets.size
-    arriving = [[np.zeros((rows, layer.hidden_size), layer.dtype) for _ in layer.cell.states] for layer in layers]
+    arriving = [
+        [np.zeros((rows, layer.hidden_size), layer.dtype) for _ in layer.cell.states] for layer in layers
+    ]
     norms = [np.zeros((len(layers), targets.size, batch, lags + 1)) for _ in layers[0].cell.states]
     above = dhs
     for lag in range(lags + 1):
@@ -186,7 +188,9 @@ def _go_back(
             before = [of_state[place].reshape(rows, -1) for of_state in states[index]]
             layer.set_state(*before)
             layer.forward(inputs[index][place].reshape(rows, 1, -1))
-            later = {f"d{name}_next": gradient for name, gradient in zip(layer.cell.states, given, strict=True)}
+            later = {
+                f"d{name}_next": gradient for name, gradient in zip(layer.cell.states, given, strict=True)
+            }
             above = layer.backward(above[:, np.newaxis], **later)[:, 0]
             arriving[index] = list(layer.get_state_gradients())
         above = np.zeros_like(dhs)

@@ -97,9 +97,7 @@ class Streaming(Layer):
         self._apart = x, out
         return True
 
-    def _first_step(
-        self, x: np.ndarray, out: np.ndarray | None, given: dict[str, np.ndarray]
-    ) -> np.ndarray:
+    def _first_step(self, x: np.ndarray, out: np.ndarray | None, given: dict[str, np.ndarray]) -> np.ndarray:
         """A step that looks at everything, and keeps what it found where the next one may rely on it."""
         self._known, self._apart = None, (None, None)
         owner, depth, width = f"{type(self).__name__}.step", self.input_size, self.hidden_size

@@ -48,7 +48,8 @@ class Inputs(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What `backward` needs of the last `forward`: blocks of the time grid from `intact` on are on the tape."""
+    """What `backward` needs of the last `forward`: blocks of the time grid from `intact` on are on the
+    tape."""
 
     inputs: Inputs
     given: np.ndarray | None

@@ -32,7 +32,9 @@ def saved_cell(cell: Cell) -> str | dict[str, str]:
     return {"name": cell.name, "fingerprint": cell.fingerprint}
 
 
-def recurrent_shapes(cell: Cell, layers: int, input_size: int, hidden_size: int) -> dict[str, tuple[int, ...]]:
+def recurrent_shapes(
+    cell: Cell, layers: int, input_size: int, hidden_size: int
+) -> dict[str, tuple[int, ...]]:
     """Name and shape of the parameters of recurrent layers above each other, from the lowest."""
     shapes: dict[str, tuple[int, ...]] = {}
     for layer in range(layers):
@@ -53,11 +55,13 @@ def recurrent_layers(
 
 
 def initial_values(name: str, shape: tuple[int, ...], rng: np.random.Generator, cell: Cell) -> np.ndarray:
-    """What a parameter of a model starts from, as in the book: embedding randn / 100, weights randn / sqrt(fan-in),
-    biases zero, and what the cell says of its own."""
+    """What a parameter of a model starts from, as in the book: embedding randn / 100, weights randn /
+    sqrt(fan-in), biases zero, and what the cell says of its own."""
     prefix, _, own = name.partition("_")
     if name == "embed_W":
-        return cell.initial("words", shape, rng) if "words" in cell.start else rng.standard_normal(shape) / 100
+        return (
+            cell.initial("words", shape, rng) if "words" in cell.start else rng.standard_normal(shape) / 100
+        )
     if prefix.startswith("layer"):
         return cell.initial(own, shape, rng)
     return np.zeros(shape) if len(shape) == 1 else rng.standard_normal(shape) / np.sqrt(shape[0])

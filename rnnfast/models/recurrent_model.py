@@ -158,10 +158,10 @@ class RecurrentModel(StoredModel):
             dhs = self._undropped(index + 1, dhs)
             looked_up = layer.reads_words
             out = None if looked_up else self._buffer(f"dxs{index}", batch, steps, layer.input_size)
-            dhs = layer.go_back(dhs, None if arriving is None else arriving[index], out, adds=adds)
+            dhs = layer.go_back(dhs, None if arriving is None else list(arriving[index]), out, adds=adds)
         if not looked_up:
             self._vectors_backward(self._undropped(0, dhs), adds)
-        return [np.copy(layer.state_gradients) for layer in self._layers]
+        return [np.array(layer.state_gradients) for layer in self._layers]
 
     def _undropped(self, place: int, dhs: np.ndarray) -> np.ndarray:
         if not self._dropouts:
@@ -241,8 +241,8 @@ class RecurrentModel(StoredModel):
 
     @property
     def rng_state(self) -> tuple[tuple[int, int], ...]:
-        """The seed and the number of what was drawn of each place with dropout, and of each layer whose cell has
-        random arguments; may be set, to draw on from there."""
+        """The seed and the number of what was drawn of each place with dropout, and of each layer whose cell
+        has random arguments; may be set, to draw on from there."""
         return tuple(place.rng_state for place in self._drawing())
 
     @rng_state.setter
@@ -298,7 +298,9 @@ class RecurrentModel(StoredModel):
                 checked.append(None)
                 continue
             layer = self._layers[i]
-            arrays = _check.entries(owner, f"state[{i}]", kept, len(layer.cell.states), ", ".join(layer.cell.states))
+            arrays = _check.entries(
+                owner, f"state[{i}]", kept, len(layer.cell.states), ", ".join(layer.cell.states)
+            )
             for j, array in enumerate(arrays):
                 why = "as many rows in every layer"
                 shape = _check.floats(owner, f"state[{i}][{j}]", array, shape, layer.dtype, why).shape

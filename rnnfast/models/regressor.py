@@ -99,8 +99,7 @@ class SequenceRegressor(RecurrentModel):
         kind, chosen = np.dtype(config["dtype"]), cell_of(type(self).__name__, config["cell"])
         shapes = self._shapes(config)
         arrays = {
-            name: initial_values(name, shape, rng, chosen).astype(kind)
-            for name, shape in shapes.items()
+            name: initial_values(name, shape, rng, chosen).astype(kind) for name, shape in shapes.items()
         }
         self._set_up(config, arrays, rng)
 
@@ -131,7 +130,9 @@ class SequenceRegressor(RecurrentModel):
     @classmethod
     def _shapes(cls, config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         width, outputs = config["hidden_size"], config["output_size"]
-        shapes = recurrent_shapes(cell_of(cls.__name__, config["cell"]), config["layers"], config["input_size"], width)
+        shapes = recurrent_shapes(
+            cell_of(cls.__name__, config["cell"]), config["layers"], config["input_size"], width
+        )
         return {**shapes, "output_W": (width, outputs), "output_b": (outputs,)}
 
     def _set_up(
