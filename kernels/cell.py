@@ -18,29 +18,32 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from .expression import FormulaError, Graph, Node, in_order, text_of
-
-
-class Apart(NamedTuple):
-    """A gate whose two products stay apart."""
-
-    x: Any
-    h: Any
+from .expression import FormulaError, Graph, Node, Unfinished, in_order, text_of
 
 
-class Again:
+class Apart(Unfinished):
+    """A gate whose two products stay apart: `x` and `h`."""
+
+    def __init__(self, name: str, x: Node, h: Node) -> None:
+        self.how = f"the products of the gate {name} are apart; use {name}.x and {name}.h"
+        self.x, self.h = x, h
+
+
+class Again(Unfinished):
     """A gate whose product with Wh takes an operand of the step's own making."""
 
     def __init__(self, name: str, gate: Node) -> None:
+        self.how = f"the gate {name} waits for the operand of its product; use {name}(operand)"
         self._name, self._gate = name, gate
         self.operand: Node | None = None
 
     def __call__(self, operand: Any) -> Node:
-        if self.operand is not None and self.operand is not operand:
+        node = self._gate.graph.as_node(operand)
+        if self.operand is not None and self.operand is not node:
             raise FormulaError(f"the gate {self._name} takes one operand, and was given two")
-        self.operand = self._gate.graph.as_node(operand)
+        self.operand = node
         return self._gate
 
 
@@ -104,7 +107,7 @@ class Cell:
             if gate in self.apart:
                 x, h = (graph.input(f"{gate}.{part}") for part in ("x", "h"))
                 self.inputs |= {gate: x, f"{gate}.h": h}
-                arguments.append(Apart(x, h))
+                arguments.append(Apart(gate, x, h))
             else:
                 node = self.inputs[gate]
                 arguments.append(Again(gate, node) if gate in self.again else node)
@@ -152,15 +155,16 @@ class Cell:
         lines += [f"{n in self.trained}" for n in self.units] + [
             f"given {n in self.wanted}" for n in self.given
         ]
-        slopes = list(self.graph.slopes.values())
-        outputs = [*self.after, *([] if self.operand is None else [self.operand]), *slopes]
+        outputs = [*self.after, *([] if self.operand is None else [self.operand])]
+        slopes = {node: self.graph.slopes[node] for node in in_order(outputs) if node in self.graph.slopes}
+        outputs += slopes.values()
         for node in in_order(outputs):
             if node not in places:
                 args = node.args if node.op == "constant" else [places[a] for a in node.args]
                 places[node] = str(len(places))
                 lines.append(f"{places[node]} {node.op} {args!r}")
         lines += [places[node] for node in outputs]
-        lines += [f"{places[step]} {places[slope]}" for step, slope in self.graph.slopes.items()]
+        lines += [f"{places[step]} {places[slope]}" for step, slope in slopes.items()]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def __repr__(self) -> str:

@@ -49,7 +49,8 @@ def _program(writes: Iterable[tuple[Node, Where]], homes: Mapping[Node, Where]) 
     """The pass that writes these, from what has a home."""
     writes = tuple(writes)
     nodes = in_order((node for node, _ in writes), homes)
-    return Program(tuple((node, homes[node]) for node in nodes if node in homes), writes)
+    reads = [(node, homes[node]) for node in nodes if node in homes]
+    return Program(tuple(reads or [*homes.items()][:1]), writes)  # what is read decides the type of constants
 
 
 class Schedule:
@@ -59,6 +60,8 @@ class Schedule:
     ----------
     kept : tuple of Node
         What the forward pass keeps in a row of the tape beside states.
+    needed : set of Node
+        Gates that the backward pass reads as they were.
     columns : int
         Blocks of H columns in a row of the tape: gates, those apart, what is kept beside them, other states.
     others : int
@@ -101,14 +104,15 @@ class Schedule:
     def _derive(self) -> None:
         """What arrives at each input: from the states after the step, and through the second product."""
         cell, graph = self.cell, self.cell.graph
-        self._later = [graph.input(f"d{name}") for name in cell.states]
-        self._above = graph.input("above")
+        # Names with a space: no argument of a cell has one.
+        self._later = [graph.input(f"gradient of {name}") for name in cell.states]
+        self._above = graph.input("gradient from above")
         arriving = [self._above + self._later[0], *self._later[1:]]
         units, given = ([cell.inputs[n] for n in names] for names in (cell.trained, cell.wanted))
         wanted = [*self._raw, *(cell.inputs[s] for s in cell.states), *units, *given]
         first = gradient(zip(cell.after, arriving, strict=True), wanted)
         self._first = {node: d for node, d in zip(wanted, first, strict=True) if d is not None}
-        self._d_operand = graph.input("doperand")
+        self._d_operand = graph.input("gradient of operand")
         self._second: dict[Node, Node] = {}
         if cell.operand is not None:
             second = gradient([(cell.operand, self._d_operand)], wanted)
@@ -138,7 +142,7 @@ class Schedule:
             else:
                 waiting += node.args
         self.kept = tuple(sorted(kept, key=lambda node: node.index))
-        self._needed = needed
+        self.needed = frozenset(needed)
 
     # Where things lie.
 
@@ -146,13 +150,13 @@ class Schedule:
         """Homes of what is kept, and the two parts of the step."""
         cell, gates = self.cell, len(self._raw)
         self.in_place = (
-            not self.kept and not self._needed and len(cell.states) == gates == 1 and not cell.again
+            not self.kept and not self.needed and len(cell.states) == gates == 1 and not cell.again
         )
         self._late = self._late_nodes()
         early_raw = set(in_order(cell.after, [*self._stored, *(k for k in self.kept if k not in self._late)]))
         # A column is free for a value of the first part if the second does not read its pre-activation.
         read_late = {raw for raw in self._raw if self._late and raw in early_raw}
-        free = {raw: where for raw, where in self._raw.items() if raw not in self._needed}
+        free = {raw: where for raw, where in self._raw.items() if raw not in self.needed}
         self._homes: dict[Node, Where] = {}
         extra = gates
         for node in self.kept:
@@ -178,8 +182,9 @@ class Schedule:
         order = in_order([*cell.after, *([] if cell.operand is None else [cell.operand])])
         depends: set[Node] = set()
         if cell.again:
+            waiting = set(cell.again_inputs)
             for node in order:
-                is_waiting = node in cell.again_inputs
+                is_waiting = node in waiting
                 if is_waiting or (node.op not in ("input", "constant") and not depends.isdisjoint(node.args)):
                     depends.add(node)
             return depends | set(cell.after)
@@ -232,7 +237,7 @@ class Schedule:
     def _backward_passes(self) -> tuple[tuple[Program, ...], tuple[Program, ...]]:
         cell, graph = self.cell, self.cell.graph
         homes: dict[Node, Where] = {**self._stored, **self._after, **self._homes}
-        homes |= {raw: where for raw, where in self._raw.items() if raw in self._needed}
+        homes |= {raw: where for raw, where in self._raw.items() if raw in self.needed}
         homes |= {self._above: (ABOVE, 0), self._d_operand: (DOPERAND, 0)}
         homes |= {node: (DSTATES, i) for i, node in enumerate(self._later)}
         targets: dict[Node, Where] = {raw: (DTS, i) for i, raw in enumerate(self._raw)}

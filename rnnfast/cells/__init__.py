@@ -5,7 +5,8 @@ Each cell is a `Cell`: ``leaky.layer(input_size, hidden_size)`` makes a layer, `
 
 from __future__ import annotations
 
-from rnnfast.cells._cell import Cell, CellError, cell, defined
+from rnnfast.cells._cell import Cell, defined
+from rnnfast.cells._decorator import CellError, cell
 from rnnfast.cells._functions import (
     exp,
     log,
