@@ -303,6 +303,11 @@ class Recurrent(Plans, Randomness, Arguments):
         return self._run is not None and self._run.inputs.ids is not None
 
     @property
+    def window_rows(self) -> int | None:
+        """Sequences N of the last window; None where there is nothing to go back through."""
+        return None if self._run is None else self._run.rows.order.size
+
+    @property
     def time_blocks(self) -> np.ndarray:
         """The first step of each block of the time grid of the last window, and T."""
         assert self._run is not None
