@@ -10,10 +10,10 @@ import pytest
 import rnnfast
 from rnnfast import _check, data, diagnostics, models, optim, training
 from rnnfast.cli.app import app
+from rnnfast.cli.experiment import Settings
 from rnnfast.data import CharTokenizer, WhitespaceTokenizer, WordTokenizer, encode_to_memmap
 from rnnfast.models import RNNLM, SequenceRegressor
 from rnnfast.training import Checkpoint
-from rnnfast.training.experiment import Settings
 
 TEXT = "you say goodbye and i say hello . hello hello i do not know why you say goodbye\n" * 12
 # What a user of the command line has never called.

@@ -58,7 +58,7 @@ def test_a_language_model_in_chunks_has_the_bits_of_one_pass(cell, kind):
     model = with_biases(RNNLM(30, 6, 6, cell=cell, layers=2, rng=rng, **options), rng)
     N, T = sized((20, 330), (150, 7))
     xs, ts = rng.integers(0, 30, (N, T)), rng.integers(-1, 30, (N, T))
-    period = model._period(N)
+    period = model.output.period(N)
     expected = (-(-T // period), -(-T // (2 * period)), 1)
     assert expected[0] >= sized(4, 2)
     assert_exact(model, (xs, ts), {}, (1, period + 1, T), expected)
@@ -81,7 +81,7 @@ def test_a_regression_in_chunks_has_the_bits_of_one_pass(cell, target, lengths, 
             xs[n, length:] = np.nan
     if resets:
         options["reset"] = rng.random((N, T)) < 0.03
-    grid = model._period(N)
+    grid = model.output.period(N)
     expected = -(-T // grid), -(-T // (2 * grid)), 1
     assert expected[0] >= 3
     assert_exact(model, (xs, ts), options, (1, grid + 1, T), expected)
@@ -116,8 +116,8 @@ def test_the_memory_is_as_promised_and_a_tenth_of_that_of_one_pass(kind, N):
     assert plan.memory <= whole // 10
     exact.gradients(model, xs[:, :2], ts[:, :2])  # compiles
     model.wind(None)
-    model._output._workspace._buffers.clear()
-    model._output._workspace._last.clear()
+    model.output._workspace._buffers.clear()
+    model.output._workspace._last.clear()
     model.reset_state()
     tracemalloc.start()
     try:

@@ -231,9 +231,8 @@ def named_in_benchmarks():
 
 def test_each_kernel_is_timed_by_its_name_or_through_its_layer():
     """Models do not count: one that could use a layer says nothing about the time of that layer."""
-    places = [*(ROOT / "rnnfast" / "layers").glob("*.py")]
-    places += [ROOT / "kernels" / "peak.py"]
-    places += [ROOT / "rnnfast" / "training" / f"{name}.py" for name in ("optim", "gradients")]
+    folders = [ROOT / "rnnfast" / name for name in ("layers", "book", "optim")]
+    places = [path for folder in folders for path in folder.glob("*.py")] + [ROOT / "kernels" / "peak.py"]
     uses = {}
     for node in (node for path in places for node in tree(path).body):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -252,7 +251,7 @@ def test_each_layer_and_each_optimizer_is_timed():
     layers = [
         name
         for name in rnnfast.__all__
-        if ".layers." in getattr(rnnfast, name).__dict__.get("__module__", "")
+        if {"layers", "book"} & {*getattr(rnnfast, name).__dict__.get("__module__", "").split(".")}
     ]
     optimizers = [name for name in rnnfast.optim.__all__ if inspect.isclass(getattr(rnnfast.optim, name))]
     assert len(layers) > 10
@@ -285,7 +284,7 @@ def test_layers_and_models_have_no_loop_over_an_axis_of_an_array():
         by_element = any(getattr(n, "attr", None) in ("ndindex", "nditer", "tolist") for n in nodes)
         return by_element or any(names_an_axis(n) for n in inside)
 
-    places = [p for p in LIBRARY if p.parent.name in ("layers", "models")]
+    places = [p for p in LIBRARY if p.parent.name in ("book", "layers", "models")]
     assert [where(p, node) for p in places for node, iterable in loops(p) if is_over_an_axis(iterable)] == []
 
 

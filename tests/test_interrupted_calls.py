@@ -105,9 +105,9 @@ def test_a_loss_that_was_interrupted_gives_no_gradients(monkeypatch):
     model.forward(ids, ids)
     InterruptedAfter(monkeypatch, 1)
     with pytest.raises(KeyboardInterrupt):
-        model._output.forward(np.ones((2, 9, 4), np.float32), ids)
+        model.output.forward(np.ones((2, 9, 4), np.float32), ids)
     with pytest.raises(RuntimeError, match="call forward first"):
-        model._output.backward()
+        model.output.backward()
 
 
 def interrupted_everywhere(call):

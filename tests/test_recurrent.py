@@ -162,7 +162,7 @@ def test_gates_made_again_have_the_bits_of_those_kept(why, kind, options, dtype,
     thrifty = another(layer)
     actual = run(thrifty, window)
     if not options["lengths"]:  # or one block may be enough
-        assert thrifty._workspace._buffers["gates"].size < layer._workspace._buffers["gates"].size / 2
+        assert thrifty._workspace._buffers["tape"].size < layer._workspace._buffers["tape"].size / 2
     again = {"dxs": thrifty.backward(window.dhs, **window.next_gradient), **gradients(thrifty)}
     for name in expected:
         assert_same_bits(actual[name], expected[name])

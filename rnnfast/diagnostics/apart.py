@@ -36,7 +36,7 @@ class Apart:
         self.cell = cell_of(owner, model.config["cell"])
         self.gates = self.cell.gates
         self.layers: list[Any] = list(recurrent_layers(self.cell, model.config["layers"], self._arrays))
-        self.output: Any = type(model._output)(*model._output.params)
+        self.output: Any = type(model.output)(*model.output.params)
 
     def vectors(self, xs: np.ndarray) -> np.ndarray:
         """The input (N, T, D) of the lowest layer; at least one sequence and one step."""

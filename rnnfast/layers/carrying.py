@@ -128,6 +128,11 @@ class Carrying(Streaming):
         self._state = other._state
         self._spare = other._spare
 
+    def carry(self, state: np.ndarray | None) -> None:
+        """Carry this state itself, (S, N, H) as in `carried`, not a copy; None is the fresh state."""
+        self._spare = None  # it may be that of another layer
+        self._state = state
+
     @property
     def carried(self) -> np.ndarray | None:
         """The carried state itself, (S, N, H), for `roll_back`; not a copy."""

@@ -58,10 +58,10 @@ def footprint(layer: Recurrent, extents: Sequence[Extent], words: int) -> Footpr
 
 def make_room(layer: Recurrent, extents: Sequence[Extent], words: int) -> None:
     """Take the arrays of `footprint` in the layer's own workspace."""
-    _planned(layer, extents, words, _Tally(layer._workspace))
+    _planned(layer, extents, words, _Tally(layer.workspace))
     if words:
         shape = extents[0].batch, max(extent.steps for extent in extents)
-        layer._workspace.take("ids", shape, np.dtype(np.int64))
+        layer.workspace.take("ids", shape, np.dtype(np.int64))
 
 
 def _planned(layer: Recurrent, extents: Sequence[Extent], words: int, tally: _Tally) -> bool:

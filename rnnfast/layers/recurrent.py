@@ -283,6 +283,11 @@ class Recurrent(Plans, Lookups, Randomness, Arguments):
         return _check.out(owner, out, shape, self.dtype, *inputs)
 
     @property
+    def window_rows(self) -> int | None:
+        """Sequences N of the last window; None where there is nothing to go back through."""
+        return None if self._run is None else self._run.rows.order.size
+
+    @property
     def time_blocks(self) -> np.ndarray:
         """The first step of each block of the time grid of the last window, and T; an array (blocks,)."""
         assert self._run is not None

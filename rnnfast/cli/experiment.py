@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
+from rnnfast.cli.run_folder import TRAIN, TRAINING, VALID, RunFolder, open_run_ids
+from rnnfast.cli.unigram import Unigram
 from rnnfast.data import (
     CharTokenizer,
     Corpus,
@@ -17,16 +19,13 @@ from rnnfast.data import (
     WordTokenizer,
     encode_to_memmap,
 )
-from rnnfast.data.ids_file import open_run_ids
 from rnnfast.models.cbow import CBOWLM
 from rnnfast.models.rnnlm import RNNLM
+from rnnfast.optim import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, Optimizer, RMSprop
 from rnnfast.training.bptt import TruncatedBPTT
 from rnnfast.training.checkpoint import Checkpoint, load_tokenizer
-from rnnfast.training.optim import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, Optimizer, RMSprop
 from rnnfast.training.progress import Progress
-from rnnfast.training.run_folder import TRAIN, TRAINING, VALID, RunFolder
 from rnnfast.training.trainer import Trainer
-from rnnfast.training.unigram import Unigram
 
 # Each with the learning rate that is its default here, good for a model and a text of the default size.
 OPTIMIZERS: dict[str, tuple[type[Optimizer], float]] = {
