@@ -99,6 +99,17 @@ def test_whatever_differs_shows_in_the_fingerprint():
     assert len({one.fingerprint for one in cells}) == len(cells)
 
 
+def test_code_is_shared_where_it_is_the_same():
+    """A unit is trained and a constant is not; given arrays have a gradient and random numbers have none."""
+
+    def code(role):
+        return cell(_with_role(role), states=("h", "c")).equations.fingerprint
+
+    for alike in ((unit(0.1), scalar(0.2)), (constant(0.1), constant(0.2)), (normal(0.1), bernoulli(0.2))):
+        assert code(alike[0]) == code(alike[1])
+    assert len({code(role) for role in (unit(0.1), constant(0.1), given(), normal(0.1))}) == 4
+
+
 def test_where_a_parameter_starts_is_not_part_of_it():
     assert cell(_with_role(unit(0.1)), states=("h", "c")).fingerprint == next(variants()).fingerprint
     one, other = (

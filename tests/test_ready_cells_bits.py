@@ -107,8 +107,9 @@ def test_a_tape_made_again_gives_the_bits_of_the_one_kept(name, threads, monkeyp
     assert layer._run.intact == 0
     monkeypatch.setattr(plans, "KEPT_BYTES", 0)
     actual = run_all(layer, window)
-    made_again = layer.loop.schedule.columns and layer.loop.schedule.can_remake
-    assert not made_again or layer._run.intact > 0
+    schedule, blocks = layer.loop.schedule, layer._run.rows.blocks.size - 1
+    assert (layer._run.intact > 0) == (blocks > 1 and schedule.columns > 0 and schedule.can_remake)
+    assert blocks > sized(1, 0)
     assert_same(actual, expected)
     monkeypatch.undo()
     layer.rng_state = layer.rng_state[0], 0
