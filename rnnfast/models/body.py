@@ -47,7 +47,7 @@ class Body(Layer):
         rng: np.random.Generator,
     ) -> None:
         self.owner, self.embedding, self.layers = owner, embedding, layers
-        places = [*layers, None] if dropout else []  # before each layer, and behind the last
+        places = [*layers, None] if dropout else []
         self.dropouts = [TimeDropout(dropout, rng=rng) for _ in places]
         self.dtype = layers[0].dtype
         self._sizes = [layers[0].input_size, *(layer.hidden_size for layer in layers)]
