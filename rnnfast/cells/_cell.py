@@ -47,6 +47,10 @@ class Cell:
         How h_{t-1} enters the gates: by a matrix, by one weight a unit, or not at all.
     fingerprint : str
         A hash of what the cell computes.
+    title : str
+        What tables and pictures call it; the name by default.
+    forgets : dict of str to str
+        Gates that decide over memory, each with the end at which it forgets: "low" (shut) or "high" (wide open).
     """
 
     def __init__(
@@ -61,8 +65,11 @@ class Cell:
         apart: Sequence[str] = (),
         again: Sequence[str] = (),
         start: Mapping[str, Start] | None = None,
+        title: str = "",
+        forgets: Mapping[str, str] | None = None,
     ) -> None:
         self.step, self.name = step, name or step.__name__
+        self.title, self.forgets = title or self.name, dict(forgets or {})
         self.gates, self.states, self.roles = tuple(gates), tuple(states), dict(roles)
         self.product, self.apart, self.again = product, tuple(apart), tuple(again)
         self.start = dict(start or {})
@@ -86,6 +93,16 @@ class Cell:
             given=self.rows,
             wanted=[name for name in self.rows if self.roles[name].kind == "given"],
         )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What it may be called where a name is asked for: its own, and that of its equations."""
+        return tuple(dict.fromkeys((self.name, self.step.__name__)))
+
+    @functools.cached_property
+    def activations(self) -> dict[str, str]:
+        """Of each gate that has one, the first sigmoid, tanh or relu that its pre-activation goes into."""
+        return {gate: node.op for gate, node in self.equations.activations.items()}
 
     @functools.cached_property
     def rows(self) -> tuple[str, ...]:
@@ -230,6 +247,8 @@ def cell(
     apart: Sequence[str] = (),
     again: Sequence[str] = (),
     start: Mapping[str, Start] | None = None,
+    title: str = "",
+    forgets: Mapping[str, str] | None = None,
 ) -> Any:
     """Make a recurrent cell of one step written in Python.
 
@@ -252,6 +271,11 @@ def cell(
         ``x Wx + b + (r * h) Wh``.
     start : dict, optional
         What parameters start from, by name: a number, or a function of the shape and a generator.
+    title : str, optional
+        What tables and pictures call the cell; its name by default.
+    forgets : dict, optional
+        Gates that decide over memory, each with the end at which it forgets: "low" (shut) or "high" (wide open),
+        as ``{"f": "low"}`` of the LSTM. `rnnfast diagnose` looks at them.
 
     Returns
     -------
@@ -276,9 +300,19 @@ def cell(
     """
     if function is None:
         return functools.partial(
-            cell, states=states, product=product, apart=apart, again=again, start=start
+            cell,
+            states=states,
+            product=product,
+            apart=apart,
+            again=again,
+            start=start,
+            title=title,
+            forgets=forgets,
         )
-    options = {"product": product, "apart": _names(apart), "again": _names(again), "start": start}
+    options: dict[str, Any] = {
+        "product": product, "apart": _names(apart), "again": _names(again), "start": start, "title": title,
+        "forgets": forgets,
+    }  # fmt: skip
     gates, roles = _signature(function, _names(states))
     _check_options(function, gates, roles, options)
     try:
@@ -337,6 +371,12 @@ def _check_options(function: Callable, gates: tuple[str, ...], roles: Any, optio
             raise CellError(
                 f"{place}: {kind} must name the last gates in their order, got {', '.join(wanted)} of "
                 f"{', '.join(gates)}."
+            )
+    for name, end in (options["forgets"] or {}).items():
+        if name not in gates or end not in ("low", "high"):
+            raise CellError(
+                f"{place}: forgets must give gates of {', '.join(gates)} the end 'low' or 'high', got "
+                f"{name!r}: {end!r}."
             )
     known = {"Wx", "Wh", "b", "bhh", "words", *(name for name, role in roles.items() if role.is_trained)}
     for name in options["start"] or {}:

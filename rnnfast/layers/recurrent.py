@@ -13,15 +13,15 @@ from rnnfast import _check, _threads
 from rnnfast.cells import Cell
 from rnnfast.kernels.recurrence import TimeLoop, time_loop
 from rnnfast.kernels.sequence import block_steps
+from rnnfast.layers.activations import Activations
 from rnnfast.layers.carrying import Carrying
-from rnnfast.layers.plans import Plans
 from rnnfast.layers.randomness import Randomness
 from rnnfast.layers.rows import Rows, packed_rows
 from rnnfast.layers.window import Inputs, Lookup, Place, Run, nothing
 from rnnfast.state import State
 
 
-class Recurrent(Plans, Randomness, Carrying):
+class Recurrent(Activations, Randomness, Carrying):
     """A layer of a cell over a whole sequence, with truncated backpropagation through time.
 
     Parameters
