@@ -50,7 +50,7 @@ class Cell:
     title : str
         What tables and pictures call it; the name by default.
     forgets : dict of str to str
-        Gates that decide over memory, each with the end at which it forgets: "low" (shut) or "high" (wide open).
+        Gates that decide over memory, each with the end at which it forgets: "low" (shut) or "high" (open).
     """
 
     def __init__(
@@ -103,6 +103,12 @@ class Cell:
     def activations(self) -> dict[str, str]:
         """Of each gate that has one, the first sigmoid, tanh or relu that its pre-activation goes into."""
         return {gate: node.op for gate, node in self.equations.activations.items()}
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether h_t = activation(x_t Wx + h_{t-1} Wh + b) is all of it, with sigmoid, tanh or relu."""
+        made, (first, *others) = self.equations.activations.get(self.gates[0]), self.equations.after
+        return not others and made is first and made.args == (self.equations.inputs[self.gates[0]],)
 
     @functools.cached_property
     def rows(self) -> tuple[str, ...]:
@@ -274,8 +280,8 @@ def cell(
     title : str, optional
         What tables and pictures call the cell; its name by default.
     forgets : dict, optional
-        Gates that decide over memory, each with the end at which it forgets: "low" (shut) or "high" (wide open),
-        as ``{"f": "low"}`` of the LSTM. `rnnfast diagnose` looks at them.
+        Gates that decide over memory, each with the end at which it forgets: "low" (shut) or "high" (open), as
+        ``{"f": "low"}`` of the LSTM. `rnnfast diagnose` looks at them.
 
     Returns
     -------
@@ -299,20 +305,10 @@ def cell(
     (2, 5, 8)
     """
     if function is None:
-        return functools.partial(
-            cell,
-            states=states,
-            product=product,
-            apart=apart,
-            again=again,
-            start=start,
-            title=title,
-            forgets=forgets,
-        )
-    options: dict[str, Any] = {
-        "product": product, "apart": _names(apart), "again": _names(again), "start": start, "title": title,
-        "forgets": forgets,
-    }  # fmt: skip
+        return functools.partial(cell, states=states, product=product, apart=apart, again=again, start=start,
+                                 title=title, forgets=forgets)  # fmt: skip
+    options: dict[str, Any] = {"product": product, "apart": _names(apart), "again": _names(again)}
+    options |= {"start": start, "title": title, "forgets": forgets}
     gates, roles = _signature(function, _names(states))
     _check_options(function, gates, roles, options)
     try:

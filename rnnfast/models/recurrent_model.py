@@ -9,6 +9,7 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast._turns import in_turn
+from rnnfast.cells import Cell
 from rnnfast.layers.base import Holder, Layer
 from rnnfast.layers.carrying import roll_back
 from rnnfast.layers.dropout import TimeDropout
@@ -56,6 +57,11 @@ class RecurrentModel(StoredModel):
     _output: Any
     _tied = False
     train_flg: bool
+
+    @property
+    def cell(self) -> Cell:
+        """The cell of its layers."""
+        return self._layers[0].cell
 
     # What a subclass gives.
 
