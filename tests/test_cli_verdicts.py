@@ -129,7 +129,7 @@ def test_recurrent_weights(cell, radius, norm, finding):
             "z",
             0.7,
             0.0,
-            "70% of the forget gates (z) of layer1 are shut: the layer forgets at once.",
+            "70% of the forget gates (z) of layer1 are shut: the layer",
         ),
         ("leaky", "a", 0.95, 0.0, "95% of the units of layer1 are zero"),
         ("slstm", "o", 0.2, 0.4, "60% of the activations of gate o of layer1 are at an end of sigmoid"),

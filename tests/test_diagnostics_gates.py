@@ -166,7 +166,7 @@ def test_every_ready_cell_can_be_looked_into(cell):
 
 
 def test_the_leak_and_the_gates_of_an_slstm_are_saturated_where_their_equations_say():
-    """Without weights, a leaky unit goes towards its bias, and z and o of an sLSTM are functions of theirs."""
+    """Without weights, a leaky unit goes towards its bias, and z and o of an sLSTM follow theirs."""
     model = model_of("leaky")
     for values in model.params[1:]:
         values[...] = 0

@@ -49,6 +49,7 @@ def diagnose(
             "--out", metavar="DIR", show_default="the run's folder", help="Where to put the pictures."
         ),
     ] = None,
+    cell: options.OwnCell = None,
     last: options.Last = False,
     as_json: options.Json = False,
 ) -> None:
@@ -61,7 +62,7 @@ def diagnose(
 
     Example: [bold]rnnfast diagnose runs/first --lags 100[/bold]
     """
-    model, _, config = load_run(run, last=last)
+    model, _, config = load_run(run, cell, last=last)
     if not isinstance(model, RNNLM):
         fail(f"{run}: only a recurrent model has gradients through time, and this one is a CBOW.")
     xs, ts = _stretches(run / VALID, model.vocab_size, lags, seed)

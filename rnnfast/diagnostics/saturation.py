@@ -33,9 +33,10 @@ def gate_saturation(
 ) -> GateSaturation:
     """Shares of saturated activations of each gate, over all sequences, steps and units.
 
-    The activation of a gate is the first sigmoid, tanh or relu that its pre-activation goes into. A sigmoid or tanh at the end of its range passes no gradient on to its weights. What it means depends on
-    the gate: an open forget gate is a memory, a shut one cuts the past off. Without dropout, from a fresh
-    state; the model stays as it is.
+    The activation of a gate is the first sigmoid, tanh or relu that its pre-activation goes into. A sigmoid or
+    tanh at the end of its range passes no gradient on to its weights. What it means depends on the gate: an
+    open forget gate is a memory, a shut one cuts the past off. Without dropout, from a fresh state; the model
+    stays as it is.
 
     Parameters
     ----------

@@ -66,7 +66,7 @@ def spectral_radius(model: RecurrentModel) -> SpectralRadius:
     cell = apart.cell
     if not cell.product:
         raise ValueError(
-            f"{owner}: the cell {cell.name} has no recurrent weights; gradient_by_lag shows how far it remembers."
+            f"{owner}: the cell {cell.name} has no recurrent weights; gradient_by_lag shows its memory."
         )
     blocks = []
     for name, layer in zip(apart.names, apart.layers, strict=True):
