@@ -1,8 +1,8 @@
 """Compile options for every kernel, decided once, and a disk cache that can be trusted.
 
-`kernel` compiles a function that Python calls, `kernel_of` one that is made around a value, `inner` one that only other kernels call, `spliced` one
-that is pasted into its callers, `library` one that carries code called by symbol; `intrinsic` pairs vector IR
-with its pure-Python twin.
+`kernel` compiles a function that Python calls, `kernel_of` one that is made around a value, `inner` one that
+only other kernels call, `spliced` one that is pasted into its callers, `library` one that carries code
+called by symbol; `intrinsic` pairs vector IR with its pure-Python twin.
 
 Compiled kernels are kept by Numba's own disk cache, mended in these points:
 

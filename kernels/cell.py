@@ -18,32 +18,35 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from .expression import FormulaError, Graph, Node, in_order, text_of
+from .expression import FormulaError, Graph, Node, Unfinished, in_order, text_of
 
 ACTIVATIONS = ("sigmoid", "tanh", "relu")
 _ARITHMETIC = ("add", "sub", "mul", "div", "neg")
 
 
-class Apart(NamedTuple):
-    """A gate whose two products stay apart."""
+class Apart(Unfinished):
+    """A gate whose two products stay apart: `x` and `h`."""
 
-    x: Any
-    h: Any
+    def __init__(self, name: str, x: Node, h: Node) -> None:
+        self.how = f"the products of the gate {name} are apart; use {name}.x and {name}.h"
+        self.x, self.h = x, h
 
 
-class Again:
+class Again(Unfinished):
     """A gate whose product with Wh takes an operand of the step's own making."""
 
     def __init__(self, name: str, gate: Node) -> None:
+        self.how = f"the gate {name} waits for the operand of its product; use {name}(operand)"
         self._name, self._gate = name, gate
         self.operand: Node | None = None
 
     def __call__(self, operand: Any) -> Node:
-        if self.operand is not None and self.operand is not operand:
+        node = self._gate.graph.as_node(operand)
+        if self.operand is not None and self.operand is not node:
             raise FormulaError(f"the gate {self._name} takes one operand, and was given two")
-        self.operand = self._gate.graph.as_node(operand)
+        self.operand = node
         return self._gate
 
 
@@ -107,7 +110,7 @@ class Cell:
             if gate in self.apart:
                 x, h = (graph.input(f"{gate}.{part}") for part in ("x", "h"))
                 self.inputs |= {gate: x, f"{gate}.h": h}
-                arguments.append(Apart(x, h))
+                arguments.append(Apart(gate, x, h))
             else:
                 node = self.inputs[gate]
                 arguments.append(Again(gate, node) if gate in self.again else node)
@@ -115,8 +118,9 @@ class Cell:
         after = self.formula(*arguments, **{n: self.inputs[n] for n in (*self.units, *self.given)})
         after = after if isinstance(after, tuple | list) else (after,)
         if len(after) != len(self.states):
+            names = ", ".join(self.states)
             raise FormulaError(
-                f"the step returns {len(after)} values for {len(self.states)} states ({', '.join(self.states)})"
+                f"the step returns {len(after)} values for {len(self.states)} states ({names})"
             )
         self.after = tuple(graph.as_node(value) for value in after)
         for name, value in zip(self.states, self.after, strict=True):
@@ -124,7 +128,9 @@ class Cell:
                 raise FormulaError(f"the state {name} is a comparison; use where({text_of(value)}, 1, 0)")
         operands = {a.operand for a in arguments if isinstance(a, Again)}
         if None in operands or len(operands) > 1:
-            raise FormulaError(f"all of the gates {', '.join(self.again)} must be called with one and the same operand")
+            raise FormulaError(
+                f"all of the gates {', '.join(self.again)} must be called with one and the same operand"
+            )
         self.operand: Node | None = operands.pop() if operands else None
         if self.operand is not None and not set(self.again_inputs).isdisjoint(in_order([self.operand])):
             raise FormulaError("the operand of a second product cannot depend on that product")
@@ -166,16 +172,19 @@ class Cell:
         """A hash of what the cell computes: the same for two that say the same, whatever their names."""
         lines = [f"{len(self.gates)} {len(self.states)} {self.product} {len(self.apart)} {len(self.again)}"]
         places = {node: str(i) for i, node in enumerate(self.inputs.values())}
-        lines += [f"{n in self.trained}" for n in self.units] + [f"given {n in self.wanted}" for n in self.given]
-        slopes = list(self.graph.slopes.values())
-        outputs = [*self.after, *([] if self.operand is None else [self.operand]), *slopes]
+        lines += [f"{n in self.trained}" for n in self.units] + [
+            f"given {n in self.wanted}" for n in self.given
+        ]
+        outputs = [*self.after, *([] if self.operand is None else [self.operand])]
+        slopes = {node: self.graph.slopes[node] for node in in_order(outputs) if node in self.graph.slopes}
+        outputs += slopes.values()
         for node in in_order(outputs):
             if node not in places:
                 args = node.args if node.op == "constant" else [places[a] for a in node.args]
                 places[node] = str(len(places))
                 lines.append(f"{places[node]} {node.op} {args!r}")
         lines += [places[node] for node in outputs]
-        lines += [f"{places[step]} {places[slope]}" for step, slope in self.graph.slopes.items()]
+        lines += [f"{places[step]} {places[slope]}" for step, slope in slopes.items()]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def __repr__(self) -> str:

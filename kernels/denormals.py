@@ -15,7 +15,6 @@ from numba.core import cgutils
 from ._jit import intrinsic
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
-_BYTES = ir.IntType(8).as_pointer()
 
 # Bits of the control register: flush-to-zero for results, denormals-are-zero for operands; ARM has one bit.
 _RESULTS, _OPERANDS = 1 << 15, 1 << 6

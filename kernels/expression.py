@@ -95,7 +95,9 @@ class Node:
 
     def __pow__(self, power: Any) -> Node:
         if type(power) is not int or not 1 <= power <= 8:
-            raise FormulaError(f"a power must be a whole number from 1 to 8, got {power!r}; others are exp(p * log(x))")
+            raise FormulaError(
+                f"a power must be a whole number from 1 to 8, got {power!r}; others are exp(p * log(x))"
+            )
         result = self
         for _ in range(power - 1):
             result = result * self
@@ -113,11 +115,23 @@ class Node:
     def __ge__(self, other: Any) -> Node:
         return self.graph.apply("le", other, self)
 
+    def __eq__(self, other: object) -> bool:
+        raise FormulaError(
+            "two values of a step cannot be compared with == or !=, which floats seldom meet; use < or >"
+        )
+
+    __ne__ = __eq__
+    __hash__ = object.__hash__  # dictionaries tell nodes apart by identity
+
     def __bool__(self) -> bool:
-        raise FormulaError("a branch on a value (if, and, or, while, max) cannot be compiled; use where(condition, a, b)")
+        raise FormulaError(
+            "a branch on a value (if, and, or, while, max) cannot be compiled; use where(condition, a, b)"
+        )
 
     def __float__(self) -> float:
-        raise FormulaError("a value of the step was given to a function of numbers; use those of rnnfast.cells")
+        raise FormulaError(
+            "a value of the step was given to a function of numbers; use those of rnnfast.cells"
+        )
 
     __int__ = __index__ = __float__
 
@@ -137,6 +151,18 @@ class Node:
 
 class FormulaError(TypeError):
     """A formula says what cannot be compiled."""
+
+
+class Unfinished:
+    """What stands for a value that a formula has still to ask for.
+
+    Attributes
+    ----------
+    how : str
+        What to write for it.
+    """
+
+    how: str
 
 
 class Graph:
@@ -160,20 +186,29 @@ class Graph:
             if value.graph is not self:
                 raise FormulaError("a value of one formula was used in another")
             return value
-        if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
-            raise FormulaError(f"an operand must be a value of the step or a number, got {type(value).__name__}")
-        return self.constant(value)
+        if isinstance(value, Unfinished):
+            raise FormulaError(value.how)
+        if isinstance(value, bool | np.bool_) or not isinstance(
+            value, int | float | np.integer | np.floating
+        ):
+            raise FormulaError(
+                f"an operand must be a value of the step or a number, got {type(value).__name__}"
+            )
+        return self.constant(float(value))
 
     def apply(self, op: str, *operands: Any) -> Node:
         """The node of an operation, or a simpler one that is equal."""
         args = tuple(map(self.as_node, operands))
         wrong = [a for a in args[1 if op == "select" else 0 :] if a.is_condition]
         if wrong or (op == "select" and not args[0].is_condition):
-            raise FormulaError("a comparison is no number: it can only be the condition of where(condition, a, b)")
-        return _simpler(self, op, args) or self._node(op, args)
+            raise FormulaError(
+                "a comparison is no number: it can only be the condition of where(condition, a, b)"
+            )
+        simpler = _simpler(self, op, args)
+        return self._node(op, args) if simpler is None else simpler
 
     def _node(self, op: str, args: tuple) -> Node:
-        key = op, args
+        key = op, repr(args) if op == "constant" else args  # 0 == -0
         if key not in self._known:
             self._known[key] = Node(self, op, args, len(self._known))
         return self._known[key]
@@ -253,27 +288,37 @@ def contracted(outputs: Iterable[Node]) -> dict[Node, Node]:
     return twins
 
 
-_INFIX = {"add": " + ", "sub": " - ", "mul": " * ", "div": " / ", "lt": " < ", "le": " <= ", "gt": " > "}
+# How tightly operators bind; the right operand of one must bind more tightly than it.
+_INFIX = {"lt": ("<", 1), "le": ("<=", 1), "gt": (">", 1), "add": ("+", 2), "sub": ("-", 2)}
+_INFIX |= {"mul": ("*", 4), "div": ("/", 4)}
+_SIGN, _CALL = 3, 9
 
 
-def text_of(node: Node, names: Mapping[Node, str] | None = None, *, is_inner: bool = False) -> str:
-    """A node as Python would write it; nodes with a name in `names` by that."""
-    names = names or {}
-    if is_inner and node in names:
-        return names[node]
+def text_of(node: Node, names: Mapping[Node, str] | None = None) -> str:
+    """A node as Python would write it; those it is made of that have a name in `names` by that."""
+    return _text(node, names or {}, whole=True)[0]
+
+
+def _text(node: Node, names: Mapping[Node, str], whole: bool = False) -> tuple[str, int]:
+    """The text of a node, and how tightly it binds."""
+    if not whole and node in names:
+        return names[node], _CALL
     if node.op == "input":
-        return node.args[0]
+        return node.args[0], _CALL
     if node.op == "constant":
-        return f"{node.args[0]:.9g}"
-    parts = [text_of(a, names, is_inner=True) for a in node.args]
-    if node.op in _INFIX:
-        text = _INFIX[node.op].join(parts)
-        return f"({text})" if is_inner else text
-    if node.op == "neg":
-        return f"-{parts[0]}"
-    name = {"select": "where", "stop": "stop_gradient"}.get(node.op, node.op)
-    return f"{name}({', '.join(parts)})"
+        return f"{node.args[0]:.9g}", _SIGN if np.signbit(node.args[0]) else _CALL
 
+    def operand(index: int, least: int) -> str:
+        text, level = _text(node.args[index], names)
+        return text if level >= least else f"({text})"
+
+    if node.op in _INFIX:
+        sign, level = _INFIX[node.op]
+        return f"{operand(0, level)} {sign} {operand(1, level + 1 + (level == 2))}", level
+    if node.op == "neg":
+        return f"-{operand(0, _CALL)}", _SIGN
+    name = {"select": "where", "stop": "stop_gradient"}.get(node.op, node.op)
+    return f"{name}({', '.join(operand(index, 0) for index in range(len(node.args)))})", _CALL
 
 
 def sigmoid(x: Any) -> Any:
@@ -292,8 +337,18 @@ def relu(x: Any) -> Any:
 
 
 def function_of(op: str, *operands: Any) -> Any:
-    """An operation taken down, or applied to arrays and numbers where no operand is a value of a formula."""
+    """An operation taken down, or applied to arrays and numbers where no operand is a value of a formula.
+
+    The result has the type of the arrays, float64 if there are numbers alone.
+    """
     for operand in operands:
+        if isinstance(operand, Unfinished):
+            raise FormulaError(operand.how)
         if isinstance(operand, Node):
             return operand.graph.apply(op, *operands)
-    return OPERATIONS[op](*map(np.asarray, operands))
+    numbers = operands[1:] if op == "select" else operands
+    kinds = [a.dtype for a in numbers if isinstance(a, np.ndarray | np.generic) and a.dtype.kind == "f"]
+    dtype = np.result_type(*kinds) if kinds else np.dtype(np.float64)
+    arrays = [np.asarray(a, dtype) for a in numbers]
+    result = OPERATIONS[op](*(np.asarray(a) for a in operands[: -len(numbers)]), *arrays)
+    return np.asarray(result, dtype)[()]

@@ -84,21 +84,6 @@ def pack(part, parts, depth, cols, w, packed):
         _pack_block(depth, min(width, cols - left), flat, start, row_stride, col_stride, packed, left * depth)
 
 
-@inner
-def pack_transposed(depth, cols, packed, packed_t):
-    """packed_t = W^T in panels, made from W in panels while each lies in L1.
-
-    packed    (packed_size(depth, cols),)   read
-    packed_t  (packed_size(cols, depth),)   overwritten
-    """
-    width = PANEL_BYTES // packed.itemsize
-    for left in range(0, cols, width):
-        rows = min(width, cols - left)
-        for top in range(0, depth, width):
-            source, place = left * depth + top * width, top * cols + left * width
-            _pack_block(rows, min(width, depth - top), packed, source, 1, width, packed_t, place)
-
-
 @spliced
 def pack_for(uses, part, parts, depth, cols, w, packed):
     """The operand B for a matrix that so many tiles of rows go through: W where it lies, or packed.

@@ -1,4 +1,5 @@
-"""The passes of a schedule as vector IR: a unit's work in registers, between one load and one store of each operand."""
+"""The passes of a schedule as vector IR: a unit's work in registers, between one load and one store of
+each operand."""
 
 from __future__ import annotations
 
@@ -42,7 +43,9 @@ def row_pass(programs: Sequence[Program]) -> Callable:
         def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
             writer = FormulaWriter(builder.module, arrays[0].dtype)
             for program in programs:
-                function = writer.function(_key(program), _traced(program), len(program.reads), len(program.writes))
+                function = writer.function(
+                    _key(program), _traced(program), len(program.reads), len(program.writes)
+                )
                 rows = [
                     _row(context, builder, signature.args[1], arguments[1], where)
                     for _, where in (*program.reads, *program.writes)
@@ -61,7 +64,9 @@ def _units(place: tuple, column: int, count: int) -> Any:
     return array[first + column * stride :][:count]
 
 
-def _row(context: Any, builder: ir.IRBuilder, kinds: Any, places: ir.Value, where: tuple[int, int]) -> ir.Value:
+def _row(
+    context: Any, builder: ir.IRBuilder, kinds: Any, places: ir.Value, where: tuple[int, int]
+) -> ir.Value:
     """Pointer to the first unit of an operand."""
     index, column = where
     place = builder.extract_value(places, index)
@@ -76,7 +81,9 @@ def _traced(program: Program) -> Callable:
 
     def formula(*values: Lanes) -> tuple[Lanes, ...]:
         known, first = dict(zip(nodes, values, strict=True)), values[0]
-        return evaluate((node for node, _ in program.writes), known, lambda value: first.wrap(first.operand(value)))
+        return evaluate(
+            (node for node, _ in program.writes), known, lambda value: first.wrap(first.operand(value))
+        )
 
     return formula
 

@@ -5,7 +5,8 @@ what a row of the tape holds:
 
 * states before and after the step, units and given arrays are stored anyway;
 * results of transcendental functions are kept, where their operand is not a stored state: most lie in the
-  column of the pre-activation they were made from, which nothing needs any more, others in columns of their own;
+  column of the pre-activation they were made from, which nothing needs any more, others in columns of their
+  own;
 * the rest is made again by the backward pass from these.
 
 The step is one pass, or two: where a second product waits for the first pass, and where one transcendental
@@ -22,7 +23,8 @@ from .cell import Cell
 from .derive import gradient
 from .expression import TRANSCENDENTAL, Node, contracted, in_order
 
-# Where the operands of a pass lie: rows that the time loop knows by these numbers, and blocks of H columns in them.
+# Where the operands of a pass lie: rows that the time loop knows by these numbers, and blocks of H columns
+# in them.
 TAPE, BEFORE, OTHERS, UNITS, GIVEN, AFTER, OUT, OPERAND = range(8)
 ABOVE, DSTATES, DTS, DGIVEN, DOPERAND = range(6, 11)
 
@@ -47,7 +49,8 @@ def _program(writes: Iterable[tuple[Node, Where]], homes: Mapping[Node, Where]) 
     """The pass that writes these, from what has a home."""
     writes = tuple(writes)
     nodes = in_order((node for node, _ in writes), homes)
-    return Program(tuple((node, homes[node]) for node in nodes if node in homes), writes)
+    reads = [(node, homes[node]) for node in nodes if node in homes]
+    return Program(tuple(reads or [*homes.items()][:1]), writes)  # what is read decides the type of constants
 
 
 class Schedule:
@@ -57,6 +60,8 @@ class Schedule:
     ----------
     kept : tuple of Node
         What the forward pass keeps in a row of the tape beside states.
+    needed : set of Node
+        Gates that the backward pass reads as they were.
     columns : int
         Blocks of H columns in a row of the tape: gates, those apart, what is kept beside them, other states.
     lasting : dict of Node to Where
@@ -74,8 +79,8 @@ class Schedule:
     passes : bool
         The gradient of h takes a way beside the products.
     can_remake : bool
-        Blocks of the tape can be made again. With a second product and several states, whose products would have to
-        be taken step by step, they are always kept.
+        Blocks of the tape can be made again. With a second product and several states, whose products would
+        have to be taken step by step, they are always kept.
     """
 
     def __init__(self, cell: Cell) -> None:
@@ -102,14 +107,15 @@ class Schedule:
     def _derive(self) -> None:
         """What arrives at each input: from the states after the step, and through the second product."""
         cell, graph = self.cell, self.cell.graph
-        self._later = [graph.input(f"d{name}") for name in cell.states]
-        self._above = graph.input("above")
+        # Names with a space: no argument of a cell has one.
+        self._later = [graph.input(f"gradient of {name}") for name in cell.states]
+        self._above = graph.input("gradient from above")
         arriving = [self._above + self._later[0], *self._later[1:]]
         units, given = ([cell.inputs[n] for n in names] for names in (cell.trained, cell.wanted))
         wanted = [*self._raw, *(cell.inputs[s] for s in cell.states), *units, *given]
         first = gradient(zip(cell.after, arriving, strict=True), wanted)
         self._first = {node: d for node, d in zip(wanted, first, strict=True) if d is not None}
-        self._d_operand = graph.input("doperand")
+        self._d_operand = graph.input("gradient of operand")
         self._second: dict[Node, Node] = {}
         if cell.operand is not None:
             second = gradient([(cell.operand, self._d_operand)], wanted)
@@ -139,19 +145,21 @@ class Schedule:
             else:
                 waiting += node.args
         self.kept = tuple(sorted(kept, key=lambda node: node.index))
-        self._needed = needed
+        self.needed = frozenset(needed)
 
     # Where things lie.
 
     def _lay_out(self) -> None:
         """Homes of what is kept, and the two parts of the step."""
         cell, gates = self.cell, len(self._raw)
-        self.in_place = not self.kept and not self._needed and len(cell.states) == gates == 1 and not cell.again
+        self.in_place = (
+            not self.kept and not self.needed and len(cell.states) == gates == 1 and not cell.again
+        )
         self._late = self._late_nodes()
         early_raw = set(in_order(cell.after, [*self._stored, *(k for k in self.kept if k not in self._late)]))
         # A column is free for a value of the first part if the second does not read its pre-activation.
         read_late = {raw for raw in self._raw if self._late and raw in early_raw}
-        free = {raw: where for raw, where in self._raw.items() if raw not in self._needed}
+        free = {raw: where for raw, where in self._raw.items() if raw not in self.needed}
         self._homes: dict[Node, Where] = {}
         extra = gates
         for node in self.kept:
@@ -168,7 +176,7 @@ class Schedule:
         for index, node in enumerate(cell.after[1:]):
             self._after.setdefault(node, (TAPE, self.others + index))
         self.lasting = {**self._stored, **self._after, **self._homes}
-        self.lasting |= {raw: where for raw, where in self._raw.items() if raw in self._needed}
+        self.lasting |= {raw: where for raw, where in self._raw.items() if raw in self.needed}
         self.late_gradients = len(cell.apart) or (1 if cell.again else 0)
         self.unit_gradients = len(cell.gates) + self.late_gradients
         self.gradients = self.unit_gradients + len(cell.trained)
@@ -179,8 +187,9 @@ class Schedule:
         order = in_order([*cell.after, *([] if cell.operand is None else [cell.operand])])
         depends: set[Node] = set()
         if cell.again:
+            waiting = set(cell.again_inputs)
             for node in order:
-                is_waiting = node in cell.again_inputs
+                is_waiting = node in waiting
                 if is_waiting or (node.op not in ("input", "constant") and not depends.isdisjoint(node.args)):
                     depends.add(node)
             return depends | set(cell.after)
@@ -211,7 +220,11 @@ class Schedule:
         for node, where in self._homes.items():
             (late if node in self._late else early).append((twins[node], where))
         for index, node in enumerate(cell.after):
-            places = [(AFTER, 0), (OUT, 0)] if not index else [(OTHERS, index - 1), (TAPE, self.others + index - 1)]
+            places = (
+                [(AFTER, 0), (OUT, 0)]
+                if not index
+                else [(OTHERS, index - 1), (TAPE, self.others + index - 1)]
+            )
             (late if node in self._late else early).extend((twins[node], where) for where in places)
         if cell.operand is not None:
             early.append((twins[cell.operand], (OPERAND, 0)))

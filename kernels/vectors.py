@@ -67,7 +67,7 @@ VECTOR_BYTES = TARGET.vector_bytes
 VECTOR_REGISTERS = TARGET.vector_registers
 
 
-_I1, _I32, _I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 
 class VectorWriter:

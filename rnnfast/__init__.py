@@ -43,6 +43,9 @@ from rnnfast import cells, optim  # noqa: E402
 from rnnfast._check import CheckpointError, CorpusError  # noqa: E402
 from rnnfast._threads import get_num_threads, set_num_threads  # noqa: E402
 from rnnfast._warmup import warmup  # noqa: E402
+from rnnfast.book.bi_lstm import TimeBiLSTM  # noqa: E402
+from rnnfast.book.binary_loss import TimeSigmoidWithLoss  # noqa: E402
+from rnnfast.book.recurrent import GRU, LSTM, RNN  # noqa: E402
 from rnnfast.cells import (  # noqa: E402
     CellError,
     bernoulli,
@@ -55,15 +58,14 @@ from rnnfast.cells import (  # noqa: E402
 )
 from rnnfast.data import CharTokenizer, WhitespaceTokenizer, WordTokenizer  # noqa: E402
 from rnnfast.layers.affine import TimeAffine  # noqa: E402
-from rnnfast.layers.bidirectional import Bidirectional, TimeBiLSTM  # noqa: E402
-from rnnfast.layers.binary_loss import TimeSigmoidWithLoss  # noqa: E402
+from rnnfast.layers.bidirectional import Bidirectional  # noqa: E402
 from rnnfast.layers.dropout import TimeDropout  # noqa: E402
 from rnnfast.layers.embedding import TimeContextSum, TimeEmbedding  # noqa: E402
-from rnnfast.layers.gru import GRU, TimeGRU  # noqa: E402
+from rnnfast.layers.gru import TimeGRU  # noqa: E402
 from rnnfast.layers.loss import TimeAffineSoftmaxWithLoss, TimeSoftmaxWithLoss  # noqa: E402
-from rnnfast.layers.lstm import LSTM, TimeLSTM  # noqa: E402
+from rnnfast.layers.lstm import TimeLSTM  # noqa: E402
 from rnnfast.layers.recurrent import Recurrent  # noqa: E402
-from rnnfast.layers.rnn import RNN, TimeRNN  # noqa: E402
+from rnnfast.layers.rnn import TimeRNN  # noqa: E402
 from rnnfast.layers.squared import TimeAffineSquaredLoss  # noqa: E402
 from rnnfast.layers.stack import Stack  # noqa: E402
 from rnnfast.models import CBOWLM, RNNLM, SequenceRegressor  # noqa: E402

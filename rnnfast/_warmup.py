@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rnnfast import _check
+from rnnfast import _check, optim
 from rnnfast.kernels import activations
 from rnnfast.layers.affine import TimeAffine
 from rnnfast.layers.dropout import TimeDropout
@@ -16,7 +16,6 @@ from rnnfast.layers.loss import TimeSoftmaxWithLoss
 from rnnfast.layers.lstm import TimeLSTM
 from rnnfast.layers.rnn import TimeRNN
 from rnnfast.models import CBOWLM, RNNLM, SequenceRegressor
-from rnnfast.training import optim
 
 
 def warmup(dtype: np.typing.DTypeLike = np.float32) -> None:

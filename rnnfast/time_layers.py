@@ -34,15 +34,10 @@ Where rnnfast gives another result, on purpose:
 
 import numpy as np
 
-from rnnfast.layers.affine import TimeAffine
-from rnnfast.layers.bidirectional import TimeBiLSTM
-from rnnfast.layers.binary_loss import TimeSigmoidWithLoss
-from rnnfast.layers.embedding import TimeEmbedding
-from rnnfast.layers.gru import GRU, TimeGRU
-from rnnfast.layers.loss import TimeSoftmaxWithLoss
-from rnnfast.layers.lstm import LSTM, TimeLSTM
-from rnnfast.layers.rnn import RNN, TimeRNN
-from rnnfast.layers.simple import (
+from rnnfast.book.bi_lstm import TimeBiLSTM
+from rnnfast.book.binary_loss import TimeSigmoidWithLoss
+from rnnfast.book.recurrent import GRU, LSTM, RNN
+from rnnfast.book.simple import (
     Affine,
     Embedding,
     MatMul,
@@ -54,8 +49,14 @@ from rnnfast.layers.simple import (
     sigmoid,
     softmax,
 )
-from rnnfast.layers.simple import BookDropout as Dropout
-from rnnfast.layers.simple import BookTimeDropout as TimeDropout
+from rnnfast.book.simple import BookDropout as Dropout
+from rnnfast.book.simple import BookTimeDropout as TimeDropout
+from rnnfast.layers.affine import TimeAffine
+from rnnfast.layers.embedding import TimeEmbedding
+from rnnfast.layers.gru import TimeGRU
+from rnnfast.layers.loss import TimeSoftmaxWithLoss
+from rnnfast.layers.lstm import TimeLSTM
+from rnnfast.layers.rnn import TimeRNN
 
 # The book shows these first, in their simplest form, and then never calls them.
 Simple_TimeAffine = TimeAffine

@@ -56,7 +56,9 @@ class Window:
         self.xs, self.dhs = normal(rng, (N, T, D), dtype), normal(rng, (N, T, H), dtype) * dtype(0.3)
         self.state = [normal(rng, (N, H), dtype) for _ in layer.cell.states] if state else None
         arriving = [normal(rng, (N, H), dtype) for _ in layer.cell.states] if next_gradient else []
-        self.next_gradient = {f"d{name}_next": d for name, d in zip(layer.cell.states, arriving, strict=False)}
+        self.next_gradient = {
+            f"d{name}_next": d for name, d in zip(layer.cell.states, arriving, strict=False)
+        }
         self.options = {}
         if lengths:
             self.options["lengths"] = rng.integers(0, T + 1, N)

@@ -23,7 +23,7 @@ from rnnfast.kernels._jit import jit_is_disabled
 
 import rnnfast
 from rnnfast import RNNLM, TimeLSTM, TimeRNN, _processors, _threads
-from rnnfast.layers import recurrent
+from rnnfast.layers import plans
 
 LONGEST = 60  # seconds of a call that does not hang
 
@@ -31,7 +31,7 @@ LONGEST = 60  # seconds of a call that does not hang
 def rehearse():
     """Any window is worth a team of two, on any machine."""
     _threads.LEAST_OPERATIONS = _threads.LEAST_BYTES = 1.0
-    recurrent.LEAST_STEP_OPERATIONS = 0.0
+    plans.LEAST_STEP_OPERATIONS = 0.0
     _processors.allowed = lambda: 2
     rnnfast.set_num_threads(2)
 

@@ -267,7 +267,7 @@ def test_a_composite_that_keeps_no_gates_gives_the_same_bits_in_less_memory():
         stack = built()
         hs = stack.forward(xs, keep=keep)
         layers = [stack.layers[0].layer_forward, stack.layers[0].layer_backward, stack.layers[1]]
-        sizes.append([layer._workspace._buffers["gates"].size for layer in layers])
+        sizes.append([layer._workspace._buffers["tape"].size for layer in layers])
         results.append([hs, stack.backward(np.ones_like(hs)), *stack.grads])
     for actual, expected in zip(*results, strict=True):
         assert_same_bits(actual, expected)

@@ -5,7 +5,7 @@ import pytest
 from helpers import assert_same_bits
 from walk import CELLS, Walk
 
-from rnnfast.layers import recurrent
+from rnnfast.layers import plans
 from rnnfast.models import CBOWLM, RNNLM
 from rnnfast.training import TruncatedBPTT
 
@@ -141,10 +141,23 @@ def test_overlapping_windows_do_not_read_a_step_twice():
     rng = np.random.default_rng(5)
     model = model_with_large_weights(rng)
     read = []
-    forward = model._layers[0].forward
-    model._layers[0].forward = lambda xs, **options: (read.append(xs.shape[1]), forward(xs, **options))[1]
+    layer = model.body.layers[0]
+    take = layer.read
+    layer.read = lambda xs, out, **options: (read.append(out.shape[1]), take(xs, out, **options))[1]
     assert sum(1 for _ in TruncatedBPTT(4, 14).windows(model, rng.integers(6, size=41), 2)) == 5
     assert sum(read) == 20
+
+
+@pytest.mark.parametrize("V", [6, 300])  # the words of a small vocabulary are looked up in products
+@pytest.mark.parametrize("wrong", [-1, "V"])
+def test_ids_that_no_word_has_are_refused_in_overlapping_windows(V, wrong):
+    model = RNNLM(V, 4, 4, rng=np.random.default_rng(0))
+    ids = np.random.default_rng(1).integers(V, size=400)
+    ids[3] = V if wrong == "V" else wrong
+    with pytest.raises(
+        IndexError, match=rf"RNNLM\.forward: xs must hold ids from 0 to {V - 1}, got {ids[3]} "
+    ):
+        next(TruncatedBPTT(20, 40).windows(model, ids, 2))
 
 
 def test_windows_whose_gates_are_made_again_keep_their_gradients(monkeypatch):
@@ -152,8 +165,8 @@ def test_windows_whose_gates_are_made_again_keep_their_gradients(monkeypatch):
     rng = np.random.default_rng(6)
     ids = rng.integers(6, size=2401)
     results = []
-    for kept in (recurrent.KEPT_BYTES, 0):
-        monkeypatch.setattr(recurrent, "KEPT_BYTES", kept)
+    for kept in (plans.KEPT_BYTES, 0):
+        monkeypatch.setattr(plans, "KEPT_BYTES", kept)
         model = RNNLM(6, 4, 4, cell="lstm", rng=np.random.default_rng(7))
         bptt = TruncatedBPTT(600, 1800)
         results.append([[g.copy() for g in model.grads] for _ in bptt.windows(model, ids, 1)])

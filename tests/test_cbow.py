@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from rnnfast.models import CBOWLM
+from rnnfast.optim import Adam
 from rnnfast.training import Trainer, TruncatedBPTT
-from rnnfast.training.optim import Adam
 
 SENTENCE = ["you", "say", "goodbye", "and", "i", "say", "hello", "."]
 WORDS = list(dict.fromkeys(SENTENCE))

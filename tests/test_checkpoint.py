@@ -12,8 +12,8 @@ from rnnfast._check import CheckpointError
 from rnnfast.data import CharTokenizer, WordTokenizer
 from rnnfast.models import CBOWLM, RNNLM, load_model
 from rnnfast.models.weights import SavedModel
+from rnnfast.optim import SGD
 from rnnfast.training import Checkpoint, Trainer, TruncatedBPTT, load_checkpoint
-from rnnfast.training.optim import SGD
 
 TEXT = "you say goodbye and i say hello .\n"
 

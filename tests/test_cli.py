@@ -21,11 +21,11 @@ from rnnfast.kernels import _jit
 
 import rnnfast.cli
 from rnnfast.cli.app import app
+from rnnfast.cli.experiment import OPTIMIZER_OPTIONS, OPTIMIZERS, WEIGHT_DECAY, Experiment, Settings
 from rnnfast.cli.progress import LiveProgress, PlainProgress, clock, compilations
 from rnnfast.cli.words import stream_text
 from rnnfast.data import CharTokenizer, WordTokenizer
 from rnnfast.training import Progress, load_checkpoint, perplexity
-from rnnfast.training.experiment import OPTIMIZER_OPTIONS, OPTIMIZERS, WEIGHT_DECAY, Experiment, Settings
 
 TEXT = (
     "You say goodbye and I say hello.\n\nHello, hello! I don't know why you say goodbye, I say hello.\n\n"

@@ -98,7 +98,7 @@ def test_help_lists_every_ready_cell():
 def test_a_cell_without_recurrent_weights_is_diagnosed_by_what_it_has(text, tmp_path):
     told = ("train", text, *SMALL, "--cell", "min_gru", "--save", tmp_path / "run")
     assert rnnfast_command(*told)[0] == 0
-    code, out, err = rnnfast_command("diagnose", tmp_path / "run", "--lags", 3, "--json")
+    code, out, _ = rnnfast_command("diagnose", tmp_path / "run", "--lags", 3, "--json")
     assert code == 0
     found = json.loads(out)
     assert "spectral_radius" not in found

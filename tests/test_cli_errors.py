@@ -10,10 +10,10 @@ import pytest
 import rnnfast
 from rnnfast import _check, data, diagnostics, models, optim, training
 from rnnfast.cli.app import app
+from rnnfast.cli.experiment import Settings
 from rnnfast.data import CharTokenizer, WhitespaceTokenizer, WordTokenizer, encode_to_memmap
 from rnnfast.models import RNNLM, SequenceRegressor
 from rnnfast.training import Checkpoint
-from rnnfast.training.experiment import Settings
 
 TEXT = "you say goodbye and i say hello . hello hello i do not know why you say goodbye\n" * 12
 # What a user of the command line has never called.
@@ -219,7 +219,7 @@ def test_python_takes_words_in_upper_case_too():
     assert SequenceRegressor(3, 4, 1, cell="Gru").config["cell"] == "gru"
     assert rnnfast.TimeRNN.from_sizes(3, 4, activation="ReLU").activation == "relu"
     assert Settings(optimizer="AdamW", tokenizer="Char").resolved().tokenizer == "char"
-    with pytest.raises(ValueError, match="cell must be one of rnn, relu, lstm, gru, .*, got 'LSTN'"):
+    with pytest.raises(ValueError, match=r"cell must be one of rnn, relu, lstm, gru, .*, got 'LSTN'"):
         RNNLM(5, 4, 4, cell="LSTN")
     with pytest.raises(ValueError, match="word must be one of a, b, got None"):
         _check.choice("x", "word", None, ("a", "b"))

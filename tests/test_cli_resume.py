@@ -11,8 +11,8 @@ from kill_and_resume import OFTEN, SMALL, TEXT, outcome
 
 from rnnfast._files import fcntl, only_one
 from rnnfast.cli.app import app
+from rnnfast.cli.experiment import Experiment
 from rnnfast.training import TrainingDiverged
-from rnnfast.training.experiment import Experiment
 from rnnfast.training.keeper import read_training
 
 
@@ -317,9 +317,9 @@ def test_a_disk_that_takes_no_more_ends_in_one_line_and_the_last_checkpoint_is_g
     with monkeypatch.context() as patched:
         patched.setattr("os.fsync", fail)
         assert_refused(("train", "--resume", folder), f"settings.json: {words}")
-        patched.setattr("rnnfast.training.run_folder.RunFolder.write_settings", lambda *_: None)
+        patched.setattr("rnnfast.cli.run_folder.RunFolder.write_settings", lambda *_: None)
         patched.setattr("rnnfast.training.checkpoint.Checkpoint.set_state", lambda *_: None)
-        patched.setattr("rnnfast.training.run_folder._lines", lambda *_: [])
+        patched.setattr("rnnfast.cli.run_folder._lines", lambda *_: [])
         assert_refused(("train", "--resume", folder), f"training.safetensors: {words}", code=1)
     assert (folder / "training.safetensors").read_bytes() == before
     assert list(folder.rglob(".rnnfast-*")) == []

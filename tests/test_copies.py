@@ -54,8 +54,8 @@ def trained(model, epochs=2):
 def test_a_copy_of_a_tied_model_stays_tied_and_trains_as_the_original(duplicate):
     model = tied()
     other = duplicate(model)
-    assert other._output.params[0].base is other.params[0]
-    assert other._output.grads[0].base is other.grads[0]
+    assert other.output.params[0].base is other.params[0]
+    assert other.output.grads[0].base is other.grads[0]
     before = [param.copy() for param in model.params]
     actual = trained(other)
     for param, untouched in zip(model.params, before, strict=True):
@@ -85,7 +85,7 @@ def test_a_shallow_copy_works_on_the_same_parameters_with_a_state_of_its_own():
     model.predict(xs)
     other = copy.copy(model)
     assert all(a is b for a, b in zip(other.params, model.params, strict=True))
-    assert other._output.params[0].base is model.params[0]
+    assert other.output.params[0].base is model.params[0]
     expected = model.predict(xs)
     assert_same_bits(other.predict(xs), expected)
     other.predict(xs)

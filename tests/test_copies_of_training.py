@@ -8,9 +8,9 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 import pytest
 
-from rnnfast import RNNLM, State, Trainer, TruncatedBPTT
+from rnnfast import RNNLM, State, Trainer, TruncatedBPTT, optim
 from rnnfast.data import CharTokenizer
-from rnnfast.training import Checkpoint, load_checkpoint, optim
+from rnnfast.training import Checkpoint, load_checkpoint
 from rnnfast.training.keeper import Keeper
 
 IDS = np.random.default_rng(0).integers(0, 7, 300)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from rnnfast.models import CBOWLM, RNNLM
+from rnnfast.optim import SGD
 from rnnfast.training import (
     Checkpoint,
     Trainer,
@@ -15,7 +16,6 @@ from rnnfast.training import (
     perplexity,
     trainer,
 )
-from rnnfast.training.optim import SGD
 
 IDS = np.random.default_rng(100).integers(7, size=121)  # six windows of 10 steps and 2 rows
 

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from rnnfast import cells
+from rnnfast.cells import _functions
+
 ROOT = Path(__file__).resolve().parents[1]
 OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
@@ -60,6 +63,21 @@ def test_the_python_blocks_of_a_page_run(name, tmp_path, monkeypatch):
 def test_the_layer_example_of_the_readme_has_about_ten_lines():
     first = python_blocks(ROOT / "README.md")[0]
     assert sum(line.startswith((">>>", "...")) for line in first.splitlines()) <= 12
+
+
+def test_the_readme_lists_each_ready_cell_and_each_function_of_a_step():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text[text.index("## Write your own cell") : text.index("## A language model in one sentence")]
+    named = set(re.findall(r"`(\w+)`", section))
+    ready = {name for name in cells.__all__ if isinstance(getattr(cells, name), cells.Cell)}
+    assert len(ready) == len(cells.READY)
+    assert (ready | set(_functions.__all__)) - named == set()
+
+
+def test_the_contributing_page_names_each_folder_of_the_library():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    folders = {path.parent.name for path in (ROOT / "rnnfast").glob("*/__init__.py")}
+    assert {name for name in folders if f"`{name}/`" not in text} == set()
 
 
 def test_every_local_link_of_a_page_leads_to_a_file():

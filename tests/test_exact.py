@@ -7,7 +7,7 @@ import pytest
 from helpers import assert_same_bits, needs_jit, sized
 
 from rnnfast import CBOWLM, RNNLM, ExactBPTT, SequenceRegressor, Trainer, optim
-from rnnfast.layers import recurrent
+from rnnfast.layers import plans
 
 CELLS = ("rnn", "relu", "lstm", "gru")
 
@@ -58,7 +58,7 @@ def test_a_language_model_in_chunks_has_the_bits_of_one_pass(cell, kind):
     model = with_biases(RNNLM(30, 6, 6, cell=cell, layers=2, rng=rng, **options), rng)
     N, T = sized((20, 330), (150, 7))
     xs, ts = rng.integers(0, 30, (N, T)), rng.integers(-1, 30, (N, T))
-    period = model._period(N)
+    period = model.output.period(N)
     expected = (-(-T // period), -(-T // (2 * period)), 1)
     assert expected[0] >= sized(4, 2)
     assert_exact(model, (xs, ts), {}, (1, period + 1, T), expected)
@@ -81,7 +81,7 @@ def test_a_regression_in_chunks_has_the_bits_of_one_pass(cell, target, lengths, 
             xs[n, length:] = np.nan
     if resets:
         options["reset"] = rng.random((N, T)) < 0.03
-    grid = model._period(N)
+    grid = model.output.period(N)
     expected = -(-T // grid), -(-T // (2 * grid)), 1
     assert expected[0] >= 3
     assert_exact(model, (xs, ts), options, (1, grid + 1, T), expected)
@@ -89,7 +89,7 @@ def test_a_regression_in_chunks_has_the_bits_of_one_pass(cell, target, lengths, 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_one_long_sequence_whose_gates_are_made_again(dtype, monkeypatch):
-    monkeypatch.setattr(recurrent, "KEPT_BYTES", 100_000)
+    monkeypatch.setattr(plans, "KEPT_BYTES", 100_000)
     rng = np.random.default_rng(2)
     model = SequenceRegressor(2, 8, 1, rng=rng, dtype=dtype)
     T = sized(3000, 1100)
@@ -116,8 +116,8 @@ def test_the_memory_is_as_promised_and_a_tenth_of_that_of_one_pass(kind, N):
     assert plan.memory <= whole // 10
     exact.gradients(model, xs[:, :2], ts[:, :2])  # compiles
     model.wind(None)
-    model._output._workspace._buffers.clear()
-    model._output._workspace._last.clear()
+    model.output._workspace._buffers.clear()
+    model.output._workspace._last.clear()
     model.reset_state()
     tracemalloc.start()
     try:

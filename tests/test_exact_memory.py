@@ -55,10 +55,10 @@ def random_setting(rng):
 def emptied(model):
     """The model as it was made, without scratch memory."""
     model.wind(None)
-    model._output._workspace = Workspace()
-    model._output._gradients = None
+    model.output._workspace = Workspace()
+    model.output._gradients = None
     model.reset_state()
-    for layer in model._layers:
+    for layer in model.body.layers:
         layer._full_rows = layer._dstate = None
     return model
 

@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 from helpers import needs_jit
 
-from rnnfast import optim
+from rnnfast import cells, optim
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SMALL = {  # arguments with which a script runs in a second or two
     "addition": (),
+    "delayed_match": ("--trials", "100"),
     "long_memory": ("--sequences", "64"),
     "million_steps": ("--steps", "20000"),
     "simple_rnnlm": (),
+    "spiking": ("--trials", "100"),
     "tagger": (),
 }
 NAMES = tuple(SMALL)
@@ -148,3 +150,47 @@ def test_a_long_series_is_learned_from_a_file_within_the_memory_asked_for():
     assert losses[-1] < 0.9 * losses[0]
     assert plan.chunks > 3
     assert plan.memory <= 3_000_000
+
+
+def test_two_stimuli_are_compared_across_a_delay():
+    """Half of the trials match, so always saying one of the two is right in half of them."""
+    accuracies = example("delayed_match").main(epochs=8)
+    assert accuracies[0] < 0.8
+    assert accuracies[-1] > 0.95
+
+
+def test_the_comparison_needs_the_sample_that_is_long_gone():
+    module = example("delayed_match")
+    xs, ts, match = module.make_trials(np.random.default_rng(0), 400)
+    assert 150 < match.sum() < 250
+    assert not ts[:, : module.TEST].any()
+    seen = [xs[:, first:last].mean(axis=1) for first, last in ((5, 13), (33, 45))]
+    same = np.array([np.corrcoef(*pair)[0, 1] for pair in zip(*seen, strict=True)])
+    assert same[match].min() > 0.9 > 0.7 > same[~match].max()
+    assert abs(xs[:, module.DELAY : module.TEST].mean()) < 0.01  # nothing to see in between
+
+
+def test_the_cell_of_the_example_is_the_ready_one():
+    assert example("delayed_match").leaky.fingerprint == cells.leaky.fingerprint
+
+
+def test_spike_patterns_are_told_apart_by_surrogate_gradients():
+    """One class in four is right by chance."""
+    assert example("spiking").main(epochs=6)[-1] > 0.85
+
+
+def test_spike_patterns_differ_in_times_and_not_in_numbers():
+    module = example("spiking")
+    times = np.sort(module.make_patterns(np.random.default_rng(0)), axis=-1)
+    assert np.diff(times, axis=-1).min() >= 5  # moved by up to 2 steps, no two spikes meet
+    assert times.min() >= 2
+    assert times.max() < module.STEPS - 2
+    assert (times[0] != times[1]).any()
+
+
+@pytest.mark.parametrize("name", ["delayed_match", "long_memory", "spiking"])
+def test_a_picture_is_drawn_where_it_is_asked_for(name, tmp_path):
+    path = tmp_path / "picture.png"
+    small = {"long_memory": {"sequences": 64, "steps": 60, "window": 15}}.get(name, {"trials": 100})
+    example(name).main(epochs=1, plot=path, **small)
+    assert path.read_bytes().startswith(b"\x89PNG")

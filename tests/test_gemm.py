@@ -13,7 +13,6 @@ from rnnfast.kernels.gemm import (
     gemm_forward,
     pack,
     pack_forward,
-    pack_transposed,
     packed_size,
 )
 from rnnfast.kernels.tile import ADD_TO, FROM_START, MAX_ROWS, OVERWRITE, panel_width
@@ -25,12 +24,6 @@ MODES = [OVERWRITE, FROM_START, ADD_TO]
 def run_pack(depth, cols, w, first, row, col, packed):
     """`pack`, for any strides."""
     pack(0, 1, depth, cols, (w, first, row, col), packed)
-
-
-@kernel
-def run_pack_transposed(depth, cols, packed, packed_t):
-    """`pack_transposed`."""
-    pack_transposed(depth, cols, packed, packed_t)
 
 
 @kernel
@@ -222,19 +215,6 @@ def test_panels_hold_the_matrix_and_zeros(dtype):
                 run_pack(depth, cols, flat, first, row, col, actual)
                 np.testing.assert_array_equal(actual[:-5], expected)
                 assert np.isnan(actual[-5:]).all()
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_panels_of_the_transposed_are_made_from_panels(dtype):
-    rng = np.random.default_rng(5)
-    for depth in edge_columns(dtype):
-        for cols in edge_columns(dtype):
-            w = normal(rng, (depth, cols), dtype)
-            expected = naive_panels(np.ascontiguousarray(w.T))
-            actual = poisoned(expected.size + 5, dtype)
-            run_pack_transposed(depth, cols, packed(w), actual)
-            np.testing.assert_array_equal(actual[:-5], expected)
-            assert np.isnan(actual[-5:]).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -8,8 +8,8 @@ import reference
 from helpers import DTYPES, arrays, distance, sized
 from rnnfast.kernels import optim as kernels
 
+from rnnfast import optim
 from rnnfast.layers.base import Workspace
-from rnnfast.training import optim
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -24,6 +24,7 @@ SPEAKS_LLVM = {
     "_jit.py",
     "denormals.py",
     "formula.py",
+    "passes.py",
     "peak.py",
     "row.py",
     "simd.py",
@@ -32,7 +33,8 @@ SPEAKS_LLVM = {
     "tile_edge.py",
     "vectors.py",
 }
-COMPILED = {"kernel", "inner", "spliced"}  # the decorators of _jit.py whose functions become machine code
+# The decorators of _jit.py whose functions become machine code.
+COMPILED = {"kernel", "kernel_of", "inner", "spliced"}
 ALLOCATING = {"arange", "array", "ascontiguousarray", "copy", "empty", "full", "ones", "zeros"}
 ALLOCATING |= {f"{name}_like" for name in ("empty", "full", "ones", "zeros")} | {
     "concatenate",
@@ -85,7 +87,8 @@ def functions(path):
 
 
 def decorators(function):
-    return {d.id for d in function.decorator_list if isinstance(d, ast.Name)}
+    plain = [d.func if isinstance(d, ast.Call) else d for d in function.decorator_list]
+    return {d.id for d in plain if isinstance(d, ast.Name)}
 
 
 def compiled_functions():
@@ -94,7 +97,7 @@ def compiled_functions():
 
 def kernels():
     """The compiled functions that Python calls, by name."""
-    return {f.name: f for path in KERNELS for f in functions(path) if "kernel" in decorators(f)}
+    return {f.name: f for path in KERNELS for f in functions(path) if decorators(f) & {"kernel", "kernel_of"}}
 
 
 def test_only_jit_py_sets_compile_options():
@@ -228,9 +231,8 @@ def named_in_benchmarks():
 
 def test_each_kernel_is_timed_by_its_name_or_through_its_layer():
     """Models do not count: one that could use a layer says nothing about the time of that layer."""
-    places = [*(ROOT / "rnnfast" / "layers").glob("*.py")]
-    places += [ROOT / "kernels" / "peak.py"]
-    places += [ROOT / "rnnfast" / "training" / f"{name}.py" for name in ("optim", "gradients")]
+    folders = [ROOT / "rnnfast" / name for name in ("layers", "book", "optim")]
+    places = [path for folder in folders for path in folder.glob("*.py")] + [ROOT / "kernels" / "peak.py"]
     uses = {}
     for node in (node for path in places for node in tree(path).body):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -241,14 +243,15 @@ def test_each_kernel_is_timed_by_its_name_or_through_its_layer():
         name = waiting.pop()
         reached.add(name)
         waiting |= uses.get(name, set()) - reached
-    assert set(kernels()) - reached == set()
+    assert "loop" in reached, "no layer calls a time loop"
+    assert {name for name in kernels() if not name.startswith("cell_")} - reached == set()
 
 
 def test_each_layer_and_each_optimizer_is_timed():
     layers = [
         name
         for name in rnnfast.__all__
-        if ".layers." in getattr(rnnfast, name).__dict__.get("__module__", "")
+        if {"layers", "book"} & {*getattr(rnnfast, name).__dict__.get("__module__", "").split(".")}
     ]
     optimizers = [name for name in rnnfast.optim.__all__ if inspect.isclass(getattr(rnnfast.optim, name))]
     assert len(layers) > 10
@@ -281,7 +284,7 @@ def test_layers_and_models_have_no_loop_over_an_axis_of_an_array():
         by_element = any(getattr(n, "attr", None) in ("ndindex", "nditer", "tolist") for n in nodes)
         return by_element or any(names_an_axis(n) for n in inside)
 
-    places = [p for p in LIBRARY if p.parent.name in ("layers", "models")]
+    places = [p for p in LIBRARY if p.parent.name in ("book", "layers", "models")]
     assert [where(p, node) for p in places for node, iterable in loops(p) if is_over_an_axis(iterable)] == []
 
 
@@ -429,6 +432,10 @@ def test_every_public_class_and_function_has_an_example():
     assert wrong == []
 
 
+# Methods whose arguments are also the cell's states and given arrays; others are refused there.
+NAMED_BY_THE_CELL = {"forward", "backward", "step", "set_state"}
+
+
 def test_public_functions_name_their_arguments():
     """No **kwargs: a misspelt argument must be an error."""
     wrong = []
@@ -436,7 +443,7 @@ def test_public_functions_name_their_arguments():
         if inspect.isclass(value) and issubclass(value, Exception):
             continue
         kinds = [p.kind for p in inspect.signature(value).parameters.values()]
-        if inspect.Parameter.VAR_KEYWORD in kinds:
+        if inspect.Parameter.VAR_KEYWORD in kinds and name.split(".")[-1] not in NAMED_BY_THE_CELL:
             wrong.append(name)
     assert wrong == []
 
@@ -445,7 +452,7 @@ def test_no_file_is_longer_than_400_lines():
     allowed = {
         "tests/reference.py": 700,  # the whole specification
         "tests/test_cli.py": 700,
-        "tests/test_hygiene.py": 540,  # all rules
+        "tests/test_hygiene.py": 560,  # all rules
     }
     wrong = {}
     for path in LIBRARY + KERNELS + BENCHMARKS + TESTS:
@@ -455,12 +462,24 @@ def test_no_file_is_longer_than_400_lines():
     assert wrong == {}
 
 
+def own_lines(function):
+    """Lines of a function without its docstring and the functions inside it."""
+    inside = [f for f in function.body if isinstance(f, ast.FunctionDef)]
+    documented = len((ast.get_docstring(function, clean=False) or "").splitlines())
+    return (
+        function.end_lineno
+        - function.lineno
+        + 1
+        - documented
+        - sum(f.end_lineno - f.lineno + 1 for f in inside)
+    )
+
+
 def test_no_function_is_longer_than_80_lines_without_its_docstring():
     wrong = []
     for path in LIBRARY + KERNELS:
         for f in functions(path):
-            documented = len((ast.get_docstring(f, clean=False) or "").splitlines())
-            if f.end_lineno - f.lineno + 1 - documented > 80:
+            if own_lines(f) > 80:
                 wrong.append(f"{where(path, f)} {f.name}")
     assert wrong == []
 

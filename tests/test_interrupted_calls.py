@@ -9,7 +9,7 @@ from helpers import assert_same_bits, normal, sized
 from rnnfast.kernels.sequence import block_steps
 
 from rnnfast import CBOWLM, RNNLM, Bidirectional, SequenceRegressor, Stack, State, TimeLSTM, _threads
-from rnnfast.layers import recurrent
+from rnnfast.layers import plans
 
 CELLS = ("rnn", "lstm", "gru-before", "gru-after")
 
@@ -31,7 +31,7 @@ class InterruptedAfter:
 
 @pytest.mark.parametrize("kind", CELLS)
 def test_a_second_backward_after_an_interrupt_has_the_bits_of_the_first(kind, monkeypatch):
-    monkeypatch.setattr(recurrent, "KEPT_BYTES", 0)  # so that gates are made again
+    monkeypatch.setattr(plans, "KEPT_BYTES", 0)  # so that gates are made again
     layer = make(kind, 3, sized(18, 4), np.float32)
     window = Window(layer, 3, 3 * block_steps(3) + 2)
     window.forward(layer)
@@ -105,9 +105,9 @@ def test_a_loss_that_was_interrupted_gives_no_gradients(monkeypatch):
     model.forward(ids, ids)
     InterruptedAfter(monkeypatch, 1)
     with pytest.raises(KeyboardInterrupt):
-        model._output.forward(np.ones((2, 9, 4), np.float32), ids)
+        model.output.forward(np.ones((2, 9, 4), np.float32), ids)
     with pytest.raises(RuntimeError, match="call forward first"):
-        model._output.backward()
+        model.output.backward()
 
 
 def interrupted_everywhere(call):

@@ -1,10 +1,13 @@
 """What both models share: probabilities, the chain rule and generation."""
 
+from functools import partial
+
 import numpy as np
 import pytest
-from helpers import assert_same_bits
+from helpers import DTYPES, assert_same_bits
 
-from rnnfast.models import CBOWLM, RNNLM
+from rnnfast.layers.recurrent import Recurrent
+from rnnfast.models import CBOWLM, RNNLM, sampling
 from rnnfast.models.sampling import probabilities
 
 
@@ -77,6 +80,60 @@ def test_generation_is_decided_by_the_generator(model):
     texts = [model.generate([1], 30, rng=np.random.default_rng(seed)) for seed in (6, 6, 7)]
     assert texts[0] == texts[1] != texts[2]
     assert all(0 <= word < 9 and isinstance(word, int) for word in texts[0])
+
+
+def written_by_reading(model, prompt, length, rng):
+    """Scores and words as `generate` makes them, each word read with `predict` from the state before it."""
+    rules, ids, scores, words = sampling.SamplingRules(1.0, None, None, np.array([], int)), prompt, [], []
+    model.reset_state()
+    for _ in range(length):
+        scores.append(model.predict(np.array([ids]))[0, -1])
+        words.append(sampling.draw(scores[-1], rules, rng))
+        ids = words[-1:]
+    return scores, words
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", ["rnn", "relu", "lstm", "gru", "tied", "two layers", "cbow"])
+def test_words_go_one_by_one_through_step_with_the_bits_of_reading(kind, dtype, monkeypatch):
+    rng = np.random.default_rng(20)
+    options = {
+        "tied": {"tied": True},
+        "two layers": {"cell": "lstm", "layers": 2, "dropout": 0.5},
+        "cbow": {"window": 3},
+    }.get(kind, {"cell": kind})
+    maker = partial(CBOWLM, 37, 5) if kind == "cbow" else partial(RNNLM, 37, 5, 5)
+    model = lively(maker(rng=rng, dtype=dtype, **options))
+    expected, words = written_by_reading(model, [3, 1, 4], 20, np.random.default_rng(21))
+    actual, draw, reads, read = [], sampling.draw, [], Recurrent.read
+
+    def noted(scores, *others):
+        actual.append(scores.copy())
+        return draw(scores, *others)
+
+    monkeypatch.setattr(sampling, "draw", noted)
+    monkeypatch.setattr(Recurrent, "read", lambda *a, **k: (reads.append(1), read(*a, **k))[1])
+    assert model.generate([3, 1, 4], 20, rng=np.random.default_rng(21)) == words
+    for one, other in zip(actual, expected, strict=True):
+        assert_same_bits(one, other)
+    assert len(reads) == len(getattr(model.body, "layers", []))  # the prompt
+
+
+def test_texts_that_are_written_in_turns_do_not_disturb_each_other_nor_the_model(model):
+    xs = np.random.default_rng(22).integers(9, size=(1, 6))
+    expected = [model.generate([word], 12, rng=np.random.default_rng(word)) for word in (1, 2)]
+    model.predict(xs)
+    state = model.get_state()
+    scores = model.predict(xs)
+    model.set_state(state)
+    texts = [model.generate_iter([word], 12, rng=np.random.default_rng(word)) for word in (1, 2)]
+    words = []
+    for pair in zip(*texts, strict=True):
+        words.append(pair)
+        model.next_proba([5, 6])
+        assert_same_bits(model.predict(xs), scores)
+        model.set_state(state)
+    assert [list(text) for text in zip(*words, strict=True)] == expected
 
 
 def test_temperature_zero_takes_the_likeliest_word_each_time(model):

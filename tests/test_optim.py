@@ -18,7 +18,7 @@ from rnnfast.kernels import dropout as dropout_kernels
 from rnnfast.kernels import embedding as embedding_kernels
 from rnnfast.kernels import optim as kernels
 
-from rnnfast.training import optim
+from rnnfast import optim
 
 NAMES = ("SGD", "Momentum", "Nesterov", "AdaGrad", "RMSprop", "Adam", "AdamW")
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from rnnfast import RNNLM, ExactBPTT, SequenceRegressor, Trainer, TruncatedBPTT, perplexity
+from rnnfast.cli.run_folder import SETTINGS, TRAIN, RunFolder
 from rnnfast.data import CharTokenizer, CorpusError, WindowBatches, encode_to_memmap, read_files
+from rnnfast.optim import SGD
 from rnnfast.training import Checkpoint
 from rnnfast.training.keeper import read_training
-from rnnfast.training.optim import SGD
-from rnnfast.training.run_folder import SETTINGS, TRAIN, RunFolder
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="Windows cuts no file that is mapped")
 IDS = np.arange(401) % 5
@@ -50,7 +50,7 @@ import os, sys
 import numpy as np
 from rnnfast import RNNLM, Trainer, TruncatedBPTT
 from rnnfast.data import CorpusError
-from rnnfast.training.optim import SGD
+from rnnfast.optim import SGD
 
 ids = np.load(sys.argv[1], mmap_mode="r")
 cut = lambda progress: os.truncate(sys.argv[1], 5000)

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 import rnnfast
 from rnnfast.cli.app import app
+from rnnfast.cli.experiment import Settings
 from rnnfast.data import WhitespaceTokenizer, WordTokenizer, tokenizer_from_dict
 from rnnfast.training import load_checkpoint
-from rnnfast.training.experiment import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 PREPARED = " mr. <unk> is chairman of <unk> n.v. the dutch publishing group \n rudolph <unk> N years old \n"

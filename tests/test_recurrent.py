@@ -14,14 +14,12 @@ from helpers import DTYPES, assert_same_bits, needs_jit, normal, relative_distan
 from hypothesis import given, settings
 from numba.core.registry import cpu_target
 from rnnfast.kernels import _jit
-from rnnfast.kernels.gru import gru_backward, gru_forward
-from rnnfast.kernels.lstm import lstm_backward, lstm_forward
-from rnnfast.kernels.rnn import rnn_backward, rnn_forward
+from rnnfast.kernels.recurrence import time_loop
 from rnnfast.kernels.sequence import BLOCK_ROWS, block_steps
 from rnnfast.kernels.tile import panel_width
 
-from rnnfast import GRU, LSTM, TimeGRU, TimeLSTM, TimeRNN
-from rnnfast.layers import recurrent
+from rnnfast import GRU, LSTM, TimeGRU, TimeLSTM, cells
+from rnnfast.layers import plans
 
 LANES = panel_width(np.dtype(np.float32)) // 2
 TOLERANCE = {np.float32: 1e-5, np.float64: 1e-11}
@@ -158,13 +156,13 @@ def test_gates_made_again_have_the_bits_of_those_kept(why, kind, options, dtype,
     window = Window(layer, N, T, **options)
     expected = run(layer, window)
     if why == "too many":
-        monkeypatch.setattr(recurrent, "KEPT_BYTES", 0)
+        monkeypatch.setattr(plans, "KEPT_BYTES", 0)
     else:
         window.options["keep"] = False
     thrifty = another(layer)
     actual = run(thrifty, window)
     if not options["lengths"]:  # or one block may be enough
-        assert thrifty._workspace._buffers["gates"].size < layer._workspace._buffers["gates"].size / 2
+        assert thrifty._workspace._buffers["tape"].size < layer._workspace._buffers["tape"].size / 2
     again = {"dxs": thrifty.backward(window.dhs, **window.next_gradient), **gradients(thrifty)}
     for name in expected:
         assert_same_bits(actual[name], expected[name])
@@ -180,7 +178,7 @@ def test_each_window_keeps_its_gates_or_not_whatever_the_last_one_did(kind):
     for keep in (False, True, True, True, False, False, True):
         window.options["keep"] = keep
         actual = window.forward(layer)
-        assert (layer._intact == 0) is keep
+        assert (layer._run.intact == 0) is keep
         dxs = layer.backward(window.dhs, **window.next_gradient)
         assert_same_bits(actual, expected["hs"])
         assert_same_bits(dxs, expected["dxs"])
@@ -188,7 +186,7 @@ def test_each_window_keeps_its_gates_or_not_whatever_the_last_one_did(kind):
 
 @pytest.mark.parametrize("kind", ["lstm", "gru-before"])
 def test_a_long_window_needs_little_more_memory_than_its_outputs(kind, monkeypatch):
-    monkeypatch.setattr(recurrent, "KEPT_BYTES", 2**16)
+    monkeypatch.setattr(plans, "KEPT_BYTES", 2**16)
     layer = make(kind, 8, 16, np.float32)
     window = Window(layer, 4, sized(20_000, 1000))
     hs = window.forward(layer)
@@ -361,27 +359,27 @@ def test_cells_are_vectorised_and_call_no_library():
     for kind in KINDS:
         layer = make(kind, 3, 5, np.float32)
         run(layer, Window(layer, 2, 3))
-    for kernel, products in (
-        (rnn_forward, 1),
-        (rnn_backward, 1),
-        (lstm_forward, 6),
-        (lstm_backward, 6),
-        (gru_forward, 4),
-        (gru_backward, 6),
+    for cell, forward, backward in (
+        (cells.rnn, 1, 1),
+        (cells.lstm, 6, 6),
+        (cells.gru, 4, 6),
+        (cells.gru_after, 4, 6),
     ):
-        signature = next(types for types in kernel.signatures if "float32" in str(types))
-        fresh = _jit.inner(kernel.py_func)  # what came from the disk cache cannot be read
-        fresh.compile(signature)
-        text = fresh.inspect_asm(signature)
-        assert len(re.findall(r"vfn?m(?:add|sub)\d+ps\s.*%[yz]mm", text)) >= products, kernel.__name__
-        assert kernel is rnn_backward or kernel is gru_backward or re.search(r"vdivps\s.*%[yz]mm", text)
-        assert not re.search(r"[$\s](fma|exp|expm1|tanh)f?(,|@|$)", text, re.MULTILINE), kernel.__name__
+        loop = time_loop(cell.equations)
+        for kernel, products in ((loop.forward, forward), (loop.backward, backward)):
+            signature = next(types for types in kernel.signatures if "float32" in str(types))
+            fresh = _jit.inner(kernel.py_func)  # what came from the disk cache cannot be read
+            fresh.compile(signature)
+            text = fresh.inspect_asm(signature)
+            assert len(re.findall(r"vfn?m(?:add|sub)\d+ps\s.*%[yz]mm", text)) >= products, cell
+            divides = kernel is loop.forward or cell is cells.lstm
+            assert not divides or re.search(r"vdivps\s.*%[yz]mm", text)
+            assert not re.search(r"[$\s](fma|exp|expm1|tanh)f?(,|@|$)", text, re.MULTILINE), cell
 
 
-def test_named_offsets_say_the_order_of_the_gates_once():
-    from rnnfast.kernels import gru_cell as gru
-    from rnnfast.kernels import lstm
-
-    assert (lstm.FORGET, lstm.CANDIDATE, lstm.INPUT, lstm.OUTPUT, lstm.GATES) == (0, 1, 2, 3, 4)
-    assert (gru.Z, gru.R, gru.HAT, gru.GATES) == (0, 1, 2, 3)
-    assert (TimeRNN.GATES, TimeLSTM.GATES, TimeGRU.GATES) == (1, 4, 3)
+def test_the_gates_stand_in_the_order_of_the_book():
+    assert [cell.gates for cell in (cells.rnn, cells.lstm, cells.gru)] == [
+        ("a",),
+        ("f", "g", "i", "o"),
+        ("z", "r", "n"),
+    ]

@@ -139,7 +139,7 @@ def test_reading_without_a_backward_keeps_no_gates(read):
         model = SequenceRegressor(3, 4, 2, cell="lstm", rng=np.random.default_rng(0))
         getattr(model, method)(*((xs,) if method == "predict" else (xs, ts)))
         worker = model if method == "forward" else model._reader
-        sizes.append(worker._layers[0]._workspace._buffers["gates"].size)
+        sizes.append(worker.body.layers[0]._workspace._buffers["tape"].size)
     assert 3 * sizes[1] <= sizes[0]
 
 
@@ -186,7 +186,7 @@ def test_the_trainer_learns_to_add_up(bptt, every_step):
     sums = np.cumsum(xs, axis=1) * np.float32(12)
     ts = sums if every_step else sums[:, -1]
     model = SequenceRegressor(1, 16, 1, rng=rng)
-    trainer = Trainer(model, optim.Adam(lr=0.1), bptt, clip_norm=None, anneal=None)
+    trainer = Trainer(model, optim.Adam(lr=0.1), bptt, clip_norm=None, anneal=None, rng=rng)
     history = trainer.fit((xs, ts), epochs=sized(60, 2), batch_size=16, valid=(xs[:8], ts[:8]))
     assert history[0]["train_loss"] > 700
     k1 = getattr(bptt, "k1", 20)

@@ -5,8 +5,8 @@ import pytest
 from helpers import needs_jit
 
 from rnnfast import RNNLM, SequenceRegressor, Trainer, TruncatedBPTT, optim
+from rnnfast.cli.unigram import Unigram
 from rnnfast.data import WordTokenizer, default_corpus
-from rnnfast.training.unigram import Unigram
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from rnnfast import RNNLM, State, Trainer, TruncatedBPTT
 from rnnfast._check import CheckpointError
 from rnnfast._tensors import Spec, read_tensors, write_tensors
 from rnnfast.models.loading import load_model
-from rnnfast.training.optim import Adam
+from rnnfast.optim import Adam
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="limits and measures of a Linux process")
 

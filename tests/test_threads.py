@@ -15,7 +15,7 @@ from rnnfast.kernels.fused_loss import SLAB_WORDS
 
 import rnnfast
 from rnnfast import RNNLM, ExactBPTT, SequenceRegressor, TimeAffineSoftmaxWithLoss, _processors, _threads
-from rnnfast.layers import recurrent
+from rnnfast.layers import plans
 
 COUNTS = (2, 3)
 
@@ -27,7 +27,7 @@ def threads(monkeypatch):
     monkeypatch.setattr(_processors, "allowed", lambda: 64)
     monkeypatch.setattr(_threads, "LEAST_OPERATIONS", 1.0)
     monkeypatch.setattr(_threads, "LEAST_BYTES", 1.0)
-    monkeypatch.setattr(recurrent, "LEAST_STEP_OPERATIONS", 0.0)
+    monkeypatch.setattr(plans, "LEAST_STEP_OPERATIONS", 0.0)
     yield
     rnnfast.set_num_threads(before)
 
@@ -94,7 +94,7 @@ def test_blocks_that_are_made_again_give_the_same_bits(kind, dtype, monkeypatch)
     layer = make(kind, 7, 19, dtype)
     window = Window(layer, 21, sized(61, 5), lengths=True)
     expected = results(1, lambda: run(layer, window))
-    monkeypatch.setattr(recurrent, "KEPT_BYTES", 0)
+    monkeypatch.setattr(plans, "KEPT_BYTES", 0)
     for count in (1, *COUNTS):
         actual = results(count, lambda: run(layer, window))
         for name, array in expected.items():

@@ -9,7 +9,7 @@ from helpers import DTYPES, assert_same_bits, relative_distance, sized
 
 import rnnfast
 from rnnfast import optim, time_layers
-from rnnfast.layers.simple import cross_entropy_error, sigmoid, softmax
+from rnnfast.book.simple import cross_entropy_error, sigmoid, softmax
 
 BOOK = [
     "RNN",

@@ -13,8 +13,8 @@ from helpers import sends_interrupts
 
 from rnnfast._check import CorpusError
 from rnnfast.models import CBOWLM, RNNLM
+from rnnfast.optim import SGD, Adam, clip_by_norm
 from rnnfast.training import Progress, Trainer, TrainingDiverged, TruncatedBPTT
-from rnnfast.training.optim import SGD, Adam, clip_by_norm
 from rnnfast.training.safety import interrupts_deferred
 
 IDS = np.random.default_rng(100).integers(7, size=121)
@@ -308,7 +308,7 @@ def test_a_run_stopped_by_a_real_signal_can_be_loaded_and_scored(tmp_path):
         import numpy as np
         from rnnfast.models import RNNLM
         from rnnfast.training import Checkpoint, Trainer, TruncatedBPTT
-        from rnnfast.training.optim import SGD
+        from rnnfast.optim import SGD
 
         def report(progress):
             if progress.step == 20:

@@ -8,10 +8,10 @@ import pytest
 from helpers import DTYPES, needs_jit, normal, sized
 from rnnfast.kernels.affine import affine_backward, affine_forward
 from rnnfast.kernels.fused_loss import affine_softmax_loss
-from rnnfast.kernels.rnn import rnn_backward, rnn_forward, rnn_step
+from rnnfast.kernels.recurrence import time_loop
 from rnnfast.kernels.softmax import softmax_loss_backward, softmax_loss_forward
 
-from rnnfast import TimeAffine, TimeAffineSoftmaxWithLoss, TimeRNN
+from rnnfast import TimeAffine, TimeAffineSoftmaxWithLoss, TimeRNN, cells
 
 N, T, D, H, V = 4, sized(64, 3), 32, 48, sized(300, 40)
 CALLS = 20
@@ -137,7 +137,8 @@ def test_every_kernel_is_compiled_for_one_signature_a_dtype_whatever_the_layout_
             layer.forward(array)
             layer.step(array[:, 0])
             layer.backward(dhs[: array.shape[0], : array.shape[1]])
-    kernels = [rnn_forward, rnn_backward, rnn_step, affine_forward, affine_backward, affine_softmax_loss]
+    loop = time_loop(cells.rnn.equations)
+    kernels = [loop.forward, loop.backward, loop.step, affine_forward, affine_backward, affine_softmax_loss]
     for kernel in (*kernels, softmax_loss_forward, softmax_loss_backward):
         for words in (False, True):  # the time loops are compiled apart for inputs that are vectors
             compiled = [kinds for kinds in kernel.signatures if (numba.types.none in kinds) is not words]

@@ -7,7 +7,7 @@ from helpers import assert_same_bits, relative_distance, sized
 
 import rnnfast
 from rnnfast import RNNLM, ExactBPTT, TruncatedBPTT
-from rnnfast.layers import recurrent
+from rnnfast.layers import plans
 
 CELLS = ("rnn", "relu", "lstm", "gru")
 V = 11
@@ -27,7 +27,7 @@ def window(N, T, seed=1):
 
 
 def looks_up(model):
-    return model._layers[0]._run.inputs.ids is not None
+    return model.body.layers[0]._run.inputs.ids is not None
 
 
 def passed(model, data):
@@ -41,7 +41,7 @@ def passed(model, data):
 
 def without(model):
     """The same model, with inputs that are vectors."""
-    model._lookup = lambda xs, steps: None
+    model.body._lookup = lambda ids, steps: None
     return model
 
 
@@ -100,9 +100,9 @@ def test_gates_made_again_change_no_bit(cell, monkeypatch):
     model, data = model_of(cell, dtype=np.float32), window(7, sized(170, 80))
     expected = passed(model, data)
     model.reset_state()
-    monkeypatch.setattr(recurrent, "KEPT_BYTES", 1)
+    monkeypatch.setattr(plans, "KEPT_BYTES", 1)
     actual = passed(model, data)
-    assert model._layers[0]._intact > 0
+    assert model.body.layers[0]._run.intact > 0
     assert actual[0] == expected[0]
     for grad, other in zip(actual[1], expected[1], strict=True):
         assert_same_bits(grad, other)

@@ -51,7 +51,9 @@ def in_order(owner: str, names: Sequence[str], values: Sequence[Any], named: dic
     """Values by position or by name, one for each of the names; None for those left out."""
     known_arguments(owner, named, names)
     if len(values) > len(names) or any(name in named for name in names[: len(values)]):
-        raise TypeError(f"{owner}: takes {', '.join(names)}, each once, got {len(values)} and {', '.join(named)}.")
+        raise TypeError(
+            f"{owner}: takes {', '.join(names)}, each once, got {len(values)} and {', '.join(named)}."
+        )
     return [*values, *(named.get(name) for name in names[len(values) :])]
 
 

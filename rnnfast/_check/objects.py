@@ -29,8 +29,8 @@ def offers(owner: str, name: str, value: Any, attributes: tuple[str, ...], like:
 
 
 def works_in_parts(owner: str, model: Any, kind: type) -> None:
-    """A model that can go through a sequence part by part."""
-    if not isinstance(model, kind):
+    """A model that can go through a sequence part by part, whose body is of this kind."""
+    if not isinstance(getattr(model, "body", None), kind):
         raise TypeError(
             f"{owner}: the model must be an RNNLM or a SequenceRegressor, got {type(model).__name__}; "
             f"TruncatedBPTT(k1) takes any model."

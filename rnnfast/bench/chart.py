@@ -14,7 +14,6 @@ from rnnfast.bench.summary import FASTEST, Run, groups, model_size, ratio_to, th
 _CELL_TITLES = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU (reset after)", "model": "Language model"}
 # By the number of threads: a hue; by the pass: light and dark.
 _HUES = (("#8fb4e3", "#1f5fbf"), ("#f0bf87", "#d9822b"), ("#a5cfa3", "#3d8a3a"), ("#c9b1dc", "#7a4ba0"))
-_GREY = "#6b6b6b"
 
 Bars = list[tuple[str, str, list[float | None]]]  # label, colour, a value for each tick
 

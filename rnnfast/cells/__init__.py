@@ -5,7 +5,8 @@ Each cell is a `Cell`: ``leaky.layer(input_size, hidden_size)`` makes a layer, `
 
 from __future__ import annotations
 
-from rnnfast.cells._cell import Cell, CellError, cell, defined
+from rnnfast.cells._cell import Cell, defined
+from rnnfast.cells._decorator import CellError, cell
 from rnnfast.cells._functions import (
     exp,
     log,
@@ -35,13 +36,13 @@ from rnnfast.cells.slstm import slstm
 
 # Every ready cell; nothing else knows which there are.
 READY: tuple[Cell, ...] = (
-    rnn, rnn_relu, lstm, gru, gru_after, leaky, lif, peephole_lstm, coupled_lstm, li_gru, min_gru, min_lstm, ind_rnn,
-    slstm,
+    rnn, rnn_relu, lstm, gru, gru_after, leaky, lif, peephole_lstm, coupled_lstm, li_gru, min_gru, min_lstm,
+    ind_rnn, slstm,
 )  # fmt: skip
 
 __all__ = [
-    "READY", "Cell", "CellError", "Role", "bernoulli", "cell", "constant", "coupled_lstm", "defined", "exp", "given",
-    "gru", "gru_after", "ind_rnn", "leaky", "li_gru", "lif", "log", "lstm", "maximum", "min_gru", "min_lstm",
-    "minimum", "normal", "peephole_lstm", "relu", "rnn", "rnn_relu", "scalar", "sigmoid", "slstm", "softplus", "sqrt",
-    "step", "stop_gradient", "tanh", "unit", "where", "zoneout",
+    "READY", "Cell", "CellError", "Role", "bernoulli", "cell", "constant", "coupled_lstm", "defined", "exp",
+    "given", "gru", "gru_after", "ind_rnn", "leaky", "li_gru", "lif", "log", "lstm", "maximum", "min_gru",
+    "min_lstm", "minimum", "normal", "peephole_lstm", "relu", "rnn", "rnn_relu", "scalar", "sigmoid", "slstm",
+    "softplus", "sqrt", "step", "stop_gradient", "tanh", "unit", "where", "zoneout",
 ]  # fmt: skip

@@ -8,7 +8,8 @@ from typing import Any
 from rnnfast.kernels.expression import FormulaError, Node, function_of, relu, sigmoid, tanh
 
 __all__ = [
-    "exp", "log", "maximum", "minimum", "relu", "sigmoid", "softplus", "sqrt", "step", "stop_gradient", "tanh", "where",
+    "exp", "log", "maximum", "minimum", "relu", "sigmoid", "softplus", "sqrt", "step", "stop_gradient",
+    "tanh", "where",
 ]  # fmt: skip
 
 
@@ -60,8 +61,8 @@ def step(x: Any, *, surrogate: Callable[[Any], Any] | None = None) -> Any:
     x
         A value of a step, or an array.
     surrogate : callable
-        What takes the place of the derivative, as a function of x; by default ``1 / (1 + 10 |x|)^2``, the SuperSpike
-        of Zenke and Ganguli, 2018.
+        What takes the place of the derivative, as a function of x; by default ``1 / (1 + 10 |x|)^2``, the
+        SuperSpike of Zenke and Ganguli, 2018.
     """
     spike = function_of("step", x)
     if isinstance(spike, Node):
@@ -74,4 +75,3 @@ def step(x: Any, *, surrogate: Callable[[Any], Any] | None = None) -> Any:
 
 def _super_spike(x: Any) -> Any:
     return 1 / (1 + 10 * abs(x)) ** 2
-

@@ -42,22 +42,67 @@ class Role(NamedTuple):
 
 
 def unit(value: float) -> Role:
-    """A parameter of each unit, (H,), that starts from `value` and is trained."""
+    """A parameter of each unit, (H,), that starts from `value` and is trained.
+
+    Examples
+    --------
+    >>> import rnnfast
+    >>> @rnnfast.cell(states=("h",))
+    ... def slow(a, h, *, alpha=rnnfast.unit(0.1)):
+    ...     return h + alpha * (a - h)
+    >>> slow.layer(3, 5).params[3].shape
+    (5,)
+    """
     return Role("unit", _check.number("unit", "value", value))
 
 
 def scalar(value: float) -> Role:
-    """A parameter of the whole layer, (1,), that starts from `value` and is trained."""
+    """A parameter of the whole layer, (1,), that starts from `value` and is trained.
+
+    Examples
+    --------
+    >>> import rnnfast
+    >>> @rnnfast.cell(states=("h",))
+    ... def slow(a, h, *, alpha=rnnfast.scalar(0.1)):
+    ...     return h + alpha * (a - h)
+    >>> slow.layer(3, 5).params[3].shape
+    (1,)
+    """
     return Role("scalar", _check.number("scalar", "value", value))
 
 
 def constant(value: float) -> Role:
-    """A number of the whole layer that is not trained; `layer.constants` sets it."""
+    """A number of the whole layer that is not trained; `layer.constants` sets it.
+
+    Examples
+    --------
+    >>> import rnnfast
+    >>> @rnnfast.cell(states=("h",))
+    ... def slow(a, h, *, alpha=rnnfast.constant(0.1)):
+    ...     return h + alpha * (a - h)
+    >>> layer = slow.layer(3, 5)
+    >>> layer.constants["alpha"] = 0.2
+    >>> layer.constants
+    {'alpha': 0.2}
+    """
     return Role("constant", _check.number("constant", "value", value))
 
 
 def given() -> Role:
-    """An array (N, T, H) or (N, T) that the caller hands to `forward` under the argument's name."""
+    """An array (N, T, H) or (N, T) that the caller hands to `forward` under the argument's name.
+
+    Examples
+    --------
+    >>> import numpy as np, rnnfast
+    >>> @rnnfast.cell(states=("h",))
+    ... def paced(a, h, *, pace=rnnfast.given()):
+    ...     return h + pace * (a - h)
+    >>> layer = paced.layer(3, 5)
+    >>> hs = layer.forward(np.ones((2, 4, 3), np.float32), pace=np.full((2, 4), 0.1, np.float32))
+    >>> dxs = layer.backward(np.ones_like(hs))
+    >>> layer.given_gradients["pace"].shape
+    (2, 4, 5)
+    """
     return Role("given")
 
 
@@ -66,6 +111,15 @@ def normal(std: float) -> Role:
 
     They follow from the layer's seed, the step, the sequence and the unit alone. When predicting
     (``layer.train_flg = False``) they are 0.
+
+    Examples
+    --------
+    >>> import rnnfast
+    >>> @rnnfast.cell(states=("h",))
+    ... def noisy(a, h, *, noise=rnnfast.normal(0.1)):
+    ...     return a + noise
+    >>> noisy.random
+    ('noise',)
     """
     return Role("normal", _check.number("normal", "std", std, 0.0))
 
@@ -75,5 +129,14 @@ def bernoulli(p: float) -> Role:
 
     They follow from the layer's seed, the step, the sequence and the unit alone. When predicting
     (``layer.train_flg = False``) they are their mean, `p`.
+
+    Examples
+    --------
+    >>> import rnnfast
+    >>> @rnnfast.cell(states=("h",))
+    ... def sometimes(a, h, *, stays=rnnfast.bernoulli(0.5)):
+    ...     return stays * h + (1 - stays) * a
+    >>> sometimes.random
+    ('stays',)
     """
     return Role("bernoulli", _check.number("bernoulli", "p", p, 0.0, 1.0))

@@ -11,7 +11,8 @@ from rnnfast.cells._roles import bernoulli
 
 
 def zoneout(cell: Cell, p: float) -> Cell:
-    """The cell with each state kept as it was with probability `p`, for each sequence, step and unit by itself.
+    """The cell with each state kept as it was with probability `p`, for each sequence, step and unit by
+    itself.
 
     When predicting (``layer.train_flg = False``) the mean of both takes its place.
 
@@ -52,6 +53,7 @@ def zoneout(cell: Cell, p: float) -> Cell:
     step.__doc__ = f"{inspect.getdoc(cell.step) or cell.name}\n\nWith zoneout of probability {ratio:g}."
     roles = {**cell.roles, **{keep: bernoulli(ratio) for keep in keeps}}
     return Cell(
-        step, cell.gates, cell.states, roles, name=f"{cell.name}_zoneout", product=cell.product, apart=cell.apart,
-        again=cell.again, start=cell.start, title=f"{cell.title} with zoneout", forgets=cell.forgets,
+        step, cell.gates, cell.states, roles, name=f"{cell.name}_zoneout", product=cell.product,
+        apart=cell.apart, again=cell.again, start=cell.start, title=f"{cell.title} with zoneout",
+        forgets=cell.forgets,
     )  # fmt: skip

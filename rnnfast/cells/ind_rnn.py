@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rnnfast.cells._cell import cell
+from rnnfast.cells._decorator import cell
 from rnnfast.cells._functions import relu
 
 

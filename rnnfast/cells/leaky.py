@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rnnfast.cells._cell import cell
+from rnnfast.cells._decorator import cell
 from rnnfast.cells._functions import relu
 from rnnfast.cells._roles import normal, unit
 
@@ -13,7 +13,8 @@ def leaky(a, h, v, *, alpha=unit(0.1), noise=normal(0.05)):
 
     `alpha` is dt / tau, the share of the way to its input that a unit goes in one step.
 
-    Source: Song, Yang and Wang, *Training excitatory-inhibitory recurrent neural networks for cognitive tasks*, 2016.
+    Source: Song, Yang and Wang, *Training excitatory-inhibitory recurrent neural networks for cognitive
+    tasks*, 2016.
     """
     v = v + alpha * (a - v) + noise
     return relu(v), v

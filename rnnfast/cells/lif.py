@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rnnfast.cells._cell import cell
+from rnnfast.cells._decorator import cell
 from rnnfast.cells._functions import step, stop_gradient
 from rnnfast.cells._roles import constant
 
@@ -11,11 +11,11 @@ from rnnfast.cells._roles import constant
 def lif(a, s, v, i, *, alpha=constant(0.9), beta=constant(0.85), threshold=constant(1.0)):
     """``i_t = alpha i + a``, ``v_t = (beta v + i_t) (1 - s)``, ``s_t = v_t > threshold``.
 
-    Currents `i` and potentials `v` decay; a neuron that has spiked starts again from zero. The derivative of a spike
-    is taken to be ``1 / (1 + 10 |v - threshold|)^2``; none goes through the reset.
+    Currents `i` and potentials `v` decay; a neuron that has spiked starts again from zero. The derivative of
+    a spike is taken to be ``1 / (1 + 10 |v - threshold|)^2``; none goes through the reset.
 
-    Source: Neftci, Mostafa and Zenke, *Surrogate gradient learning in spiking neural networks*, 2019; Zenke and
-    Ganguli, *SuperSpike*, 2018.
+    Source: Neftci, Mostafa and Zenke, *Surrogate gradient learning in spiking neural networks*, 2019; Zenke
+    and Ganguli, *SuperSpike*, 2018.
     """
     i = alpha * i + a
     v = (beta * v + i) * (1 - stop_gradient(s))

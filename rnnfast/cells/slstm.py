@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from rnnfast.cells._cell import cell
+from rnnfast.cells._decorator import cell
 from rnnfast.cells._functions import exp, maximum, sigmoid, softplus, tanh
 
 
 @cell(states=("h", "c", "n", "m"), title="sLSTM", forgets={"f": "low"})
 def slstm(f, z, i, o, h, c, n, m):
-    """``m_t = max(log f + m, i)``, ``c_t = f' c + i' tanh(z)``, ``n_t = f' n + i'``, ``h_t = sigmoid(o) c_t / max(n_t, 1)``.
+    """``m_t = max(log f + m, i)``, ``c_t = f' c + i' tanh(z)``, ``n_t = f' n + i'``, ``h_t = sigmoid(o) c_t
+    / max(n_t, 1)``.
 
-    With ``f = sigmoid(f)``, ``i' = exp(i - m_t)`` and ``f' = exp(log f + m - m_t)``: the maximum m takes the range
-    out of both.
+    With ``f = sigmoid(f)``, ``i' = exp(i - m_t)`` and ``f' = exp(log f + m - m_t)``: the maximum m takes the
+    range out of both.
 
     Source: Beck et al., *xLSTM: extended long short-term memory*, 2024.
     """

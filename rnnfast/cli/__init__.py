@@ -3,6 +3,8 @@
 
 * `app.py` puts them together; `options.py` has what `train` can be told, `session.py` what it does with it;
   `bench_options.py` what `bench` can be told.
+* `experiment.py` is one run: a text, a model and the baselines it has to beat, of which `unigram.py` is one;
+  `run_folder.py` is what lies in its folder beside the model.
 * `errors.py` says in one line what went wrong, `wording.py` in the words of the command line; `numbers.py`
   reads the values of options.
 * `inputs.py` reads text and prompts, also from standard input.

@@ -16,11 +16,10 @@ from rnnfast._files import write_atomically
 from rnnfast.cli import options, verdicts
 from rnnfast.cli.errors import BAD_FILES, fail, one_line
 from rnnfast.cli.results import numbers_table, print_json
+from rnnfast.cli.run_folder import PICTURES, VALID, open_run_ids
 from rnnfast.cli.verdicts import Verdict
 from rnnfast.cli.words import load_run
-from rnnfast.data.ids_file import open_run_ids
 from rnnfast.models import RNNLM
-from rnnfast.training.run_folder import PICTURES, VALID
 
 _SEQUENCES = 8  # stretches of text that are read side by side
 _ROWS = 12  # the most in a table
@@ -108,7 +107,7 @@ def _stretches(path: Path, vocab_size: int, lags: int, seed: int) -> tuple[np.nd
 
 def _findings(model: RNNLM, xs: np.ndarray, ts: np.ndarray, lags: int, bptt: int | None) -> Iterator[Finding]:
     """All that is looked at, one after the other; `bptt` is the window the model was trained with."""
-    layers, cell = [f"layer{index}" for index in range(model.config["layers"])], model.cell
+    layers, cell = [f"layer{index}" for index in range(model.config["layers"])], model.body.cell
     names = [Path(picture).stem for picture in PICTURES]
     by_lag = diagnostics.gradient_by_lag(model, xs, ts, lags)
     if not np.isfinite(by_lag.h_norms).all():

@@ -13,14 +13,13 @@ import typer
 from rnnfast import _check
 from rnnfast.cli import inputs, options
 from rnnfast.cli.errors import BAD_FILES, BAD_VALUES, fail, one_line
+from rnnfast.cli.experiment import unknown_share
 from rnnfast.cli.results import print_json
+from rnnfast.cli.run_folder import VALID, open_run_ids
 from rnnfast.cli.words import load_run
 from rnnfast.data import encode_to_memmap
-from rnnfast.data.ids_file import open_run_ids
 from rnnfast.models import CBOWLM, RNNLM
 from rnnfast.training import perplexity
-from rnnfast.training.experiment import unknown_share
-from rnnfast.training.run_folder import VALID
 
 
 def evaluate(

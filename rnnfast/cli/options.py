@@ -11,9 +11,9 @@ import typer
 
 from rnnfast._check import FLOAT_DTYPES
 from rnnfast.cells import READY
+from rnnfast.cli.experiment import OPTIMIZERS, TOKENIZERS, WEIGHT_DECAY, optimizers_with
 from rnnfast.cli.numbers import below_one, cell, number, own_cell, share, whole, word
 from rnnfast.models.cells import MOST_LAYERS
-from rnnfast.training.experiment import OPTIMIZERS, TOKENIZERS, WEIGHT_DECAY, optimizers_with
 
 _TEXT, _MODEL, _TRAINING = "Text", "Model", "Training"
 _BASELINE, _OUTPUT = "Baseline", "Output"

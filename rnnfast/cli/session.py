@@ -12,16 +12,16 @@ from typing import Any
 from rich.console import Console
 
 from rnnfast.cli.errors import BAD_FILES, INTERRUPTED, STOPPED, fail, one_line
+from rnnfast.cli.experiment import Experiment
 from rnnfast.cli.plots import draw_learning_curve
 from rnnfast.cli.progress import clock, compilations, show_progress
 from rnnfast.cli.results import Result, print_json, show_results
+from rnnfast.cli.run_folder import Metrics, Reached
 from rnnfast.cli.wording import counted, in_options
 from rnnfast.cli.words import first_words, stream_text
 from rnnfast.models import CBOWLM, RNNLM
 from rnnfast.training import Progress, TrainingDiverged, load_checkpoint
 from rnnfast.training.checkpoint import MODEL
-from rnnfast.training.experiment import Experiment
-from rnnfast.training.run_folder import Metrics, Reached
 
 _SAMPLE_LENGTH = {"word": 60, "whitespace": 60, "char": 300}
 

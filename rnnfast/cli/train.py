@@ -13,11 +13,11 @@ from rich.console import Console
 from rnnfast import _check
 from rnnfast.cli import inputs, options
 from rnnfast.cli.errors import BAD_FILES, BAD_VALUES, one_line, wording
+from rnnfast.cli.experiment import Experiment, Settings
 from rnnfast.cli.progress import show_reading
+from rnnfast.cli.run_folder import SETTINGS, Reached, RunFolder, dated_folder
 from rnnfast.cli.session import Session
 from rnnfast.data import default_corpus
-from rnnfast.training.experiment import Experiment, Settings
-from rnnfast.training.run_folder import SETTINGS, Reached, RunFolder, dated_folder
 
 _DEFAULT = Settings()
 

@@ -104,28 +104,11 @@ def open_ids(path: str | os.PathLike[str]) -> np.memmap:
     Traceback (most recent call last):
     rnnfast._check.errors.CorpusError: open_ids: missing.npy does not exist.
     """
-    return _mapped("open_ids", path, "encode the text again")
+    return map_ids("open_ids", path, "encode the text again")
 
 
-def open_run_ids(path: str | os.PathLike[str], vocab_size: int) -> np.memmap:
-    """The same for the text of a run, whose ids are all read once and must be below `vocab_size`.
-
-    Raises
-    ------
-    CorpusError
-        As for `open_ids`, or an id has no token.
-    """
-    owner, fix = "open_run_ids", "train again with --overwrite"
-    ids = _mapped(owner, path, fix)
-    try:
-        _check.ids_in_vocabulary(owner, "it", ids, vocab_size)
-    except IndexError as error:
-        problem = str(error).removeprefix(f"{owner}: ").rstrip(".")
-        raise _check.ids_file(owner, os.fspath(path), problem, fix) from None
-    return ids
-
-
-def _mapped(owner: str, path: str | os.PathLike[str], fix: str) -> np.memmap:
+def map_ids(owner: str, path: str | os.PathLike[str], fix: str) -> np.memmap:
+    """The same with the words of an error: who says it, and what to do about it."""
     name = os.fspath(path)
     _check.corpus_files(owner, [name])
     try:

@@ -31,12 +31,12 @@ class Apart:
             )
         self._owner, self._model = owner, model
         self._arrays = dict(zip(model.parameter_names, model.params, strict=True))
-        self.layers = [copy.copy(layer) for layer in model._layers]
+        self.layers = [copy.copy(layer) for layer in model.body.layers]
         for layer in self.layers:
             layer.reset_state()
             layer.train_flg = False
         self.cell = self.layers[0].cell
-        self.output: Any = type(model._output)(*model._output.params)
+        self.output: Any = type(model.output)(*model.output.params)
 
     def vectors(self, xs: np.ndarray) -> np.ndarray:
         """The input (N, T, D) of the lowest layer; at least one sequence and one step."""

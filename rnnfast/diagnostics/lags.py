@@ -9,7 +9,7 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast.diagnostics.apart import Apart
-from rnnfast.models.recurrent_model import RecurrentModel
+from rnnfast.models.model import Model
 
 _MOST_LAGS = 100
 _MOST_TARGETS = 16
@@ -52,7 +52,7 @@ class GradientByLag(NamedTuple):
 
 
 def gradient_by_lag(
-    model: RecurrentModel,
+    model: Model,
     xs: np.ndarray,
     ts: np.ndarray,
     lags: int | None = None,

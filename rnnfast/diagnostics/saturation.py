@@ -8,7 +8,7 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast.diagnostics.apart import Apart
-from rnnfast.models.recurrent_model import RecurrentModel
+from rnnfast.models.model import Model
 
 
 class GateSaturation(NamedTuple):
@@ -28,15 +28,13 @@ class GateSaturation(NamedTuple):
     high: np.ndarray
 
 
-def gate_saturation(
-    model: RecurrentModel, xs: np.ndarray, *, low: float = 0.05, high: float = 0.95
-) -> GateSaturation:
+def gate_saturation(model: Model, xs: np.ndarray, *, low: float = 0.05, high: float = 0.95) -> GateSaturation:
     """Shares of saturated activations of each gate, over all sequences, steps and units.
 
-    The activation of a gate is the first sigmoid, tanh or relu that its pre-activation goes into. A sigmoid or
-    tanh at the end of its range passes no gradient on to its weights. What it means depends on the gate: an
-    open forget gate is a memory, a shut one cuts the past off. Without dropout, from a fresh state; the model
-    stays as it is.
+    The activation of a gate is the first sigmoid, tanh or relu that its pre-activation goes into. A sigmoid
+    or tanh at the end of its range passes no gradient on to its weights. What it means depends on the gate:
+    an open forget gate is a memory, a shut one cuts the past off. Without dropout, from a fresh state; the
+    model stays as it is.
 
     Parameters
     ----------

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rnnfast.diagnostics.apart import Apart
-from rnnfast.models.recurrent_model import RecurrentModel
+from rnnfast.models.model import Model
 
 
 class SpectralRadius(NamedTuple):
@@ -28,7 +28,7 @@ class SpectralRadius(NamedTuple):
     norms: np.ndarray
 
 
-def spectral_radius(model: RecurrentModel) -> SpectralRadius:
+def spectral_radius(model: Model) -> SpectralRadius:
     """The spectral radius and norm of each recurrent matrix, one a gate.
 
     In an RNN ``dh_{t-1} = (dh_t f'(h_t)) Wh^T``, ``f' <= 1``: where the norm is below 1, gradients vanish,

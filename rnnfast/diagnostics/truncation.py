@@ -8,7 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from rnnfast import _check
-from rnnfast.models.recurrent_model import Part, RecurrentModel
+from rnnfast.layers.window import Part
+from rnnfast.models.body import Body
+from rnnfast.models.model import Model
 from rnnfast.training.chain import chain_for
 from rnnfast.training.exact import ExactBPTT
 
@@ -29,7 +31,7 @@ class TruncationBias(NamedTuple):
 
 
 def truncation_bias(
-    model: RecurrentModel, xs: np.ndarray, ts: np.ndarray, k: int, k2: int | None = None
+    model: Model, xs: np.ndarray, ts: np.ndarray, k: int, k2: int | None = None
 ) -> TruncationBias:
     """What `TruncatedBPTT(k, k2)` gets wrong on one stretch of data, with the parameters as they are.
 
@@ -73,10 +75,10 @@ def truncation_bias(
 
 
 def truncation_biases(
-    model: RecurrentModel, xs: np.ndarray, ts: np.ndarray, k: int, reaches: Sequence[int]
+    model: Model, xs: np.ndarray, ts: np.ndarray, k: int, reaches: Sequence[int]
 ) -> Iterator[tuple[int, TruncationBias]]:
     """Each reach with its `truncation_bias`, one after the other, for one exact gradient."""
-    _check.works_in_parts("truncation_bias", model, RecurrentModel)
+    _check.works_in_parts("truncation_bias", model, Body)
     model = _apart(model)
     model.reset_state()
     ExactBPTT().gradients(model, xs, ts)
@@ -86,16 +88,14 @@ def truncation_biases(
         yield reach, _compare(_truncated_gradient(model, xs, ts, k, reach), exact)
 
 
-def _apart(model: RecurrentModel) -> RecurrentModel:
+def _apart(model: Model) -> Model:
     """Another model on the same parameters, with gradients of its own; no dropout."""
-    other = model._another()
+    other = model.another()
     other.train_flg = False
     return other
 
 
-def _truncated_gradient(
-    model: RecurrentModel, xs: np.ndarray, ts: np.ndarray, k: int, reach: int
-) -> list[np.ndarray]:
+def _truncated_gradient(model: Model, xs: np.ndarray, ts: np.ndarray, k: int, reach: int) -> list[np.ndarray]:
     """The gradient of the mean loss with its chains cut, summed in float64."""
     steps = np.shape(xs)[1]
     every_step = np.ndim(ts) == np.ndim(xs)
@@ -108,7 +108,7 @@ def _truncated_gradient(
         has_targets = every_step or last == steps
         if chain.learn(np.array(xs[:, first:last]), window if has_targets else None) is None:
             continue
-        count = model._scored(window, [Part(0, last - first, last - first)])
+        count = model.output.scored(window, [Part(0, last - first, last - first)])
         scored += count
         for sums, grad in zip(total, model.grads, strict=True):
             sums += count * grad.astype(np.float64)

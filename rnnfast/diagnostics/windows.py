@@ -9,7 +9,8 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast.diagnostics.truncation import truncation_bias
-from rnnfast.models.recurrent_model import RecurrentModel
+from rnnfast.models.body import Body
+from rnnfast.models.model import Model
 
 
 class TruncationCurve(NamedTuple):
@@ -29,7 +30,7 @@ class TruncationCurve(NamedTuple):
 
 
 def truncation_curve(
-    model: RecurrentModel, xs: np.ndarray, ts: np.ndarray, ks: Sequence[int] | None = None
+    model: Model, xs: np.ndarray, ts: np.ndarray, ks: Sequence[int] | None = None
 ) -> TruncationCurve:
     """`truncation_bias` of `TruncatedBPTT(k)` for several k.
 
@@ -60,7 +61,7 @@ def truncation_curve(
     ((3,), True)
     """
     owner = "truncation_curve"
-    _check.works_in_parts(owner, model, RecurrentModel)
+    _check.works_in_parts(owner, model, Body)
     if ks is None:
         ks = [2**power for power in range(max(1, (int(np.shape(xs)[1]) - 1).bit_length()))]
     if not len(ks):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from rnnfast.kernels import schedule
 from rnnfast.kernels.expression import Node, evaluate, in_order
 from rnnfast.kernels.schedule import Where
 from rnnfast.kernels.sequence import block_steps
-from rnnfast.layers.plans import Plans
+from rnnfast.layers.arguments import Arguments
 from rnnfast.layers.rows import Rows
 from rnnfast.layers.window import Inputs, Run
 
@@ -46,12 +46,13 @@ class Steps(NamedTuple):
     place: np.ndarray
 
 
-class Activations(Plans):
+class Activations(Arguments):
     """A recurrent layer that can show what its gates let through."""
 
     cell: Cell
     hidden_size: int
     _run: Run | None
+    _forward: Callable[..., Run]
 
     @in_turn
     def activations(self) -> dict[str, Activation]:
@@ -72,7 +73,8 @@ class Activations(Plans):
         nodes = self._activation_nodes()
         shape = run.rows.order.size, run.rows.offsets.size - 1, self.hidden_size
         found = {gate: Activation(node.op, np.zeros(shape, self.dtype)) for gate, node in nodes.items()}
-        pieces = self._pieces(run) if run.intact else [(0, self, run)]
+        whole: list[tuple[int, Activations, Run]] = [(0, self, run)]
+        pieces = self._pieces(run) if run.intact else whole
         for first, layer, piece in pieces if nodes else ():
             steps = _steps(piece.rows)
             values = layer._evaluated(nodes.values(), piece, steps)
@@ -92,9 +94,9 @@ class Activations(Plans):
         gates = dict(zip(equations.gates, self.cell.gates, strict=True))
         return {gates[gate]: node for gate, node in equations.activations.items() if follows(node)}
 
-    def _pieces(self, run: Run) -> Iterator[tuple[int, Any, Run]]:
+    def _pieces(self, run: Run) -> Iterator[tuple[int, Activations, Run]]:
         """The window once more, a block of the time grid at a time: first step, layer and run of each."""
-        reader: Any = copy.copy(self)
+        reader = copy.copy(self)
         offsets, order, blocks, resets = run.rows
         for k, (first, last) in enumerate(itertools.pairwise(blocks)):
             part = slice(first, last)

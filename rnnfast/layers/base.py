@@ -104,13 +104,18 @@ class Holder:
     def grads(self, value: Any) -> None:
         raise _check.fixed(type(self).__name__, "grads")
 
+    @property
+    def workspace(self) -> Workspace:
+        """The scratch memory, which belongs to the tape."""
+        return self._workspace
+
     def _claim_tape(self) -> None:
         """Guard of `backward`: RuntimeError where another thread called `forward` last, or trains."""
-        self._claim("backward")
+        self.claim("backward")
         if self._made_by not in (None, get_ident()):
             raise _check.forward_elsewhere(f"{type(self).__name__}.backward")
 
-    def _claim(self, method: str) -> None:
+    def claim(self, method: str) -> None:
         """Guard of what changes the state or the tape: RuntimeError while another thread is in `fit`."""
         if self._turn.trainer not in (None, get_ident()):
             raise _check.another_thread(f"{type(self).__name__}.{method}")

@@ -46,8 +46,8 @@ class Carrying(Streaming):
 
     @in_turn
     def get_state_gradients(self) -> tuple[np.ndarray, ...] | None:
-        """A copy of the gradients of the initial states of the last window, one array (N, H) each; None before
-        `backward`."""
+        """A copy of the gradients of the initial states of the last window, one array (N, H) each; None
+        before `backward`."""
         return None if self._dstate is None else tuple(self._dstate.copy())
 
     @in_turn
@@ -59,7 +59,10 @@ class Carrying(Streaming):
             state = _check.entries(owner, "h", given, count, ", ".join(self.cell.states))
         if state[0] is None:
             _check.absent(
-                owner, ", ".join(self.cell.states[1:]), next((s for s in state[1:] if s is not None), None), "h"
+                owner,
+                ", ".join(self.cell.states[1:]),
+                next((s for s in state[1:] if s is not None), None),
+                "h",
             )
             self._state = None
             return
@@ -77,11 +80,12 @@ class Carrying(Streaming):
                 place[...] = _check.floats(owner, name, value, first.shape, self.dtype, "the shape of h")
         self._state = kept
 
-    def set_state(self, h: np.ndarray | State | None) -> None:
-        """Set the state (N, H) from which the next `forward` of a stateful layer, or `step`, starts; also a
-        `State`.
+    def set_state(self, *state: np.ndarray | State | None, **named: np.ndarray | None) -> None:
+        """Set the states (N, H) from which the next `forward` of a stateful layer, or `step`, starts.
+
+        They come in the order of `cell.states` or by name; those left out are zero. A `State` holds them all.
         """
-        self._set_state(h)
+        self._set_state(*_check.in_order(f"{type(self).__name__}.set_state", self.cell.states, state, named))
 
     @in_turn
     def reset_state(self) -> None:
@@ -99,16 +103,10 @@ class Carrying(Streaming):
         if batch and state is not None:
             _check.batch(owner, state.shape[1], batch)
             return state
-        if not batch:
-            return self._zeros(batch)
-        self._state = np.zeros((len(self.cell.states), batch, self.hidden_size), self.dtype)
-        return self._state
-
-    def _zeros(self, batch: int) -> np.ndarray:
-        """Fresh states (S, N, H)."""
-        state = self._take("zeros", len(self.cell.states), batch, self.hidden_size)
-        state[...] = 0
-        return state
+        fresh = np.zeros((len(self.cell.states), batch, self.hidden_size), self.dtype)
+        if batch:
+            self._state = fresh
+        return fresh
 
     def _states(self, owner: str, batch: int) -> tuple[np.ndarray | None, np.ndarray]:
         """The state that `forward` starts from, None for a fresh one, and memory for the one it ends in.
@@ -130,6 +128,11 @@ class Carrying(Streaming):
         self._state = other._state
         self._spare = other._spare
 
+    def carry(self, state: np.ndarray | None) -> None:
+        """Carry this state itself, (S, N, H) as in `carried`, not a copy; None is the fresh state."""
+        self._spare = None  # it may be that of another layer
+        self._state = state
+
     @property
     def carried(self) -> np.ndarray | None:
         """The carried state itself, (S, N, H), for `roll_back`; not a copy."""
@@ -141,7 +144,7 @@ class Carrying(Streaming):
         return self._dstate
 
     def roll_back(self, state: np.ndarray | None) -> None:
-        """Carry a state of before again, as if there had been no `forward` since."""
+        """Carry a state (S, N, H) of before again, as if there had been no `forward` since."""
         if self._state is not state:
             after, self._spare = self._state, None  # never the same memory twice, whatever interrupts this
             self._state = state

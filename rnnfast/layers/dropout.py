@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from threading import get_ident
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,6 +12,16 @@ from rnnfast import _check
 from rnnfast.kernels.dropout import dropout_backward, dropout_forward, dropout_keys
 from rnnfast.layers.base import Layer
 from rnnfast.layers.window import Place
+
+
+class Mask(NamedTuple):
+    """What decides which elements of a call are dropped."""
+
+    key0: int
+    key1: int
+    threshold: int
+    factor: float  # of the elements that are kept
+    place: Place | None  # the part of a sequence that the call is; None where it is all of it
 
 
 class TimeDropout(Layer):
@@ -54,11 +64,10 @@ class TimeDropout(Layer):
     True
     """
 
-    TAPE = (*Layer.TAPE, "_shape", "_dtype", "_mask", "place")
+    TAPE = (*Layer.TAPE, "_shape", "_dtype", "_mask")
     _shape: tuple[int, ...] | None = None
     _dtype = np.dtype(np.float32)
-    _mask: tuple[int, int, int, float] | None = None
-    place: Place | None = None  # the part of a window that the next call is
+    _mask: Mask | None = None
 
     def __init__(
         self,
@@ -104,6 +113,12 @@ class TimeDropout(Layer):
         out : ndarray (N, T, D)
             `xs` itself when nothing is to be dropped and `out` is not given.
         """
+        return self.read(xs, out, drop=self.train_flg)
+
+    def read(
+        self, xs: np.ndarray, out: np.ndarray | None = None, *, drop: bool, place: Place | None = None
+    ) -> np.ndarray:
+        """`forward` over a part (N, steps, D) of a sequence, which drops elements if `drop` says so."""
         with self._turn:
             owner = f"{type(self).__name__}.forward"
             xs = _check.shape(owner, "xs", xs, ("N", "T", "D"))
@@ -111,10 +126,10 @@ class TimeDropout(Layer):
             xs = _check.floats(owner, "xs", xs, xs.shape, dtype)
             self._made_by = get_ident()
             self._shape, self._dtype, self._mask = xs.shape, dtype, None
-            if self.train_flg and self.dropout_ratio > 0:
+            if drop and self.dropout_ratio > 0:
                 key0, key1 = dropout_keys(self._seed, self._counter)
                 threshold = min(round(self.dropout_ratio * 2**32), 2**32 - 1)
-                self._mask = key0, key1, threshold, 1.0 / (1.0 - self.dropout_ratio)
+                self._mask = Mask(key0, key1, threshold, 1.0 / (1.0 - self.dropout_ratio), place)
                 self._counter += 1
             return self._apply(owner, dropout_forward, xs, out)
 
@@ -144,11 +159,11 @@ class TimeDropout(Layer):
         if self._mask is None:
             out[...] = given
             return out
-        key0, key1, threshold, factor = self._mask
+        key0, key1, threshold, factor, place = self._mask
         scale = given.dtype.type(factor)
         batch, steps, width = given.shape
         if self.per_step:
-            first, whole = (0, steps) if self.place is None else self.place
+            first, whole = (0, steps) if place is None else place
             shape = (batch, steps * width)
             mask_of = (first * width, whole * width, key0, key1, threshold, scale)
             kernel(given.reshape(shape), *mask_of, out.reshape(shape))

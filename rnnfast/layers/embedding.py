@@ -17,6 +17,7 @@ from rnnfast.kernels.embedding import (
     embedding_forward,
 )
 from rnnfast.layers.base import Layer
+from rnnfast.layers.window import Lookup
 
 NO_WORD = -1
 
@@ -169,6 +170,16 @@ class TimeEmbedding(_Table):
             self._made_by = get_ident()
             self._shape, self._ids = out.shape, ids
             return out
+
+    def rows(self, ids: np.ndarray) -> np.ndarray:
+        """Copies of the vectors (N, D) of checked ids (N,)."""
+        return self._table[ids]
+
+    def lookup(self, ids: np.ndarray) -> Lookup | None:
+        """Checked ids (N, T) as rows of the table, for a recurrent layer that takes its products once a word;
+        None where the table is not in C order."""
+        table = self._table
+        return Lookup(ids, table, self._dweights[0]) if table.flags.c_contiguous else None
 
     def backward(self, dhs: np.ndarray, *, add_to: np.ndarray | None = None) -> None:
         """Overwrite `grads[0]` with the gradient of the table; ids have none.

@@ -58,10 +58,10 @@ def footprint(layer: Recurrent, extents: Sequence[Extent], words: int) -> Footpr
 
 def make_room(layer: Recurrent, extents: Sequence[Extent], words: int) -> None:
     """Take the arrays of `footprint` in the layer's own workspace."""
-    _planned(layer, extents, words, _Tally(layer._workspace))
+    _planned(layer, extents, words, _Tally(layer.workspace))
     if words:
         shape = extents[0].batch, max(extent.steps for extent in extents)
-        layer._workspace.take("ids", shape, np.dtype(np.int64))
+        layer.workspace.take("ids", shape, np.dtype(np.int64))
 
 
 def _planned(layer: Recurrent, extents: Sequence[Extent], words: int, tally: _Tally) -> bool:
@@ -77,7 +77,9 @@ def _planned(layer: Recurrent, extents: Sequence[Extent], words: int, tally: _Ta
         )
         twin.__dict__.update(layer.__dict__, _workspace=tally)
         kept.append(twin.plan_forward(extent.batch, rows, words, True).intact == 0)
-        twin.plan_backward(extent.batch, rows, words, not kept[-1])  # making the tape again takes more scratch
+        twin.plan_backward(
+            extent.batch, rows, words, not kept[-1]
+        )  # making the tape again takes more scratch
         if kept[-1]:
             break  # the windows that follow are smaller
     return kept[0]
@@ -89,7 +91,8 @@ def _repeated(value: int, count: int) -> np.ndarray:
 
 
 class _Tally(Workspace):
-    """Takes down the largest size of each array; gives arrays of one element of memory, or those of another."""
+    """Takes down the largest size of each array; gives arrays of one element of memory, or those of
+    another."""
 
     def __init__(self, real: Workspace | None) -> None:
         super().__init__()

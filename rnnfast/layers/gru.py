@@ -1,4 +1,4 @@
-"""The GRU: one step (`GRU`) and a whole sequence (`TimeGRU`)."""
+"""The GRU over a whole sequence: `TimeGRU`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check, cells
-from rnnfast.layers.one_step import OneStep
 from rnnfast.layers.recurrent import Recurrent
 
 _CELLS = {"before": cells.gru, "after": cells.gru_after}
@@ -114,72 +113,3 @@ class TimeGRU(Recurrent):
         """
         params = cls._draw(cells.gru, f"{cls.__name__}.from_sizes", input_size, hidden_size, rng, dtype)
         return cls(**params, stateful=stateful, reset=reset)
-
-
-class GRU(OneStep):
-    """One step of the GRU, as in the book: ``h = (1 - z) h_prev + z h_hat``; gates as in `TimeGRU`.
-
-    Parameters
-    ----------
-    Wx, Wh, b : ndarray (D, 3H), (H, 3H), (3H,)
-        Weights and bias, float32 or float64.
-    reset, bhh
-        As in `TimeGRU`.
-
-    Source: Saito, *Deep Learning from Scratch 2*, appendix C.
-
-    Examples
-    --------
-    >>> import numpy as np, rnnfast
-    >>> cell = rnnfast.GRU(np.zeros((3, 6)), np.zeros((2, 6)), np.ones(6))
-    >>> cell.forward(np.zeros((1, 3)), np.zeros((1, 2))).round(4)
-    array([[0.5568, 0.5568]])
-    """
-
-    def __init__(
-        self,
-        Wx: np.ndarray,
-        Wh: np.ndarray,
-        b: np.ndarray,
-        *,
-        reset: str = "before",
-        bhh: np.ndarray | None = None,
-    ) -> None:
-        self._wrap(TimeGRU(Wx, Wh, b, stateful=True, reset=reset, bhh=bhh))
-
-    @classmethod
-    def from_sizes(
-        cls,
-        input_size: int,
-        hidden_size: int,
-        *,
-        rng: np.random.Generator | None = None,
-        dtype: np.typing.DTypeLike = np.float32,
-        reset: str = "before",
-    ) -> GRU:
-        """A layer with weights drawn as `TimeGRU.from_sizes` draws them.
-
-        Parameters
-        ----------
-        input_size, hidden_size : int
-            D and H.
-        rng : numpy.random.Generator, optional
-            Source of the weights; a fresh one by default.
-        dtype : float32 or float64
-        reset : {"before", "after"}
-            As in the constructor; the second recurrent bias is zero too.
-        """
-        params = TimeGRU.from_sizes(input_size, hidden_size, rng=rng, dtype=dtype).params
-        return cls(*params, reset=reset)
-
-    def forward(self, x: np.ndarray, h_prev: np.ndarray) -> np.ndarray:
-        """The next state (N, H) from an input `x` (N, D) and the state `h_prev` (N, H)."""
-        return self._advance(x, (h_prev,))[0]
-
-    def backward(self, dh_next: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """``(dx, dh_prev)`` of shapes (N, D) and (N, H) from the gradient `dh_next` (N, H) of the new state.
-
-        `grads` is overwritten with this step's gradients.
-        """
-        dx, dh_prev = self._retreat((dh_next,))
-        return dx, dh_prev

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from threading import get_ident
 from typing import Any
 
@@ -21,6 +22,7 @@ from rnnfast.kernels.output_gradient import scaled_gradient
 from rnnfast.kernels.softmax import LANES, softmax_loss_backward, softmax_loss_forward
 from rnnfast.layers.affine import checked_affine, drawn_affine, kernel_matrix
 from rnnfast.layers.base import Layer
+from rnnfast.layers.window import Part
 
 
 def _labels(owner: str, ts: np.ndarray, scores_shape: tuple[int, ...], ignore: int) -> np.ndarray:
@@ -292,7 +294,7 @@ class TimeAffineSoftmaxWithLoss(_LabelLoss):
             take("dx_t", (depth, row), dtype),
         )
 
-    def _make_room(self, batch: int, steps: int) -> None:
+    def make_room(self, batch: int, steps: int) -> None:
         """Take the arrays of a window before the first is run."""
         self._gradients = None
         most = _most_members(loss_block_rows(batch, steps, self._weights[1].size))
@@ -302,11 +304,11 @@ class TimeAffineSoftmaxWithLoss(_LabelLoss):
         """Gradient (N, T, H) of `dout` times the last loss by the hidden states; fills `grads`."""
         with self._turn:
             self._claim_tape()
-            result = self._input_gradient(dout, out)
-            self._parameter_gradients(dout)
+            result = self.input_gradient(dout, out)
+            self.parameter_gradients(dout)
             return result
 
-    def _input_gradient(self, dout: float = 1.0, out: np.ndarray | None = None) -> np.ndarray:
+    def input_gradient(self, dout: float = 1.0, out: np.ndarray | None = None) -> np.ndarray:
         """The first half of `backward`."""
         owner = "TimeAffineSoftmaxWithLoss.backward"
         _check.called_before(owner, self._gradients is not None, "forward")
@@ -320,7 +322,7 @@ class TimeAffineSoftmaxWithLoss(_LabelLoss):
         with np.errstate(under="ignore"):
             return np.multiply(dxs, scale, out=result)
 
-    def _parameter_gradients(self, dout: float = 1.0, *, adds: bool = False) -> None:
+    def parameter_gradients(self, dout: float = 1.0, *, adds: bool = False) -> None:
         """The second half: fills `grads`; with `adds`, that of W is added to what is there."""
         assert self._gradients is not None
         dW, db = self._dweights
@@ -329,8 +331,51 @@ class TimeAffineSoftmaxWithLoss(_LabelLoss):
         arguments = (dWb_t, self.dtype.type(dout), adds, *kernel_matrix(dW), db)
         _threads.run(scaled_gradient, members, False, arguments)
 
-    def _scratch_bytes(self, batch: int, steps: int) -> int:
-        """Bytes that `forward` with gradients takes, at most."""
+    # A sequence in parts, for models.
+
+    def score(
+        self,
+        owner: str,
+        hs: np.ndarray,
+        ts: Any,
+        part: Part,
+        blocks: np.ndarray,
+        sums: np.ndarray,
+        scored: int,
+        adds: bool,
+    ) -> bool:
+        """Add the losses of a part to `sums` (N,) and make its gradients; whether there are any.
+
+        They are those of the mean over `scored` labels of the whole sequence; with `adds`, those of the
+        parameters add to what is there. `hs` (N, steps, H) are of the part, `ts` (N, T) of the whole, and
+        `blocks` do nothing.
+        """
+        self._run(owner, hs, self._part_labels(owner, hs, ts, part), sums, scored, adds)
+        return True
+
+    def part_losses(
+        self, owner: str, hs: np.ndarray, ts: Any, part: Part, blocks: np.ndarray | None
+    ) -> np.ndarray:
+        """`losses` (N, steps) of a part, for labels (N, T) of the whole; the next call overwrites them."""
+        return self._run(owner, hs, self._part_labels(owner, hs, ts, part))[0]
+
+    def _part_labels(self, owner: str, hs: np.ndarray, ts: Any, part: Part) -> np.ndarray:
+        return _check.ids(owner, "ts", part.of(ts), hs.shape[:2], self._weights[1].size, self.ignore_label)
+
+    def scored(self, ts: Any, parts: Sequence[Part]) -> int:
+        """How many labels (N, T) of these parts are not ignored."""
+        return sum(int(np.count_nonzero(part.of(ts) != self.ignore_label)) for part in parts)
+
+    def mean(self, sums: np.ndarray, scored: int) -> float:
+        """The mean loss, from the sums (N,) of `score`."""
+        return mean_loss(sums, scored)
+
+    def period(self, batch: int) -> int:
+        """Steps of which the blocks of every sum over time are parts."""
+        return loss_period(batch, self._weights[1].size)
+
+    def scratch_bytes(self, batch: int, steps: int) -> int:
+        """Bytes that `forward` with gradients takes, at most, with labels as they are read and in int64."""
         depth, size = self._weights[0].shape
         dtype = self.dtype
         rows = loss_block_rows(batch, steps, size)
@@ -339,4 +384,4 @@ class TimeAffineSoftmaxWithLoss(_LabelLoss):
         elements = (size + rows) * wide + packed_size(depth, row, dtype)
         elements += depth * (members * SLAB_WORDS + row)
         elements += slabs * (SLAB_WORDS + 1) * row + 3 * row + batch * steps * depth
-        return elements * dtype.itemsize + (batch * (steps + 1) + row) * 8 + 4096
+        return elements * dtype.itemsize + (batch * (3 * steps + 1) + row) * 8 + 4096

@@ -1,4 +1,4 @@
-"""The LSTM: one step (`LSTM`) and a whole sequence (`TimeLSTM`)."""
+"""The LSTM over a whole sequence: `TimeLSTM`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import numpy as np
 
 from rnnfast import cells
 from rnnfast._turns import in_turn
-from rnnfast.layers.one_step import OneStep
 from rnnfast.layers.recurrent import Recurrent
 
 
@@ -100,62 +99,3 @@ class TimeLSTM(Recurrent):
     def dc(self) -> np.ndarray | None:
         """A copy of the gradient (N, H) of the initial cell of the last window; None before `backward`."""
         return None if self._dstate is None else self._dstate[1].copy()
-
-
-class LSTM(OneStep):
-    """One step of the LSTM, as in the book: ``c = f c_prev + g i``, ``h = o tanh(c)``; gates as in
-    `TimeLSTM`.
-
-    Parameters
-    ----------
-    Wx, Wh, b : ndarray (D, 4H), (H, 4H), (4H,)
-        Weights and bias, float32 or float64.
-
-    Source: Saito, *Deep Learning from Scratch 2*, section 6.3.
-
-    Examples
-    --------
-    >>> import numpy as np, rnnfast
-    >>> cell = rnnfast.LSTM(np.zeros((3, 8)), np.zeros((2, 8)), np.ones(8))
-    >>> h, c = cell.forward(np.zeros((1, 3)), np.zeros((1, 2)), np.zeros((1, 2)))
-    >>> h.round(4), c.round(4)
-    (array([[0.3696, 0.3696]]), array([[0.5568, 0.5568]]))
-    """
-
-    def __init__(self, Wx: np.ndarray, Wh: np.ndarray, b: np.ndarray) -> None:
-        self._wrap(TimeLSTM(Wx, Wh, b, stateful=True))
-
-    @classmethod
-    def from_sizes(
-        cls,
-        input_size: int,
-        hidden_size: int,
-        *,
-        rng: np.random.Generator | None = None,
-        dtype: np.typing.DTypeLike = np.float32,
-    ) -> LSTM:
-        """A layer with weights drawn as `TimeLSTM.from_sizes` draws them.
-
-        Parameters
-        ----------
-        input_size, hidden_size : int
-            D and H.
-        rng : numpy.random.Generator, optional
-            Source of the weights; a fresh one by default.
-        dtype : float32 or float64
-        """
-        params = TimeLSTM.from_sizes(input_size, hidden_size, rng=rng, dtype=dtype).params
-        return cls(*params)
-
-    def forward(self, x: np.ndarray, h_prev: np.ndarray, c_prev: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """``(h, c)`` from an input `x` (N, D), the state `h_prev` and the cell `c_prev`, both (N, H)."""
-        h, c = self._advance(x, (h_prev, c_prev))
-        return h, c
-
-    def backward(self, dh_next: np.ndarray, dc_next: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """``(dx, dh_prev, dc_prev)`` from the gradients (N, H) of the new state and cell.
-
-        `grads` is overwritten with this step's gradients.
-        """
-        dx, dh_prev, dc_prev = self._retreat((dh_next, dc_next))
-        return dx, dh_prev, dc_prev

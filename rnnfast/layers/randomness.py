@@ -17,8 +17,9 @@ from rnnfast.layers.window import Place
 class Randomness(Carrying):
     """A recurrent layer whose cell may take arrays and random numbers beside its inputs.
 
-    Random numbers follow from the seed, the number of the step since the layer was made, the sequence and the unit.
-    So windows may be cut anywhere, and a run that goes on from `rng_state` draws what one without a break does.
+    Random numbers follow from the seed, the number of the step since the layer was made, the sequence and
+    the unit. So windows may be cut anywhere, and a run that goes on from `rng_state` draws what one without
+    a break does.
     """
 
     train_flg: bool = True

@@ -1,8 +1,8 @@
-"""A recurrent layer over a sequence, whatever its cell: check, allocate, call the kernels, carry the state."""
+"""A recurrent layer over a sequence, whatever its cell: check, allocate, call the kernels, carry the
+state."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from threading import get_ident
 from typing import Any
@@ -11,17 +11,16 @@ import numpy as np
 
 from rnnfast import _check, _threads
 from rnnfast.cells import Cell
-from rnnfast.kernels.recurrence import TimeLoop, time_loop
-from rnnfast.kernels.sequence import block_steps
 from rnnfast.layers.activations import Activations
-from rnnfast.layers.carrying import Carrying
+from rnnfast.layers.arguments import Arguments
+from rnnfast.layers.lookup import Lookups
+from rnnfast.layers.plans import Plans
 from rnnfast.layers.randomness import Randomness
 from rnnfast.layers.rows import Rows, packed_rows
 from rnnfast.layers.window import Inputs, Lookup, Place, Run, nothing
-from rnnfast.state import State
 
 
-class Recurrent(Activations, Randomness, Carrying):
+class Recurrent(Plans, Lookups, Activations, Randomness, Arguments):
     """A layer of a cell over a whole sequence, with truncated backpropagation through time.
 
     Parameters
@@ -29,8 +28,8 @@ class Recurrent(Activations, Randomness, Carrying):
     cell : Cell
         The equations of one step: one of `rnnfast.cells`, or your own (`rnnfast.cell`).
     params : sequence of ndarray
-        Its parameters in the order of `cell.shapes`: Wx (D, G*H), Wh (H, G*H) if the cell has a product, b (G*H,),
-        and those of the cell's own; float32 or float64. `cell.layer` draws them.
+        Its parameters in the order of `cell.shapes`: Wx (D, G*H), Wh (H, G*H) if the cell has a product, b
+        (G*H,), and those of the cell's own; float32 or float64. `cell.layer` draws them.
     stateful : bool
         Whether the state after one `forward` is the initial state of the next. The forward chain then runs on
         while each `backward` ends at the beginning of its own window: truncated BPTT.
@@ -54,8 +53,8 @@ class Recurrent(Activations, Randomness, Carrying):
         A copy of the output state after the last step, of which `get_state` gives all; None before the first
         `forward` and after `reset_state`.
     dh : ndarray (N, H) or None
-        A copy of the gradient of the initial output state of the last window, of which `get_state_gradients` gives
-        all; None before the first `backward`.
+        A copy of the gradient of the initial output state of the last window, of which `get_state_gradients`
+        gives all; None before the first `backward`.
 
     Notes
     -----
@@ -63,14 +62,20 @@ class Recurrent(Activations, Randomness, Carrying):
     between. The results of a row do not depend, bit for bit, on the rest of the batch, nor on how a sequence
     is cut into calls. What a long window needs for `backward` is not kept but made again, with the same bits:
     memory beyond the outputs is then little more than one copy of them.
+
+    Examples
+    --------
+    >>> import numpy as np, rnnfast
+    >>> layer = rnnfast.cells.li_gru.layer(3, 4, rng=np.random.default_rng(0))
+    >>> hs = layer.forward(np.ones((2, 5, 3), np.float32))
+    >>> layer.backward(np.ones_like(hs)).shape
+    (2, 5, 3)
     """
 
-    TAPE = (*Carrying.TAPE, "_run")
-    PASSING = (*Carrying.PASSING, "_full_rows", "_kernel_grads", "_loop")
+    TAPE = (*Arguments.TAPE, "_run")
+    PASSING = (*Arguments.PASSING, "_full_rows")
     _run: Run | None = None
     _full_rows: Rows | None = None
-    _kernel_grads: list[Any] | None = None
-    _loop: TimeLoop | None = None
 
     def __init__(
         self,
@@ -99,7 +104,7 @@ class Recurrent(Activations, Randomness, Carrying):
         array = _check.parameter(owner, first, given[first], ("H", columns) if first == "Wh" else (columns,))
         hidden = array.shape[0] if first == "Wh" else array.shape[0] // gates
         shapes = cell.shapes(1, hidden)
-        shapes["Wx"] = ("D", *shapes["Wx"][1:])  # type: ignore[assignment]
+        shapes["Wx"] = ("D", *shapes["Wx"][1:])  # type: ignore[arg-type]
         why = f"{gates} gates of H columns each" if gates > 1 else ""
         _check.shape(owner, first, array, shapes[first], why)
         params = [_check.parameter(owner, name, given[name], shapes[name], array.dtype) for name in shapes]
@@ -125,7 +130,8 @@ class Recurrent(Activations, Randomness, Carrying):
     ) -> Recurrent:
         """A layer with fresh parameters, as `Cell.layer`."""
         rng = _check.generator(f"{cell.name}.layer", rng)
-        return cls(cell, list(cls._draw(cell, f"{cell.name}.layer", input_size, hidden_size, rng, dtype).values()),
+        return cls(cell, list(cls._draw(cell, f"{cell.name}.layer", input_size, hidden_size, rng,
+        dtype).values()),
                    stateful, rng=rng)  # fmt: skip
 
     @staticmethod
@@ -148,13 +154,6 @@ class Recurrent(Activations, Randomness, Carrying):
             "hidden_size": self.hidden_size,
             "stateful": self.stateful,
         }
-
-    @property
-    def loop(self) -> TimeLoop:
-        """The compiled time loop of the cell."""
-        if self._loop is None:
-            self._loop = time_loop(self.cell.equations)
-        return self._loop
 
     # Forward.
 
@@ -231,7 +230,11 @@ class Recurrent(Activations, Randomness, Carrying):
             inputs, read = Inputs(xs, None, none, none), (xs,)
         rows = self._rows(owner, batch, steps, lengths, reset)
         shape = batch, steps, self.hidden_size
-        hs = np.empty(shape, self.dtype) if out is None else self._output(owner, out, shape, *read, *self._weights)
+        hs = (
+            np.empty(shape, self.dtype)
+            if out is None
+            else self._output(owner, out, shape, *read, *self._weights)
+        )
         with self._turn:
             before, after = self._states(owner, batch)
             rows_given, position = None, 0
@@ -261,7 +264,8 @@ class Recurrent(Activations, Randomness, Carrying):
         plan = self._planned("forward", rows, inputs.words.shape[0], keep, self.plan_forward)
         # A list: CPython 3.11 keeps up to 2,000 dead tuples of a length up to 20.
         arguments = [
-            *inputs[:3], given, plan.zeros if before is None else before, *self._kernel_params(), *rows, *plan.saved, hs, after, *plan.scratch,
+            *inputs[:3], given, plan.zeros if before is None else before, *self._kernel_params(), *rows,
+            *plan.saved, hs, after, *plan.scratch,
         ]  # fmt: skip
         _threads.run(self.loop.forward, plan.team.members, plan.team.by_units, arguments)
         return Run(inputs, given, rows, plan.saved, plan.intact)
@@ -273,60 +277,20 @@ class Recurrent(Activations, Randomness, Carrying):
             self._full_rows = rows
         return rows
 
-    def looks_up(self, size: int, batch: int, steps: int) -> bool:
-        """Whether inputs that are rows of a table of so many are looked up in products with that table."""
-        return 0 < 2 * size <= batch * min(steps, block_steps(batch))
-
-    def _looked_up(self, lookup: Lookup) -> Inputs:
-        # Copies, as inputs would be: the caller may change both before `go_back`. Words that do not
-        # occur are zero there: whatever they are, 0 times it must be 0.
-        ids = self._workspace.take("ids", lookup.ids.shape, np.dtype(np.int64))
-        words = self._take("words", *lookup.words.shape)
-        ids[...], words[...] = lookup.ids, 0
-        occurring = np.unique(ids)
-        words[occurring] = lookup.words[occurring]
-        return Inputs(self._take("no_xs", 0, 0, self.input_size), ids, words, lookup.dwords)
-
     def _output(self, owner: str, out: np.ndarray | None, shape: tuple, *inputs: np.ndarray) -> np.ndarray:
         """The caller's array or a fresh one."""
         if out is None:
             return np.empty(shape, self.dtype)
         return _check.out(owner, out, shape, self.dtype, *inputs)
 
-    def _kernel_params(self) -> list[Any]:
-        """Wx, Wh, b, bhh and units in the form kernels are compiled for; None for those that the cell lacks."""
-        cell, weights = self.cell, self._weights
-        arrays: list[Any] = [_check.kernel_ready(p) for p in (weights if cell.product == "h" else weights[:1])]
-        if cell.product != "h":
-            arrays += [None, _check.kernel_ready(weights[2 if cell.product else 1])]
-        if not cell.apart:
-            arrays[3:] = (None,)
-        if not cell.equations.units:
-            return [*arrays, None]
-        units = self._take("units", len(cell.equations.units), self.hidden_size)
-        self._fill_units(units)
-        return [*arrays[:4], units]
-
-    def _fill_units(self, units: np.ndarray) -> None:
-        """One row for each weight of a diagonal product and each argument that is a number a unit."""
-        first = len(self.cell.gates) if self.cell.product == "diagonal" else 0
-        named = dict(zip(self.parameter_names, self._weights, strict=True))
-        if first:
-            units[:first].reshape(-1)[...] = named["Wh"]
-        for row, name in zip(units[first:], self.cell.equations.units[first:], strict=True):
-            if name in named:
-                row[...] = named[name]
-            else:
-                row[...] = _check.number(f"{type(self).__name__}.constants", name, self.constants[name])
-
     @property
-    def reads_words(self) -> bool:
-        """Whether the last window was read from a table of words."""
-        return self._run is not None and self._run.inputs.ids is not None
+    def window_rows(self) -> int | None:
+        """Sequences N of the last window; None where there is nothing to go back through."""
+        return None if self._run is None else self._run.rows.order.size
 
     @property
     def time_blocks(self) -> np.ndarray:
-        """The first step of each block of the time grid of the last window, and T."""
+        """The first step of each block of the time grid of the last window, and T; an array (blocks,)."""
         assert self._run is not None
         return self._run.rows.blocks
 
@@ -371,8 +335,8 @@ class Recurrent(Activations, Randomness, Carrying):
         *,
         adds: bool = False,
     ) -> np.ndarray:
-        """`backward`, with one gradient a state that arrives; with `adds` it adds to the gradients of the
-        parameters."""
+        """`backward`, with one gradient (N, H) a state that arrives; with `adds` it adds to the gradients of
+        the parameters."""
         with self._turn:
             self._claim_tape()
             owner = f"{type(self).__name__}.backward"
@@ -390,7 +354,9 @@ class Recurrent(Activations, Randomness, Carrying):
                 later = self._take("dstates_next", len(states), *shape)
                 for name, given, place in zip(states, arriving, later, strict=True):
                     if given is not None:
-                        read[f"d{name}_next"] = _check.floats(owner, f"d{name}_next", given, shape, self.dtype)
+                        read[f"d{name}_next"] = _check.floats(
+                            owner, f"d{name}_next", given, shape, self.dtype
+                        )
                     place[...] = 0 if given is None else given
             xs = run.inputs.xs
             self._read_apart(owner, read)
@@ -404,7 +370,13 @@ class Recurrent(Activations, Randomness, Carrying):
             return dxs
 
     def _backward(
-        self, run: Run, dhs: np.ndarray, later: np.ndarray | None, dxs: np.ndarray, dstates: np.ndarray, adds: bool
+        self,
+        run: Run,
+        dhs: np.ndarray,
+        later: np.ndarray | None,
+        dxs: np.ndarray,
+        dstates: np.ndarray,
+        adds: bool,
     ) -> None:
         """Fill `dxs` or `inputs.dwords`, `dstates` and `grads`."""
         remakes = run.intact > 0
@@ -426,52 +398,3 @@ class Recurrent(Activations, Randomness, Carrying):
         _threads.run(self.loop.backward, plan.team.members, plan.team.by_units, arguments)
         if equations.trained:
             self._hand_out(grads[-1])
-
-    def _gradient_arrays(self) -> list[Any]:
-        """Where kernels write the gradients of Wx, Wh, b, bhh and of units."""
-        named = dict(zip(self.parameter_names, self._dweights, strict=True))
-        units = len(self.cell.equations.trained)
-        return [
-            named["Wx"],
-            named["Wh"] if self.cell.product == "h" else None,
-            named["b"],
-            named.get("bhh"),
-            np.zeros((units, self.hidden_size), self.dtype) if units else None,
-        ]
-
-    def _hand_out(self, dunits: np.ndarray) -> None:
-        """The gradients of parameters of units, from one row each; a scalar's is the sum over units."""
-        named = dict(zip(self.parameter_names, self._dweights, strict=True))
-        first = len(self.cell.gates) if self.cell.product == "diagonal" else 0
-        if first:
-            named["Wh"][...] = dunits[:first].reshape(-1)
-        for row, name in zip(dunits[first:], self.cell.equations.trained[first:], strict=True):
-            is_scalar = self.cell.roles[name].kind == "scalar"
-            named[name][...] = math.fsum(row.tolist()) if is_scalar else row  # fsum: exact, so in any order
-
-    @property
-    def given_gradients(self) -> dict[str, np.ndarray]:
-        """Copies of the gradients (N, T, H) of the given arrays of the last window, after `backward`."""
-        _check.called_before(f"{type(self).__name__}.given_gradients", self._dstate is not None, "backward")
-        assert self._run is not None
-        batch, steps, width = self._run.rows.order.size, self._run.rows.offsets.size - 1, self.hidden_size
-        wanted = self.cell.equations.wanted
-        dgiven = self._take("dgiven", batch, steps, len(wanted) * width)
-        return {name: dgiven[..., i * width : (i + 1) * width].copy() for i, name in enumerate(wanted)}
-
-    # Streaming.
-
-    def _step_arguments(self, given: np.ndarray | None, state: np.ndarray, params: list[np.ndarray]) -> tuple:
-        schedule = self.loop.schedule
-        size = (schedule.columns + 1) * self.hidden_size
-        scratch = None if schedule.in_place else self._take("step", size)
-        wx, wh, b, *others = params
-        more = (None if given is None else np.ascontiguousarray(given), *others)
-        return state, wx, wh, b, None if all(a is None for a in more) else more, scratch
-
-    def set_state(self, *state: np.ndarray | State | None, **named: np.ndarray | None) -> None:
-        """Set the states (N, H) from which the next `forward` of a stateful layer, or `step`, starts.
-
-        They come in the order of `cell.states` or by name; those left out are zero. A `State` holds them all.
-        """
-        self._set_state(*_check.in_order(f"{type(self).__name__}.set_state", self.cell.states, state, named))

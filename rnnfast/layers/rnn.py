@@ -1,4 +1,4 @@
-"""The Elman network: one step (`RNN`) and a whole sequence (`TimeRNN`)."""
+"""The Elman network over a whole sequence: `TimeRNN`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check, cells
-from rnnfast.layers.one_step import OneStep
 from rnnfast.layers.recurrent import Recurrent
 
 _CELLS = {"tanh": cells.rnn, "relu": cells.rnn_relu}
@@ -104,59 +103,3 @@ class TimeRNN(Recurrent):
         owner = f"{cls.__name__}.from_sizes"
         params = cls._draw(cells.rnn, owner, input_size, hidden_size, rng, dtype)
         return cls(**params, stateful=stateful, activation=activation)
-
-
-class RNN(OneStep):
-    """One step of the Elman network, as in the book: ``h = tanh(h_prev Wh + x Wx + b)``.
-
-    Parameters
-    ----------
-    Wx, Wh, b : ndarray (D, H), (H, H), (H,)
-        Weights and bias, float32 or float64.
-
-    Source: Saito, *Deep Learning from Scratch 2*, section 5.3.
-
-    Examples
-    --------
-    >>> import numpy as np, rnnfast
-    >>> cell = rnnfast.RNN(np.zeros((3, 2)), np.zeros((2, 2)), np.ones(2))
-    >>> cell.forward(np.zeros((1, 3)), np.zeros((1, 2))).round(4)
-    array([[0.7616, 0.7616]])
-    """
-
-    def __init__(self, Wx: np.ndarray, Wh: np.ndarray, b: np.ndarray) -> None:
-        self._wrap(TimeRNN(Wx, Wh, b, stateful=True))
-
-    @classmethod
-    def from_sizes(
-        cls,
-        input_size: int,
-        hidden_size: int,
-        *,
-        rng: np.random.Generator | None = None,
-        dtype: np.typing.DTypeLike = np.float32,
-    ) -> RNN:
-        """A layer with weights drawn as `TimeRNN.from_sizes` draws them.
-
-        Parameters
-        ----------
-        input_size, hidden_size : int
-            D and H.
-        rng : numpy.random.Generator, optional
-            Source of the weights; a fresh one by default.
-        dtype : float32 or float64
-        """
-        params = TimeRNN.from_sizes(input_size, hidden_size, rng=rng, dtype=dtype).params
-        return cls(*params)
-
-    def forward(self, x: np.ndarray, h_prev: np.ndarray) -> np.ndarray:
-        """The next state (N, H) from an input `x` (N, D) and the state `h_prev` (N, H)."""
-        return self._advance(x, (h_prev,))[0]
-
-    def backward(self, dh_next: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """``(dx, dh_prev)`` of shapes (N, D) and (N, H) from the gradient `dh_next` (N, H) of the new state.
-
-        `grads` is overwritten with this step's gradients.
-        """
-        dx, dh_prev = self._retreat((dh_next,))
-        return dx, dh_prev

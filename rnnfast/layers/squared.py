@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from threading import get_ident
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from rnnfast.kernels.squared import affine_squared_loss
 from rnnfast.layers.affine import checked_affine, drawn_affine
 from rnnfast.layers.base import Layer
 from rnnfast.layers.rows import packed_rows
+from rnnfast.layers.window import Part
 
 
 class Span(NamedTuple):
@@ -114,7 +116,7 @@ class TimeAffineSquaredLoss(Layer):
             xs, ts, span, blocks = self._checked(owner, xs, ts, lengths)
             sums = np.zeros(xs.shape[0])
             self._run(xs, ts, span, blocks, sums, span.steps())
-            return self._mean(sums, span.steps())
+            return self.mean(sums, span.steps())
 
     @in_turn
     def losses(self, xs: np.ndarray, ts: np.ndarray, *, lengths: Any = None) -> np.ndarray:
@@ -136,11 +138,6 @@ class TimeAffineSquaredLoss(Layer):
         ts = ts.reshape(batch, steps if every_step else 1, cols)
         blocks = packed_rows(owner, batch, steps, lengths, None, None).blocks
         return xs, ts, scored_span(ends, every_step), blocks
-
-    def _mean(self, sums: np.ndarray, count: int) -> float:
-        """From the sums (N,) of the rows, added in order."""
-        total = float(np.add.accumulate(sums)[-1]) if sums.size else 0.0
-        return total / max(1, count * self._weights[1].size)
 
     def _run(
         self,
@@ -181,7 +178,7 @@ class TimeAffineSquaredLoss(Layer):
             self._gradients = dxs, dW, db
         return losses, scored_blocks > 0
 
-    def _make_room(self, batch: int, steps: int) -> None:
+    def make_room(self, batch: int, steps: int) -> None:
         """Take the arrays of a window before the first is run."""
         self._gradients = None
         self._workspace.take("losses", (batch, steps), np.dtype(np.float64))
@@ -191,11 +188,11 @@ class TimeAffineSquaredLoss(Layer):
         """Gradient (N, T, H) of `dout` times the last loss by the hidden states; fills `grads`."""
         with self._turn:
             self._claim_tape()
-            result = self._input_gradient(dout, out)
-            self._parameter_gradients(dout)
+            result = self.input_gradient(dout, out)
+            self.parameter_gradients(dout)
             return result
 
-    def _input_gradient(self, dout: float = 1.0, out: np.ndarray | None = None) -> np.ndarray:
+    def input_gradient(self, dout: float = 1.0, out: np.ndarray | None = None) -> np.ndarray:
         """The first half of `backward`."""
         owner = f"{type(self).__name__}.backward"
         _check.called_before(owner, self._gradients is not None, "forward")
@@ -209,7 +206,7 @@ class TimeAffineSquaredLoss(Layer):
         with np.errstate(under="ignore"):
             return np.multiply(dxs, scale, out=result)
 
-    def _parameter_gradients(self, dout: float = 1.0, *, adds: bool = False) -> None:
+    def parameter_gradients(self, dout: float = 1.0, *, adds: bool = False) -> None:
         """The second half: fills `grads`, or adds to them."""
         assert self._gradients is not None
         for grad, made in zip(self._dweights, self._gradients[1:], strict=True):
@@ -217,10 +214,57 @@ class TimeAffineSquaredLoss(Layer):
                 scaled = made * self.dtype.type(dout)
             grad[...] = grad + scaled if adds else scaled
 
-    def _scratch_bytes(self, batch: int, steps: int) -> int:
-        """Bytes that `forward` with gradients takes, at most."""
+    # A sequence in parts, for models.
+
+    def score(
+        self,
+        owner: str,
+        hs: np.ndarray,
+        ts: Any,
+        part: Part,
+        blocks: np.ndarray,
+        sums: np.ndarray,
+        scored: int,
+        adds: bool,
+    ) -> bool:
+        """Add the losses of a part to `sums` (N,) and make its gradients; whether any of its steps is scored.
+
+        They are those of the mean over `scored` steps of the whole sequence; with `adds`, those of the
+        parameters add to what is there. `hs` (N, steps, H) are of the part, `ts` of the whole, (N, T, O) or
+        (N, O). `blocks` are the first step of each block of its time grid, and its length.
+        """
+        return self._run(hs, *self._part_targets(owner, hs, ts, part), blocks, sums, scored, adds)[1]
+
+    def part_losses(self, owner: str, hs: np.ndarray, ts: Any, part: Part, blocks: np.ndarray) -> np.ndarray:
+        """`losses` (N, steps) of a part, for what `score` takes; the next call overwrites them."""
+        return self._run(hs, *self._part_targets(owner, hs, ts, part), blocks)[0]
+
+    def _part_targets(self, owner: str, hs: np.ndarray, ts: Any, part: Part) -> tuple[np.ndarray, Span]:
+        batch, steps, _ = hs.shape
+        cols, every_step = self._weights[1].size, np.ndim(ts) != 2
+        span = scored_span(part.ends(batch), every_step).part(part.first, part.last)
+        if every_step:
+            return _check.floats(owner, "ts", part.of(ts), (batch, steps, cols), self.dtype), span
+        return _check.floats(owner, "ts", ts, (batch, cols), self.dtype)[:, np.newaxis], span
+
+    def scored(self, ts: Any, parts: Sequence[Part]) -> int:
+        """Scored steps of the whole sequence, with targets (N, T, O) or (N, O)."""
+        return scored_span(parts[0].ends(len(ts)), np.ndim(ts) != 2).steps()
+
+    def mean(self, sums: np.ndarray, scored: int) -> float:
+        """The mean loss, from the sums (N,) of `score`, added in order."""
+        total = float(np.add.accumulate(sums)[-1]) if sums.size else 0.0
+        return total / max(1, scored * self._weights[1].size)
+
+    def period(self, batch: int) -> int:
+        """Steps of which the blocks of every sum over time are parts."""
+        return block_steps(batch)
+
+    def scratch_bytes(self, batch: int, steps: int) -> int:
+        """Bytes that `forward` with gradients takes, at most, with targets and the ends of sequences."""
         depth, cols = self._weights[0].shape
         rows = block_steps(batch) * batch
         packed = packed_size(depth, cols, self.dtype) + packed_size(cols, depth, self.dtype)
         packed += packed_size(rows, cols, self.dtype) + rows * (depth + cols) + (3 * depth + 4) * cols
-        return (packed + batch * steps * depth) * self.dtype.itemsize + batch * (steps + 4) * 8 + 4096
+        elements = packed + batch * steps * (depth + 2 * cols)
+        return elements * self.dtype.itemsize + batch * (steps + 20) * 8 + 4096

@@ -9,7 +9,7 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast.cells import Cell
-from rnnfast.kernels.recurrence import TimeLoop
+from rnnfast.kernels.recurrence import TimeLoop, time_loop
 from rnnfast.layers.base import Layer
 
 
@@ -28,16 +28,23 @@ class Streaming(Layer):
     """A layer that goes on from its state by one input at a time."""
 
     cell: Cell
-    loop: TimeLoop
     _position: int
     dtype: np.dtype
     input_size: int
     hidden_size: int
     _state: np.ndarray | None
 
-    PASSING = (*Layer.PASSING, "_known", "_apart")
+    PASSING = (*Layer.PASSING, "_known", "_apart", "_loop")
+    _loop: TimeLoop | None = None
     _known: Known | None = None
     _apart: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
+
+    @property
+    def loop(self) -> TimeLoop:
+        """The compiled time loop of the cell."""
+        if self._loop is None:
+            self._loop = time_loop(self.cell.equations)
+        return self._loop
 
     def step(self, x: np.ndarray, *, out: np.ndarray | None = None, **given: np.ndarray) -> np.ndarray:
         """Advance the state by one input, for streaming; the bits of `forward`, no gradient.
@@ -97,9 +104,7 @@ class Streaming(Layer):
         self._apart = x, out
         return True
 
-    def _first_step(
-        self, x: np.ndarray, out: np.ndarray | None, given: dict[str, np.ndarray]
-    ) -> np.ndarray:
+    def _first_step(self, x: np.ndarray, out: np.ndarray | None, given: dict[str, np.ndarray]) -> np.ndarray:
         """A step that looks at everything, and keeps what it found where the next one may rely on it."""
         self._known, self._apart = None, (None, None)
         owner, depth, width = f"{type(self).__name__}.step", self.input_size, self.hidden_size

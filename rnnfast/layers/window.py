@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from rnnfast.layers.rows import Rows
+from rnnfast.layers.rows import Rows, Sorted, falling_order
 
 
 @functools.cache
@@ -38,6 +38,41 @@ class Place(NamedTuple):
     steps: int
 
 
+class Part(NamedTuple):
+    """Steps first .. last of a sequence of so many steps, and what options say of the whole sequence."""
+
+    first: int
+    last: int
+    steps: int
+    lengths: np.ndarray | None = None
+    order: np.ndarray | None = None
+    reset: np.ndarray | None = None
+
+    @property
+    def place(self) -> Place:
+        """Where the part lies."""
+        return Place(self.first, self.steps)
+
+    def of(self, array: Any) -> Any:
+        """These steps of an array (N, T, ...)."""
+        return array[:, self.first : self.last]
+
+    def ends(self, batch: int) -> np.ndarray:
+        """The steps (N,) of each whole sequence."""
+        return np.full(batch, self.steps) if self.lengths is None else self.lengths
+
+    def options(self) -> dict[str, Any]:
+        """The arguments `lengths` and `reset` of the layers for this part."""
+        given: dict[str, Any] = {}
+        if self.lengths is not None:
+            order = falling_order(self.lengths) if self.order is None else self.order
+            inside = np.clip(self.lengths - self.first, 0, self.last - self.first)
+            given["lengths"] = Sorted(inside, order)
+        if self.reset is not None:
+            given["reset"] = np.array(self.of(self.reset))
+        return given
+
+
 class Inputs(NamedTuple):
     """What a window reads: xs (N, T, D), or words (V, D) by ids (N, T); the other has no elements."""
 
@@ -48,7 +83,8 @@ class Inputs(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What `backward` needs of the last `forward`: blocks of the time grid from `intact` on are on the tape."""
+    """What `backward` needs of the last `forward`: blocks of the time grid from `intact` on are on the
+    tape."""
 
     inputs: Inputs
     given: np.ndarray | None

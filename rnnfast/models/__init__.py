@@ -1,13 +1,12 @@
 """Language models, and regression on sequences.
 
-* `rnnlm.py`: `RNNLM`, the recurrent language model; `cbow.py`: `CBOWLM`, the baseline that forgets the order
-  of words.
-* `language_model.py`: what both share: loss, prediction, generation, saving; `scoring.py` adds up the losses
-  of a text of any length, `sampling.py` draws the next word.
-* `regressor.py`: `SequenceRegressor`; `recurrent_model.py`: what it shares with `RNNLM`, among it work on
-  parts of a long sequence; `cells.py`: the kinds of recurrent layers.
-* `stored.py`: saving and loading; `weights.py`: the file format, one safetensors file a model; `loading.py`:
-  `load_model`, whatever the class.
+* `model.py`: `Model`, a body and an output: the two passes, reading in parts, saving; `body.py`: an embedding
+  or nothing, recurrent layers and dropout; `cells.py`: the layers by name, and where parameters start.
+* `language_model.py`: loss, prediction and generation of text; `rnnlm.py`: `RNNLM`, the recurrent language
+  model; `cbow.py`: `CBOWLM`, the baseline that forgets the order of words.
+* `regressor.py`: `SequenceRegressor`.
+* `scoring.py` adds up the losses of a text or a sequence of any length, `sampling.py` draws the next word.
+* `weights.py`: the file format, one safetensors file a model; `loading.py`: `load_model`, whatever the class.
 """
 
 from rnnfast.models.cbow import CBOWLM

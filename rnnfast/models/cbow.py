@@ -7,11 +7,65 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._turns import in_turn
+from rnnfast.layers.base import Layer
 from rnnfast.layers.embedding import TimeContextSum
 from rnnfast.layers.loss import TimeAffineSoftmaxWithLoss
 from rnnfast.models.language_model import LanguageModel
-from rnnfast.state import State, plain
+
+
+class Contexts(Layer):
+    """The body of `CBOWLM`: hidden vectors are sums of word vectors, the state is the last words read."""
+
+    def __init__(self, layer: TimeContextSum) -> None:
+        self.layer = layer
+        self._hold(layer.params, layer.grads)
+
+    def read(self, xs: np.ndarray, **options: Any) -> np.ndarray:
+        """Hidden vectors (N, T, D) of ids (N, T); carries the state on. Options of `Body.read` do nothing."""
+        layer = self.layer
+        return layer.forward(xs, out=self._workspace.take("sums", (*xs.shape, layer.embed_size), layer.dtype))
+
+    def step(self, x: np.ndarray) -> np.ndarray:
+        """Advance by one word each (N,); the hidden vectors (N, D)."""
+        return self.layer.forward(x[:, np.newaxis])[:, 0]
+
+    def gradients_of_outputs(self, batch: int, steps: int) -> np.ndarray:
+        """Memory for the gradients (N, T, D) that `go_back` takes."""
+        layer = self.layer
+        return self._workspace.take("dhs", (batch, steps, layer.embed_size), layer.dtype)
+
+    def go_back(self, dhs: np.ndarray) -> None:
+        """Fill the gradients from those of the outputs, (N, T, D)."""
+        self.layer.backward(dhs)
+
+    @property
+    def carried(self) -> np.ndarray | None:
+        """A copy of the state (N, window - 1); None where it is fresh."""
+        return self.layer.context
+
+    def get_state(self) -> np.ndarray | None:
+        """A copy of the state (N, window - 1); None where it is fresh."""
+        return self.layer.context
+
+    def set_state(self, state: np.ndarray | None) -> None:
+        """Carry a state (N, window - 1) of `get_state`; None is the fresh state."""
+        self.layer.set_state(state)
+
+    roll_back = carry = set_state
+
+    def reset_state(self) -> None:
+        """Forget the words read so far."""
+        self.layer.reset_state()
+
+    @property
+    def carried_rows(self) -> int | None:
+        """Rows N of the state; None where it is fresh."""
+        context = self.layer.context
+        return None if context is None else context.shape[0]
+
+    def go_on_from(self, other: Contexts) -> None:
+        """Carry the state of another body on the same parameters."""
+        self.layer.set_state(other.layer.context)
 
 
 class CBOWLM(LanguageModel):
@@ -56,15 +110,7 @@ class CBOWLM(LanguageModel):
         dtype: np.typing.DTypeLike = np.float32,
     ) -> None:
         config = self._settings(vocab_size=vocab_size, embed_size=embed_size, window=window, dtype=dtype)
-        rng = _check.generator(type(self).__name__, rng)
-        shapes = self._shapes(config)
-        arrays = {
-            "embed_W": rng.standard_normal(shapes["embed_W"]) / 100,
-            "output_W": rng.standard_normal(shapes["output_W"]) / np.sqrt(embed_size),
-            "output_b": np.zeros(shapes["output_b"]),
-        }
-        kind = np.dtype(config["dtype"])
-        self._set_up(config, {name: array.astype(kind) for name, array in arrays.items()}, rng)
+        self._begin(config, rng)
 
     @classmethod
     def _settings(  # type: ignore[override]
@@ -84,44 +130,6 @@ class CBOWLM(LanguageModel):
         words, depth = config["vocab_size"], config["embed_size"]
         return {"embed_W": (words, depth), "output_W": (depth, words), "output_b": (words,)}
 
-    def _build(self, arrays: dict[str, np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
-        self._context = TimeContextSum(arrays["embed_W"], self.config["window"])
-        self._output = TimeAffineSoftmaxWithLoss(arrays["output_W"], arrays["output_b"])
-        return [*self._context.grads, *self._output.grads]
-
-    def _features(self, xs: np.ndarray, *, drop: bool, keep: bool) -> np.ndarray:
-        out = self._workspace.take("sums", (*xs.shape, self.config["embed_size"]), self.dtype)
-        return self._context.forward(xs, out=out)
-
-    def _features_backward(self, dhs: np.ndarray) -> None:
-        self._context.backward(dhs)
-
-    def _hand_state(self, other: Any) -> None:
-        other._context.set_state(self._context.context)
-
-    def _state_now(self) -> Any:
-        return self._context.context
-
-    def _roll_back(self, state: Any) -> None:
-        self._context.set_state(state)
-
-    @in_turn
-    def get_state(self) -> np.ndarray | None:
-        """A copy of the ids read last, (N, window - 1), or None when the state is fresh."""
-        return self._context.context
-
-    @in_turn
-    def set_state(self, state: np.ndarray | State | None) -> None:
-        """Go back to a state (N, window - 1) of `get_state`, or to a `State`; None is the fresh state."""
-        self._claim("set_state")
-        self._context.set_state(plain(state))
-
-    def _carried_rows(self) -> int | None:
-        context = self._context.context
-        return None if context is None else context.shape[0]
-
-    @in_turn
-    def reset_state(self) -> None:
-        """Forget the words read so far."""
-        self._claim("reset_state")
-        self._context.reset_state()
+    def _build(self, arrays: dict[str, np.ndarray], rng: np.random.Generator) -> None:
+        self.body = Contexts(TimeContextSum(arrays["embed_W"], self.config["window"]))
+        self.output = TimeAffineSoftmaxWithLoss(arrays["output_W"], arrays["output_b"])

@@ -77,14 +77,16 @@ def recurrent_layers(
     ]
 
 
-def initial_values(name: str, shape: tuple[int, ...], rng: np.random.Generator, cell: Cell) -> np.ndarray:
-    """What a parameter of a model starts from, as in the book: embedding randn / 100, weights randn / sqrt(fan-in),
-    biases zero, and what the cell says of its own."""
+def initial_values(
+    name: str, shape: tuple[int, ...], rng: np.random.Generator, cell: Cell | None
+) -> np.ndarray:
+    """What a parameter of a model starts from, as in the book: embedding randn / 100, weights
+    randn / sqrt(fan-in), biases zero, and what the cell says of its own."""
     prefix, _, own = name.partition("_")
     if name == "embed_W":
-        return (
-            cell.initial("words", shape, rng) if "words" in cell.start else rng.standard_normal(shape) / 100
-        )
-    if prefix.startswith("layer"):
+        if cell is not None and "words" in cell.start:
+            return cell.initial("words", shape, rng)
+        return rng.standard_normal(shape) / 100
+    if cell is not None and prefix.startswith("layer"):
         return cell.initial(own, shape, rng)
     return np.zeros(shape) if len(shape) == 1 else rng.standard_normal(shape) / np.sqrt(shape[0])

@@ -1,113 +1,37 @@
-"""What every language model does, whatever its hidden layer: score, predict, generate, save and load."""
+"""What every language model does, whatever its body: score, predict, generate."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from threading import get_ident
 from typing import Any
 
 import numpy as np
 
 from rnnfast import _check
 from rnnfast._turns import in_turn
-from rnnfast.layers.affine import TimeAffine
 from rnnfast.layers.loss import TimeAffineSoftmaxWithLoss
+from rnnfast.models.model import Model
 from rnnfast.models.sampling import finite_scores, probabilities, sampling_rules, write_on
 from rnnfast.models.scoring import total_loss
-from rnnfast.models.stored import StoredModel
 
 # Words scored at a time in one long text: enough rows to keep the output layer's products at full speed.
 _CHUNK = 350
 
 
-class LanguageModel(StoredModel):
-    """Base of `RNNLM` and `CBOWLM`: `P(next word | words before)` from hidden vectors and an output layer.
+class LanguageModel(Model):
+    """`P(next word | words before)`, whatever the body: `RNNLM` and `CBOWLM`."""
 
-    A subclass gives the hidden vectors (`_features`), their gradient (`_features_backward`) and the carried
-    state; everything else is here. `params[i]` and `grads[i]` are the same objects for the life of the model.
-
-    Attributes
-    ----------
-    params, grads : list of ndarray
-        Every parameter once, and its gradient. `parameter_names` names them, in the same order.
-    config : dict
-        The constructor's arguments as JSON values, and the class under "model".
-    train_flg : bool
-        Whether `forward` drops units. Everything else never does.
-    """
-
-    train_flg: bool = True
-    _tied = False  # whether the output weights are the transposed embedding, and so are their gradients
-    _output: TimeAffineSoftmaxWithLoss
-
-    # What a subclass gives.
-
-    @classmethod
-    def _settings(cls, **arguments: Any) -> dict[str, Any]:
-        """The constructor's arguments, checked, as JSON values."""
-        raise NotImplementedError
-
-    @classmethod
-    def _shapes(cls, config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-        """Name and shape of every parameter, in the order of `params`."""
-        raise NotImplementedError
-
-    def _build(self, arrays: dict[str, np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
-        """Make the layers around these arrays; the gradient of each, in the order of `arrays`."""
-        raise NotImplementedError
-
-    def _features(self, xs: np.ndarray, *, drop: bool, keep: bool) -> np.ndarray:
-        """Hidden vectors `(N, T, H)` of ids `(N, T)`; carries the state on. Without `keep`, as in
-        `TimeLSTM.forward`."""
-        raise NotImplementedError
-
-    def _features_backward(self, dhs: np.ndarray) -> None:
-        """Fill the gradients from that of the hidden vectors; the output layer's follow."""
-        raise NotImplementedError
-
-    def get_state(self) -> Any:
-        """A copy of what is carried from call to call, for `set_state`."""
-        raise NotImplementedError
-
-    def set_state(self, state: Any) -> None:
-        """Go back to a state of `get_state`; None is the fresh state."""
-        raise NotImplementedError
-
-    def reset_state(self) -> None:
-        """Forget the words read so far."""
-        raise NotImplementedError
-
-    def _carried_rows(self) -> int | None:
-        """Rows N of the carried state; None when it is fresh."""
-        raise NotImplementedError
-
-    # What all share.
-
-    def _set_up(
-        self, config: dict[str, Any], arrays: dict[str, np.ndarray], rng: np.random.Generator
-    ) -> None:
-        self.config = config
-        self.parameter_names = list(arrays)
-        self._hold(list(arrays.values()), self._build(arrays, rng))
+    output: TimeAffineSoftmaxWithLoss
 
     @property
     def vocab_size(self) -> int:
         """Number of words, V."""
         return self.config["vocab_size"]
 
-    @property
-    def dtype(self) -> np.dtype:
-        """The dtype of the parameters."""
-        return self._weights[0].dtype
-
-    def _owner(self, method: str) -> str:
-        return f"{type(self).__name__}.{method}"
-
-    def _inputs(self, method: str, xs: Any) -> np.ndarray:
-        """Checked, also against the carried state, so that a wrong call leaves the model as it was."""
+    def _inputs(self, method: str, xs: Any, carry: bool = True) -> np.ndarray:
         owner = self._owner(method)
         xs = _check.ids(owner, "xs", xs, ("N", "T"), self.vocab_size)
-        carried = self._carried_rows()
+        carried = self.body.carried_rows if carry else None
         if carried is not None and xs.size:
             _check.batch(owner, carried, xs.shape[0])
         return xs
@@ -116,10 +40,6 @@ class LanguageModel(StoredModel):
         """Inputs and labels, both checked before anything changes."""
         xs = self._inputs(method, xs)
         return xs, _check.ids(self._owner(method), "ts", ts, xs.shape, self.vocab_size, also=-1)
-
-    def _read(self, xs: np.ndarray) -> np.ndarray:
-        """Hidden vectors without dropout."""
-        return self._features(xs, drop=False, keep=False)
 
     def forward(self, xs: np.ndarray, ts: np.ndarray) -> float:
         """Mean loss `-log P(ts[n, t] | xs[n, :t+1], words read before)` in nats, ready for `backward`.
@@ -144,34 +64,8 @@ class LanguageModel(StoredModel):
             Shapes differ, ids are not integers, or the carried state has another number of rows than `xs`.
         """
         with self._turn:
-            self._claim("forward")
-            xs, ts = self._pair("forward", xs, ts)
-            self._hs, state = None, self._state_now()
-            try:
-                hs = self._features(xs, drop=self.train_flg, keep=True)
-                loss = self._output.forward(hs, ts)
-            except BaseException:
-                self._roll_back(state)
-                raise
-            self._made_by = get_ident()
-            self._hs = hs.shape
-            return loss
-
-    def backward(self) -> None:
-        """Fill `grads` with the gradient of the last `forward`'s loss, which ends at its first step.
-
-        Raises
-        ------
-        RuntimeError
-            There was no `forward`, or it was made by another thread.
-        """
-        with self._turn:
-            self._claim_tape()
-            _check.called_before(self._owner("backward"), self._hs is not None, "forward")
-            assert self._hs is not None
-            out = self._workspace.take("dhs", self._hs, self.dtype)
-            self._features_backward(self._output._input_gradient(out=out))
-            self._output._parameter_gradients(adds=self._tied)
+            self.claim("forward")
+            return self._forward(*self._pair("forward", xs, ts))
 
     @in_turn
     def losses(self, xs: np.ndarray, ts: np.ndarray) -> np.ndarray:
@@ -179,35 +73,26 @@ class LanguageModel(StoredModel):
 
         Takes what `forward` takes.
         """
-        self._claim("losses")
-        reader = self._lend()
-        losses = reader._own_losses(xs, ts)
-        self._go_on_from(reader)
-        return losses
-
-    def _own_losses(self, xs: np.ndarray, ts: np.ndarray) -> np.ndarray:
-        """`losses` in the model's own memory."""
+        self.claim("losses")
         xs, ts = self._pair("losses", xs, ts)
-        return self._output.losses(self._read(xs), ts)
+        reader = self.reader()
+        losses = reader.output.losses(reader.body.read(xs, drop=False, keep=False), ts)
+        self.body.go_on_from(reader.body)
+        return losses
 
     @in_turn
     def predict(self, xs: np.ndarray) -> np.ndarray:
         """Scores (logits) of every next word, `(N, T) -> (N, T, V)`, no dropout; carries the state on."""
-        self._claim("predict")
+        self.claim("predict")
         xs = self._inputs("predict", xs)
-        reader = self._lend()
-        scores = self._scores(reader._read(xs))
-        self._go_on_from(reader)
+        body = self.reader().body
+        scores = self._scores(body.read(xs, drop=False, keep=False))
+        self.body.go_on_from(body)
         return scores
 
     def predict_proba(self, xs: np.ndarray) -> np.ndarray:
         """Probabilities of every next word, `(N, T) -> (N, T, V)` float64; carries the state on."""
         return probabilities(self.predict(xs))
-
-    def _scores(self, hs: np.ndarray) -> np.ndarray:
-        if self._affine is None:
-            self._affine = TimeAffine(*self._output.params)
-        return self._affine.forward(hs)
 
     @in_turn
     def log_prob(self, ids: Sequence[int] | np.ndarray, *, start_id: int | None = None) -> float:
@@ -248,11 +133,20 @@ class LanguageModel(StoredModel):
 
     @in_turn
     def _advance(self, state: Any, ids: np.ndarray) -> tuple[np.ndarray, Any]:
-        """Scores `(V,)` after reading ids from a given state, and the state then; the model keeps its own."""
-        reader = self._lend()
-        reader.set_state(state)
-        hs = reader._read(ids[np.newaxis])
-        return self._scores(np.ascontiguousarray(hs[:, -1:]))[0, 0], reader.get_state()
+        """Scores (V,) after reading ids (words,), and the state then; the model keeps its own.
+
+        With None as the state, a text is read from a fresh state. Otherwise it is one word from the state of
+        the call before, whose arrays are advanced in place.
+        """
+        body = self.reader().body
+        body.carry(state)
+        if state is None:
+            h = np.ascontiguousarray(body.read(ids[np.newaxis], drop=False, keep=False)[:, -1])
+        else:
+            h = body.step(ids)
+        state = body.carried
+        body.carry(None)
+        return self._scores(h)[0], state
 
     def _prompt(self, method: str, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         prompt = _check.id_sequence(self._owner(method), "prompt_ids", ids, self.vocab_size)

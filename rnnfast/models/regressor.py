@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from threading import get_ident
 from typing import Any
 
 import numpy as np
@@ -11,22 +9,15 @@ import numpy as np
 from rnnfast import _check
 from rnnfast._turns import in_turn
 from rnnfast.cells import Cell
-from rnnfast.kernels.sequence import block_steps
-from rnnfast.layers.affine import TimeAffine
-from rnnfast.layers.squared import Span, TimeAffineSquaredLoss, scored_span
-from rnnfast.models.cells import (
-    MOST_LAYERS,
-    cell_of,
-    initial_values,
-    recurrent_layers,
-    recurrent_shapes,
-    saved_cell,
-)
-from rnnfast.models.recurrent_model import Part, RecurrentModel
+from rnnfast.layers.squared import TimeAffineSquaredLoss
+from rnnfast.layers.window import Part
+from rnnfast.models.body import Body
+from rnnfast.models.cells import MOST_LAYERS, cell_of, recurrent_layers, recurrent_shapes, saved_cell
+from rnnfast.models.model import Model
 from rnnfast.models.scoring import mean_error
 
 
-class SequenceRegressor(RecurrentModel):
+class SequenceRegressor(Model):
     """Numbers from sequences of vectors: recurrent layers, then `hs W + b`; trained on mean squared error.
 
     A target may belong to every step, or to the last step of each sequence only.
@@ -71,8 +62,7 @@ class SequenceRegressor(RecurrentModel):
     (2, 5, 1)
     """
 
-    train_flg: bool = True
-    _output: TimeAffineSquaredLoss
+    output: TimeAffineSquaredLoss
 
     def __init__(
         self,
@@ -95,14 +85,7 @@ class SequenceRegressor(RecurrentModel):
             dropout=dropout,
             dtype=dtype,
         )
-        rng = _check.generator(type(self).__name__, rng)
-        kind, chosen = np.dtype(config["dtype"]), cell_of(type(self).__name__, config["cell"])
-        shapes = self._shapes(config)
-        arrays = {
-            name: initial_values(name, shape, rng, chosen).astype(kind)
-            for name, shape in shapes.items()
-        }
-        self._set_up(config, arrays, rng)
+        self._begin(config, rng)
 
     @classmethod
     def _settings(  # type: ignore[override]
@@ -131,31 +114,23 @@ class SequenceRegressor(RecurrentModel):
     @classmethod
     def _shapes(cls, config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         width, outputs = config["hidden_size"], config["output_size"]
-        shapes = recurrent_shapes(cell_of(cls.__name__, config["cell"]), config["layers"], config["input_size"], width)
+        shapes = recurrent_shapes(
+            cell_of(cls.__name__, config["cell"]), config["layers"], config["input_size"], width
+        )
         return {**shapes, "output_W": (width, outputs), "output_b": (outputs,)}
 
-    def _set_up(
-        self, config: dict[str, Any], arrays: dict[str, np.ndarray], rng: np.random.Generator
-    ) -> None:
-        self.config = config
-        self.parameter_names = list(arrays)
-        layers = recurrent_layers(cell_of(type(self).__name__, config["cell"]), config["layers"], arrays, rng)
-        self._stand_on(layers, config["dropout"], rng, [])
-        self._output = TimeAffineSquaredLoss(arrays["output_W"], arrays["output_b"])
-        grads = [grad for layer in (*layers, self._output) for grad in layer.grads]
-        self._hold(list(arrays.values()), grads)
+    def _build(self, arrays: dict[str, np.ndarray], rng: np.random.Generator) -> None:
+        owner = type(self).__name__
+        layers = recurrent_layers(cell_of(owner, self.config["cell"]), self.config["layers"], arrays, rng)
+        self.body = Body(owner, None, layers, self.config["dropout"], rng)
+        self.output = TimeAffineSquaredLoss(arrays["output_W"], arrays["output_b"])
 
-    @property
-    def dtype(self) -> np.dtype:
-        """The dtype of the parameters."""
-        return self._weights[0].dtype
-
-    def _inputs(self, method: str, xs: np.ndarray, carry: bool = True) -> np.ndarray:
+    def _inputs(self, method: str, xs: Any, carry: bool = True) -> np.ndarray:
         owner = self._owner(method)
-        expected = ("N", "T", self._sizes[0])
+        expected = ("N", "T", self.config["input_size"])
         xs = _check.floats(owner, "xs", xs, expected, self.dtype, "the last axis is input_size")
-        carried = self._carried_rows() if carry else None
-        if carried is not None and xs.shape[0] * xs.shape[1]:
+        carried = self.body.carried_rows if carry else None
+        if carried is not None and xs.size:
             _check.batch(owner, carried, xs.shape[0])
         return xs
 
@@ -199,36 +174,13 @@ class SequenceRegressor(RecurrentModel):
             The mean over scored steps and outputs.
         """
         with self._turn:
-            self._claim("forward")
+            self.claim("forward")
             xs = self._inputs("forward", xs, _check.boolean(self._owner("forward"), "carry", carry))
             part = self._whole("forward", xs, lengths, reset)
             outputs = self.config["output_size"]
             shape = (xs.shape[0], outputs) if np.ndim(ts) == 2 else (*xs.shape[:2], outputs)
             _check.floats(self._owner("forward"), "ts", ts, shape, self.dtype)
-            self._hs, state = None, self._state_now()
-            try:
-                if not carry:
-                    self.reset_state()
-                hs = self._read_through(xs, drop=self.train_flg, part=part)
-                loss = self._output.forward(hs, ts, lengths=part.lengths)
-            except BaseException:
-                self._roll_back(state)
-                raise
-            self._made_by = get_ident()
-            if not xs.size:
-                self._roll_back(state)
-            self._hs = hs.shape
-            return loss
-
-    def backward(self) -> None:
-        """Fill `grads` with the gradient of the last `forward`'s loss, which ends at its first step."""
-        with self._turn:
-            self._claim_tape()
-            _check.called_before(self._owner("backward"), self._hs is not None, "forward")
-            assert self._hs is not None
-            out = self._workspace.take("dhs", self._hs, self.dtype)
-            self._go_back(self._output._input_gradient(out=out))
-            self._output._parameter_gradients()
+            return self._forward(xs, ts, part, fresh=not carry, lengths=part.lengths)
 
     @in_turn
     def predict(
@@ -241,16 +193,14 @@ class SequenceRegressor(RecurrentModel):
         """
         xs = self._inputs("predict", xs, _check.boolean(self._owner("predict"), "carry", carry))
         if carry:
-            self._claim("predict")
+            self.claim("predict")
         part = self._whole("predict", xs, lengths, reset)
-        if self._affine is None:
-            self._affine = TimeAffine(*self._output.params)
-        reader = self._lend()
+        body = self.reader().body
         if not carry:
-            reader.reset_state()
-        predictions = self._affine.forward(reader._read_through(xs, drop=False, keep=False, part=part))
+            body.reset_state()
+        predictions = self._scores(body.read(xs, drop=False, keep=False, part=part))
         if carry:
-            self._go_on_from(reader)
+            self.body.go_on_from(body)
         return predictions
 
     @in_turn
@@ -263,7 +213,7 @@ class SequenceRegressor(RecurrentModel):
         self.check_sequences(self._owner("evaluate"), xs, ts)
         size = _check.size(self._owner("evaluate"), "batch_size", batch_size)
         chunk = 512 * max(1, 4096 // (512 * min(size, len(xs))))
-        return mean_error(self._lend(), xs, ts, size, chunk)
+        return mean_error(self.reader(), xs, ts, size, chunk)
 
     def check_sequences(self, owner: str, xs: Any, ts: Any) -> None:
         """An error of `owner` unless sequences `xs` (S, T, D) and targets `ts`, (S, T, O) or (S, O), fit the
@@ -272,55 +222,3 @@ class SequenceRegressor(RecurrentModel):
         for name, array, size in (("xs", xs, "input_size"), ("ts", ts, "output_size")):
             expected = (*array.shape[:-1], self.config[size])
             _check.float_array(owner, name, array, expected, self.dtype, f"the last axis is {size}")
-
-    # Parts of a sequence, for training.
-
-    def _vectors(self, xs: np.ndarray) -> np.ndarray:
-        return xs
-
-    def _vectors_backward(self, dxs: np.ndarray, adds: bool) -> None:
-        """Inputs have no parameters."""
-
-    def _part_inputs(self, xs: Any, part: Part) -> np.ndarray:
-        return self._inputs("forward", xs[:, part.first : part.last])
-
-    def _part_targets(self, ts: Any, part: Part) -> tuple[np.ndarray, bool]:
-        """The targets, and whether every step has one."""
-        owner, outputs = self._owner("forward"), self.config["output_size"]
-        if np.ndim(ts) == 2:
-            return _check.floats(owner, "ts", ts, ("N", outputs), self.dtype)[:, np.newaxis], False
-        expected = ("N", part.last - part.first, outputs)
-        return _check.floats(owner, "ts", ts[:, part.first : part.last], expected, self.dtype), True
-
-    def _ends(self, ts: Any, part: Part) -> np.ndarray:
-        return np.full(len(ts), part.steps) if part.lengths is None else part.lengths
-
-    def _scored(self, ts: Any, parts: Sequence[Part]) -> int:
-        return scored_span(self._ends(ts, parts[0]), np.ndim(ts) != 2).steps()
-
-    def _score(self, hs: np.ndarray, ts: Any, part: Part, sums: np.ndarray, scored: int, adds: bool) -> bool:
-        return self._output._run(hs, *self._place(ts, part), sums, scored, adds)[1]
-
-    def _part_losses(self, hs: np.ndarray, ts: Any, part: Part) -> np.ndarray:
-        """The squared errors (N, steps) of a part."""
-        return self._output._run(hs, *self._place(ts, part))[0]
-
-    def _place(self, ts: Any, part: Part) -> tuple[np.ndarray, Span, np.ndarray]:
-        """Targets, scored steps and the time grid of the part that was read last."""
-        targets, every_step = ts
-        span = scored_span(self._ends(targets, part), every_step).part(part.first, part.last)
-        return targets, span, self._layers[-1].time_blocks
-
-    def _mean(self, sums: np.ndarray, scored: int) -> float:
-        return self._output._mean(sums, scored)
-
-    def _period(self, batch: int) -> int:
-        return block_steps(batch)
-
-    def _output_bytes(self, batch: int, steps: int) -> int:
-        targets = 2 * batch * steps * self.config["output_size"] * self.dtype.itemsize
-        resets = (
-            (3 * len(self._layers) + 2) * batch * steps
-        )  # of each layer, also those that plans still hold
-        ends = 16 * 8 * batch
-        return self._output._scratch_bytes(batch, steps) + targets + resets + ends

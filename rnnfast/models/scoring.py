@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from rnnfast import _check
 from rnnfast._turns import turn_of
-from rnnfast.models.recurrent_model import Part
-from rnnfast.models.stored import StoredModel
+from rnnfast.layers.window import Part
+from rnnfast.models.model import Model
 
 
 def total_loss(model: Any, ids: np.ndarray, chunk: int) -> float:
@@ -20,9 +21,9 @@ def total_loss(model: Any, ids: np.ndarray, chunk: int) -> float:
     """
     with turn_of(model):
         read = model.losses
-        if isinstance(model, StoredModel):
-            model = model._lend()
-            read = model._own_losses
+        if isinstance(model, Model):
+            model = model.reader()
+            read = partial(_losses, model)
         kept = model.get_state()
         total = 0.0
         try:
@@ -37,12 +38,19 @@ def total_loss(model: Any, ids: np.ndarray, chunk: int) -> float:
     return total
 
 
+def _losses(reader: Model, xs: np.ndarray, ts: np.ndarray) -> np.ndarray:
+    """The losses (N, T) of a text, in the reader's own memory."""
+    part = Part(0, xs.shape[1], xs.shape[1])
+    hs = reader.read_part(xs, part, drop=False, keep=False, method="losses")
+    return reader.output.part_losses(f"{type(reader).__name__}.losses", hs, ts, part, None)
+
+
 def mean_error(model: Any, xs: Any, ts: Any, batch_size: int, chunk: int) -> float:
     """The mean loss of a `SequenceRegressor` over sequences (S, T, D) from fresh states, without dropout.
 
     `batch_size` sequences and `chunk` steps are worked on at a time; the model's state stays as it is.
     """
-    kept, steps = model.get_state(), np.shape(xs)[1]
+    kept, steps, owner = model.get_state(), np.shape(xs)[1], f"{type(model).__name__}.forward"
     total, scored = 0.0, 0
     try:
         for first in range(0, len(xs), batch_size):
@@ -51,9 +59,10 @@ def mean_error(model: Any, xs: Any, ts: Any, batch_size: int, chunk: int) -> flo
             parts = [Part(start, min(start + chunk, steps), steps) for start in range(0, steps, chunk)]
             for part in parts:
                 _check.whole_file("evaluate", x, t)
-                hs = model._read_through(model._part_inputs(x, part), drop=False, keep=False, part=part)
-                total += float(model._part_losses(hs, model._part_targets(t, part), part).sum())
-            scored += model._scored(t, parts)
+                hs = model.read_part(x, part, drop=False, keep=False)
+                losses = model.output.part_losses(owner, hs, t, part, model.body.time_blocks)
+                total += float(losses.sum())
+            scored += model.output.scored(t, parts)
     finally:
         model.set_state(kept)
-    return model._mean(np.array([total]), scored)
+    return model.output.mean(np.array([total]), scored)

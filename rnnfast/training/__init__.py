@@ -4,7 +4,6 @@
   `ExactBPTT` takes them through the whole of it in little memory.
 * `trainer.py`: `Trainer`, with clipping, validation and annealing; `progress.py`: what it reports;
   `safety.py`: how Ctrl-C and exploding updates leave the parameters whole.
-* `optim.py`: the optimizers and clipping.
 * `keeper.py`: the state of training in one file, from which it goes on.
 * `evaluation.py`: `perplexity`. `checkpoint.py`: run folders.
 """

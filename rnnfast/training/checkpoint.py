@@ -5,7 +5,7 @@
   before.
 * `tokenizer.json`: the vocabulary. The model's file holds its fingerprint, so one cannot be taken for
   another.
-* `training.safetensors`, `settings.json`: only from `rnnfast train`, see `run_folder.py`.
+* `training.safetensors`, `settings.json`: only from `rnnfast train`, see `cli/run_folder.py`.
 * `config.json`: hyperparameters, epoch and perplexity of the model, and why the run stopped if it did.
 """
 
@@ -231,15 +231,6 @@ def load_tokenizer(folder: Any, vocab_size: int | None, fingerprint: Any) -> Tok
     if tokenizer.fingerprint() != fingerprint:
         raise _check.malformed(path, "not the tokenizer the model was trained with, some tokens differ")
     return tokenizer
-
-
-def is_ours_or_absent(folder: str | os.PathLike[str]) -> bool:
-    """Whether the `config.json` of a folder was written by a run, or is not there; a stranger's is kept."""
-    path = Path(folder) / CONFIG
-    try:
-        return not path.exists() or read_json(path).get("format") == FORMAT
-    except (_check.CheckpointError, OSError):
-        return False
 
 
 def run_file(folder: Any, name: str) -> Path:

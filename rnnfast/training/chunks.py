@@ -11,7 +11,8 @@ from rnnfast import _check
 from rnnfast.kernels.sequence import block_steps, time_grid
 from rnnfast.layers.footprint import Extent
 from rnnfast.layers.rows import falling_order
-from rnnfast.models.recurrent_model import Part, RecurrentModel
+from rnnfast.layers.window import Part
+from rnnfast.models.model import Model
 
 # Chunks to choose from in each octave, each some 3 % longer than the one before.
 _AN_OCTAVE = 25
@@ -44,7 +45,7 @@ class Cut:
 
     Parameters
     ----------
-    model : RecurrentModel
+    model : Model
     batch, steps : int
         N and T.
     lengths : array (N,), optional
@@ -58,7 +59,7 @@ class Cut:
         The sequences, longest first.
     """
 
-    def __init__(self, model: RecurrentModel, batch: int, steps: int, lengths: np.ndarray | None) -> None:
+    def __init__(self, model: Model, batch: int, steps: int, lengths: np.ndarray | None) -> None:
         self._model, self._batch = model, batch
         self.last, self.order = (steps if batch else 0), None
         self._grid: np.ndarray | None = None
@@ -81,7 +82,7 @@ class Cut:
 
     def period(self) -> int:
         """Steps of which chunks are made where no sequence has ended."""
-        return self._model._period(self._batch)
+        return self._model.output.period(self._batch)
 
     def bounds(self, chunk: int) -> np.ndarray:
         """The first step of each chunk of at most `chunk` steps, and the end of the longest sequence."""
@@ -119,9 +120,11 @@ class Cut:
         longest = max(extent.steps for extent in extents)
         if longest > chunk:  # one block: others may be as long
             return self.plan(longest)
-        taken = self._model._parts_footprint(extents)
-        kept = (chunks + _COPIES) * self._model._state_bytes(self._batch)
-        return Plan(longest, chunks, max(self._own, taken.bytes + kept)), taken.keeps
+        body, output = self._model.body, self._model.output
+        taken = body.footprint(extents)
+        kept = (chunks + _COPIES) * body.state_bytes(self._batch)
+        used = taken.bytes + output.scratch_bytes(self._batch, longest) + kept
+        return Plan(longest, chunks, max(self._own, used)), taken.keeps
 
     def fitting(self, owner: str, memory: int, what: str) -> Plan:
         """The largest chunk that fits, if possible one whose gates are kept: they are made again only once.

@@ -10,7 +10,9 @@ import numpy as np
 from rnnfast import _check
 from rnnfast._turns import turn_of
 from rnnfast.data.rows import WholeRows, rows_of
-from rnnfast.models.recurrent_model import Part, RecurrentModel, StateGradients
+from rnnfast.layers.window import Part
+from rnnfast.models.body import Body, StateGradients
+from rnnfast.models.model import Model
 from rnnfast.models.regressor import SequenceRegressor
 from rnnfast.training.chunks import Cut, Plan, parts
 from rnnfast.training.window import Window
@@ -72,7 +74,7 @@ class ExactBPTT:
         given = {"chunk": self.chunk, "memory": self.memory}
         return f"ExactBPTT({', '.join(f'{k}={v}' for k, v in given.items() if v is not None)})"
 
-    def plan(self, model: RecurrentModel, batch_size: int, steps: int, *, lengths: Any = None) -> Plan:
+    def plan(self, model: Model, batch_size: int, steps: int, *, lengths: Any = None) -> Plan:
         """The chunk for so many sequences (N) of so many steps, and the memory it takes at most.
 
         Parameters
@@ -91,7 +93,7 @@ class ExactBPTT:
             The model does not work in chunks.
         """
         owner = type(self).__name__
-        _check.works_in_parts(owner, model, RecurrentModel)
+        _check.works_in_parts(owner, model, Body)
         if lengths is not None:
             lengths = _check.lengths(owner, lengths, batch_size, steps)
         return self._plan(Cut(model, batch_size, steps, lengths), batch_size, steps)
@@ -105,7 +107,7 @@ class ExactBPTT:
 
     def gradients(
         self,
-        model: RecurrentModel,
+        model: Model,
         xs: Any,
         ts: Any,
         *,
@@ -134,7 +136,7 @@ class ExactBPTT:
             The mean loss.
         """
         owner = type(self).__name__
-        _check.works_in_parts(owner, model, RecurrentModel)
+        _check.works_in_parts(owner, model, Body)
         batch, steps = np.shape(xs)[:2]
         if lengths is not None or reset is not None or _check.boolean(owner, "carry", carry):
             _check.sequence_options(owner, model)
@@ -148,12 +150,15 @@ class ExactBPTT:
         if not chunks:
             return _nothing(model, xs, ts, lengths, reset)
         with turn_of(model):
-            model._claim("forward")
+            model.claim("forward")
             before, masks = model.get_state(), model.rng_state
             try:
                 if isinstance(model, SequenceRegressor) and not carry:
                     model.reset_state()
-                model._make_room(cut.extents(chunk)[1])
+                model.forget_window()
+                extents = cut.extents(chunk)[1]
+                model.body.make_room(extents)
+                model.output.make_room(batch, max(extent.steps for extent in extents))
                 return _backpropagate(model, xs, ts, chunks)
             except BaseException:
                 model.set_state(before)
@@ -210,27 +215,27 @@ def _nothing(model: Any, xs: Any, ts: Any, lengths: Any, reset: Any) -> float:
     return loss
 
 
-def _backpropagate(model: RecurrentModel, xs: Any, ts: Any, parts: list[Part]) -> float:
+def _backpropagate(model: Model, xs: Any, ts: Any, parts: list[Part]) -> float:
     """Once forwards for the states, then back chunk by chunk."""
-    drop, masks = model.train_flg, model.rng_state
-    states = [model.get_state()]
+    body, output, drop, masks = model.body, model.output, model.train_flg, model.body.rng_state
+    states = [body.get_state()]
     for part in parts[:-1]:
         _check.whole_file("ExactBPTT", xs)
-        model.rng_state = masks
-        model._read_through(model._part_inputs(xs, part), drop=drop, keep=False, part=part)
-        states.append(model.get_state())
-    scored = model._scored(ts, parts)
+        body.rng_state = masks
+        model.read_part(xs, part, drop=drop, keep=False)
+        states.append(body.get_state())
+    scored = output.scored(ts, parts)
     sums, made, final = np.zeros(len(xs)), False, None
     arriving: StateGradients | None = None
     for part, state in zip(reversed(parts), reversed(states), strict=True):
         _check.whole_file("ExactBPTT", xs, ts)
-        model.rng_state = masks
-        model.set_state(state)
-        hs = model._read_through(model._part_inputs(xs, part), drop=drop, part=part)
-        final = model.get_state() if final is None else final
-        made = model._score(hs, model._part_targets(ts, part), part, sums, scored, made) or made
-        dhs = model._output._input_gradient(out=model._buffer("dhs", *hs.shape))
-        arriving = model._go_back(dhs, arriving, adds=arriving is not None)
-    model._output._parameter_gradients(adds=model._tied)
-    model.set_state(final)
-    return model._mean(sums, scored)
+        body.rng_state = masks
+        body.set_state(state)
+        hs = model.read_part(xs, part, drop=drop)
+        final = body.get_state() if final is None else final
+        made = model.score_part(hs, ts, part, sums, scored, made) or made
+        dhs = output.input_gradient(out=body.gradients_of_outputs(*hs.shape[:2]))
+        arriving = body.go_back(dhs, arriving, adds=arriving is not None)
+    output.parameter_gradients(adds=model.tied)
+    body.set_state(final)
+    return output.mean(sums, scored)

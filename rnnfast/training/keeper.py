@@ -20,9 +20,8 @@ from rnnfast import _check
 from rnnfast import state as states
 from rnnfast._files import remove_leftovers
 from rnnfast._tensors import Spec, parse_object, read_tensors, write_tensors
+from rnnfast.optim import Optimizer, merge_shared
 from rnnfast.state import State
-from rnnfast.training.gradients import merge_shared
-from rnnfast.training.optimizer import Optimizer
 from rnnfast.training.progress import Meter
 
 FORMAT = "rnnfast-training-1"

@@ -16,11 +16,11 @@ from rnnfast._shown import shown
 from rnnfast._turns import trains_alone
 from rnnfast.data.rows import epoch_order
 from rnnfast.layers.base import Workspace
+from rnnfast.optim import all_finite, clip_by_norm, clip_by_value, global_norm, merge_shared
 from rnnfast.training.bptt import TruncatedBPTT, Window
 from rnnfast.training.data_faults import blamed
 from rnnfast.training.evaluation import perplexity
 from rnnfast.training.fitting import check_validation, check_vocabulary, checked_data, loss_of_first_window
-from rnnfast.training.gradients import all_finite, clip_by_norm, clip_by_value, global_norm, merge_shared
 from rnnfast.training.keeper import Keeper, checksum
 from rnnfast.training.progress import Meter, Progress, has_stalled
 from rnnfast.training.safety import LastGood, TrainingDiverged, interrupts_deferred
@@ -91,7 +91,7 @@ class Trainer:
     Examples
     --------
     >>> from rnnfast.models import RNNLM
-    >>> from rnnfast.training.optim import SGD
+    >>> from rnnfast.optim import SGD
     >>> model = RNNLM(5, 8, 8, rng=np.random.default_rng(0))
     >>> trainer = Trainer(model, SGD(lr=1.0), TruncatedBPTT(5))
     >>> history = trainer.fit(np.arange(101) % 5, epochs=20, batch_size=2)

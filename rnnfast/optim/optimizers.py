@@ -1,4 +1,4 @@
-"""Optimisers with the book's names and formulas; `rnnfast.optim` for users.
+"""Optimizers with the book's names and formulas.
 
 `update(params, grads)` changes the arrays in `params` in place. State is kept by position: give the same
 parameters in the same order every time, each array once (`merge_shared` for tied weights).
@@ -12,24 +12,7 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast.kernels import optim as kernels
-from rnnfast.training.gradients import all_finite, clip_by_norm, clip_by_value, global_norm, merge_shared
-from rnnfast.training.optimizer import Optimizer
-
-__all__ = [
-    "SGD",
-    "AdaGrad",
-    "Adam",
-    "AdamW",
-    "Momentum",
-    "Nesterov",
-    "Optimizer",
-    "RMSprop",
-    "all_finite",
-    "clip_by_norm",
-    "clip_by_value",
-    "global_norm",
-    "merge_shared",
-]
+from rnnfast.optim.base import Optimizer
 
 
 class SGD(Optimizer):

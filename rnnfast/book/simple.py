@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
+from rnnfast.book.binary_loss import TimeSigmoidWithLoss
 from rnnfast.kernels.activations import sigmoid_forward
 from rnnfast.layers.affine import TimeAffine
 from rnnfast.layers.base import Layer
-from rnnfast.layers.binary_loss import TimeSigmoidWithLoss
 from rnnfast.layers.embedding import TimeEmbedding
 from rnnfast.layers.loss import TimeSoftmaxWithLoss
 

@@ -29,7 +29,7 @@ class OneStep(Layer):
             why = "the last axis is the input size of Wx"
             x = _check.floats(owner, "x", x, ("N", time.input_size), time.dtype, why)
             shape = (x.shape[0], time.hidden_size)
-            time._set_state(
+            time.set_state(
                 *(
                     _check.floats(owner, f"{name}_prev", value, shape, time.dtype)
                     for name, value in zip(time.cell.states, state, strict=True)
@@ -45,9 +45,9 @@ class OneStep(Layer):
         with self._turn:
             self._claim_tape()
             time, owner = self._time, f"{type(self).__name__}.backward"
-            _check.called_before(owner, time._run is not None, "forward")
-            assert time._run is not None
-            shape = (time._run.rows.order.size, time.hidden_size)
+            _check.called_before(owner, time.window_rows is not None, "forward")
+            assert time.window_rows is not None
+            shape = (time.window_rows, time.hidden_size)
             arriving = [
                 _check.floats(owner, f"d{name}_next", value, shape, time.dtype)
                 for name, value in zip(time.cell.states, dstate, strict=True)

@@ -1,9 +1,9 @@
 """What else lies in a run folder beside the checkpoint: ids of the text, metrics, the learning curve.
 
-* `model.safetensors`, `tokenizer.json`, `config.json`: see `checkpoint.py`.
+* `model.safetensors`, `tokenizer.json`, `config.json`: see `training/checkpoint.py`.
 * `train.npy`, `valid.npy`: the encoded text, memory-mapped while it trains.
 * `settings.json`: what the run was told, for resuming it.
-* `training.safetensors`: where training stands, see `keeper.py`.
+* `training.safetensors`: where training stands, see `training/keeper.py`.
 * `metrics.jsonl`: one JSON object a line, written as training goes.
 * `learning_curve.png`: perplexity over epochs.
 * `cbow/`: the baseline, a run folder of its own.
@@ -21,9 +21,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from rnnfast import _check
 from rnnfast._files import only_one, remove_leftovers, write_atomically
 from rnnfast._tensors import parse_object
+from rnnfast.data.ids_file import map_ids
 from rnnfast.models.loading import load_model
 from rnnfast.models.weights import FORMAT
 from rnnfast.training import checkpoint
@@ -97,7 +100,7 @@ class RunFolder:
     def __init__(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         self._name(path)
         earlier = [name for name in _OURS if (self.path / name).exists()]
-        if earlier and not (overwrite and checkpoint.is_ours_or_absent(self.path)):
+        if earlier and not (overwrite and _is_ours_or_absent(self.path)):
             raise _check.run_in_the_way(self.path, earlier[0])
         self._made = _missing_folders(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
@@ -202,6 +205,15 @@ class RunFolder:
                 folder.rmdir()
 
 
+def _is_ours_or_absent(folder: Path) -> bool:
+    """Whether the `config.json` of a folder was written by a run, or is not there; a stranger's is kept."""
+    path = folder / checkpoint.CONFIG
+    try:
+        return not path.exists() or checkpoint.read_json(path).get("format") == FORMAT
+    except (_check.CheckpointError, OSError):
+        return False
+
+
 def _lines(path: Path, keep: Callable[[dict[str, Any]], bool]) -> list[bytes]:
     """The lines that are whole and wanted; what a killed process has written of another is none."""
     kept = []
@@ -220,6 +232,24 @@ def _missing_folders(path: Path) -> list[Path]:
             break
         missing.append(folder)
     return missing
+
+
+def open_run_ids(path: str | os.PathLike[str], vocab_size: int) -> np.memmap:
+    """Map the ids (tokens,) of a run's text, which are all read once and must be below `vocab_size`.
+
+    Raises
+    ------
+    CorpusError
+        As for `rnnfast.data.open_ids`, or an id has no token.
+    """
+    owner, fix = "open_run_ids", "train again with --overwrite"
+    ids = map_ids(owner, path, fix)
+    try:
+        _check.ids_in_vocabulary(owner, "it", ids, vocab_size)
+    except IndexError as error:
+        problem = str(error).removeprefix(f"{owner}: ").rstrip(".")
+        raise _check.ids_file(owner, os.fspath(path), problem, fix) from None
+    return ids
 
 
 def dated_folder(parent: str | os.PathLike[str] = "runs", now: datetime | None = None) -> Path:

@@ -10,6 +10,8 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast.cells import Cell
+from rnnfast.cli.run_folder import TRAIN, TRAINING, VALID, RunFolder, open_run_ids
+from rnnfast.cli.unigram import Unigram
 from rnnfast.data import (
     CharTokenizer,
     Corpus,
@@ -18,17 +20,14 @@ from rnnfast.data import (
     WordTokenizer,
     encode_to_memmap,
 )
-from rnnfast.data.ids_file import open_run_ids
 from rnnfast.models.cbow import CBOWLM
 from rnnfast.models.cells import named_cell
 from rnnfast.models.rnnlm import RNNLM
+from rnnfast.optim import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, Optimizer, RMSprop
 from rnnfast.training.bptt import TruncatedBPTT
 from rnnfast.training.checkpoint import Checkpoint, load_tokenizer
-from rnnfast.training.optim import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, Optimizer, RMSprop
 from rnnfast.training.progress import Progress
-from rnnfast.training.run_folder import TRAIN, TRAINING, VALID, RunFolder
 from rnnfast.training.trainer import Trainer
-from rnnfast.training.unigram import Unigram
 
 # Each with the learning rate that is its default here, good for a model and a text of the default size.
 OPTIMIZERS: dict[str, tuple[type[Optimizer], float]] = {
@@ -58,8 +57,8 @@ class Settings:
     Names are those of PyTorch's `word_language_model` where it has them. None stands for: `max_vocab` no
     limit, `lower` where the tokenizer is that of words, `min_count` 2 (1 for whitespace), `tied` for words,
     where emsize equals nhid, `clip`, `clip_value` and `anneal` off, `patience` never, and the optimizer's own
-    value for `lr` (from `OPTIMIZERS`), `weight_decay` (0.1) and what else it has. `cell` is the name of a ready
-    cell, or `module:name` of a user's own.
+    value for `lr` (from `OPTIMIZERS`), `weight_decay` (0.1) and what else it has. `cell` is the name of a
+    ready cell, or `module:name` of a user's own.
     """
 
     tokenizer: str = "word"

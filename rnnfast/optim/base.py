@@ -1,4 +1,4 @@
-"""The base of all optimisers: checks, state by position, saving."""
+"""The base of all optimizers: checks, state by position, saving."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rnnfast._shown import shown
 
 
 class Optimizer:
-    """What all optimisers share: checks, state by position, saving. Subclasses give `_step`.
+    """What all optimizers share: checks, state by position, saving. Subclasses give `_step`.
 
     Attributes
     ----------

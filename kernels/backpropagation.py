@@ -1,0 +1,316 @@
+"""Backpropagation through time for any cell, one block of the time grid after the other, the last one first.
+
+A row of the tape is needed for every step. Rows are kept in slots of one block each: block k of the time
+grid is in slot k % slots. Where there are fewer slots than blocks, those that were overwritten are made
+again, from h, which is kept for all steps, and the other states before the block. Once h is known,
+pre-activations are products over whole blocks, and only the elementwise passes go step by step. The bits are
+those of the first time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ._jit import kernel_of, spliced
+from .denormals import flush_denormals, restore_mode
+from .gemm import MANY, ONE, ZERO, pack
+from .inputs import gather_words, inputs_backward, words_backward
+from .passes import row_pass
+from .remake import remake_of
+from .schedule import Schedule
+from .sequence import (
+    bias_gradient,
+    clear_ends,
+    clear_resets,
+    gather_state,
+    gather_states_before,
+    gather_steps,
+    last_first,
+    masked_rows,
+    scatter_state,
+    slot_of_block,
+    weight_gradient,
+)
+from .shares import own_part, recurrent_operand, recurrent_product, share
+from .team import BY_UNITS, MEMBERS, begin_call, end_call, meet
+from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
+from .vectors import clear_row
+
+
+def backward_of(schedule: Schedule) -> Any:
+    """The compiled function of a cell that goes back through a sequence."""
+    cell = schedule.cell
+    GATES, PLAIN, LATE = np.int64(len(cell.gates)), np.int64(cell.plain), np.int64(cell.late)
+    IS_APART, IS_AGAIN, HAS_PRODUCT = bool(cell.apart), bool(cell.again), cell.product
+    OTHERS, HAS_TAPE, PASSES = len(cell.states) - 1, not schedule.in_place, schedule.passes
+    HAS_UNITS, HAS_GIVEN, HAS_WANTED = bool(cell.units), bool(cell.given), bool(cell.wanted)
+    UNITS, FIRST_UNIT, FIRST_OTHER = len(cell.trained), schedule.unit_gradients, schedule.others
+    LATE_GRADIENT = GATES if IS_APART else PLAIN  # the column of what goes back through the second product
+    first_pass, second_pass = row_pass(schedule.backward[0]), row_pass(schedule.backward[1])
+    remake_block = remake_of(schedule)
+
+    @spliced
+    def weights_of(
+        team, member, intact, wx, wh, packed_x, packed_h, packed_late, packed_wx, packed_wh, packed_wlate
+    ):
+        """The operands of the products with Wh^T; and Wx^T, and what blocks made again need, in panels."""
+        depth, cols = wx.shape
+        width, members, flat_wx = cols // GATES, team[MEMBERS], wx.reshape(-1)
+        pack(member, members, cols, depth, (flat_wx, ZERO, ONE, cols), packed_x)
+        w_h = w_late = (flat_wx, ZERO, ZERO, ZERO)
+        again = intact > 0
+        if HAS_TAPE and again:
+            pack(member, members, depth, cols, (flat_wx, ZERO, cols, ONE), packed_wx)
+        if PLAIN:
+            w = (wh.reshape(-1), ZERO, ONE, cols)
+            w_h = recurrent_operand(MANY, team, member, PLAIN * width, width, ONE, w, packed_h)
+            if HAS_TAPE and again:
+                pack(member, members, width, PLAIN * width, (wh.reshape(-1), ZERO, cols, ONE), packed_wh)
+        if LATE:
+            w = (wh.reshape(-1), PLAIN * width, ONE, cols)
+            w_late = recurrent_operand(MANY, team, member, LATE * width, width, ONE, w, packed_late)
+            if HAS_TAPE and again:
+                w = (wh.reshape(-1), PLAIN * width, cols, ONE)
+                pack(member, members, width, LATE * width, w, packed_wlate)
+        return w_h, w_late
+
+    @spliced
+    def backward_step(team, member, goal, step, part, weights, places, others, order, steps):
+        """The passes and products of one step back; the goal after its meetings.
+
+        step    (t, first row in the block, first row of the tape, first row of the states)
+        part    sequences and units (i_first, i_last, j_first, j_last)
+        others  (array, first, row)   the other states before the step
+        places  (array, row) of: tape, h_block, states, gradients, dstates; units, outputs and their width,
+                given, dgiven, operand
+        """
+        t, here, on_tape, rows = step
+        i_first, i_last, j_first, j_last = part
+        w_h, w_late = weights
+        tape, h, states, dts, d, units, dhs, given, dgiven, operand = places
+        width, row, d_row = dhs[1], h[1], d[1]
+        own, panel = i_last - i_first, PANEL_BYTES // dts[0].itemsize
+        place, c = (here + i_first) * dts[1], (d[0], i_first * d_row, d_row, panel)
+        for part_of_step in range(2 if IS_AGAIN else 1):
+            if IS_AGAIN and part_of_step:
+                if team[BY_UNITS]:
+                    goal = meet(team, goal)
+                a, o = (dts[0], place + PLAIN * width, dts[1], ONE), (operand, i_first * row, row, panel)
+                recurrent_product(team, member, own, LATE * width, width, ONE, a, w_late, o, o, OVERWRITE)
+            for i in range(i_first, i_last):
+                at = order[i] * steps + t
+                of_row = (
+                    (tape[0], (on_tape + i) * tape[1] + j_first, width),
+                    (h[0], (here + i) * row + j_first, width),
+                    (others[0], others[1] + i * others[2] + j_first, width),
+                    (units, j_first, width),
+                    (given[0], at * given[1] + j_first, width),
+                    (states, (rows + i) * row + j_first, width),
+                    (dhs[0], at * width + j_first, width),
+                    (d[0], i * d_row + j_first, width),
+                    (dts[0], (here + i) * dts[1] + j_first, width),
+                    (dgiven[0], at * dgiven[1] + j_first, width),
+                    (operand, i * row + j_first, width),
+                )
+                if IS_AGAIN and part_of_step:
+                    second_pass(j_last - j_first, of_row)
+                else:
+                    first_pass(j_last - j_first, of_row)
+        if HAS_PRODUCT and team[BY_UNITS]:
+            goal = meet(team, goal)
+        if IS_APART:
+            a, how = (dts[0], place + GATES * width, dts[1], ONE), FROM_START if PASSES else OVERWRITE
+            recurrent_product(team, member, own, LATE * width, width, ONE, a, w_late, c, c, how)
+        if PLAIN:
+            a, how = (dts[0], place, dts[1], ONE), FROM_START if PASSES or IS_APART else OVERWRITE
+            recurrent_product(team, member, own, PLAIN * width, width, ONE, a, w_h, c, c, how)
+        return goal
+
+    @spliced
+    def gradients_of_block(team, member, rows, dts, h_block, dwh, db, dbhh, dunits, mode):
+        """What a block adds to dWh = sum h_before^T dt, to the biases and to what is trained of units."""
+        cols, row, panel, flat = db.size, h_block.shape[1], PANEL_BYTES // dts.itemsize, dts.reshape(-1)
+        width = cols // GATES
+        flat[flat.size - 1] = 1
+        h = (h_block.reshape(-1), ZERO, row, ONE)
+        if PLAIN:
+            c = (dwh.reshape(-1), ZERO, cols, panel)
+            weight_gradient(team, member, rows, width, PLAIN * width, h, last_first(dts, rows, ZERO), c, mode)
+        if LATE:
+            a = h if IS_APART else (flat, cols, dts.shape[1], ONE)
+            d, c = last_first(dts, rows, LATE_GRADIENT * width), (dwh.reshape(-1), PLAIN * width, cols, panel)
+            weight_gradient(team, member, rows, width, LATE * width, a, d, c, mode)
+        bias_gradient(team, member, rows, cols, last_first(dts, rows, ZERO), db, mode)
+        if IS_APART:
+            bias_gradient(team, member, rows, LATE * width, last_first(dts, rows, cols), dbhh, mode)
+        if UNITS:
+            d = last_first(dts, rows, FIRST_UNIT * width)
+            bias_gradient(team, member, rows, UNITS * width, d, dunits.reshape(-1), mode)
+
+    @spliced
+    def places_of(tape, h_block, states, dts, dstates, units, dhs, given, dgiven, operand):
+        """What backward_step reads and writes. What the cell has not is None; nothing looks at its place."""
+        h, width = (h_block.reshape(-1), h_block.shape[1]), dhs.shape[2]
+        flat_tape, flat_units, flat_given, flat_dgiven, flat_operand = h, h[0], h, h, h[0]
+        if HAS_TAPE:
+            flat_tape = (tape.reshape(-1), tape.shape[1])
+        if HAS_UNITS:
+            flat_units = units.reshape(-1)
+        if HAS_GIVEN:
+            flat_given = (given.reshape(-1), given.shape[2])
+        if HAS_WANTED:
+            flat_dgiven = (dgiven.reshape(-1), dgiven.shape[2])
+        if IS_AGAIN:
+            flat_operand = operand.reshape(-1)
+        gradients, d = (dts.reshape(-1), dts.shape[1]), (dstates.reshape(-1), dstates.shape[1])
+        outputs = (dhs.reshape(-1), width)
+        flat_states = states.reshape(-1)
+        return (
+            flat_tape,
+            h,
+            flat_states,
+            gradients,
+            d,
+            flat_units,
+            outputs,
+            flat_given,
+            flat_dgiven,
+            flat_operand,
+        )
+
+    @spliced
+    def clear_gradients(dwx, dwh, db, dbhh, dunits):
+        """All zero: nothing was read."""
+        clear_row(dwx.reshape(-1))
+        clear_row(db)
+        if HAS_PRODUCT:
+            clear_row(dwh.reshape(-1))
+        if IS_APART:
+            clear_row(dbhh)
+        if UNITS:
+            clear_row(dunits.reshape(-1))
+
+    @kernel_of(cell.fingerprint)
+    def cell_backward(
+        team, member, xs, ids, words, given, states, tape, starts, intact, dhs, dstates_next, wx, wh, b, bhh,
+        units, offsets, order, blocks, resets, adds, dxs, dwords, dgiven, dstates_before, dwx, dwh, db, dbhh,
+        dunits, packed_x, packed_h, packed_late, packed_wx, packed_wh, packed_wlate, dts, dstates, x_block,
+        sums, h_block, kept, carry, operand,
+    ):  # fmt: skip
+        """Backpropagation through time: with dt the gradient of a step's pre-activations, dh_{t-1} = dt Wh^T
+        and what the formula passes by, dx_t = dt Wx^T, dWx = sum x_t^T dt, dWh = sum h_{t-1}^T dt, db = sum
+        dt.
+
+        team, member                                   as in cell_forward
+        xs              (N, T, D)                      read
+        ids             (N, T) or None                 read, int64: x_t = words[ids[:, t]]; xs is not read
+        words           (V, D)                         read if there are ids
+        given           (N, T, K H)                    read
+        states          (N + rows, row)                read, as cell_forward left it
+        tape            (slots block rows, tape row)   read; overwritten by blocks made again
+        starts          (blocks, N, others row)        read
+        intact          int                            blocks from this one on are in their slots
+        dhs             (N, T, H)                      read, the gradient of each output
+        dstates_next    (S, N, H)                      read, the gradient of the states after the last step
+        wx, wh, b, bhh, units                          read, as in cell_forward
+        offsets, order, blocks, resets                 read, as in cell_forward
+        adds            bool                           the gradients of the parameters are accumulated
+        dxs             (N, T, D)                      overwritten, zero where a sequence has ended
+        dwords          (V, D)                         overwritten if there are ids; accumulated if adds
+        dgiven          (N, T, W H)                    overwritten, of those given arrays that have a gradient
+        dstates_before  (S, N, H)                      overwritten, the gradient of `before`
+        dwx, dwh, db    (D, G H), (H, G H), (G H,)     overwritten; accumulated if adds
+        dbhh            (A H,)                         likewise
+        dunits          (P, H)                         likewise, of those units that have a gradient
+        packed_x        (packed_size(G H, D),)         scratch
+        packed_h        (recurrent_packed_size(plain H, H, 1, members),)  scratch
+        packed_late     (recurrent_packed_size(late H, H, 1, members),)   scratch
+        packed_wx       (packed_size(D, G H),) or (0,)       scratch, needed if a block is made again
+        packed_wh       (packed_size(H, plain H),) or (0,)   scratch, likewise
+        packed_wlate    (packed_size(H, late H),) or (0,)    scratch, likewise
+        dts             (block rows + 1, gradient row) scratch, block rows = block_steps(N) N
+        dstates         (N, S H padded)                scratch
+        x_block         (block rows, x row)            scratch
+        sums            (V + 1, gradient row)          scratch if there are ids
+        h_block         (block rows, row)              scratch
+        kept, carry     (N, others row)                scratch
+        operand         (block rows, row)              scratch if the cell has a second product
+        """
+        mode_before = flush_denormals()
+        goal = begin_call(team, member)
+        batch, width, steps = order.size, dhs.shape[2], offsets.size - 1
+        places = places_of(tape, h_block, states, dts, dstates, units, dhs, given, dgiven, operand)
+        flat_starts = flat_kept = places[2]
+        if OTHERS:
+            flat_starts, flat_kept = starts.reshape(-1), kept.reshape(-1)
+        weights = weights_of(
+            team, member, intact, wx, wh, packed_x, packed_h, packed_late, packed_wx, packed_wh, packed_wlate
+        )
+        if member == 0:
+            for s in range(OTHERS + 1):
+                gather_state(order, dstates_next[s], dstates, s * width)
+            if not offsets[steps] and not adds:
+                clear_gradients(dwx, dwh, db, dbhh, dunits)
+        mode, goal = ADD_TO if adds else OVERWRITE, meet(team, goal)
+        for k in range(blocks.size - 2, -1, -1):
+            t_first, t_last = blocks[k], blocks[k + 1]
+            rows, slot = offsets[t_last] - offsets[t_first], ZERO
+            if not rows:
+                continue
+            begin, end = share(rows, member, team)
+            if ids is None:
+                gather_steps(t_first, t_last, begin, end, offsets, order, xs, x_block)
+            elif k < intact:
+                gather_words(t_first, t_last, begin, end, offsets, order, ids, words, x_block, ZERO)
+            gather_states_before(t_first, t_last, begin, end, offsets, order, resets, states, h_block)
+            if HAS_TAPE:
+                slot = slot_of_block(k, x_block, tape)
+                if k < intact:
+                    goal = remake_block(
+                        team, member, goal, t_first, t_last, slot, k, given, b, bhh, units, offsets, order,
+                        resets, states, starts, x_block, h_block, tape, packed_wx, packed_wh, packed_wlate,
+                        carry, operand, wx.shape[0],
+                    )  # fmt: skip
+            goal = meet(team, goal)
+            i_block, i_end, j_first, j_last = own_part(t_first, t_last, width, offsets, team, member)
+            for t in range(t_last - 1, t_first - 1, -1):
+                here, count = offsets[t] - offsets[t_first], offsets[t + 1] - offsets[t]
+                part = (min(i_block, count), min(i_end, count), j_first, j_last)
+                others = (flat_kept, ZERO, ZERO)
+                if OTHERS:
+                    others = (flat_starts, k * batch * starts.shape[2], starts.shape[2])
+                    if t > t_first:
+                        row, before = tape.shape[1], slot + offsets[t - 1] - offsets[t_first]
+                        others = (places[0][0], before * row + FIRST_OTHER * width, row)
+                    if resets.size:
+                        masked_rows(t, part[0], part[1], order, resets, (*others, OTHERS * width), kept)
+                        others = (flat_kept, ZERO, kept.shape[1])
+                goal = backward_step(
+                    team, member, goal, (t, here, slot + here, batch + offsets[t]), part, weights, places,
+                    others, order, steps,
+                )  # fmt: skip
+                clear_resets(t, part[0], part[1], order, resets, dstates)
+            goal = meet(team, goal)
+            gradients_of_block(team, member, rows, dts, h_block, dwh, db, dbhh, dunits, mode)
+            block = t_first, t_last, offsets, order
+            if ids is None:
+                goal = inputs_backward(
+                    team, member, goal, block, b.size, x_block, dts, packed_x, dxs, dwx, mode
+                )
+            else:
+                goal = words_backward(
+                    team, member, goal, block, b.size, ids, words, dts, sums, packed_x, dwx, dwords, mode
+                )
+            goal, mode = meet(team, goal), ADD_TO
+        if member == 0:
+            clear_ends(offsets, order, dxs)
+            if HAS_WANTED:
+                clear_ends(offsets, order, dgiven)
+            for s in range(OTHERS + 1):
+                scatter_state(order, dstates, s * width, dstates_before[s])
+        end_call(team, member, goal)
+        restore_mode(mode_before)
+
+    return cell_backward

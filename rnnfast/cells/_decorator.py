@@ -1,0 +1,206 @@
+"""The decorator that makes a cell of a function, and what it refuses."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rnnfast.cells._cell import Cell, Start
+from rnnfast.cells._roles import Role
+from rnnfast.kernels.expression import FormulaError
+
+PRODUCTS = ("h", "diagonal", None)
+
+
+class CellError(TypeError):
+    """A function is no step of a cell; the message names the line and what to write instead.
+
+    Examples
+    --------
+    >>> import rnnfast
+    >>> def steps(a, h):
+    ...     return 1.0 if a > 0 else 0.0
+    >>> try:
+    ...     rnnfast.cell(steps, states=("h",))
+    ... except rnnfast.CellError as error:
+    ...     print("branch" in str(error))
+    True
+    """
+
+
+def cell(
+    function: Callable | None = None,
+    *,
+    states: Sequence[str],
+    product: str | None = "h",
+    apart: Sequence[str] = (),
+    again: Sequence[str] = (),
+    start: Mapping[str, Start] | None = None,
+    title: str = "",
+    forgets: Mapping[str, str] | None = None,
+) -> Any:
+    """Make a recurrent cell of one step written in Python.
+
+    The function takes the gates, then the states, then keyword arguments whose default is a role (`unit`,
+    `scalar`, `constant`, `given`, `normal`, `bernoulli`), and returns the states after the step. Each gate is
+    ``x_t Wx + h_{t-1} Wh + b`` in one block of columns, with h the first state, which is the output too. The
+    function runs once, here, on symbols: it may use arithmetic and the functions of `rnnfast.cells`, and has
+    no branch on a value.
+
+    Parameters
+    ----------
+    states : sequence of str
+        Names of the states.
+    product : {"h", "diagonal", None}
+        How h_{t-1} enters the gates: by a matrix Wh (H, G*H), by one weight a unit, Wh (G*H,), or not at all.
+    apart : sequence of str
+        Gates whose two products stay apart, the last ones: `n.x` is ``x Wx + b`` and `n.h` is ``h Wh + bhh``.
+    again : sequence of str
+        Gates whose product waits for an operand that the step makes, the last ones: ``n(r * h)`` is
+        ``x Wx + b + (r * h) Wh``.
+    start : dict, optional
+        What parameters start from, by name: a number, or a function of the shape and a generator.
+    title : str, optional
+        What tables and pictures call the cell; its name by default.
+    forgets : dict, optional
+        Gates that decide over memory, each with the end at which it forgets: "low" (shut) or "high" (open),
+        as ``{"f": "low"}`` of the LSTM. `rnnfast diagnose` looks at them.
+
+    Returns
+    -------
+    Cell
+
+    Raises
+    ------
+    CellError
+        The function says what a cell cannot: in one sentence, with its line.
+
+    Examples
+    --------
+    >>> import numpy as np, rnnfast
+    >>> from rnnfast.cells import relu
+    >>> @rnnfast.cell(states=("h", "v"))
+    ... def leaky(a, h, v, *, alpha=rnnfast.unit(0.1)):
+    ...     v = v + alpha * (a - v)
+    ...     return relu(v), v
+    >>> layer = leaky.layer(3, 8, rng=np.random.default_rng(0))
+    >>> layer.forward(np.ones((2, 5, 3), np.float32)).shape
+    (2, 5, 8)
+    """
+    if function is None:
+        return functools.partial(
+            cell,
+            states=states,
+            product=product,
+            apart=apart,
+            again=again,
+            start=start,
+            title=title,
+            forgets=forgets,
+        )
+    if not inspect.isfunction(function) and not inspect.ismethod(function):
+        raise CellError(f"cell: a step must be a function written in Python, got {type(function).__name__}.")
+    place = _place(function)
+    names = _names(place, "states", states)
+    options: dict[str, Any] = {
+        "product": product,
+        "apart": _names(place, "apart", apart),
+        "again": _names(place, "again", again),
+        "start": start,
+        "title": title,
+        "forgets": forgets,
+    }
+    gates, roles = _signature(function, names)
+    _check_options(function, gates, roles, options)
+    try:
+        return Cell(function, gates, names, roles, **options)
+    except FormulaError as error:
+        raise CellError(f"{_place(function, error)}: {error}.") from None
+    except (TypeError, AttributeError, ValueError, NameError, ArithmeticError) as error:
+        raise CellError(
+            f"{_place(function, error)}: {error}; a step is arithmetic and functions of rnnfast.cells."
+        ) from error
+
+
+def _names(place: str, kind: str, given: Any) -> tuple[str, ...]:
+    names = (given,) if isinstance(given, str) else given
+    if not isinstance(names, tuple | list) or not all(isinstance(name, str) for name in names):
+        raise CellError(f"{place}: {kind} must be a sequence of names, got {given!r}.")
+    return tuple(names)
+
+
+def _signature(function: Callable, states: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, Role]]:
+    """The gates and the roles of a step."""
+    place = _place(function)
+    positional: list[str] = []
+    roles: dict[str, Role] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise CellError(f"{place}: every argument of a step needs a name of its own, got *{name}.")
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            if not isinstance(parameter.default, Role):
+                raise CellError(
+                    f"{place}: the default of {name} must be a role such as rnnfast.unit(0.1), got "
+                    f"{'none' if parameter.default is parameter.empty else repr(parameter.default)}."
+                )
+            roles[name] = parameter.default
+        else:
+            positional.append(name)
+    if not states or len(set(states)) < len(states):
+        raise CellError(f"{place}: states must name each state once, got {states}.")
+    if tuple(positional[-len(states) :]) != states or len(positional) == len(states):
+        raise CellError(
+            f"{place}: the arguments must be at least one gate and then the states {', '.join(states)}, got "
+            f"({', '.join(positional)})."
+        )
+    taken = {"Wx", "Wh", "b", "bhh", "xs", "lengths", "reset", "out", "keep", "x", "dhs"}
+    for name in (*positional, *roles):
+        if name in taken:
+            raise CellError(f"{place}: {name} is the name of something else of every layer; choose another.")
+    return tuple(positional[: -len(states)]), roles
+
+
+def _check_options(function: Callable, gates: tuple[str, ...], roles: Any, options: dict[str, Any]) -> None:
+    """CellError unless the options of `cell` fit the gates."""
+    place = _place(function)
+    if options["product"] not in PRODUCTS:
+        raise CellError(f"{place}: product must be 'h', 'diagonal' or None, got {options['product']!r}.")
+    for kind in ("apart", "again"):
+        wanted = options[kind]
+        if wanted and (options["product"] != "h" or options["apart" if kind == "again" else "again"]):
+            raise CellError(f"{place}: {kind} needs product='h', and a cell has only one of apart and again.")
+        if wanted and gates[len(gates) - len(wanted) :] != wanted:
+            raise CellError(
+                f"{place}: {kind} must name the last gates in their order, got {', '.join(wanted)} of "
+                f"{', '.join(gates)}."
+            )
+    for kind in ("start", "forgets"):
+        if not isinstance(options[kind] or {}, Mapping):
+            raise CellError(f"{place}: {kind} must be a dict, got {type(options[kind]).__name__}.")
+    for name, end in (options["forgets"] or {}).items():
+        if name not in gates or end not in ("low", "high"):
+            raise CellError(
+                f"{place}: forgets must give gates of {', '.join(gates)} the end 'low' or 'high', got "
+                f"{name!r}: {end!r}."
+            )
+    known = {"Wx", "Wh", "b", "bhh", "words", *(name for name, role in roles.items() if role.is_trained)}
+    for name in options["start"] or {}:
+        if name not in known:
+            raise CellError(
+                f"{place}: start has {name}, which is no parameter; there are {', '.join(sorted(known))}."
+            )
+
+
+def _place(function: Callable, error: BaseException | None = None) -> str:
+    """The file and line of a step, or of the error in it."""
+    code = function.__code__
+    line = code.co_firstlineno
+    if error is not None:
+        inside = [
+            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == code.co_filename
+        ]
+        line = next((number for number in reversed(inside) if number and number > line), line)
+    return f"cell {function.__name__} ({code.co_filename}, line {line})"

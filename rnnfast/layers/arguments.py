@@ -1,0 +1,91 @@
+"""The parameters of a cell and their gradients, in the form that the kernels of any cell take."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from rnnfast import _check
+from rnnfast.layers.carrying import Carrying
+from rnnfast.layers.window import Run
+
+
+class Arguments(Carrying):
+    """A recurrent layer whose parameters go to the kernels as Wx, Wh, b, bhh and rows of units."""
+
+    PASSING = (*Carrying.PASSING, "_kernel_grads")
+    parameter_names: tuple[str, ...]
+    constants: dict[str, float]
+    _run: Run | None
+    _kernel_grads: list[Any] | None = None
+
+    def _kernel_params(self) -> list[Any]:
+        """Wx, Wh, b, bhh and units in the form kernels are compiled for; None for those that the cell
+        lacks."""
+        cell, weights = self.cell, self._weights
+        arrays: list[Any] = [
+            _check.kernel_ready(p) for p in (weights if cell.product == "h" else weights[:1])
+        ]
+        if cell.product != "h":
+            arrays += [None, _check.kernel_ready(weights[2 if cell.product else 1])]
+        if not cell.apart:
+            arrays[3:] = (None,)
+        if not cell.equations.units:
+            return [*arrays, None]
+        units = self._take("units", len(cell.equations.units), self.hidden_size)
+        self._fill_units(units)
+        return [*arrays[:4], units]
+
+    def _fill_units(self, units: np.ndarray) -> None:
+        """One row for each weight of a diagonal product and each argument that is a number a unit."""
+        first = len(self.cell.gates) if self.cell.product == "diagonal" else 0
+        named = dict(zip(self.parameter_names, self._weights, strict=True))
+        if first:
+            units[:first].reshape(-1)[...] = named["Wh"]
+        for row, name in zip(units[first:], self.cell.equations.units[first:], strict=True):
+            if name in named:
+                row[...] = named[name]
+            else:
+                row[...] = _check.number(f"{type(self).__name__}.constants", name, self.constants[name])
+
+    def _gradient_arrays(self) -> list[Any]:
+        """Where kernels write the gradients of Wx, Wh, b, bhh and of units."""
+        named = dict(zip(self.parameter_names, self._dweights, strict=True))
+        units = len(self.cell.equations.trained)
+        return [
+            named["Wx"],
+            named["Wh"] if self.cell.product == "h" else None,
+            named["b"],
+            named.get("bhh"),
+            np.zeros((units, self.hidden_size), self.dtype) if units else None,
+        ]
+
+    def _hand_out(self, dunits: np.ndarray) -> None:
+        """The gradients of parameters of units, from one row each; a scalar's is the sum over units."""
+        named = dict(zip(self.parameter_names, self._dweights, strict=True))
+        first = len(self.cell.gates) if self.cell.product == "diagonal" else 0
+        if first:
+            named["Wh"][...] = dunits[:first].reshape(-1)
+        for row, name in zip(dunits[first:], self.cell.equations.trained[first:], strict=True):
+            is_scalar = self.cell.roles[name].kind == "scalar"
+            named[name][...] = math.fsum(row.tolist()) if is_scalar else row  # fsum: exact, so in any order
+
+    @property
+    def given_gradients(self) -> dict[str, np.ndarray]:
+        """Copies of the gradients (N, T, H) of the given arrays of the last window, after `backward`."""
+        _check.called_before(f"{type(self).__name__}.given_gradients", self._dstate is not None, "backward")
+        assert self._run is not None
+        batch, steps, width = self._run.rows.order.size, self._run.rows.offsets.size - 1, self.hidden_size
+        wanted = self.cell.equations.wanted
+        dgiven = self._take("dgiven", batch, steps, len(wanted) * width)
+        return {name: dgiven[..., i * width : (i + 1) * width].copy() for i, name in enumerate(wanted)}
+
+    def _step_arguments(self, given: np.ndarray | None, state: np.ndarray, params: list[np.ndarray]) -> tuple:
+        schedule = self.loop.schedule
+        size = (schedule.columns + 1) * self.hidden_size
+        scratch = None if schedule.in_place else self._take("step", size)
+        wx, wh, b, *others = params
+        more = (None if given is None else np.ascontiguousarray(given), *others)
+        return state, wx, wh, b, None if all(a is None for a in more) else more, scratch

@@ -1,0 +1,318 @@
+"""What lies below a model's output: an embedding or nothing, recurrent layers, and dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from rnnfast import _check
+from rnnfast.cells import Cell
+from rnnfast.layers.base import Holder, Layer
+from rnnfast.layers.dropout import TimeDropout
+from rnnfast.layers.embedding import TimeEmbedding
+from rnnfast.layers.footprint import Extent, Footprint, footprint, make_room
+from rnnfast.layers.recurrent import Recurrent
+from rnnfast.layers.window import Lookup, Part
+
+# One entry a layer: the gradients (S, N, H) of its states.
+StateGradients = list[np.ndarray]
+
+
+class Body(Layer):
+    """Recurrent layers above each other on words or vectors, with dropout before each and behind the last.
+
+    It reads a sequence at once or part by part: the state runs on through `read`, and gradients come back
+    through `go_back`, with those of the states that arrive from the part behind.
+
+    Parameters
+    ----------
+    owner : str
+        The model, for errors.
+    embedding : TimeEmbedding or None
+        Without one, inputs are vectors.
+    layers : list of Recurrent
+        From the lowest.
+    dropout : float
+    rng : numpy.random.Generator
+        Draws the dropped units.
+    """
+
+    def __init__(
+        self,
+        owner: str,
+        embedding: TimeEmbedding | None,
+        layers: list[Recurrent],
+        dropout: float,
+        rng: np.random.Generator,
+    ) -> None:
+        self.owner, self.embedding, self.layers = owner, embedding, layers
+        self.dropouts = [TimeDropout(dropout, rng=rng) for _ in range(len(layers) + 1 if dropout else 0)]
+        self.dtype = layers[0].dtype
+        self._sizes = [layers[0].input_size, *(layer.hidden_size for layer in layers)]
+        below = [] if embedding is None else [embedding]
+        self._parts: list[Holder] = [*below, *layers, *self.dropouts]
+        self._hold(
+            [param for part in self._parts for param in part.params],
+            [grad for part in self._parts for grad in part.grads],
+        )
+
+    @property
+    def cell(self) -> Cell:
+        """The cell of the layers."""
+        return self.layers[0].cell
+
+    # Forwards.
+
+    def read(self, xs: np.ndarray, *, drop: bool, keep: bool = True, part: Part | None = None) -> np.ndarray:
+        """Hidden vectors (N, T, H) of checked ids (N, T) or vectors (N, T, D); carries the state on.
+
+        Without `keep`, the layers keep no gates for `go_back`, which then makes them again. `part` says which
+        part of a sequence this is; the whole of one by default. A window without rows or steps leaves the
+        state.
+        """
+        if xs.size:
+            return self._read(xs, drop, keep, part)
+        # The layers refuse another number of rows than the state has also where there are no steps.
+        state = self.carried
+        self.reset_state()
+        try:
+            return self._read(xs, drop, keep, part)
+        finally:
+            self.roll_back(state)
+
+    def _read(self, xs: np.ndarray, drop: bool, keep: bool, part: Part | None) -> np.ndarray:
+        batch, steps = xs.shape[:2]
+        part = Part(0, steps, steps) if part is None else part
+        options = {"keep": keep, "place": part.place, **part.options()}
+        inputs = self._inputs(xs, part)
+        for index, layer in enumerate(self.layers):
+            inputs = self._dropped(index, inputs, drop, part)
+            layer.train_flg = drop
+            inputs = layer.read(
+                inputs, self._buffer(f"hs{index}", batch, steps, layer.hidden_size), **options
+            )
+        return self._dropped(len(self.layers), inputs, drop, part)
+
+    def _inputs(self, xs: np.ndarray, part: Part) -> Any:
+        """What the lowest layer reads: vectors, or words of a table if it should look them up."""
+        if self.embedding is None:
+            return xs
+        lookup = self._lookup(xs, part.steps)
+        if lookup is not None:
+            return lookup
+        batch, steps = xs.shape
+        return self.embedding.forward(xs, out=self._buffer("embedded", batch, steps, self._sizes[0]))
+
+    def _lookup(self, ids: np.ndarray, steps: int) -> Lookup | None:
+        """The ids of a part, if the lowest layer should look them up in a sequence of so many steps."""
+        worth = bool(ids.size) and self._words(ids.shape[0], steps) > 0
+        return self.embedding.lookup(ids) if worth and self.embedding is not None else None
+
+    def _words(self, batch: int, steps: int) -> int:
+        """Rows of the table in which the lowest layer may look up its inputs; 0 for none."""
+        if self.embedding is None or self.dropouts:
+            return 0
+        words = self.embedding.vocab_size
+        return words if self.layers[0].looks_up(words, batch, steps) else 0
+
+    def _dropped(self, place: int, hs: Any, drop: bool, part: Part) -> Any:
+        """Dropout in place: no layer needs its output again."""
+        if not self.dropouts:
+            return hs
+        own = place > 0 or self.embedding is not None  # the input of a model belongs to the caller
+        return self.dropouts[place].read(hs, hs if drop and own else None, drop=drop, place=part.place)
+
+    def step(self, x: np.ndarray) -> np.ndarray:
+        """Advance by words (N,) or vectors (N, D), one a row, without dropout; the hidden vectors (N, H)."""
+        if self.embedding is not None:
+            x = self.embedding.rows(x)
+        for layer in self.layers:
+            layer.train_flg = False
+            x = layer.step(x)
+        return x
+
+    @property
+    def time_blocks(self) -> np.ndarray:
+        """The first step of each block of the time grid of the last window, and T."""
+        return self.layers[-1].time_blocks
+
+    # Backwards.
+
+    def gradients_of_outputs(self, batch: int, steps: int) -> np.ndarray:
+        """Memory for the gradients (N, T, H) that `go_back` takes."""
+        return self._buffer("dhs", batch, steps, self._sizes[-1])
+
+    def go_back(
+        self, dhs: np.ndarray, arriving: StateGradients | None = None, *, adds: bool = False
+    ) -> StateGradients:
+        """Fill the gradients of what was read last, or add to them; returns those of its initial states.
+
+        `dhs` (N, T, H) are the gradients of the outputs, `arriving` those of the final states, zero by
+        default.
+        """
+        batch, steps, _ = dhs.shape
+        for index in reversed(range(len(self.layers))):
+            layer = self.layers[index]
+            dhs = self._undropped(index + 1, dhs)
+            looked_up = layer.reads_words
+            out = None if looked_up else self._buffer(f"dxs{index}", batch, steps, layer.input_size)
+            later = None if arriving is None else list(arriving[index])
+            dhs = layer.go_back(dhs, later, out, adds=adds)
+        if self.embedding is not None and not looked_up:
+            dhs = self._undropped(0, dhs)
+            self.embedding.backward(dhs, add_to=self.embedding.grads[0] if adds else None)
+        return [np.array(layer.state_gradients) for layer in self.layers]
+
+    def _undropped(self, place: int, dhs: np.ndarray) -> np.ndarray:
+        return self.dropouts[place].backward(dhs, out=dhs) if self.dropouts else dhs
+
+    def _buffer(self, name: str, batch: int, steps: int, width: int) -> np.ndarray:
+        return self._workspace.take(name, (batch, steps, width), self.dtype)
+
+    def tape(self) -> Any:
+        """What `go_back` needs of the last `read`, for `wind`."""
+        return [super().tape(), *(part.tape() for part in self._parts)]
+
+    def wind(self, tape: Any) -> None:
+        """Put a tape back; None for a blank one."""
+        own, *others = [None] * (len(self._parts) + 1) if tape is None else tape
+        super().wind(own)
+        for part, kept in zip(self._parts, others, strict=True):
+            part.wind(kept)
+
+    # Memory.
+
+    def footprint(self, extents: Sequence[Extent]) -> Footprint:
+        """What reading and going back over parts of these sizes take at most, the one with the most blocks
+        first; and whether every layer keeps the gates of each part."""
+        batch, steps = extents[0].batch, max(extent.steps for extent in extents)
+        words = self._words(batch, steps)
+        own = [footprint(layer, extents, 0 if i else words) for i, layer in enumerate(self.layers)]
+        vectors = sum(width for _, width in self._widths())
+        if self.embedding is not None:
+            given = 3 * 8  # ids as they are read, in int64 and sorted
+        else:
+            # The inputs of the part before are let go when those of the next are there.
+            vectors += (4 if self.dropouts else 2) * self._sizes[0]
+            given = 3 * len(self.layers) + 2  # resets of each layer, also those that plans still hold
+        places = 5 * 8 * steps  # on the way to the offsets of rows
+        taken = batch * steps * (vectors * self.dtype.itemsize + given) + places
+        return Footprint(sum(one.bytes for one in own) + taken, all(one.keeps for one in own))
+
+    def make_room(self, extents: Sequence[Extent]) -> None:
+        """Take all arrays at their largest: one that grows on the way may be held by a thread for a while."""
+        batch, steps = extents[0].batch, max(extent.steps for extent in extents)
+        for index, layer in enumerate(self.layers):
+            layer.forget_window()
+            make_room(layer, extents, 0 if index else self._words(batch, steps))
+        for name, width in self._widths():
+            self._buffer(name, batch, steps, width)
+
+    def _widths(self) -> list[tuple[str, int]]:
+        """The names of the buffers and the last axis of each."""
+        below = [] if self.embedding is None else [("embedded", self._sizes[0])]
+        outputs = [(f"hs{i}", width) for i, width in enumerate(self._sizes[1:])]
+        gradients = [(f"dxs{i}", width) for i, width in enumerate(self._sizes[:-1])]
+        return [*below, *outputs, *gradients, ("dhs", self._sizes[-1])]
+
+    def state_bytes(self, batch: int) -> int:
+        """Bytes of one copy of all states, with Python's objects for it."""
+        arrays = [(layer.hidden_size, layer.dtype) for layer in self.layers for _ in layer.cell.states]
+        return sum(batch * width * dtype.itemsize + 256 for width, dtype in arrays) + 512
+
+    # What is carried from call to call.
+
+    @property
+    def rng_state(self) -> tuple[tuple[int, int], ...]:
+        """The seed and the number of what was drawn of each place that draws random numbers."""
+        return tuple(place.rng_state for place in self._drawing())
+
+    @rng_state.setter
+    def rng_state(self, state: Sequence[tuple[int, int]]) -> None:
+        owner, places = f"{self.owner}.rng_state", self._drawing()
+        given = _check.entries(owner, "rng_state", state, len(places), "one a dropout or layer that draws")
+        checked = [_check.sizes(owner, ("seed", "counter"), pair) for pair in given]
+        for place, (seed, counter) in zip(places, checked, strict=True):
+            place.rng_state = seed, counter
+
+    def _drawing(self) -> list[Any]:
+        """What draws random numbers."""
+        return [*self.dropouts, *(layer for layer in self.layers if layer.cell.random)]
+
+    def get_state(self) -> tuple[tuple[np.ndarray, ...] | None, ...]:
+        """A copy of each layer's state, arrays (N, H), or None where it is fresh."""
+        return tuple(layer.get_state() for layer in self.layers)
+
+    def set_state(self, state: tuple[tuple[np.ndarray, ...] | None, ...] | None) -> None:
+        """Go back to a state of `get_state`, arrays (N, H); None is the fresh state. Errors leave the state
+        unchanged."""
+        if state is None:
+            self.reset_state()
+            return
+        checked, before = self._checked_state(state), self.carried
+        try:
+            for layer, arrays in zip(self.layers, checked, strict=True):
+                layer.set_state(*((None,) if arrays is None else arrays))
+        except BaseException:
+            self.roll_back(before)
+            raise
+
+    def _checked_state(self, state: Any) -> list[tuple[np.ndarray, ...] | None]:
+        owner = f"{self.owner}.set_state"
+        shape: tuple[Any, ...] = ("N", self._sizes[-1])
+        checked: list[tuple[np.ndarray, ...] | None] = []
+        for i, kept in enumerate(_check.entries(owner, "state", state, len(self.layers), "one a layer")):
+            if kept is None:
+                checked.append(None)
+                continue
+            layer = self.layers[i]
+            arrays = _check.entries(
+                owner, f"state[{i}]", kept, len(layer.cell.states), ", ".join(layer.cell.states)
+            )
+            for j, array in enumerate(arrays):
+                why = "as many rows in every layer"
+                shape = _check.floats(owner, f"state[{i}][{j}]", array, shape, layer.dtype, why).shape
+            checked.append(arrays)
+        return checked
+
+    def reset_state(self) -> None:
+        """Forget what was read so far: the next call starts from a zero state."""
+        before = self.carried
+        try:
+            for layer in self.layers:
+                layer.reset_state()
+        except BaseException:
+            self.roll_back(before)
+            raise
+
+    @property
+    def carried_rows(self) -> int | None:
+        """Sequences N of the carried state; None when it is fresh."""
+        return next((rows for layer in self.layers if (rows := layer.carried_rows) is not None), None)
+
+    @property
+    def carried(self) -> list[np.ndarray | None]:
+        """The states themselves, (S, N, H) a layer, for `roll_back` and `carry`; not copies."""
+        return [layer.carried for layer in self.layers]
+
+    def roll_back(self, state: list[np.ndarray | None]) -> None:
+        """Carry states of before again, as if nothing had been read since."""
+        for layer, kept in zip(self.layers, state, strict=True):
+            layer.roll_back(kept)
+
+    def carry(self, state: list[np.ndarray | None] | None) -> None:
+        """Carry these states themselves, as in `carried`; None is the fresh state."""
+        for layer, kept in zip(self.layers, state or [None] * len(self.layers), strict=True):
+            layer.carry(kept)
+
+    def go_on_from(self, other: Body) -> None:
+        """Carry the state of another body on the same parameters; an interrupt leaves that of before."""
+        before = self.carried
+        try:
+            for layer, own in zip(self.layers, other.layers, strict=True):
+                layer.go_on_from(own)
+        except BaseException:
+            self.roll_back(before)
+            raise

@@ -1,0 +1,297 @@
+"""A model: an input with layers above it, and an output; its state, its two passes, and its file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from threading import get_ident
+from typing import Any
+
+import numpy as np
+
+from rnnfast import _check
+from rnnfast._shown import shown
+from rnnfast._turns import in_turn
+from rnnfast.layers.affine import TimeAffine
+from rnnfast.layers.base import Holder
+from rnnfast.layers.window import Part
+from rnnfast.models.cells import cell_of, initial_values
+from rnnfast.models.weights import SavedModel, read_weights, write_weights
+from rnnfast.state import plain
+
+
+class Model(Holder):
+    """A body that makes hidden vectors of inputs, and an output that makes losses of hidden vectors.
+
+    The body carries the state. Reading (`predict`, `losses`, `generate`, ...) works in memory of its own, so
+    that it may come between a `forward` and its `backward`. Models of recurrent layers can also be read in
+    parts: see `read_part`.
+
+    Attributes
+    ----------
+    params, grads : list of ndarray
+        Every parameter once, and its gradient. `parameter_names` names them, in the same order.
+    config : dict
+        The constructor's arguments as JSON values, and the class under "model".
+    train_flg : bool
+        Whether `forward` drops units. Everything else never does.
+    body : Body
+        The input and the layers above it.
+    output : TimeAffineSoftmaxWithLoss or TimeAffineSquaredLoss
+        The output layer.
+    tied : bool
+        Whether the output adds the gradient of its weights to that which the body has made.
+    """
+
+    TAPE = (*Holder.TAPE, "_hs")
+    PASSING = (*Holder.PASSING, "_reader", "_affine")
+
+    parameter_names: list[str]
+    config: dict[str, Any]
+    body: Any
+    output: Any
+    tied: bool = False
+    train_flg: bool = True
+    _hs: tuple[int, ...] | None = None  # shape of the last forward's hidden vectors, for backward
+    _reader: Any = None
+    _affine: TimeAffine | None = None  # the output layer without a loss
+
+    def __repr__(self) -> str:
+        # Options that are off, such as a dropout of 0, are left out.
+        values = {name: value for name, value in self.config.items() if value}
+        values.pop("model")
+        values.pop("dtype")
+        return shown(self, values, self.params, count=True)
+
+    # What a kind of model says of itself.
+
+    @classmethod
+    def _settings(cls, **arguments: Any) -> dict[str, Any]:
+        """The constructor's arguments, checked, as JSON values."""
+        raise NotImplementedError
+
+    @classmethod
+    def _shapes(cls, config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every parameter, in the order of `params`."""
+        raise NotImplementedError
+
+    def _build(self, arrays: dict[str, np.ndarray], rng: np.random.Generator) -> None:
+        """Make `body` and `output` around these arrays."""
+        raise NotImplementedError
+
+    def _inputs(self, method: str, xs: Any, carry: bool = True) -> np.ndarray:
+        """Inputs (N, T) or (N, T, D), checked, also against the state if it is carried on."""
+        raise NotImplementedError
+
+    # How it is made.
+
+    def _begin(self, config: dict[str, Any], rng: np.random.Generator | None) -> None:
+        """A new model, with fresh parameters."""
+        owner = type(self).__name__
+        rng = _check.generator(owner, rng)
+        cell = cell_of(owner, config["cell"]) if "cell" in config else None
+        dtype = np.dtype(config["dtype"])
+        shapes = self._shapes(config).items()
+        arrays = {name: initial_values(name, shape, rng, cell).astype(dtype) for name, shape in shapes}
+        self._set_up(config, arrays, rng)
+
+    def _set_up(
+        self, config: dict[str, Any], arrays: dict[str, np.ndarray], rng: np.random.Generator
+    ) -> None:
+        self.config = config
+        self.parameter_names = list(arrays)
+        self._build(arrays, rng)
+        self._hold(list(arrays.values()), [*self.body.grads, *self.output.grads[1 if self.tied else 0 :]])
+
+    @classmethod
+    def _around(cls, config: dict[str, Any], arrays: dict[str, np.ndarray], rng: np.random.Generator) -> Any:
+        """A model on these very arrays."""
+        self = cls.__new__(cls)
+        self._set_up(config, arrays, rng)
+        return self
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The dtype of the parameters."""
+        return self._weights[0].dtype
+
+    def _owner(self, method: str) -> str:
+        return f"{type(self).__name__}.{method}"
+
+    # The two passes.
+
+    def _forward(
+        self, xs: np.ndarray, ts: np.ndarray, part: Part | None = None, *, fresh: bool = False, **options: Any
+    ) -> float:
+        """The loss of checked inputs and targets; where it fails, the state is that of before."""
+        self._hs, state = None, self.body.carried
+        try:
+            if fresh:
+                self.body.reset_state()
+            hs = self.body.read(xs, drop=self.train_flg, part=part)
+            loss = self.output.forward(hs, ts, **options)
+        except BaseException:
+            self.body.roll_back(state)
+            raise
+        self._made_by = get_ident()
+        if not xs.size:
+            self.body.roll_back(state)
+        self._hs = hs.shape
+        return loss
+
+    def backward(self) -> None:
+        """Fill `grads` with the gradient of the last `forward`'s loss, which ends at its first step.
+
+        Raises
+        ------
+        RuntimeError
+            There was no `forward`, or it was made by another thread.
+        """
+        with self._turn:
+            self._claim_tape()
+            _check.called_before(self._owner("backward"), self._hs is not None, "forward")
+            assert self._hs is not None
+            dhs = self.output.input_gradient(out=self.body.gradients_of_outputs(*self._hs[:2]))
+            self.body.go_back(dhs)
+            self.output.parameter_gradients(adds=self.tied)
+
+    def forget_window(self) -> None:
+        """Let go of the last `forward`: there is nothing to go back through."""
+        self._hs = None
+
+    def tape(self) -> Any:
+        """What `backward` needs of the last `forward`, for `wind`, but for what the output keeps."""
+        return super().tape(), self.body.tape()
+
+    def wind(self, tape: Any) -> None:
+        """Put a tape back; None for a blank one."""
+        own, body = (None, None) if tape is None else tape
+        super().wind(own)
+        self.body.wind(body)
+
+    # A model read in parts.
+
+    def read_part(
+        self, xs: Any, part: Part, *, drop: bool, keep: bool = True, method: str = "forward"
+    ) -> np.ndarray:
+        """Hidden vectors (N, steps, H) of a part of inputs (N, T, ...); carries the state on.
+
+        Inputs are checked. There is then nothing left for `backward`: `body.go_back` goes back, part by part,
+        from the gradients that `output` gives after `score_part`. Arguments are those of `Body.read`.
+        """
+        self._hs = None
+        return self.body.read(self._inputs(method, part.of(xs)), drop=drop, keep=keep, part=part)
+
+    def score_part(
+        self, hs: np.ndarray, ts: Any, part: Part, sums: np.ndarray, scored: int, adds: bool
+    ) -> bool:
+        """`score` of the output for the part that was read last, hidden vectors (N, steps, H) and targets of
+        the whole sequence (N, T, ...)."""
+        owner = self._owner("forward")
+        return self.output.score(owner, hs, ts, part, self.body.time_blocks, sums, scored, adds)
+
+    # Reading in memory of its own.
+
+    def reader(self) -> Any:
+        """A model on the same parameters and in the same state, to read with, in memory of its own.
+
+        It is the same one each time. `body.go_on_from` brings its state back where reading carries it on.
+        """
+        if self._reader is None:
+            self._reader = self.another()
+        self._reader.body.go_on_from(self.body)
+        return self._reader
+
+    def another(self) -> Any:
+        """Another model on the same parameters, with a fresh state and gradients of its own."""
+        arrays = dict(zip(self.parameter_names, self.params, strict=True))
+        return self._around(self.config, arrays, np.random.default_rng(0))
+
+    def _scores(self, hs: np.ndarray) -> np.ndarray:
+        """What the output makes of hidden vectors (..., H), without a loss."""
+        if self._affine is None:
+            self._affine = TimeAffine(*self.output.params)
+        return self._affine.forward(hs)
+
+    # What is carried from call to call.
+
+    @in_turn
+    def get_state(self) -> Any:
+        """A copy of what is carried from call to call, for `set_state`: ids (N, window - 1) of a `CBOWLM`,
+        else a tuple of arrays (N, H) a layer; None where it is fresh."""
+        return self.body.get_state()
+
+    @in_turn
+    def set_state(self, state: Any) -> None:
+        """Go back to a state of `get_state`, or to a `State`; None is the fresh state.
+
+        Raises
+        ------
+        TypeError, ValueError
+            It is no such state: another number of layers or arrays, another shape or dtype. The model's state
+            is then as before.
+        """
+        self.claim("set_state")
+        self.body.set_state(plain(state))
+
+    @property
+    def rng_state(self) -> tuple[tuple[int, int], ...]:
+        """The seed and the number of what was drawn of each place with dropout, and of each layer whose cell
+        has random arguments; may be set, to draw on from there."""
+        return self.body.rng_state
+
+    @rng_state.setter
+    def rng_state(self, state: Sequence[tuple[int, int]]) -> None:
+        self.body.rng_state = state
+
+    @in_turn
+    def reset_state(self) -> None:
+        """Forget what was read so far: the next call starts from a fresh state."""
+        self.claim("reset_state")
+        self.body.reset_state()
+
+    # Its file.
+
+    def save(self, path: str | os.PathLike[str], *, notes: dict[str, Any] | None = None) -> None:
+        """Write the model to one safetensors file, atomically; tied weights are stored once.
+
+        `notes` are JSON values to keep in the file, for `load_with_notes`.
+        """
+        write_weights(path, dict(zip(self.parameter_names, self.params, strict=True)), self.config, notes)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, rng: np.random.Generator | None = None) -> Any:
+        """The model a file of `save` holds, with a fresh state.
+
+        Parameters
+        ----------
+        path
+            The file.
+        rng : numpy.random.Generator, optional
+            Used by dropout when training goes on.
+
+        Raises
+        ------
+        CheckpointError
+            The file is damaged, or holds a model of another class.
+        OSError
+            The file cannot be read.
+        """
+        return cls.from_saved(read_weights(path, cls.expected_tensors), rng=rng)
+
+    @classmethod
+    def from_saved(cls, saved: SavedModel, *, rng: np.random.Generator | None = None) -> Any:
+        """A model around the arrays of a file, the ones `expected_tensors` names; they are not copied."""
+        arrays = {name: saved.tensors[name] for name in cls._shapes(saved.config)}
+        return cls._around(saved.config, arrays, _check.generator(f"{cls.__name__}.load", rng))
+
+    @classmethod
+    def expected_tensors(cls, config: dict[str, Any]) -> tuple[np.dtype, dict[str, tuple[int, ...]]]:
+        """dtype, and name to shape of each array, for a saved configuration; ValueError if it is not one."""
+        arguments = dict(config)
+        kind = arguments.pop("model", None)
+        if kind != cls.__name__:
+            raise ValueError(f"it describes the model {kind!r}, not {cls.__name__}")
+        if cls._settings(**arguments) != config:
+            raise ValueError("its values are not those of a saved model")
+        return np.dtype(config["dtype"]), cls._shapes(config)

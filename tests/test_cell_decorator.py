@@ -1,0 +1,228 @@
+"""`rnnfast.cell`: what it refuses, in one sentence with the line; functions from anywhere; shared code."""
+
+import os
+import re
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+from helpers import needs_jit
+from rnnfast.kernels.recurrence import time_loop
+
+import rnnfast
+from rnnfast import CellError, cells
+
+NAMES = {**{name: getattr(cells, name) for name in cells.__all__}, "np": np, "cell": rnnfast.cell}
+
+
+def defined(body, signature="a, h", options='states="h"', file="<cell of a notebook>", **names):
+    """The cell of a source that no file holds; the function begins in line 3."""
+    source = f"import math\n@cell({options})\ndef mine({signature}):\n" + textwrap.indent(body, "    ")
+    names = {**NAMES, **names}
+    exec(compile(source, file, "exec"), names)
+    return names["mine"]
+
+
+WRONG_STEPS = {
+    "a branch": (
+        "if a > 0:  # here\n    return a\nreturn h",
+        "a branch on a value (if, and, or, while, max) cannot",
+    ),
+    "a branch on equality": (
+        "if a == 0:  # here\n    return a\nreturn h",
+        "cannot be compared with == or !=",
+    ),
+    "a loop": ("while h < 1:  # here\n    h = h + a\nreturn h", "a branch on a value"),
+    "max": ("return max(a, h)  # here", "use where(condition, a, b)."),
+    "a function of NumPy": (
+        "return np.tanh(a)  # here",
+        "a step is arithmetic and functions of rnnfast.cells.",
+    ),
+    "a function of math": (
+        "return math.exp(a)  # here",
+        "a function of numbers; use those of rnnfast.cells.",
+    ),
+    "an unknown name": ("return tahn(a)  # here", "name 'tahn' is not defined; a step is arithmetic"),
+    "an operator there is not": ("b2 = a % 2  # here\nreturn b2", "unsupported operand type(s) for %"),
+    "a power": ("return a ** 0.5  # here", "others are exp(p * log(x))."),
+    "an element": ("return a[0]  # here", "it has no elements."),
+    "an array": ("return a * np.ones(3)  # here", "must be a value of the step or a number, got ndarray."),
+    "a comparison as a number": ("return a * (a > h)  # here", "a comparison is no number"),
+    "division by zero": ("x = 1\nreturn a * (x / 0)  # here", "division by zero; a step is arithmetic"),
+    "a gate called": ("return a(h)  # here", "'Node' object is not callable"),
+    "a product of its own": ("return a.x + a.h  # here", "'Node' object has no attribute 'x'"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_STEPS)
+def test_what_a_step_cannot_say_is_one_sentence_with_its_line(name):
+    body, message = WRONG_STEPS[name]
+    line = 4 + next(i for i, text in enumerate(body.splitlines()) if "# here" in text)
+    with pytest.raises(CellError) as error:
+        defined(body)
+    sentence = str(error.value)
+    assert sentence.startswith(f"cell mine (<cell of a notebook>, line {line}): ")
+    assert message in sentence
+    assert re.fullmatch(r"[^\n]*[^.]\.", sentence)
+
+
+@pytest.mark.parametrize(
+    ("body", "signature", "options", "message"),
+    [
+        ("return a, h", "a, h", 'states="h"', "the step returns 2 values for 1 states (h)"),
+        ("return a", "a, h, c", 'states=("h", "c")', "the step returns 1 values for 2 states (h, c)"),
+        ("pass", "a, h", 'states="h"', "an operand must be a value of the step or a number, got NoneType"),
+        ("return a > h", "a, h", 'states="h"', "the state h is a comparison; use where(a > h, 1, 0)"),
+        ("return a", "a, *h", 'states="h"', "every argument of a step needs a name of its own, got *h"),
+        ("return a", "a, h, **more", 'states="h"',
+         "every argument of a step needs a name of its own, got *more"),
+        ("return a", "a, h, *, k=0.1", 'states="h"',
+         "the default of k must be a role such as rnnfast.unit(0.1), got 0.1"),
+        ("return a", "a, h, *, k", 'states="h"',
+         "the default of k must be a role such as rnnfast.unit(0.1), got none"),
+        ("return a", "a, h", "states=()", "states must name each state once, got ()"),
+        ("return a", "a, h", 'states=("h", "h")', "states must name each state once, got ('h', 'h')"),
+        ("return a", "a, h", "states=1", "states must be a sequence of names, got 1"),
+        ("return a", "a, h", "states=(1,)", "states must be a sequence of names, got (1,)"),
+        ("return a", "a, h", 'states="c"', "at least one gate and then the states c, got (a, h)"),
+        ("return h", "h", 'states="h"', "at least one gate and then the states h, got (h)"),
+        ("return h", "h, a", 'states="h"', "at least one gate and then the states h, got (h, a)"),
+        ("return Wx", "Wx, h", 'states="h"',
+         "Wx is the name of something else of every layer; choose another"),
+        ("return a", "a, out", 'states="out"',
+         "out is the name of something else of every layer; choose another"),
+        ("return a", "a, h, *, reset=unit(1.0)", 'states="h"',
+         "reset is the name of something else of every layer"),
+        ("return a", "a, h", 'states="h", product="x"', "product must be 'h', 'diagonal' or None, got 'x'"),
+        ("return a.x", "a, z, h", 'states="h", apart="a"',
+         "apart must name the last gates in their order, got a of a, z"),
+        ("return a", "z, a, h", 'states="h", again="g"',
+         "again must name the last gates in their order, got g of z, a"),
+        ("return a", "a, z, h", 'states="h", again=("z", "a")',
+         "again must name the last gates in their order"),
+        ("return a", "a, h", 'states="h", apart="a", product=None', "apart needs product='h'"),
+        ("return a", "a, h", 'states="h", again="a", product="diagonal"', "again needs product='h'"),
+        ("return a", "a, h", 'states="h", again="a", apart="a"', "a cell has only one of apart and again"),
+        ("return a", "a, h", 'states="h", apart=3', "apart must be a sequence of names, got 3"),
+        ("return a", "a, h", 'states="h", apart="a"',
+         "the products of the gate a are apart; use a.x and a.h"),
+        ("return tanh(a)", "a, h", 'states="h", apart="a"',
+         "the products of the gate a are apart; use a.x and a.h"),
+        ("return a + h", "a, h", 'states="h", again="a"',
+         "waits for the operand of its product; use a(operand)"),
+        ("return h", "a, h", 'states="h", again="a"',
+         "the gates a must be called with one and the same operand"),
+        ("return a(h) + a(2 * h)", "a, h", 'states="h", again="a"',
+         "the gate a takes one operand, and was given two"),
+        ("return a(h) + z(2 * h)", "a, z, h", 'states="h", again=("a", "z")',
+         "with one and the same operand"),
+        ("return a(z(h))", "z, a, h", 'states="h", again=("z", "a")', "with one and the same operand"),
+        ("return a", "a, h", 'states="h", start={"w": 1}',
+         "start has w, which is no parameter; there are Wh, Wx, b"),
+        ("return a", "a, h", 'states="h", start=1.0', "start must be a dict, got float"),
+    ],
+)  # fmt: skip
+def test_wrong_arguments_and_results_are_one_sentence(body, signature, options, message):
+    with pytest.raises(CellError) as error:
+        defined(body, signature, options)
+    sentence = str(error.value)
+    assert re.match(r"cell mine \(<cell of a notebook>, line [24]\): ", sentence)
+    assert message in sentence
+    assert re.fullmatch(r"[^\n]*[^.]\.", sentence)
+
+
+@pytest.mark.parametrize("step", [abs, np.tanh, 3, "tanh"])
+def test_a_step_must_be_a_function_written_in_python(step):
+    with pytest.raises(CellError, match=r"^cell: a step must be a function written in Python, got \w+\.$"):
+        rnnfast.cell(step, states="h")
+
+
+def test_a_value_of_one_step_cannot_be_used_in_another():
+    kept = []
+    defined("kept.append(a)\nreturn a", kept=kept)
+    with pytest.raises(CellError, match=r"line 4\): a value of one formula was used in another\.$"):
+        defined("return a + kept[0]", kept=kept)
+
+
+def test_an_error_of_the_users_own_is_left_alone():
+    with pytest.raises(KeyError, match="alpha"):
+        defined("return a * {}['alpha']")
+
+
+def test_an_error_in_a_function_that_a_step_calls_names_its_line():
+    source = "def inside(x):\n    return np.exp(x)\n\n\n"
+    source += "@cell(states='h')\ndef mine(a, h):\n    y = inside(a)\n    return y\n"
+    with pytest.raises(CellError, match=r"^cell mine \(<block>, line 7\): "):
+        exec(compile(source, "<block>", "exec"), dict(NAMES))
+
+
+def test_steps_may_calculate_with_numbers_and_be_methods_lambdas_or_closures():
+    class Of:
+        rate = 0.5
+
+        def step(self, a, h):
+            """One step."""
+            return tanh_of(a) * self.rate * 1 + 0 * h + exp_of(-1) * 0
+
+    tanh_of, exp_of = cells.tanh, cells.exp
+    method = rnnfast.cell(Of().step, states="h")
+    closure = rnnfast.cell(lambda a, h: 0.5 * 1.0 * tanh_of(a), states=["h"])
+    assert (method.name, closure.name) == ("step", "<lambda>")
+    assert method.__doc__ == "One step."
+    assert closure.equations.after[0].op == "mul"
+
+
+def test_a_cell_shows_its_gates_states_and_arguments():
+    shown = defined("return h + k * a", "a, h, *, k=unit(0.5)")
+    assert repr(shown) == "<cell mine(a, h, k)>"
+    assert repr(shown.layer(2, 3)).startswith(
+        "Recurrent(cell=<cell mine(a, h, k)>, input_size=2, hidden_size=3"
+    )
+
+
+MINE = """
+{header}
+@rnnfast.cell(states=("{h}", "{c}"))
+def {name}({a}, {h}, {c}, *, {rate}=rnnfast.unit(0.25)):
+    {c} = {rate} * {c} + (1 - {rate}) * sigmoid({a})
+    return tanh({c}) * 0.875, {c}
+"""
+PROGRAM = """
+layer = {name}.layer(3, 5, rng=np.random.default_rng(0))
+xs = np.random.default_rng(1).standard_normal((2, 4, 3)).astype(np.float32)
+hs = layer.forward(xs)
+dxs = layer.backward(hs)
+result = hs.tobytes() + dxs.tobytes() + layer.step(xs[:, 0]).tobytes()
+loop = layer.loop
+misses = [sum(one.stats.cache_misses.values()) for one in (loop.forward, loop.backward, loop.step)]
+"""
+HEADER = "import numpy as np, rnnfast\nfrom rnnfast.cells import sigmoid, tanh"
+
+
+def test_equal_cells_share_their_code():
+    one, other = ({}, {})
+    exec(MINE.format(header=HEADER, name="mine", h="h", c="c", a="a", rate="alpha"), one)
+    exec(MINE.format(header=HEADER, name="leaky", h="y", c="v", a="current", rate="decay"), other)
+    assert one["mine"] != other["leaky"]
+    assert time_loop(one["mine"].equations) is time_loop(other["leaky"].equations)
+
+
+@needs_jit
+def test_a_cell_of_a_script_or_a_notebook_is_found_in_the_disk_cache(tmp_path):
+    """By what it says: the process that compiled it had other names for everything."""
+    here = {}
+    source = MINE.format(header=HEADER, name="mine", h="h", c="c", a="a", rate="alpha")
+    exec(source + PROGRAM.format(name="mine"), here)
+    there = MINE.format(header=HEADER, name="other", h="y", c="v", a="current", rate="decay")
+    there += PROGRAM.format(name="other") + "print(result.hex(), misses)"
+    script = tmp_path / "script.py"
+    script.write_text(there, encoding="utf-8")
+    notebook = f"exec(compile({there!r}, '<ipython-input-1>', 'exec'), {{}})"
+    for arguments in ([str(script)], ["-c", notebook]):
+        done = subprocess.run(
+            [sys.executable, *arguments], capture_output=True, text=True, env=os.environ.copy(), cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.split(maxsplit=1) == [here["result"].hex(), "[0, 0, 0]\n"]
