@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
+from rnnfast.cells import Cell
 from rnnfast.layers.base import Holder, Layer
 from rnnfast.layers.dropout import TimeDropout
 from rnnfast.layers.embedding import TimeEmbedding
@@ -57,6 +58,11 @@ class Body(Layer):
             [param for part in self._parts for param in part.params],
             [grad for part in self._parts for grad in part.grads],
         )
+
+    @property
+    def cell(self) -> Cell:
+        """The cell of the layers."""
+        return self.layers[0].cell
 
     # Forwards.
 
