@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import rnnfast
-from rnnfast import _check, data, diagnostics, models, optim, training
+from rnnfast import _check, cells, data, diagnostics, models, optim, training
 from rnnfast.cli.app import app
 from rnnfast.cli.experiment import Settings
 from rnnfast.data import CharTokenizer, WhitespaceTokenizer, WordTokenizer, encode_to_memmap
@@ -21,7 +21,7 @@ FUNCTIONS = {
     name
     for module in (rnnfast, data, diagnostics, models, optim, training)
     for name in module.__all__
-    if name not in ("optim", "perplexity", "warmup")
+    if name not in ("cells", "optim", "perplexity", "warmup", *cells.__all__)  # words of cells: given, unit
 }
 
 

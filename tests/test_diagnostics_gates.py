@@ -191,7 +191,7 @@ def test_noise_is_off_and_constants_are_those_of_the_model():
     assert gate_saturation(model, xs).low.tolist() == gate_saturation(model, xs).low.tolist()
     model = model_of("lif")
     before = gradient_by_lag(model, xs, xs, lags=4).norms["v"]
-    model._layers[0].constants["beta"] = 0.1
+    model.body.layers[0].constants["beta"] = 0.1
     assert (gradient_by_lag(model, xs, xs, lags=4).norms["v"] != before).any()
 
 

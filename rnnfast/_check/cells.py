@@ -34,11 +34,11 @@ def not_a_cell(owner: str, name: str, cell: str, found: Any) -> ValueError:
 
 
 def nothing_given(owner: str, cell: str, names: Sequence[str]) -> None:
-    """A cell of a model takes no arrays beside its inputs."""
+    """A cell that asks for no arrays beside its inputs."""
     if names:
-        raise TypeError(
-            f"{owner}: the cell {cell!r} takes the given array {names[0]}, and a model has none to give; use "
-            f"{cell}.layer, or another cell."
+        raise ValueError(
+            f"{owner}: the cell {cell!r} takes the given array {names[0]}, which only its layer can be "
+            f"given; choose another cell."
         )
 
 

@@ -99,7 +99,7 @@ class Cell:
     def is_plain(self) -> bool:
         """Whether h_t = activation(x_t Wx + h_{t-1} Wh + b) is all of it, with sigmoid, tanh or relu."""
         made, (first, *others) = self.equations.activations.get(self.gates[0]), self.equations.after
-        return not others and made is first and made.args == (self.equations.inputs[self.gates[0]],)
+        return not others and made is first and made.args[0] is self.equations.inputs[self.gates[0]]
 
     @functools.cached_property
     def rows(self) -> tuple[str, ...]:

@@ -45,7 +45,7 @@ def named_cell(owner: str, cell: str, name: str = "cell") -> Cell:
         raise _check.cell_not_found(owner, name, cell, error) from error
     if not isinstance(found, Cell):
         raise _check.not_a_cell(owner, name, cell, found)
-    return found
+    return cell_of(owner, found)
 
 
 def saved_cell(cell: Cell) -> str | dict[str, str]:
