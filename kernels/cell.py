@@ -22,6 +22,9 @@ from typing import Any
 
 from .expression import FormulaError, Graph, Node, Unfinished, in_order, text_of
 
+ACTIVATIONS = ("sigmoid", "tanh", "relu")
+_ARITHMETIC = ("add", "sub", "mul", "div", "neg")
+
 
 class Apart(Unfinished):
     """A gate whose two products stay apart: `x` and `h`."""
@@ -131,6 +134,23 @@ class Cell:
         self.operand: Node | None = operands.pop() if operands else None
         if self.operand is not None and not set(self.again_inputs).isdisjoint(in_order([self.operand])):
             raise FormulaError("the operand of a second product cannot depend on that product")
+
+    @functools.cached_property
+    def activations(self) -> dict[str, Node]:
+        """The first sigmoid, tanh or relu of each gate that has one: only arithmetic lies before it."""
+        order = in_order([*self.after, *([] if self.operand is None else [self.operand])])
+        found = {}
+        for gate in self.gates:
+            reached = {self.inputs[name] for name in (gate, f"{gate}.h") if name in self.inputs}
+            for node in order:
+                if node.op in ("input", "constant") or reached.isdisjoint(node.args):
+                    continue
+                if node.op in ACTIVATIONS:
+                    found[gate] = node
+                    break
+                if node.op in _ARITHMETIC:
+                    reached.add(node)
+        return found
 
     @property
     def again_inputs(self) -> tuple[Node, ...]:

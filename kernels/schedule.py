@@ -64,6 +64,9 @@ class Schedule:
         Gates that the backward pass reads as they were.
     columns : int
         Blocks of H columns in a row of the tape: gates, those apart, what is kept beside them, other states.
+    lasting : dict of Node to Where
+        Where values of the forward pass lie after it, for the backward pass: states, units, given arrays, and
+        what the tape keeps.
     others : int
         The first of the blocks with the states after the step, all but the first state.
     in_place : bool
@@ -172,6 +175,8 @@ class Schedule:
         self._after = {cell.after[0]: (AFTER, 0)}
         for index, node in enumerate(cell.after[1:]):
             self._after.setdefault(node, (TAPE, self.others + index))
+        self.lasting = {**self._stored, **self._after, **self._homes}
+        self.lasting |= {raw: where for raw, where in self._raw.items() if raw in self.needed}
         self.late_gradients = len(cell.apart) or (1 if cell.again else 0)
         self.unit_gradients = len(cell.gates) + self.late_gradients
         self.gradients = self.unit_gradients + len(cell.trained)
@@ -236,8 +241,7 @@ class Schedule:
 
     def _backward_passes(self) -> tuple[tuple[Program, ...], tuple[Program, ...]]:
         cell, graph = self.cell, self.cell.graph
-        homes: dict[Node, Where] = {**self._stored, **self._after, **self._homes}
-        homes |= {raw: where for raw, where in self._raw.items() if raw in self.needed}
+        homes = {**self.lasting}
         homes |= {self._above: (ABOVE, 0), self._d_operand: (DOPERAND, 0)}
         homes |= {node: (DSTATES, i) for i, node in enumerate(self._later)}
         targets: dict[Node, Where] = {raw: (DTS, i) for i, raw in enumerate(self._raw)}

@@ -17,6 +17,7 @@ from helpers import relative_distance
 from rnnfast.bench import contenders, grid, own, report, runner, summary, worker
 from rnnfast.bench.contenders import PEERS, Peer, WrongResult, assert_agree, reorder, restore
 from rnnfast.bench.grid import ModelSize, Shape
+from rnnfast.cells import READY
 from rnnfast.cli.app import app
 
 SMALL = Shape(2, 3, 4, 5)
@@ -46,6 +47,8 @@ def _slower(runs):
     return Runs({{name: slow(call) for name, call in runs.calls.items()}}, results)
 
 def layer(problem):
+    if {cells} and problem.cell.name not in {cells}:
+        return None
     return _slower(own.layer(problem))
 
 def language_model(problem):
@@ -65,6 +68,7 @@ def fake_peer(tmp_path, monkeypatch):
                 "pause": 0.0,
                 "raises": False,
                 "models": False,
+                "cells": [],
                 **special,
             }
             (tmp_path / f"fake_{name}.py").write_text(FAKE.format(**settings))
@@ -113,7 +117,7 @@ def rnnfast_bench(*arguments):
 
 
 def test_the_grid_is_three_cells_nine_shapes_and_two_passes():
-    assert (grid.CELLS, grid.PASSES) == (("rnn", "lstm", "gru"), ("forward", "both"))
+    assert (grid.CELLS, grid.PASSES) == (("rnn", "lstm", "gru_after"), ("forward", "both"))
     assert len(set(grid.SHAPES)) == 9
     assert set(grid.QUICK_SHAPES) <= set(grid.SHAPES)
     assert [(m.cell, m.layers, m.V, m.H) for m in grid.MODELS] == [
@@ -128,7 +132,7 @@ def test_the_grid_is_three_cells_nine_shapes_and_two_passes():
 def test_rnnfast_as_a_contender_computes_what_the_equations_say(cell):
     problem = grid.layer_problem(cell, SMALL)
     wide = [param.astype(np.float64) for param in problem.params]
-    if cell == "gru":
+    if cell == "gru_after":
         twin = reference.TimeGRU(*wide[:3], reset="after", bhh=wide[3])
     else:
         twin = {"rnn": reference.TimeRNN, "lstm": reference.TimeLSTM}[cell](*wide)
@@ -147,8 +151,24 @@ def test_rnnfast_as_a_contender_computes_what_the_equations_say(cell):
     assert relative_distance(actual["hs"], expected["hs"]) < 1e-5, "the timed call leaves its results behind"
 
 
+@pytest.mark.parametrize("cell", READY, ids=lambda cell: cell.name)
+def test_every_ready_cell_can_be_measured(cell):
+    problem = grid.layer_problem(cell.name, SMALL)
+    assert [param.shape for param in problem.params] == list(cell.shapes(4, 5).values())
+    found = own.layer(problem).results("both")
+    assert set(found) == {"hs", "dxs", *(f"d{name}" for name in cell.shapes(4, 5))}
+    assert all(np.isfinite(value).all() for value in found.values())
+    assert summary.cell_title(cell.name) == cell.title
+
+
+def test_operations_are_those_of_the_products_that_a_cell_has():
+    assert grid.operations("gru_after", SMALL, "forward") == 2 * 2 * 3 * 3 * 5 * (4 + 5)
+    assert grid.operations("min_gru", SMALL, "both") == 6 * 2 * 3 * 2 * 5 * 4
+    assert grid.operations("ind_rnn", SMALL, "forward") == 2 * 2 * 3 * 1 * 5 * 4
+
+
 def test_a_problem_has_the_same_values_every_time_and_the_threads_it_was_given():
-    first, second = (grid.layer_problem("gru", SMALL, threads=2) for _ in range(2))
+    first, second = (grid.layer_problem("gru_after", SMALL, threads=2) for _ in range(2))
     assert [p.shape for p in first.params] == [(4, 15), (5, 15), (15,), (5,)]
     assert all((a == b).all() for a, b in zip(first.params, second.params, strict=True))
     assert (first.xs == second.xs).all()
@@ -192,7 +212,7 @@ def test_gates_find_their_way_into_another_order_and_back():
 
 
 @pytest.mark.parametrize("name", PEERS)
-@pytest.mark.parametrize("cell", grid.CELLS)
+@pytest.mark.parametrize("cell", [*grid.CELLS, "relu", "gru", "leaky"])
 def test_a_library_that_is_installed_computes_the_same(name, cell):
     peer = PEERS[name]
     if peer.missing:
@@ -201,6 +221,9 @@ def test_a_library_that_is_installed_computes_the_same(name, cell):
     assert module.start(1)
     problem = grid.layer_problem(cell, Shape(3, 7, 4, 5))
     theirs, ours = module.layer(problem), own.layer(problem)
+    if theirs is None:
+        assert cell not in grid.CELLS
+        return
     for which in theirs.calls:
         assert assert_agree(name, which, theirs.results(which), ours.results(which)) < 1e-5
 
@@ -241,6 +264,15 @@ def test_a_language_model_stands_beside_those_that_have_one(fake_peer):
 def test_a_library_that_computes_something_else_is_not_timed(fake_peer):
     with pytest.raises(WrongResult, match=r"Wrong computes another hs for rnn \(2, 3, 4, 5\) forward"):
         events_of(plan(peers=fake_peer(wrong={"error": 0.01})))
+
+
+def test_a_library_without_a_cell_is_left_out_where_it_is_measured(fake_peer):
+    peers = fake_peer(able={}, unable={"cells": ["rnn"]})
+    lines = of_kind(events_of(plan(peers=peers, cells=["rnn", "leaky"], passes=["both"])), "layer")
+    assert [(line["cell"], set(line["ratios"])) for line in lines] == [
+        ("rnn", {"able", "unable"}),
+        ("leaky", {"able"}),
+    ]
 
 
 def test_a_library_that_fails_is_named_with_its_reason(fake_peer):
@@ -299,6 +331,22 @@ def test_peers_that_are_named_take_part_and_files_go_where_they_are_sent(fake_pe
     assert set(json.loads(files["json"].read_text())["runs"][0]["versions"]) == {"rnnfast", "slow"}
 
 
+def test_cells_of_ones_own_are_measured_too(tmp_path, monkeypatch):
+    (tmp_path / "cells_of_this_bench.py").write_text(
+        "import rnnfast\nfrom rnnfast.cells import tanh\n"
+        "@rnnfast.cell(states=('h',), title='Mine')\ndef Mine(a, h):\n    return tanh(a) - h\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    told = ("--cells", "cells_of_this_bench:Mine,rnn", *TINY[2:], "--peers", "none", "--out", "found")
+    code, out, err = rnnfast_bench(*told)
+    assert (code, err) == (0, "")
+    assert "Mine, 1 thread" in out
+    assert "RNN, 1 thread" in out
+    code, _, err = rnnfast_bench("--cells", "cells_of_this_bench:yours")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "rnnfast: --cells must be module:name of a cell of your own, got" in err
+
+
 def test_a_check_says_how_well_results_agree_and_writes_nothing(fake_peer, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fake_peer(same={"error": 1e-7})
@@ -341,7 +389,7 @@ def test_figures_before_an_interruption_are_kept(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--cells", "rn"), "cells must be one of rnn, lstm, gru, got 'rn'"),
+        (("--cells", "rn"), "cells must be one of rnn, relu, lstm, gru, "),
         (("--cells", "none"), "nothing to measure without --models"),
         (("--shapes", "1x2x3"), "--shapes must be NxTxDxH"),
         (("--shapes", "0x1x1x1"), "--shapes must be NxTxDxH"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import rnnfast
-from rnnfast import _check, data, diagnostics, models, optim, training
+from rnnfast import _check, cells, data, diagnostics, models, optim, training
 from rnnfast.cli.app import app
 from rnnfast.cli.experiment import Settings
 from rnnfast.data import CharTokenizer, WhitespaceTokenizer, WordTokenizer, encode_to_memmap
@@ -21,7 +21,7 @@ FUNCTIONS = {
     name
     for module in (rnnfast, data, diagnostics, models, optim, training)
     for name in module.__all__
-    if name not in ("optim", "perplexity", "warmup")
+    if name not in ("cells", "optim", "perplexity", "warmup", *cells.__all__)  # words of cells: given, unit
 }
 
 
@@ -109,7 +109,7 @@ def test_sizes_beyond_any_machine_are_refused_before_they_are_tried(option):
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (("--cell", "quantum"), "--cell must be one of rnn, relu, lstm, gru, got 'quantum'."),
+        (("--cell", "quantum"), "--cell must be one of rnn, relu, lstm, gru, gru_after, leaky, "),
         (("--tied", "--nhid", "9"), "--tied needs --emsize equal to --nhid, got 200 and 9"),
         (
             ("--optimizer", "sgd", "--beta1", "0.5"),
@@ -219,7 +219,7 @@ def test_python_takes_words_in_upper_case_too():
     assert SequenceRegressor(3, 4, 1, cell="Gru").config["cell"] == "gru"
     assert rnnfast.TimeRNN.from_sizes(3, 4, activation="ReLU").activation == "relu"
     assert Settings(optimizer="AdamW", tokenizer="Char").resolved().tokenizer == "char"
-    with pytest.raises(ValueError, match="cell must be one of rnn, relu, lstm, gru, got 'LSTN'"):
+    with pytest.raises(ValueError, match=r"cell must be one of rnn, relu, lstm, gru, .*, got 'LSTN'"):
         RNNLM(5, 4, 4, cell="LSTN")
     with pytest.raises(ValueError, match="word must be one of a, b, got None"):
         _check.choice("x", "word", None, ("a", "b"))

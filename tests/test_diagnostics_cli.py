@@ -79,7 +79,7 @@ def test_the_tables_are_what_the_functions_find_and_the_pictures_lie_in_the_run(
     model = load_checkpoint(folder).model
     found = gradient_by_lag(model, xs, ts, 6)
     for lag in range(7):
-        numbers = [f"{mean[lag]:.2e}" for mean in (*found.mean(), *found.cell_mean())]
+        numbers = [f"{mean[lag]:.2e}" for mean in (*found.means()["h"], *found.means()["c"])]
         assert [str(lag), *numbers] in rows_of(out, lag)
     curve = truncation_curve(model, xs, ts)
     for k, error, cosine in zip(*curve, strict=True):

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import reference
 
+import rnnfast
 from rnnfast import CBOWLM, RNNLM, SequenceRegressor
+from rnnfast.cells import READY, gru, lstm, rnn, tanh, where
 from rnnfast.diagnostics import (
     GradientByLag,
     gate_saturation,
@@ -21,10 +23,9 @@ from rnnfast.diagnostics import (
     truncation_bias,
     truncation_curve,
 )
-from rnnfast.diagnostics.apart import GATES
-from rnnfast.models.cells import CELLS
 
 H = 4
+GATES = {cell.name: cell.gates for cell in (rnn, lstm, gru)}
 
 
 def model_of(cell, layers=1, seed=0):
@@ -41,12 +42,6 @@ def param(model, name):
 
 def ids(rows=3, steps=9):
     return np.random.default_rng(1).integers(5, size=(rows, steps))
-
-
-def test_every_cell_has_a_name_for_each_of_its_gates():
-    assert {cell: len(names) for cell, names in GATES.items()} == {
-        c: gates for c, (gates, _) in CELLS.items()
-    }
 
 
 def test_the_spectral_radius_of_known_matrices():
@@ -156,6 +151,77 @@ def test_a_relu_is_saturated_where_it_is_zero():
     assert (found.low.tolist(), found.high.tolist()) == ([[0.25]], [[0.0]])
 
 
+@pytest.mark.parametrize("cell", READY, ids=lambda cell: cell.name)
+def test_every_ready_cell_can_be_looked_into(cell):
+    model, xs = model_of(cell, layers=2), ids()
+    found = gate_saturation(model, xs)
+    assert found.gates == tuple(cell.activations)
+    assert found.low.shape == found.high.shape == (2, len(found.gates))
+    assert ((found.low >= 0) & (found.high >= 0) & (found.low + found.high <= 1)).all()
+    lags = gradient_by_lag(model, xs, xs, lags=3)
+    assert tuple(lags.norms) == cell.states
+    assert all(np.isfinite(norms).all() for norms in lags.norms.values())
+    for ax in (plot_gate_saturation(found), plot_gradient_by_lag(lags)):
+        assert drawn(ax).size
+
+
+def test_the_leak_and_the_gates_of_an_slstm_are_saturated_where_their_equations_say():
+    """Without weights, a leaky unit goes towards its bias, and z and o of an sLSTM follow theirs."""
+    model = model_of("leaky")
+    for values in model.params[1:]:
+        values[...] = 0
+    param(model, "layer0_alpha")[...] = 0.5
+    param(model, "layer0_b")[...] = [-1, 1, 1, 0]
+    found = gate_saturation(model, ids())
+    assert (found.gates, found.low.tolist(), found.high.tolist()) == (("a",), [[0.5]], [[0.0]])
+    model = model_of("slstm")
+    for values in model.params[1:]:
+        values[...] = 0
+    bias = dict(zip("fzio", param(model, "layer0_b").reshape(4, H), strict=True))
+    bias["z"][...] = [-3, 3, 3, 0]
+    bias["o"][...] = [-9, -9, -9, 9]
+    found = gate_saturation(model, ids())
+    assert found.gates == ("z", "o")
+    np.testing.assert_array_equal(found.low, [[0.25, 0.75]])
+    np.testing.assert_array_equal(found.high, [[0.5, 0.25]])
+
+
+def test_noise_is_off_and_constants_are_those_of_the_model():
+    model, xs = model_of("leaky", seed=3), ids(2, 40)
+    assert gate_saturation(model, xs).low.tolist() == gate_saturation(model, xs).low.tolist()
+    model = model_of("lif")
+    before = gradient_by_lag(model, xs, xs, lags=4).norms["v"]
+    model.body.layers[0].constants["beta"] = 0.1
+    assert (gradient_by_lag(model, xs, xs, lags=4).norms["v"] != before).any()
+
+
+def test_a_cell_of_a_users_own_can_be_looked_into():
+    @rnnfast.cell(states=("y",))
+    def mine(stay, new, y):
+        return where(stay > 0, y, tanh(new))
+
+    found = gate_saturation(model_of(mine), ids())
+    assert found.gates == ("new",)
+    assert 0 < found.low[0, 0] + found.high[0, 0] < 1
+
+
+def test_a_long_window_is_measured_as_a_short_one(monkeypatch):
+    model, xs = model_of("gru"), ids(6, 200)
+    whole = gate_saturation(model, xs)
+    monkeypatch.setattr("rnnfast.layers.plans.KEPT_BYTES", 0)
+    np.testing.assert_array_equal(gate_saturation(model, xs).low, whole.low)
+
+
+def test_one_weight_a_unit_has_a_spectral_radius_and_no_weights_have_none():
+    model = model_of("ind_rnn", layers=2)
+    param(model, "layer0_Wh")[...] = [0.5, -2.0, 0.1, 0.0]
+    found = spectral_radius(model)
+    assert found.gates == ("a",)
+    assert (found.radii[0, 0], found.norms[0, 0]) == (2.0, 2.0)
+    with pytest.raises(ValueError, match="spectral_radius: the cell min_gru has no recurrent weights"):
+        spectral_radius(model_of("min_gru"))
+
+
 def test_measuring_gates_leaves_the_state_alone_and_checks_its_input():
     model = SequenceRegressor(2, H, 1, cell="gru", rng=np.random.default_rng(3), dtype=np.float64)
     xs = np.random.default_rng(4).standard_normal((2, 5, 2))
@@ -224,7 +290,7 @@ def test_the_lines_and_bars_are_the_numbers():
     ax = lag(lags)
     lines = {line.get_label(): line.get_ydata() for line in ax.get_lines()}
     np.testing.assert_array_equal(lines["layer1, h"], lags.mean()[1])
-    np.testing.assert_array_equal(lines["layer0, c"][1:], lags.cell_mean()[0, 1:])
+    np.testing.assert_array_equal(lines["layer0, c"][1:], lags.means()["c"][0, 1:])
     assert ax.get_yscale() == "log"
     ax = bias(curve)
     np.testing.assert_array_equal(ax.get_lines()[0].get_xydata(), np.stack(curve[:2], axis=1))
@@ -236,7 +302,7 @@ def test_the_lines_and_bars_are_the_numbers():
 
 
 def test_a_gradient_that_is_zero_everywhere_still_makes_a_picture():
-    zero = GradientByLag(np.arange(3), np.array([5]), np.zeros((1, 1, 3)), None)
+    zero = GradientByLag(np.arange(3), np.array([5]), {"h": np.zeros((1, 1, 3))})
     ax = plot_gradient_by_lag(zero)
     assert ax.get_yscale() == "linear"
     assert drawn(ax).size

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 from helpers import DTYPES, assert_same_bits, relative_distance, sized
-from user_cells import CELLS, RANDOM, CellWindow, NaiveLayer, drawn, layer_of, run_all
+from reference import TimeCell
+from user_cells import CELLS, RANDOM, CellWindow, drawn, layer_of, run_all
 
 import rnnfast
 from rnnfast import cells
@@ -22,7 +23,7 @@ def test_outputs_and_states_equal_the_step_in_numpy(name, options):
     layer = layer_of(name)
     window = CellWindow(layer, 4, 7, **options)
     hs = window.forward(layer)
-    expected, states = NaiveLayer(layer).forward(window, drawn(layer, 4, 7))
+    expected, states = TimeCell(layer).forward(window, drawn(layer, 4, 7))
     assert relative_distance(hs, expected) <= 1e-5
     for state, actual in zip(states, layer.get_state(), strict=True):
         assert relative_distance(actual, state) <= 1e-5
@@ -157,7 +158,7 @@ def test_a_constant_may_be_set():
     after = window.forward(layer)
     assert before.min() < 0.25
     assert after.min() == 0.25
-    expected, _ = NaiveLayer(layer).forward(window, {})
+    expected, _ = TimeCell(layer).forward(window, {})
     assert relative_distance(after, expected) <= 1e-5
 
 
@@ -168,7 +169,7 @@ def test_when_predicting_random_numbers_are_their_mean(name):
     layer.train_flg = False
     hs, state = window.forward(layer), layer.rng_state
     means = {arg: np.full((2, 5, 5), layer.cell.roles[arg].mean) for arg in layer.cell.random}
-    expected, _ = NaiveLayer(layer).forward(window, means)
+    expected, _ = TimeCell(layer).forward(window, means)
     assert relative_distance(hs, expected) <= 1e-5
     assert state[1] == 0  # nothing was drawn
     layer.train_flg = True

@@ -5,7 +5,8 @@ import gc
 import numpy as np
 import pytest
 from helpers import assert_same_bits, normal, sized
-from user_cells import CELLS, CellWindow, NaiveLayer, layer_of
+from reference import TimeCell
+from user_cells import CELLS, CellWindow, layer_of
 
 import rnnfast
 from rnnfast import RNNLM, Bidirectional, CheckpointError, ExactBPTT, SequenceRegressor, Stack, State, cells
@@ -121,7 +122,7 @@ def test_a_stack_and_both_directions_are_those_of_the_naive_layers(name):
             arg: np.full((2, 6, 5), layer.cell.roles[arg].mean)[..., : layer.hidden_size]
             for arg in layer.cell.random
         }
-        return NaiveLayer(layer).forward(window, means)[0]
+        return TimeCell(layer).forward(window, means)[0]
 
     stack = Stack([lower, upper])
     expected = naive(upper, naive(lower, xs).astype(np.float32))

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from helpers import needs_jit
 from rnnfast.kernels.sequence import block_steps
-from rnnfast.optim import Adam
 
 from rnnfast.models import RNNLM
+from rnnfast.optim import Adam
 from rnnfast.training import Trainer, TruncatedBPTT
 
 SENTENCE = ["you", "say", "goodbye", "and", "i", "say", "hello", "."]

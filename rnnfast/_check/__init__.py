@@ -31,6 +31,14 @@ from rnnfast._check.calls import (
     not_copied,
     pickled,
 )
+from rnnfast._check.cells import (
+    cell_missing,
+    cell_needed,
+    cell_not_found,
+    not_a_cell,
+    nothing_given,
+    other_cell,
+)
 from rnnfast._check.corpora import (
     corpus_files,
     encoding,
@@ -44,7 +52,7 @@ from rnnfast._check.corpora import (
     texts,
     unmarked,
 )
-from rnnfast._check.errors import CheckpointError, CorpusError, OtherData
+from rnnfast._check.errors import CellMissing, CheckpointError, CorpusError, OtherData
 from rnnfast._check.objects import (
     batch,
     distinct,
@@ -64,7 +72,6 @@ from rnnfast._check.parameters import (
     same_parameters,
 )
 from rnnfast._check.runs import (
-    cell_missing,
     changed_ids,
     lost_training,
     malformed,
@@ -123,6 +130,7 @@ from rnnfast._check.vocabularies import (
 
 __all__ = [
     "FLOAT_DTYPES",
+    "CellMissing",
     "CheckpointError",
     "CorpusError",
     "OtherData",
@@ -136,6 +144,8 @@ __all__ = [
     "called_before",
     "can_go_on",
     "cell_missing",
+    "cell_needed",
+    "cell_not_found",
     "changed_ids",
     "choice",
     "corpus_files",
@@ -175,8 +185,10 @@ __all__ = [
     "no_default_corpus",
     "no_effect",
     "no_stream",
+    "not_a_cell",
     "not_copied",
     "not_text",
+    "nothing_given",
     "number",
     "number_below",
     "numbers",
@@ -184,6 +196,7 @@ __all__ = [
     "one_hot",
     "optimizer_state",
     "order",
+    "other_cell",
     "other_encoding",
     "out",
     "parameter",

@@ -18,6 +18,12 @@ class CheckpointError(ValueError):
     """
 
 
+class CellMissing(CheckpointError):
+    """A model cannot be loaded, as its cell, named `name`, is not defined in this program."""
+
+    name = ""
+
+
 class OtherData(CheckpointError):
     """A run cannot go on, as the data named `name` are not those it began with."""
 

@@ -17,14 +17,6 @@ def malformed(path: Any, reason: str) -> CheckpointError:
     return CheckpointError(f"{path}: {plain if len(plain) <= 300 else plain[:300] + ' ...'}.")
 
 
-def cell_missing(name: str, fingerprint: str) -> CheckpointError:
-    """The error for a cell that this program has not defined."""
-    return CheckpointError(
-        f"the model's cell {name!r} (fingerprint {fingerprint[:12]}) is not defined in this program, or its "
-        f"equations have changed since; import the module that defines it first."
-    )
-
-
 def run_in_the_way(folder: Any, name: str) -> FileExistsError:
     """The error for a folder that holds an earlier run."""
     return FileExistsError(

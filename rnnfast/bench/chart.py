@@ -8,10 +8,9 @@ from typing import Any
 
 from rnnfast._files import write_atomically
 from rnnfast.bench.grid import MODEL_PASS_TITLES, PASS_TITLES, Shape
-from rnnfast.bench.report import milliseconds, ratio_text
-from rnnfast.bench.summary import FASTEST, Run, groups, model_size, ratio_to, threads_text, title
+from rnnfast.bench.report import heading_of, milliseconds, ratio_text
+from rnnfast.bench.summary import FASTEST, MODEL, Run, groups, model_size, ratio_to, threads_text, title
 
-_CELL_TITLES = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU (reset after)", "model": "Language model"}
 # By the number of threads: a hue; by the pass: light and dark.
 _HUES = (("#8fb4e3", "#1f5fbf"), ("#f0bf87", "#d9822b"), ("#a5cfa3", "#3d8a3a"), ("#c9b1dc", "#7a4ba0"))
 
@@ -110,12 +109,12 @@ def _panels(runs: Sequence[Run], with_peers: bool) -> list[tuple[str, list[str],
                 if heights:
                     label = f"{name}, {threads_text(threads)}"
                     bars.append((label, _HUES[hue][shade], [heights.get(tick) for tick in ticks]))
-        found.append((_CELL_TITLES[cell], ticks, bars))
+        found.append((heading_of(cell), ticks, bars))
     return found
 
 
 def _passes(cell: str) -> dict[str, str]:
-    return MODEL_PASS_TITLES if cell == "model" else PASS_TITLES
+    return MODEL_PASS_TITLES if cell == MODEL else PASS_TITLES
 
 
 def _panel(axes: Any, heading: str, ticks: list[str], bars: Bars, with_peers: bool) -> None:

@@ -1,7 +1,8 @@
 """Who can be beside rnnfast, and what a contender is: a module with the names below.
 
 * ``start(threads) -> str``: import the library, bind it to that many threads, and give its version.
-* ``layer(problem) -> Runs``: what it does with a `LayerProblem`. A pass it does not have is left out.
+* ``layer(problem) -> Runs | None``: what it does with a `LayerProblem`; None for a cell that it does not
+  have. A pass it does not have is left out.
 * ``language_model(problem) -> Runs | None``: likewise a `ModelProblem`, with the passes ``gradients`` (the
   loss and all gradients) and ``step`` (which also clips them and updates the weights).
 
@@ -61,8 +62,9 @@ class Runs:
         By pass (``forward``, ``both``; ``gradients``, ``step``) what is timed; it leaves its results behind.
     results : callable
         Given a pass, runs it once, untimed, and gives what it computed, in rnnfast's layout. ``forward``:
-        ``hs (N, T, H)``; ``both`` adds ``dxs``, ``dWx``, ``dWh``, ``db`` and for the GRU ``dbhh``; of a
-        language model ``loss`` and the gradients of all parameters before they are clipped, by number.
+        ``hs (N, T, H)``; ``both`` adds ``dxs`` and ``dWx``, ``dWh``, ``db`` and so on, one for each parameter
+        of the cell; of a language model ``loss`` and the gradients of all parameters before they are clipped,
+        by number.
     """
 
     calls: dict[str, Callable[[], object]]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from rnnfast import _check
+from rnnfast.cells import Cell, gru_after, lstm, rnn
+from rnnfast.models.cells import named_cell
 
-GATES = {"rnn": 1, "lstm": 4, "gru": 3}
-CELLS = tuple(GATES)
+# What is measured where no cells are named: those that other libraries have, as they have them.
+CELLS = (rnn.name, lstm.name, gru_after.name)
 PASSES = ("forward", "both")
 PASS_TITLES = {"forward": "forward", "both": "fwd + bwd"}
 MODEL_PASS_TITLES = {"gradients": "loss + bwd", "step": "whole step"}
@@ -66,23 +69,23 @@ MODELS = (
 
 @dataclass(frozen=True)
 class LayerProblem:
-    """A layer with its weights and data, in rnnfast's layout: gates f, g, i, o, or z, r, h with z for new.
+    """A layer with its weights and data, in rnnfast's layout.
 
-    The weights are uniform within 1 / sqrt(H), as PyTorch draws them; the reset gate of the GRU acts after
-    the recurrent product, for which it has the bias `bhh` (H,) as well.
+    The weights are uniform within 1 / sqrt(H), as PyTorch draws them; parameters of the cell's own start as
+    it says.
 
     Parameters
     ----------
-    cell : str
+    cell : Cell
     shape : Shape
     params : list of ndarray
-        ``Wx (D, G H)``, ``Wh (H, G H)``, ``b (G H,)``, and ``bhh (H,)`` for the GRU.
+        In the order of `cell.shapes`: ``Wx (D, G H)``, ``Wh (H, G H)``, ``b (G H,)``.
     xs, dhs : ndarray (N, T, D), (N, T, H)
     threads : int
         How many a contender may use.
     """
 
-    cell: str
+    cell: Cell
     shape: Shape
     params: list[np.ndarray]
     xs: np.ndarray
@@ -90,18 +93,24 @@ class LayerProblem:
     threads: int
 
 
-def layer_problem(cell: str, shape: Shape, threads: int = 1) -> LayerProblem:
-    """A problem with the same values every time, in float32."""
+def layer_problem(name: str, shape: Shape, threads: int = 1) -> LayerProblem:
+    """A problem of the cell of this name, with the same values every time, in float32."""
     rng = np.random.default_rng(0)
+    cell = named_cell("bench", name)
     N, T, D, H = shape
-    width = GATES[cell] * H
-    sizes: list[tuple[int, ...]] = [(D, width), (H, width), (width,)]
-    if cell == "gru":
-        sizes.append((H,))
-    bound = 1 / np.sqrt(H)
-    params = [rng.uniform(-bound, bound, size).astype(np.float32) for size in sizes]
+    params = _weights(cell, D, H, rng)
     xs, dhs = (rng.standard_normal((N, T, size), dtype=np.float32) for size in (D, H))
     return LayerProblem(cell, shape, params, xs, dhs, threads)
+
+
+def _weights(cell: Cell, depth: int, width: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """The parameters of a layer."""
+    bound = 1 / np.sqrt(width)
+    values = [
+        cell.initial(name, size, rng) if name in cell.roles else rng.uniform(-bound, bound, size)
+        for name, size in cell.shapes(depth, width).items()
+    ]
+    return [value.astype(np.float32) for value in values]
 
 
 @dataclass(frozen=True)
@@ -112,8 +121,8 @@ class ModelProblem:
     ----------
     size : ModelSize
     params : list of ndarray
-        The embedding ``(V, H)``; ``Wx``, ``Wh`` and ``b`` of each layer; ``W (H, V)`` and ``b (V,)`` of the
-        output.
+        The embedding ``(V, H)``; those of each layer, in the order of the cell; ``W (H, V)`` and ``b (V,)``
+        of the output.
     xs, ts : ndarray (N, T)
         Ids to read and ids to predict, as frequent as words are.
     """
@@ -128,17 +137,21 @@ def model_problem(size: ModelSize) -> ModelProblem:
     """A problem with the same values every time, in float32."""
     rng = np.random.default_rng(0)
     V, H = size.V, size.H
-    width = GATES[size.cell] * H
-    layer: list[tuple[int, ...]] = [(H, width), (H, width), (width,)]
-    sizes = [(V, H), *(layer * size.layers), (H, V), (V,)]
-    bound = 1 / np.sqrt(H)
-    params = [rng.uniform(-bound, bound, size).astype(np.float32) for size in sizes]
+    cell, bound = named_cell("bench", size.cell), 1 / np.sqrt(H)
+
+    def drawn(*shape: int) -> np.ndarray:
+        return rng.uniform(-bound, bound, shape).astype(np.float32)
+
+    params = [drawn(V, H)]
+    for _ in range(size.layers):
+        params += _weights(cell, H, H, rng)
+    params += [drawn(H, V), drawn(V)]
     frequency = 1 / np.arange(1, V + 1)
     xs, ts = (rng.choice(V, (size.N, size.T), p=frequency / frequency.sum()) for _ in range(2))
     return ModelProblem(size, params, xs, ts)
 
 
-def operations(cell: str, shape: Shape, which: str) -> int:
+def operations(name: str, shape: Shape, which: str) -> int:
     """Floating-point operations of the products of a pass, a multiply-add counting as two.
 
     Examples
@@ -147,7 +160,8 @@ def operations(cell: str, shape: Shape, which: str) -> int:
     (120, 360)
     """
     N, T, D, H = shape
-    return {"forward": 2, "both": 6}[which] * N * T * GATES[cell] * H * (D + H)
+    matrices = [size for size in named_cell("bench", name).shapes(D, H).values() if len(size) == 2]
+    return {"forward": 2, "both": 6}[which] * N * T * sum(rows * cols for rows, cols in matrices)
 
 
 def words(text: str) -> list[str]:
@@ -166,6 +180,14 @@ def choices(name: str, text: str, known: tuple[str, ...]) -> list[str]:
     found = [_check.choice("bench", name, word, known) for word in words(text)]
     if not found:
         raise ValueError(f"bench: {name} must name at least one of {', '.join(known)}.")
+    return found
+
+
+def cells(text: str, read: Callable[[str], str]) -> list[str]:
+    """Names of cells as one types them, each made by `read` what it is called."""
+    found = [read(word) for word in words(text)]
+    if not found:
+        raise ValueError(f"bench: cells must name at least one, as {CELLS[0]}, or none.")
     return found
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from rnnfast import cells
 from rnnfast.bench.contenders import Runs
 from rnnfast.bench.grid import LayerProblem, ModelProblem
 
@@ -17,8 +18,8 @@ def start(threads: int) -> str:
     return str(jax.__version__)
 
 
-def _steps(cell: str) -> Any:
-    """One step of a cell: `(params, carry, xs_t Wx + b) -> carry`, the carry beginning with h."""
+def _step_of(cell: cells.Cell) -> Any:
+    """One step of a cell: `(params, carry, xs_t Wx + b) -> carry`, the carry its states; None for others."""
     import jax.numpy as jnp
     from jax.nn import sigmoid
 
@@ -38,17 +39,18 @@ def _steps(cell: str) -> Any:
         z, r = sigmoid(zx + zh), sigmoid(rx + rh)
         return ((1 - z) * h + z * jnp.tanh(hx + r * (hh + params[3])),)
 
-    return {"rnn": rnn, "lstm": lstm, "gru": gru}[cell]
+    return {cells.rnn: rnn, cells.lstm: lstm, cells.gru_after: gru}.get(cell)
 
 
-def layer(problem: LayerProblem) -> Runs:
-    """The layer as a function, and the function with its gradients."""
+def layer(problem: LayerProblem) -> Runs | None:
+    """The layer as a function, and the function with its gradients; None for a cell without a step here."""
     import jax
     import jax.numpy as jnp
     from jax import jit as compiled_by_xla
 
-    step = _steps(problem.cell)
-    states = 2 if problem.cell == "lstm" else 1
+    step, states = _step_of(problem.cell), len(problem.cell.states)
+    if step is None:
+        return None
 
     def run(params: Any, xs: Any) -> Any:
         first = (jnp.zeros((xs.shape[1], params[1].shape[0]), xs.dtype),) * states

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from rnnfast import cells
 from rnnfast.bench.contenders import Runs, reorder
 from rnnfast.bench.grid import LayerProblem, ModelProblem
 
-# Which of rnnfast's gates its blocks are: i, o, f, c, and z, r, h with z for "keep", so of the other sign.
-_ORDER: dict[str, tuple[int, ...]] = {"rnn": (0,), "lstm": (2, 3, 0, 1), "gru": (0, 1, 2)}
-_NEGATED: dict[str, tuple[int, ...]] = {"rnn": (), "lstm": (), "gru": (0,)}
+
+class _Operator(NamedTuple):
+    """An operator, its attributes, which of rnnfast's gates its blocks are, and those of the other sign."""
+
+    name: str
+    attributes: dict[str, Any]
+    order: tuple[int, ...]
+    negated: tuple[int, ...] = ()
+
+
+# The cells it has: blocks i, o, f, c, and z, r, h with z for "keep", so of the other sign.
+_OPERATORS = {
+    cells.rnn: _Operator("RNN", {}, (0,)),
+    cells.rnn_relu: _Operator("RNN", {"activations": ["Relu"]}, (0,)),
+    cells.lstm: _Operator("LSTM", {}, (2, 3, 0, 1)),
+    cells.gru: _Operator("GRU", {"linear_before_reset": 0}, (0, 1, 2), (0,)),
+    cells.gru_after: _Operator("GRU", {"linear_before_reset": 1}, (0, 1, 2), (0,)),
+}
 _OPSET, _IR = 14, 8  # the operators as they have been since 2021, so that older runtimes read them too
 
 
@@ -26,17 +42,16 @@ def _model(problem: LayerProblem) -> bytes:
     """The operator with its weights."""
     from onnx import TensorProto, helper, numpy_helper
 
-    cell, (N, T, D, H) = problem.cell, problem.shape
-    Wx, Wh, b = (reorder(param, _ORDER[cell], _NEGATED[cell]) for param in problem.params[:3])
+    how, (N, T, D, H) = _OPERATORS[problem.cell], problem.shape
+    Wx, Wh, b = (reorder(param, how.order, how.negated) for param in problem.params[:3])
     recurrent_bias = np.zeros_like(b)
-    if cell == "gru":
+    if problem.cell.apart:
         recurrent_bias[-H:] = problem.params[3]
     weights = {"W": Wx.T, "R": Wh.T, "B": np.concatenate([b, recurrent_bias])}
-    options = {"linear_before_reset": 1} if cell == "gru" else {}
-    node = helper.make_node(cell.upper(), ["X", *weights], ["Y"], hidden_size=H, **options)
+    node = helper.make_node(how.name, ["X", *weights], ["Y"], hidden_size=H, **how.attributes)
     graph = helper.make_graph(
         [node],
-        cell,
+        problem.cell.name,
         [helper.make_tensor_value_info("X", TensorProto.FLOAT, (T, N, D))],
         [helper.make_tensor_value_info("Y", TensorProto.FLOAT, (T, 1, N, H))],
         [numpy_helper.from_array(np.ascontiguousarray(w[None]), name) for name, w in weights.items()],
@@ -45,10 +60,12 @@ def _model(problem: LayerProblem) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def layer(problem: LayerProblem) -> Runs:
-    """A session for the operator."""
+def layer(problem: LayerProblem) -> Runs | None:
+    """A session for the operator; None for a cell that it does not have."""
     import onnxruntime
 
+    if problem.cell not in _OPERATORS:
+        return None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = problem.threads
     options.inter_op_num_threads = 1

@@ -8,6 +8,7 @@ import rnnfast
 from rnnfast import optim
 from rnnfast.bench.contenders import Runs
 from rnnfast.bench.grid import LayerProblem, ModelProblem
+from rnnfast.models.cells import named_cell
 
 
 def start(threads: int) -> str:
@@ -18,13 +19,8 @@ def start(threads: int) -> str:
 
 def layer(problem: LayerProblem) -> Runs:
     """The layer, with results in arrays that the caller owns, as in a training loop."""
-    Wx, Wh, b = (param.copy() for param in problem.params[:3])
-    if problem.cell == "gru":
-        layer: rnnfast.TimeRNN | rnnfast.TimeLSTM | rnnfast.TimeGRU = rnnfast.TimeGRU(
-            Wx, Wh, b, reset="after", bhh=problem.params[3].copy()
-        )
-    else:
-        layer = (rnnfast.TimeRNN if problem.cell == "rnn" else rnnfast.TimeLSTM)(Wx, Wh, b)
+    params = [param.copy() for param in problem.params]
+    layer = rnnfast.Recurrent(problem.cell, params, rng=np.random.default_rng(0))
     xs, dhs = problem.xs, problem.dhs
     hs, dxs = np.zeros_like(dhs), np.zeros_like(xs)
 
@@ -40,8 +36,8 @@ def layer(problem: LayerProblem) -> Runs:
             forward()
             return {"hs": hs}
         both()
-        names = ("dWx", "dWh", "db", "dbhh")
-        return {"hs": hs, "dxs": dxs, **dict(zip(names, layer.grads, strict=False))}
+        names = [f"d{name}" for name in layer.parameter_names]
+        return {"hs": hs, "dxs": dxs, **dict(zip(names, layer.grads, strict=True))}
 
     return Runs({"forward": forward, "both": both}, results)
 
@@ -49,9 +45,8 @@ def layer(problem: LayerProblem) -> Runs:
 def language_model(problem: ModelProblem) -> Runs:
     """A training step: forward, backward, and in the whole step clipping and SGD."""
     size = problem.size
-    model = rnnfast.RNNLM(
-        size.V, size.H, size.H, cell=size.cell, layers=size.layers, rng=np.random.default_rng(0)
-    )
+    cell = named_cell("bench", size.cell)
+    model = rnnfast.RNNLM(size.V, size.H, size.H, cell=cell, layers=size.layers, rng=np.random.default_rng(0))
     for param, value in zip(model.params, problem.params, strict=True):
         param[...] = value
     optimizer = optim.SGD(1.0)

@@ -14,9 +14,7 @@ from rich.text import Text
 from rnnfast.bench import summary
 from rnnfast.bench.contenders import PEERS
 from rnnfast.bench.grid import MODEL_PASS_TITLES, PASS_TITLES, Shape
-from rnnfast.bench.summary import CELL_TITLES, Run, threads_text, title
-
-_HEADINGS = {**CELL_TITLES, "gru": "GRU, reset after", "model": "Language model"}
+from rnnfast.bench.summary import MODEL, Run, cell_title, threads_text, title
 
 
 @dataclass(frozen=True)
@@ -60,6 +58,18 @@ def ratio_text(ratio: float) -> str:
     return f"{ratio:.{2 - (ratio >= 10) - (ratio >= 100)}f}"
 
 
+def heading_of(cell: str) -> str:
+    """The name of a cell at the beginning of a line.
+
+    Examples
+    --------
+    >>> heading_of("lstm"), heading_of("model")
+    ('LSTM', 'Language model')
+    """
+    name = cell_title(cell)
+    return name[:1].upper() + name[1:]
+
+
 def sheets(runs: Sequence[Run], goal: float, *, with_times: bool = True) -> list[Sheet]:
     """A table for each number of threads and cell, and one for the language models.
 
@@ -75,8 +85,8 @@ def sheets(runs: Sequence[Run], goal: float, *, with_times: bool = True) -> list
     found = []
     for run in runs:
         for cell, records in summary.groups(run).items():
-            heading = f"{_HEADINGS[cell]}, {threads_text(run['threads'])}"
-            columns = _model_columns if cell == "model" else _layer_columns
+            heading = f"{heading_of(cell)}, {threads_text(run['threads'])}"
+            columns = _model_columns if cell == MODEL else _layer_columns
             found.append(Sheet(heading, columns(records, summary.peers_of(run), goal, with_times)))
     return found
 
@@ -164,7 +174,7 @@ def _counted(
 ) -> Sheet:
     """A table of least values and geometric means."""
     columns = [
-        Column("cell", [CELL_TITLES[line["cell"]] for line in entries], False),
+        Column("cell", [cell_title(line["cell"]) for line in entries], False),
         *([extra] if extra else []),
         Column("threads", [str(line["threads"]) for line in entries]),
         Column("lines", [str(line["lines"]) for line in entries]),

@@ -8,11 +8,12 @@ from typing import Any
 
 from rnnfast.bench.contenders import PEERS
 from rnnfast.bench.grid import MODEL_PASS_TITLES, PASS_TITLES, ModelSize, Shape
+from rnnfast.models.cells import named_cell
 
 Run = dict[str, Any]
 
 FASTEST = "fastest"  # stands for whichever peer is the fastest in a line
-CELL_TITLES = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU", "model": "language model"}
+MODEL = "model"  # stands for language models where cells are named
 # The share of the peak counts where the work is products: enough rows to fill the registers, wide layers.
 LEAST_ROWS, LEAST_WIDTH = 12, 128
 # More threads are worth their hand-over from here on.
@@ -35,6 +36,17 @@ def title(name: str) -> str:
     if name == FASTEST:
         return "the fastest"
     return PEERS[name].title if name in PEERS else name
+
+
+def cell_title(cell: str) -> str:
+    """What a cell is called, or `MODEL`.
+
+    Examples
+    --------
+    >>> cell_title("gru_after"), cell_title(MODEL)
+    ('GRU (reset after)', 'language model')
+    """
+    return "language model" if cell == MODEL else named_cell("bench", cell).title
 
 
 def peers_of(run: Run) -> list[str]:
@@ -71,7 +83,7 @@ def groups(run: Run) -> dict[str, list[dict[str, Any]]]:
     for record in run["layers"]:
         found.setdefault(record["cell"], []).append(record)
     if run["models"]:
-        found["model"] = run["models"]
+        found[MODEL] = run["models"]
     return found
 
 
@@ -80,7 +92,7 @@ def lines(runs: Sequence[Run]) -> Iterator[tuple[Run, dict[str, Any], str]]:
     for run in runs:
         for cell, records in groups(run).items():
             for record in records:
-                yield run, record, place(record) if cell == "model" else f"{cell} {place(record)}"
+                yield run, record, place(record) if cell == MODEL else f"{cell} {place(record)}"
 
 
 def ratio_to(record: dict[str, Any], peer: str) -> float | None:
@@ -158,7 +170,7 @@ def gains(runs: Sequence[Run]) -> list[dict[str, Any]]:
             values = []
             for record in records:
                 seconds = alone.get((cell, place(record)), 0.0)
-                batch = record["N"] if cell == "model" else record["shape"][0]
+                batch = record["N"] if cell == MODEL else record["shape"][0]
                 if run["threads"] > 1 and batch >= LEAST_BATCH and seconds > LEAST_SECONDS:
                     values.append((seconds / record["contenders"]["rnnfast"]["median"], place(record)))
             if values:

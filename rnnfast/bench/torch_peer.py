@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from rnnfast import cells
 from rnnfast.bench.contenders import Runs, reorder, restore
 from rnnfast.bench.grid import LayerProblem, ModelProblem
+from rnnfast.models.cells import named_cell
 
-# Which of rnnfast's gates its blocks are: i, f, g, o, and r, z, n with z for "keep", so of the other sign.
-_ORDER: dict[str, tuple[int, ...]] = {"rnn": (0,), "lstm": (2, 0, 1, 3), "gru": (1, 0, 2)}
-_NEGATED: dict[str, tuple[int, ...]] = {"rnn": (), "lstm": (), "gru": (0,)}
+
+class _Module(NamedTuple):
+    """A module, its options, which of rnnfast's gates its blocks are, and those of the other sign."""
+
+    name: str
+    options: dict[str, str]
+    order: tuple[int, ...]
+    negated: tuple[int, ...] = ()
+
+
+# The cells it has: blocks i, f, g, o, and r, z, n with z for "keep", so of the other sign.
+_MODULES = {
+    cells.rnn: _Module("RNN", {}, (0,)),
+    cells.rnn_relu: _Module("RNN", {"nonlinearity": "relu"}, (0,)),
+    cells.lstm: _Module("LSTM", {}, (2, 0, 1, 3)),
+    cells.gru_after: _Module("GRU", {}, (1, 0, 2), (0,)),
+}
 
 
 def start(threads: int) -> str:
@@ -22,13 +38,14 @@ def start(threads: int) -> str:
     return str(torch.__version__)
 
 
-def _fill(module: Any, number: int, cell: str, params: list[np.ndarray]) -> None:
+def _fill(module: Any, number: int, cell: cells.Cell, params: list[np.ndarray]) -> None:
     """Copy the weights of a layer."""
     import torch
 
-    Wx, Wh, b = (reorder(param, _ORDER[cell], _NEGATED[cell]) for param in params[:3])
+    how = _MODULES[cell]
+    Wx, Wh, b = (reorder(param, how.order, how.negated) for param in params[:3])
     recurrent_bias = np.zeros_like(b)
-    if cell == "gru":
+    if cell.apart:
         recurrent_bias[-params[3].size :] = params[3]
     values = (Wx.T, Wh.T, b, recurrent_bias)
     names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -37,29 +54,33 @@ def _fill(module: Any, number: int, cell: str, params: list[np.ndarray]) -> None
             getattr(module, f"{name}_l{number}").copy_(torch.from_numpy(np.ascontiguousarray(value)))
 
 
-def _gradients(module: Any, number: int, cell: str) -> list[np.ndarray]:
-    """dWx, dWh, db, and dbhh for the GRU, in rnnfast's layout."""
+def _gradients(module: Any, number: int, cell: cells.Cell) -> list[np.ndarray]:
+    """dWx, dWh, db, and dbhh if the cell has one, in rnnfast's layout."""
 
     def gradient(name: str) -> np.ndarray:
         return getattr(module, f"{name}_l{number}").grad.numpy()
 
     blocks = (gradient("weight_ih").T, gradient("weight_hh").T, gradient("bias_ih"))
-    found = [restore(block, _ORDER[cell], _NEGATED[cell]) for block in blocks]
-    return [*found, gradient("bias_hh")[-module.hidden_size :]] if cell == "gru" else found
+    how = _MODULES[cell]
+    found = [restore(block, how.order, how.negated) for block in blocks]
+    return [*found, gradient("bias_hh")[-module.hidden_size :]] if cell.apart else found
 
 
-def _recurrent(cell: str) -> Any:
+def _recurrent(cell: cells.Cell, *sizes: int) -> Any:
     import torch
 
-    return {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[cell]
+    how = _MODULES[cell]
+    return getattr(torch.nn, how.name)(*sizes, batch_first=True, **how.options)
 
 
-def layer(problem: LayerProblem) -> Runs:
-    """The module."""
+def layer(problem: LayerProblem) -> Runs | None:
+    """The module; None for a cell that it does not have."""
     import torch
 
     cell, shape = problem.cell, problem.shape
-    module = _recurrent(cell)(shape.D, shape.H, batch_first=True)
+    if cell not in _MODULES:
+        return None
+    module = _recurrent(cell, shape.D, shape.H)
     _fill(module, 0, cell, problem.params)
     plain, gradient = torch.from_numpy(problem.xs.copy()), torch.from_numpy(problem.dhs.copy())
     tracked = plain.clone().requires_grad_(True)
@@ -87,17 +108,19 @@ def layer(problem: LayerProblem) -> Runs:
     return Runs({"forward": forward, "both": both}, results)
 
 
-def language_model(problem: ModelProblem) -> Runs:
+def language_model(problem: ModelProblem) -> Runs | None:
     """The same model from its modules, trained as in PyTorch's own example of a language model."""
     import torch
 
-    size, params = problem.size, problem.params
+    size, params, cell = problem.size, problem.params, named_cell("bench", problem.size.cell)
+    if cell not in _MODULES:
+        return None
     embedding = torch.nn.Embedding(size.V, size.H)
-    recurrent = _recurrent(size.cell)(size.H, size.H, size.layers, batch_first=True)
+    recurrent = _recurrent(cell, size.H, size.H, size.layers)
     output = torch.nn.Linear(size.H, size.V)
-    layers = [params[1 + 3 * i : 4 + 3 * i] for i in range(size.layers)]
-    for number, layer in enumerate(layers):
-        _fill(recurrent, number, size.cell, layer)
+    each = len(cell.shapes(1, 1))
+    for number in range(size.layers):
+        _fill(recurrent, number, cell, params[1 + each * number :][:each])
     with torch.no_grad():
         embedding.weight.copy_(torch.from_numpy(params[0]))
         output.weight.copy_(torch.from_numpy(params[-2].T.copy()))
@@ -126,7 +149,7 @@ def language_model(problem: ModelProblem) -> Runs:
         carried[0] = None
         found = [embedding.weight.grad]
         for number in range(size.layers):
-            found += _gradients(recurrent, number, size.cell)
+            found += _gradients(recurrent, number, cell)
         assert output.weight.grad is not None
         found += [output.weight.grad.T, output.bias.grad]
         return {"loss": loss, **{str(i): np.array(grad) for i, grad in enumerate(found)}}

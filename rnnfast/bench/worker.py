@@ -114,7 +114,8 @@ class Worker:
 
     def _layer(self, cell: str, shape: grid.Shape) -> None:
         problem = grid.layer_problem(cell, shape, self.threads)
-        runs = {name: self._ask(name, lambda m=m: m.layer(problem)) for name, m in self.modules.items()}  # type: ignore[misc]
+        found = {name: self._ask(name, lambda m=m: m.layer(problem)) for name, m in self.modules.items()}  # type: ignore[misc]
+        runs = {name: value for name, value in found.items() if value is not None}
         for which in self.plan["passes"]:
             what = f"{cell} {shape} {grid.PASS_TITLES[which]}"
             record = self._compare(runs, which, what)

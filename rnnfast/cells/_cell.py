@@ -38,6 +38,10 @@ class Cell:
         How h_{t-1} enters the gates: by a matrix, by one weight a unit, or not at all.
     fingerprint : str
         A hash of what the cell computes.
+    title : str
+        What tables and pictures call it; the name by default.
+    forgets : dict of str to str
+        Gates that decide over memory, each with the end at which it forgets: "low" (shut) or "high" (open).
     """
 
     def __init__(
@@ -52,8 +56,11 @@ class Cell:
         apart: Sequence[str] = (),
         again: Sequence[str] = (),
         start: Mapping[str, Start] | None = None,
+        title: str = "",
+        forgets: Mapping[str, str] | None = None,
     ) -> None:
         self.step, self.name = step, name or step.__name__
+        self.title, self.forgets = title or self.name, dict(forgets or {})
         self.gates, self.states, self.roles = tuple(gates), tuple(states), dict(roles)
         self.product, self.apart, self.again = product, tuple(apart), tuple(again)
         self.start = dict(start or {})
@@ -77,6 +84,22 @@ class Cell:
             given=self.rows,
             wanted=[name for name in self.rows if self.roles[name].kind == "given"],
         )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What it may be called where a name is asked for: its own, and that of its equations."""
+        return tuple(dict.fromkeys((self.name, self.step.__name__)))
+
+    @functools.cached_property
+    def activations(self) -> dict[str, str]:
+        """Of each gate that has one, the first sigmoid, tanh or relu that its pre-activation goes into."""
+        return {gate: node.op for gate, node in self.equations.activations.items()}
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether h_t = activation(x_t Wx + h_{t-1} Wh + b) is all of it, with sigmoid, tanh or relu."""
+        made, (first, *others) = self.equations.activations.get(self.gates[0]), self.equations.after
+        return not others and made is first and made.args[0] is self.equations.inputs[self.gates[0]]
 
     @functools.cached_property
     def rows(self) -> tuple[str, ...]:

@@ -39,6 +39,8 @@ def cell(
     apart: Sequence[str] = (),
     again: Sequence[str] = (),
     start: Mapping[str, Start] | None = None,
+    title: str = "",
+    forgets: Mapping[str, str] | None = None,
 ) -> Any:
     """Make a recurrent cell of one step written in Python.
 
@@ -61,6 +63,11 @@ def cell(
         ``x Wx + b + (r * h) Wh``.
     start : dict, optional
         What parameters start from, by name: a number, or a function of the shape and a generator.
+    title : str, optional
+        What tables and pictures call the cell; its name by default.
+    forgets : dict, optional
+        Gates that decide over memory, each with the end at which it forgets: "low" (shut) or "high" (open),
+        as ``{"f": "low"}`` of the LSTM. `rnnfast diagnose` looks at them.
 
     Returns
     -------
@@ -84,7 +91,16 @@ def cell(
     (2, 5, 8)
     """
     if function is None:
-        return functools.partial(cell, states=states, product=product, apart=apart, again=again, start=start)
+        return functools.partial(
+            cell,
+            states=states,
+            product=product,
+            apart=apart,
+            again=again,
+            start=start,
+            title=title,
+            forgets=forgets,
+        )
     if not inspect.isfunction(function) and not inspect.ismethod(function):
         raise CellError(f"cell: a step must be a function written in Python, got {type(function).__name__}.")
     place = _place(function)
@@ -94,6 +110,8 @@ def cell(
         "apart": _names(place, "apart", apart),
         "again": _names(place, "again", again),
         "start": start,
+        "title": title,
+        "forgets": forgets,
     }
     gates, roles = _signature(function, names)
     _check_options(function, gates, roles, options)
@@ -159,9 +177,16 @@ def _check_options(function: Callable, gates: tuple[str, ...], roles: Any, optio
                 f"{place}: {kind} must name the last gates in their order, got {', '.join(wanted)} of "
                 f"{', '.join(gates)}."
             )
+    for kind in ("start", "forgets"):
+        if not isinstance(options[kind] or {}, Mapping):
+            raise CellError(f"{place}: {kind} must be a dict, got {type(options[kind]).__name__}.")
+    for name, end in (options["forgets"] or {}).items():
+        if name not in gates or end not in ("low", "high"):
+            raise CellError(
+                f"{place}: forgets must give gates of {', '.join(gates)} the end 'low' or 'high', got "
+                f"{name!r}: {end!r}."
+            )
     known = {"Wx", "Wh", "b", "bhh", "words", *(name for name, role in roles.items() if role.is_trained)}
-    if not isinstance(options["start"] or {}, Mapping):
-        raise CellError(f"{place}: start must be a dict, got {type(options['start']).__name__}.")
     for name in options["start"] or {}:
         if name not in known:
             raise CellError(

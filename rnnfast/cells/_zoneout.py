@@ -54,5 +54,6 @@ def zoneout(cell: Cell, p: float) -> Cell:
     roles = {**cell.roles, **{keep: bernoulli(ratio) for keep in keeps}}
     return Cell(
         step, cell.gates, cell.states, roles, name=f"{cell.name}_zoneout", product=cell.product,
-        apart=cell.apart, again=cell.again, start=cell.start,
+        apart=cell.apart, again=cell.again, start=cell.start, title=f"{cell.title} with zoneout",
+        forgets=cell.forgets,
     )  # fmt: skip

@@ -7,7 +7,7 @@ import numpy as np
 from rnnfast.cells._cell import Cell
 from rnnfast.kernels import cells
 
-rnn = Cell(cells.rnn_tanh, ("a",), ("h",), {}, name="rnn")
+rnn = Cell(cells.rnn_tanh, ("a",), ("h",), {}, name="rnn", title="RNN")
 
 # Recurrent weights tried instead, validation perplexity on the default corpus after 3 epochs of Adam(0.002)
 # with V = 1429, D = H = 100: 92.0 for these, 94.2 orthogonal, 96.2 identity times 0.9. A relu has no upper
@@ -22,12 +22,31 @@ rnn_relu = Cell(
     ("h",),
     {},
     name="relu",
+    title="RNN (relu)",
     start={
         "Wh": lambda shape, rng: 0.5 * np.eye(shape[0]),
         "b": 0.5,
         "words": lambda shape, rng: rng.standard_normal(shape) / 10,
     },
 )
-lstm = Cell(cells.lstm, ("f", "g", "i", "o"), ("h", "c"), {}, name="lstm")
-gru = Cell(cells.gru_before, ("z", "r", "n"), ("h",), {}, name="gru", again=("n",))
-gru_after = Cell(cells.gru_after, ("z", "r", "n"), ("h",), {}, name="gru_after", apart=("n",))
+lstm = Cell(cells.lstm, ("f", "g", "i", "o"), ("h", "c"), {}, name="lstm", title="LSTM", forgets={"f": "low"})
+gru = Cell(
+    cells.gru_before,
+    ("z", "r", "n"),
+    ("h",),
+    {},
+    name="gru",
+    again=("n",),
+    title="GRU",
+    forgets={"z": "high"},
+)
+gru_after = Cell(
+    cells.gru_after,
+    ("z", "r", "n"),
+    ("h",),
+    {},
+    name="gru_after",
+    apart=("n",),
+    title="GRU (reset after)",
+    forgets={"z": "high"},
+)

@@ -6,7 +6,7 @@ from rnnfast.cells._decorator import cell
 from rnnfast.cells._functions import sigmoid, tanh
 
 
-@cell(states=("h", "c"))
+@cell(states=("h", "c"), title="coupled LSTM", forgets={"f": "low"})
 def coupled_lstm(f, g, o, h, c):
     """``f = sigmoid(f)``, ``c_t = f c + (1 - f) tanh(g)``, ``h_t = sigmoid(o) tanh(c_t)``.
 

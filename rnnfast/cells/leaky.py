@@ -7,7 +7,7 @@ from rnnfast.cells._functions import relu
 from rnnfast.cells._roles import normal, unit
 
 
-@cell(states=("h", "v"))
+@cell(states=("h", "v"), title="leaky RNN")
 def leaky(a, h, v, *, alpha=unit(0.1), noise=normal(0.05)):
     """``v_t = v + alpha (a - v) + noise``, ``h_t = relu(v_t)``.
 

@@ -6,7 +6,7 @@ from rnnfast.cells._decorator import cell
 from rnnfast.cells._functions import relu, sigmoid
 
 
-@cell(states=("h",))
+@cell(states=("h",), title="light GRU", forgets={"z": "low"})
 def li_gru(z, n, h):
     """``z = sigmoid(z)``, ``h_t = z h + (1 - z) relu(n)``; without the paper's batch normalisation.
 

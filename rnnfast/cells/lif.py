@@ -7,7 +7,7 @@ from rnnfast.cells._functions import step, stop_gradient
 from rnnfast.cells._roles import constant
 
 
-@cell(states=("s", "v", "i"))
+@cell(states=("s", "v", "i"), title="LIF")
 def lif(a, s, v, i, *, alpha=constant(0.9), beta=constant(0.85), threshold=constant(1.0)):
     """``i_t = alpha i + a``, ``v_t = (beta v + i_t) (1 - s)``, ``s_t = v_t > threshold``.
 

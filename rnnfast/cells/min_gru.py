@@ -6,7 +6,7 @@ from rnnfast.cells._decorator import cell
 from rnnfast.cells._functions import sigmoid
 
 
-@cell(states=("h",), product=None)
+@cell(states=("h",), product=None, title="minGRU", forgets={"z": "high"})
 def min_gru(z, n, h):
     """``z = sigmoid(z)``, ``h_t = (1 - z) h + z n``, with gates of the inputs alone.
 

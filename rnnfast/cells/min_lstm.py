@@ -6,7 +6,7 @@ from rnnfast.cells._decorator import cell
 from rnnfast.cells._functions import sigmoid
 
 
-@cell(states=("h",), product=None)
+@cell(states=("h",), product=None, title="minLSTM", forgets={"f": "low"})
 def min_lstm(f, i, n, h):
     """``f, i = sigmoid(f), sigmoid(i)``, ``h_t = (f h + i n) / (f + i)``, with gates of the inputs alone.
 

@@ -6,7 +6,7 @@ from rnnfast.cells._decorator import cell
 from rnnfast.cells._functions import exp, maximum, sigmoid, softplus, tanh
 
 
-@cell(states=("h", "c", "n", "m"))
+@cell(states=("h", "c", "n", "m"), title="sLSTM", forgets={"f": "low"})
 def slstm(f, z, i, o, h, c, n, m):
     """``m_t = max(log f + m, i)``, ``c_t = f' c + i' tanh(z)``, ``n_t = f' n + i'``, ``h_t = sigmoid(o) c_t
     / max(n_t, 1)``.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Iterator
@@ -20,14 +21,16 @@ from rnnfast.bench import contenders, grid, machine, runner
 from rnnfast.cli import bench_options as options
 from rnnfast.cli.errors import INTERRUPTED, STOPPED, fail, one_line
 from rnnfast.cli.options import given_options
+from rnnfast.cli.own_cells import cell_name
 
+_CELLS = ",".join(grid.CELLS)
 _QUICK_SECONDS, _QUICK_ROUNDS = 0.2, 3
 _UNBOUNDED = 160  # columns for a pipe or a file, where no table is cut to the width of a screen
 
 
 def bench(
     context: typer.Context,
-    cells: options.Cells = "rnn,lstm,gru",
+    cells: options.Cells = _CELLS,
     shapes: options.Shapes = None,
     passes: options.Passes = "forward,both",
     threads: options.Threads = None,
@@ -118,7 +121,9 @@ def _settings(
         if cells == "none" and not models:
             raise ValueError("bench: --cells none leaves nothing to measure without --models.")
         return runner.Settings(
-            cells=[] if cells == "none" else grid.choices("cells", cells.lower(), grid.CELLS),
+            cells=[]
+            if cells == "none"
+            else grid.cells(cells, functools.partial(cell_name, "bench", "cells")),
             shapes=list(grid.QUICK_SHAPES if quick else grid.SHAPES)
             if shapes is None
             else grid.shapes(shapes),

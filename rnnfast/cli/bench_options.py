@@ -14,7 +14,7 @@ _WHAT, _HOW, _OUTPUT = "What is measured", "How", "Output"
 # One line an option: they are a table, and read as one.
 # fmt: off
 Cells = Annotated[str, typer.Option(
-    metavar="LIST", rich_help_panel=_WHAT, help="Which of rnn, lstm, gru; none: only --models.")]
+    metavar="LIST", rich_help_panel=_WHAT, help="What rnnfast train --cell takes; none: only --models.")]
 Shapes = Annotated[str | None, typer.Option(
     metavar="LIST", rich_help_panel=_WHAT, show_default="nine, with --quick three",
     help="Sizes NxTxDxH, as 20x35x100x100.")]

@@ -48,6 +48,7 @@ def diagnose(
             "--out", metavar="DIR", show_default="the run's folder", help="Where to put the pictures."
         ),
     ] = None,
+    cell: options.OwnCell = None,
     last: options.Last = False,
     as_json: options.Json = False,
 ) -> None:
@@ -60,7 +61,7 @@ def diagnose(
 
     Example: [bold]rnnfast diagnose runs/first --lags 100[/bold]
     """
-    model, _, config = load_run(run, last=last)
+    model, _, config = load_run(run, cell, last=last)
     if not isinstance(model, RNNLM):
         fail(f"{run}: only a recurrent model has gradients through time, and this one is a CBOW.")
     xs, ts = _stretches(run / VALID, model.vocab_size, lags, seed)
@@ -106,17 +107,16 @@ def _stretches(path: Path, vocab_size: int, lags: int, seed: int) -> tuple[np.nd
 
 def _findings(model: RNNLM, xs: np.ndarray, ts: np.ndarray, lags: int, bptt: int | None) -> Iterator[Finding]:
     """All that is looked at, one after the other; `bptt` is the window the model was trained with."""
-    layers, cell = [f"layer{index}" for index in range(model.config["layers"])], model.config["cell"]
+    layers, cell = [f"layer{index}" for index in range(model.config["layers"])], model.body.cell
     names = [Path(picture).stem for picture in PICTURES]
     by_lag = diagnostics.gradient_by_lag(model, xs, ts, lags)
     if not np.isfinite(by_lag.h_norms).all():
         fail("the gradients are not finite numbers, so the model's parameters are damaged.")
-    cells = by_lag.cell_mean()
     yield Finding(
         names[0],
         "norm of the gradient with respect to the state k steps before",
         _lag_table(by_lag, layers),
-        {"h": by_lag.mean().tolist(), "c": None if cells is None else cells.tolist()},
+        {state: means.tolist() for state, means in by_lag.means().items()},
         verdicts.of_lags(by_lag, cell),
         lambda: diagnostics.plot_gradient_by_lag(by_lag),
     )
@@ -132,20 +132,21 @@ def _findings(model: RNNLM, xs: np.ndarray, ts: np.ndarray, lags: int, bptt: int
         verdicts.of_windows(curve, bptt),
         lambda: diagnostics.plot_truncation_bias(curve),
     )
-    radius = diagnostics.spectral_radius(model)
-    table = numbers_table("layer", "matrix", "spectral radius", "norm")
-    _add_gates(table, layers, radius.gates, radius.radii, radius.norms, "{:.3f}")
-    yield Finding(
-        names[2],
-        "recurrent weights",
-        table,
-        _listed(radius),
-        verdicts.of_radius(radius, cell),
-        lambda: diagnostics.plot_spectral_radius(radius),
-    )
+    if cell.product:
+        radius = diagnostics.spectral_radius(model)
+        table = numbers_table("layer", "matrix", "spectral radius", "norm")
+        _add_gates(table, layers, radius.gates, radius.radii, radius.norms, "{:.3f}")
+        yield Finding(
+            names[2],
+            "recurrent weights",
+            table,
+            _listed(radius),
+            verdicts.of_radius(radius, cell),
+            lambda: diagnostics.plot_spectral_radius(radius),
+        )
     gates = diagnostics.gate_saturation(model, xs)
     table = numbers_table(
-        "layer", "gate" if cell in verdicts.GATED else "units", "at the lower end", "at the upper end"
+        "layer", "units" if len(cell.gates) == 1 else "gate", "at the lower end", "at the upper end"
     )
     _add_gates(table, layers, gates.gates, gates.low, gates.high, "{:.1%}")
     yield Finding(
@@ -165,10 +166,9 @@ def _listed(found: Any) -> dict[str, Any]:
 
 def _lag_table(found: diagnostics.GradientByLag, layers: list[str]) -> Table:
     """A few lags, closer together where they are small."""
-    columns = dict(zip([f"{name} h" for name in layers], found.mean(), strict=True))
-    cells = found.cell_mean()
-    if cells is not None:
-        columns |= dict(zip([f"{name} c" for name in layers], cells, strict=True))
+    columns: dict[str, np.ndarray] = {}
+    for state, means in found.means().items():
+        columns |= dict(zip([f"{name} {state}" for name in layers], means, strict=True))
     table = numbers_table("lag", *columns)
     most = int(found.lags[-1])
     shown = np.unique(np.append(0, np.geomspace(1, most, _ROWS - 1).round().astype(int)))

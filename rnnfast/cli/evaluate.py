@@ -35,6 +35,7 @@ def evaluate(
         ),
     ] = None,
     encoding: options.Encoding = "utf-8",
+    cell: options.OwnCell = None,
     last: options.Last = False,
     as_json: options.Json = False,
 ) -> None:
@@ -48,7 +49,7 @@ def evaluate(
     with one_line(ValueError):
         if not files and "encoding" in options.given_options(context):
             raise _check.no_effect("--encoding", "without files")
-    model, tokenizer, _ = load_run(run, last=last)
+    model, tokenizer, _ = load_run(run, cell, last=last)
     if not files:
         path = run / VALID
         if not path.is_file():

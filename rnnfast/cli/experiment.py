@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
+from rnnfast.cells import Cell
 from rnnfast.cli.run_folder import TRAIN, TRAINING, VALID, RunFolder, open_run_ids
 from rnnfast.cli.unigram import Unigram
 from rnnfast.data import (
@@ -20,6 +21,7 @@ from rnnfast.data import (
     encode_to_memmap,
 )
 from rnnfast.models.cbow import CBOWLM
+from rnnfast.models.cells import named_cell
 from rnnfast.models.rnnlm import RNNLM
 from rnnfast.optim import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, Optimizer, RMSprop
 from rnnfast.training.bptt import TruncatedBPTT
@@ -55,7 +57,8 @@ class Settings:
     Names are those of PyTorch's `word_language_model` where it has them. None stands for: `max_vocab` no
     limit, `lower` where the tokenizer is that of words, `min_count` 2 (1 for whitespace), `tied` for words,
     where emsize equals nhid, `clip`, `clip_value` and `anneal` off, `patience` never, and the optimizer's own
-    value for `lr` (from `OPTIMIZERS`), `weight_decay` (0.1) and what else it has.
+    value for `lr` (from `OPTIMIZERS`), `weight_decay` (0.1) and what else it has. `cell` is the name of a
+    ready cell, or `module:name` of a user's own.
     """
 
     tokenizer: str = "word"
@@ -130,13 +133,17 @@ class Settings:
         given = {option: value for option, value in values.items() if value is not None}
         return OPTIMIZERS[self.optimizer][0](**given)
 
+    def recurrent_cell(self) -> Cell:
+        """The cell of the recurrent model; a user's own is imported."""
+        return named_cell("Settings", self.cell)
+
     def make_rnn(self, vocab_size: int) -> RNNLM:
         """The recurrent model with its first weights."""
         return RNNLM(
             vocab_size,
             self.emsize,
             self.nhid,
-            cell=self.cell,
+            cell=self.recurrent_cell(),
             layers=self.nlayers,
             dropout=self.dropout,
             tied=bool(self.tied),

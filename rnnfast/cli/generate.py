@@ -49,6 +49,7 @@ def generate(
         int | None,
         options.whole_option("--seed", 0, None, "The same seed gives the same text.", "a new text each time"),
     ] = None,
+    cell: options.OwnCell = None,
     as_json: options.Json = False,
 ) -> None:
     """Write text, each word drawn from what the model expects after all words before.
@@ -59,7 +60,7 @@ def generate(
         for option, value in (("--top-k", top_k), ("--top-p", top_p)):
             if temperature == 0 and value is not None:
                 raise _check.no_effect(option, "with --temperature 0")
-    model, tokenizer, _ = load_run(run)
+    model, tokenizer, _ = load_run(run, cell)
     start = read = first_words(tokenizer)
     if prompt is not None:
         with one_line(*BAD_VALUES):

@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from rnnfast import _check
+from rnnfast.cli.own_cells import cell_name
 
 _OWNER = "option"  # what `_check` calls the one who asks; left out again
 
@@ -68,18 +69,35 @@ def below_one(option: str) -> Callable[[Any], float]:
     return _reader(float, lambda value: _check.number_below(_OWNER, option, value, 0, 1))
 
 
-def word(option: str, *allowed: str, **others: str) -> Callable[[Any], str]:
-    """What reads one of a few words, in upper or lower case; `others` are more names of some of them.
+def word(option: str, *allowed: str) -> Callable[[Any], str]:
+    """What reads one of a few words, in upper or lower case.
 
     Examples
     --------
-    >>> word("--cell", "rnn", "lstm", rnn_tanh="rnn")("RNN_TANH")
+    >>> word("--optimizer", "adam", "sgd")("SGD")
+    'sgd'
+    """
+    return _reader(str, lambda value: _check.choice(_OWNER, option, value, allowed))
+
+
+def cell(option: str) -> Callable[[Any], str]:
+    """What reads the name of a ready cell, or `module:name` for one of the user's own.
+
+    Examples
+    --------
+    >>> cell("--cell")("RNN_TANH")
     'rnn'
     """
+    return _reader(str, lambda value: cell_name(_OWNER, option, value))
+
+
+def own_cell(option: str) -> Callable[[Any], str]:
+    """What reads `module:name` for a cell of the user's own."""
 
     def check(value: Any) -> str:
-        known = others.get(value.lower(), value)
-        return _check.choice(_OWNER, option, known, allowed)
+        if ":" not in value:
+            raise BadOption(f"{option} must be module:name of a cell of your own, got {value!r}.")
+        return cell_name(_OWNER, option, value)
 
     return _reader(str, check)
 

@@ -12,7 +12,7 @@ import typer
 from rnnfast._check import FLOAT_DTYPES
 from rnnfast.cells import READY
 from rnnfast.cli.experiment import OPTIMIZERS, TOKENIZERS, WEIGHT_DECAY, optimizers_with
-from rnnfast.cli.numbers import below_one, number, share, whole, word
+from rnnfast.cli.numbers import below_one, cell, number, own_cell, share, whole, word
 from rnnfast.models.cells import MOST_LAYERS
 
 _TEXT, _MODEL, _TRAINING = "Text", "Model", "Training"
@@ -21,8 +21,6 @@ _BASELINE, _OUTPUT = "Baseline", "Output"
 _RATES = ", ".join(f"{name} {rate:g}" for name, (_, rate) in OPTIMIZERS.items())
 DTYPES = tuple(kind.name for kind in FLOAT_DTYPES)
 _MOST_UNITS = 1_000_000  # no machine has memory for more
-# PyTorch's word_language_model calls two cells otherwise.
-_CELLS = {"rnn_tanh": "rnn", "rnn_relu": "relu"}
 
 
 def given_options(context: typer.Context) -> set[str]:
@@ -101,8 +99,8 @@ MaxVocab = Annotated[int | None, whole_option(
     "--max-vocab", 3, _TEXT, "The most words to know; the frequent ones stay.", "no limit")]
 
 Cell = Annotated[str, _value(
-    word("--cell", *(cell.name for cell in READY), **_CELLS), ("--cell", "--model"), "rnn|relu|lstm|gru",
-    _MODEL, "Kind of recurrent layer; also RNN_TANH, RNN_RELU, LSTM, GRU.")]
+    cell("--cell"), ("--cell", "--model"), "NAME", _MODEL,
+    f"Kind of recurrent layer: {', '.join(ready.name for ready in READY)}; module:name for one of your own.")]
 EmbedSize = Annotated[int, whole_option("--emsize", 1, _MODEL, "Size of word vectors.", high=_MOST_UNITS)]
 HiddenSize = Annotated[int, whole_option(
     "--nhid", 1, _MODEL, "Hidden units in each layer.", high=_MOST_UNITS)]
@@ -170,6 +168,9 @@ LogInterval = Annotated[int, whole_option(
 
 Run = Annotated[Path, typer.Argument(
     metavar="RUN", show_default=False, help="Folder of a run, as rnnfast train named it.")]
+OwnCell = Annotated[str | None, _value(
+    own_cell("--cell"), "--cell", "MODULE:NAME", None,
+    "The cell of a run that was trained with one of your own.", False)]
 Last = Annotated[bool, typer.Option(
     "--last", help="The last weights of a run that stopped early, not its best.")]
 Json = Annotated[bool, typer.Option(

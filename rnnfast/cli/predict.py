@@ -23,13 +23,14 @@ def predict(
         ),
     ],
     top: Annotated[int, options.whole_option("--top", 1, None, "How many words to list.")] = 10,
+    cell: options.OwnCell = None,
     as_json: options.Json = False,
 ) -> None:
     """List the likeliest next words after a prompt, with their probabilities.
 
     Example: [bold]rnnfast predict runs/first "you say"[/bold]
     """
-    model, tokenizer, _ = load_run(run)
+    model, tokenizer, _ = load_run(run, cell)
     with one_line(*BAD_VALUES):
         text = inputs.prompt_text(prompt)
     read = after_a_line_end(tokenizer, encode_prompt(tokenizer, text))

@@ -23,7 +23,6 @@ from rnnfast.models import CBOWLM, RNNLM
 from rnnfast.training import Progress, TrainingDiverged, load_checkpoint
 from rnnfast.training.checkpoint import MODEL
 
-_NAMES = {"rnn": "RNN", "relu": "RNN (relu)", "lstm": "LSTM", "gru": "GRU"}
 _SAMPLE_LENGTH = {"word": 60, "whitespace": 60, "char": 300}
 
 
@@ -72,7 +71,7 @@ class Session:
         self.parameters: dict[str, int] = {}
         self.complete: list[str] = []
         self.unigram = experiment.unigram_perplexity()
-        self.cell = _NAMES[experiment.settings.cell]
+        self.cell = experiment.settings.recurrent_cell().title
 
     def run(self, *, baseline: bool) -> None:
         """The whole run; ends with an exit code when it is stopped early."""

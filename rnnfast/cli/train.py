@@ -147,6 +147,8 @@ def _go_on(told: dict[str, Any], given: set[str]) -> None:
             folder = RunFolder.resume(told["resume"])
             stack.enter_context(folder.alone())
             told = {**told, **_agreed(folder, told, given)}
+            if ":" in str(told["cell"]) and "cell" not in given:
+                raise _check.cell_needed(folder.path, told["cell"], told["cell"])
             settings = _checked(folder, told)
             experiment = Experiment.resume(settings, folder, checkpoint_every=told["checkpoint_every"])
             reached = {False: folder.reached(), True: folder.reached(baseline=True)}

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rnnfast.cells import Cell
 from rnnfast.cli.wording import counted
 from rnnfast.diagnostics import GateSaturation, GradientByLag, SpectralRadius, TruncationCurve
 
@@ -15,7 +16,6 @@ EXPLODED = 10.0
 CLOSE_ENOUGH = 0.1  # relative error of a truncated gradient, the tolerance of `TruncatedBPTT(k1, "auto")`
 SATURATED = 0.5  # share of activations at one end
 DEAD = 0.9  # share of zeros behind a relu
-GATED = ("lstm", "gru")
 
 
 class Verdict(NamedTuple):
@@ -34,7 +34,7 @@ def joint_advice(verdicts: Sequence[Verdict]) -> str:
     )
 
 
-def of_lags(found: GradientByLag, cell: str) -> Verdict:
+def of_lags(found: GradientByLag, cell: Cell) -> Verdict:
     """Whether gradients vanish or explode, in the layer in which they last longest."""
     means = found.mean()
     relative = (means / np.maximum(means[:, :1], np.finfo(float).tiny)).max(axis=0)
@@ -53,7 +53,7 @@ def of_lags(found: GradientByLag, cell: str) -> Verdict:
         )
     steps = counted(reach, "step")
     finding = f"Each word more than {steps} back has under {VANISHED:.0%} of the last word's effect."
-    if cell in GATED:
+    if cell.forgets:  # it has a memory of its own
         return Verdict(finding)
     return Verdict(finding, f"For a memory beyond {steps}, try --cell lstm.")
 
@@ -79,55 +79,78 @@ def of_windows(found: TruncationCurve, bptt: int | None) -> Verdict:
     return Verdict(finding)
 
 
-def of_radius(found: SpectralRadius, cell: str) -> Verdict:
+def of_radius(found: SpectralRadius, cell: Cell) -> Verdict:
     """What the recurrent matrices alone do to gradients; the activations between them change it."""
     layer, gate = np.unravel_index(int(np.argmax(found.radii)), found.radii.shape)
     radius, norm = float(found.radii.max()), float(found.norms.max())
-    if cell in GATED:
+    if not cell.is_plain:
         return Verdict(
             f"The largest spectral radius is {radius:.2f}, of gate {found.gates[gate]} in layer{layer}; the "
-            f"gates decide too, so judge by the table of gradients."
+            f"rest of the cell decides too, so judge by the table of gradients."
         )
     if norm < 1:
         return Verdict(f"Each step shrinks a gradient to at most {norm:.2f} times its size.")
     if radius < 1:
         return Verdict(f"The spectral radius is {radius:.2f}, below 1: many steps shrink gradients.")
-    slope = "slope of tanh" if cell == "rnn" else "share of units above zero"
+    (kind,) = cell.activations.values()
+    slope = "share of units above zero" if kind == "relu" else f"slope of {kind}"
     return Verdict(
         f"The spectral radius is {radius:.2f}, at least 1: without activations gradients would not vanish; "
         f"the {slope} decides too."
     )
 
 
-def of_gates(found: GateSaturation, cell: str) -> Verdict:
-    """The gate that stands most in the way of gradients."""
-    if cell == "relu":
-        share, layer = _most(found.low[:, 0])
-        if share > DEAD:
+def of_gates(found: GateSaturation, cell: Cell) -> Verdict:
+    """The gate that stands most in the way: of those that cut the past off, or else of all."""
+    deciding = [gate for gate in found.gates if gate in cell.forgets]
+    if deciding:
+        return _of_memory(found, cell, deciding)
+    if not found.gates:
+        return Verdict("No gate of this cell goes into a sigmoid, a tanh or a relu.")
+    worst = max(found.gates, key=lambda gate: _in_the_way(found, cell, gate)[0])
+    excess, share, layer = _in_the_way(found, cell, worst)
+    units = "units" if len(cell.gates) == 1 else f"activations of gate {worst}"
+    kind = cell.activations[worst]
+    if kind == "relu":
+        if excess > 0:
             return Verdict(
-                f"{share:.0%} of the units of layer{layer} are zero, and pass no gradient.",
+                f"{share:.0%} of the {units} of layer{layer} are zero, and pass no gradient.",
                 "Try a lower --lr.",
             )
-        return Verdict(f"At most {share:.0%} of the units of a layer are zero.")
-    if cell == "rnn":
-        share, layer = _most((found.low + found.high)[:, 0])
-        if share > SATURATED:
-            return Verdict(
-                f"{share:.0%} of the units of layer{layer} are at an end of tanh, and pass no gradient.",
-                "Try a lower --lr, or more --weight-decay.",
-            )
-        return Verdict(f"At most {share:.0%} of the units of a layer are saturated.")
-    # What cuts the past off: a shut forget gate, or an open update gate, as h = (1 - z) h_prev + z h_hat.
-    gate, ends = ("f", found.low) if cell == "lstm" else ("z", found.high)
-    share, layer = _most(ends[:, found.gates.index(gate)])
-    name = "forget gates" if cell == "lstm" else "update gates"
-    state = "shut" if cell == "lstm" else "wide open"
+        return Verdict(f"At most {share:.0%} of the {units} of a layer are zero.")
+    if excess > 0:
+        return Verdict(
+            f"{share:.0%} of the {units} of layer{layer} are at an end of {kind}, and pass no gradient.",
+            "Try a lower --lr, or more --weight-decay.",
+        )
+    return Verdict(f"At most {share:.0%} of the {units} of a layer are saturated.")
+
+
+def _in_the_way(found: GateSaturation, cell: Cell, gate: str) -> tuple[float, float, int]:
+    """By how much the share of a gate that passes no gradient is too large; that share, and its layer."""
+    place = found.gates.index(gate)
+    is_relu = cell.activations[gate] == "relu"
+    share, layer = _most(found.low[:, place] if is_relu else (found.low + found.high)[:, place])
+    return share - (DEAD if is_relu else SATURATED), share, layer
+
+
+def _of_memory(found: GateSaturation, cell: Cell, deciding: Sequence[str]) -> Verdict:
+    """The gate that cuts the past off: a shut forget gate, or an open update gate."""
+
+    def cut_off(gate: str) -> tuple[float, int]:
+        ends = found.low if cell.forgets[gate] == "low" else found.high
+        return _most(ends[:, found.gates.index(gate)])
+
+    worst = max(deciding, key=lambda gate: cut_off(gate)[0])
+    share, layer = cut_off(worst)
+    name, state = ("forget", "shut") if cell.forgets[worst] == "low" else ("update", "wide open")
+    gates = f"{name} gates ({worst})"
     if share > SATURATED:
         return Verdict(
-            f"{share:.0%} of the {name} of layer{layer} are {state}: the layer forgets at once.",
+            f"{share:.0%} of the {gates} of layer{layer} are {state}: the layer forgets at once.",
             "The text may need no longer memory; otherwise try a lower --lr or a longer --bptt.",
         )
-    return Verdict(f"At most {share:.0%} of the {name} of a layer are {state}.")
+    return Verdict(f"At most {share:.0%} of the {gates} of a layer are {state}.")
 
 
 def _most(shares: np.ndarray) -> tuple[float, int]:

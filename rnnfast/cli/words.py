@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import typer
 
+from rnnfast import _check
 from rnnfast.cli.errors import BAD_FILES, fail, one_line
 from rnnfast.data import CharTokenizer, Tokenizer, WordTokenizer, split_words
 from rnnfast.models import CBOWLM, RNNLM
@@ -16,12 +17,25 @@ from rnnfast.training import load_checkpoint
 from rnnfast.training.checkpoint import LAST, MODEL
 
 
-def load_run(folder: Path, *, last: bool = False) -> tuple[RNNLM | CBOWLM, Tokenizer, dict[str, Any]]:
-    """The model of a run folder, its tokenizer and its `config.json`; one line says what is wrong with it."""
+def load_run(
+    folder: Path, cell: str | None = None, *, last: bool = False
+) -> tuple[RNNLM | CBOWLM, Tokenizer, dict[str, Any]]:
+    """The model of a run folder, its tokenizer and its `config.json`; one line says what is wrong with it.
+
+    `cell` is the user's own cell that the command line names; its module has been imported.
+    """
     if last and (folder / MODEL).is_file() and not (folder / LAST).exists():
         fail(f"{folder}: this run did not stop early; leave out --last.")
     with one_line(*BAD_FILES):
-        model, tokenizer, config = load_checkpoint(folder, last=last)
+        try:
+            model, tokenizer, config = load_checkpoint(folder, last=last)
+        except _check.CellMissing as error:
+            if cell is None:
+                raise _check.cell_needed(folder, error.name) from None
+            raise _check.other_cell(folder, error.name, cell) from None
+    if cell is not None and not isinstance(model.config.get("cell"), dict):
+        with one_line(ValueError):
+            raise _check.no_effect("--cell", "on a run with a ready cell")
     if tokenizer is None:
         fail(f"{folder}: this run was saved without a tokenizer, so it cannot read text.")
     return model, tokenizer, config

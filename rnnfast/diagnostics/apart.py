@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
 
 from rnnfast import _check
-from rnnfast.models.cells import cell_of, recurrent_layers
 from rnnfast.models.regressor import SequenceRegressor
 from rnnfast.models.rnnlm import RNNLM
 
 
 class Apart:
-    """The layers of a model, fresh ones around the same parameters; no dropout.
+    """The layers of a model, others around the same parameters, with a fresh state; no dropout, no noise.
 
     Attributes
     ----------
     cell : Cell
-    gates : tuple of str
-        Names of the blocks of the recurrent weights.
     layers : list of Recurrent
         From the lowest.
     output : TimeAffineSoftmaxWithLoss or TimeAffineSquaredLoss
@@ -33,9 +31,11 @@ class Apart:
             )
         self._owner, self._model = owner, model
         self._arrays = dict(zip(model.parameter_names, model.params, strict=True))
-        self.cell = cell_of(owner, model.config["cell"])
-        self.gates = self.cell.gates
-        self.layers: list[Any] = list(recurrent_layers(self.cell, model.config["layers"], self._arrays))
+        self.layers = [copy.copy(layer) for layer in model.body.layers]
+        for layer in self.layers:
+            layer.reset_state()
+            layer.train_flg = False
+        self.cell = self.layers[0].cell
         self.output: Any = type(model.output)(*model.output.params)
 
     def vectors(self, xs: np.ndarray) -> np.ndarray:

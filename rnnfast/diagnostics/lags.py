@@ -18,32 +18,37 @@ _MOST_TARGETS = 16
 class GradientByLag(NamedTuple):
     """Norms of the gradients of single losses by the states before them; L layers, J targets, K lags.
 
+    The states are those of the cell, the first of them the output: h, and c of an LSTM, along which its
+    gradient is meant to last.
+
     Attributes
     ----------
     lags : ndarray of int (K + 1,)
         0 to K: how many steps the state lies before the loss.
     targets : ndarray of int (J,)
         The steps of the losses.
-    h_norms : ndarray (L, J, K + 1)
-        ``||dL_t / dh_{t-k}||`` of each layer, from the lowest, the mean over the sequences. NaN at a step at
-        which no sequence has a target.
-    c_norms : ndarray (L, J, K + 1) or None
-        The same of the cells of an LSTM, along which its gradient is meant to last; 0 at lag 0, since the
-        loss reads h alone.
+    norms : dict of str to ndarray (L, J, K + 1)
+        By state ``||dL_t / dh_{t-k}||`` of each layer, from the lowest, the mean over the sequences. NaN at a
+        step at which no sequence has a target. 0 at lag 0 of all states but the output, which alone the loss
+        reads.
     """
 
     lags: np.ndarray
     targets: np.ndarray
-    h_norms: np.ndarray
-    c_norms: np.ndarray | None
+    norms: dict[str, np.ndarray]
+
+    @property
+    def h_norms(self) -> np.ndarray:
+        """Those of the output, (L, J, K + 1)."""
+        return next(iter(self.norms.values()))
 
     def mean(self) -> np.ndarray:
         """`h_norms` averaged over the targets, (L, K + 1)."""
         return np.nanmean(self.h_norms, axis=1)
 
-    def cell_mean(self) -> np.ndarray | None:
-        """`c_norms` averaged over the targets, (L, K + 1); None for cells that have no c."""
-        return None if self.c_norms is None else np.nanmean(self.c_norms, axis=1)
+    def means(self) -> dict[str, np.ndarray]:
+        """The norms of each state averaged over the targets, (L, K + 1)."""
+        return {state: np.nanmean(norms, axis=1) for state, norms in self.norms.items()}
 
 
 def gradient_by_lag(
@@ -117,7 +122,7 @@ def gradient_by_lag(
     norms = _go_back(apart.layers, inputs, states, chosen, dhs, lags)
     counted = scored.T[chosen]
     means = [_mean_over_rows(of_state, counted) for of_state in norms]
-    return GradientByLag(np.arange(lags + 1), chosen, means[0], means[1] if len(means) > 1 else None)
+    return GradientByLag(np.arange(lags + 1), chosen, dict(zip(apart.cell.states, means, strict=True)))
 
 
 def _chosen(owner: str, targets: Sequence[int] | None, scored: np.ndarray, first: int) -> np.ndarray:

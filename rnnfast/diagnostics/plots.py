@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,13 @@ from rnnfast.diagnostics.windows import TruncationCurve
 
 _COLORS = ("#1f5fbf", "#d9822b", "#3a923a", "#8d4bb3", "#c03d3e", "#5f5f5f")
 _GREY = "#6b6b6b"
+_DASHES = ("--", ":", "-.")
 
 
 def plot_gradient_by_lag(found: GradientByLag, ax: Any = None) -> Any:
     """Norm of the gradient over the lag on a logarithmic scale, a line for each layer.
 
-    Thin lines are single targets, a bold one is their mean, a dashed one that of the cells of an LSTM.
+    Thin lines are single targets, a bold one is their mean, dashed ones those of states beside the output.
 
     Parameters
     ----------
@@ -39,20 +41,20 @@ def plot_gradient_by_lag(found: GradientByLag, ax: Any = None) -> Any:
     Examples
     --------
     >>> norms = 0.5 ** np.arange(11.0).reshape(1, 1, 11)
-    >>> ax = plot_gradient_by_lag(GradientByLag(np.arange(11), np.array([20]), norms, None))
+    >>> ax = plot_gradient_by_lag(GradientByLag(np.arange(11), np.array([20]), {"h": norms}))
     >>> ax.get_xlabel()
     'lag k, steps'
     """
     ax = _axes("plot_gradient_by_lag", ax)
-    cells = found.cell_mean()
-    for index, mean in enumerate(found.mean()):
+    (output, means), *others = found.means().items()
+    for index, mean in enumerate(means):
         color = _COLORS[index % len(_COLORS)]
         for norms in found.h_norms[index]:
             ax.plot(found.lags, _positive(norms), color=color, linewidth=0.6, alpha=0.3)
-        ax.plot(found.lags, _positive(mean), color=color, linewidth=2.2, label=f"layer{index}, h")
-        if cells is not None:
-            style = {"color": color, "linewidth": 1.6, "linestyle": "--", "label": f"layer{index}, c"}
-            ax.plot(found.lags, _positive(cells[index]), **style)
+        ax.plot(found.lags, _positive(mean), color=color, linewidth=2.2, label=f"layer{index}, {output}")
+        for dashes, (state, values) in zip(itertools.cycle(_DASHES), others, strict=False):
+            style = {"color": color, "linewidth": 1.6, "linestyle": dashes, "label": f"layer{index}, {state}"}
+            ax.plot(found.lags, _positive(values[index]), **style)
     if (np.nan_to_num(found.h_norms) > 0).any():  # otherwise a logarithm has nothing to show
         ax.set_yscale("log")
     _finish(ax, "lag k, steps", r"$\|\partial L_t / \partial h_{t-k}\|$", "Gradient by lag")
@@ -114,7 +116,7 @@ def plot_spectral_radius(found: SpectralRadius, ax: Any = None) -> Any:
 
     Examples
     --------
-    >>> ax = plot_spectral_radius(SpectralRadius(("h",), np.array([[0.9]]), np.array([[1.2]])))
+    >>> ax = plot_spectral_radius(SpectralRadius(("a",), np.array([[0.9]]), np.array([[1.2]])))
     >>> [label.get_text() for label in ax.get_xticklabels()]
     ['layer0 h']
     """
@@ -147,7 +149,7 @@ def plot_gate_saturation(found: GateSaturation, ax: Any = None) -> Any:
 
     Examples
     --------
-    >>> ax = plot_gate_saturation(GateSaturation(("z", "r", "h"), np.zeros((2, 3)), np.ones((2, 3))))
+    >>> ax = plot_gate_saturation(GateSaturation(("z", "r", "n"), np.zeros((2, 3)), np.ones((2, 3))))
     >>> len(ax.get_xticklabels())
     6
     """
@@ -158,7 +160,7 @@ def plot_gate_saturation(found: GateSaturation, ax: Any = None) -> Any:
     ax.axhline(0.0, color=_GREY, linewidth=1.0)
     ax.set_ylim(-1.02, 1.02)
     ax.yaxis.set_major_formatter(lambda share, _: f"{abs(share):.0%}")
-    _finish(ax, "", "share of activations", "Saturated units" if found.gates == ("h",) else "Saturated gates")
+    _finish(ax, "", "share of activations", "Saturated units" if len(found.gates) == 1 else "Saturated gates")
     return ax
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,7 @@ class GateSaturation(NamedTuple):
     Attributes
     ----------
     gates : tuple of str
-        "h" for the RNN; f, g, i, o for the LSTM; z, r, h for the GRU (h is the candidate).
+        Those gates of the cell that go into a sigmoid, a tanh or a relu; there may be none.
     low, high : ndarray (L, G)
         Shares from 0 to 1. Of a sigmoid: below 0.05 and above 0.95. Of a tanh: below -0.95 and above 0.95. Of
         a relu: `low` is the share of zeros, and `high` is 0.
@@ -31,13 +31,15 @@ class GateSaturation(NamedTuple):
 def gate_saturation(model: Model, xs: np.ndarray, *, low: float = 0.05, high: float = 0.95) -> GateSaturation:
     """Shares of saturated activations of each gate, over all sequences, steps and units.
 
-    A sigmoid or tanh at the end of its range passes no gradient on to its weights. What it means depends on
-    the gate: an open forget gate is a memory, a shut one cuts the past off. Without dropout, from a fresh
-    state; the model stays as it is.
+    The activation of a gate is the first sigmoid, tanh or relu that its pre-activation goes into. A sigmoid
+    or tanh at the end of its range passes no gradient on to its weights. What it means depends on the gate:
+    an open forget gate is a memory, a shut one cuts the past off. Without dropout, from a fresh state; the
+    model stays as it is.
 
     Parameters
     ----------
     model : RNNLM or SequenceRegressor
+        Of any cell.
     xs : ndarray (N, T), or (N, T, D)
         What `forward` of the model takes.
     low, high : float
@@ -68,15 +70,15 @@ def gate_saturation(model: Model, xs: np.ndarray, *, low: float = 0.05, high: fl
     high = _check.number(owner, "high", high, 0, 1)
     apart = Apart(owner, model)
     xs = apart.vectors(xs)
+    gates: tuple[str, ...] = ()
     shares = []
     for layer in apart.layers:
-        hs = layer.forward(xs, keep=False)
-        shares.append(
-            [_shares(values, kind, low, high) for values, kind in _activations(apart, layer, xs, hs)]
-        )
-        xs = hs
-    ends = np.array(shares)
-    return GateSaturation(apart.gates, ends[..., 0], ends[..., 1])
+        xs = layer.forward(xs)
+        found = layer.activations()
+        gates = tuple(found)
+        shares.append([_shares(values, kind, low, high) for kind, values in found.values()])
+    ends = np.array(shares).reshape(len(shares), len(gates), 2)
+    return GateSaturation(gates, ends[..., 0], ends[..., 1])
 
 
 def _shares(values: np.ndarray, kind: str, low: float, high: float) -> tuple[float, float]:
@@ -84,31 +86,3 @@ def _shares(values: np.ndarray, kind: str, low: float, high: float) -> tuple[flo
     if kind == "relu":
         return float(np.mean(values <= 0)), 0.0
     return float(np.mean(values < (low if kind == "sigmoid" else -high))), float(np.mean(values > high))
-
-
-def _activations(apart: Apart, layer: Any, xs: np.ndarray, hs: np.ndarray) -> list[tuple[np.ndarray, str]]:
-    """The activations (N, T, H) of each gate and their kind, made again from the states."""
-    if apart.cell.name in ("rnn", "relu"):
-        return [(hs, "relu" if apart.cell.name == "relu" else "tanh")]
-    before = np.concatenate((np.zeros_like(hs[:, :1]), hs[:, :-1]), axis=1)
-    Wx, Wh, b = layer.params
-    inputs, recurrent = (
-        np.split(xs @ Wx + b, len(apart.gates), axis=-1),
-        np.split(Wh, len(apart.gates), axis=1),
-    )
-    if apart.cell.name == "lstm":
-        f, g, i, o = (x + before @ W for x, W in zip(inputs, recurrent, strict=True))
-        return [
-            (_sigmoid(f), "sigmoid"),
-            (np.tanh(g), "tanh"),
-            (_sigmoid(i), "sigmoid"),
-            (_sigmoid(o), "sigmoid"),
-        ]
-    z, r = (_sigmoid(x + before @ W) for x, W in zip(inputs[:2], recurrent[:2], strict=True))
-    hat = np.tanh(inputs[2] + (r * before) @ recurrent[2])
-    return [(z, "sigmoid"), (r, "sigmoid"), (hat, "tanh")]
-
-
-def _sigmoid(values: np.ndarray) -> np.ndarray:
-    """By the tanh, which does not overflow."""
-    return 0.5 * np.tanh(0.5 * values) + 0.5

@@ -16,7 +16,7 @@ class SpectralRadius(NamedTuple):
     Attributes
     ----------
     gates : tuple of str
-        "h" for the RNN; f, g, i, o for the LSTM; z, r, h for the GRU.
+        The gates of the cell.
     radii : ndarray (L, G)
         The largest absolute value of an eigenvalue.
     norms : ndarray (L, G)
@@ -33,11 +33,13 @@ def spectral_radius(model: Model) -> SpectralRadius:
 
     In an RNN ``dh_{t-1} = (dh_t f'(h_t)) Wh^T``, ``f' <= 1``: where the norm is below 1, gradients vanish,
     and only where it is above 1 can they explode. A radius below 1 with a larger norm lets them grow for some
-    steps. In gated cells the matrices alone do not decide, since the state also passes around them.
+    steps. In gated cells the matrices alone do not decide, since the state also passes around them. One
+    recurrent weight a unit counts as a diagonal matrix.
 
     Parameters
     ----------
     model : RNNLM or SequenceRegressor
+        Of a cell with recurrent weights.
 
     Returns
     -------
@@ -46,7 +48,7 @@ def spectral_radius(model: Model) -> SpectralRadius:
     Raises
     ------
     TypeError, ValueError
-        The model has no recurrent layers, or weights are not finite.
+        The model has no recurrent layers, its cell no recurrent weights, or weights are not finite.
 
     Source: Pascanu, Mikolov and Bengio, *On the difficulty of training recurrent neural networks*, 2013.
 
@@ -57,17 +59,24 @@ def spectral_radius(model: Model) -> SpectralRadius:
     >>> model.params[2][...] = [[0.5, 8.0], [0.0, -0.9]]           # layer0_Wh
     >>> found = spectral_radius(model)
     >>> found.gates, found.radii.round(3), found.norms.round(3)
-    (('h',), array([[0.9]]), array([[8.066]]))
+    (('a',), array([[0.9]]), array([[8.066]]))
     """
     owner = "spectral_radius"
     apart = Apart(owner, model)
-    matrices = []
+    cell = apart.cell
+    if not cell.product:
+        raise ValueError(
+            f"{owner}: the cell {cell.name} has no recurrent weights; gradient_by_lag shows its memory."
+        )
+    blocks = []
     for name, layer in zip(apart.names, apart.layers, strict=True):
-        width = layer.hidden_size
-        Wh = layer.params[1].astype(np.float64)
+        Wh = layer.params[layer.parameter_names.index("Wh")].astype(np.float64)
         if not np.isfinite(Wh).all():
             raise ValueError(f"{owner}: {name}_Wh must be finite, got NaN or infinity; the model is damaged.")
-        matrices.append(Wh.reshape(width, len(apart.gates), width).swapaxes(0, 1))
-    stacked = np.stack(matrices)
+        blocks.append(np.stack(np.split(Wh, len(cell.gates), axis=-1)))
+    stacked = np.stack(blocks)
+    if cell.product == "diagonal":
+        largest = np.abs(stacked).max(axis=-1)
+        return SpectralRadius(cell.gates, largest, largest)
     radii = np.abs(np.linalg.eigvals(stacked)).max(axis=-1)
-    return SpectralRadius(apart.gates, radii, np.linalg.norm(stacked, 2, axis=(-2, -1)))
+    return SpectralRadius(cell.gates, radii, np.linalg.norm(stacked, 2, axis=(-2, -1)))

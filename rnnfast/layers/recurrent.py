@@ -11,6 +11,7 @@ import numpy as np
 
 from rnnfast import _check, _threads
 from rnnfast.cells import Cell
+from rnnfast.layers.activations import Activations
 from rnnfast.layers.arguments import Arguments
 from rnnfast.layers.lookup import Lookups
 from rnnfast.layers.plans import Plans
@@ -19,7 +20,7 @@ from rnnfast.layers.rows import Rows, packed_rows
 from rnnfast.layers.window import Inputs, Lookup, Place, Run, nothing
 
 
-class Recurrent(Plans, Lookups, Randomness, Arguments):
+class Recurrent(Plans, Lookups, Activations, Randomness, Arguments):
     """A layer of a cell over a whole sequence, with truncated backpropagation through time.
 
     Parameters

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
+from rnnfast.cells import Cell
 from rnnfast.layers.base import Holder, Layer
 from rnnfast.layers.dropout import TimeDropout
 from rnnfast.layers.embedding import TimeEmbedding
@@ -47,7 +48,7 @@ class Body(Layer):
         rng: np.random.Generator,
     ) -> None:
         self.owner, self.embedding, self.layers = owner, embedding, layers
-        places = [*layers, None] if dropout else []  # before each layer, and behind the last
+        places = [*layers, None] if dropout else []
         self.dropouts = [TimeDropout(dropout, rng=rng) for _ in places]
         self.dtype = layers[0].dtype
         self._sizes = [layers[0].input_size, *(layer.hidden_size for layer in layers)]
@@ -57,6 +58,11 @@ class Body(Layer):
             [param for part in self._parts for param in part.params],
             [grad for part in self._parts for grad in part.grads],
         )
+
+    @property
+    def cell(self) -> Cell:
+        """The cell of the layers."""
+        return self.layers[0].cell
 
     # Forwards.
 

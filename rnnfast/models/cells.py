@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,14 +16,36 @@ from rnnfast.layers.recurrent import Recurrent
 MOST_LAYERS = 1000
 
 
-def cell_of(owner: str, cell: Any) -> Cell:
-    """The cell that a name of `rnnfast.cells`, an entry of a saved model, or a cell itself stands for."""
+def cell_of(owner: str, cell: Any, name: str = "cell") -> Cell:
+    """The cell that a name of `rnnfast.cells`, an entry of a saved model, or a cell itself stands for.
+
+    `name` is that of the argument.
+    """
     if isinstance(cell, Cell):
+        _check.nothing_given(owner, cell.name, cell.equations.wanted)
         return cell
     if isinstance(cell, dict) and set(cell) == {"name", "fingerprint"}:
         return defined(str(cell["name"]), str(cell["fingerprint"]))
-    named = {ready.name: ready for ready in READY}
-    return named[_check.choice(owner, "cell", cell, tuple(named))]
+    called = {name: ready for ready in READY for name in ready.names}
+    known = called.get(cell.lower()) if isinstance(cell, str) else None
+    return known or called[_check.choice(owner, name, cell, tuple(ready.name for ready in READY))]
+
+
+def named_cell(owner: str, cell: str, name: str = "cell") -> Cell:
+    """The ready cell of this name, or a user's own as `module:name`, whose module is imported.
+
+    Importing runs the module, so the text must come from the user, never from a file.
+    """
+    if ":" not in cell:
+        return cell_of(owner, cell, name)
+    module, _, attribute = cell.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # a module can raise anything
+        raise _check.cell_not_found(owner, name, cell, error) from error
+    if not isinstance(found, Cell):
+        raise _check.not_a_cell(owner, name, cell, found)
+    return cell_of(owner, found)
 
 
 def saved_cell(cell: Cell) -> str | dict[str, str]:

@@ -1,0 +1,57 @@
+"""Cells that cannot be found, or not used where they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rnnfast._check.errors import CellMissing, CheckpointError
+
+
+def cell_missing(name: str, fingerprint: str) -> CellMissing:
+    """The error for a cell that this program has not defined."""
+    error = CellMissing(
+        f"the model's cell {name!r} (fingerprint {fingerprint[:12]}) is not defined in this program, or its "
+        f"equations have changed since; import the module that defines it first."
+    )
+    error.name = name
+    return error
+
+
+def cell_not_found(owner: str, name: str, cell: str, error: Exception) -> ValueError:
+    """The error for a `module:name` that cannot be imported."""
+    why = " ".join(str(error).split())
+    return ValueError(
+        f"{owner}: {name} must be module:name of a cell of your own, got {cell!r}; importing it fails with "
+        f"{type(error).__name__}: {why}."
+    )
+
+
+def not_a_cell(owner: str, name: str, cell: str, found: Any) -> ValueError:
+    """The error for a `module:name` that is something else."""
+    kind = type(found).__name__
+    return ValueError(f"{owner}: {name} must be module:name of a cell, got {cell!r}: a {kind}.")
+
+
+def nothing_given(owner: str, cell: str, names: Sequence[str]) -> None:
+    """A cell that asks for no arrays beside its inputs."""
+    if names:
+        raise ValueError(
+            f"{owner}: the cell {cell!r} takes the given array {names[0]}, which only its layer can be "
+            f"given; choose another cell."
+        )
+
+
+def cell_needed(folder: Any, cell: str, told: str = "module:name") -> CheckpointError:
+    """The error for a run with a cell of the user's own, which is imported only if the user says so."""
+    return CheckpointError(
+        f"{folder}: the cell {cell!r} of this run is one of your own; give --cell {told}, which imports it."
+    )
+
+
+def other_cell(folder: Any, name: str, given: str) -> CheckpointError:
+    """The error for a run with another cell than the one that is given."""
+    return CheckpointError(
+        f"{folder}: the cell {name!r} of this run has other equations than --cell {given}; give the one that "
+        f"it was trained with."
+    )
