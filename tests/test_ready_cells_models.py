@@ -215,9 +215,11 @@ def test_a_file_whose_cell_is_not_defined_or_has_changed_is_refused_in_one_sente
 
 def test_a_cell_with_given_arrays_is_refused_where_nobody_can_give_them():
     driven, xs = CELLS["driven"], np.ones((2, 4, 3), np.float32)
-    model = SequenceRegressor(3, 5, 2, cell=driven)
-    with pytest.raises(TypeError, match="the cell needs the argument drive"):
-        model.predict(xs)
+    for make in (lambda: SequenceRegressor(3, 5, 2, cell=driven), lambda: RNNLM(7, 6, 5, cell=driven)):
+        with pytest.raises(
+            ValueError, match=r"the cell 'driven' takes the given array drive, which only its layer"
+        ):
+            make()
     with pytest.raises(TypeError, match="the cell needs the argument drive"):
         Stack([layer_of("driven")]).forward(xs)
 
