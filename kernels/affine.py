@@ -5,10 +5,16 @@ from __future__ import annotations
 from ._jit import kernel
 from .denormals import flush_denormals, restore_mode
 from .gemm import ONE, ZERO, gemm, pack, packed_view
+from .row import add_product
 from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
+from .vectors import copy_row
 
 # Rows in one block of the sums for dW and db: long sums stay accurate, and the block stays in L2.
 BLOCK_ROWS = 256
+# Up to ROWS_IN_PLACE rows read W where it lies, if its rows do. Up to ROWS_IN_BLOCKS rows take a transposed
+# view packed by blocks that stay in the cache. One row, D = 100, O = 10,000, float32, one core of an AMD EPYC
+# (Zen 4): 67 us where it lies, 159 with all of W packed; 218 us by blocks, 446 with all of W^T packed.
+ROWS_IN_PLACE, ROWS_IN_BLOCKS, BLOCK_BYTES = 2, 8, 128 * 1024
 
 
 @kernel
@@ -25,10 +31,21 @@ def affine_forward(x, w, w_row, w_col, b, y, packed):
     rows, depth = x.shape
     cols = b.size
     width = PANEL_BYTES // x.itemsize
-    pack(ZERO, ONE, depth, cols, (w.reshape(-1), ZERO, w_row, w_col), packed)
-    a = (x.reshape(-1), ZERO, depth, ONE)
-    c = (y.reshape(-1), ZERO, cols, width)
-    gemm(rows, cols, depth, a, packed_view(packed, depth), (b, ZERO, ZERO, width), c, FROM_START)
+    if rows <= ROWS_IN_PLACE and w_col == 1:
+        for n in range(rows):
+            copy_row(b, y[n])
+            add_product(x[n], w, 0, y[n])
+    else:
+        a = (x.reshape(-1), ZERO, depth, ONE)
+        flat_w, flat_y = w.reshape(-1), y.reshape(-1)
+        block = cols
+        if rows <= ROWS_IN_BLOCKS and w_col != 1:
+            block = max(1, BLOCK_BYTES // (depth * PANEL_BYTES)) * width
+        for left in range(0, cols, block):
+            count = min(block, cols - left)
+            pack(ZERO, ONE, depth, count, (flat_w, left * w_col, w_row, w_col), packed)
+            c = (flat_y, left, cols, width)
+            gemm(rows, count, depth, a, packed_view(packed, depth), (b, left, ZERO, width), c, FROM_START)
     restore_mode(mode_before)
 
 

@@ -1,6 +1,7 @@
 """The specification: naive float64 NumPy with the public names."""
 
 from statistics import NormalDist
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -692,3 +693,59 @@ class CBOWLM:
     def backward(self):
         self.context.backward(self.output.backward())
         self.grads = [*self.context.grads, *self.output.grads]
+
+
+class TimeCell:
+    """A layer of any cell: the cell's own step in float64, a sequence and a step at a time; forward only."""
+
+    def __init__(self, layer):
+        self.cell, self.width = layer.cell, layer.hidden_size
+        arrays = zip(layer.parameter_names, layer.params, strict=True)
+        self.params = {name: array.astype(np.float64) for name, array in arrays}
+        self.constants = {name: float(layer.dtype.type(value)) for name, value in layer.constants.items()}
+
+    def gates(self, x, h):
+        cell, p = self.cell, self.params
+        made = []
+        for index, name in enumerate(cell.gates):
+            columns = slice(index * self.width, (index + 1) * self.width)
+            of_x = x @ p["Wx"][:, columns] + p["b"][columns]
+            if cell.product is None:
+                made.append(of_x)
+            elif cell.product == "diagonal":
+                made.append(of_x + p["Wh"][columns] * h)
+            elif name in cell.apart:
+                late = slice(cell.apart.index(name) * self.width, (cell.apart.index(name) + 1) * self.width)
+                made.append(SimpleNamespace(x=of_x, h=h @ p["Wh"][:, columns] + p["bhh"][late]))
+            elif name in cell.again:
+                made.append(lambda operand, of_x=of_x, columns=columns: of_x + operand @ p["Wh"][:, columns])
+            else:
+                made.append(of_x + h @ p["Wh"][:, columns])
+        return made
+
+    def step(self, x, states, rows):
+        named = {name: self.params.get(name, self.constants.get(name)) for name in self.cell.roles}
+        after = self.cell.step(*self.gates(x, states[0]), *states, **(named | rows))
+        return after if isinstance(after, tuple) else (after,)
+
+    def forward(self, window, rows):
+        """The outputs (N, T, H), zero behind an end, and the states (S, N, H) after the last step of each."""
+        N, T, _ = window.xs.shape
+        lengths, reset = window.options.get("lengths", [T] * N), window.options.get("reset")
+        rows = {**rows, **{name: array.astype(np.float64) for name, array in window.given.items()}}
+        hs, last = np.zeros((N, T, self.width)), np.zeros((len(self.cell.states), N, self.width))
+        for n in range(N):
+            states = [np.zeros(self.width)] * len(last)
+            if window.state is not None:
+                states = [state[n].astype(np.float64) for state in window.state]
+            for t in range(lengths[n]):
+                if reset is not None and reset[n, t]:
+                    states = [np.zeros(self.width)] * len(last)
+                x, here = (
+                    window.xs[n, t].astype(np.float64),
+                    {name: array[n, t] for name, array in rows.items()},
+                )
+                states = self.step(x, states, here)
+                hs[n, t] = states[0]
+            last[:, n] = states
+        return hs, last

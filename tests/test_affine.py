@@ -193,3 +193,17 @@ def test_wrong_inputs_are_refused_and_the_last_forward_stays_valid():
 def test_a_matrix_without_rows_or_columns_is_refused(D, outputs, wrong):
     with pytest.raises(ValueError, match=rf"^TimeAffine: {wrong} of W, must be at least 1, got 0\.$"):
         TimeAffine(np.ones((D, outputs)), np.ones(outputs))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("is_transposed", [False, True])
+@pytest.mark.parametrize(("D", "outputs"), [(1, 1), (3, 5), (7, 16), (16, 33), (65, 700), (300, 130)])
+def test_a_row_has_the_same_bits_in_any_number_of_rows(D, outputs, is_transposed, dtype):
+    """Few rows read the weights where they lie, or block by block; many read them packed."""
+    rng = np.random.default_rng(11)
+    W = normal(rng, (outputs, D) if is_transposed else (D, outputs), dtype)
+    layer = TimeAffine(W.T if is_transposed else W, normal(rng, outputs, dtype))
+    x = normal(rng, (20, D), dtype)
+    expected = layer.forward(x)
+    for rows in (1, 2, 3, 8, 9):
+        assert_same_bits(layer.forward(x[:rows], out=poisoned((rows, outputs), dtype)), expected[:rows])

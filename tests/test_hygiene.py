@@ -450,7 +450,7 @@ def test_public_functions_name_their_arguments():
 
 def test_no_file_is_longer_than_400_lines():
     allowed = {
-        "tests/reference.py": 700,  # the whole specification
+        "tests/reference.py": 760,  # the whole specification
         "tests/test_cli.py": 700,
         "tests/test_hygiene.py": 560,  # all rules
     }

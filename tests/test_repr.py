@@ -35,6 +35,9 @@ SHOWN = {
     "TimeGRU(input_size=3, hidden_size=4, stateful=False, reset='after')": lambda: rnnfast.TimeGRU.from_sizes(
         3, 4, reset="after"
     ),
+    "Recurrent(cell=<cell li_gru(z, n, h)>, input_size=3, hidden_size=4, stateful=False)": lambda: (
+        rnnfast.cells.li_gru.layer(3, 4)
+    ),
     "RNN(input_size=3, hidden_size=4)": lambda: one_step("RNN"),
     "LSTM(input_size=3, hidden_size=4)": lambda: one_step("LSTM"),
     "GRU(input_size=3, hidden_size=4, reset='before')": lambda: one_step("GRU"),

@@ -8,8 +8,8 @@ from helpers import needs_jit
 from rnnfast.kernels.sequence import block_steps
 
 from rnnfast.models import RNNLM
+from rnnfast.optim import Adam
 from rnnfast.training import Trainer, TruncatedBPTT
-from rnnfast.training.optim import Adam
 
 SENTENCE = ["you", "say", "goodbye", "and", "i", "say", "hello", "."]
 WORDS = list(dict.fromkeys(SENTENCE))

@@ -309,7 +309,7 @@ class TimeAffineSoftmaxWithLoss(_LabelLoss):
             return result
 
     def input_gradient(self, dout: float = 1.0, out: np.ndarray | None = None) -> np.ndarray:
-        """The first half of `backward`."""
+        """The first half of `backward`: the gradient (N, T, H) of the inputs."""
         owner = "TimeAffineSoftmaxWithLoss.backward"
         _check.called_before(owner, self._gradients is not None, "forward")
         assert self._gradients is not None

@@ -193,7 +193,7 @@ class TimeAffineSquaredLoss(Layer):
             return result
 
     def input_gradient(self, dout: float = 1.0, out: np.ndarray | None = None) -> np.ndarray:
-        """The first half of `backward`."""
+        """The first half of `backward`: the gradient (N, T, H) of the inputs."""
         owner = f"{type(self).__name__}.backward"
         _check.called_before(owner, self._gradients is not None, "forward")
         assert self._gradients is not None

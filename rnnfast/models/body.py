@@ -48,7 +48,8 @@ class Body(Layer):
         rng: np.random.Generator,
     ) -> None:
         self.owner, self.embedding, self.layers = owner, embedding, layers
-        self.dropouts = [TimeDropout(dropout, rng=rng) for _ in range(len(layers) + 1 if dropout else 0)]
+        places = [*layers, None] if dropout else []
+        self.dropouts = [TimeDropout(dropout, rng=rng) for _ in places]
         self.dtype = layers[0].dtype
         self._sizes = [layers[0].input_size, *(layer.hidden_size for layer in layers)]
         below = [] if embedding is None else [embedding]

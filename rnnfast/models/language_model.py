@@ -138,15 +138,15 @@ class LanguageModel(Model):
         With None as the state, a text is read from a fresh state. Otherwise it is one word from the state of
         the call before, whose arrays are advanced in place.
         """
-        body = self.reader().body
-        body.carry(state)
         if state is None:
+            body = self.reader().body
+            body.carry(None)
             h = np.ascontiguousarray(body.read(ids[np.newaxis], drop=False, keep=False)[:, -1])
         else:
+            body, carried = state
+            body.carry(carried)
             h = body.step(ids)
-        state = body.carried
-        body.carry(None)
-        return self._scores(h)[0], state
+        return self._scores(h)[0], (body, body.carried)
 
     def _prompt(self, method: str, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         prompt = _check.id_sequence(self._owner(method), "prompt_ids", ids, self.vocab_size)
