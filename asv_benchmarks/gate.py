@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 # isort: off
-from benchmarks import baseline, tile  # before any library is loaded: it sets one thread for all
+from benchmarks import baseline, measuring, tile  # before any library is loaded: it sets one thread for all
 import numpy as np
 
 # isort: on
@@ -26,7 +26,7 @@ from rnnfast.kernels.peak import fma_peak
 from rnnfast.kernels.tile import FROM_START
 
 import rnnfast
-from rnnfast import optim
+from rnnfast import cells, optim
 
 TURN, ROUNDS = 0.004, 25  # seconds of one turn, and how many each side gets
 
@@ -56,18 +56,16 @@ def product():
 def recurrent(rng, cell, shape, least_forward, least_both):
     """What a layer reaches of the product's speed, forward, and forward and backward."""
     N, T, D, H = shape
-    options = {"reset": "after"} if cell == "gru" else {}
-    kind = {"rnn": rnnfast.TimeRNN, "lstm": rnnfast.TimeLSTM, "gru": rnnfast.TimeGRU}[cell]
-    layer = kind.from_sizes(D, H, rng=rng, **options)
+    layer = cell.layer(D, H, rng=rng)
     xs, dhs = (rng.standard_normal((N, T, size)).astype(np.float32) for size in (D, H))
     hs, dxs = np.empty_like(dhs), np.empty_like(xs)
-    operations = 2.0 * N * T * kind.GATES * H * (D + H)
+    operations = float(measuring.operations(layer, N, T))
 
     def both():
         layer.forward(xs, out=hs)
         layer.backward(dhs, out=dxs)
 
-    name = f"{cell} {'x'.join(map(str, shape))}"
+    name = f"{cell.name} {'x'.join(map(str, shape))}"
     yield Case(f"{name} forward", least_forward, lambda: layer.forward(xs, out=hs), operations)
     yield Case(f"{name} both", least_both, both, 3 * operations)
 
@@ -75,16 +73,15 @@ def recurrent(rng, cell, shape, least_forward, least_both):
 def beside_numpy(rng, cell, least):
     """The book's way of writing a layer in NumPy, over ours."""
     N, T, D, H = 20, 35, 100, 100
-    kind = {"rnn": rnnfast.TimeRNN, "lstm": rnnfast.TimeLSTM, "gru": rnnfast.TimeGRU}[cell]
-    layer = kind.from_sizes(D, H, rng=rng)
-    naive = baseline.CELLS[cell](*layer.params)
+    layer = cell.layer(D, H, rng=rng)
+    naive = baseline.CELLS[cell.name](*layer.params)
     xs, dhs = (rng.standard_normal((N, T, size)).astype(np.float32) for size in (D, H))
 
     def both(one):
         one.forward(xs)
         one.backward(dhs)
 
-    yield Case(f"{cell} beside NumPy", least, lambda: both(layer), other=lambda: both(naive))
+    yield Case(f"{cell.name} beside NumPy", least, lambda: both(layer), other=lambda: both(naive))
 
 
 def functions(rng):
@@ -119,13 +116,13 @@ def output_and_updates(rng):
 def cases():
     rng = np.random.default_rng(0)
     yield Case("product", 0.63, product, PRODUCT_OPERATIONS)
-    yield from recurrent(rng, "rnn", (32, 128, 64, 128), 0.56, 0.58)
-    yield from recurrent(rng, "lstm", (32, 128, 64, 128), 0.55, 0.55)
-    yield from recurrent(rng, "gru", (32, 128, 64, 128), 0.56, 0.58)
-    yield from recurrent(rng, "lstm", (1, 400, 64, 128), 0.30, 0.35)
-    yield from beside_numpy(rng, "rnn", 1.8)
-    yield from beside_numpy(rng, "lstm", 2.3)
-    yield from beside_numpy(rng, "gru", 2.4)
+    yield from recurrent(rng, cells.rnn, (32, 128, 64, 128), 0.56, 0.58)
+    yield from recurrent(rng, cells.lstm, (32, 128, 64, 128), 0.55, 0.55)
+    yield from recurrent(rng, cells.gru_after, (32, 128, 64, 128), 0.56, 0.58)
+    yield from recurrent(rng, cells.lstm, (1, 400, 64, 128), 0.30, 0.35)
+    yield from beside_numpy(rng, cells.rnn, 1.8)
+    yield from beside_numpy(rng, cells.lstm, 2.3)
+    yield from beside_numpy(rng, cells.gru, 2.4)
     yield from functions(rng)
     yield from output_and_updates(rng)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from rnnfast import _check, optim
-from rnnfast.kernels import activations
+from rnnfast.cells import Cell
+from rnnfast.kernels import activations, noise
 from rnnfast.layers.affine import TimeAffine
 from rnnfast.layers.dropout import TimeDropout
 from rnnfast.layers.embedding import TimeEmbedding
@@ -18,7 +20,7 @@ from rnnfast.layers.rnn import TimeRNN
 from rnnfast.models import CBOWLM, RNNLM, SequenceRegressor
 
 
-def warmup(dtype: np.typing.DTypeLike = np.float32) -> None:
+def warmup(dtype: np.typing.DTypeLike = np.float32, cells: Sequence[Cell] | None = None) -> None:
     """Compile every kernel for one dtype, so that nothing after this call has to wait for the compiler.
 
     The compiled kernels are kept on disk, so later processes find them there. It takes half a minute to
@@ -27,6 +29,9 @@ def warmup(dtype: np.typing.DTypeLike = np.float32) -> None:
     Parameters
     ----------
     dtype : float32 or float64
+    cells : sequence of Cell, optional
+        The cells to compile, each of which takes some seconds; by default those of `TimeRNN`, `TimeLSTM` and
+        `TimeGRU`. Others are compiled when they are first used.
 
     Raises
     ------
@@ -41,10 +46,12 @@ def warmup(dtype: np.typing.DTypeLike = np.float32) -> None:
     kind = _check.float_dtype("warmup", dtype)
     rng = np.random.default_rng(0)
     xs = np.array([[2, 3]])
+    if cells is None:
+        cells = [layer.from_sizes(1, 1).cell for layer in (TimeRNN, TimeLSTM, TimeGRU)]
     models = (
         RNNLM(4, 3, 3, dropout=0.5, rng=rng, dtype=kind),
         RNNLM(4, 3, 3, tied=True, rng=rng, dtype=kind),
-        *(RNNLM(4, 3, 3, cell=cell, rng=rng, dtype=kind) for cell in ("lstm", "gru")),
+        *(RNNLM(4, 3, 3, cell=cell, rng=rng, dtype=kind) for cell in cells),
         CBOWLM(4, 3, rng=rng, dtype=kind),
     )
     for model in models:
@@ -57,15 +64,15 @@ def warmup(dtype: np.typing.DTypeLike = np.float32) -> None:
     regressor = SequenceRegressor(3, 3, 1, rng=rng, dtype=kind)
     regressor.forward(np.ones((1, 2, 3), kind), np.ones((1, 1), kind))
     regressor.backward()
-    _use_layers(kind, rng)
+    _use_layers(kind, rng, cells)
     _use_optimizers(kind)
 
 
-def _use_layers(kind: np.dtype, rng: np.random.Generator) -> None:
+def _use_layers(kind: np.dtype, rng: np.random.Generator, cells: Sequence[Cell]) -> None:
     """What the models above leave out."""
     x = np.ones((1, 2, 3), kind)
-    for layer in (TimeRNN, TimeLSTM, TimeGRU):
-        layer.from_sizes(3, 3, rng=rng, dtype=kind).step(x[:, 0])
+    for cell in cells:
+        cell.layer(3, 3, rng=rng, dtype=kind).step(x[:, 0])
     dropout = TimeDropout(0.5, rng=rng)
     dropout.backward(dropout.forward(x))
     embedding = TimeEmbedding(np.ones((4, 3), kind))
@@ -74,6 +81,8 @@ def _use_layers(kind: np.dtype, rng: np.random.Generator) -> None:
     loss = TimeSoftmaxWithLoss()
     loss.forward(affine.forward(x), np.array([[1, 2]]))
     affine.backward(loss.backward())
+    for draw in (noise.normal_forward, noise.bernoulli_forward):
+        draw(0, 0, 0, 0.5, np.empty((1, 2, 3), kind))
     for forward in (activations.exp_forward, activations.sigmoid_forward, activations.tanh_forward):
         forward(np.zeros(3, kind), np.empty(3, kind))
 

@@ -6,9 +6,13 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from helpers import needs_jit
+from rnnfast.kernels.recurrence import time_loop
 
-from rnnfast.cells import READY
+import rnnfast
+from rnnfast.cells import READY, tanh
 from rnnfast.cli.app import app
 from rnnfast.training import load_checkpoint
 
@@ -88,6 +92,18 @@ def test_every_ready_cell_trains_and_is_found_again(text, tmp_path, cell):
     assert "advice: " in out
     found = rnnfast_command("generate", tmp_path / "run", "--cell", "math:pi")
     assert_one_line(found, "--cell must be module:name of a cell, got 'math:pi': a float.")
+
+
+@needs_jit
+def test_warmup_compiles_the_cells_it_is_told():
+    @rnnfast.cell(states=("h",))
+    def fresh(a, h):
+        return tanh(a) - 0.25 * h
+
+    rnnfast.warmup(np.float32, cells=[fresh])
+    loop = time_loop(fresh.equations)
+    for kernel in (loop.forward, loop.backward, loop.step):
+        assert kernel.signatures
 
 
 def test_help_lists_every_ready_cell():

@@ -74,6 +74,11 @@ def share_of_peak(call, operations, dtype=np.float32, seconds=1.0):
     return statistics.median(shares)
 
 
+def operations(layer, N, T):
+    """Operations of the products of a forward pass over a window; a backward has twice as many."""
+    return 2 * N * T * sum(param.size for param in layer.params if param.ndim == 2)
+
+
 def allocated_bytes(call):
     """Bytes of arrays that a call in the steady state allocates on the way; 0 is the aim.
 

@@ -7,7 +7,16 @@ import numpy as np
 import rnnfast
 
 from . import baseline
-from .measuring import Timed, aligned, allocated_bytes, assert_agrees, share_of_peak, unit, workspace_bytes
+from .measuring import (
+    Timed,
+    aligned,
+    allocated_bytes,
+    assert_agrees,
+    operations,
+    share_of_peak,
+    unit,
+    workspace_bytes,
+)
 
 CELLS = {"rnn": rnnfast.TimeRNN, "lstm": rnnfast.TimeLSTM, "gru": rnnfast.TimeGRU}
 SHAPES = {
@@ -44,9 +53,9 @@ def _state(cell, shape, library):
     """
     N, T, D, H = SHAPES[shape]
     rng = np.random.default_rng(0)
-    cols = CELLS[cell].GATES * H
-    params = [aligned(rng.standard_normal(s) / np.sqrt(s[0])) for s in ((D, cols), (H, cols))]
-    params.append(aligned(0.1 * rng.standard_normal(cols)))
+    shapes = CELLS[cell].from_sizes(1, 1).cell.shapes(D, H).values()
+    scales = [1 / np.sqrt(shape[0]) if len(shape) == 2 else 0.1 for shape in shapes]
+    params = [aligned(scale * rng.standard_normal(s)) for s, scale in zip(shapes, scales, strict=True)]
     xs, dhs = (aligned(rng.standard_normal((N, T, size))) for size in (D, H))
     naive = baseline.CELLS[cell]
     part = min(N, 4), min(T, 200)
@@ -91,8 +100,8 @@ class WindowFigures:
 
     @unit("of the FMA peak")
     def track_share_of_peak(self, cell, shape):
-        N, T, D, H = SHAPES[shape]
-        return share_of_peak(self._both, 6 * N * T * CELLS[cell].GATES * H * (D + H))
+        N, T, _, _ = SHAPES[shape]
+        return share_of_peak(self._both, 3 * operations(self.layer.layer, N, T))
 
     @unit("bytes a step")
     def track_allocated(self, cell, shape):

@@ -118,7 +118,7 @@ def plot_spectral_radius(found: SpectralRadius, ax: Any = None) -> Any:
     --------
     >>> ax = plot_spectral_radius(SpectralRadius(("a",), np.array([[0.9]]), np.array([[1.2]])))
     >>> [label.get_text() for label in ax.get_xticklabels()]
-    ['layer0 h']
+    ['layer0 a']
     """
     ax = _axes("plot_spectral_radius", ax)
     places, colors = _bars(ax, found.gates, len(found.radii))

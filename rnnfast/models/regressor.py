@@ -26,7 +26,7 @@ class SequenceRegressor(Model):
     ----------
     input_size, hidden_size, output_size : int
         D, H and O.
-    cell : {"rnn", "relu", "lstm", "gru"}
+    cell : str or Cell
         The recurrent layer, as in `RNNLM`.
     layers : int
         How many recurrent layers lie above each other.

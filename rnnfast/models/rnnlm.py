@@ -25,9 +25,9 @@ class RNNLM(LanguageModel):
     ----------
     vocab_size, embed_size, hidden_size : int
         V, D and H.
-    cell : {"rnn", "relu", "lstm", "gru"}
-        The recurrent layer: `TimeRNN` with tanh or with relu, `TimeLSTM`, or `TimeGRU` with the book's reset
-        gate.
+    cell : str or Cell
+        The recurrent layer: a cell, or the name of one in `rnnfast.cells`: "rnn", "lstm", "gru" (with the
+        book's reset gate) and so on.
     layers : int
         How many recurrent layers lie above each other.
     dropout : float
