@@ -67,10 +67,10 @@ def test_wrong_sizes_dtypes_and_generators_are_refused_in_one_sentence(name, siz
 
 
 def test_every_public_layer_with_parameters_of_its_own_has_from_sizes():
-    """`Stack` and `Bidirectional` are made of layers, which have it."""
+    """`Stack` and `Bidirectional` are made of layers, which have it; a cell makes a `Recurrent`."""
     public = {name: getattr(rnnfast, name) for name in rnnfast.__all__}
     layers = {name for name, value in public.items() if inspect.isclass(value) and issubclass(value, Layer)}
     layers -= {name for name in layers if issubclass(public[name], Stack | Bidirectional)}
     assert layers - {name for name, *_ in LAYERS} == {
-        "TimeDropout", "TimeSigmoidWithLoss", "TimeSoftmaxWithLoss",
+        "Recurrent", "TimeDropout", "TimeSigmoidWithLoss", "TimeSoftmaxWithLoss",
     }  # fmt: skip

@@ -39,7 +39,8 @@ def test_each_kernel_of_a_team_says_where_a_call_begins_and_ends():
     count = 0
     for path in Path(teams.__file__).parent.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef) and "kernel" in map(ast.unparse, node.decorator_list):
+            decorators = map(ast.unparse, getattr(node, "decorator_list", ()))
+            if any(decorator.split("(")[0] in ("kernel", "kernel_of") for decorator in decorators):
                 if node.args.args[0].arg != "team":
                     continue
                 calls = [n for n in ast.walk(node) if isinstance(n, ast.Call)]
@@ -48,4 +49,4 @@ def test_each_kernel_of_a_team_says_where_a_call_begins_and_ends():
                 assert (names[0], names[-1]) == ("begin_call", "end_call"), (node.name, names)
                 assert names.count("begin_call") == names.count("end_call") == 1, node.name
                 count += 1
-    assert count >= 8
+    assert count >= 4

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import numpy as np
 
 from rnnfast import _check
+from rnnfast.layers.recurrent import Recurrent
 from rnnfast.models.regressor import SequenceRegressor
 from rnnfast.models.rnnlm import RNNLM
 
@@ -31,10 +31,7 @@ class Apart:
             )
         self._owner, self._model = owner, model
         self._arrays = dict(zip(model.parameter_names, model.params, strict=True))
-        self.layers = [copy.copy(layer) for layer in model.body.layers]
-        for layer in self.layers:
-            layer.reset_state()
-            layer.train_flg = False
+        self.layers = [_again(layer) for layer in model.body.layers]
         self.cell = self.layers[0].cell
         self.output: Any = type(model.output)(*model.output.params)
 
@@ -63,3 +60,11 @@ class Apart:
     def names(self) -> list[str]:
         """Of the layers, as in the names of the parameters."""
         return [f"layer{index}" for index, _ in enumerate(self.layers)]
+
+
+def _again(layer: Recurrent) -> Recurrent:
+    """A layer on the same parameters, with gradients and a state of its own, and without noise."""
+    other = Recurrent(layer.cell, layer.params, layer.stateful)
+    other.constants.update(layer.constants)
+    other.train_flg = False
+    return other
