@@ -140,6 +140,11 @@ def test_every_kernel_is_compiled_for_one_signature_a_dtype_whatever_the_layout_
     loop = time_loop(cells.rnn.equations)
     kernels = [loop.forward, loop.backward, loop.step, affine_forward, affine_backward, affine_softmax_loss]
     for kernel in (*kernels, softmax_loss_forward, softmax_loss_backward):
-        for words in (False, True):  # the time loops are compiled apart for inputs that are vectors
-            compiled = [kinds for kinds in kernel.signatures if (numba.types.none in kinds) is not words]
+        reads_words = kernel in (loop.forward, loop.backward)  # compiled apart for inputs that are vectors
+        for words in (False, True):
+            compiled = [
+                kinds
+                for kinds in kernel.signatures
+                if not reads_words or (kinds[3] == numba.types.none) is not words
+            ]
             assert len(compiled) <= 2, kernel.__name__

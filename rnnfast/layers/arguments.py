@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
@@ -15,7 +16,9 @@ from rnnfast.layers.window import Run
 class Arguments(Carrying):
     """A recurrent layer whose parameters go to the kernels as Wx, Wh, b, bhh and rows of units."""
 
+    TAPE = (*Carrying.TAPE, "_dgiven")
     PASSING = (*Carrying.PASSING, "_kernel_grads")
+    _dgiven: np.ndarray | None = None
     parameter_names: tuple[str, ...]
     constants: dict[str, float]
     _run: Run | None
@@ -70,16 +73,16 @@ class Arguments(Carrying):
             named["Wh"][...] = dunits[:first].reshape(-1)
         for row, name in zip(dunits[first:], self.cell.equations.trained[first:], strict=True):
             is_scalar = self.cell.roles[name].kind == "scalar"
-            named[name][...] = math.fsum(row.tolist()) if is_scalar else row  # fsum: exact, so in any order
+            named[name][...] = _total(row) if is_scalar else row
 
     @property
     def given_gradients(self) -> dict[str, np.ndarray]:
         """Copies of the gradients (N, T, H) of the given arrays of the last window, after `backward`."""
-        _check.called_before(f"{type(self).__name__}.given_gradients", self._dstate is not None, "backward")
-        assert self._run is not None
-        batch, steps, width = self._run.rows.order.size, self._run.rows.offsets.size - 1, self.hidden_size
-        wanted = self.cell.equations.wanted
-        dgiven = self._take("dgiven", batch, steps, len(wanted) * width)
+        wanted, dgiven, width = self.cell.equations.wanted, self._dgiven, self.hidden_size
+        if not wanted:
+            return {}
+        _check.called_before(f"{type(self).__name__}.given_gradients", dgiven is not None, "backward")
+        assert dgiven is not None
         return {name: dgiven[..., i * width : (i + 1) * width].copy() for i, name in enumerate(wanted)}
 
     def _step_arguments(self, given: np.ndarray | None, state: np.ndarray, params: list[np.ndarray]) -> tuple:
@@ -89,3 +92,12 @@ class Arguments(Carrying):
         wx, wh, b, *others = params
         more = (None if given is None else np.ascontiguousarray(given), *others)
         return state, wx, wh, b, None if all(a is None for a in more) else more, scratch
+
+
+def _total(row: np.ndarray) -> float:
+    """The sum of a row (H,): exact, so the same in any order. Where it is not finite, NaN or an infinity."""
+    if np.isfinite(row).all():
+        with contextlib.suppress(OverflowError):
+            return math.fsum(row.tolist())
+    with np.errstate(all="ignore"):
+        return float(row.sum(dtype=np.float64))

@@ -69,6 +69,10 @@ class Plans(Carrying):
         schedule, width = self.loop.schedule, self.hidden_size
         equations, gates = schedule.cell, len(schedule.cell.gates)
         team, tape_row = self._team(rows, 1), self._row(schedule.columns)
+        if self.cell.rows:  # what `read` fills before
+            steps = rows.offsets.size - 1
+            take("given", batch, steps, len(self.cell.rows) * width)
+            take("given drawn", batch, steps, width)
         blocks = max(1, rows.blocks.size - 1)
         block_rows = block_steps(batch) * batch
         fits = blocks * block_rows * tape_row * self.dtype.itemsize <= KEPT_BYTES

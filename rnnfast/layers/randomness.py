@@ -40,28 +40,40 @@ class Randomness(Carrying):
         owner = f"{type(self).__name__}.rng_state"
         self._seed, self._position = _check.sizes(owner, ("seed", "step"), state)
 
+    def _checked_given(
+        self, owner: str, given: Mapping[str, Any], batch: int, steps: int
+    ) -> dict[str, np.ndarray]:
+        """The given arrays of a window, (N, T, H) or (N, T)."""
+        names, shape = self.cell.equations.wanted, (batch, steps, self.hidden_size)
+        _check.known_arguments(owner, given, names)
+        return {name: _check.given(owner, name, given.get(name), shape, self.dtype) for name in names}
+
     def _given(
-        self, owner: str, given: Mapping[str, Any], batch: int, steps: int, place: Place | None = None
+        self,
+        given: Mapping[str, np.ndarray],
+        batch: int,
+        steps: int,
+        place: Place | None = None,
+        buffer: str = "given",
     ) -> tuple[np.ndarray | None, int]:
-        """The rows (N, T, K H) of a window, and the number of the step after it.
+        """The rows (N, T, K H) of a window from checked arrays, and the number of the step after it.
 
         `place` is the part of a sequence that the window is; the number is then that after the whole.
         """
         names, width = self.cell.rows, self.hidden_size
-        _check.known_arguments(owner, given, [n for n in names if self.cell.roles[n].kind == "given"])
         if not names:
             return None, 0
-        rows = self._take("given", batch, steps, len(names) * width)
+        rows = self._take(buffer, batch, steps, len(names) * width)
         first, whole = (0, steps) if place is None else place
         for index, name in enumerate(names):
             role, target = self.cell.roles[name], rows[..., index * width : (index + 1) * width]
             if role.kind == "given":
-                array = _check.given(owner, name, given.get(name), (batch, steps, width), self.dtype)
+                array = given[name]
                 target[...] = array if array.ndim == 3 else array[..., np.newaxis]
             elif not self.train_flg:
                 target[...] = role.mean
             else:
-                drawn = self._take("drawn", batch, steps, width)
+                drawn = self._take(f"{buffer} drawn", batch, steps, width)
                 draw = normal_forward if role.kind == "normal" else bernoulli_forward
                 draw(self._seed, index, self._position + first, role.value, drawn)
                 target[...] = drawn

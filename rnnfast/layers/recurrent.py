@@ -230,17 +230,16 @@ class Recurrent(Plans, Lookups, Activations, Randomness, Arguments):
             inputs, read = Inputs(xs, None, none, none), (xs,)
         rows = self._rows(owner, batch, steps, lengths, reset)
         shape = batch, steps, self.hidden_size
-        hs = (
-            np.empty(shape, self.dtype)
-            if out is None
-            else self._output(owner, out, shape, *read, *self._weights)
-        )
+        inputs_of_out = (*read, *self._weights) if out is not None else ()
+        hs = self._output(owner, out, shape, *inputs_of_out)
         with self._turn:
             before, after = self._states(owner, batch)
-            rows_given, position = None, 0
+            rows_given, position, arrays = None, 0, {}
             if given or self.cell.rows:
-                rows_given, position = self._given(owner, given or {}, batch, steps, place)
-            self._run = None  # let go of its arrays first, since they may have to grow
+                arrays = self._checked_given(owner, given or {}, batch, steps)
+            self._run = self._dgiven = None  # let go of its arrays first, since they may have to grow
+            if self.cell.rows:
+                rows_given, position = self._given(arrays, batch, steps, place)
             self._run = self._forward(inputs, rows_given, before, after, rows, hs, bool(keep))
             if hs.size:
                 carried, self._spare = self._state, None  # never the same memory twice
@@ -396,5 +395,6 @@ class Recurrent(Plans, Lookups, Activations, Randomness, Arguments):
             dxs, run.inputs.dwords, dgiven, dstates, *grads, *plan.scratch,
         )  # fmt: skip
         _threads.run(self.loop.backward, plan.team.members, plan.team.by_units, arguments)
+        self._dgiven = dgiven
         if equations.trained:
             self._hand_out(grads[-1])

@@ -112,9 +112,11 @@ class Streaming(Layer):
         x = _check.floats(owner, "x", x, ("N", depth), self.dtype, why)
         batch = x.shape[0]
         result = self._output(owner, out, (batch, width), x, *self._weights)
-        rows, position = self._given(owner, {name: a[:, np.newaxis] for name, a in given.items()}, batch, 1)
-        params = self._kernel_params()
+        arrays = {name: np.expand_dims(array, 1) for name, array in given.items()}
+        arrays = self._checked_given(owner, arrays, batch, 1)
         state = self._initial_state(owner, batch)
+        rows, position = self._given(arrays, batch, 1, None, "given to step")
+        params = self._kernel_params()
         arguments = self._step_arguments(None if rows is None else rows[:, 0], state, params)
         is_fixed = not self.cell.rows and not self.cell.equations.units
         if batch and is_fixed and all(any(a is view for a in params) for view in self._weights):
@@ -138,8 +140,14 @@ class Streaming(Layer):
         """The parameters in the form kernels are compiled for."""
         raise NotImplementedError
 
-    def _given(
+    def _checked_given(
         self, owner: str, given: Mapping[str, Any], batch: int, steps: int
+    ) -> dict[str, np.ndarray]:
+        """The given arrays of a window."""
+        raise NotImplementedError
+
+    def _given(
+        self, given: Mapping[str, np.ndarray], batch: int, steps: int, place: Any, buffer: str
     ) -> tuple[np.ndarray | None, int]:
         """The given arrays and random numbers of a window, and the number of the step after it."""
         raise NotImplementedError

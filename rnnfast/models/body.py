@@ -308,6 +308,11 @@ class Body(Layer):
         for layer, kept in zip(self.layers, state or [None] * len(self.layers), strict=True):
             layer.carry(kept)
 
+    def share_constants(self, other: Body) -> None:
+        """Have the constants of another body's layers, now and after they are set."""
+        for layer, own in zip(self.layers, other.layers, strict=True):
+            layer.constants = own.constants
+
     def go_on_from(self, other: Body) -> None:
         """Carry the state of another body on the same parameters; an interrupt leaves that of before."""
         before = self.carried

@@ -29,6 +29,9 @@ class Contexts(Layer):
         """Advance by one word each (N,); the hidden vectors (N, D)."""
         return self.layer.forward(x[:, np.newaxis])[:, 0]
 
+    def share_constants(self, other: Contexts) -> None:
+        """There are none."""
+
     def gradients_of_outputs(self, batch: int, steps: int) -> np.ndarray:
         """Memory for the gradients (N, T, D) that `go_back` takes."""
         layer = self.layer

@@ -50,7 +50,7 @@ def named_cell(owner: str, cell: str, name: str = "cell") -> Cell:
 
 def saved_cell(cell: Cell) -> str | dict[str, str]:
     """What a saved model says of its cell: the name of a ready one, else a name and the fingerprint."""
-    if cell in READY:
+    if any(cell is ready for ready in READY):
         return cell.name
     return {"name": cell.name, "fingerprint": cell.fingerprint}
 

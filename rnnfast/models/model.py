@@ -12,10 +12,11 @@ import numpy as np
 from rnnfast import _check
 from rnnfast._shown import shown
 from rnnfast._turns import in_turn
+from rnnfast.cells import Cell
 from rnnfast.layers.affine import TimeAffine
 from rnnfast.layers.base import Holder
 from rnnfast.layers.window import Part
-from rnnfast.models.cells import cell_of, initial_values
+from rnnfast.models.cells import initial_values
 from rnnfast.models.weights import SavedModel, read_weights, write_weights
 from rnnfast.state import plain
 
@@ -85,11 +86,11 @@ class Model(Holder):
 
     # How it is made.
 
-    def _begin(self, config: dict[str, Any], rng: np.random.Generator | None) -> None:
+    def _begin(
+        self, config: dict[str, Any], rng: np.random.Generator | None, cell: Cell | None = None
+    ) -> None:
         """A new model, with fresh parameters."""
-        owner = type(self).__name__
-        rng = _check.generator(owner, rng)
-        cell = cell_of(owner, config["cell"]) if "cell" in config else None
+        rng = _check.generator(type(self).__name__, rng)
         dtype = np.dtype(config["dtype"])
         shapes = self._shapes(config).items()
         arrays = {name: initial_values(name, shape, rng, cell).astype(dtype) for name, shape in shapes}
@@ -205,7 +206,9 @@ class Model(Holder):
     def another(self) -> Any:
         """Another model on the same parameters, with a fresh state and gradients of its own."""
         arrays = dict(zip(self.parameter_names, self.params, strict=True))
-        return self._around(self.config, arrays, np.random.default_rng(0))
+        other = self._around(self.config, arrays, np.random.default_rng(0))
+        other.body.share_constants(self.body)
+        return other
 
     def _scores(self, hs: np.ndarray) -> np.ndarray:
         """What the output makes of hidden vectors (..., H), without a loss."""

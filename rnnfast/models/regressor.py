@@ -85,7 +85,7 @@ class SequenceRegressor(Model):
             dropout=dropout,
             dtype=dtype,
         )
-        self._begin(config, rng)
+        self._begin(config, rng, cell_of(type(self).__name__, cell))
 
     @classmethod
     def _settings(  # type: ignore[override]

@@ -86,7 +86,7 @@ class RNNLM(LanguageModel):
             tied=tied,
             dtype=dtype,
         )
-        self._begin(config, rng)
+        self._begin(config, rng, cell_of(type(self).__name__, cell))
 
     @classmethod
     def _settings(  # type: ignore[override]
