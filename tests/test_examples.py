@@ -154,7 +154,7 @@ def test_a_long_series_is_learned_from_a_file_within_the_memory_asked_for():
 
 def test_two_stimuli_are_compared_across_a_delay():
     """Half of the trials match, so always saying one of the two is right in half of them."""
-    accuracies = example("delayed_match").main(epochs=8)
+    accuracies = example("delayed_match").main()
     assert accuracies[0] < 0.8
     assert accuracies[-1] > 0.95
 

@@ -110,5 +110,5 @@ def workspace_bytes(layer):
         elif isinstance(item, list | tuple):
             waiting += item
         elif type(item).__module__.startswith("rnnfast."):
-            waiting += vars(item).values()
+            waiting += getattr(item, "__dict__", {}).values()  # values of a cell have slots
     return total

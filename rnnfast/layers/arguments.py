@@ -78,7 +78,7 @@ class Arguments(Carrying):
     @property
     def given_gradients(self) -> dict[str, np.ndarray]:
         """Copies of the gradients (N, T, H) of the given arrays of the last window, after `backward`."""
-        wanted, dgiven, width = self.cell.equations.wanted, self._dgiven, self.hidden_size
+        wanted, dgiven, width = self.given_names, self._dgiven, self.hidden_size
         if not wanted:
             return {}
         _check.called_before(f"{type(self).__name__}.given_gradients", dgiven is not None, "backward")

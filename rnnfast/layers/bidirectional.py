@@ -8,14 +8,11 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._turns import in_turn
-from rnnfast.layers.base import Layer
-from rnnfast.layers.carrying import roll_back, set_states, states_of
+from rnnfast.layers.composed import Composed
 from rnnfast.layers.recurrent import Recurrent
-from rnnfast.state import State, plain
 
 
-class Bidirectional(Layer):
+class Bidirectional(Composed):
     """One layer reads a sequence forwards, another backwards; their outputs stand side by side.
 
     ``hs = [forward(xs), reversed(backward(reversed(xs)))]``. Each sequence is reversed within its own length.
@@ -48,7 +45,7 @@ class Bidirectional(Layer):
     (2, 5, 3)
     """
 
-    TAPE = (*Layer.TAPE, "_places")
+    TAPE = (*Composed.TAPE, "_places")
     _places: tuple[np.ndarray, np.ndarray] | None = None
 
     def __init__(self, layer_forward: Recurrent, layer_backward: Recurrent) -> None:
@@ -56,14 +53,9 @@ class Bidirectional(Layer):
         _check.instances(owner, (layer_forward, layer_backward), Recurrent)
         _check.equal(owner, "input sizes", layer_forward.input_size, layer_backward.input_size)
         _check.equal(owner, "dtypes", layer_forward.dtype, layer_backward.dtype)
-        _check.distinct(owner, (layer_forward, layer_backward))
         self.layer_forward: Any = layer_forward
         self.layer_backward: Any = layer_backward
-        self._hold(
-            [*layer_forward.params, *layer_backward.params], [*layer_forward.grads, *layer_backward.grads]
-        )
-        self.dtype = layer_forward.dtype
-        self.input_size = layer_forward.input_size
+        self._compose((layer_forward, layer_backward))
         self.hidden_size = layer_forward.hidden_size + layer_backward.hidden_size
 
     def _shown(self) -> dict[str, Any]:
@@ -73,23 +65,6 @@ class Bidirectional(Layer):
     def stateful(self) -> bool:
         """Whether both layers carry their state from one `forward` to the next."""
         return self.layer_forward.stateful and self.layer_backward.stateful
-
-    @in_turn
-    def get_state(self) -> tuple[Any, Any]:
-        """Copies of the states of both layers, for `set_state`."""
-        return self.layer_forward.get_state(), self.layer_backward.get_state()
-
-    @in_turn
-    def set_state(self, state: tuple[Any, Any] | State | None) -> None:
-        """Go back to the states of `get_state`, or to a `State`; None is the fresh state."""
-        given = plain(state)
-        set_states((self.layer_forward, self.layer_backward), (None, None) if given is None else given)
-
-    @in_turn
-    def reset_state(self) -> None:
-        """Forget the states of both layers."""
-        self.layer_forward.reset_state()
-        self.layer_backward.reset_state()
 
     def step(self, x: np.ndarray) -> np.ndarray:
         """Not possible for `x` (N, D): the second layer begins at the end, which a stream has not reached."""
@@ -103,6 +78,7 @@ class Bidirectional(Layer):
         reset: Any = None,
         out: np.ndarray | None = None,
         keep: bool = True,
+        **given: np.ndarray,
     ) -> np.ndarray:
         """Run over a window in both directions.
 
@@ -118,6 +94,8 @@ class Bidirectional(Layer):
             Where to write the result; a fresh array by default.
         keep : bool
             As in `TimeLSTM.forward`.
+        **given : ndarray (N, T, H) or (N, T)
+            The arrays that the cells ask for, by name; each layer takes its own, the second in its order.
 
         Returns
         -------
@@ -143,19 +121,15 @@ class Bidirectional(Layer):
             if reset is not None:
                 reset = _check.mask(owner, "reset", reset, (batch, steps))
                 mirrored = _mirrored_resets(reset, places, lengths)
-            for layer in (self.layer_forward, self.layer_backward):
-                if batch and layer.stateful and layer.h is not None:
-                    _check.batch(owner, layer.h.shape[0], batch)
+            self._check_rows(owner, batch)
+            ahead, back = self._given_apart(owner, given, batch, steps)
+            back = {name: array[places] for name, array in back.items()}
             width = self.layer_forward.hidden_size
-            before, self._places = states_of((self,)), None
-            try:
-                hs[..., :width] = self.layer_forward.forward(xs, lengths=lengths, reset=reset, keep=keep)
-                backwards = self.layer_backward.forward(
-                    xs[places], lengths=lengths, reset=mirrored, keep=keep
-                )
-            except BaseException:
-                roll_back(before)
-                raise
+            self._places = None
+            options = {"lengths": lengths, "keep": keep}
+            with self._all_or_nothing():
+                hs[..., :width] = self.layer_forward.forward(xs, reset=reset, **options, **ahead)
+                backwards = self.layer_backward.forward(xs[places], reset=mirrored, **options, **back)
             hs[..., width:] = backwards[places]
             self._made_by = get_ident()
             self._places = places

@@ -168,20 +168,3 @@ def set_states(layers: Sequence[Any], states: Sequence[Any]) -> None:
             warnings.simplefilter("ignore")
             set_states(layers, before)
         raise
-
-
-def states_of(layers: Sequence[Any]) -> list[tuple[Carrying, np.ndarray | None]]:
-    """Each layer with a state in these layers and its state, for `roll_back`."""
-    found: list[tuple[Carrying, np.ndarray | None]] = []
-    for layer in layers:
-        if isinstance(layer, Carrying):
-            found.append((layer, layer.carried))
-        else:
-            found += states_of((layer.layer_forward, layer.layer_backward))
-    return found
-
-
-def roll_back(states: list[tuple[Carrying, np.ndarray | None]]) -> None:
-    """Carry the states of `states_of` again, after a pass that did not come to its end."""
-    for layer, state in states:
-        layer.roll_back(state)

@@ -44,7 +44,7 @@ class Randomness(Carrying):
         self, owner: str, given: Mapping[str, Any], batch: int, steps: int
     ) -> dict[str, np.ndarray]:
         """The given arrays of a window, (N, T, H) or (N, T)."""
-        names, shape = self.cell.equations.wanted, (batch, steps, self.hidden_size)
+        names, shape = self.given_names, (batch, steps, self.hidden_size)
         _check.known_arguments(owner, given, names)
         return {name: _check.given(owner, name, given.get(name), shape, self.dtype) for name in names}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from threading import get_ident
 from typing import Any
@@ -10,15 +11,13 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast._turns import in_turn
-from rnnfast.layers.base import Layer
 from rnnfast.layers.bidirectional import Bidirectional
-from rnnfast.layers.carrying import roll_back, set_states, states_of
+from rnnfast.layers.composed import Composed
 from rnnfast.layers.dropout import TimeDropout
 from rnnfast.layers.recurrent import Recurrent
-from rnnfast.state import State, plain
 
 
-class Stack(Layer):
+class Stack(Composed):
     """Layers above each other: each reads the outputs of the one below, with dropout between them.
 
     Parameters
@@ -38,7 +37,9 @@ class Stack(Layer):
         Those of all layers, from the lowest; the arrays keep their identity.
     layers : list
     train_flg : bool
-        Whether dropout acts.
+        Whether dropout acts and random arguments of cells are drawn; setting it sets it in every layer.
+    rng_state : tuple of pairs of ints
+        What was drawn so far, for a run that goes on; may be set.
 
     Examples
     --------
@@ -63,60 +64,44 @@ class Stack(Layer):
     ) -> None:
         owner = type(self).__name__
         _check.instances(owner, layers, (Recurrent, Bidirectional))
-        self.layers: list[Any] = list(layers)
-        _check.distinct(owner, self.layers)
-        for lower, upper in zip(self.layers[:-1], self.layers[1:], strict=True):
+        for lower, upper in itertools.pairwise(layers):
             _check.equal(owner, "a hidden size and the input size above", lower.hidden_size, upper.input_size)
             _check.equal(owner, "dtypes", lower.dtype, upper.dtype)
         rng = _check.generator(owner, rng)
-        self._dropouts = [TimeDropout(dropout, per_step=per_step, rng=rng) for _ in self.layers[1:]]
-        self.train_flg = True
-        self._hold(
-            [param for layer in self.layers for param in layer.params],
-            [grad for layer in self.layers for grad in layer.grads],
-        )
-        self.dtype = self.layers[0].dtype
-        self.input_size, self.hidden_size = self.layers[0].input_size, self.layers[-1].hidden_size
+        self._dropouts = [TimeDropout(dropout, per_step=per_step, rng=rng) for _ in layers[1:]]
+        self._compose(layers)
+        self.hidden_size = self.layers[-1].hidden_size
 
     def _shown(self) -> dict[str, Any]:
         ratio = self._dropouts[0].dropout_ratio if self._dropouts else 0.0
         return {"layers": self.layers, **({"dropout": ratio} if ratio else {})}
 
-    @in_turn
-    def get_state(self) -> tuple[Any, ...]:
-        """Copies of the states of all layers, for `set_state`."""
-        return tuple(layer.get_state() for layer in self.layers)
-
-    @in_turn
-    def set_state(self, state: tuple[Any, ...] | State | None) -> None:
-        """Go back to the states of `get_state`, or to a `State`; None is the fresh state."""
-        given = plain(state)
-        set_states(self.layers, [None] * len(self.layers) if given is None else given)
-
-    @in_turn
-    def reset_state(self) -> None:
-        """Forget the states of all layers."""
-        for layer in self.layers:
-            layer.reset_state()
-
     def forward(
-        self, xs: np.ndarray, *, lengths: Any = None, reset: Any = None, keep: bool = True
+        self,
+        xs: np.ndarray,
+        *,
+        lengths: Any = None,
+        reset: Any = None,
+        keep: bool = True,
+        **given: np.ndarray,
     ) -> np.ndarray:
         """Outputs (N, T, H) of the highest layer for inputs `xs` (N, T, D).
 
-        `lengths` (N,), `reset` (N, T) and `keep` act on every layer, as in `TimeLSTM.forward`.
+        `lengths` (N,), `reset` (N, T) and `keep` act on every layer, as in `TimeLSTM.forward`. A given array,
+        (N, T, H) or (N, T), goes to each layer whose cell asks for it.
         """
         with self._turn:
-            self._check_batch("Stack.forward", np.shape(xs))
-            self._made_by, before = get_ident(), states_of(self.layers)
-            try:
-                hs = self.layers[0].forward(xs, lengths=lengths, reset=reset, keep=keep)
-                for dropout, layer in zip(self._dropouts, self.layers[1:], strict=True):
-                    dropout.train_flg = self.train_flg
-                    hs = layer.forward(dropout.forward(hs), lengths=lengths, reset=reset, keep=keep)
-            except BaseException:
-                roll_back(before)
-                raise
+            owner = "Stack.forward"
+            xs = _check.floats(owner, "xs", xs, ("N", "T", self.input_size), self.dtype)
+            batch, steps, _ = xs.shape
+            self._check_rows(owner, batch)
+            arrays = self._given_apart(owner, given, batch, steps)
+            self._made_by, hs = get_ident(), xs
+            with self._all_or_nothing():
+                for index, layer in enumerate(self.layers):
+                    if index:
+                        hs = self._dropouts[index - 1].forward(hs)
+                    hs = layer.forward(hs, lengths=lengths, reset=reset, keep=keep, **arrays[index])
             return hs
 
     def backward(self, dhs: np.ndarray, *, dstate_next: Sequence[dict[str, Any]] | None = None) -> np.ndarray:
@@ -139,18 +124,18 @@ class Stack(Layer):
             return dxs
 
     @in_turn
-    def step(self, x: np.ndarray) -> np.ndarray:
-        """Advance all layers by one input (N, D), for streaming and without dropout; the new state (N, H)."""
+    def step(self, x: np.ndarray, **given: np.ndarray) -> np.ndarray:
+        """Advance all layers by one input (N, D), for streaming and without dropout; the new state (N, H).
+
+        A given array, (N, H) or (N,), goes to each layer whose cell asks for it.
+        """
         if any(isinstance(layer, Bidirectional) for layer in self.layers):
             raise _check.no_stream("Stack.step: Bidirectional")
-        self._check_batch("Stack.step", np.shape(x))
+        owner = "Stack.step"
+        x = _check.floats(owner, "x", x, ("N", self.input_size), self.dtype)
+        self._check_rows(owner, x.shape[0], streams=True)
+        whole = {name: np.expand_dims(array, 1) for name, array in given.items()}
+        self._given_apart(owner, whole, x.shape[0], 1)
         for layer in self.layers:
-            x = layer.step(x)
+            x = layer.step(x, **{name: given[name] for name in layer.given_names})
         return x
-
-    def _check_batch(self, owner: str, shape: tuple[int, ...]) -> None:
-        """Every carried state has as many rows as the input, before the lowest layer moves on."""
-        recurrent = [layer for layer in self.layers if isinstance(layer, Recurrent)]
-        for layer in recurrent if shape and shape[0] else []:
-            if layer.h is not None and (layer.stateful or len(shape) == 2):
-                _check.batch(owner, layer.h.shape[0], shape[0])

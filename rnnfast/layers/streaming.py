@@ -46,6 +46,11 @@ class Streaming(Layer):
             self._loop = time_loop(self.cell.equations)
         return self._loop
 
+    @property
+    def given_names(self) -> tuple[str, ...]:
+        """The arrays that the cell asks for, by name."""
+        return self.cell.equations.wanted
+
     def step(self, x: np.ndarray, *, out: np.ndarray | None = None, **given: np.ndarray) -> np.ndarray:
         """Advance the state by one input, for streaming; the bits of `forward`, no gradient.
 

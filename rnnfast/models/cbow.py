@@ -56,6 +56,15 @@ class Contexts(Layer):
 
     roll_back = carry = set_state
 
+    @property
+    def rng_state(self) -> tuple[()]:
+        """Empty: nothing is drawn."""
+        return ()
+
+    @rng_state.setter
+    def rng_state(self, state: Any) -> None:
+        _check.entries("CBOWLM.rng_state", "rng_state", state, 0, "nothing is drawn")
+
     def reset_state(self) -> None:
         """Forget the words read so far."""
         self.layer.reset_state()

@@ -125,7 +125,7 @@ class Model(Holder):
         self, xs: np.ndarray, ts: np.ndarray, part: Part | None = None, *, fresh: bool = False, **options: Any
     ) -> float:
         """The loss of checked inputs and targets; where it fails, the state is that of before."""
-        self._hs, state = None, self.body.carried
+        self._hs, state, drawn = None, self.body.carried, self.body.rng_state
         try:
             if fresh:
                 self.body.reset_state()
@@ -133,6 +133,7 @@ class Model(Holder):
             loss = self.output.forward(hs, ts, **options)
         except BaseException:
             self.body.roll_back(state)
+            self.body.rng_state = drawn
             raise
         self._made_by = get_ident()
         if not xs.size:
