@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from helpers import needs_jit
 from rich.console import Console
 
 from rnnfast.cli import progress, session
@@ -110,6 +111,7 @@ def test_a_model_that_word_frequencies_beat_is_warned_of_in_one_line(tmp_path, l
     assert len(found) == warned
 
 
+@needs_jit
 def test_one_unknown_character_does_not_ruin_a_character_model(tmp_path):
     """Its vector, never learned from, was an output weight too, and cost a perplexity of thousands."""
     (tmp_path / "train.txt").write_text("you say goodbye and i say hello\n" * 60)

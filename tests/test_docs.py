@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from helpers import needs_jit
 
 from rnnfast import cells
 from rnnfast.cells import _functions
@@ -41,7 +42,13 @@ def python_blocks(path):
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "kernels/README.md", "CONTRIBUTING.md", "asv_benchmarks/README.md"]
+    "name",
+    [
+        pytest.param("README.md", marks=needs_jit),  # it trains, which takes a minute in plain Python
+        "kernels/README.md",
+        "CONTRIBUTING.md",
+        "asv_benchmarks/README.md",
+    ],
 )
 def test_the_python_blocks_of_a_page_run(name, tmp_path, monkeypatch):
     """Blocks of one page share their names, as a reader who types them in would; `>>>` lines are compared."""
