@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -311,7 +311,17 @@ class Body(Layer):
     def share_constants(self, other: Body) -> None:
         """Have the constants of another body's layers, now and after they are set."""
         for layer, own in zip(self.layers, other.layers, strict=True):
-            layer.constants = own.constants
+            layer.share_constants(own)
+
+    @property
+    def constants(self) -> list[dict[str, float]]:
+        """The constants of each layer's cell, from the lowest; may be set."""
+        return [dict(layer.constants) for layer in self.layers]
+
+    @constants.setter
+    def constants(self, values: Sequence[Mapping[str, float]]) -> None:
+        for layer, own in zip(self.layers, values, strict=True):
+            layer.constants = own
 
     def go_on_from(self, other: Body) -> None:
         """Carry the state of another body on the same parameters; an interrupt leaves that of before."""
