@@ -60,8 +60,8 @@ class Recurrent(Plans, Lookups, Activations, Randomness, Arguments):
     -----
     `forward` keeps a reference to `xs` for `backward`, as the book's layers do: do not write into it in
     between. The results of a row do not depend, bit for bit, on the rest of the batch, nor on how a sequence
-    is cut into calls. What a long window needs for `backward` is not kept but made again, with the same bits:
-    memory beyond the outputs is then little more than one copy of them.
+    is cut into calls. `backward` computes the activations of a long window again, with the same bits, so that
+    memory beyond the outputs is little more than one copy of them.
 
     Examples
     --------
