@@ -130,7 +130,7 @@ def backward_of(schedule: Schedule) -> Any:
 
     @spliced
     def gradients_of_block(team, member, rows, dts, h_block, dwh, db, dbhh, dunits, mode):
-        """What a block adds to dWh = sum h_before^T dt, to the biases and to what is trained of units."""
+        """The share of a block in dWh = sum h_before^T dt, in db, and in the gradients of units."""
         cols, row, panel, flat = db.size, h_block.shape[1], PANEL_BYTES // dts.itemsize, dts.reshape(-1)
         width = cols // GATES
         flat[flat.size - 1] = 1
@@ -151,7 +151,7 @@ def backward_of(schedule: Schedule) -> Any:
 
     @spliced
     def places_of(tape, h_block, states, dts, dstates, units, dhs, given, dgiven, operand):
-        """What backward_step reads and writes. What the cell has not is None; nothing looks at its place."""
+        """The arrays of backward_step. Others stand in for those that the cell lacks, and are not read."""
         h, width = (h_block.reshape(-1), h_block.shape[1]), dhs.shape[2]
         flat_tape, flat_units, flat_given, flat_dgiven, flat_operand = h, h[0], h, h, h[0]
         if HAS_TAPE:

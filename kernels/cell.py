@@ -26,6 +26,10 @@ ACTIVATIONS = ("sigmoid", "tanh", "relu")
 _ARITHMETIC = ("add", "sub", "mul", "div", "neg")
 
 
+class ResultError(FormulaError):
+    """What a formula returns is not one number for each state."""
+
+
 class Apart(Unfinished):
     """A gate whose two products stay apart: `x` and `h`."""
 
@@ -116,16 +120,7 @@ class Cell:
                 arguments.append(Again(gate, node) if gate in self.again else node)
         arguments += [self.inputs[state] for state in self.states]
         after = self.formula(*arguments, **{n: self.inputs[n] for n in (*self.units, *self.given)})
-        after = after if isinstance(after, tuple | list) else (after,)
-        if len(after) != len(self.states):
-            names = ", ".join(self.states)
-            raise FormulaError(
-                f"the step returns {len(after)} values for {len(self.states)} states ({names})"
-            )
-        self.after = tuple(graph.as_node(value) for value in after)
-        for name, value in zip(self.states, self.after, strict=True):
-            if value.is_condition:
-                raise FormulaError(f"the state {name} is a comparison; use where({text_of(value)}, 1, 0)")
+        self.after = self._results(after)
         operands = {a.operand for a in arguments if isinstance(a, Again)}
         if None in operands or len(operands) > 1:
             raise FormulaError(
@@ -134,6 +129,27 @@ class Cell:
         self.operand: Node | None = operands.pop() if operands else None
         if self.operand is not None and not set(self.again_inputs).isdisjoint(in_order([self.operand])):
             raise FormulaError("the operand of a second product cannot depend on that product")
+
+    def _results(self, after: Any) -> tuple[Node, ...]:
+        """What a step returns, checked: one number a state."""
+        count = len(self.states)
+        states = f"the state{'s' * (count > 1)} {', '.join(self.states)}"
+        if after is None:
+            raise ResultError(f"the step returns nothing; it must return {states}")
+        after = after if isinstance(after, tuple | list) else (after,)
+        if len(after) != count:
+            values = "1 value" if len(after) == 1 else f"{len(after)} values"
+            raise ResultError(f"the step returns {values}; it must return {states}")
+        nodes = []
+        for name, value in zip(self.states, after, strict=True):
+            try:
+                node = self.graph.as_node(value)
+            except FormulaError as error:
+                raise ResultError(f"the step returns no number for the state {name}: {error}") from None
+            if node.is_condition:
+                raise ResultError(f"the state {name} is a comparison; use where({text_of(node)}, 1, 0)")
+            nodes.append(node)
+        return tuple(nodes)
 
     @functools.cached_property
     def activations(self) -> dict[str, Node]:

@@ -164,6 +164,12 @@ class Unfinished:
 
     how: str
 
+    def _refuse(self, *_: Any) -> Any:
+        raise FormulaError(self.how)
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
+    __neg__ = __abs__ = __pow__ = __lt__ = __le__ = __gt__ = __ge__ = __bool__ = __float__ = _refuse
+
 
 class Graph:
     """The nodes of one formula and of what is derived from it."""
@@ -198,14 +204,23 @@ class Graph:
 
     def apply(self, op: str, *operands: Any) -> Node:
         """The node of an operation, or a simpler one that is equal."""
+        if op == "select":
+            self._check_condition(operands[0])
         args = tuple(map(self.as_node, operands))
-        wrong = [a for a in args[1 if op == "select" else 0 :] if a.is_condition]
-        if wrong or (op == "select" and not args[0].is_condition):
+        if any(a.is_condition for a in args[1 if op == "select" else 0 :]):
             raise FormulaError(
                 "a comparison is no number: it can only be the condition of where(condition, a, b)"
             )
         simpler = _simpler(self, op, args)
         return self._node(op, args) if simpler is None else simpler
+
+    @staticmethod
+    def _check_condition(value: Any) -> None:
+        if isinstance(value, Unfinished):
+            raise FormulaError(value.how)
+        if not isinstance(value, Node) or not value.is_condition:
+            shown = repr(value) if isinstance(value, Node | bool | int | float) else type(value).__name__
+            raise FormulaError(f"the condition of where must be a comparison such as a > 0, got {shown}")
 
     def _node(self, op: str, args: tuple) -> Node:
         key = op, repr(args) if op == "constant" else args  # 0 == -0

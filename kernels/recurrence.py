@@ -182,7 +182,7 @@ def _forward(schedule: Schedule) -> Any:
         depth, batch, width, steps = wx.shape[0], order.size, hs.shape[2], offsets.size - 1
         row, panel = states.shape[1], PANEL_BYTES // hs.itemsize
         flat_states, flat_kept, flat_hs = states.reshape(-1), kept.reshape(-1), hs.reshape(-1)
-        # What the cell has not is None, and its place is never looked at.
+        # Arrays that the cell lacks are None; others stand in for them and are not read.
         where, sums, sums_row = states, flat_states, row
         flat_carry, carry_row, flat_units, flat_operand = flat_hs, ZERO, flat_hs, flat_hs
         flat_given, given_row = flat_hs, ZERO

@@ -1,5 +1,8 @@
 """Constants, given arrays and starts of cells: each where it was set, and none in the place of another."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from helpers import assert_same_bits, normal
@@ -64,6 +67,61 @@ def test_a_model_predicts_with_the_constants_that_were_set():
     after = model.predict(xs)
     assert np.abs(after - before).max() > 1e-3
     assert model.forward(xs, after) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error", "message"),
+    [
+        ("ceiling", 1.0, ValueError, "the cell has no constant 'ceiling'; it has floor."),
+        ("floor", np.nan, ValueError, "floor must be finite, got nan."),
+        ("floor", np.inf, ValueError, "floor must be finite, got inf."),
+        ("floor", "high", TypeError, "floor must be a number, got 'high'."),
+        ("floor", None, TypeError, "floor must be a number, got None."),
+    ],
+)
+def test_a_wrong_constant_is_one_sentence_where_it_is_set(name, value, error, message):
+    layer = floored.layer(3, 4)
+    for use in (
+        lambda: layer.constants.__setitem__(name, value),
+        lambda: layer.constants.update({name: value}),
+        lambda: setattr(layer, "constants", {name: value}),
+    ):
+        with pytest.raises(error, match=f"^Recurrent.constants: {message}$"):
+            use()
+    assert layer.constants == {"floor": 0.1}
+
+
+def test_constants_stay_and_are_copied_with_their_layer():
+    layer = floored.layer(3, 4)
+    for use in (lambda: layer.constants.pop("floor"), layer.constants.clear):
+        with pytest.raises(
+            TypeError, match=r"^Recurrent.constants: a constant such as 'floor' cannot be deleted"
+        ):
+            use()
+    assert "ceiling" not in layer.constants
+    layer.constants = {"floor": np.float32(0.5)}
+    for copied in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert copied.constants == {"floor": 0.5}
+        copied.constants["floor"] = 0.75
+    assert repr(layer.constants) == "{'floor': 0.5}"
+
+
+def test_messages_about_states_say_the_names_of_the_cell():
+    @cell(states=("s", "v"))
+    def spikes(a, s, v):
+        return a + s, v + a
+
+    layer, state = spikes.layer(3, 4, stateful=True), np.zeros((2, 4), np.float32)
+    with pytest.raises(ValueError, match=r"set_state: v belongs to s; leave it out\.$"):
+        layer.set_state(v=state)
+    with pytest.raises(ValueError, match=r"set_state: v must be \(2, 4\), got \(3, 4\); the shape of s\.$"):
+        layer.set_state(state, np.zeros((3, 4), np.float32))
+    other = rnnfast.TimeRNN.from_sizes(3, 4, stateful=True)
+    other.set_state(state)
+    with pytest.raises(
+        ValueError, match=r"set_state: s, as get_state\(\) returns it, must be a tuple of 2 \(s, v\)"
+    ):
+        layer.set_state(rnnfast.State.of(other))
 
 
 def test_a_cell_with_a_start_of_its_own_keeps_it_in_a_model_whatever_equal_cells_there_are():

@@ -51,8 +51,28 @@ WRONG_STEPS = {
     "an array": ("return a * np.ones(3)  # here", "must be a value of the step or a number, got ndarray."),
     "a comparison as a number": ("return a * (a > h)  # here", "a comparison is no number"),
     "division by zero": ("x = 1\nreturn a * (x / 0)  # here", "division by zero; a step is arithmetic"),
-    "a gate called": ("return a(h)  # here", "'Node' object is not callable"),
-    "a product of its own": ("return a.x + a.h  # here", "'Node' object has no attribute 'x'"),
+    "a gate called": ("return a(h)  # here", "a value of the step is not callable; a step is arithmetic"),
+    "a product of its own": ("return a.x + a.h  # here", "a value of the step has no attribute 'x'"),
+    "both of two": ("return (a > 0) & (h > 0)  # here", "for &: a value of the step and a value of the step"),
+    "a gate as condition": (
+        "return where(a, a, h)  # here",
+        "the condition of where must be a comparison such as a > 0, got a.",
+    ),
+    "a sum as condition": ("return where(a + h, a, h)  # here", "such as a > 0, got a + h."),
+    "a condition of Python": ("return where(True, a, h)  # here", "such as a > 0, got True."),
+    "an array as condition": ("return where(np.ones(3), a, h)  # here", "such as a > 0, got ndarray."),
+    "too many values": (
+        "a = 2 * a\nreturn a, h  # here",
+        "the step returns 2 values; it must return the state h.",
+    ),
+    "no value for a state": (
+        "return {}  # here",
+        "the step returns no number for the state h: an operand must be a value of the step or a number",
+    ),
+    "a comparison for a state": (
+        "a = 2 * a\nreturn a > h  # here",
+        "the state h is a comparison; use where(2 * a > h, 1, 0).",
+    ),
 }
 
 
@@ -65,16 +85,18 @@ def test_what_a_step_cannot_say_is_one_sentence_with_its_line(name):
     sentence = str(error.value)
     assert sentence.startswith(f"cell mine (<cell of a notebook>, line {line}): ")
     assert message in sentence
+    assert "Node" not in sentence
     assert re.fullmatch(r"[^\n]*[^.]\.", sentence)
 
 
 @pytest.mark.parametrize(
     ("body", "signature", "options", "message"),
     [
-        ("return a, h", "a, h", 'states="h"', "the step returns 2 values for 1 states (h)"),
-        ("return a", "a, h, c", 'states=("h", "c")', "the step returns 1 values for 2 states (h, c)"),
-        ("pass", "a, h", 'states="h"', "an operand must be a value of the step or a number, got NoneType"),
-        ("return a > h", "a, h", 'states="h"', "the state h is a comparison; use where(a > h, 1, 0)"),
+        ("return a", "a, h, c", 'states=("h", "c")', "returns 1 value; it must return the states h, c"),
+        ("a = 2 * a", "a, h", 'states="h"', "the step returns nothing; it must return the state h"),
+        ("pass", "a, h, c", 'states=("h", "c")', "the step returns nothing; it must return the states h, c"),
+        ("return a", "a, h, k=unit(0.1)", 'states="h"',
+         "the argument k has a default, so it must stand behind a *, as in def mine(..., *, k=...)"),
         ("return a", "a, *h", 'states="h"', "every argument of a step needs a name of its own, got *h"),
         ("return a", "a, h, **more", 'states="h"',
          "every argument of a step needs a name of its own, got *more"),
@@ -90,11 +112,13 @@ def test_what_a_step_cannot_say_is_one_sentence_with_its_line(name):
         ("return h", "h", 'states="h"', "at least one gate and then the states h, got (h)"),
         ("return h", "h, a", 'states="h"', "at least one gate and then the states h, got (h, a)"),
         ("return Wx", "Wx, h", 'states="h"',
-         "Wx is the name of something else of every layer; choose another"),
-        ("return a", "a, out", 'states="out"',
-         "out is the name of something else of every layer; choose another"),
+         "argument of a step can be called Wx, which is the name of a parameter of layers; choose another"),
+        ("return a", "a, b", 'states="b"', "can be called b, which is the name of a parameter of layers"),
+        ("return a", "a, out", 'states="out"', "called out, which is the name of an argument of layers"),
         ("return a", "a, h, *, reset=unit(1.0)", 'states="h"',
-         "reset is the name of something else of every layer"),
+         "can be called reset, which is the name of an argument of layers"),
+        ("return a", "a, h, *, words=unit(1.0)", 'states="h"',
+         "can be called words, which is the name of the start of word vectors"),
         ("return a", "a, h", 'states="h", product="x"', "product must be 'h', 'diagonal' or None, got 'x'"),
         ("return a.x", "a, z, h", 'states="h", apart="a"',
          "apart must name the last gates in their order, got a of a, z"),
@@ -107,6 +131,10 @@ def test_what_a_step_cannot_say_is_one_sentence_with_its_line(name):
         ("return a", "a, h", 'states="h", again="a", apart="a"', "a cell has only one of apart and again"),
         ("return a", "a, h", 'states="h", apart=3', "apart must be a sequence of names, got 3"),
         ("return a", "a, h", 'states="h", apart="a"',
+         "the products of the gate a are apart; use a.x and a.h"),
+        ("return a + 1", "a, h", 'states="h", apart="a"',
+         "the products of the gate a are apart; use a.x and a.h"),
+        ("return where(a, 1, 0)", "a, h", 'states="h", apart="a"',
          "the products of the gate a are apart; use a.x and a.h"),
         ("return tanh(a)", "a, h", 'states="h", apart="a"',
          "the products of the gate a are apart; use a.x and a.h"),
@@ -131,6 +159,19 @@ def test_wrong_arguments_and_results_are_one_sentence(body, signature, options, 
     assert re.match(r"cell mine \(<cell of a notebook>, line [24]\): ", sentence)
     assert message in sentence
     assert re.fullmatch(r"[^\n]*[^.]\.", sentence)
+
+
+@pytest.mark.parametrize(
+    ("body", "line"),
+    [
+        ("if math.pi > 3:\n    return a, h\nreturn h, a", 2),  # which of the two is not known
+        ("if math.pi > 3:\n    pass\nreturn (\n    a,\n    h,\n)", 6),
+        ("def inside(x):\n    return x\nreturn inside(a), h", 6),
+    ],
+)
+def test_a_wrong_number_of_results_is_placed_at_the_only_return(body, line):
+    with pytest.raises(CellError, match=rf"line {line}\): the step returns 2 values"):
+        defined(body)
 
 
 @pytest.mark.parametrize("step", [abs, np.tanh, 3, "tanh"])

@@ -29,6 +29,10 @@ def mine(stay, new, h):
     return stay * h + (1 - stay) * tanh(new)
 
 @rnnfast.cell(states=("h",))
+def other(a, h):
+    return tanh(a) - 0.375 * h
+
+@rnnfast.cell(states=("h",))
 def fed(a, h, *, drive=rnnfast.given()):
     return tanh(a + drive)
 
@@ -77,6 +81,7 @@ def place(tmp_path_factory, text):
     assert (code, err) == (0, "")
     assert "my cell, 1 x 4" in out
     assert "the my cell writes:" in out
+    assert "generate run --cell my_cells_of_this_test:mine --prompt" in out
     return folder
 
 
@@ -137,6 +142,15 @@ def test_a_run_with_a_cell_of_ones_own_is_used_where_its_module_is_named(place):
         assert_one_line(found, "run: the cell 'mine' of this run is one of your own; give --cell")
 
 
+def test_a_run_is_not_read_with_another_cell(place):
+    told = "the cell 'mine' of this run has other equations than --cell my_cells_of_this_test:other"
+    for command in (("evaluate", "run"), ("generate", "run"), ("predict", "run", "you"), ("diagnose", "run")):
+        assert_one_line(in_a_process(place, *command, "--cell", "my_cells_of_this_test:other"), told)
+    again = ("train", "--resume", "run", "--epochs", 3, "--cell")
+    found = in_a_process(place, *again, "my_cells_of_this_test:other")
+    assert_one_line(found, "--cell", "my_cells_of_this_test:mine", "my_cells_of_this_test:other")
+
+
 def test_a_run_with_a_cell_of_ones_own_goes_on_where_its_module_is_named(place):
     again = ("train", "--resume", "run", "--epochs", 2)
     found = in_a_process(place, *again)
@@ -149,9 +163,10 @@ def test_a_run_with_a_cell_of_ones_own_goes_on_where_its_module_is_named(place):
 def test_a_cell_whose_equations_have_changed_is_said_in_one_line(place, tmp_path):
     (tmp_path / "my_cells_of_this_test.py").write_text(MINE.replace("* tanh(new)", "* sigmoid(new)"))
     found = in_a_process(tmp_path, "evaluate", place / "run", "--cell", "my_cells_of_this_test:mine")
-    assert_one_line(
-        found, "the cell 'mine' of this run has other equations than --cell my_cells_of_this_test:mine"
-    )
+    told = "the cell 'mine' of this run has other equations than --cell my_cells_of_this_test:mine"
+    assert_one_line(found, told)
+    again = ("train", "--resume", place / "run", "--epochs", 9, "--cell", "my_cells_of_this_test:mine")
+    assert_one_line(in_a_process(tmp_path, *again), told)
 
 
 @pytest.mark.parametrize(

@@ -241,7 +241,7 @@ def test_nodes_with_a_name_are_shown_by_it(names):
         (lambda a, b: a + "b", "an operand must be a value of the step or a number, got str"),
         (lambda a, b: a * np.ones(3), "an operand must be a value of the step or a number, got ndarray"),
         (lambda a, b: (a > b) * a, "a comparison is no number"),
-        (lambda a, b: function_of("select", a, a, b), "a comparison is no number"),
+        (lambda a, b: function_of("select", a, a, b), "where must be a comparison such as a > 0"),
         (lambda a, b: tanh(a < b), "a comparison is no number"),
         (lambda a, b: a + Graph().input("a"), "a value of one formula was used in another"),
     ],

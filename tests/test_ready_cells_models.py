@@ -10,9 +10,10 @@ from user_cells import CELLS, CellWindow, layer_of
 
 import rnnfast
 from rnnfast import RNNLM, Bidirectional, CheckpointError, ExactBPTT, SequenceRegressor, Stack, State, cells
+from rnnfast.cells import constant, sigmoid, tanh, unit
 from rnnfast.cells import normal as noise
-from rnnfast.cells import sigmoid, tanh, unit
 from rnnfast.models.loading import load_model
+from rnnfast.models.weights import read_weights, write_weights
 from rnnfast.optim import Adam
 from rnnfast.training import Trainer, TruncatedBPTT
 
@@ -200,8 +201,8 @@ def test_a_file_whose_cell_is_not_defined_or_has_changed_is_refused_in_one_sente
     del mine
     gc.collect()
     sentence = (
-        rf"^the model's cell 'mine' \(fingerprint {fingerprint}\) is not defined in this program, "
-        r"or its equations have changed since; import the module that defines it first\.$"
+        rf"^{tmp_path / 'model'}: the cell 'mine' \(fingerprint '{fingerprint}'\) is not defined in this "
+        r"program, or its equations have changed since; import the module that defines it first\.$"
     )
     with pytest.raises(CheckpointError, match=sentence):
         load(tmp_path / "model")
@@ -211,6 +212,112 @@ def test_a_file_whose_cell_is_not_defined_or_has_changed_is_refused_in_one_sente
     assert "\n" not in str(error.value)
     again = leaky_of_mine(0.8125)
     assert load(tmp_path / "model").config["cell"]["fingerprint"] == again.fingerprint != changed.fingerprint
+
+
+def test_a_model_of_a_cell_that_was_renamed_comes_back_with_the_equal_one(tmp_path):
+    @rnnfast.cell(states=("h",))
+    def first_name(a, h):
+        return 0.5625 * h + 0.4375 * tanh(a)
+
+    model = RNNLM(7, 6, 5, cell=first_name, rng=np.random.default_rng(0))
+    model.save(tmp_path / "model")
+    saved = model.config
+    del model, first_name
+    gc.collect()
+
+    @rnnfast.cell(states=("h",))
+    def second_name(a, h):
+        return 0.5625 * h + 0.4375 * tanh(a)
+
+    for load in (RNNLM.load, load_model):
+        loaded = load(tmp_path / "model")
+        assert loaded.body.cell is second_name
+        assert loaded.config == saved
+        loaded.save(tmp_path / "again")
+        assert (tmp_path / "again").read_bytes() == (tmp_path / "model").read_bytes()
+
+
+def test_a_run_goes_on_with_a_renamed_cell_and_not_with_another(tmp_path):
+    def trainer(step, name):
+        step.__name__ = name
+        model = RNNLM(7, 6, 5, cell=rnnfast.cell(step, states="h"), rng=np.random.default_rng(0))
+        return Trainer(model, Adam(lr=0.02), TruncatedBPTT(5))
+
+    def fit(trainer, epochs):
+        options = {"checkpoint_file": tmp_path / "training", "resume": True}
+        trainer.fit(np.arange(40) % 7, epochs=epochs, batch_size=2, **options)
+
+    fit(trainer(lambda a, h: 0.6875 * h + 0.3125 * tanh(a), "first"), 1)
+    fit(trainer(lambda a, h: 0.6875 * h + 0.3125 * tanh(a), "second"), 2)
+    with pytest.raises(CheckpointError, match=r"cell is 'first \(\w{12}\)' and not 'second \(\w{12}\)', so"):
+        fit(trainer(lambda a, h: 0.625 * h + 0.375 * tanh(a), "first"), 3)
+
+
+# Constants.
+
+
+@rnnfast.cell(states=("h",))
+def slow(a, h, *, floor=constant(0.125), rate=constant(0.25)):
+    return h + rate * (tanh(a) - h) + floor
+
+
+def floored(floor=None):
+    """A model of the cell above, with another floor in its upper layer."""
+    model = SequenceRegressor(3, 4, 1, cell=slow, layers=2, rng=np.random.default_rng(0))
+    if floor is not None:
+        model.body.layers[1].constants["floor"] = floor
+    return model
+
+
+def test_constants_that_were_set_come_back_from_the_file(tmp_path):
+    model, xs = floored(0.7), np.ones((2, 5, 3), np.float32)
+    model.save(tmp_path / "model")
+    for load in (SequenceRegressor.load, load_model):
+        loaded = load(tmp_path / "model")
+        assert loaded.constants == [{"floor": 0.125, "rate": 0.25}, {"floor": 0.7, "rate": 0.25}]
+        assert_same_bits(loaded.predict(xs), model.predict(xs))
+
+
+def test_a_file_without_constants_loads_with_those_of_the_cell(tmp_path):
+    model = floored()
+    arrays = dict(zip(model.parameter_names, model.params, strict=True))
+    write_weights(tmp_path / "model", arrays, model.config)
+    assert load_model(tmp_path / "model").constants == model.constants
+    for cell in ("lstm", "leaky"):
+        SequenceRegressor(3, 4, 1, cell=cell).save(tmp_path / "other")
+        assert read_weights(tmp_path / "other", SequenceRegressor.expected_tensors).constants == []
+
+
+@pytest.mark.parametrize(
+    ("constants", "message"),
+    [
+        ([{}], "its constants must be a list of 2, one a layer"),
+        ([{}, {"ceiling": 1.0}], "its constants: the cell has no constant 'ceiling'; it has floor, rate"),
+        ([{}, {"floor": float("nan")}], "its constants: floor must be finite, got nan"),
+        ([{}, {"floor": "1"}], "its constants: floor must be a number, got '1'"),
+        ([{}, {"floor": True}], "its constants: floor must be a number, got True"),
+    ],
+)
+def test_wrong_constants_in_a_file_are_one_sentence(constants, message, tmp_path):
+    model, path = floored(), tmp_path / "model"
+    write_weights(
+        path, dict(zip(model.parameter_names, model.params, strict=True)), model.config, {}, constants
+    )
+    with pytest.raises(CheckpointError) as error:
+        load_model(path)
+    assert str(error.value).startswith(f"{path}: its configuration is not valid ({message}")
+
+
+def test_a_run_does_not_go_on_with_other_constants(tmp_path):
+    def fit(model, epochs):
+        data = np.ones((2, 5, 3), np.float32), np.ones((2, 5, 1), np.float32)
+        options = {"checkpoint_file": tmp_path / "training", "resume": True}
+        Trainer(model, Adam(lr=0.02), TruncatedBPTT(5)).fit(data, epochs=epochs, batch_size=2, **options)
+
+    fit(floored(0.5), 1)
+    fit(floored(0.5), 2)
+    with pytest.raises(CheckpointError, match=r"constants is \[.*0\.75.*\] and not \[.*0\.5"):
+        fit(floored(0.75), 3)
 
 
 def test_a_cell_with_given_arrays_is_refused_where_nobody_can_give_them():

@@ -8,13 +8,14 @@ from typing import Any
 from rnnfast._check.errors import CellMissing, CheckpointError
 
 
-def cell_missing(name: str, fingerprint: str) -> CellMissing:
-    """The error for a cell that this program has not defined."""
+def cell_missing(name: str, fingerprint: str, path: Any = None) -> CellMissing:
+    """The error for a cell that this program has not defined, and which the file `path` needs."""
+    start = "" if path is None else f"{path}: "
     error = CellMissing(
-        f"the model's cell {name!r} (fingerprint {fingerprint[:12]}) is not defined in this program, or its "
-        f"equations have changed since; import the module that defines it first."
+        f"{start}the cell {name[:80]!r} (fingerprint {fingerprint[:12]!r}) is not defined in this program, "
+        f"or its equations have changed since; import the module that defines it first."
     )
-    error.name = name
+    error.name, error.fingerprint = name, fingerprint
     return error
 
 
@@ -31,6 +32,16 @@ def not_a_cell(owner: str, name: str, cell: str, found: Any) -> ValueError:
     """The error for a `module:name` that is something else."""
     kind = type(found).__name__
     return ValueError(f"{owner}: {name} must be module:name of a cell, got {cell!r}: a {kind}.")
+
+
+def no_constant(owner: str, name: Any, known: Sequence[str]) -> ValueError:
+    """The error for a constant that the cell does not have."""
+    return ValueError(f"{owner}: the cell has no constant {name!r}; it has {', '.join(known) or 'none'}.")
+
+
+def constant_stays(owner: str, name: Any) -> TypeError:
+    """The error for a constant that is deleted."""
+    return TypeError(f"{owner}: a constant such as {name!r} cannot be deleted, only set.")
 
 
 def nothing_given(owner: str, cell: str, names: Sequence[str]) -> None:

@@ -19,9 +19,10 @@ class CheckpointError(ValueError):
 
 
 class CellMissing(CheckpointError):
-    """A model cannot be loaded, as its cell, named `name`, is not defined in this program."""
+    """A model cannot be loaded, as its cell, of this name and fingerprint, is not defined in this program."""
 
     name = ""
+    fingerprint = ""
 
 
 class OtherData(CheckpointError):

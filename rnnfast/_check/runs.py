@@ -57,16 +57,29 @@ def _told(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
+def _run_value(value: Any) -> Any:
+    """A value of a run as errors show it: a user's own cell by its name and the start of its fingerprint."""
+    if isinstance(value, dict) and set(value) == {"name", "fingerprint"}:
+        return f"{value['name']!s:.80} ({value['fingerprint']!s:.12})"
+    return value
+
+
+def _are_equal(was: Any, now: Any) -> bool:
+    """Whether two values of a run say the same; cells may have other names."""
+    cells = isinstance(was, dict) and isinstance(now, dict) and "fingerprint" in was
+    return was["fingerprint"] == now.get("fingerprint") if cells else was == now
+
+
 def same_run(owner: str, path: Any, saved: dict, given: dict) -> None:
     """A run goes on with the settings it began with."""
     for name in sorted({*saved, *given}, key=str):
         was, now = saved.get(name), given.get(name)
-        if was != now:
+        if not _are_equal(was, now):
             if name in ("text", "sequences", "valid"):
                 error = OtherData(f"{owner}: {name} is another, so the run in {path} cannot go on.")
                 error.name = name
                 raise error
-            what = f"{now!r} and not {was!r}"
+            what = f"{_run_value(now)!r} and not {_run_value(was)!r}"
             raise CheckpointError(f"{owner}: {name} is {what}, so the run in {path} cannot go on.")
 
 

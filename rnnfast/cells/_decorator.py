@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import dis
 import functools
 import inspect
+import re
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rnnfast.cells._cell import Cell, Start
 from rnnfast.cells._roles import Role
+from rnnfast.kernels.cell import ResultError
 from rnnfast.kernels.expression import FormulaError
 
 PRODUCTS = ("h", "diagonal", None)
+
+# Names that an argument of a step cannot have, and what every layer or model uses them for.
+RESERVED = {
+    **dict.fromkeys(("Wx", "Wh", "b", "bhh"), "a parameter of layers"),
+    **dict.fromkeys(("xs", "x", "lengths", "reset", "out", "keep", "dhs"), "an argument of layers"),
+    "words": "the start of word vectors",
+    "self": "an argument of layers",
+}
 
 
 class CellError(TypeError):
@@ -121,7 +132,8 @@ def cell(
         raise CellError(f"{_place(function, error)}: {error}.") from None
     except (TypeError, AttributeError, ValueError, NameError, ArithmeticError) as error:
         raise CellError(
-            f"{_place(function, error)}: {error}; a step is arithmetic and functions of rnnfast.cells."
+            f"{_place(function, error)}: {_plain(error)}; a step is arithmetic and functions of "
+            "rnnfast.cells."
         ) from error
 
 
@@ -147,6 +159,11 @@ def _signature(function: Callable, states: tuple[str, ...]) -> tuple[tuple[str, 
                     f"{'none' if parameter.default is parameter.empty else repr(parameter.default)}."
                 )
             roles[name] = parameter.default
+        elif parameter.default is not parameter.empty:
+            raise CellError(
+                f"{place}: the argument {name} has a default, so it must stand behind a *, as in "
+                f"def {function.__name__}(..., *, {name}=...)."
+            )
         else:
             positional.append(name)
     if not states or len(set(states)) < len(states):
@@ -156,10 +173,12 @@ def _signature(function: Callable, states: tuple[str, ...]) -> tuple[tuple[str, 
             f"{place}: the arguments must be at least one gate and then the states {', '.join(states)}, got "
             f"({', '.join(positional)})."
         )
-    taken = {"Wx", "Wh", "b", "bhh", "xs", "lengths", "reset", "out", "keep", "x", "dhs"}
     for name in (*positional, *roles):
-        if name in taken:
-            raise CellError(f"{place}: {name} is the name of something else of every layer; choose another.")
+        if name in RESERVED:
+            raise CellError(
+                f"{place}: no argument of a step can be called {name}, which is the name of "
+                f"{RESERVED[name]}; choose another."
+            )
     return tuple(positional[: -len(states)]), roles
 
 
@@ -194,11 +213,29 @@ def _check_options(function: Callable, gates: tuple[str, ...], roles: Any, optio
             )
 
 
+def _plain(error: BaseException) -> str:
+    """The message of an error of Python's, which calls values by their class."""
+    return re.sub(r"'?\b(Node|Apart|Again)\b'?( object)?", "a value of the step", str(error))
+
+
+def _return_lines(code: Any) -> set[int]:
+    """The lines of the ``return`` statements of a function."""
+    lines, line = set(), code.co_firstlineno
+    for instruction in dis.get_instructions(code):
+        line = getattr(instruction, "line_number", None) or instruction.starts_line or line
+        if instruction.opname in ("RETURN_VALUE", "RETURN_CONST"):
+            lines.add(line)
+    return lines
+
+
 def _place(function: Callable, error: BaseException | None = None) -> str:
     """The file and line of a step, or of the error in it."""
     code = function.__code__
     line = code.co_firstlineno
-    if error is not None:
+    if isinstance(error, ResultError):
+        returns = _return_lines(code)
+        line = returns.pop() if len(returns) == 1 else line
+    elif error is not None:
         inside = [
             f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == code.co_filename
         ]

@@ -98,8 +98,13 @@ class Session:
         if self.as_json:
             print_json(self._summary(results, sample))
         self._say(f"run folder: {folder.path}")
-        run = shlex.quote(str(folder.path))
+        run = f"{shlex.quote(str(folder.path))}{self._own_cell()}"
         self._say(f"try: {_as_called()} generate {run} --prompt {self._known_word()}")
+
+    def _own_cell(self) -> str:
+        """What a command must say to find the cell, where it is one of the user's own."""
+        cell = self.experiment.settings.cell
+        return f" --cell {shlex.quote(cell)}" if ":" in cell else ""
 
     def _known_word(self) -> str:
         """The most frequent word of the text, quoted for a shell."""
@@ -170,7 +175,7 @@ class Session:
 
     def _stop(self, stop: BaseException, metrics: Metrics) -> None:
         """Say what was kept, and end."""
-        folder = self.experiment.folder
+        folder, cell = self.experiment.folder, self._own_cell()
         interrupted = isinstance(stop, KeyboardInterrupt)
         message = "interrupted" if interrupted else self._divergence(str(stop))
         metrics.write("stopped", why="interrupted" if interrupted else "diverged", message=message)
@@ -178,10 +183,10 @@ class Session:
         if self.complete and not interrupted:
             self._compare()
         if (folder.path / MODEL).is_file():
-            kept = f"the run is saved in {folder.path}; see rnnfast evaluate {folder.path}"
+            kept = f"the run is saved in {folder.path}; see rnnfast evaluate {folder.path}{cell}"
         else:
             kept = "nothing had been learned yet"
-        again = f"; rnnfast train --resume {folder.path} goes on" if interrupted else ""
+        again = f"; rnnfast train --resume {folder.path}{cell} goes on" if interrupted else ""
         fail(f"{message.rstrip('.')}; {kept}{again}.", INTERRUPTED if interrupted else STOPPED)
 
     def _divergence(self, message: str) -> str:

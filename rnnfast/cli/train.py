@@ -151,7 +151,10 @@ def _go_on(told: dict[str, Any], given: set[str]) -> None:
                 raise _check.cell_needed(folder.path, told["cell"], told["cell"])
             settings = _checked(folder, told)
             experiment = Experiment.resume(settings, folder, checkpoint_every=told["checkpoint_every"])
-            reached = {False: folder.reached(), True: folder.reached(baseline=True)}
+            try:
+                reached = {False: folder.reached(), True: folder.reached(baseline=True)}
+            except _check.CellMissing as error:
+                raise _check.other_cell(folder.path, error.name, told["cell"]) from None
             for place in filter(None, reached.values()):
                 _check.more_epochs("--epochs", folder.path, settings.epochs, place.epoch)
             folder.write_settings(_of_the_run(told), experiment.text, experiment.tokenizer.fingerprint())

@@ -13,6 +13,7 @@ from rnnfast import _check
 from rnnfast.cli.errors import BAD_FILES, fail, one_line
 from rnnfast.data import CharTokenizer, Tokenizer, WordTokenizer, split_words
 from rnnfast.models import CBOWLM, RNNLM
+from rnnfast.models.cells import named_cell
 from rnnfast.training import load_checkpoint
 from rnnfast.training.checkpoint import LAST, MODEL
 
@@ -33,9 +34,13 @@ def load_run(
             if cell is None:
                 raise _check.cell_needed(folder, error.name) from None
             raise _check.other_cell(folder, error.name, cell) from None
-    if cell is not None and not isinstance(model.config.get("cell"), dict):
+    if cell is not None:
+        saved = model.config.get("cell")
         with one_line(ValueError):
-            raise _check.no_effect("--cell", "on a run with a ready cell")
+            if not isinstance(saved, dict):
+                raise _check.no_effect("--cell", "on a run with a ready cell")
+            if saved["fingerprint"] != named_cell("rnnfast", cell, "--cell").fingerprint:
+                raise _check.other_cell(folder, saved["name"], cell)
     if tokenizer is None:
         fail(f"{folder}: this run was saved without a tokenizer, so it cannot read text.")
     return model, tokenizer, config

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from rnnfast import _check
+from rnnfast.cells import Cell
 from rnnfast.layers.carrying import Carrying
+from rnnfast.layers.constants import Constants
 from rnnfast.layers.window import Run
 
 
@@ -20,9 +23,25 @@ class Arguments(Carrying):
     PASSING = (*Carrying.PASSING, "_kernel_grads")
     _dgiven: np.ndarray | None = None
     parameter_names: tuple[str, ...]
-    constants: dict[str, float]
+    _constants: Constants
     _run: Run | None
     _kernel_grads: list[Any] | None = None
+
+    def _start_constants(self, cell: Cell) -> None:
+        self._constants = Constants(f"{type(self).__name__}.constants", cell)
+
+    @property
+    def constants(self) -> Constants:
+        """The cell's constants by name; may be set, one by one or those of a dict."""
+        return self._constants
+
+    @constants.setter
+    def constants(self, values: Mapping[str, float]) -> None:
+        self._constants.update(values)
+
+    def share_constants(self, other: Arguments) -> None:
+        """Have the constants of another layer of the same cell, now and after they are set."""
+        self._constants = other._constants
 
     def _kernel_params(self) -> list[Any]:
         """Wx, Wh, b, bhh and units in the form kernels are compiled for; None for those that the cell
@@ -48,10 +67,7 @@ class Arguments(Carrying):
         if first:
             units[:first].reshape(-1)[...] = named["Wh"]
         for row, name in zip(units[first:], self.cell.equations.units[first:], strict=True):
-            if name in named:
-                row[...] = named[name]
-            else:
-                row[...] = _check.number(f"{type(self).__name__}.constants", name, self.constants[name])
+            row[...] = named[name] if name in named else self._constants[name]
 
     def _gradient_arrays(self) -> list[Any]:
         """Where kernels write the gradients of Wx, Wh, b, bhh and of units."""

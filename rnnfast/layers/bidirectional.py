@@ -19,8 +19,8 @@ class Bidirectional(Composed):
 
     Parameters
     ----------
-    layer_forward, layer_backward : TimeRNN, TimeLSTM or TimeGRU
-        Two layers with the same input size and dtype; their cells and hidden sizes may differ.
+    layer_forward, layer_backward : Recurrent
+        Two layers of any cells with the same input size and dtype; cells and hidden sizes may differ.
 
     Attributes
     ----------

@@ -52,18 +52,14 @@ class Carrying(Streaming):
 
     @in_turn
     def _set_state(self, *state: Any) -> None:
-        owner = f"{type(self).__name__}.set_state"
+        owner, (output, *others) = f"{type(self).__name__}.set_state", self.cell.states
         if isinstance(state[0], State):
             count, value = len(self.cell.states), state[0].value
             given = (None,) * count if value is None else value
-            state = _check.entries(owner, "h", given, count, ", ".join(self.cell.states))
+            state = _check.entries(owner, output, given, count, ", ".join(self.cell.states))
         if state[0] is None:
-            _check.absent(
-                owner,
-                ", ".join(self.cell.states[1:]),
-                next((s for s in state[1:] if s is not None), None),
-                "h",
-            )
+            for name, array in zip(others, state[1:], strict=True):
+                _check.absent(owner, name, array, output)
             self._state = None
             return
         if not self.stateful:
@@ -72,12 +68,13 @@ class Carrying(Streaming):
                 "stateful=False (step does start from it); make the layer with stateful=True.",
                 stacklevel=4,  # of the caller of set_state
             )
-        first = _check.floats(owner, self.cell.states[0], state[0], ("N", self.hidden_size), self.dtype)
+        first = _check.floats(owner, output, state[0], ("N", self.hidden_size), self.dtype)
         kept = np.zeros((len(self.cell.states), *first.shape), self.dtype)
         kept[0] = first
-        for name, value, place in zip(self.cell.states[1:], state[1:], kept[1:], strict=True):
+        why = f"the shape of {output}"
+        for name, value, place in zip(others, state[1:], kept[1:], strict=True):
             if value is not None:
-                place[...] = _check.floats(owner, name, value, first.shape, self.dtype, "the shape of h")
+                place[...] = _check.floats(owner, name, value, first.shape, self.dtype, why)
         self._state = kept
 
     def set_state(self, *state: np.ndarray | State | None, **named: np.ndarray | None) -> None:

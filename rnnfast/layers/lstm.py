@@ -42,8 +42,8 @@ class TimeLSTM(Recurrent):
     -----
     `forward` keeps a reference to `xs` for `backward`, as the book's layers do: do not write into it in
     between. The results of a row do not depend, bit for bit, on the rest of the batch, nor on how a sequence
-    is cut into calls. The gates of a long window are not kept but made again in `backward`, with the same
-    bits: memory beyond the outputs is then little more than one copy of them.
+    is cut into calls. `backward` computes the activations of a long window again, with the same bits, so that
+    memory beyond the outputs is little more than one copy of them.
 
     Source: Saito, *Deep Learning from Scratch 2*, section 6.3; Hochreiter and Schmidhuber, *Long short-term
     memory*, 1997; Gers, Schmidhuber and Cummins, *Learning to forget*, 2000.

@@ -41,7 +41,7 @@ class Recurrent(Plans, Lookups, Activations, Randomness, Arguments):
     params, grads : list of ndarray
         The parameters, named by `parameter_names`, and their gradients; the arrays keep their identity,
         `backward` writes in place.
-    constants : dict of str to float
+    constants : mapping of str to float
         The cell's constants, which may be set.
     train_flg : bool
         Whether random arguments are drawn; otherwise they are their mean.
@@ -60,8 +60,8 @@ class Recurrent(Plans, Lookups, Activations, Randomness, Arguments):
     -----
     `forward` keeps a reference to `xs` for `backward`, as the book's layers do: do not write into it in
     between. The results of a row do not depend, bit for bit, on the rest of the batch, nor on how a sequence
-    is cut into calls. What a long window needs for `backward` is not kept but made again, with the same bits:
-    memory beyond the outputs is then little more than one copy of them.
+    is cut into calls. `backward` computes the activations of a long window again, with the same bits, so that
+    memory beyond the outputs is little more than one copy of them.
 
     Examples
     --------
@@ -114,7 +114,7 @@ class Recurrent(Plans, Lookups, Activations, Randomness, Arguments):
         self.stateful = bool(stateful)
         self.dtype = array.dtype
         self.input_size, self.hidden_size = params[0].shape[0], hidden
-        self.constants = {name: role.value for name, role in cell.roles.items() if role.kind == "constant"}
+        self._start_constants(cell)
         self._start_random(cell, rng)
 
     @classmethod

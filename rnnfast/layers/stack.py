@@ -22,8 +22,8 @@ class Stack(Composed):
 
     Parameters
     ----------
-    layers : sequence of TimeRNN, TimeLSTM, TimeGRU or Bidirectional
-        From the lowest. Each input size must be the hidden size of the layer below.
+    layers : sequence of Recurrent or Bidirectional
+        From the lowest, of any cells. Each input size must be the hidden size of the layer below.
     dropout : float
         Share of the outputs dropped between two layers while training, from 0 to below 1.
     per_step : bool

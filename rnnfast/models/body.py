@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,7 +69,7 @@ class Body(Layer):
     def read(self, xs: np.ndarray, *, drop: bool, keep: bool = True, part: Part | None = None) -> np.ndarray:
         """Hidden vectors (N, T, H) of checked ids (N, T) or vectors (N, T, D); carries the state on.
 
-        Without `keep`, the layers keep no gates for `go_back`, which then makes them again. `part` says which
+        Without `keep`, the layers keep no activations, and `go_back` computes them again. `part` says which
         part of a sequence this is; the whole of one by default. A window without rows or steps leaves the
         state.
         """
@@ -186,8 +186,8 @@ class Body(Layer):
     # Memory.
 
     def footprint(self, extents: Sequence[Extent]) -> Footprint:
-        """What reading and going back over parts of these sizes take at most, the one with the most blocks
-        first; and whether every layer keeps the gates of each part."""
+        """The most memory that reading and going back over parts of these sizes take, the part with the most
+        blocks first; and whether every layer keeps the activations of each part."""
         batch, steps = extents[0].batch, max(extent.steps for extent in extents)
         words = self._words(batch, steps)
         own = [footprint(layer, extents, 0 if i else words) for i, layer in enumerate(self.layers)]
@@ -311,7 +311,17 @@ class Body(Layer):
     def share_constants(self, other: Body) -> None:
         """Have the constants of another body's layers, now and after they are set."""
         for layer, own in zip(self.layers, other.layers, strict=True):
-            layer.constants = own.constants
+            layer.share_constants(own)
+
+    @property
+    def constants(self) -> list[dict[str, float]]:
+        """The constants of each layer's cell, from the lowest; may be set."""
+        return [dict(layer.constants) for layer in self.layers]
+
+    @constants.setter
+    def constants(self, values: Sequence[Mapping[str, float]]) -> None:
+        for layer, own in zip(self.layers, values, strict=True):
+            layer.constants = own
 
     def go_on_from(self, other: Body) -> None:
         """Carry the state of another body on the same parameters; an interrupt leaves that of before."""

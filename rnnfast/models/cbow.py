@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ class Contexts(Layer):
     def step(self, x: np.ndarray) -> np.ndarray:
         """Advance by one word each (N,); the hidden vectors (N, D)."""
         return self.layer.forward(x[:, np.newaxis])[:, 0]
+
+    constants: Sequence[Mapping[str, float]] = ()  # as of cells: there are none
 
     def share_constants(self, other: Contexts) -> None:
         """There are none."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast.cells import READY, Cell, defined
+from rnnfast.layers.constants import Constants
 from rnnfast.layers.recurrent import Recurrent
 
 # Far beyond what trains; it keeps a damaged file from asking for a billion layers.
@@ -21,11 +22,11 @@ def cell_of(owner: str, cell: Any, name: str = "cell") -> Cell:
 
     `name` is that of the argument.
     """
+    if isinstance(cell, dict) and set(cell) == {"name", "fingerprint"}:
+        cell = defined(str(cell["name"]), str(cell["fingerprint"]))
     if isinstance(cell, Cell):
         _check.nothing_given(owner, cell.name, cell.equations.wanted)
         return cell
-    if isinstance(cell, dict) and set(cell) == {"name", "fingerprint"}:
-        return defined(str(cell["name"]), str(cell["fingerprint"]))
     called = {name: ready for ready in READY for name in ready.names}
     known = called.get(cell.lower()) if isinstance(cell, str) else None
     return known or called[_check.choice(owner, name, cell, tuple(ready.name for ready in READY))]
@@ -48,11 +49,30 @@ def named_cell(owner: str, cell: str, name: str = "cell") -> Cell:
     return cell_of(owner, found)
 
 
-def saved_cell(cell: Cell) -> str | dict[str, str]:
-    """What a saved model says of its cell: the name of a ready one, else a name and the fingerprint."""
-    if any(cell is ready for ready in READY):
-        return cell.name
-    return {"name": cell.name, "fingerprint": cell.fingerprint}
+def saved_cell(owner: str, cell: Any) -> str | dict[str, str]:
+    """What a saved model says of its cell: the name of a ready one, else a name and the fingerprint.
+
+    What one says already stays, also where the equal cell of this program has another name.
+    """
+    found = cell_of(owner, cell)
+    if isinstance(cell, dict):
+        return {key: str(text) for key, text in cell.items()}
+    if any(found is ready for ready in READY):
+        return found.name
+    return {"name": found.name, "fingerprint": found.fingerprint}
+
+
+def saved_constants(config: Mapping[str, Any], values: Any) -> list[Constants]:
+    """The constants of each layer from those of a file; ValueError or TypeError if its cell has others."""
+    if values is None:  # a file without them
+        return []
+    cell, layers = cell_of("its cell", config["cell"]), config["layers"]
+    if not isinstance(values, list) or len(values) != layers:
+        raise ValueError(f"its constants must be a list of {layers}, one a layer")
+    constants = [Constants("its constants", cell) for _ in values]
+    for own, given in zip(constants, values, strict=True):
+        own.update(given)
+    return constants
 
 
 def recurrent_shapes(

@@ -32,7 +32,8 @@ def load_model(path: str | os.PathLike[str], *, rng: np.random.Generator | None 
     Raises
     ------
     CheckpointError
-        The file is damaged, or holds no model of rnnfast.
+        The file is damaged, or holds no model of rnnfast, or the program has not defined the model's cell.
+        The message names the file.
     OSError
         The file cannot be read.
 

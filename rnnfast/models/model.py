@@ -261,7 +261,14 @@ class Model(Holder):
 
         `notes` are JSON values to keep in the file, for `load_with_notes`.
         """
-        write_weights(path, dict(zip(self.parameter_names, self.params, strict=True)), self.config, notes)
+        arrays = dict(zip(self.parameter_names, self.params, strict=True))
+        write_weights(path, arrays, self.config, notes, self.constants)
+
+    @property
+    def constants(self) -> list[dict[str, float]]:
+        """The constants of each layer's cell, which the file keeps; [] where there are none."""
+        found = self.body.constants
+        return found if any(found) else []
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, rng: np.random.Generator | None = None) -> Any:
@@ -277,7 +284,8 @@ class Model(Holder):
         Raises
         ------
         CheckpointError
-            The file is damaged, or holds a model of another class.
+            The file is damaged, or holds a model of another class, or the program has not defined the
+            model's cell. The message names the file.
         OSError
             The file cannot be read.
         """
@@ -287,7 +295,10 @@ class Model(Holder):
     def from_saved(cls, saved: SavedModel, *, rng: np.random.Generator | None = None) -> Any:
         """A model around the arrays of a file, the ones `expected_tensors` names; they are not copied."""
         arrays = {name: saved.tensors[name] for name in cls._shapes(saved.config)}
-        return cls._around(saved.config, arrays, _check.generator(f"{cls.__name__}.load", rng))
+        model = cls._around(saved.config, arrays, _check.generator(f"{cls.__name__}.load", rng))
+        if saved.constants:
+            model.body.constants = saved.constants
+        return model
 
     @classmethod
     def expected_tensors(cls, config: dict[str, Any]) -> tuple[np.dtype, dict[str, tuple[int, ...]]]:

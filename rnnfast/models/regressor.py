@@ -105,7 +105,7 @@ class SequenceRegressor(Model):
             "input_size": _check.size(owner, "input_size", input_size),
             "hidden_size": _check.size(owner, "hidden_size", hidden_size),
             "output_size": _check.size(owner, "output_size", output_size),
-            "cell": saved_cell(cell_of(owner, cell)),
+            "cell": saved_cell(owner, cell),
             "layers": _check.size(owner, "layers", layers, 1, MOST_LAYERS),
             "dropout": _check.number_below(owner, "dropout", dropout, 0, 1),
             "dtype": _check.float_dtype(owner, dtype).name,

@@ -48,8 +48,9 @@ class RNNLM(LanguageModel):
 
     Notes
     -----
-    Weights start as in the book: embedding `randn / 100`, weights `randn / sqrt(fan_in)`, biases zero; those
-    of relu as half the identity, from biases of 0.5 and words of `randn / 10`.
+    Weights start as in the book: embedding `randn / 100`, weights `randn / sqrt(fan_in)`, biases zero. Cells
+    may say otherwise: with "relu" and "li_gru", biases start from 0.5 and words from `randn / 10`, and `Wh`
+    as half the identity or orthogonal.
 
     Source: Saito, *Deep Learning from Scratch 2*, sections 5.5 and 6.5.
 
@@ -110,7 +111,7 @@ class RNNLM(LanguageModel):
             "vocab_size": _check.size(owner, "vocab_size", vocab_size),
             "embed_size": _check.size(owner, "embed_size", embed_size),
             "hidden_size": _check.size(owner, "hidden_size", hidden_size),
-            "cell": saved_cell(cell_of(owner, cell)),
+            "cell": saved_cell(owner, cell),
             "layers": _check.size(owner, "layers", layers, 1, MOST_LAYERS),
             "dropout": ratio,
             "tied": _check.boolean(owner, "tied", tied),

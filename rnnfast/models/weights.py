@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from rnnfast import _check
 from rnnfast._tensors import Spec, read_tensors, write_tensors
+from rnnfast.models.cells import saved_constants
 
 FORMAT = "rnnfast-1"
 
 
 class SavedModel(NamedTuple):
-    """What a file holds: the model's configuration, its arrays by name, and the notes stored with it."""
+    """What a file holds: the model's configuration, its arrays by name, the notes stored with it, and the
+    constants of each layer's cell, none where the file has none."""
 
     config: dict[str, Any]
     tensors: dict[str, np.ndarray]
     notes: dict[str, Any]
+    constants: Sequence[Mapping[str, float]] = ()
 
 
 def write_weights(
@@ -26,6 +30,7 @@ def write_weights(
     tensors: Mapping[str, np.ndarray],
     config: Mapping[str, Any],
     notes: Mapping[str, Any] | None = None,
+    constants: Sequence[Mapping[str, float]] = (),
 ) -> None:
     """Write arrays and their configuration as one safetensors file, atomically.
 
@@ -39,13 +44,16 @@ def write_weights(
         The model's constructor arguments as JSON values, kept in the file's metadata.
     notes
         More JSON values to keep with it.
+    constants
+        Those of each layer's cell.
 
     Raises
     ------
     OSError
         The file cannot be written.
     """
-    write_tensors(path, FORMAT, tensors, {"model": dict(config), "notes": dict(notes or {})})
+    own = {"constants": [dict(values) for values in constants]} if constants else {}
+    write_tensors(path, FORMAT, tensors, {"model": dict(config), "notes": dict(notes or {}), **own})
 
 
 def read_weights(
@@ -70,7 +78,8 @@ def read_weights(
     Raises
     ------
     CheckpointError
-        The file is damaged or does not hold what its configuration asks for.
+        The file is damaged or does not hold what its configuration asks for, or the program has not defined
+        the model's cell. The message names the file.
     OSError
         The file cannot be read.
     """
@@ -79,8 +88,13 @@ def read_weights(
         config, notes = described.get("model"), described.get("notes")
         if not isinstance(config, dict) or not isinstance(notes, dict):
             raise ValueError("it lacks the model or the notes")
-        dtype, shapes = expect(config)
+        try:
+            dtype, shapes = expect(config)
+            saved_constants(config, described.get("constants"))
+        except _check.CellMissing as error:
+            raise _check.cell_missing(error.name, error.fingerprint, path) from None
         return {name: Spec(dtype, shape) for name, shape in shapes.items()}
 
     described, tensors = read_tensors(path, FORMAT, specs)
-    return SavedModel(described["model"], tensors, described["notes"])
+    config, constants = described["model"], described.get("constants")
+    return SavedModel(config, tensors, described["notes"], saved_constants(config, constants))

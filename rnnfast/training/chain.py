@@ -106,7 +106,7 @@ class Chain:
             part = np.ascontiguousarray(dhs[:, first:last])
             body.wind(own[index][1])
             arriving = body.go_back(part, arriving, adds=arriving is not None)
-            own[index] = last - first, body.tape()  # recomputing gates overwrote others
+            own[index] = last - first, body.tape()  # recomputing activations overwrote others
         for index in reversed(range(len(self._past))):
             steps, tape = self._past[index]
             body.wind(tape)

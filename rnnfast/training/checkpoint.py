@@ -200,7 +200,8 @@ def load_checkpoint(
     Raises
     ------
     CheckpointError
-        A file is missing, damaged, or does not belong to the others; the message names it.
+        A file is missing, damaged, or does not belong to the others, or the program has not defined the
+        model's cell. The message names the file.
     OSError
         The folder is not there, or a file cannot be read.
     """

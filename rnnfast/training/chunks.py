@@ -115,7 +115,7 @@ class Cut:
         return bounds.size - 1, [Extent(batch, steps, rows, int(count)) for count in blocks]
 
     def plan(self, chunk: int) -> tuple[Plan, bool]:
-        """The memory of chunks of this length, and whether the gates of each are kept."""
+        """The memory of chunks of this length, and whether the activations of each are kept."""
         chunks, extents = self.extents(chunk)
         longest = max(extent.steps for extent in extents)
         if longest > chunk:  # one block: others may be as long
@@ -127,7 +127,8 @@ class Cut:
         return Plan(longest, chunks, max(self._own, used)), taken.keeps
 
     def fitting(self, owner: str, memory: int, what: str) -> Plan:
-        """The largest chunk that fits, if possible one whose gates are kept: they are made again only once.
+        """The largest chunk that fits, if possible one whose activations are kept and so are computed
+        again only once.
 
         Raises
         ------

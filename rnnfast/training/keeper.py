@@ -161,7 +161,8 @@ class Keeper:
             return 0
         saved = read_training(self.path)
         # A file without the word is of a version that read sequences in their own order.
-        kept = {"shuffle": False} if "sequences" in saved.about["run"] else {}
+        kept: dict[str, Any] = {"shuffle": False} if "sequences" in saved.about["run"] else {}
+        kept["constants"] = self._run.get("constants")
         _check.same_run("Trainer.fit", self.path, {**kept, **saved.about["run"]}, self._run)
         _check.more_epochs("Trainer.fit: epochs", self.path, meter.epochs, saved.epoch)
         try:
@@ -216,9 +217,11 @@ def described(trainer: Any) -> dict[str, Any]:
     """What a run must have in common with the one it goes on from, as JSON values."""
     model, bptt = trainer.model, trainer.bptt
     named = type(bptt).__repr__ is not object.__repr__
+    constants = getattr(model, "constants", None)
     scalars = {k: v for k, v in _kept(trainer.optimizer)["scalars"].items() if k != "steps"}
     return {
         **getattr(model, "config", {"model": type(model).__name__}),
+        **({"constants": constants} if constants else {}),
         "optimizer": scalars.pop("name", type(trainer.optimizer).__name__),
         **scalars,
         "bptt": repr(bptt) if named else type(bptt).__name__,

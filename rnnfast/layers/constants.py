@@ -1,0 +1,57 @@
+"""The constants of a layer's cell, checked where they are set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping
+
+from rnnfast import _check
+from rnnfast.cells import Cell
+
+
+class Constants(MutableMapping[str, float]):
+    """Name to value of each constant of a cell; the names stay, the values may be set.
+
+    Parameters
+    ----------
+    owner : str
+        What errors begin with.
+    cell : Cell
+
+    Raises
+    ------
+    ValueError, TypeError
+        Where a name that the cell does not have is set, or a value that is no finite number, or where a
+        constant is deleted.
+
+    Examples
+    --------
+    >>> import rnnfast
+    >>> constants = rnnfast.cells.lif.layer(3, 4).constants
+    >>> constants["beta"] = 0.5
+    >>> constants
+    {'alpha': 0.9, 'beta': 0.5, 'threshold': 1.0}
+    """
+
+    def __init__(self, owner: str, cell: Cell) -> None:
+        self._owner = owner
+        self._values = {name: role.value for name, role in cell.roles.items() if role.kind == "constant"}
+
+    def __getitem__(self, name: str) -> float:
+        return self._values[name]
+
+    def __setitem__(self, name: str, value: float) -> None:
+        if name not in self._values:
+            raise _check.no_constant(self._owner, name, tuple(self._values))
+        self._values[name] = _check.number(self._owner, name, value)
+
+    def __delitem__(self, name: str) -> None:
+        raise _check.constant_stays(self._owner, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return repr(self._values)
