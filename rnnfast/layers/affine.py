@@ -129,11 +129,7 @@ class TimeAffine(Affine):
             W, b = self._weights
             why = "the last axis is the rows of W"
             x = _check.floats("TimeAffine.forward", "x", x, ("...", W.shape[0]), self.dtype, why)
-            shape = (*x.shape[:-1], W.shape[1])
-            if out is None:
-                y = np.empty(shape, self.dtype)
-            else:
-                y = _check.out("TimeAffine.forward", out, shape, self.dtype, x, *self._weights)
+            y = self._output("TimeAffine.forward", out, (*x.shape[:-1], W.shape[1]), x, *self._weights)
             packed = self._workspace.take("packed", (packed_size(*W.shape, self.dtype),), self.dtype)
             affine_forward(
                 x.reshape(-1, W.shape[0]),
@@ -161,10 +157,7 @@ class TimeAffine(Affine):
                 owner, "dout", dout, (*x.shape[:-1], cols), self.dtype, "the shape of the last output"
             )
             self._read_apart(owner, {"dout": dout, "x": x})
-            if out is None:
-                dx = np.empty(x.shape, self.dtype)
-            else:
-                dx = _check.out(owner, out, x.shape, self.dtype, x, dout, *self._weights, *self._dweights)
+            dx = self._output(owner, out, x.shape, x, dout, *self._weights, *self._dweights)
             take = self._workspace.take
             affine_backward(
                 x.reshape(-1, depth), dout.reshape(-1, cols), *kernel_matrix(W),

@@ -57,10 +57,7 @@ class AffineLoss(Affine):
         assert self._gradients is not None
         dxs = self._gradients[0]
         scale = self.dtype.type(_check.number(owner, "dout", dout))
-        if out is None:
-            result = np.empty(dxs.shape, self.dtype)
-        else:
-            result = _check.out(owner, out, dxs.shape, self.dtype, dxs, *self._weights, *self._dweights)
+        result = self._output(owner, out, dxs.shape, dxs, *self._weights, *self._dweights)
         with np.errstate(under="ignore"):
             return np.multiply(dxs, scale, out=result)
 
