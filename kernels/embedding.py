@@ -32,7 +32,7 @@ def embedding_backward(ids, dout, dW):
 
     ids   (N, T)     int64, rows of dW
     dout  (N, T, D)  gradient of the gathered rows
-    dW    (V, D)     accumulated
+    dW    (V, D)     accumulated; may be a transposed view
     """
     mode_before = flush_denormals()
     N, T = ids.shape
@@ -42,24 +42,6 @@ def embedding_backward(ids, dout, dW):
             source = dout[n, t]
             for d in range(row.size):
                 row[d] += source[d]
-    restore_mode(mode_before)
-
-
-@kernel
-def embedding_backward_transposed(ids, dout, dWT):
-    """`dWT[:, ids[n, t]] += dout[n, t]`: the same sums for a table that is stored transposed.
-
-    ids   (N, T)     int64, columns of dWT
-    dout  (N, T, D)  gradient of the gathered rows
-    dWT   (D, V)     accumulated
-    """
-    mode_before = flush_denormals()
-    N, T = ids.shape
-    for t in range(T - 1, -1, -1):
-        for n in range(N):
-            source = dout[n, t]
-            for d in range(source.size):
-                dWT[d, ids[n, t]] += source[d]
     restore_mode(mode_before)
 
 

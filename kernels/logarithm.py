@@ -29,55 +29,21 @@ from .activations import (
     SMALLEST_SINGLE,
     decay_double,
     decay_single,
+    polynomial,
 )
 from .formula import by_dtype
 from .simd import fma, select, split_exponent
 
 
-def _correction_single() -> Callable:
-    """log(1 + r) - r, and s; fit error 2**-33.0."""
-    q0, q1, q2, q3, q4 = (
-        np.float32(value)
-        for value in (
-            0.6666667461395264,
-            0.3999894857406616,
-            0.286152184009552,
-            0.21443718671798706,
-            0.24246343970298767,
-        )
-    )
-    two = np.float32(2)
+def _correction(dtype: type, *coefficients: float) -> Callable:
+    """Build log(1 + r) - r, and s, for one dtype from the coefficients of Q."""
+    series = [dtype(value) for value in coefficients]
+    two = dtype(2)
 
     def correction(r):
         s = r / (r + two)
         square = s * s
-        series = fma(fma(fma(fma(q4, square, q3), square, q2), square, q1), square, q0)
-        return s * fma(square, series, -r), s
-
-    return correction
-
-
-def _correction_double() -> Callable:
-    """The same; fit error 2**-59.4."""
-    q0, q1, q2, q3, q4, q5, q6, q7, q8, q9 = (
-        0.6666666666666631,
-        0.400000000001559,
-        0.28571428548013156,
-        0.22222223960499124,
-        0.18181744226661556,
-        0.153865539870914,
-        0.13301045263854916,
-        0.12105566837903511,
-        0.08342171988750766,
-        0.17015090242140504,
-    )
-
-    def correction(r):
-        s = r / (r + 2.0)
-        square = s * s
-        series = fma(fma(fma(fma(fma(q9, square, q8), square, q7), square, q6), square, q5), square, q4)
-        series = fma(fma(fma(fma(series, square, q3), square, q2), square, q1), square, q0)
-        return s * fma(square, series, -r), s
+        return s * fma(square, polynomial(square, series), -r), s
 
     return correction
 
@@ -111,11 +77,34 @@ def _log_and_softplus(
     return log, softplus
 
 
+# Fit error 2**-33.0.
+_correction_single = _correction(
+    np.float32,
+    0.6666667461395264,
+    0.3999894857406616,
+    0.286152184009552,
+    0.21443718671798706,
+    0.24246343970298767,
+)
+# Fit error 2**-59.4.
+_correction_double = _correction(
+    np.float64,
+    0.6666666666666631,
+    0.400000000001559,
+    0.28571428548013156,
+    0.22222223960499124,
+    0.18181744226661556,
+    0.153865539870914,
+    0.13301045263854916,
+    0.12105566837903511,
+    0.08342171988750766,
+    0.17015090242140504,
+)
 _log_single, _softplus_single = _log_and_softplus(
-    np.float32, _correction_single(), decay_single, SMALLEST_SINGLE
+    np.float32, _correction_single, decay_single, SMALLEST_SINGLE
 )
 _log_double, _softplus_double = _log_and_softplus(
-    np.float64, _correction_double(), decay_double, SMALLEST_DOUBLE
+    np.float64, _correction_double, decay_double, SMALLEST_DOUBLE
 )
 
 log = by_dtype(_log_single, _log_double)

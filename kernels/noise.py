@@ -22,10 +22,10 @@ from collections.abc import Callable
 import numpy as np
 
 from ._jit import inner, kernel
+from .activations import polynomial
 from .formula import formula
 from .logarithm import log
 from .random_words import GOLDEN, LOW, WORD, splitmix_of_unsigned, unsigned, word_at
-from .simd import fma
 
 # The quantile is taken from the centre. With x = P(|Z| < z) and w = -log(1 - x^2), z / x is so smooth a
 # function of w that one rational function serves the centre and the tails. (Giles, "Approximating the erfinv
@@ -37,17 +37,11 @@ from .simd import fma
 def _quantile(dtype: type, numerator: tuple, denominator: tuple) -> Callable:
     """Build z of x and 1 - x for one dtype. All coefficients are positive, so sums lose no digits."""
     one = dtype(1)
-    top, *above = (dtype(value) for value in reversed(numerator))
-    bottom, *below = (dtype(value) for value in reversed(denominator))
+    above, below = [dtype(value) for value in numerator], [one, *(dtype(value) for value in denominator)]
 
     def quantile(x, rest):
         w = -log(rest * (one + x))
-        upper, lower = top, bottom
-        for coefficient in above:
-            upper = fma(upper, w, coefficient)
-        for coefficient in below:
-            lower = fma(lower, w, coefficient)
-        return x * upper / fma(lower, w, one)
+        return x * polynomial(w, above) / polynomial(w, below)
 
     return quantile
 

@@ -7,17 +7,22 @@ from helpers import normal, poison, poisoned, relative_distance
 from rnnfast import TimeGRU, TimeLSTM, TimeRNN
 from rnnfast.layers.recurrent import Recurrent
 
-KINDS = ("rnn", "relu", "lstm", "gru-before", "gru-after")
-_LAYERS = {"rnn": TimeRNN, "relu": TimeRNN, "lstm": TimeLSTM, "gru-before": TimeGRU, "gru-after": TimeGRU}
+# The layers that have a class of their own, and what makes them differ.
+_LAYERS = {
+    "rnn": (TimeRNN, {}),
+    "relu": (TimeRNN, {"activation": "relu"}),
+    "lstm": (TimeLSTM, {}),
+    "gru-before": (TimeGRU, {"reset": "before"}),
+    "gru-after": (TimeGRU, {"reset": "after"}),
+}
+KINDS = tuple(_LAYERS)
 
 
 def make(kind, D, H, dtype, *, seed=0, stateful=True):
     """A layer with biases that matter."""
     rng = np.random.default_rng(seed)
-    options = {"activation": "relu"} if kind == "relu" else {}
-    if kind.startswith("gru"):
-        options["reset"] = kind.removeprefix("gru-")
-    layer = _LAYERS[kind].from_sizes(D, H, rng=rng, dtype=dtype, stateful=stateful, **options)
+    made, options = _LAYERS[kind]
+    layer = made.from_sizes(D, H, rng=rng, dtype=dtype, stateful=stateful, **options)
     for bias in layer.params[2:]:
         bias[...] = rng.standard_normal(bias.shape) * 0.5
     if kind == "relu":
@@ -25,26 +30,23 @@ def make(kind, D, H, dtype, *, seed=0, stateful=True):
     return layer
 
 
+def _arguments(layer, params):
+    """What makes a layer like this one on these parameters."""
+    options = {name: getattr(layer, name) for name in ("activation", "reset") if hasattr(layer, name)}
+    return {**dict(zip(layer.parameter_names, params, strict=True)), "stateful": layer.stateful, **options}
+
+
 def another(layer, params=None):
     """A fresh layer on the same parameters, or on those given."""
     params = layer.params if params is None else params
     if type(layer) is Recurrent:
         return Recurrent(layer.cell, params, layer.stateful)
-    if isinstance(layer, TimeGRU):
-        Wx, Wh, b, *bhh = params
-        return TimeGRU(Wx, Wh, b, layer.stateful, reset=layer.reset, bhh=bhh[0] if bhh else None)
-    if isinstance(layer, TimeRNN):
-        return TimeRNN(*params, layer.stateful, activation=layer.activation)
-    return TimeLSTM(*params, layer.stateful)
+    return type(layer)(**_arguments(layer, params))
 
 
 def naive_twin(layer):
-    Wx, Wh, b, *bhh = (param.astype(np.float64) for param in layer.params)
-    if isinstance(layer, TimeGRU):
-        return reference.TimeGRU(Wx, Wh, b, layer.stateful, reset=layer.reset, bhh=bhh[0] if bhh else None)
-    if isinstance(layer, TimeRNN):
-        return reference.TimeRNN(Wx, Wh, b, layer.stateful, activation=layer.activation)
-    return reference.TimeLSTM(Wx, Wh, b, layer.stateful)
+    params = [param.astype(np.float64) for param in layer.params]
+    return getattr(reference, type(layer).__name__)(**_arguments(layer, params))
 
 
 class Window:

@@ -10,9 +10,9 @@ import rnnfast
 
 from . import baseline
 from .measuring import Timed, aligned, allocated_bytes, assert_agrees, unit, workspace_bytes
+from .recurrent import CELLS
 
 N, T, D, H = 20, 35, 100, 100
-CELLS = {"rnn": rnnfast.TimeRNN, "lstm": rnnfast.TimeLSTM, "gru": rnnfast.TimeGRU}
 WINDOWS = ["plain", "lengths", "resets"]
 
 
@@ -75,20 +75,20 @@ class Window(Timed):
         return allocated_bytes(lambda: (self.state.forward(), self.state.backward()))
 
 
+def _halves(layer):
+    """The two LSTM of a layer as NumPy layers in float64."""
+    wide = [param.astype(np.float64) for param in layer.params]
+    return baseline.TimeLSTM(*wide[:3]), baseline.TimeLSTM(*wide[3:])
+
+
 def _pair(layer, xs):
-    """Forwards and backwards by two calls of NumPy layers in float64."""
-    parts = [
-        baseline.TimeLSTM(*(p.astype(np.float64) for p in layer.params[i : i + 3])) for i in range(0, 6, 3)
-    ]
-    wide = xs.astype(np.float64)
-    return parts, np.concatenate([parts[0].forward(wide), parts[1].forward(wide[:, ::-1])[:, ::-1]], axis=2)
+    forwards, backwards = _halves(layer)
+    return np.concatenate([forwards.forward(xs), backwards.forward(xs[:, ::-1])[:, ::-1]], axis=2)
 
 
 def _stack(layer, xs):
-    parts = [
-        baseline.TimeLSTM(*(p.astype(np.float64) for p in layer.params[i : i + 3])) for i in range(0, 6, 3)
-    ]
-    return parts, parts[1].forward(parts[0].forward(xs.astype(np.float64)))
+    lower, upper = _halves(layer)
+    return upper.forward(lower.forward(xs))
 
 
 @functools.cache
@@ -103,7 +103,7 @@ def _composite(name):
     }[name]()
     xs = aligned(rng.standard_normal((N, T, D)))
     hs = layer.forward(xs)
-    assert_agrees("hs", hs, naive(layer, xs)[1], T + D + H)
+    assert_agrees("hs", hs, naive(layer, xs.astype(np.float64)), T + D + H)
     dhs = aligned(rng.standard_normal(hs.shape))
     layer.backward(dhs)
     return layer, xs, dhs
@@ -136,7 +136,7 @@ def _one_step(cell):
     rng = np.random.default_rng(0)
     layer = ONE_STEP[cell].from_sizes(D, H, rng=rng)
     x, dh = (aligned(rng.standard_normal((N, size))) for size in (D, H))
-    state = [aligned(np.zeros((N, H))) for _ in range(2 if cell == "lstm" else 1)]
+    state = [aligned(np.zeros((N, H))) for _ in CELLS[cell].from_sizes(1, 1).cell.states]
     twin = baseline.CELLS[cell](*(p.astype(np.float64) for p in layer.params))
     expected = twin.forward(x[:, None].astype(np.float64))[:, 0]
     given = [dh] if len(state) == 1 else [dh, np.zeros_like(dh)]

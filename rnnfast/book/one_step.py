@@ -15,9 +15,35 @@ from rnnfast.layers.recurrent import Recurrent
 class OneStep(Layer):
     """Base of `RNN`, `LSTM` and `GRU`: a layer over a sequence of one step, with the state from outside."""
 
+    OVER_TIME: Any  # the class of that layer
+
+    def __init__(self, Wx: np.ndarray, Wh: np.ndarray, b: np.ndarray) -> None:
+        self._wrap(self.OVER_TIME(Wx, Wh, b, stateful=True))
+
     def _wrap(self, time: Recurrent) -> None:
         self._time = time
         self._hold(time.params, time.grads)
+
+    @classmethod
+    def from_sizes(
+        cls,
+        input_size: int,
+        hidden_size: int,
+        *,
+        rng: np.random.Generator | None = None,
+        dtype: np.typing.DTypeLike = np.float32,
+    ) -> Any:
+        """A layer with weights drawn as the layer over a sequence draws them: see `TimeLSTM.from_sizes`.
+
+        Parameters
+        ----------
+        input_size, hidden_size : int
+            D and H.
+        rng : numpy.random.Generator, optional
+            Source of the weights; a fresh one by default.
+        dtype : float32 or float64
+        """
+        return cls(*cls.OVER_TIME.from_sizes(input_size, hidden_size, rng=rng, dtype=dtype).params)
 
     def _shown(self) -> dict[str, Any]:
         given = self._time._shown()
@@ -55,3 +81,19 @@ class OneStep(Layer):
             dx = time.go_back(np.zeros((shape[0], 1, shape[1]), time.dtype), arriving)
             assert time.state_gradients is not None
             return dx[:, 0], *time.state_gradients.copy()
+
+
+class OneState(OneStep):
+    """Base of `RNN` and `GRU`, whose state is one array."""
+
+    def forward(self, x: np.ndarray, h_prev: np.ndarray) -> np.ndarray:
+        """The next state (N, H) from an input `x` (N, D) and the state `h_prev` (N, H)."""
+        return self._advance(x, (h_prev,))[0]
+
+    def backward(self, dh_next: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """``(dx, dh_prev)`` of shapes (N, D) and (N, H) from the gradient `dh_next` (N, H) of the new state.
+
+        `grads` is overwritten with this step's gradients.
+        """
+        dx, dh_prev = self._retreat((dh_next,))
+        return dx, dh_prev

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from rnnfast.book.one_step import OneStep
+from rnnfast.book.one_step import OneState, OneStep
 from rnnfast.layers.gru import TimeGRU
 from rnnfast.layers.lstm import TimeLSTM
 from rnnfast.layers.rnn import TimeRNN
 
 
-class RNN(OneStep):
+class RNN(OneState):
     """One step of the Elman network, as in the book: ``h = tanh(h_prev Wh + x Wx + b)``.
 
     Parameters
@@ -28,42 +28,7 @@ class RNN(OneStep):
     array([[0.7616, 0.7616]])
     """
 
-    def __init__(self, Wx: np.ndarray, Wh: np.ndarray, b: np.ndarray) -> None:
-        self._wrap(TimeRNN(Wx, Wh, b, stateful=True))
-
-    @classmethod
-    def from_sizes(
-        cls,
-        input_size: int,
-        hidden_size: int,
-        *,
-        rng: np.random.Generator | None = None,
-        dtype: np.typing.DTypeLike = np.float32,
-    ) -> RNN:
-        """A layer with weights drawn as `TimeRNN.from_sizes` draws them.
-
-        Parameters
-        ----------
-        input_size, hidden_size : int
-            D and H.
-        rng : numpy.random.Generator, optional
-            Source of the weights; a fresh one by default.
-        dtype : float32 or float64
-        """
-        params = TimeRNN.from_sizes(input_size, hidden_size, rng=rng, dtype=dtype).params
-        return cls(*params)
-
-    def forward(self, x: np.ndarray, h_prev: np.ndarray) -> np.ndarray:
-        """The next state (N, H) from an input `x` (N, D) and the state `h_prev` (N, H)."""
-        return self._advance(x, (h_prev,))[0]
-
-    def backward(self, dh_next: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """``(dx, dh_prev)`` of shapes (N, D) and (N, H) from the gradient `dh_next` (N, H) of the new state.
-
-        `grads` is overwritten with this step's gradients.
-        """
-        dx, dh_prev = self._retreat((dh_next,))
-        return dx, dh_prev
+    OVER_TIME = TimeRNN
 
 
 class LSTM(OneStep):
@@ -86,30 +51,7 @@ class LSTM(OneStep):
     (array([[0.3696, 0.3696]]), array([[0.5568, 0.5568]]))
     """
 
-    def __init__(self, Wx: np.ndarray, Wh: np.ndarray, b: np.ndarray) -> None:
-        self._wrap(TimeLSTM(Wx, Wh, b, stateful=True))
-
-    @classmethod
-    def from_sizes(
-        cls,
-        input_size: int,
-        hidden_size: int,
-        *,
-        rng: np.random.Generator | None = None,
-        dtype: np.typing.DTypeLike = np.float32,
-    ) -> LSTM:
-        """A layer with weights drawn as `TimeLSTM.from_sizes` draws them.
-
-        Parameters
-        ----------
-        input_size, hidden_size : int
-            D and H.
-        rng : numpy.random.Generator, optional
-            Source of the weights; a fresh one by default.
-        dtype : float32 or float64
-        """
-        params = TimeLSTM.from_sizes(input_size, hidden_size, rng=rng, dtype=dtype).params
-        return cls(*params)
+    OVER_TIME = TimeLSTM
 
     def forward(self, x: np.ndarray, h_prev: np.ndarray, c_prev: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """``(h, c)`` from an input `x` (N, D), the state `h_prev` and the cell `c_prev`, both (N, H)."""
@@ -125,7 +67,7 @@ class LSTM(OneStep):
         return dx, dh_prev, dc_prev
 
 
-class GRU(OneStep):
+class GRU(OneState):
     """One step of the GRU, as in the book: ``h = (1 - z) h_prev + z h_hat``; gates as in `TimeGRU`.
 
     Parameters
@@ -144,6 +86,8 @@ class GRU(OneStep):
     >>> cell.forward(np.zeros((1, 3)), np.zeros((1, 2))).round(4)
     array([[0.5568, 0.5568]])
     """
+
+    OVER_TIME = TimeGRU
 
     def __init__(
         self,
@@ -180,15 +124,3 @@ class GRU(OneStep):
         """
         params = TimeGRU.from_sizes(input_size, hidden_size, rng=rng, dtype=dtype).params
         return cls(*params, reset=reset)
-
-    def forward(self, x: np.ndarray, h_prev: np.ndarray) -> np.ndarray:
-        """The next state (N, H) from an input `x` (N, D) and the state `h_prev` (N, H)."""
-        return self._advance(x, (h_prev,))[0]
-
-    def backward(self, dh_next: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """``(dx, dh_prev)`` of shapes (N, D) and (N, H) from the gradient `dh_next` (N, H) of the new state.
-
-        `grads` is overwritten with this step's gradients.
-        """
-        dx, dh_prev = self._retreat((dh_next,))
-        return dx, dh_prev

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from rnnfast import _check
 from rnnfast._turns import in_turn
-from rnnfast.cells import Cell
 from rnnfast.kernels import schedule
 from rnnfast.kernels.expression import Node, evaluate, in_order
 from rnnfast.kernels.schedule import Where
 from rnnfast.kernels.sequence import block_steps
-from rnnfast.layers.arguments import Arguments
+from rnnfast.layers.plans import Plans
 from rnnfast.layers.rows import Rows
 from rnnfast.layers.window import Inputs, Run
 
@@ -46,13 +45,8 @@ class Steps(NamedTuple):
     place: np.ndarray
 
 
-class Activations(Arguments):
+class Activations(Plans):
     """A recurrent layer that can show what its gates let through."""
-
-    cell: Cell
-    hidden_size: int
-    _run: Run | None
-    _forward: Callable[..., Run]
 
     @in_turn
     def activations(self) -> dict[str, Activation]:
@@ -110,8 +104,8 @@ class Activations(Arguments):
             given = None if run.given is None else np.ascontiguousarray(run.given[:, part])
             before = self._states_before(run, k)
             hs = np.empty((order.size, last - first, self.hidden_size), self.dtype)
-            inputs = Inputs(xs, ids, words, dwords)
-            yield first, reader, reader._forward(inputs, given, before, np.empty_like(before), rows, hs, True)
+            inputs, after = Inputs(xs, ids, words, dwords), np.empty_like(before)
+            yield first, reader, reader.run_forward(inputs, given, before, after, rows, hs, True)
 
     def _states_before(self, run: Run, k: int) -> np.ndarray:
         """The states (S, N, H) before block k; zero for sequences that have ended."""

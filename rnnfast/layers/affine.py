@@ -23,24 +23,40 @@ def kernel_matrix(W: np.ndarray) -> tuple[np.ndarray, int, int]:
     return np.ascontiguousarray(W), W.shape[1], 1
 
 
-def checked_affine(owner: str, W: np.ndarray, b: np.ndarray, axes: tuple[str, str]) -> list[np.ndarray]:
-    """W and b, checked against each other; `axes` are the names of the axes of W."""
-    W = _check.parameter(owner, "W", W, axes)
-    for axis, place, length in zip(axes, ("rows", "columns"), W.shape, strict=True):
-        _check.size(owner, f"{axis}, the {place} of W,", length)
-    return [W, _check.parameter(owner, "b", b, (W.shape[1],), W.dtype)]
+class Affine(Layer):
+    """Base of layers with weights W (rows, columns) and a bias b (columns,)."""
+
+    # The rows and the columns of W: their letters, and their names among the arguments of `from_sizes`.
+    AXES: tuple[str, str]
+    SIZES: tuple[str, str]
+
+    def __init__(self, W: np.ndarray, b: np.ndarray) -> None:
+        self._hold(self._checked_params(W, b))
+        self.dtype = W.dtype
+
+    def _checked_params(self, W: np.ndarray, b: np.ndarray) -> list[np.ndarray]:
+        """W and b, checked against each other."""
+        owner = type(self).__name__
+        W = _check.parameter(owner, "W", W, self.AXES)
+        for axis, place, length in zip(self.AXES, ("rows", "columns"), W.shape, strict=True):
+            _check.size(owner, f"{axis}, the {place} of W,", length)
+        return [W, _check.parameter(owner, "b", b, (W.shape[1],), W.dtype)]
+
+    @classmethod
+    def _drawn(cls, given: tuple[int, int], rng: np.random.Generator | None, dtype: Any) -> Any:
+        """A layer of these sizes, as in the book: normal weights, divided by the square root of the fan-in;
+        zero bias."""
+        owner = f"{cls.__name__}.from_sizes"
+        rows, cols = (_check.size(owner, name, value) for name, value in zip(cls.SIZES, given, strict=True))
+        kind = _check.float_dtype(owner, dtype)
+        W = _check.generator(owner, rng).standard_normal((rows, cols)) / np.sqrt(rows)
+        return cls(W.astype(kind), np.zeros(cols, kind))
+
+    def _shown(self) -> dict[str, Any]:
+        return {**dict(zip(self.SIZES, self.params[0].shape, strict=True)), **super()._shown()}
 
 
-def drawn_affine(owner: str, sizes: dict[str, Any], rng: Any, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
-    """W and b as in the book: normal, divided by the square root of the fan-in; zero bias. `sizes` are the
-    rows and the columns of W, by the names the caller has for them."""
-    rows, cols = (_check.size(owner, name, value) for name, value in sizes.items())
-    kind = _check.float_dtype(owner, dtype)
-    W = _check.generator(owner, rng).standard_normal((rows, cols)) / np.sqrt(rows)
-    return W.astype(kind), np.zeros(cols, kind)
-
-
-class TimeAffine(Layer):
+class TimeAffine(Affine):
     """``y = x W + b`` at every position.
 
     Backward: ``dx = dy W^T``, ``dW = sum x^T dy``, ``db = sum dy``.
@@ -68,12 +84,10 @@ class TimeAffine(Layer):
     array([3., 3.])
     """
 
-    TAPE = (*Layer.TAPE, "_x")
+    TAPE = (*Affine.TAPE, "_x")
+    AXES = ("D", "O")
+    SIZES = ("input_size", "output_size")
     _x: np.ndarray | None = None
-
-    def __init__(self, W: np.ndarray, b: np.ndarray) -> None:
-        self._hold(checked_affine("TimeAffine", W, b, ("D", "O")))
-        self.dtype = W.dtype
 
     @classmethod
     def from_sizes(
@@ -95,11 +109,7 @@ class TimeAffine(Layer):
             Source of the weights; a fresh one by default.
         dtype : float32 or float64
         """
-        sizes = {"input_size": input_size, "output_size": output_size}
-        return cls(*drawn_affine(f"{cls.__name__}.from_sizes", sizes, rng, dtype))
-
-    def _shown(self) -> dict[str, Any]:
-        return dict(zip(("input_size", "output_size"), self.params[0].shape, strict=True))
+        return cls._drawn((input_size, output_size), rng, dtype)
 
     def forward(self, x: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
         """Apply the layer.
@@ -119,11 +129,7 @@ class TimeAffine(Layer):
             W, b = self._weights
             why = "the last axis is the rows of W"
             x = _check.floats("TimeAffine.forward", "x", x, ("...", W.shape[0]), self.dtype, why)
-            shape = (*x.shape[:-1], W.shape[1])
-            if out is None:
-                y = np.empty(shape, self.dtype)
-            else:
-                y = _check.out("TimeAffine.forward", out, shape, self.dtype, x, *self._weights)
+            y = self._output("TimeAffine.forward", out, (*x.shape[:-1], W.shape[1]), x, *self._weights)
             packed = self._workspace.take("packed", (packed_size(*W.shape, self.dtype),), self.dtype)
             affine_forward(
                 x.reshape(-1, W.shape[0]),
@@ -151,10 +157,7 @@ class TimeAffine(Layer):
                 owner, "dout", dout, (*x.shape[:-1], cols), self.dtype, "the shape of the last output"
             )
             self._read_apart(owner, {"dout": dout, "x": x})
-            if out is None:
-                dx = np.empty(x.shape, self.dtype)
-            else:
-                dx = _check.out(owner, out, x.shape, self.dtype, x, dout, *self._weights, *self._dweights)
+            dx = self._output(owner, out, x.shape, x, dout, *self._weights, *self._dweights)
             take = self._workspace.take
             affine_backward(
                 x.reshape(-1, depth), dout.reshape(-1, cols), *kernel_matrix(W),

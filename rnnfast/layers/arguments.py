@@ -13,7 +13,6 @@ from rnnfast import _check
 from rnnfast.cells import Cell
 from rnnfast.layers.carrying import Carrying
 from rnnfast.layers.constants import Constants
-from rnnfast.layers.window import Run
 
 
 class Arguments(Carrying):
@@ -24,7 +23,6 @@ class Arguments(Carrying):
     _dgiven: np.ndarray | None = None
     parameter_names: tuple[str, ...]
     _constants: Constants
-    _run: Run | None
     _kernel_grads: list[Any] | None = None
 
     def _start_constants(self, cell: Cell) -> None:
@@ -100,14 +98,6 @@ class Arguments(Carrying):
         _check.called_before(f"{type(self).__name__}.given_gradients", dgiven is not None, "backward")
         assert dgiven is not None
         return {name: dgiven[..., i * width : (i + 1) * width].copy() for i, name in enumerate(wanted)}
-
-    def _step_arguments(self, given: np.ndarray | None, state: np.ndarray, params: list[np.ndarray]) -> tuple:
-        schedule = self.loop.schedule
-        size = (schedule.columns + 1) * self.hidden_size
-        scratch = None if schedule.in_place else self._take("step", size)
-        wx, wh, b, *others = params
-        more = (None if given is None else np.ascontiguousarray(given), *others)
-        return state, wx, wh, b, None if all(a is None for a in more) else more, scratch
 
 
 def _total(row: np.ndarray) -> float:

@@ -157,6 +157,8 @@ class Holder:
 class Layer(Holder):
     """Parameters, their gradients, and a state that can be reset."""
 
+    dtype: np.dtype
+
     def __repr__(self) -> str:
         return shown(self, self._shown(), self.params)
 
@@ -166,3 +168,9 @@ class Layer(Holder):
 
     def reset_state(self) -> None:
         """Forget what was carried over from earlier calls. Layers without state do nothing."""
+
+    def _output(self, owner: str, out: np.ndarray | None, shape: tuple, *apart: np.ndarray) -> np.ndarray:
+        """Where a result goes: the caller's array, which must lie apart from these, or a fresh one."""
+        if out is None:
+            return np.empty(shape, self.dtype)
+        return _check.out(owner, out, shape, self.dtype, *apart)

@@ -108,11 +108,7 @@ class Bidirectional(Composed):
             xs = _check.floats(owner, "xs", xs, ("N", "T", self.input_size), self.dtype, why)
             batch, steps, _ = xs.shape
             shape = (batch, steps, self.hidden_size)
-            hs = (
-                np.empty(shape, self.dtype)
-                if out is None
-                else _check.out(owner, out, shape, self.dtype, xs, *self._weights)
-            )
+            hs = self._output(owner, out, shape, xs, *self._weights)
             lengths = (
                 np.full(batch, steps) if lengths is None else _check.lengths(owner, lengths, batch, steps)
             )

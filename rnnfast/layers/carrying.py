@@ -10,15 +10,20 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast._turns import in_turn
-from rnnfast.layers.streaming import Streaming
+from rnnfast.cells import Cell
+from rnnfast.layers.base import Layer
 from rnnfast.state import State
 
 
-class Carrying(Streaming):
+class Carrying(Layer):
     """A layer whose states, one array (S, N, H), run on from one call to the next."""
 
-    PASSING = (*Streaming.PASSING, "_spare", "_dstate")
+    PASSING = (*Layer.PASSING, "_spare", "_dstate")
 
+    cell: Cell
+    dtype: np.dtype
+    input_size: int
+    hidden_size: int
     stateful: bool
     _state: np.ndarray | None = None
     _spare: np.ndarray | None = None  # memory for the states after the next `forward`
@@ -26,6 +31,11 @@ class Carrying(Streaming):
 
     def _take(self, name: str, *shape: int) -> np.ndarray:
         return self._workspace.take(name, shape, self.dtype)
+
+    @property
+    def given_names(self) -> tuple[str, ...]:
+        """The arrays that the cell asks for, by name."""
+        return self.cell.equations.wanted
 
     @property
     @in_turn

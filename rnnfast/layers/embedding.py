@@ -13,7 +13,6 @@ from rnnfast.kernels.embedding import (
     context_sum_backward,
     context_sum_forward,
     embedding_backward,
-    embedding_backward_transposed,
     embedding_forward,
 )
 from rnnfast.layers.base import Layer
@@ -58,12 +57,41 @@ class _Table(Layer):
         rng = _check.generator(owner, rng)
         return (rng.standard_normal((rows, width)) / 100).astype(kind)
 
-    def _output(self, owner: str, xs: np.ndarray, out: np.ndarray | None) -> np.ndarray:
-        """The caller's array or a fresh one."""
-        shape = (*xs.shape, self.embed_size)
-        if out is None:
-            return np.empty(shape, self.dtype)
-        return _check.out(owner, out, shape, self.dtype, xs, self._table)
+    def forward(self, xs: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+        """Look up a window.
+
+        Parameters
+        ----------
+        xs : integer ndarray (N, T)
+            Token ids from 0 to V - 1.
+        out : ndarray (N, T, D), optional
+            Where to write the result; a fresh array by default.
+
+        Returns
+        -------
+        out : ndarray (N, T, D)
+
+        Raises
+        ------
+        IndexError
+            If an id is out of range.
+        TypeError, ValueError
+            If `xs` is not an integer array (N, T), `out` does not fit, or carried tokens have another batch
+            size.
+        """
+        with self._turn:
+            owner = f"{type(self).__name__}.forward"
+            xs = _check.ids(owner, "xs", xs, ("N", "T"), self.vocab_size)
+            out = self._output(owner, out, (*xs.shape, self.embed_size), xs, self._table)
+            self._ids = self._look_up(owner, xs, out)
+            self._made_by = get_ident()
+            self._shape = out.shape
+            return out
+
+    def _look_up(self, owner: str, xs: np.ndarray, out: np.ndarray) -> np.ndarray:
+        """Fill `out` (N, T, D) from checked ids (N, T); the ids that `backward` needs, in the layer's own
+        memory."""
+        raise NotImplementedError
 
     def _incoming(self, owner: str, dhs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The checked gradient of the last output, and the ids it belongs to."""
@@ -134,42 +162,16 @@ class TimeEmbedding(_Table):
         """
         return cls(cls._draw(f"{cls.__name__}.from_sizes", vocab_size, embed_size, rng, dtype))
 
-    def forward(self, xs: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
-        """Look up a window.
-
-        Parameters
-        ----------
-        xs : integer ndarray (N, T)
-            Token ids from 0 to V - 1.
-        out : ndarray (N, T, D), optional
-            Where to write the result; a fresh array by default.
-
-        Returns
-        -------
-        out : ndarray (N, T, D)
-
-        Raises
-        ------
-        IndexError
-            If an id is out of range.
-        TypeError, ValueError
-            If `xs` is not an integer array (N, T), or `out` does not fit.
-        """
-        with self._turn:
-            owner = f"{type(self).__name__}.forward"
-            xs = _check.ids(owner, "xs", xs, ("N", "T"), self.vocab_size)
-            out = self._output(owner, xs, out)
-            self._shape, table = None, self._table
-            ids = self._workspace.take("ids", (xs.size,), xs.dtype)
-            ids[...] = xs.reshape(-1)
-            rows = out.reshape(xs.size, self.embed_size)
-            if table.flags.c_contiguous:
-                embedding_forward(ids, table, rows)
-            else:
-                rows[...] = table[ids]
-            self._made_by = get_ident()
-            self._shape, self._ids = out.shape, ids
-            return out
+    def _look_up(self, owner: str, xs: np.ndarray, out: np.ndarray) -> np.ndarray:
+        self._shape, table = None, self._table
+        ids = self._workspace.take("ids", (xs.size,), xs.dtype)
+        ids[...] = xs.reshape(-1)
+        rows = out.reshape(xs.size, self.embed_size)
+        if table.flags.c_contiguous:
+            embedding_forward(ids, table, rows)
+        else:
+            rows[...] = table[ids]
+        return ids
 
     def rows(self, ids: np.ndarray) -> np.ndarray:
         """Copies of the vectors (N, D) of checked ids (N,)."""
@@ -207,7 +209,7 @@ class TimeEmbedding(_Table):
                 embedding_backward(ids, dhs, _check.out(owner, add_to, add_to.shape, self.dtype, dhs))
             else:
                 transposed = _check.out(owner, add_to.T, self._table.shape[::-1], self.dtype, dhs)
-                embedding_backward_transposed(ids, dhs, transposed)
+                embedding_backward(ids, dhs, transposed.T)
 
 
 class TimeContextSum(_Table):
@@ -289,8 +291,7 @@ class TimeContextSum(_Table):
         """Forget the tokens carried over."""
         self._context = None
 
-    def _with_context(self, owner: str, xs: np.ndarray) -> np.ndarray:
-        """The tokens carried over and then `xs`, in the layer's own buffer (N, window - 1 + T)."""
+    def _look_up(self, owner: str, xs: np.ndarray, out: np.ndarray) -> np.ndarray:
         batch, steps = xs.shape
         before = self.window - 1
         carried = self._context if xs.size else None
@@ -300,40 +301,10 @@ class TimeContextSum(_Table):
         ids = self._workspace.take("ids", (batch, before + steps), xs.dtype)
         ids[:, :before] = NO_WORD if carried is None else carried
         ids[:, before:] = xs
+        context_sum_forward(ids, self._table, self.window, out)
+        if xs.size:
+            self._context = ids[:, steps:].copy()
         return ids
-
-    def forward(self, xs: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
-        """Sum the vectors of the last `window` tokens at each position, and carry on the context.
-
-        Parameters
-        ----------
-        xs : integer ndarray (N, T)
-            Token ids from 0 to V - 1.
-        out : ndarray (N, T, D), optional
-            Where to write the result; a fresh array by default.
-
-        Returns
-        -------
-        out : ndarray (N, T, D)
-
-        Raises
-        ------
-        IndexError
-            If an id is out of range.
-        TypeError, ValueError
-            If `xs` is not an integer array (N, T), `out` does not fit, or the context has another batch size.
-        """
-        with self._turn:
-            owner = f"{type(self).__name__}.forward"
-            xs = _check.ids(owner, "xs", xs, ("N", "T"), self.vocab_size)
-            out = self._output(owner, xs, out)
-            ids = self._with_context(owner, xs)
-            context_sum_forward(ids, self._table, self.window, out)
-            if xs.size:
-                self._context = ids[:, xs.shape[1] :].copy()
-            self._made_by = get_ident()
-            self._shape, self._ids = out.shape, ids
-            return out
 
     def backward(self, dhs: np.ndarray) -> None:
         """Overwrite `grads[0]` with the gradient of the table; `dhs` (N, T, D) is that of the last output."""

@@ -20,7 +20,8 @@ from rnnfast.kernels.fused_loss import (
 from rnnfast.kernels.gemm import packed_size
 from rnnfast.kernels.output_gradient import scaled_gradient
 from rnnfast.kernels.softmax import LANES, softmax_loss_backward, softmax_loss_forward
-from rnnfast.layers.affine import checked_affine, drawn_affine, kernel_matrix
+from rnnfast.layers.affine import kernel_matrix
+from rnnfast.layers.affine_loss import AffineLoss
 from rnnfast.layers.base import Layer
 from rnnfast.layers.window import Part
 
@@ -33,18 +34,9 @@ def _labels(owner: str, ts: np.ndarray, scores_shape: tuple[int, ...], ignore: i
     return _check.ids(owner, "ts", ts, scores_shape[:-1], scores_shape[-1], ignore)
 
 
-def mean_loss(sums: np.ndarray, count: int) -> float:
-    """The mean of `count` losses from their sum (N,) in each row; the rows are added in order."""
-    return float(np.add.accumulate(sums)[-1]) / max(1, int(count)) if sums.size else 0.0
-
-
 def _most_members(rows: int) -> int:
     """How many threads may share out a block of the fused loss."""
     return max(1, -(-rows // 32))
-
-
-def _scale(owner: str, dout: float) -> float:
-    return _check.number(owner, "dout", dout)
 
 
 class _LabelLoss(Layer):
@@ -132,14 +124,14 @@ class TimeSoftmaxWithLoss(_LabelLoss):
             assert self._cache is not None
             probabilities, labels, count, shape = self._cache
             dxs = np.empty(shape, probabilities.dtype)
-            scale = probabilities.dtype.type(_scale(owner, dout) / max(1, count))
+            scale = probabilities.dtype.type(_check.number(owner, "dout", dout) / max(1, count))
             softmax_loss_backward(
                 probabilities, labels, self.ignore_label, scale, dxs.reshape(probabilities.shape)
             )
             return dxs
 
 
-class TimeAffineSoftmaxWithLoss(_LabelLoss):
+class TimeAffineSoftmaxWithLoss(AffineLoss, _LabelLoss):
     """The output layer of a language model: affine, softmax and mean cross-entropy in one pass.
 
     ``loss = mean(-log softmax(xs W + b)[ts])``. The (N, T, V) scores are never held: rows are taken in
@@ -173,12 +165,11 @@ class TimeAffineSoftmaxWithLoss(_LabelLoss):
     (1, 2, 3)
     """
 
-    TAPE = (*Layer.TAPE, "_gradients")
-    _gradients: tuple[np.ndarray, np.ndarray] | None = None
+    AXES = ("H", "V")
+    SIZES = ("hidden_size", "vocab_size")
 
     def __init__(self, W: np.ndarray, b: np.ndarray, *, dW: np.ndarray | None = None) -> None:
-        owner = "TimeAffineSoftmaxWithLoss"
-        params = checked_affine(owner, W, b, ("H", "V"))
+        owner, params = type(self).__name__, self._checked_params(W, b)
         dW = np.zeros(W.shape, W.dtype) if dW is None else _check.gradient_of(owner, "dW", dW, *params)
         self._hold(params, [dW, np.zeros(b.shape, b.dtype)])
         self.dtype = W.dtype
@@ -203,12 +194,7 @@ class TimeAffineSoftmaxWithLoss(_LabelLoss):
             Source of the weights; a fresh one by default.
         dtype : float32 or float64
         """
-        sizes = {"hidden_size": hidden_size, "vocab_size": vocab_size}
-        return cls(*drawn_affine(f"{cls.__name__}.from_sizes", sizes, rng, dtype))
-
-    def _shown(self) -> dict[str, Any]:
-        sizes = dict(zip(("hidden_size", "vocab_size"), self.params[0].shape, strict=True))
-        return {**sizes, **super()._shown()}
+        return cls._drawn((hidden_size, vocab_size), rng, dtype)
 
     def forward(self, xs: np.ndarray, ts: np.ndarray) -> float:
         """The mean loss, in nats; its gradients are kept for `backward`.
@@ -221,14 +207,19 @@ class TimeAffineSoftmaxWithLoss(_LabelLoss):
             Labels; `ignore_label` marks positions to leave out.
         """
         with self._turn:
-            sums = self._sums(np.shape(xs)[:1])
-            count = self._run("TimeAffineSoftmaxWithLoss.forward", xs, ts, sums)[1]
-            return mean_loss(sums, count)
+            checked = self._checked(f"{type(self).__name__}.forward", xs, ts)
+            sums = self._sums(checked[0].shape[:1])
+            return self.mean(sums, self._run(*checked, None, sums)[2])
 
     @in_turn
     def losses(self, xs: np.ndarray, ts: np.ndarray) -> np.ndarray:
         """-log p of each label, (N, T) in float64 and nats, 0 where ignored; gradients are not touched."""
-        return self._run("TimeAffineSoftmaxWithLoss.losses", xs, ts)[0].copy()
+        return self._run(*self._checked(f"{type(self).__name__}.losses", xs, ts), None)[0].copy()
+
+    def _checked(self, owner: str, xs: np.ndarray, ts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        depth, size = self._weights[0].shape
+        xs = _check.floats(owner, "xs", xs, ("N", "T", depth), self.dtype, "H is the rows of W")
+        return xs, _labels(owner, ts, (*xs.shape[:2], size), self.ignore_label)
 
     def _sums(self, shape: tuple[int, ...]) -> np.ndarray:
         """Zeros (N,), where the losses of each row are added up."""
@@ -238,22 +229,17 @@ class TimeAffineSoftmaxWithLoss(_LabelLoss):
 
     def _run(
         self,
-        owner: str,
         xs: np.ndarray,
-        ts: np.ndarray,
+        targets: np.ndarray,
+        blocks: np.ndarray | None,
         sums: np.ndarray | None = None,
         scored: int = -1,
         adds: bool = False,
-    ) -> tuple[np.ndarray, int]:
-        """The losses (N, T) and how many are counted; with `sums` (N,) also gradients, those of the mean over
-        `scored` labels, or over the counted; with `adds` those of the parameters add to what is there."""
+    ) -> tuple[np.ndarray, bool, int]:
         gradients = sums is not None
         W, b = self._weights
-        depth, size = W.shape
-        dtype = self.dtype
-        xs = _check.floats(owner, "xs", xs, ("N", "T", depth), dtype, "H is the rows of W")
         batch, steps, _ = xs.shape
-        labels = _labels(owner, ts, (batch, steps, size), self.ignore_label)
+        size = b.size
         if gradients:
             self._gradients = None
         sums = self._sums((batch,)) if sums is None else sums
@@ -263,14 +249,14 @@ class TimeAffineSoftmaxWithLoss(_LabelLoss):
         scratch = self._scratch(batch, steps, gradients, members)
         losses, dxs, dWb_t = scratch[:3]
         arguments = (
-            xs, labels, *kernel_matrix(W), _check.kernel_ready(b), self.ignore_label, scored,
+            xs, targets, *kernel_matrix(W), _check.kernel_ready(b), self.ignore_label, scored,
             loss_period(batch, size), gradients, adds, losses, sums, *scratch[1:],
         )  # fmt: skip
         count = _threads.run(affine_softmax_loss, members, False, arguments)
         if gradients:
             self._made_by = get_ident()
             self._gradients = dxs, dWb_t
-        return losses, count
+        return losses, gradients, count
 
     def _scratch(self, batch: int, steps: int, gradients: bool, members: int) -> tuple[np.ndarray, ...]:
         """The losses, the gradients and all scratch of the kernel, for a window and a number of threads."""
@@ -300,30 +286,8 @@ class TimeAffineSoftmaxWithLoss(_LabelLoss):
         most = _most_members(loss_block_rows(batch, steps, self._weights[1].size))
         self._scratch(batch, steps, True, min(_threads.get_num_threads(), most))
 
-    def backward(self, dout: float = 1.0, *, out: np.ndarray | None = None) -> np.ndarray:
-        """Gradient (N, T, H) of `dout` times the last loss by the hidden states; fills `grads`."""
-        with self._turn:
-            self._claim_tape()
-            result = self.input_gradient(dout, out)
-            self.parameter_gradients(dout)
-            return result
-
-    def input_gradient(self, dout: float = 1.0, out: np.ndarray | None = None) -> np.ndarray:
-        """The first half of `backward`: the gradient (N, T, H) of the inputs."""
-        owner = "TimeAffineSoftmaxWithLoss.backward"
-        _check.called_before(owner, self._gradients is not None, "forward")
-        assert self._gradients is not None
-        dxs, _ = self._gradients
-        scale = self.dtype.type(_scale(owner, dout))
-        if out is None:
-            result = np.empty(dxs.shape, self.dtype)
-        else:
-            result = _check.out(owner, out, dxs.shape, self.dtype, dxs, *self._weights, *self._dweights)
-        with np.errstate(under="ignore"):
-            return np.multiply(dxs, scale, out=result)
-
     def parameter_gradients(self, dout: float = 1.0, *, adds: bool = False) -> None:
-        """The second half: fills `grads`; with `adds`, that of W is added to what is there."""
+        """The second half of `backward`: fills `grads`; with `adds`, that of W is added to what is there."""
         assert self._gradients is not None
         dW, db = self._dweights
         dWb_t = self._gradients[1]
@@ -333,42 +297,12 @@ class TimeAffineSoftmaxWithLoss(_LabelLoss):
 
     # A sequence in parts, for models.
 
-    def score(
-        self,
-        owner: str,
-        hs: np.ndarray,
-        ts: Any,
-        part: Part,
-        blocks: np.ndarray,
-        sums: np.ndarray,
-        scored: int,
-        adds: bool,
-    ) -> bool:
-        """Add the losses of a part to `sums` (N,) and make its gradients; whether there are any.
-
-        They are those of the mean over `scored` labels of the whole sequence; with `adds`, those of the
-        parameters add to what is there. `hs` (N, steps, H) are of the part, `ts` (N, T) of the whole, and
-        `blocks` do nothing.
-        """
-        self._run(owner, hs, self._part_labels(owner, hs, ts, part), sums, scored, adds)
-        return True
-
-    def part_losses(
-        self, owner: str, hs: np.ndarray, ts: Any, part: Part, blocks: np.ndarray | None
-    ) -> np.ndarray:
-        """`losses` (N, steps) of a part, for labels (N, T) of the whole; the next call overwrites them."""
-        return self._run(owner, hs, self._part_labels(owner, hs, ts, part))[0]
-
-    def _part_labels(self, owner: str, hs: np.ndarray, ts: Any, part: Part) -> np.ndarray:
+    def _part_targets(self, owner: str, hs: np.ndarray, ts: Any, part: Part) -> np.ndarray:
         return _check.ids(owner, "ts", part.of(ts), hs.shape[:2], self._weights[1].size, self.ignore_label)
 
     def scored(self, ts: Any, parts: Sequence[Part]) -> int:
         """How many labels (N, T) of these parts are not ignored."""
         return sum(int(np.count_nonzero(part.of(ts) != self.ignore_label)) for part in parts)
-
-    def mean(self, sums: np.ndarray, scored: int) -> float:
-        """The mean loss, from the sums (N,) of `score`."""
-        return mean_loss(sums, scored)
 
     def period(self, batch: int) -> int:
         """Steps of which the blocks of every sum over time are parts."""

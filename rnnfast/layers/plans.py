@@ -1,4 +1,5 @@
-"""The threads and the arrays of a window of a recurrent layer, beside those of the caller."""
+"""The two passes over a window of a recurrent layer: their threads, the arrays beside those of the caller,
+the calls of the kernels."""
 
 from __future__ import annotations
 
@@ -11,9 +12,9 @@ from rnnfast import _threads
 from rnnfast.kernels.gemm import packed_size
 from rnnfast.kernels.sequence import block_steps, padded_row
 from rnnfast.kernels.shares import recurrent_packed_size
-from rnnfast.layers.carrying import Carrying
 from rnnfast.layers.rows import Rows
-from rnnfast.layers.window import Team
+from rnnfast.layers.streaming import Streaming
+from rnnfast.layers.window import Inputs, Run, Team
 
 # Memory that a layer may take to keep the tape of all steps for `backward`. A longer sequence keeps one
 # block of it, and `backward` makes the others again from the states, which takes up to 4/3 of the time.
@@ -46,8 +47,11 @@ class Plan(NamedTuple):
     zeros: np.ndarray
 
 
-class Plans(Carrying):
+class Plans(Streaming):
     """A recurrent layer that plans its passes; `footprint` asks the same plans how much memory they take."""
+
+    TAPE = (*Streaming.TAPE, "_run")
+    _run: Run | None = None
 
     def _planned(
         self, direction: str, rows: Rows, words: int, flag: bool, make: Callable[[int, Rows, int, bool], Plan]
@@ -154,3 +158,54 @@ class Plans(Carrying):
         most = (units // 16 if worth_meeting and not rows.resets.size else 1) if by_units else batch // 4
         operations = 2.0 * products * float(rows.offsets[-1]) * weights * (self.input_size + deep)
         return Team(_threads.members_for(operations, most), by_units)
+
+    def run_forward(
+        self,
+        inputs: Inputs,
+        given: np.ndarray | None,
+        before: np.ndarray | None,
+        after: np.ndarray,
+        rows: Rows,
+        hs: np.ndarray,
+        keep: bool,
+    ) -> Run:
+        """Fill `hs` (N, T, H) and `after` (S, N, H); what `run_backward` needs of it."""
+        plan = self._planned("forward", rows, inputs.words.shape[0], keep, self.plan_forward)
+        # A list: CPython 3.11 keeps up to 2,000 dead tuples of a length up to 20.
+        arguments = [
+            *inputs[:3], given, plan.zeros if before is None else before, *self._kernel_params(), *rows,
+            *plan.saved, hs, after, *plan.scratch,
+        ]  # fmt: skip
+        _threads.run(self.loop.forward, plan.team.members, plan.team.by_units, arguments)
+        return Run(inputs, given, rows, plan.saved, plan.intact)
+
+    def run_backward(
+        self,
+        run: Run,
+        dhs: np.ndarray,
+        later: np.ndarray | None,
+        dxs: np.ndarray,
+        dstates: np.ndarray,
+        adds: bool,
+    ) -> None:
+        """Fill `dxs` (N, T, D) or `inputs.dwords`, `dstates` (S, N, H) and `grads`."""
+        remakes = run.intact > 0
+        plan = self._planned("backward", run.rows, run.inputs.words.shape[0], remakes, self.plan_backward)
+        if remakes:
+            # Blocks made again overwrite kept ones. Even if the call is interrupted, the next one makes all.
+            self._run = run._replace(intact=run.rows.blocks.size - 1)
+        equations, dgiven = self.cell.equations, None
+        if equations.wanted:
+            dgiven = self._take("dgiven", *dhs.shape[:2], len(equations.wanted) * self.hidden_size)
+        grads = self._kernel_grads
+        if grads is None:
+            grads = self._kernel_grads = self._gradient_arrays()
+        arguments = (
+            *run.inputs[:3], run.given, *run.saved, run.intact, dhs, plan.zeros if later is None else later,
+            *self._kernel_params(), *run.rows, adds,
+            dxs, run.inputs.dwords, dgiven, dstates, *grads, *plan.scratch,
+        )  # fmt: skip
+        _threads.run(self.loop.backward, plan.team.members, plan.team.by_units, arguments)
+        self._dgiven = dgiven
+        if equations.trained:
+            self._hand_out(grads[-1])

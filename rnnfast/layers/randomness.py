@@ -10,11 +10,11 @@ import numpy as np
 from rnnfast import _check
 from rnnfast.cells import Cell
 from rnnfast.kernels.noise import bernoulli_forward, normal_forward
-from rnnfast.layers.carrying import Carrying
+from rnnfast.layers.arguments import Arguments
 from rnnfast.layers.window import Place
 
 
-class Randomness(Carrying):
+class Randomness(Arguments):
     """A recurrent layer whose cell may take arrays and random numbers beside its inputs.
 
     Random numbers follow from the seed, the number of the step since the layer was made, the sequence and

@@ -9,18 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from rnnfast import _check, _threads
+from rnnfast import _check
 from rnnfast.cells import Cell
+from rnnfast.kernels.sequence import block_steps
 from rnnfast.layers.activations import Activations
-from rnnfast.layers.arguments import Arguments
-from rnnfast.layers.lookup import Lookups
-from rnnfast.layers.plans import Plans
-from rnnfast.layers.randomness import Randomness
 from rnnfast.layers.rows import Rows, packed_rows
-from rnnfast.layers.window import Inputs, Lookup, Place, Run, nothing
+from rnnfast.layers.window import Inputs, Lookup, Place, nothing
 
 
-class Recurrent(Plans, Lookups, Activations, Randomness, Arguments):
+class Recurrent(Activations):
     """A layer of a cell over a whole sequence, with truncated backpropagation through time.
 
     Parameters
@@ -72,9 +69,7 @@ class Recurrent(Plans, Lookups, Activations, Randomness, Arguments):
     (2, 5, 3)
     """
 
-    TAPE = (*Arguments.TAPE, "_run")
-    PASSING = (*Arguments.PASSING, "_full_rows")
-    _run: Run | None = None
+    PASSING = (*Activations.PASSING, "_full_rows")
     _full_rows: Rows | None = None
 
     def __init__(
@@ -240,7 +235,7 @@ class Recurrent(Plans, Lookups, Activations, Randomness, Arguments):
             self._run = self._dgiven = None  # let go of its arrays first, since they may have to grow
             if self.cell.rows:
                 rows_given, position = self._given(arrays, batch, steps, place)
-            self._run = self._forward(inputs, rows_given, before, after, rows, hs, bool(keep))
+            self._run = self.run_forward(inputs, rows_given, before, after, rows, hs, bool(keep))
             if hs.size:
                 carried, self._spare = self._state, None  # never the same memory twice
                 self._state = after
@@ -249,26 +244,6 @@ class Recurrent(Plans, Lookups, Activations, Randomness, Arguments):
             self._made_by = get_ident()
         return hs
 
-    def _forward(
-        self,
-        inputs: Inputs,
-        given: np.ndarray | None,
-        before: np.ndarray | None,
-        after: np.ndarray,
-        rows: Rows,
-        hs: np.ndarray,
-        keep: bool,
-    ) -> Run:
-        """Fill `hs` and `after`; what `go_back` needs of it."""
-        plan = self._planned("forward", rows, inputs.words.shape[0], keep, self.plan_forward)
-        # A list: CPython 3.11 keeps up to 2,000 dead tuples of a length up to 20.
-        arguments = [
-            *inputs[:3], given, plan.zeros if before is None else before, *self._kernel_params(), *rows,
-            *plan.saved, hs, after, *plan.scratch,
-        ]  # fmt: skip
-        _threads.run(self.loop.forward, plan.team.members, plan.team.by_units, arguments)
-        return Run(inputs, given, rows, plan.saved, plan.intact)
-
     def _rows(self, owner: str, batch: int, steps: int, lengths: Any, reset: Any) -> Rows:
         """The order of rows in time-major arrays: longest sequence first, none after its end."""
         rows = packed_rows(owner, batch, steps, lengths, reset, self._full_rows)
@@ -276,11 +251,26 @@ class Recurrent(Plans, Lookups, Activations, Randomness, Arguments):
             self._full_rows = rows
         return rows
 
-    def _output(self, owner: str, out: np.ndarray | None, shape: tuple, *inputs: np.ndarray) -> np.ndarray:
-        """The caller's array or a fresh one."""
-        if out is None:
-            return np.empty(shape, self.dtype)
-        return _check.out(owner, out, shape, self.dtype, *inputs)
+    # Inputs that are rows of a table: words. Of a small table, each row has its product with Wx once.
+
+    def looks_up(self, size: int, batch: int, steps: int) -> bool:
+        """Whether inputs that are rows of a table of so many are looked up in products with that table."""
+        return 0 < 2 * size <= batch * min(steps, block_steps(batch))
+
+    def _looked_up(self, lookup: Lookup) -> Inputs:
+        # Copies, as inputs would be: the caller may change both before `go_back`. Words that do not
+        # occur are zero there: whatever they are, 0 times it must be 0.
+        ids = self._workspace.take("ids", lookup.ids.shape, np.dtype(np.int64))
+        words = self._take("words", *lookup.words.shape)
+        ids[...], words[...] = lookup.ids, 0
+        occurring = np.unique(ids)
+        words[occurring] = lookup.words[occurring]
+        return Inputs(self._take("no_xs", 0, 0, self.input_size), ids, words, lookup.dwords)
+
+    @property
+    def reads_words(self) -> bool:
+        """Whether the last window was read from a table of words."""
+        return self._run is not None and self._run.inputs.ids is not None
 
     @property
     def window_rows(self) -> int | None:
@@ -359,42 +349,8 @@ class Recurrent(Plans, Lookups, Activations, Randomness, Arguments):
                     place[...] = 0 if given is None else given
             xs = run.inputs.xs
             self._read_apart(owner, read)
-            if out is None:
-                dxs = np.empty(xs.shape, self.dtype)
-            else:
-                dxs = self._output(owner, out, xs.shape, *read.values(), *self._weights, *self._dweights)
+            dxs = self._output(owner, out, xs.shape, *read.values(), *self._weights, *self._dweights)
             if self._dstate is None or self._dstate.shape[1] != batch:
                 self._dstate = np.empty((len(states), *shape), self.dtype)
-            self._backward(run, dhs, later, dxs, self._dstate, adds)
+            self.run_backward(run, dhs, later, dxs, self._dstate, adds)
             return dxs
-
-    def _backward(
-        self,
-        run: Run,
-        dhs: np.ndarray,
-        later: np.ndarray | None,
-        dxs: np.ndarray,
-        dstates: np.ndarray,
-        adds: bool,
-    ) -> None:
-        """Fill `dxs` or `inputs.dwords`, `dstates` and `grads`."""
-        remakes = run.intact > 0
-        plan = self._planned("backward", run.rows, run.inputs.words.shape[0], remakes, self.plan_backward)
-        if remakes:
-            # Blocks made again overwrite kept ones. Even if the call is interrupted, the next one makes all.
-            self._run = run._replace(intact=run.rows.blocks.size - 1)
-        equations, dgiven = self.cell.equations, None
-        if equations.wanted:
-            dgiven = self._take("dgiven", *dhs.shape[:2], len(equations.wanted) * self.hidden_size)
-        grads = self._kernel_grads
-        if grads is None:
-            grads = self._kernel_grads = self._gradient_arrays()
-        arguments = (
-            *run.inputs[:3], run.given, *run.saved, run.intact, dhs, plan.zeros if later is None else later,
-            *self._kernel_params(), *run.rows, adds,
-            dxs, run.inputs.dwords, dgiven, dstates, *grads, *plan.scratch,
-        )  # fmt: skip
-        _threads.run(self.loop.backward, plan.team.members, plan.team.by_units, arguments)
-        self._dgiven = dgiven
-        if equations.trained:
-            self._hand_out(grads[-1])

@@ -13,8 +13,7 @@ from rnnfast._turns import in_turn
 from rnnfast.kernels.gemm import packed_size
 from rnnfast.kernels.sequence import block_steps
 from rnnfast.kernels.squared import affine_squared_loss
-from rnnfast.layers.affine import checked_affine, drawn_affine
-from rnnfast.layers.base import Layer
+from rnnfast.layers.affine_loss import AffineLoss
 from rnnfast.layers.rows import packed_rows
 from rnnfast.layers.window import Part
 
@@ -39,7 +38,7 @@ def scored_span(ends: np.ndarray, every_step: bool) -> Span:
     return Span(np.zeros_like(ends) if every_step else np.maximum(ends - 1, 0), ends)
 
 
-class TimeAffineSquaredLoss(Layer):
+class TimeAffineSquaredLoss(AffineLoss):
     """The output layer of a regression: affine and mean squared error in one pass.
 
     ``loss = mean((xs W + b - ts)^2)`` over the scored steps and the outputs; the gradient is made on the way.
@@ -66,12 +65,8 @@ class TimeAffineSquaredLoss(Layer):
     (2, 5, 3)
     """
 
-    TAPE = (*Layer.TAPE, "_gradients")
-    _gradients: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
-
-    def __init__(self, W: np.ndarray, b: np.ndarray) -> None:
-        self._hold(checked_affine(type(self).__name__, W, b, ("H", "O")))
-        self.dtype = W.dtype
+    AXES = ("H", "O")
+    SIZES = ("hidden_size", "output_size")
 
     @classmethod
     def from_sizes(
@@ -93,11 +88,7 @@ class TimeAffineSquaredLoss(Layer):
             Source of the weights; a fresh one by default.
         dtype : float32 or float64
         """
-        sizes = {"hidden_size": hidden_size, "output_size": output_size}
-        return cls(*drawn_affine(f"{cls.__name__}.from_sizes", sizes, rng, dtype))
-
-    def _shown(self) -> dict[str, Any]:
-        return dict(zip(("hidden_size", "output_size"), self.params[0].shape, strict=True))
+        return cls._drawn((hidden_size, output_size), rng, dtype)
 
     def forward(self, xs: np.ndarray, ts: np.ndarray, *, lengths: Any = None) -> float:
         """The mean squared error; its gradients are kept for `backward`.
@@ -113,10 +104,10 @@ class TimeAffineSquaredLoss(Layer):
         """
         with self._turn:
             owner = f"{type(self).__name__}.forward"
-            xs, ts, span, blocks = self._checked(owner, xs, ts, lengths)
-            sums = np.zeros(xs.shape[0])
-            self._run(xs, ts, span, blocks, sums, span.steps())
-            return self.mean(sums, span.steps())
+            xs, (ts, span), blocks = self._checked(owner, xs, ts, lengths)
+            sums, scored = np.zeros(xs.shape[0]), span.steps()
+            self._run(xs, (ts, span), blocks, sums, scored)
+            return self.mean(sums, scored)
 
     @in_turn
     def losses(self, xs: np.ndarray, ts: np.ndarray, *, lengths: Any = None) -> np.ndarray:
@@ -127,7 +118,7 @@ class TimeAffineSquaredLoss(Layer):
 
     def _checked(
         self, owner: str, xs: np.ndarray, ts: np.ndarray, lengths: Any
-    ) -> tuple[np.ndarray, np.ndarray, Span, np.ndarray]:
+    ) -> tuple[np.ndarray, tuple[np.ndarray, Span], np.ndarray]:
         depth, cols = self._weights[0].shape
         xs = _check.floats(owner, "xs", xs, ("N", "T", depth), self.dtype, "H is the rows of W")
         batch, steps, _ = xs.shape
@@ -137,20 +128,18 @@ class TimeAffineSquaredLoss(Layer):
         ends = np.full(batch, steps) if lengths is None else _check.lengths(owner, lengths, batch, steps)
         ts = ts.reshape(batch, steps if every_step else 1, cols)
         blocks = packed_rows(owner, batch, steps, lengths, None, None).blocks
-        return xs, ts, scored_span(ends, every_step), blocks
+        return xs, (ts, scored_span(ends, every_step)), blocks
 
     def _run(
         self,
         xs: np.ndarray,
-        ts: np.ndarray,
-        span: Span,
-        blocks: np.ndarray,
+        targets: tuple[np.ndarray, Span],
+        blocks: np.ndarray | None,
         sums: np.ndarray | None = None,
-        scored: int = 0,
+        scored: int = -1,
         adds: bool = False,
-    ) -> tuple[np.ndarray, bool]:
-        """The losses (N, T), and whether any step is scored; with `sums` (N,) also gradients, those of the
-        mean over `scored` steps; with `adds` those of the parameters add to what is there."""
+    ) -> tuple[np.ndarray, bool, int]:
+        ts, span = targets
         W, b = map(_check.kernel_ready, self._weights)
         (depth, cols), (batch, steps, _) = W.shape, xs.shape
         dtype, gradients, wide = self.dtype, sums is not None, np.dtype(np.float64)
@@ -176,7 +165,7 @@ class TimeAffineSquaredLoss(Layer):
         if gradients:
             self._made_by = get_ident()
             self._gradients = dxs, dW, db
-        return losses, scored_blocks > 0
+        return losses, scored_blocks > 0, scored
 
     def make_room(self, batch: int, steps: int) -> None:
         """Take the arrays of a window before the first is run."""
@@ -184,30 +173,8 @@ class TimeAffineSquaredLoss(Layer):
         self._workspace.take("losses", (batch, steps), np.dtype(np.float64))
         self._workspace.take("dxs", (batch, steps, self.params[0].shape[0]), self.dtype)
 
-    def backward(self, dout: float = 1.0, *, out: np.ndarray | None = None) -> np.ndarray:
-        """Gradient (N, T, H) of `dout` times the last loss by the hidden states; fills `grads`."""
-        with self._turn:
-            self._claim_tape()
-            result = self.input_gradient(dout, out)
-            self.parameter_gradients(dout)
-            return result
-
-    def input_gradient(self, dout: float = 1.0, out: np.ndarray | None = None) -> np.ndarray:
-        """The first half of `backward`: the gradient (N, T, H) of the inputs."""
-        owner = f"{type(self).__name__}.backward"
-        _check.called_before(owner, self._gradients is not None, "forward")
-        assert self._gradients is not None
-        dxs = self._gradients[0]
-        scale = self.dtype.type(_check.number(owner, "dout", dout))
-        if out is None:
-            result = np.empty(dxs.shape, self.dtype)
-        else:
-            result = _check.out(owner, out, dxs.shape, self.dtype, dxs, *self._weights, *self._dweights)
-        with np.errstate(under="ignore"):
-            return np.multiply(dxs, scale, out=result)
-
     def parameter_gradients(self, dout: float = 1.0, *, adds: bool = False) -> None:
-        """The second half: fills `grads`, or adds to them."""
+        """The second half of `backward`: fills `grads`, or adds to them."""
         assert self._gradients is not None
         for grad, made in zip(self._dweights, self._gradients[1:], strict=True):
             with np.errstate(under="ignore"):
@@ -215,29 +182,6 @@ class TimeAffineSquaredLoss(Layer):
             grad[...] = grad + scaled if adds else scaled
 
     # A sequence in parts, for models.
-
-    def score(
-        self,
-        owner: str,
-        hs: np.ndarray,
-        ts: Any,
-        part: Part,
-        blocks: np.ndarray,
-        sums: np.ndarray,
-        scored: int,
-        adds: bool,
-    ) -> bool:
-        """Add the losses of a part to `sums` (N,) and make its gradients; whether any of its steps is scored.
-
-        They are those of the mean over `scored` steps of the whole sequence; with `adds`, those of the
-        parameters add to what is there. `hs` (N, steps, H) are of the part, `ts` of the whole, (N, T, O) or
-        (N, O). `blocks` are the first step of each block of its time grid, and its length.
-        """
-        return self._run(hs, *self._part_targets(owner, hs, ts, part), blocks, sums, scored, adds)[1]
-
-    def part_losses(self, owner: str, hs: np.ndarray, ts: Any, part: Part, blocks: np.ndarray) -> np.ndarray:
-        """`losses` (N, steps) of a part, for what `score` takes; the next call overwrites them."""
-        return self._run(hs, *self._part_targets(owner, hs, ts, part), blocks)[0]
 
     def _part_targets(self, owner: str, hs: np.ndarray, ts: Any, part: Part) -> tuple[np.ndarray, Span]:
         batch, steps, _ = hs.shape
@@ -253,8 +197,7 @@ class TimeAffineSquaredLoss(Layer):
 
     def mean(self, sums: np.ndarray, scored: int) -> float:
         """The mean loss, from the sums (N,) of `score`, added in order."""
-        total = float(np.add.accumulate(sums)[-1]) if sums.size else 0.0
-        return total / max(1, scored * self._weights[1].size)
+        return super().mean(sums, scored * self._weights[1].size)
 
     def period(self, batch: int) -> int:
         """Steps of which the blocks of every sum over time are parts."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rnnfast import _check
-from rnnfast.cells import Cell
 from rnnfast.kernels.recurrence import TimeLoop, time_loop
-from rnnfast.layers.base import Layer
+from rnnfast.layers.randomness import Randomness
 
 
 class Known(NamedTuple):
@@ -24,17 +22,10 @@ class Known(NamedTuple):
     arguments: tuple
 
 
-class Streaming(Layer):
+class Streaming(Randomness):
     """A layer that goes on from its state by one input at a time."""
 
-    cell: Cell
-    _position: int
-    dtype: np.dtype
-    input_size: int
-    hidden_size: int
-    _state: np.ndarray | None
-
-    PASSING = (*Layer.PASSING, "_known", "_apart", "_loop")
+    PASSING = (*Randomness.PASSING, "_known", "_apart", "_loop")
     _loop: TimeLoop | None = None
     _known: Known | None = None
     _apart: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
@@ -45,11 +36,6 @@ class Streaming(Layer):
         if self._loop is None:
             self._loop = time_loop(self.cell.equations)
         return self._loop
-
-    @property
-    def given_names(self) -> tuple[str, ...]:
-        """The arrays that the cell asks for, by name."""
-        return self.cell.equations.wanted
 
     def step(self, x: np.ndarray, *, out: np.ndarray | None = None, **given: np.ndarray) -> np.ndarray:
         """Advance the state by one input, for streaming; the bits of `forward`, no gradient.
@@ -131,32 +117,10 @@ class Streaming(Layer):
             self._position = position
         return result
 
-    # What a subclass gives.
-
-    def _output(self, owner: str, out: np.ndarray | None, shape: tuple, *inputs: np.ndarray) -> np.ndarray:
-        """The caller's array or a fresh one."""
-        raise NotImplementedError
-
-    def _initial_state(self, owner: str, batch: int) -> np.ndarray:
-        """The carried state, or zeros, to be advanced in place."""
-        raise NotImplementedError
-
-    def _kernel_params(self) -> list[np.ndarray]:
-        """The parameters in the form kernels are compiled for."""
-        raise NotImplementedError
-
-    def _checked_given(
-        self, owner: str, given: Mapping[str, Any], batch: int, steps: int
-    ) -> dict[str, np.ndarray]:
-        """The given arrays of a window."""
-        raise NotImplementedError
-
-    def _given(
-        self, given: Mapping[str, np.ndarray], batch: int, steps: int, place: Any, buffer: str
-    ) -> tuple[np.ndarray | None, int]:
-        """The given arrays and random numbers of a window, and the number of the step after it."""
-        raise NotImplementedError
-
     def _step_arguments(self, given: np.ndarray | None, state: np.ndarray, params: list[np.ndarray]) -> tuple:
-        """What the kernel takes between the input and the output."""
-        raise NotImplementedError
+        schedule = self.loop.schedule
+        size = (schedule.columns + 1) * self.hidden_size
+        scratch = None if schedule.in_place else self._take("step", size)
+        wx, wh, b, *others = params
+        more = (None if given is None else np.ascontiguousarray(given), *others)
+        return state, wx, wh, b, None if all(a is None for a in more) else more, scratch
