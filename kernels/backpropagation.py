@@ -31,6 +31,7 @@ from .sequence import (
     masked_rows,
     scatter_state,
     slot_of_block,
+    strides_of,
     weight_gradient,
 )
 from .shares import own_part, recurrent_operand, recurrent_product, share
@@ -53,31 +54,35 @@ def backward_of(schedule: Schedule) -> Any:
 
     @spliced
     def weights_of(
-        team, member, intact, wx, wh, packed_x, packed_h, packed_late, packed_wx, packed_wh, packed_wlate
-    ):
+        team, member, intact, wx, wh, turned, cols, packed_x, packed_h, packed_late, packed_wx, packed_wh,
+        packed_wlate,
+    ):  # fmt: skip
         """The operands of the products with Wh^T; and Wx^T, and what blocks made again need, in panels."""
-        depth, cols = wx.shape
-        width, members, flat_wx = cols // GATES, team[MEMBERS], wx.reshape(-1)
-        pack(member, members, cols, depth, (flat_wx, ZERO, ONE, cols), packed_x)
+        width, members, flat_wx, again = cols // GATES, team[MEMBERS], wx.reshape(-1), intact > 0
+        depth = wx.size // cols
+        down, across = strides_of(turned, depth, cols)
+        pack(member, members, cols, depth, (flat_wx, ZERO, across, down), packed_x)
         w_h = w_late = (flat_wx, ZERO, ZERO, ZERO)
-        again = intact > 0
         if HAS_TAPE and again:
-            pack(member, members, depth, cols, (flat_wx, ZERO, cols, ONE), packed_wx)
+            pack(member, members, depth, cols, (flat_wx, ZERO, down, across), packed_wx)
+        if PLAIN or LATE:
+            flat_wh = wh.reshape(-1)
+            down, across = strides_of(turned, width, cols)
+            late = PLAIN * width * across
         if PLAIN:
-            w = (wh.reshape(-1), ZERO, ONE, cols)
+            w = (flat_wh, ZERO, across, down)
             w_h = recurrent_operand(MANY, team, member, PLAIN * width, width, ONE, w, packed_h)
             if HAS_TAPE and again:
-                pack(member, members, width, PLAIN * width, (wh.reshape(-1), ZERO, cols, ONE), packed_wh)
+                pack(member, members, width, PLAIN * width, (flat_wh, ZERO, down, across), packed_wh)
         if LATE:
-            w = (wh.reshape(-1), PLAIN * width, ONE, cols)
+            w = (flat_wh, late, across, down)
             w_late = recurrent_operand(MANY, team, member, LATE * width, width, ONE, w, packed_late)
             if HAS_TAPE and again:
-                w = (wh.reshape(-1), PLAIN * width, cols, ONE)
-                pack(member, members, width, LATE * width, w, packed_wlate)
+                pack(member, members, width, LATE * width, (flat_wh, late, down, across), packed_wlate)
         return w_h, w_late
 
     @spliced
-    def backward_step(team, member, goal, step, part, weights, places, others, order, steps):
+    def backward_step(team, member, goal, step, part, weights, places, others, sequence_rows, step_rows):
         """The passes and products of one step back; the goal after its meetings.
 
         step    (t, first row in the block, first row of the tape, first row of the states)
@@ -100,7 +105,7 @@ def backward_of(schedule: Schedule) -> Any:
                 a, o = (dts[0], place + PLAIN * width, dts[1], ONE), (operand, i_first * row, row, panel)
                 recurrent_product(team, member, own, LATE * width, width, ONE, a, w_late, o, o, OVERWRITE)
             for i in range(i_first, i_last):
-                at = order[i] * steps + t
+                at = sequence_rows[i] + step_rows[t]
                 of_row = (
                     (tape[0], (on_tape + i) * tape[1] + j_first, width),
                     (h[0], (here + i) * row + j_first, width),
@@ -127,6 +132,19 @@ def backward_of(schedule: Schedule) -> Any:
             a, how = (dts[0], place, dts[1], ONE), FROM_START if PASSES or IS_APART else OVERWRITE
             recurrent_product(team, member, own, PLAIN * width, width, ONE, a, w_h, c, c, how)
         return goal
+
+    @spliced
+    def others_before(t, t_first, k, slot, part, offsets, order, resets, starts, tape, kept, width):
+        """The other states before a step of block k, as (array, first, row): those on the tape of the step
+        before, or those before the block; zero after a reset."""
+        others = (starts.reshape(-1), k * order.size * starts.shape[2], starts.shape[2])
+        if t > t_first:
+            row, before = tape.shape[1], slot + offsets[t - 1] - offsets[t_first]
+            others = (tape.reshape(-1), before * row + FIRST_OTHER * width, row)
+        if resets.size:
+            masked_rows(t, part[0], part[1], order, resets, (*others, OTHERS * width), kept)
+            others = (kept.reshape(-1), ZERO, kept.shape[1])
+        return others
 
     @spliced
     def gradients_of_block(team, member, rows, dts, h_block, dwh, db, dbhh, dunits, mode):
@@ -195,31 +213,33 @@ def backward_of(schedule: Schedule) -> Any:
     @kernel_of(cell.fingerprint)
     def cell_backward(
         team, member, xs, ids, words, given, states, tape, starts, intact, dhs, dstates_next, wx, wh, b, bhh,
-        units, offsets, order, blocks, resets, adds, dxs, dwords, dgiven, dstates_before, dwx, dwh, db, dbhh,
-        dunits, packed_x, packed_h, packed_late, packed_wx, packed_wh, packed_wlate, dts, dstates, x_block,
-        sums, h_block, kept, carry, operand,
+        units, turned, offsets, order, blocks, resets, sequence_rows, step_rows, adds, dxs, dwords, dgiven,
+        dstates_before, dwx, dwh, db, dbhh, dunits, packed_x, packed_h, packed_late, packed_wx, packed_wh,
+        packed_wlate, dts, dstates, x_block, sums, h_block, kept, carry, operand,
     ):  # fmt: skip
         """Backpropagation through time: with dt the gradient of a step's pre-activations, dh_{t-1} = dt Wh^T
         and what the formula passes by, dx_t = dt Wx^T, dWx = sum x_t^T dt, dWh = sum h_{t-1}^T dt, db = sum
         dt.
 
         team, member                                   as in cell_forward
-        xs              (N, T, D)                      read
+        xs              (.., .., D)                    read, rows as in cell_forward
         ids             (N, T) or None                 read, int64: x_t = words[ids[:, t]]; xs is not read
         words           (V, D)                         read if there are ids
-        given           (N, T, K H)                    read
+        given           (.., .., K H)                  read, rows as of xs
         states          (N + rows, row)                read, as cell_forward left it
         tape            (slots block rows, tape row)   read; overwritten by blocks made again
         starts          (blocks, N, others row)        read
         intact          int                            blocks from this one on are in their slots
-        dhs             (N, T, H)                      read, the gradient of each output
+        dhs             (.., .., H)                    read, rows as of xs, the gradient of each output
         dstates_next    (S, N, H)                      read, the gradient of the states after the last step
-        wx, wh, b, bhh, units                          read, as in cell_forward
-        offsets, order, blocks, resets                 read, as in cell_forward
+        wx, wh, b, bhh, units, turned                  read, as in cell_forward
+        offsets, order, blocks, resets, sequence_rows, step_rows   read, as in cell_forward
         adds            bool                           the gradients of the parameters are accumulated
-        dxs             (N, T, D)                      overwritten, zero where a sequence has ended
+        dxs             (.., .., D)                    overwritten, rows as of xs; zero where a sequence
+                                                       has ended
         dwords          (V, D)                         overwritten if there are ids; accumulated if adds
-        dgiven          (N, T, W H)                    overwritten, of those given arrays that have a gradient
+        dgiven          (.., .., W H)                  overwritten, rows as of xs, of those given arrays that
+                                                       have a gradient
         dstates_before  (S, N, H)                      overwritten, the gradient of `before`
         dwx, dwh, db    (D, G H), (H, G H), (G H,)     overwritten; accumulated if adds
         dbhh            (A H,)                         likewise
@@ -240,18 +260,16 @@ def backward_of(schedule: Schedule) -> Any:
         """
         mode_before = flush_denormals()
         goal = begin_call(team, member)
-        batch, width, steps = order.size, dhs.shape[2], offsets.size - 1
+        batch, width = order.size, dhs.shape[2]
         places = places_of(tape, h_block, states, dts, dstates, units, dhs, given, dgiven, operand)
-        flat_starts = flat_kept = places[2]
-        if OTHERS:
-            flat_starts, flat_kept = starts.reshape(-1), kept.reshape(-1)
         weights = weights_of(
-            team, member, intact, wx, wh, packed_x, packed_h, packed_late, packed_wx, packed_wh, packed_wlate
-        )
+            team, member, intact, wx, wh, turned, b.size, packed_x, packed_h, packed_late, packed_wx,
+            packed_wh, packed_wlate,
+        )  # fmt: skip
         if member == 0:
             for s in range(OTHERS + 1):
                 gather_state(order, dstates_next[s], dstates, s * width)
-            if not offsets[steps] and not adds:
+            if not offsets[offsets.size - 1] and not adds:
                 clear_gradients(dwx, dwh, db, dbhh, dunits)
         mode, goal = ADD_TO if adds else OVERWRITE, meet(team, goal)
         for k in range(blocks.size - 2, -1, -1):
@@ -261,7 +279,7 @@ def backward_of(schedule: Schedule) -> Any:
                 continue
             begin, end = share(rows, member, team)
             if ids is None:
-                gather_steps(t_first, t_last, begin, end, offsets, order, xs, x_block)
+                gather_steps(t_first, t_last, begin, end, offsets, sequence_rows, step_rows, xs, x_block)
             elif k < intact:
                 gather_words(t_first, t_last, begin, end, offsets, order, ids, words, x_block, ZERO)
             gather_states_before(t_first, t_last, begin, end, offsets, order, resets, states, h_block)
@@ -270,44 +288,41 @@ def backward_of(schedule: Schedule) -> Any:
                 if k < intact:
                     goal = remake_block(
                         team, member, goal, t_first, t_last, slot, k, given, b, bhh, units, offsets, order,
-                        resets, states, starts, x_block, h_block, tape, packed_wx, packed_wh, packed_wlate,
-                        carry, operand, wx.shape[0],
+                        resets, sequence_rows, step_rows, states, starts, x_block, h_block, tape, packed_wx,
+                        packed_wh, packed_wlate, carry, operand, wx.size // b.size,
                     )  # fmt: skip
             goal = meet(team, goal)
             i_block, i_end, j_first, j_last = own_part(t_first, t_last, width, offsets, team, member)
             for t in range(t_last - 1, t_first - 1, -1):
                 here, count = offsets[t] - offsets[t_first], offsets[t + 1] - offsets[t]
                 part = (min(i_block, count), min(i_end, count), j_first, j_last)
-                others = (flat_kept, ZERO, ZERO)
+                others = (places[2], ZERO, ZERO)
                 if OTHERS:
-                    others = (flat_starts, k * batch * starts.shape[2], starts.shape[2])
-                    if t > t_first:
-                        row, before = tape.shape[1], slot + offsets[t - 1] - offsets[t_first]
-                        others = (places[0][0], before * row + FIRST_OTHER * width, row)
-                    if resets.size:
-                        masked_rows(t, part[0], part[1], order, resets, (*others, OTHERS * width), kept)
-                        others = (flat_kept, ZERO, kept.shape[1])
+                    others = others_before(
+                        t, t_first, k, slot, part, offsets, order, resets, starts, tape, kept, width
+                    )
                 goal = backward_step(
                     team, member, goal, (t, here, slot + here, batch + offsets[t]), part, weights, places,
-                    others, order, steps,
+                    others, sequence_rows, step_rows,
                 )  # fmt: skip
                 clear_resets(t, part[0], part[1], order, resets, dstates)
             goal = meet(team, goal)
             gradients_of_block(team, member, rows, dts, h_block, dwh, db, dbhh, dunits, mode)
-            block = t_first, t_last, offsets, order
             if ids is None:
+                rows_of_block = t_first, t_last, offsets, sequence_rows, step_rows
                 goal = inputs_backward(
-                    team, member, goal, block, b.size, x_block, dts, packed_x, dxs, dwx, mode
+                    team, member, goal, rows_of_block, b.size, x_block, dts, packed_x, dxs, dwx, mode
                 )
             else:
+                in_batch = t_first, t_last, offsets, order
                 goal = words_backward(
-                    team, member, goal, block, b.size, ids, words, dts, sums, packed_x, dwx, dwords, mode
+                    team, member, goal, in_batch, b.size, ids, words, dts, sums, packed_x, dwx, dwords, mode
                 )
             goal, mode = meet(team, goal), ADD_TO
         if member == 0:
-            clear_ends(offsets, order, dxs)
+            clear_ends(offsets, sequence_rows, step_rows, dxs)
             if HAS_WANTED:
-                clear_ends(offsets, order, dgiven)
+                clear_ends(offsets, sequence_rows, step_rows, dgiven)
             for s in range(OTHERS + 1):
                 scatter_state(order, dstates, s * width, dstates_before[s])
         end_call(team, member, goal)

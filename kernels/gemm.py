@@ -88,13 +88,13 @@ def pack(part, parts, depth, cols, w, packed):
 def pack_for(uses, part, parts, depth, cols, w, packed):
     """The operand B for a matrix that so many tiles of rows go through: W where it lies, or packed.
 
-    w       (array, first, row stride, 1)   (depth, cols), read
-    packed  (packed_size(depth, cols),)     scratch
+    w       (array, first, row stride, column stride)   (depth, cols), read
+    packed  (packed_size(depth, cols),)                 scratch
     """
-    array, first, row_stride, _ = w
+    array, first, row_stride, col_stride = w
     b = (array, first, row_stride, np.int64(PANEL_BYTES // packed.itemsize))
     row_bytes = row_stride * packed.itemsize
-    is_small = uses <= UNPACKED_USES and depth * row_bytes <= UNPACKED_BYTES
+    is_small = uses <= UNPACKED_USES and depth * row_bytes <= UNPACKED_BYTES and col_stride == 1
     if not (is_small and row_bytes % SHARED_SETS and row_bytes >= VECTOR_BYTES):
         pack(part, parts, depth, cols, w, packed)
         b = packed_view(packed, depth)

@@ -95,14 +95,14 @@ def _sum_by_word(team, member, t_first, t_last, cols, offsets, order, ids, dts, 
 def inputs_backward(team, member, goal, block, cols, x_block, dts, packed_x, dxs, dwx, mode):
     """What a block adds to dWx = sum x^T dt; dx_t = dt Wx^T. Returns the goal after its meeting.
 
-    block     (t_first, t_last, offsets, order)
+    block     (t_first, t_last, offsets, sequence_rows, step_rows)
     x_block   (block rows, x row)        read, then overwritten
     dts       (block rows + 1, dt row)   read
     packed_x  (packed_size(cols, D),)    read, Wx^T in panels
-    dxs       (N, T, D)                  those steps overwritten
+    dxs       (.., .., D)                those steps overwritten
     dwx       (D, cols)                  overwritten, or accumulated if mode is ADD_TO
     """
-    t_first, t_last, offsets, order = block
+    t_first, t_last, offsets, sequence_rows, step_rows = block
     depth, dt_row, x_row = dwx.shape[0], dts.shape[1], x_block.shape[1]
     panel, flat_x = PANEL_BYTES // dts.itemsize, x_block.reshape(-1)
     rows = offsets[t_last] - offsets[t_first]
@@ -112,7 +112,7 @@ def inputs_backward(team, member, goal, block, cols, x_block, dts, packed_x, dxs
     begin, end = share(rows, member, team)
     a, c = (dts.reshape(-1), begin * dt_row, dt_row, ONE), (flat_x, begin * x_row, x_row, panel)
     gemm(end - begin, depth, cols, a, packed_view(packed_x, cols), c, c, OVERWRITE)
-    scatter_steps(t_first, t_last, begin, end, offsets, order, x_block, dxs)
+    scatter_steps(t_first, t_last, begin, end, offsets, sequence_rows, step_rows, x_block, dxs)
     return goal
 
 

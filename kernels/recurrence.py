@@ -30,6 +30,7 @@ from .sequence import (
     scatter_state,
     slot_of_block,
     state_rows_before,
+    strides_of,
 )
 from .shares import copy_part, own_part, recurrent_operand, recurrent_product, share
 from .team import BY_UNITS, MEMBERS, begin_call, end_call, meet
@@ -68,16 +69,17 @@ def _forward(schedule: Schedule) -> Any:
     first_pass, second_pass = row_pass(schedule.forward[0]), row_pass(schedule.forward[1])
 
     @spliced
-    def weights_of(team, member, uses, wh, packed_h, packed_late, b, bhh):
+    def weights_of(team, member, uses, wh, turned, packed_h, packed_late, b, bhh):
         """The operands of the two products with Wh."""
         width = b.size // GATES
+        down, across = strides_of(turned, width, b.size)
         empty = (b, ZERO, ZERO, ZERO)
         w_h, w_late, late_bias = empty, empty, b
         if PLAIN:
-            w = (wh.reshape(-1), ZERO, b.size, ONE)
+            w = (wh.reshape(-1), ZERO, down, across)
             w_h = recurrent_operand(uses, team, member, width, width, PLAIN, w, packed_h)
         if LATE:
-            w = (wh.reshape(-1), PLAIN * width, b.size, ONE)
+            w = (wh.reshape(-1), PLAIN * width * across, down, across)
             w_late = recurrent_operand(uses, team, member, width, width, LATE, w, packed_late)
         if IS_APART:
             late_bias = bhh
@@ -85,7 +87,7 @@ def _forward(schedule: Schedule) -> Any:
 
     @spliced
     def forward_step(
-        team, member, goal, t, rows, part, weights, sums, here, h, places, order, steps, given_row
+        team, member, goal, t, rows, part, weights, sums, here, h, places, sequence_rows, step_rows, given_row
     ):
         """The products and passes of one step; the goal after its meetings.
 
@@ -120,7 +122,7 @@ def _forward(schedule: Schedule) -> Any:
                     team, member, i_last - i_first, width, width, LATE, a, w_late, c, c, FROM_START
                 )
             for i in range(i_first, i_last):
-                step = order[i] * steps + t
+                step = sequence_rows[i] + step_rows[t]
                 of_row = (
                     (array, (here + i) * sums_row + j_first, width),
                     (h_array, h_first + i * row + j_first, width),
@@ -141,32 +143,34 @@ def _forward(schedule: Schedule) -> Any:
 
     @kernel_of(cell.fingerprint)
     def cell_forward(
-        team, member, xs, ids, words, given, before, wx, wh, b, bhh, units, offsets, order, blocks, resets,
-        states, tape, starts, hs, after, packed_x, packed_h, packed_late, x_block, table, kept, carry,
-        operand,
+        team, member, xs, ids, words, given, before, wx, wh, b, bhh, units, turned, offsets, order, blocks,
+        resets, sequence_rows, step_rows, states, tape, starts, hs, after, packed_x, packed_h, packed_late,
+        x_block, table, kept, carry, operand,
     ):  # fmt: skip
         """a_t = x_t Wx + h_{t-1} Wh + b; states_t = formula(a_t, states_{t-1}) for t = 0..T-1.
 
         team, member                      the threads at work, and which this is: see team.py
-        xs           (N, T, D)            read
+        xs           (.., .., D)          read, rows as `sequence_rows` and `step_rows` say
         ids          (N, T) or None       read, int64: x_t = words[ids[:, t]]; xs is not read
         words        (V, D)               read if there are ids
-        given        (N, T, K H)          read, the given arrays side by side
+        given        (.., .., K H)        read, the given arrays side by side, rows as of xs
         before       (S, N, H)            read, the states before the first step
         wx           (D, G H)             read
         wh           (H, G H)             read if the cell has a product
         b            (G H,)               read
         bhh          (A H,)               read, the second bias of gates that are apart
         units        (U, H)               read, what the formula knows of each unit
+        turned       bool                 wx and wh lie as (G H, D) and (G H, H), as in PyTorch
         offsets      (T+1,)               read, int64, first row of each step
         order        (N,)                 read, int64, sequences by falling length
         blocks       (blocks+1,)          read, int64, first step of each block of the time grid, and T
         resets       (N, T) or (0, 0)     read, bool, where the states are zero before the step
+        sequence_rows, step_rows  (N,), (T,)   read, int64, rows of xs, given and hs: see sequence.py
         states       (N + rows, row)      overwritten with h, the first N with h before; rows = offsets[T]
         tape         (slots block rows, tape row)   overwritten, block k in slot k % slots
         starts       (blocks, N, others row)        overwritten, the other states before each block, of its
         rows
-        hs           (N, T, H)            overwritten, zero where a sequence has ended
+        hs           (.., .., H)          overwritten, rows as of xs; zero where a sequence has ended
         after        (S, N, H)            overwritten, the states after the last step; may be `before`
         packed_x     (packed_size(D, G H),)                        scratch
         packed_h     (recurrent_packed_size(H, H, plain, members),) scratch
@@ -179,7 +183,7 @@ def _forward(schedule: Schedule) -> Any:
         """
         mode_before = flush_denormals()
         goal = begin_call(team, member)
-        depth, batch, width, steps = wx.shape[0], order.size, hs.shape[2], offsets.size - 1
+        depth, batch, width, steps = wx.size // b.size, order.size, hs.shape[2], offsets.size - 1
         row, panel = states.shape[1], PANEL_BYTES // hs.itemsize
         flat_states, flat_kept, flat_hs = states.reshape(-1), kept.reshape(-1), hs.reshape(-1)
         # Arrays that the cell lacks are None; others stand in for them and are not read.
@@ -198,9 +202,10 @@ def _forward(schedule: Schedule) -> Any:
             flat_operand = operand.reshape(-1)
         places = (flat_states, flat_carry, carry_row, flat_units, flat_given, flat_hs, flat_operand)
         uses = steps * ((batch + MAX_ROWS - 1) // MAX_ROWS)
-        w = (wx.reshape(-1), ZERO, b.size, ONE)
+        down, across = strides_of(turned, depth, b.size)
+        w = (wx.reshape(-1), ZERO, down, across)
         w_x = pack_for(uses, member, team[MEMBERS], depth, b.size, w, packed_x)
-        weights = weights_of(team, member, uses, wh, packed_h, packed_late, b, bhh)
+        weights = weights_of(team, member, uses, wh, turned, packed_h, packed_late, b, bhh)
         if member == 0:
             gather_state(order, before[0], states, ZERO)
             if OTHERS:
@@ -222,7 +227,7 @@ def _forward(schedule: Schedule) -> Any:
             if ids is not None:
                 gather_words(t_first, t_last, begin, end, offsets, order, ids, table, where, slot)
             else:
-                gather_steps(t_first, t_last, begin, end, offsets, order, xs, x_block)
+                gather_steps(t_first, t_last, begin, end, offsets, sequence_rows, step_rows, xs, x_block)
                 input_product(begin, end, depth, x_block, w_x, b, (sums, slot * sums_row, sums_row, panel))
             goal = meet(team, goal)
             for t in range(t_first, t_last):
@@ -236,11 +241,11 @@ def _forward(schedule: Schedule) -> Any:
                         clear_resets(t, part[0], part[1], order, resets, carry)
                 goal = forward_step(
                     team, member, goal, t, rows, part, weights, (sums, sums_row, width),
-                    slot + offsets[t] - offsets[t_first], h, places, order, steps, given_row,
+                    slot + offsets[t] - offsets[t_first], h, places, sequence_rows, step_rows, given_row,
                 )  # fmt: skip
             goal = meet(team, goal)
         if member == 0:
-            clear_ends(offsets, order, hs)
+            clear_ends(offsets, sequence_rows, step_rows, hs)
             scatter_last(offsets, order, states, after[0])
             if OTHERS:
                 for s in range(OTHERS):

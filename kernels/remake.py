@@ -27,8 +27,9 @@ def remake_of(schedule: Schedule) -> Any:
 
     @spliced
     def remake_block(
-        team, member, goal, t_first, t_last, slot, k, given, b, bhh, units, offsets, order, resets, states,
-        starts, x_block, h_block, tape, packed_wx, packed_wh, packed_wlate, carry, operand, depth,
+        team, member, goal, t_first, t_last, slot, k, given, b, bhh, units, offsets, order, resets,
+        sequence_rows, step_rows, states, starts, x_block, h_block, tape, packed_wx, packed_wh,
+        packed_wlate, carry, operand, depth,
     ):  # fmt: skip
         """The tape of one block again, in its slot; the goal after a meeting in between.
 
@@ -39,7 +40,7 @@ def remake_of(schedule: Schedule) -> Any:
         carry             (N, others row)           scratch
         operand           (block rows, row)         scratch
         """
-        batch, steps, cols = order.size, offsets.size - 1, b.size
+        batch, cols = order.size, b.size
         width = cols // GATES
         tape_row, row, panel = tape.shape[1], h_block.shape[1], PANEL_BYTES // tape.itemsize
         begin, end = share(offsets[t_last] - offsets[t_first], member, team)
@@ -94,7 +95,7 @@ def remake_of(schedule: Schedule) -> Any:
                         (flat_h, r * row + j_first, width),
                         (flat_carry, i * others_row + j_first, width),
                         (flat_units, j_first, width),
-                        (flat_given, (order[i] * steps + t) * given_row + j_first, width),
+                        (flat_given, (sequence_rows[i] + step_rows[t]) * given_row + j_first, width),
                         (flat_states, (batch + offsets[t] + i) * row + j_first, width),
                         (flat_states, ZERO, width),
                         (flat_operand, r * row + j_first, width),

@@ -5,6 +5,9 @@ sum of the lengths. Sequences are taken longest first, `order[i]` being the plac
 Step t has the rows offsets[t] .. offsets[t + 1], those of step t + 1 go on from the first of them. States
 have `N` more rows in front, the initial state, so that row N + offsets[t] + i is the state after step t.
 
+The caller's arrays, of inputs, outputs and their gradients, lie as the caller has them: sequence i at step t
+is in row sequence_rows[i] + step_rows[t] of them. So one kernel serves (N, T, D), (T, N, D) and packed rows.
+
 Only h_{t-1} Wh is sequential. All other products are taken over blocks of steps on a `time_grid` that starts
 at t = 0: those of the inputs before the time loop, those for the gradients after it. Weight
 gradients are summed descending in time inside a block, then block after block, the last one first.
@@ -91,40 +94,47 @@ def scatter_last(offsets, order, states, h):
 
 
 @spliced
-def clear_ends(offsets, order, hs):
-    """hs[n, t] = 0 where sequence n has ended before step t.
+def clear_ends(offsets, sequence_rows, step_rows, hs):
+    """hs = 0 where a sequence has ended; packed rows end with their sequences.
 
-    hs  (N, T, H)   overwritten there, the rest left alone
+    hs  (.., .., H)   overwritten there, the rest left alone
     """
-    for t in range(offsets.size - 1):
-        for i in range(offsets[t + 1] - offsets[t], order.size):
-            clear_row(hs[order[i], t])
+    steps, width, flat = offsets.size - 1, hs.shape[2], hs.reshape(-1)
+    if hs.size > offsets[steps] * width:
+        for t in range(steps):
+            for i in range(offsets[t + 1] - offsets[t], sequence_rows.size):
+                place = (sequence_rows[i] + step_rows[t]) * width
+                clear_row(flat[place : place + width])
 
 
 @spliced
-def gather_steps(t_first, t_last, begin, end, offsets, order, xs, block):
+def gather_steps(t_first, t_last, begin, end, offsets, sequence_rows, step_rows, xs, block):
     """block[begin : end] = those rows of steps t_first .. t_last of xs, in the order of time.
 
-    xs     (N, T, D)           read
+    xs     (.., .., D)         read
     block  (block rows, row)   rows overwritten
     """
+    depth, flat = xs.shape[2], xs.reshape(-1)
     for t in range(t_first, t_last):
         first = offsets[t] - offsets[t_first]
         for r in range(max(begin, first), min(end, offsets[t + 1] - offsets[t_first])):
-            copy_row(xs[order[r - first], t], block[r, : xs.shape[2]])
+            place = (sequence_rows[r - first] + step_rows[t]) * depth
+            copy_row(flat[place : place + depth], block[r, :depth])
 
 
 @spliced
-def scatter_steps(t_first, t_last, begin, end, offsets, order, block, dxs):
-    """dxs[order[i], t] = the row of step t in block, for rows begin .. end: the way back of `gather_steps`.
+def scatter_steps(t_first, t_last, begin, end, offsets, sequence_rows, step_rows, block, dxs):
+    """dxs of steps t_first .. t_last = their rows begin .. end in block: the way back of `gather_steps`.
 
     block  (block rows, row)   read
-    dxs    (N, T, D)           overwritten on those steps
+    dxs    (.., .., D)         overwritten on those steps
     """
+    depth, flat = dxs.shape[2], dxs.reshape(-1)
     for t in range(t_first, t_last):
         first = offsets[t] - offsets[t_first]
         for r in range(max(begin, first), min(end, offsets[t + 1] - offsets[t_first])):
-            copy_row(block[r], dxs[order[r - first], t])
+            place = (sequence_rows[r - first] + step_rows[t]) * depth
+            copy_row(block[r], flat[place : place + depth])
 
 
 @spliced
@@ -179,6 +189,16 @@ def gather_states_before(t_first, t_last, begin, end, offsets, order, resets, st
                 clear_row(block[r])
             else:
                 copy_row(states[before + r], block[r])
+
+
+@spliced
+def strides_of(turned, depth, cols):
+    """From one row of a weight matrix (depth, cols) to the next, and from one column to the next; `turned` if
+    it lies as (cols, depth), as in PyTorch."""
+    down, across = cols, ONE
+    if turned:
+        down, across = ONE, depth
+    return down, across
 
 
 @spliced

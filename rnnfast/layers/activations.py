@@ -91,11 +91,13 @@ class Activations(Plans):
     def _pieces(self, run: Run) -> Iterator[tuple[int, Activations, Run]]:
         """The window once more, a block of the time grid at a time: first step, layer and run of each."""
         reader = copy.copy(self)
-        offsets, order, blocks, resets = run.rows
+        offsets, order, blocks, resets, *_ = run.rows
         for k, (first, last) in enumerate(itertools.pairwise(blocks)):
             part = slice(first, last)
             none = resets if not resets.size else np.ascontiguousarray(resets[:, part])
-            rows = Rows(offsets[first : last + 1] - offsets[first], order, np.array([0, last - first]), none)
+            rows = Rows.batch_first(
+                offsets[first : last + 1] - offsets[first], order, np.array([0, last - first]), none
+            )
             xs, ids, words, dwords = run.inputs
             if ids is None:
                 xs = np.ascontiguousarray(xs[:, part])
@@ -109,7 +111,7 @@ class Activations(Plans):
 
     def _states_before(self, run: Run, k: int) -> np.ndarray:
         """The states (S, N, H) before block k; zero for sequences that have ended."""
-        (states, _, starts), (offsets, order, blocks, _) = run.saved, run.rows
+        (states, _, starts), (offsets, order, blocks, *_) = run.saved, run.rows
         batch, width, first = order.size, self.hidden_size, blocks[k]
         before = np.zeros((len(self.cell.states), batch, width), self.dtype)
         active = offsets[first + 1] - offsets[first]
@@ -163,7 +165,7 @@ class Activations(Plans):
 
 def _steps(rows: Rows) -> Steps:
     """Where the rows of a window lie on a tape that holds all of them."""
-    offsets, order, blocks, _ = rows
+    offsets, order, blocks, *_ = rows
     index = np.arange(offsets[-1])
     step = np.searchsorted(offsets, index, side="right") - 1
     block = np.searchsorted(blocks, step, side="right") - 1

@@ -74,6 +74,8 @@ def _planned(layer: Recurrent, extents: Sequence[Extent], words: int, tally: _Ta
             _repeated(0, extent.batch),
             _repeated(0, extent.blocks + 1),
             NO_RESETS,
+            _repeated(0, extent.batch),
+            _repeated(0, extent.steps),
         )
         twin.__dict__.update(layer.__dict__, _workspace=tally)
         kept.append(twin.plan_forward(extent.batch, rows, words, True).intact == 0)

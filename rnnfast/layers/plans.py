@@ -53,6 +53,8 @@ class Plans(Streaming):
     TAPE = (*Streaming.TAPE, "_run")
     _run: Run | None = None
 
+    turned = False  # whether Wx and Wh lie as (G*H, D) and (G*H, H)
+
     def _planned(
         self, direction: str, rows: Rows, words: int, flag: bool, make: Callable[[int, Rows, int, bool], Plan]
     ) -> Plan:
@@ -173,8 +175,8 @@ class Plans(Streaming):
         plan = self._planned("forward", rows, inputs.words.shape[0], keep, self.plan_forward)
         # A list: CPython 3.11 keeps up to 2,000 dead tuples of a length up to 20.
         arguments = [
-            *inputs[:3], given, plan.zeros if before is None else before, *self._kernel_params(), *rows,
-            *plan.saved, hs, after, *plan.scratch,
+            *inputs[:3], given, plan.zeros if before is None else before, *self._kernel_params(),
+            self.turned, *rows, *plan.saved, hs, after, *plan.scratch,
         ]  # fmt: skip
         _threads.run(self.loop.forward, plan.team.members, plan.team.by_units, arguments)
         return Run(inputs, given, rows, plan.saved, plan.intact)
@@ -202,7 +204,7 @@ class Plans(Streaming):
             grads = self._kernel_grads = self._gradient_arrays()
         arguments = (
             *run.inputs[:3], run.given, *run.saved, run.intact, dhs, plan.zeros if later is None else later,
-            *self._kernel_params(), *run.rows, adds,
+            *self._kernel_params(), self.turned, *run.rows, adds,
             dxs, run.inputs.dwords, dgiven, dstates, *grads, *plan.scratch,
         )  # fmt: skip
         _threads.run(self.loop.backward, plan.team.members, plan.team.by_units, arguments)

@@ -19,6 +19,14 @@ class Rows(NamedTuple):
     order: np.ndarray
     blocks: np.ndarray
     resets: np.ndarray
+    sequence_rows: np.ndarray
+    step_rows: np.ndarray
+
+    @classmethod
+    def batch_first(cls, offsets: np.ndarray, order: np.ndarray, blocks: np.ndarray, resets: Any) -> Rows:
+        """The caller's arrays are (N, T, ...)."""
+        steps = offsets.size - 1
+        return cls(offsets, order, blocks, resets, order * steps, np.arange(steps))
 
 
 class Sorted(NamedTuple):
@@ -44,8 +52,8 @@ def packed_rows(owner: str, batch: int, steps: int, lengths: Any, reset: Any, la
         order = falling_order(counted) if order is None else order
         active = batch - np.searchsorted(counted[order[::-1]], np.arange(steps), side="right")
         offsets = np.concatenate(([0], np.cumsum(active))).astype(np.int64, copy=False)
-        return Rows(offsets, order, time_grid(offsets, batch), resets)
+        return Rows.batch_first(offsets, order, time_grid(offsets, batch), resets)
     if last is None or (last.order.size, last.offsets.size) != (batch, steps + 1):
         offsets = np.arange(steps + 1) * batch
-        last = Rows(offsets, np.arange(batch), time_grid(offsets, batch), NO_RESETS)
+        last = Rows.batch_first(offsets, np.arange(batch), time_grid(offsets, batch), NO_RESETS)
     return last if resets is last.resets else last._replace(resets=resets)
