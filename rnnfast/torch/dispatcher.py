@@ -1,0 +1,111 @@
+"""PyTorch's recurrent operators served by the kernels, in the dispatcher: scripts stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from rnnfast.torch import report
+from rnnfast.torch.kinds import KINDS
+from rnnfast.torch.layers import Options
+from rnnfast.torch.serving import serve_data, serve_input, why_not
+
+_KEYS = ("CPU", "AutogradCPU")
+_library: torch.library.Library | None = None
+
+
+class Enabled:
+    """The bridge, which is on; as a context manager it goes off at the end."""
+
+    def __enter__(self) -> Enabled:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        disable()
+
+    def __repr__(self) -> str:
+        return "rnnfast.torch is enabled" if is_enabled() else "rnnfast.torch is disabled"
+
+
+def is_enabled() -> bool:
+    """Whether PyTorch's recurrent operators are served."""
+    return _library is not None
+
+
+def enable() -> Enabled:
+    """Serve every recurrent layer of PyTorch on the CPU from now on: `torch.nn.LSTM`, `GRU` and `RNN`.
+
+    Modules, parameters, optimizers and files stay what they are. What the kernels do not serve (other devices
+    and dtypes, autocast, projections, `torch.func`, forward mode, tracing) PyTorch computes as before.
+
+    Returns
+    -------
+    enabled : context manager
+        ``with rnnfast.torch.enable():`` ends it at the end of the block. `disable` ends it too.
+    """
+    global _library
+    report.clear()
+    if _library is None:
+        names = [f"{name}.{overload}" for name in KINDS for overload in ("input", "data")]
+        # All originals first: one that is fetched later would already be ours.
+        originals = {
+            (name, key): torch.library.get_kernel(f"aten::{name}", key) for name in names for key in _KEYS
+        }
+        library = torch.library.Library("aten", "IMPL")
+        for (name, key), original in originals.items():
+            library.impl(name, _override(name, original), key, with_keyset=True, allow_override=True)
+        _library = library
+    return Enabled()
+
+
+def disable() -> None:
+    """Give PyTorch its operators back; the dispatcher is then as it was."""
+    global _library
+    if _library is not None:
+        _library._destroy()
+        _library = None
+
+
+def _override(operator: str, original: Any) -> Callable[..., Any]:
+    """What an operator does while the bridge is enabled."""
+    name, overload = operator.split(".")
+    is_lstm = name == "lstm"
+
+    def of_input(keyset: Any, x: Any, hx: Any, params: Any, *options: Any) -> Any:
+        states = tuple(hx) if is_lstm else (hx,)
+        chosen = Options(*options[:5])
+        why = why_not(name, (x, *states), params, chosen)
+        if not why and (x.dim() != 3 or x.shape[0 if options[5] else 1] != states[0].shape[1]):
+            why = "shapes or proj_size"
+        report.note(name, x, why)
+        if why:
+            return original.call_boxed(keyset, x, hx, params, *options)
+        return serve_input(name, x, states, params, chosen, options[5])
+
+    def of_data(keyset: Any, data: Any, batch_sizes: Any, hx: Any, params: Any, *options: Any) -> Any:
+        states = tuple(hx) if is_lstm else (hx,)
+        chosen = Options(*options[:5])
+        why = why_not(name, (data, *states), params, chosen)
+        if not why and (data.dim() != 2 or not _are_sizes(batch_sizes, data, states[0])):
+            why = "shapes or proj_size"
+        report.note(name, data, why)
+        if why:
+            return original.call_boxed(keyset, data, batch_sizes, hx, params, *options)
+        return serve_data(name, data, batch_sizes, states, params, chosen)
+
+    return of_input if overload == "input" else of_data
+
+
+def _are_sizes(batch_sizes: torch.Tensor, data: torch.Tensor, state: torch.Tensor) -> bool:
+    """Whether these are the batch sizes (T,) of this data and state: falling, and at least 1."""
+    if batch_sizes.dtype is not torch.int64 or batch_sizes.dim() != 1 or not batch_sizes.numel():
+        return False
+    sizes = batch_sizes.numpy()
+    return bool(
+        sizes[0] == state.shape[1]
+        and sizes[-1] >= 1
+        and (sizes[1:] <= sizes[:-1]).all()
+        and sizes.sum() == data.shape[0]
+    )

@@ -1,0 +1,95 @@
+"""Which calls the kernels serve, and the calls themselves; the others are PyTorch's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from rnnfast.torch import layers
+from rnnfast.torch.kinds import KINDS
+from rnnfast.torch.layers import Options
+from rnnfast.torch.lies import packed, whole
+
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
+_DTYPES = (torch.float32, torch.float64)
+
+
+def why_not(name: str, tensors: Sequence[Any], params: Sequence[Any], options: Options) -> str:
+    """Why PyTorch has to serve a call with these tensors (inputs, then states); empty if the kernels do."""
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return "torch.func transform"
+    if torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack():
+        return "dispatch mode"
+    if torch.jit.is_tracing() or torch.compiler.is_compiling():
+        return "traced or compiled"
+    if torch.is_autocast_enabled("cpu"):
+        return "autocast"
+    if torch.autograd.forward_ad._current_level >= 0:
+        return "forward-mode differentiation"
+    x, *states = tensors
+    dtype = x.dtype
+    if dtype not in _DTYPES:
+        return f"dtype {str(dtype).removeprefix('torch.')}"
+    for tensor in (*tensors, *params):
+        if type(tensor) not in _PLAIN:
+            return f"tensor subclass {type(tensor).__name__}"
+        if tensor.device.type != "cpu":
+            return f"device {tensor.device.type}"
+        if tensor.layout is not torch.strided or tensor.is_neg():
+            return "layout"
+        if tensor.dtype is not dtype:
+            return "several dtypes"
+    return "" if _fits(name, x, states, params, options) else "shapes or proj_size"
+
+
+def _fits(
+    name: str, x: torch.Tensor, states: Sequence[torch.Tensor], params: Sequence[Any], options: Options
+) -> bool:
+    """Whether there is something to do, and every shape is that of a layer without projections."""
+    kind, directions = KINDS[name], 2 if options.bidirectional else 1
+    each, count, width = 4 if options.has_biases else 2, options.num_layers * directions, states[0].shape[-1]
+    cols = len(kind.cell.gates) * width
+    if len(params) != count * each or len(states) != kind.states or not x.numel() or not cols:
+        return False
+    if any(state.dim() != 3 or state.shape != states[0].shape for state in states):
+        return False
+    if states[0].shape[0] != count or not states[0].shape[1]:
+        return False
+    for k in range(count):
+        depth = x.shape[-1] if k < directions else directions * width
+        own = params[k * each : (k + 1) * each]
+        wanted = ((cols, depth), (cols, width), (cols,), (cols,))
+        if any(param.shape != shape for param, shape in zip(own, wanted, strict=False)):
+            return False
+    return True
+
+
+def serve_input(
+    name: str, x: torch.Tensor, states: Sequence[torch.Tensor], params: Any, options: Options, batch_first: bool
+) -> tuple[torch.Tensor, ...]:
+    """`aten::NAME.input`."""
+    kind = KINDS[name]
+    drops = options.dropout and options.train and options.num_layers > 1
+    if batch_first and drops:  # PyTorch draws its masks over (T, N, H)
+        hs, *finals = serve_input(name, x.transpose(0, 1).contiguous(), states, params, options, False)
+        return hs.transpose(0, 1), *finals
+    batch, steps = (x.shape[0], x.shape[1]) if batch_first else (x.shape[1], x.shape[0])
+    return layers.run(
+        kind, x, states, params, options, lambda backwards: whole(batch, steps, batch_first, backwards)
+    )
+
+
+def serve_data(
+    name: str,
+    data: torch.Tensor,
+    batch_sizes: torch.Tensor,
+    states: Sequence[torch.Tensor],
+    params: Any,
+    options: Options,
+) -> tuple[torch.Tensor, ...]:
+    """`aten::NAME.data`, of a `PackedSequence`."""
+    sizes = batch_sizes.numpy()
+    lies = [packed(sizes, False), packed(sizes, True) if options.bidirectional else None]
+    return layers.run(KINDS[name], data, states, params, options, lambda backwards: lies[backwards])  # type: ignore[return-value]

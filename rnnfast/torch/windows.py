@@ -1,0 +1,68 @@
+"""One direction of one layer over one window: PyTorch's memory through the kernels, with a tape of its own."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+
+from rnnfast.layers.base import Workspace
+from rnnfast.layers.plans import Plans
+from rnnfast.layers.rows import Rows
+from rnnfast.layers.window import Inputs, Run, nothing
+from rnnfast.torch.kinds import Kind
+
+# Memory of windows that are done, for those that follow; more would only be held.
+_IDLE: deque[Workspace] = deque(maxlen=8)
+
+
+class Window(Plans):
+    """A window, from its `forward` to the last `backward`.
+
+    Each call of an operator has one, so that several calls may come before the first `backward`, and one
+    `backward` may come again.
+    """
+
+    turned = True
+
+    def __init__(self, kind: Kind, arrays: list[np.ndarray | None]) -> None:
+        w_ih, w_hh, b, bhh = arrays
+        assert w_ih is not None
+        assert w_hh is not None
+        self.cell, self._loop = kind.cell, kind.loop
+        self.dtype = w_ih.dtype
+        self.input_size, self.hidden_size = w_ih.shape[1], w_hh.shape[1]
+        self._arrays = [w_ih, w_hh, b, bhh, None]
+        self._run: Run | None = None
+        try:
+            self._workspace = _IDLE.pop()
+        except IndexError:
+            self._workspace = Workspace()
+
+    def __del__(self) -> None:
+        _IDLE.append(self._workspace)
+
+    def _kernel_params(self) -> list[np.ndarray | None]:
+        return self._arrays
+
+    def forward(
+        self, xs: np.ndarray, before: np.ndarray, after: np.ndarray, rows: Rows, hs: np.ndarray, keep: bool
+    ) -> None:
+        """Fill `hs` and `after` (S, N, H); `xs` and `hs` have three axes, their rows as `rows` says."""
+        none = nothing(self.dtype, 2)
+        self._run = self.run_forward(Inputs(xs, None, none, none), None, before, after, rows, hs, keep)
+
+    def backward(
+        self, dhs: np.ndarray, dafter: np.ndarray, dxs: np.ndarray, dbefore: np.ndarray
+    ) -> list[np.ndarray]:
+        """Fill `dxs` and `dbefore` (S, N, H); the gradients of Wx (D, G*H), Wh (H, G*H), b and bhh."""
+        w_ih, _, b, bhh, _ = self._arrays
+        assert w_ih is not None
+        assert b is not None
+        assert self._run is not None
+        cols, width = w_ih.shape[0], self.hidden_size
+        made = [np.empty((depth, cols), self.dtype) for depth in (self.input_size, width)]
+        made.append(np.empty_like(b))
+        self._kernel_grads = [*made, None if bhh is None else np.empty_like(bhh), None]
+        self.run_backward(self._run, dhs, dafter, dxs, dbefore, False)
+        return self._kernel_grads[:4]
