@@ -134,16 +134,20 @@ def backward_of(schedule: Schedule) -> Any:
         return goal
 
     @spliced
-    def others_before(t, t_first, k, slot, part, offsets, order, resets, starts, tape, kept, width):
+    def others_before(t, t_first, k, slot, part, offsets, order, resets, memory, kept, width):
         """The other states before a step of block k, as (array, first, row): those on the tape of the step
-        before, or those before the block; zero after a reset."""
-        others = (starts.reshape(-1), k * order.size * starts.shape[2], starts.shape[2])
+        before, or those before the block; zero after a reset.
+
+        memory  (array, row) of starts, tape and kept
+        """
+        starts, tape, masked = memory
+        others = (starts[0], k * order.size * starts[1], starts[1])
         if t > t_first:
-            row, before = tape.shape[1], slot + offsets[t - 1] - offsets[t_first]
-            others = (tape.reshape(-1), before * row + FIRST_OTHER * width, row)
+            before = slot + offsets[t - 1] - offsets[t_first]
+            others = (tape[0], before * tape[1] + FIRST_OTHER * width, tape[1])
         if resets.size:
             masked_rows(t, part[0], part[1], order, resets, (*others, OTHERS * width), kept)
-            others = (kept.reshape(-1), ZERO, kept.shape[1])
+            others = (masked[0], ZERO, masked[1])
         return others
 
     @spliced
@@ -262,6 +266,9 @@ def backward_of(schedule: Schedule) -> Any:
         goal = begin_call(team, member)
         batch, width = order.size, dhs.shape[2]
         places = places_of(tape, h_block, states, dts, dstates, units, dhs, given, dgiven, operand)
+        memory = (places[0], places[0], places[0])
+        if OTHERS:
+            memory = ((starts.reshape(-1), starts.shape[2]), places[0], (kept.reshape(-1), kept.shape[1]))
         weights = weights_of(
             team, member, intact, wx, wh, turned, b.size, packed_x, packed_h, packed_late, packed_wx,
             packed_wh, packed_wlate,
@@ -299,7 +306,7 @@ def backward_of(schedule: Schedule) -> Any:
                 others = (places[2], ZERO, ZERO)
                 if OTHERS:
                     others = others_before(
-                        t, t_first, k, slot, part, offsets, order, resets, starts, tape, kept, width
+                        t, t_first, k, slot, part, offsets, order, resets, memory, kept, width
                     )
                 goal = backward_step(
                     team, member, goal, (t, here, slot + here, batch + offsets[t]), part, weights, places,

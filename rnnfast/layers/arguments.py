@@ -19,11 +19,12 @@ class Arguments(Carrying):
     """A recurrent layer whose parameters go to the kernels as Wx, Wh, b, bhh and rows of units."""
 
     TAPE = (*Carrying.TAPE, "_dgiven")
-    PASSING = (*Carrying.PASSING, "_kernel_grads")
+    PASSING = (*Carrying.PASSING, "_kernel_grads", "_kernel_weights")
     _dgiven: np.ndarray | None = None
     parameter_names: tuple[str, ...]
     _constants: Constants
     _kernel_grads: list[Any] | None = None
+    _kernel_weights: list[Any] | None = None  # where the kernels take the parameters as they are
 
     def _start_constants(self, cell: Cell) -> None:
         self._constants = Constants(f"{type(self).__name__}.constants", cell)
@@ -44,6 +45,8 @@ class Arguments(Carrying):
     def _kernel_params(self) -> list[Any]:
         """Wx, Wh, b, bhh and units in the form kernels are compiled for; None for those that the cell
         lacks."""
+        if self._kernel_weights is not None:
+            return self._kernel_weights
         cell, weights = self.cell, self._weights
         arrays: list[Any] = [
             _check.kernel_ready(p) for p in (weights if cell.product == "h" else weights[:1])
@@ -53,7 +56,10 @@ class Arguments(Carrying):
         if not cell.apart:
             arrays[3:] = (None,)
         if not cell.equations.units:
-            return [*arrays, None]
+            arrays.append(None)
+            if all(any(a is view for a in arrays) for view in weights):
+                self._kernel_weights = arrays
+            return arrays
         units = self._take("units", len(cell.equations.units), self.hidden_size)
         self._fill_units(units)
         return [*arrays[:4], units]

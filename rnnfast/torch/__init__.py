@@ -1,6 +1,6 @@
 """PyTorch's recurrent layers on rnnfast's kernels.
 
-* `enable()` serves every recurrent layer of a program; `python -m rnnfast.torch script.py` does so for a script.
+* `enable()` serves every recurrent layer of a program, `python -m rnnfast.torch script.py` those of a script.
 * `report()` tells what was served.
 """
 

@@ -31,7 +31,12 @@ class Recurrence(torch.autograd.Function):
         before = np.stack([state.detach().numpy() for state in states])
         after = torch.empty((len(states), *states[0].shape), dtype=x.dtype)
         window.forward(
-            _with_three_axes(xs), before, after.numpy(), lie.rows, _with_three_axes(hs.numpy()), needs_gradient
+            _with_three_axes(xs),
+            before,
+            after.numpy(),
+            lie.rows,
+            _with_three_axes(hs.numpy()),
+            needs_gradient,
         )
         if needs_gradient:
             ctx.save_for_backward(x, w_ih, w_hh, b_ih, b_hh, *states)

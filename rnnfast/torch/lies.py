@@ -27,7 +27,14 @@ def whole(batch: int, steps: int, batch_first: bool, backwards: bool) -> Lie:
     of_sequence, of_step = (steps, 1) if batch_first else (1, batch)
     at = np.arange(steps)[:: -1 if backwards else 1] * of_step
     return Lie(
-        Rows(offsets, order, time_grid(offsets, batch), NO_RESETS, order * of_sequence, np.ascontiguousarray(at))
+        Rows(
+            offsets,
+            order,
+            time_grid(offsets, batch),
+            NO_RESETS,
+            order * of_sequence,
+            np.ascontiguousarray(at),
+        )
     )
 
 
@@ -72,7 +79,5 @@ def padded(
             before[t >= lengths[:, np.newaxis] - 1] = False
             resets = np.take_along_axis(before, at, axis=1)
     masked = NO_RESETS if resets is None else np.ascontiguousarray(resets)
-    rows = Rows(
-        offsets, order, time_grid(offsets, batch), masked, base.sequence_rows[order], base.step_rows
-    )
+    rows = Rows(offsets, order, time_grid(offsets, batch), masked, base.sequence_rows[order], base.step_rows)
     return Lie(rows, turn)

@@ -67,7 +67,12 @@ def _fits(
 
 
 def serve_input(
-    name: str, x: torch.Tensor, states: Sequence[torch.Tensor], params: Any, options: Options, batch_first: bool
+    name: str,
+    x: torch.Tensor,
+    states: Sequence[torch.Tensor],
+    params: Any,
+    options: Options,
+    batch_first: bool,
 ) -> tuple[torch.Tensor, ...]:
     """`aten::NAME.input`."""
     kind = KINDS[name]

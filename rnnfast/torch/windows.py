@@ -1,4 +1,4 @@
-"""One direction of one layer over one window: PyTorch's memory through the kernels, with a tape of its own."""
+"""One direction of one layer over one window: kernels on PyTorch's memory, with a tape of its own."""
 
 from __future__ import annotations
 
