@@ -31,8 +31,8 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:
-    """`rnnfast.diagnostics` and `rnnfast.time_layers`, imported when they are first used."""
-    if name not in ("diagnostics", "time_layers"):
+    """`rnnfast.diagnostics`, `rnnfast.time_layers` and `rnnfast.torch`, imported when they are first used."""
+    if name not in ("diagnostics", "time_layers", "torch"):
         raise AttributeError(f"module 'rnnfast' has no attribute {name!r}")
     import importlib
 

@@ -219,6 +219,7 @@ class _Pool:
 
 _pool = _Pool()
 _threads: int | None = None
+_borrowed: Callable[..., Any] | None = None
 
 
 def _after_fork() -> None:
@@ -301,6 +302,13 @@ def _members(most: int) -> int:
     return min(most, _processors.allowed()) if most > 1 else 1
 
 
+def borrow(run_on: Callable[..., Any] | None) -> None:
+    """Have `run_on(kernel, members, by_units, arguments)` make the calls on several threads, on threads of
+    another library; None for our own."""
+    global _borrowed
+    _borrowed = run_on
+
+
 def run(kernel: Any, members: int, by_units: bool, arguments: Sequence[Any]) -> Any:
     """`kernel(team, member, *arguments)` on so many threads; what it returns for the caller, member 0.
 
@@ -312,6 +320,8 @@ def run(kernel: Any, members: int, by_units: bool, arguments: Sequence[Any]) -> 
     pool = _pool
     dtype = next(a.dtype for a in arguments if isinstance(a, np.ndarray))
     key = kernel, dtype, sum(a is None for a in arguments)
+    if _borrowed is not None and key in pool.known:
+        return _borrowed(kernel, members, by_units, arguments)
     team = pool.take(members) if key in pool.known else None
     if team is None:
         result = kernel(_ALONE, 0, *arguments)

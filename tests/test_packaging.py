@@ -82,7 +82,7 @@ import importlib, pkgutil, sys
 import rnnfast, rnnfast.kernels
 for package in (rnnfast, rnnfast.kernels):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-        if not module.name.endswith("__main__"):
+        if not module.name.endswith("__main__") and not module.name.startswith("rnnfast.torch"):
             importlib.import_module(module.name)
 assert "kernels" not in sys.modules
 files = [getattr(module, "__file__", None) or "" for module in list(sys.modules.values())]

@@ -1,6 +1,8 @@
 """PyTorch's recurrent layers on rnnfast's kernels.
 
 * `enable()` serves every recurrent layer of a program, `python -m rnnfast.torch script.py` those of a script.
+* `accelerate(model)` does so for the layers of one model, `restore(model)` undoes it.
+* `RNN`, `LSTM` and `GRU` are those of `torch.nn` with `lengths` and `resets`.
 * `report()` tells what was served.
 """
 
@@ -11,7 +13,25 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("rnnfast.torch needs PyTorch: pip install 'rnnfast[torch]'.") from error
 
-from rnnfast.torch.dispatcher import disable, enable, is_enabled
-from rnnfast.torch.report import report
+from rnnfast.torch import openmp as _openmp
+from rnnfast.torch.accelerating import Accelerated, accelerate, restore
+from rnnfast.torch.dispatcher import Enabled, disable, enable, is_enabled
+from rnnfast.torch.modules import GRU, LSTM, RNN
+from rnnfast.torch.report import Report, report
 
-__all__ = ["disable", "enable", "is_enabled", "report"]
+_openmp.borrow()
+
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "Accelerated",
+    "Enabled",
+    "Report",
+    "accelerate",
+    "disable",
+    "enable",
+    "is_enabled",
+    "report",
+    "restore",
+]

@@ -10,7 +10,8 @@ import torch
 from rnnfast.torch import report
 from rnnfast.torch.kinds import KINDS
 from rnnfast.torch.layers import Options
-from rnnfast.torch.serving import serve_data, serve_input, why_not
+from rnnfast.torch.serving import are_sizes, serve_data, serve_input, why_not
+from rnnfast.torch.untraced import untraced
 
 _KEYS = ("CPU", "AutogradCPU")
 _library: torch.library.Library | None = None
@@ -88,24 +89,11 @@ def _override(operator: str, original: Any) -> Callable[..., Any]:
         states = tuple(hx) if is_lstm else (hx,)
         chosen = Options(*options[:5])
         why = why_not(name, (data, *states), params, chosen)
-        if not why and (data.dim() != 2 or not _are_sizes(batch_sizes, data, states[0])):
+        if not why and (data.dim() != 2 or not are_sizes(batch_sizes, data, states[0])):
             why = "shapes or proj_size"
         report.note(name, data, why)
         if why:
             return original.call_boxed(keyset, data, batch_sizes, hx, params, *options)
         return serve_data(name, data, batch_sizes, states, params, chosen)
 
-    return of_input if overload == "input" else of_data
-
-
-def _are_sizes(batch_sizes: torch.Tensor, data: torch.Tensor, state: torch.Tensor) -> bool:
-    """Whether these are the batch sizes (T,) of this data and state: falling, and at least 1."""
-    if batch_sizes.dtype is not torch.int64 or batch_sizes.dim() != 1 or not batch_sizes.numel():
-        return False
-    sizes = batch_sizes.numpy()
-    return bool(
-        sizes[0] == state.shape[1]
-        and sizes[-1] >= 1
-        and (sizes[1:] <= sizes[:-1]).all()
-        and sizes.sum() == data.shape[0]
-    )
+    return untraced(of_input if overload == "input" else of_data)

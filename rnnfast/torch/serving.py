@@ -96,5 +96,18 @@ def serve_data(
 ) -> tuple[torch.Tensor, ...]:
     """`aten::NAME.data`, of a `PackedSequence`."""
     sizes = batch_sizes.numpy()
-    lies = [packed(sizes, False), packed(sizes, True) if options.bidirectional else None]
-    return layers.run(KINDS[name], data, states, params, options, lambda backwards: lies[backwards])  # type: ignore[return-value]
+    lies = [packed(sizes, backwards) for backwards in (False, True)[: 1 + options.bidirectional]]
+    return layers.run(KINDS[name], data, states, params, options, lambda backwards: lies[backwards])
+
+
+def are_sizes(batch_sizes: torch.Tensor, data: torch.Tensor, state: torch.Tensor) -> bool:
+    """Whether these are the batch sizes (T,) of this data and state: falling, and at least 1."""
+    if batch_sizes.dtype is not torch.int64 or batch_sizes.dim() != 1 or not batch_sizes.numel():
+        return False
+    sizes = batch_sizes.numpy()
+    return bool(
+        sizes[0] == state.shape[1]
+        and sizes[-1] >= 1
+        and (sizes[1:] <= sizes[:-1]).all()
+        and sizes.sum() == data.shape[0]
+    )

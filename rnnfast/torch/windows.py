@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 
 import numpy as np
+import torch
 
 from rnnfast.layers.base import Workspace
 from rnnfast.layers.plans import Plans
 from rnnfast.layers.rows import Rows
-from rnnfast.layers.window import Inputs, Run, nothing
+from rnnfast.layers.window import Inputs, Run, Team, nothing
 from rnnfast.torch.kinds import Kind
 
-# Memory of windows that are done, for those that follow; more would only be held.
-_IDLE: deque[Workspace] = deque(maxlen=8)
+# Memory of windows that are done, for those of the same kind and sizes that follow; more would only be held.
+_IDLE: dict[tuple, deque[Workspace]] = defaultdict(lambda: deque(maxlen=4))
 
 
 class Window(Plans):
@@ -34,13 +35,19 @@ class Window(Plans):
         self.input_size, self.hidden_size = w_ih.shape[1], w_hh.shape[1]
         self._arrays = [w_ih, w_hh, b, bhh, None]
         self._run: Run | None = None
+        self._most = torch.get_num_threads()
+        self._idle = _IDLE[kind.name, self.dtype, self.input_size, self.hidden_size, self._most]
         try:
-            self._workspace = _IDLE.pop()
+            self._workspace = self._idle.pop()
         except IndexError:
             self._workspace = Workspace()
 
     def __del__(self) -> None:
-        _IDLE.append(self._workspace)
+        self._idle.append(self._workspace)
+
+    def _team(self, rows: Rows, products: int) -> Team:
+        members, by_units = super()._team(rows, products)
+        return Team(min(members, self._most), by_units)
 
     def _kernel_params(self) -> list[np.ndarray | None]:
         return self._arrays

@@ -1,0 +1,81 @@
+"""One model's recurrent layers on the kernels: `accelerate` and `restore`."""
+
+from __future__ import annotations
+
+import types
+from typing import Any, NamedTuple
+
+import torch
+
+from rnnfast.torch.calls import call
+from rnnfast.torch.modules import GRU, LSTM, RNN
+
+_CLASSES = (torch.nn.RNN, torch.nn.LSTM, torch.nn.GRU)
+
+
+class Accelerated(NamedTuple):
+    """What `accelerate` did.
+
+    Attributes
+    ----------
+    done : list of str
+        Names of the modules that run on the kernels now; "" is the model itself.
+    left : dict of str to str
+        Names of recurrent modules that stay as they are, and why.
+    """
+
+    done: list[str]
+    left: dict[str, str]
+
+
+def forward(self: Any, input: Any, hx: Any = None) -> Any:
+    """`forward` of a module of `torch.nn`, on the kernels.
+
+    Its name is that of the method it stands for, so a pickle of the module refers to `torch.nn` only.
+    """
+    plain = types.MethodType(type(self).forward, self)
+    return call(self, input, hx, otherwise=plain)
+
+
+def accelerate(model: torch.nn.Module) -> Accelerated:
+    """Run the recurrent layers of a model on the kernels.
+
+    Classes, parameters, hooks, optimizers, state_dicts, deep copies and pickles of the model stay what they
+    are. `restore` undoes it.
+
+    Returns
+    -------
+    accelerated : Accelerated
+        The names of the modules that changed, and of those that did not, with the reason.
+
+    Examples
+    --------
+    >>> import torch, rnnfast.torch
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.GRU(3, 4))
+    >>> rnnfast.torch.accelerate(model)
+    Accelerated(done=['1'], left={})
+    """
+    done, left = [], {}
+    for name, module in model.named_modules():
+        if isinstance(module, RNN | LSTM | GRU):
+            left[name] = "it is one of rnnfast.torch"
+        elif not isinstance(module, _CLASSES):
+            continue
+        elif type(module).forward not in [one.forward for one in _CLASSES]:
+            left[name] = f"{type(module).__name__} has a forward of its own"
+        elif getattr(module.forward, "__func__", None) not in (forward, type(module).forward):
+            left[name] = "its forward was replaced"
+        else:
+            module.__dict__["forward"] = types.MethodType(forward, module)
+            done.append(name)
+    return Accelerated(done, left)
+
+
+def restore(model: torch.nn.Module) -> list[str]:
+    """Give the layers of a model back to PyTorch; the names of those that changed."""
+    found = []
+    for name, module in model.named_modules():
+        if getattr(module.__dict__.get("forward"), "__func__", None) is forward:
+            del module.__dict__["forward"]
+            found.append(name)
+    return found
