@@ -3,6 +3,7 @@
 * `enable()` serves every recurrent layer of a program, `python -m rnnfast.torch script.py` those of a script.
 * `accelerate(model)` does so for the layers of one model, `restore(model)` undoes it.
 * `RNN`, `LSTM` and `GRU` are those of `torch.nn` with `lengths` and `resets`.
+* `Recurrent` is any cell of rnnfast, your own too, as a module.
 * `report()` tells what was served.
 """
 
@@ -17,6 +18,7 @@ from rnnfast.torch import openmp as _openmp
 from rnnfast.torch.accelerating import Accelerated, accelerate, restore
 from rnnfast.torch.dispatcher import Enabled, disable, enable, is_enabled
 from rnnfast.torch.modules import GRU, LSTM, RNN
+from rnnfast.torch.recurrent import Recurrent
 from rnnfast.torch.report import Report, report
 
 _openmp.borrow()
@@ -27,6 +29,7 @@ __all__ = [
     "RNN",
     "Accelerated",
     "Enabled",
+    "Recurrent",
     "Report",
     "accelerate",
     "disable",

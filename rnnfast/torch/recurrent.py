@@ -1,0 +1,224 @@
+"""Any cell as a module of PyTorch: `Recurrent`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from rnnfast import _check
+from rnnfast.cells import Cell
+from rnnfast.layers.recurrent import Recurrent as Layer
+from rnnfast.torch.untraced import untraced
+
+
+class _Window(torch.autograd.Function):
+    """One layer over one window: outputs and final states, from all that they depend on."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, layer: Layer, options: dict[str, Any], counts: tuple[int, int], *tensors: Any
+    ) -> Any:
+        """`counts` of given arrays and of states; `tensors` are xs (N, T, D), these, and the parameters."""
+        arrays = [tensor.detach().contiguous().numpy() for tensor in tensors]
+        given, states = counts
+        layer.set_state(*arrays[1 + given : 1 + given + states])
+        names = layer.given_names
+        hs = layer.forward(
+            arrays[0],
+            keep=any(ctx.needs_input_grad),
+            **options,
+            **dict(zip(names, arrays[1 : 1 + given], strict=True)),
+        )
+        ctx.save_for_backward(*tensors)
+        ctx.set_materialize_grads(False)
+        ctx.layer, ctx.counts, ctx.shape = layer, counts, hs.shape
+        final = layer.get_state()
+        assert final is not None
+        return torch.from_numpy(hs), *(torch.from_numpy(state) for state in final)
+
+    @staticmethod
+    def backward(ctx: Any, dhs: Any, *later: Any) -> Any:
+        """The gradient of each tensor."""
+        xs, *_ = ctx.saved_tensors
+        layer: Layer = ctx.layer
+        given, _ = ctx.counts
+        dhs = torch.zeros(ctx.shape, dtype=xs.dtype) if dhs is None else dhs
+        arriving = [None if one is None else one.detach().contiguous().numpy() for one in later]
+        dxs = layer.go_back(dhs.detach().contiguous().numpy(), arriving)
+        states = layer.get_state_gradients()
+        assert states is not None
+        found = layer.given_gradients if given else {}
+        of_given = [
+            (array if tensor.dim() == 3 else array.sum(axis=2))
+            for array, tensor in zip(found.values(), ctx.saved_tensors[1:], strict=False)
+        ]
+        grads = [grad.copy() for grad in layer.grads]
+        made = [torch.from_numpy(one) for one in (dxs, *of_given, *states, *grads)]
+        if torch.is_grad_enabled():
+            made = _NotAgain.apply(torch.zeros((), requires_grad=True), *made)
+        return None, None, None, *made
+
+
+class _NotAgain(torch.autograd.Function):
+    """Gradients whose own gradient is an error, not a number."""
+
+    @staticmethod
+    def forward(ctx: Any, _: torch.Tensor, *gradients: torch.Tensor) -> Any:
+        """The gradients."""
+        return tuple(gradient.view_as(gradient) for gradient in gradients)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        """There is none."""
+        raise RuntimeError(
+            "rnnfast.torch.Recurrent: its gradients cannot be differentiated again; those of torch.nn can."
+        )
+
+
+class Recurrent(torch.nn.Module):
+    """Layers of any cell, ready or your own, as a module of PyTorch with gradients.
+
+    Parameters
+    ----------
+    cell : Cell
+        The equations of one step: one of `rnnfast.cells`, or of `rnnfast.cell`.
+    input_size, hidden_size : int
+    num_layers : int
+        Layers above each other.
+    batch_first : bool
+        Whether inputs and outputs are (N, T, ...) instead of (T, N, ...), as in `torch.nn.LSTM`.
+    dropout : float
+        Share of the outputs dropped between two layers while training.
+    dtype : torch.float32 or torch.float64, optional
+        PyTorch's default dtype by default.
+
+    Attributes
+    ----------
+    cell : Cell
+    constants : mapping of str to float
+        The cell's constants, which may be set.
+
+    Notes
+    -----
+    Parameters are named as those of a layer, with the number of theirs: ``Wx_l0`` (D, G*H), ``Wh_l0``,
+    ``b_l0``, and those of the cell's own arguments. They start as those of `cell.layer`, with seeds drawn by
+    PyTorch. Random arguments of the cell are drawn anew in each call in training, from PyTorch's seed, and
+    are their mean after `eval()`. Gradients cannot be differentiated again: PyTorch says so.
+
+    Examples
+    --------
+    >>> import torch, rnnfast
+    >>> from rnnfast.torch import Recurrent
+    >>> layer = Recurrent(rnnfast.cells.leaky, 3, 16, batch_first=True)
+    >>> out, (h, v) = layer(torch.zeros(2, 5, 3))
+    >>> out.shape, v.shape
+    (torch.Size([2, 5, 16]), torch.Size([1, 2, 16]))
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        owner = type(self).__name__
+        _check.instances(owner, cell, Cell)
+        self.cell = cell
+        self.input_size = _check.size(owner, "input_size", input_size)
+        self.hidden_size = _check.size(owner, "hidden_size", hidden_size)
+        self.num_layers = _check.size(owner, "num_layers", num_layers)
+        self.batch_first = bool(batch_first)
+        self.dropout = _check.number_below(owner, "dropout", dropout, 0, 1)
+        dtype = torch.get_default_dtype() if dtype is None else dtype
+        rng = np.random.default_rng(int(torch.randint(2**62, ()).item()))
+        self.constants = cell.layer(1, 1, rng=rng).constants
+        for index in range(self.num_layers):
+            depth = self.input_size if not index else self.hidden_size
+            drawn = cell.layer(depth, self.hidden_size, rng=rng, dtype=np.float64)
+            for name, values in zip(drawn.parameter_names, drawn.params, strict=True):
+                self.register_parameter(
+                    f"{name}_l{index}", torch.nn.Parameter(torch.from_numpy(values).to(dtype))
+                )
+
+    def extra_repr(self) -> str:
+        """What the module shows of itself."""
+        return f"{self.cell.name}, {self.input_size}, {self.hidden_size}, num_layers={self.num_layers}"
+
+    @untraced
+    def forward(
+        self,
+        input: torch.Tensor,
+        states: Sequence[torch.Tensor] | None = None,
+        *,
+        lengths: Any = None,
+        resets: Any = None,
+        **given: torch.Tensor,
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        """Run over a window.
+
+        Parameters
+        ----------
+        input : Tensor (T, N, D), or (N, T, D) if `batch_first`
+        states : sequence of Tensor (num_layers, N, H), optional
+            One for each state of the cell, in its order; zero by default.
+        lengths : sequence of N ints, optional
+            Steps of each sequence, in any order; outputs behind an end are zero.
+        resets : bool array (N, T), optional
+            Where True, the state is zero before that step.
+        **given : Tensor (T, N, H) or (T, N), or batch first
+            The cell's given arrays, by name, for every layer; their gradients come back.
+
+        Returns
+        -------
+        output : Tensor (T, N, H), or batch first
+        states : tuple of Tensor (num_layers, N, H)
+            The final ones.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Something has another dtype or shape, or a given array is missing.
+        """
+        owner, count = f"{type(self).__name__}.forward", len(self.cell.states)
+        _check.known_arguments(owner, given, self.cell.equations.wanted)
+        x = input if self.batch_first else input.transpose(0, 1)
+        arrays = [
+            given[name] if self.batch_first else given[name].transpose(0, 1)
+            for name in self.cell.equations.wanted
+            if name in given
+        ]
+        wanted = len(self.cell.equations.wanted)
+        _check.equal(owner, "given arrays and those that the cell asks for", len(arrays), wanted)
+        if states is None:
+            states = [x.new_zeros(self.num_layers, x.shape[0], self.hidden_size)] * count
+        _check.equal(owner, "states and those of the cell", len(states), count)
+        options = {
+            "lengths": None if lengths is None else np.asarray(lengths),
+            "reset": None if resets is None else np.asarray(resets),
+        }
+        finals = []
+        for index in range(self.num_layers):
+            params = [getattr(self, f"{name}_l{index}") for name in self.cell.shapes(1, 1)]
+            layer = Layer(self.cell, [param.detach().contiguous().numpy() for param in params], True)
+            layer.constants.update(self.constants)
+            layer.train_flg = self.training
+            if self.cell.random:
+                layer.rng_state = int(torch.randint(2**62, ()).item()), 0
+            x, *final = _Window.apply(
+                layer, options, (len(arrays), count), x, *arrays, *(state[index] for state in states), *params
+            )
+            finals.append(final)
+            if self.dropout and index + 1 < self.num_layers:
+                x = functional.dropout(x, self.dropout, self.training)
+        output = x if self.batch_first else x.transpose(0, 1)
+        return output, tuple(torch.stack(one) for one in zip(*finals, strict=True))
