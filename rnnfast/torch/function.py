@@ -28,7 +28,8 @@ class Recurrence(torch.autograd.Function):
         xs = _array(x)
         needs_gradient = any(ctx.needs_input_grad)
         hs = torch.empty((*x.shape[:-1], w_hh.shape[1]), dtype=x.dtype)
-        before = np.stack([state.detach().numpy() for state in states])
+        arrays_of_states = [state.detach().numpy() for state in states]
+        before = np.stack(arrays_of_states) if len(states) > 1 else _array(states[0])[np.newaxis]
         after = torch.empty((len(states), *states[0].shape), dtype=x.dtype)
         window.forward(
             _with_three_axes(xs),
@@ -42,7 +43,7 @@ class Recurrence(torch.autograd.Function):
             ctx.save_for_backward(x, w_ih, w_hh, b_ih, b_hh, *states)
             ctx.set_materialize_grads(False)
             ctx.kind, ctx.lie, ctx.window, ctx.shape = kind, lie, window, hs.shape
-        return (hs, *after.unbind(0)) if len(states) > 1 else (hs, after[0])
+        return (hs, *(after[index] for index in range(len(states))))
 
     @staticmethod
     def backward(ctx: Any, *arriving: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:

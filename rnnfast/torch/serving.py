@@ -15,6 +15,12 @@ from rnnfast.torch.lies import packed, whole
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
 _DTYPES = (torch.float32, torch.float64)
 
+# The dispatch keys of tensors in the memory of the CPU that are nothing else: with and without a tape.
+_keys_of = torch._C._dispatch_keys
+with torch.inference_mode():
+    _KEYS = [_keys_of(torch.empty(0))]
+_KEYS.insert(0, _keys_of(torch.empty(0)))
+
 
 def why_not(name: str, tensors: Sequence[Any], params: Sequence[Any], options: Options) -> str:
     """Why PyTorch has to serve a call with these tensors (inputs, then states); empty if the kernels do."""
@@ -33,14 +39,13 @@ def why_not(name: str, tensors: Sequence[Any], params: Sequence[Any], options: O
     if dtype not in _DTYPES:
         return f"dtype {str(dtype).removeprefix('torch.')}"
     for tensor in (*tensors, *params):
+        if type(tensor) in _PLAIN and tensor.dtype is dtype and _keys_of(tensor) in _KEYS:
+            continue
         if type(tensor) not in _PLAIN:
             return f"tensor subclass {type(tensor).__name__}"
         if tensor.device.type != "cpu":
             return f"device {tensor.device.type}"
-        if tensor.layout is not torch.strided or tensor.is_neg():
-            return "layout"
-        if tensor.dtype is not dtype:
-            return "several dtypes"
+        return "several dtypes" if tensor.dtype is not dtype else "layout"
     return "" if _fits(name, x, states, params, options) else "shapes or proj_size"
 
 
