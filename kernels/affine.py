@@ -7,7 +7,7 @@ from .denormals import flush_denormals, restore_mode
 from .gemm import ONE, ZERO, gemm, pack, packed_view
 from .row import add_product
 from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
-from .vectors import copy_row
+from .vectors import copy_span
 
 # Rows in one block of the sums for dW and db: long sums stay accurate, and the block stays in L2.
 BLOCK_ROWS = 256
@@ -33,7 +33,7 @@ def affine_forward(x, w, w_row, w_col, b, y, packed):
     width = PANEL_BYTES // x.itemsize
     if rows <= ROWS_IN_PLACE and w_col == 1:
         for n in range(rows):
-            copy_row(b, y[n])
+            copy_span(b, 0, y, n * b.size, b.size)
             add_product(x[n], w, 0, y[n])
     else:
         a = (x.reshape(-1), ZERO, depth, ONE)

@@ -37,7 +37,7 @@ from .sequence import (
 from .shares import own_part, recurrent_operand, recurrent_product, share
 from .team import BY_UNITS, MEMBERS, begin_call, end_call, meet
 from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
-from .vectors import clear_row
+from .vectors import clear_span
 
 
 def backward_of(schedule: Schedule) -> Any:
@@ -205,14 +205,14 @@ def backward_of(schedule: Schedule) -> Any:
     @spliced
     def clear_gradients(dwx, dwh, db, dbhh, dunits):
         """All zero: nothing was read."""
-        clear_row(dwx.reshape(-1))
-        clear_row(db)
+        clear_span(dwx, 0, dwx.size)
+        clear_span(db, 0, db.size)
         if HAS_PRODUCT:
-            clear_row(dwh.reshape(-1))
+            clear_span(dwh, 0, dwh.size)
         if IS_APART:
-            clear_row(dbhh)
+            clear_span(dbhh, 0, dbhh.size)
         if UNITS:
-            clear_row(dunits.reshape(-1))
+            clear_span(dunits, 0, dunits.size)
 
     @kernel_of(cell.fingerprint)
     def cell_backward(
@@ -275,7 +275,7 @@ def backward_of(schedule: Schedule) -> Any:
         )  # fmt: skip
         if member == 0:
             for s in range(OTHERS + 1):
-                gather_state(order, dstates_next[s], dstates, s * width)
+                gather_state(order, dstates_next, s, width, dstates, s * width)
             if not offsets[offsets.size - 1] and not adds:
                 clear_gradients(dwx, dwh, db, dbhh, dunits)
         mode, goal = ADD_TO if adds else OVERWRITE, meet(team, goal)
@@ -331,7 +331,7 @@ def backward_of(schedule: Schedule) -> Any:
             if HAS_WANTED:
                 clear_ends(offsets, sequence_rows, step_rows, dgiven)
             for s in range(OTHERS + 1):
-                scatter_state(order, dstates, s * width, dstates_before[s])
+                scatter_state(order, dstates, s * width, dstates_before, s, width)
         end_call(team, member, goal)
         restore_mode(mode_before)
 

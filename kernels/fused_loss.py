@@ -22,7 +22,7 @@ from .shares import share
 from .softmax import count_labels
 from .team import MEMBERS, begin_call, end_call, meet
 from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES, READABLE_BYTES
-from .vectors import VECTOR_BYTES, copy_panel_row, copy_row, transpose_block
+from .vectors import VECTOR_BYTES, copy_panel_row, copy_span, transpose_block
 
 # Words whose scores are worked on at a time: 256 rows of them fit the L2 cache. 128 took 1 to 2 % longer.
 SLAB_WORDS = 256
@@ -80,7 +80,7 @@ def _gather_rows(t_first, t_last, n_first, n_last, own, xs, ts, ignore, x_block,
     for r in range(r_first, min(r_last, (t_last - t_first) * across)):
         n, t = n_first + r % across, t_last - 1 - r // across
         target = x_block[r]
-        copy_row(xs[n, t], target[:depth])
+        copy_span(xs, (n * xs.shape[1] + t) * depth, target, 0, depth)
         target[depth] = 1
         if ts[n, t] != ignore:
             labels[r] = ts[n, t]

@@ -17,7 +17,7 @@ from .sequence import last_first, scatter_steps, weight_gradient
 from .shares import share
 from .team import meet
 from .tile import FROM_START, OVERWRITE, PANEL_BYTES
-from .vectors import clear_row, copy_row
+from .vectors import clear_span, copy_span
 
 
 @formula
@@ -69,7 +69,8 @@ def gather_words(t_first, t_last, begin, end, offsets, order, ids, table, target
     for t in range(t_first, t_last):
         here = offsets[t] - offsets[t_first]
         for r in range(max(begin, here), min(end, offsets[t + 1] - offsets[t_first])):
-            copy_row(table[ids[order[r - here], t]], target[place + r, : table.shape[1]])
+            word = ids[order[r - here], t]
+            copy_span(table, word * table.shape[1], target, (place + r) * target.shape[1], table.shape[1])
 
 
 @spliced
@@ -83,7 +84,7 @@ def _sum_by_word(team, member, t_first, t_last, cols, offsets, order, ids, dts, 
     begin, end = share((cols + line - 1) // line, member, team)
     begin, end = begin * line, min(end * line, cols)
     for v in range(sums.shape[0] - 1):
-        clear_row(sums[v, begin:end])
+        clear_span(sums, v * row + begin, end - begin)
     for t in range(t_last - 1, t_first - 1, -1):
         here = offsets[t] - offsets[t_first]
         for i in range(offsets[t + 1] - offsets[t] - 1, -1, -1):

@@ -35,7 +35,7 @@ from .sequence import (
 from .shares import copy_part, own_part, recurrent_operand, recurrent_product, share
 from .team import BY_UNITS, MEMBERS, begin_call, end_call, meet
 from .tile import FROM_START, MAX_ROWS, PANEL_BYTES
-from .vectors import copy_row
+from .vectors import copy_span
 
 
 class TimeLoop(NamedTuple):
@@ -207,10 +207,10 @@ def _forward(schedule: Schedule) -> Any:
         w_x = pack_for(uses, member, team[MEMBERS], depth, b.size, w, packed_x)
         weights = weights_of(team, member, uses, wh, turned, packed_h, packed_late, b, bhh)
         if member == 0:
-            gather_state(order, before[0], states, ZERO)
+            gather_state(order, before, 0, width, states, ZERO)
             if OTHERS:
                 for s in range(OTHERS):
-                    gather_state(order, before[s + 1], carry, s * width)
+                    gather_state(order, before, s + 1, width, carry, s * width)
         goal = meet(team, goal)
         if ids is not None:
             goal = word_products(team, member, goal, words, w_x, b, table)
@@ -222,7 +222,8 @@ def _forward(schedule: Schedule) -> Any:
             i_block, i_end, j_first, j_last = own_part(t_first, t_last, width, offsets, team, member)
             if OTHERS:
                 for s in range(OTHERS):
-                    copy_part((i_block, i_end, s * width + j_first, s * width + j_last), carry, starts[k])
+                    own = (i_block, i_end, s * width + j_first, s * width + j_last)
+                    copy_part(own, carry, 0, starts, k * batch * carry_row, carry_row)
             begin, end = share(offsets[t_last] - offsets[t_first], member, team)
             if ids is not None:
                 gather_words(t_first, t_last, begin, end, offsets, order, ids, table, where, slot)
@@ -246,10 +247,10 @@ def _forward(schedule: Schedule) -> Any:
             goal = meet(team, goal)
         if member == 0:
             clear_ends(offsets, sequence_rows, step_rows, hs)
-            scatter_last(offsets, order, states, after[0])
+            scatter_last(offsets, order, states, after, width)
             if OTHERS:
                 for s in range(OTHERS):
-                    scatter_state(order, carry, s * width, after[s + 1])
+                    scatter_state(order, carry, s * width, after, s + 1, width)
         end_call(team, member, goal)
         restore_mode(mode_before)
 
@@ -294,12 +295,12 @@ def _step(schedule: Schedule) -> Any:
             sums, first = tape, ZERO
             if IN_PLACE:
                 sums, first = out[n], n * width
-            copy_row(b, sums[:cols])
+            copy_span(b, 0, sums, 0, cols)
             add_product(x[n], wx, 0, sums[:cols])
             if PLAIN:
                 add_product(states[0, n], wh, 0, sums[: PLAIN * width])
             if IS_APART:
-                copy_row(more[1], sums[cols : cols + LATE * width])
+                copy_span(more[1], 0, sums, cols, LATE * width)
                 add_product(states[0, n], wh, PLAIN * width, sums[cols : cols + LATE * width])
             places = (
                 (tape, first, width),

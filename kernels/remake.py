@@ -76,7 +76,8 @@ def remake_of(schedule: Schedule) -> Any:
             goal = meet(team, goal)
             i_block, i_end, j_first, j_last = own_part(t_first, t_last, width, offsets, team, member)
             for s in range(OTHERS):
-                copy_part((i_block, i_end, s * width + j_first, s * width + j_last), starts[k], carry)
+                own = (i_block, i_end, s * width + j_first, s * width + j_last)
+                copy_part(own, starts, k * batch * others_row, carry, 0, others_row)
         for part in range(2 if IS_AGAIN else 1):
             if IS_AGAIN and part:
                 a = (flat_operand, begin * row, row, ONE)

@@ -21,7 +21,7 @@ from ._jit import spliced
 from .gemm import ONE, ZERO, gemm
 from .shares import share
 from .tile import PANEL_BYTES
-from .vectors import clear_row, copy_row
+from .vectors import clear_span, copy_span
 
 # Rows (steps times batch) in one block of the time loop: long sums stay accurate, tiles are filled when N is
 # small, and a block's inputs and gradients fit the L2 cache for H up to about 500.
@@ -57,40 +57,43 @@ def time_grid(offsets: np.ndarray, batch: int) -> np.ndarray:
 
 
 @spliced
-def gather_state(order, h, states, first):
-    """states[i] = h[order[i]]: the rows of a state, longest sequence first, in columns from `first` on.
+def gather_state(order, given, s, width, states, first):
+    """states[i] = given[s, order[i]]: rows of a state, longest sequence first, in columns from `first` on.
 
-    h       (N, H)         read
+    given   (S, N, H)      read
     states  (N.., row)     first N rows overwritten there
     """
     for i in range(order.size):
-        copy_row(h[order[i]], states[i, first : first + h.shape[1]])
+        place = (s * order.size + order[i]) * width
+        copy_span(given, place, states, i * states.shape[1] + first, width)
 
 
 @spliced
-def scatter_state(order, states, first, h):
-    """h[order[i]] = states[i]: the way back of `gather_state`.
+def scatter_state(order, states, first, result, s, width):
+    """result[s, order[i]] = states[i]: the way back of `gather_state`.
 
     states  (N.., row)     read from column `first` on
-    h       (N, H)         overwritten
+    result  (S, N, H)      overwritten at s
     """
     for i in range(order.size):
-        copy_row(states[i, first:], h[order[i]])
+        place = (s * order.size + order[i]) * width
+        copy_span(states, i * states.shape[1] + first, result, place, width)
 
 
 @spliced
-def scatter_last(offsets, order, states, h):
-    """h[order[i]] = the state after the last step of sequence i; the initial state if it has no steps.
+def scatter_last(offsets, order, states, after, width):
+    """after[0, order[i]] = h after the last step of sequence i; the initial one if it has no steps.
 
     states  (N + rows, row)   read
-    h       (N, H)            overwritten
+    after   (S, N, H)         overwritten at 0
     """
     batch = order.size
     steps = offsets.size - 1
     for i in range(batch):
         while steps > 0 and offsets[steps] - offsets[steps - 1] <= i:
             steps -= 1
-        copy_row(states[batch + offsets[steps - 1] + i if steps else i], h[order[i]])
+        row = batch + offsets[steps - 1] + i if steps else i
+        copy_span(states, row * states.shape[1], after, order[i] * width, width)
 
 
 @spliced
@@ -99,12 +102,11 @@ def clear_ends(offsets, sequence_rows, step_rows, hs):
 
     hs  (.., .., H)   overwritten there, the rest left alone
     """
-    steps, width, flat = offsets.size - 1, hs.shape[2], hs.reshape(-1)
+    steps, width = offsets.size - 1, hs.shape[2]
     if hs.size > offsets[steps] * width:
         for t in range(steps):
             for i in range(offsets[t + 1] - offsets[t], sequence_rows.size):
-                place = (sequence_rows[i] + step_rows[t]) * width
-                clear_row(flat[place : place + width])
+                clear_span(hs, (sequence_rows[i] + step_rows[t]) * width, width)
 
 
 @spliced
@@ -114,12 +116,12 @@ def gather_steps(t_first, t_last, begin, end, offsets, sequence_rows, step_rows,
     xs     (.., .., D)         read
     block  (block rows, row)   rows overwritten
     """
-    depth, flat = xs.shape[2], xs.reshape(-1)
+    depth = xs.shape[2]
     for t in range(t_first, t_last):
         first = offsets[t] - offsets[t_first]
         for r in range(max(begin, first), min(end, offsets[t + 1] - offsets[t_first])):
             place = (sequence_rows[r - first] + step_rows[t]) * depth
-            copy_row(flat[place : place + depth], block[r, :depth])
+            copy_span(xs, place, block, r * block.shape[1], depth)
 
 
 @spliced
@@ -129,12 +131,12 @@ def scatter_steps(t_first, t_last, begin, end, offsets, sequence_rows, step_rows
     block  (block rows, row)   read
     dxs    (.., .., D)         overwritten on those steps
     """
-    depth, flat = dxs.shape[2], dxs.reshape(-1)
+    depth = dxs.shape[2]
     for t in range(t_first, t_last):
         first = offsets[t] - offsets[t_first]
         for r in range(max(begin, first), min(end, offsets[t + 1] - offsets[t_first])):
             place = (sequence_rows[r - first] + step_rows[t]) * depth
-            copy_row(block[r], flat[place : place + depth])
+            copy_span(block, r * block.shape[1], dxs, place, depth)
 
 
 @spliced
@@ -154,9 +156,9 @@ def masked_rows(t, begin, end, order, resets, states, kept):
     array, first, distance, columns = states
     for i in range(begin, end):
         if resets[order[i], t]:
-            clear_row(kept[i, :columns])
+            clear_span(kept, i * kept.shape[1], columns)
         else:
-            copy_row(array[first + i * distance :], kept[i, :columns])
+            copy_span(array, first + i * distance, kept, i * kept.shape[1], columns)
 
 
 @spliced
@@ -169,7 +171,7 @@ def clear_resets(t, begin, end, order, resets, dh):
     if resets.size:
         for i in range(begin, end):
             if resets[order[i], t]:
-                clear_row(dh[i])
+                clear_span(dh, i * dh.shape[1], dh.shape[1])
 
 
 @spliced
@@ -180,15 +182,15 @@ def gather_states_before(t_first, t_last, begin, end, offsets, order, resets, st
     states  (N + rows, row)     read
     block   (block rows, row)   rows overwritten
     """
-    batch = order.size
+    batch, row = order.size, block.shape[1]
     for t in range(t_first, t_last):
         first = offsets[t] - offsets[t_first]
         before = state_rows_before(t, batch, offsets) - first
         for r in range(max(begin, first), min(end, offsets[t + 1] - offsets[t_first])):
             if resets.size and resets[order[r - first], t]:
-                clear_row(block[r])
+                clear_span(block, r * row, row)
             else:
-                copy_row(states[before + r], block[r])
+                copy_span(states, (before + r) * row, block, r * row, row)
 
 
 @spliced

@@ -8,7 +8,7 @@ from ._jit import inner, spliced
 from .gemm import ONE, ZERO, gemm, pack, pack_for, packed_size, packed_view
 from .team import BY_UNITS, MEMBERS, share
 from .tile import PANEL_BYTES
-from .vectors import copy_row
+from .vectors import copy_span
 
 
 @inner
@@ -107,12 +107,12 @@ def recurrent_product(team, member, rows, depth, width, gates, a, b, start, c, m
 
 
 @spliced
-def copy_part(part, source, target):
+def copy_part(part, source, first, target, place, row):
     """target = source in the sequences and units of `part`, (i_first, i_last, j_first, j_last).
 
-    source  (N.., row)   read
-    target  (N.., row)   overwritten there
+    source  (N.., row) from element `first` on   read
+    target  (N.., row) from element `place` on   overwritten there
     """
     i_first, i_last, j_first, j_last = part
     for i in range(i_first, i_last):
-        copy_row(source[i, j_first:j_last], target[i, j_first:j_last])
+        copy_span(source, first + i * row + j_first, target, place + i * row + j_first, j_last - j_first)

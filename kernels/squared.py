@@ -12,7 +12,7 @@ from ._jit import kernel, spliced
 from .denormals import flush_denormals, restore_mode
 from .gemm import ONE, ZERO, gemm, pack, packed_view
 from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
-from .vectors import clear_row, copy_row
+from .vectors import clear_span, copy_span
 
 
 @spliced
@@ -22,11 +22,11 @@ def _gather_scored(t_first, t_last, begins, ends, xs, x_block):
     xs       (N, T, H)           read
     x_block  (block rows, H)     overwritten
     """
-    rows = 0
+    rows, steps, width = 0, xs.shape[1], xs.shape[2]
     for t in range(t_first, t_last):
         for n in range(begins.size):
             if begins[n] <= t < ends[n]:
-                copy_row(xs[n, t], x_block[rows])
+                copy_span(xs, (n * steps + t) * width, x_block, rows * width, width)
                 rows += 1
     return rows
 
@@ -63,14 +63,15 @@ def _scatter_scored(t_first, t_last, begins, ends, x_block, dxs):
     x_block  (block rows, H)   read
     dxs      (N, T, H)         steps t_first .. t_last overwritten
     """
-    r = 0
+    r, steps, width = 0, dxs.shape[1], dxs.shape[2]
     for t in range(t_first, t_last):
         for n in range(begins.size):
+            place = (n * steps + t) * width
             if begins[n] <= t < ends[n]:
-                copy_row(x_block[r], dxs[n, t])
+                copy_span(x_block, r * width, dxs, place, width)
                 r += 1
             else:
-                clear_row(dxs[n, t])
+                clear_span(dxs, place, width)
 
 
 @kernel

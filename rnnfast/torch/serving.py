@@ -28,7 +28,7 @@ def why_not(name: str, tensors: Sequence[Any], params: Sequence[Any], options: O
         return "torch.func transform"
     if torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack():
         return "dispatch mode"
-    if torch.jit.is_tracing() or torch.compiler.is_compiling():
+    if torch._C._get_tracing_state() is not None or torch.compiler.is_compiling():
         return "traced or compiled"
     if torch.is_autocast_enabled("cpu"):
         return "autocast"
