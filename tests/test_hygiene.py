@@ -369,9 +369,8 @@ def test_the_python_of_a_layer_does_not_grow_with_batch_time_or_features(name):
 
 def public_modules():
     folders = [p.parent.name for p in LIBRARY if p.name == "__init__.py"]
-    left_out = () if importlib.util.find_spec("torch") else ("torch",)
-    folders = [name for name in folders[1:] if not name.startswith("_") and name not in left_out]
-    names = ["rnnfast", *[f"rnnfast.{name}" for name in folders]]
+    left_out = "_" if importlib.util.find_spec("torch") else ("_", "torch")
+    names = ["rnnfast", *[f"rnnfast.{name}" for name in folders[1:] if not name.startswith(left_out)]]
     return [module for name in names if hasattr(module := importlib.import_module(name), "__all__")]
 
 
