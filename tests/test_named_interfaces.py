@@ -11,6 +11,7 @@ ALLOWED = {
     "rnnfast/_turns.py: turn._at_fork_reinit": "CPython names it so for locks",
     "rnnfast/torch/calls.py: module._flat_weights": "PyTorch's name for the parameters in order",
     "rnnfast/torch/dispatcher.py: _library._destroy": "PyTorch's name for the end of a registration",
+    "rnnfast/torch/policies.py: policy._process_sequence": "sb3-contrib's name for what is replaced",
     "rnnfast/torch/untraced.py: frames._FrameAction": "PyTorch's, as torch._C is",
     "rnnfast/torch/untraced.py: frames._FrameExecStrategy": "PyTorch's, as torch._C is",
     "rnnfast/data/vocabulary.py: empty._split": "the tokenizer that `fit` hands over is learning",

@@ -2,6 +2,7 @@
 
 * `enable()` serves every recurrent layer of a program, `python -m rnnfast.torch script.py` those of a script.
 * `accelerate(model)` does so for the layers of one model, `restore(model)` undoes it.
+* `accelerate_policy(policy)` has a recurrent policy of sb3-contrib reset its states in the kernels.
 * `RNN`, `LSTM` and `GRU` are those of `torch.nn` with `lengths` and `resets`.
 * `Recurrent` is any cell of rnnfast, your own too, as a module.
 * `report()` tells what was served.
@@ -18,6 +19,7 @@ from rnnfast.torch import openmp as _openmp
 from rnnfast.torch.accelerating import Accelerated, accelerate, restore
 from rnnfast.torch.dispatcher import Enabled, disable, enable, is_enabled
 from rnnfast.torch.modules import GRU, LSTM, RNN
+from rnnfast.torch.policies import accelerate_policy
 from rnnfast.torch.recurrent import Recurrent
 from rnnfast.torch.report import Report, report
 
@@ -32,6 +34,7 @@ __all__ = [
     "Recurrent",
     "Report",
     "accelerate",
+    "accelerate_policy",
     "disable",
     "enable",
     "is_enabled",
