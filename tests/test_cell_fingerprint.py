@@ -161,9 +161,8 @@ def test_a_cell_defined_twice_is_found_when_either_is_gone():
         assert defined("function", fingerprint) is both[0]
         del both
         gc.collect()
-        with pytest.raises(
-            rnnfast.CheckpointError, match=r"^the model's cell 'function' \(fingerprint [0-9a-f]{12}\)"
-        ):
+        words = r"^the cell 'function' \(fingerprint '[0-9a-f]{12}'\) is not defined in this program"
+        with pytest.raises(rnnfast.CheckpointError, match=words):
             defined("function", fingerprint)
 
 

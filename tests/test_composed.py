@@ -59,7 +59,7 @@ def test_a_pass_that_fails_leaves_states_and_random_numbers(monkeypatch):
     layer.forward(xs, push=push)
     twin = copy.deepcopy(layer)
     with monkeypatch.context() as patched:
-        patched.setattr(layer.layers[1], "_forward", lambda *_: 1 / 0)
+        patched.setattr(layer.layers[1], "run_forward", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             layer.forward(xs, push=push)
     assert layer.rng_state == twin.rng_state

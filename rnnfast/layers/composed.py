@@ -32,7 +32,7 @@ class Composed(Layer):
         )
         self.dtype = layers[0].dtype
         self.input_size = layers[0].input_size
-        self.train_flg = True
+        self._train_flg = True
 
     @property
     def recurrent(self) -> list[Any]:
