@@ -97,7 +97,14 @@ def test_modules_are_copied_trained_and_kept():
         optimizer.step()
     assert torch.isfinite(first)
     module.eval()
-    module.constants[next(iter(module.constants))] *= 1.5
+    name = next(iter(module.constants))
+    module.constants = {name: 0.45}
+    assert module.constants[name] == 0.45
+    with pytest.raises(TypeError):
+        module.constants[name] = 0.5
+    loaded = bridge.Recurrent(cells.lif, D, H, 2)
+    loaded.load_state_dict(module.state_dict())
+    assert loaded.constants == module.constants
     for twin in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
         assert torch.equal(twin(x)[0], module(x)[0])
         assert dict(twin.constants) == dict(module.constants)
@@ -112,6 +119,8 @@ def test_wrong_arguments_are_refused_in_one_sentence():
         module(torch.zeros(4, 2, D + 1))
     with pytest.raises(ValueError, match=r"Recurrent\.forward: states and those of the cell"):
         module(torch.zeros(4, 2, D), [torch.zeros(1, 2, H)])
+    with pytest.raises(ValueError, match=r"Recurrent\.forward: h must have the shape \(1, 2, 5\)"):
+        module(torch.zeros(4, 2, D), [torch.zeros(3, 2, H)] * 2)
 
 
 # Threads.

@@ -109,6 +109,10 @@ class Holder:
         """The scratch memory, which belongs to the tape."""
         return self._workspace
 
+    def hand_over(self) -> None:
+        """Let another thread call `backward` for the last `forward`."""
+        self._made_by = None
+
     def _claim_tape(self) -> None:
         """Guard of `backward`: RuntimeError where another thread called `forward` last, or trains."""
         self.claim("backward")

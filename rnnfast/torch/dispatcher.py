@@ -18,13 +18,17 @@ _library: torch.library.Library | None = None
 
 
 class Enabled:
-    """The bridge, which is on; as a context manager it goes off at the end."""
+    """The bridge, which is on; as a context manager it goes off at the end, unless it was on before."""
+
+    def __init__(self, was_on: bool) -> None:
+        self._was_on = was_on
 
     def __enter__(self) -> Enabled:
         return self
 
     def __exit__(self, *_: object) -> None:
-        disable()
+        if not self._was_on:
+            disable()
 
     def __repr__(self) -> str:
         return "rnnfast.torch is enabled" if is_enabled() else "rnnfast.torch is disabled"
@@ -47,8 +51,9 @@ def enable() -> Enabled:
         ``with rnnfast.torch.enable():`` ends it at the end of the block. `disable` ends it too.
     """
     global _library
-    report.clear()
-    if _library is None:
+    was_on = is_enabled()
+    if not was_on:
+        report.clear()
         names = [f"{name}.{overload}" for name in KINDS for overload in ("input", "data")]
         # All originals first: one that is fetched later would already be ours.
         originals = {
@@ -58,7 +63,7 @@ def enable() -> Enabled:
         for (name, key), original in originals.items():
             library.impl(name, _override(name, original), key, with_keyset=True, allow_override=True)
         _library = library
-    return Enabled()
+    return Enabled(was_on)
 
 
 def disable() -> None:
@@ -89,7 +94,7 @@ def _override(operator: str, original: Any) -> Callable[..., Any]:
         states = tuple(hx) if is_lstm else (hx,)
         chosen = Options(*options[:5])
         why = why_not(name, (data, *states), params, chosen)
-        if not why and (data.dim() != 2 or not are_sizes(batch_sizes, data, states[0])):
+        if not why and not are_sizes(batch_sizes, data, states[0]):
             why = "shapes or proj_size"
         report.note(name, data, why)
         if why:

@@ -10,6 +10,7 @@ import torch
 from rnnfast.torch import plain
 from rnnfast.torch.kinds import Kind
 from rnnfast.torch.lies import Lie
+from rnnfast.torch.tensors import is_plain
 from rnnfast.torch.windows import Window
 
 
@@ -18,23 +19,23 @@ class Recurrence(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, kind: Kind, lie: Lie, x: torch.Tensor, w_ih: torch.Tensor, w_hh: torch.Tensor, *others: Any
+        ctx: Any, kind: Kind, lie: Lie, keep: bool, x: torch.Tensor, w_ih: Any, w_hh: Any, *others: Any
     ) -> tuple[torch.Tensor, ...]:
-        """`others` are the two biases, or None, and the initial states (N, H)."""
+        """`others` are the two biases, or None, and the initial states (N, H); `keep` if there is a tape."""
         b_ih, b_hh, *states = others
         kind_biases = kind.biases(b_ih, b_hh, w_ih)
         arrays = [_array(w_ih), _array(w_hh), *kind_biases]
         window = Window(kind, arrays)
         xs = _array(x)
-        needs_gradient = any(ctx.needs_input_grad)
+        needs_gradient = keep and any(ctx.needs_input_grad)
         hs = torch.empty((*x.shape[:-1], w_hh.shape[1]), dtype=x.dtype)
         arrays_of_states = [state.detach().numpy() for state in states]
         before = np.stack(arrays_of_states) if len(states) > 1 else _array(states[0])[np.newaxis]
-        after = torch.empty((len(states), *states[0].shape), dtype=x.dtype)
+        after = np.empty_like(before)
         window.forward(
             _with_three_axes(xs),
             before,
-            after.numpy(),
+            after,
             lie.rows,
             _with_three_axes(hs.numpy()),
             needs_gradient,
@@ -43,15 +44,15 @@ class Recurrence(torch.autograd.Function):
             ctx.save_for_backward(x, w_ih, w_hh, b_ih, b_hh, *states)
             ctx.set_materialize_grads(False)
             ctx.kind, ctx.lie, ctx.window, ctx.shape = kind, lie, window, hs.shape
-        return (hs, *(after[index] for index in range(len(states))))
+        return hs, *(torch.from_numpy(state) for state in after)
 
     @staticmethod
     def backward(ctx: Any, *arriving: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         """The gradient of each input; where it is to be differentiated again, by PyTorch's own operators."""
         x, w_ih, w_hh, b_ih, b_hh, *states = ctx.saved_tensors
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or not all(one is None or is_plain(one) for one in arriving):
             inputs = (x, w_ih, w_hh, b_ih, b_hh, *states)
-            return None, None, *plain.gradients(ctx.kind, ctx.lie.rows, inputs, arriving)
+            return None, None, None, *plain.gradients(ctx.kind, ctx.lie.rows, inputs, arriving)
         dhs, *later = arriving
         batch, width = states[0].shape
         dafter = np.zeros((len(states), batch, width), ctx.window.dtype)
@@ -70,7 +71,9 @@ class Recurrence(torch.autograd.Function):
             if dbhh is not None:
                 second[-width:] = dbhh
             gradients[3:] = torch.from_numpy(db), torch.from_numpy(second)
-        return None, None, *gradients, *torch.from_numpy(dbefore).unbind(0)
+        if not torch._C._autograd._get_current_graph_task_keep_graph():
+            ctx.window = None  # its memory is free for others
+        return None, None, None, *gradients, *torch.from_numpy(dbefore).unbind(0)
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:

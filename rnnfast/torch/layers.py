@@ -58,8 +58,9 @@ def _one(
     kind: Kind, lie: Lie, x: torch.Tensor, weights: list[torch.Tensor | None], states: list[torch.Tensor]
 ) -> tuple[torch.Tensor, ...]:
     """One direction of one layer."""
+    keep = torch.is_grad_enabled()
     if lie.turn is None:
-        return Recurrence.apply(kind, lie, x, *weights, *states)
+        return Recurrence.apply(kind, lie, keep, x, *weights, *states)
     turned = x.reshape(-1, x.shape[-1]).index_select(0, lie.turn).reshape(x.shape)
-    hs, *final = Recurrence.apply(kind, lie, turned, *weights, *states)
+    hs, *final = Recurrence.apply(kind, lie, keep, turned, *weights, *states)
     return hs.reshape(-1, hs.shape[-1]).index_select(0, lie.turn).reshape(hs.shape), *final

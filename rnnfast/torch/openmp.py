@@ -6,6 +6,7 @@ ours off their processors: an LSTM of 1.9 ms took 6.3. A team of those workers t
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
@@ -28,42 +29,64 @@ def _library() -> Any:
     """The OpenMP library that PyTorch has loaded, or None. Calling it lets go of Python's lock."""
     maps = Path("/proc/self/maps")
     if torch.backends.openmp.is_available() and maps.exists():
-        found = re.findall(r"/\S*lib(?:gomp|omp|iomp5)\S*\.so\S*", maps.read_text(encoding="utf-8"))
+        found = re.findall(r"\s(/.*lib(?:gomp|omp|iomp5)\S*\.so\S*)$", maps.read_text(), re.MULTILINE)
         for path in dict.fromkeys(found):
-            library = ctypes.CDLL(path)
-            if hasattr(library, "GOMP_parallel"):
-                return library
+            with contextlib.suppress(OSError):
+                library = ctypes.CDLL(path)
+                if hasattr(library, "GOMP_parallel_start") and hasattr(library, "GOMP_parallel_end"):
+                    return library
     return None
 
 
 def run(kernel: Any, members: int, by_units: bool, arguments: Sequence[Any]) -> Any:
-    """`kernel(team, member, *arguments)` on so many of PyTorch's threads; what it returns for member 0."""
+    """`kernel(team, member, *arguments)` on so many of PyTorch's threads; what it returns for the caller.
+
+    The caller makes its call itself, between the beginning and the end of a parallel region: Python handles
+    Ctrl-C on this thread, where it can then be raised. Whatever is raised, the region ends.
+    """
     library, array = _library(), np.zeros(TEAM_SIZE, np.int64)
     array[MEMBERS], array[BY_UNITS] = members, by_units
-    results: list[Any] = []
     errors: list[BaseException] = []
 
     def body(_: Any) -> None:
-        member = -1
+        """What the other members do."""
         try:
-            member = library.omp_get_thread_num()
             if library.omp_get_num_threads() == members:
-                result = kernel(array, member, *arguments)
-            elif member == 0:  # OpenMP gave fewer threads than were asked for
-                result = _threads.run(kernel, 1, False, arguments)
-            if member == 0:
-                results.append(result)
+                kernel(array, library.omp_get_thread_num(), *arguments)
         except BaseException as error:
             errors.append(error)
             let_go(array)
-        finally:
-            if member == 0:
-                array[CALLS] += 1  # the others need not look out for another call
 
-    library.GOMP_parallel(_BODY(body), None, members, 0)
+    callback, level, is_team = _BODY(body), library.omp_get_level(), False
+    try:
+        library.GOMP_parallel_start(callback, None, members)
+        is_team = library.omp_get_num_threads() == members
+        if is_team:
+            result = kernel(array, 0, *arguments)
+    except BaseException:
+        let_go(array)
+        raise
+    finally:
+        _end(library, array, level)
     if errors:
         raise errors[0]
-    return results[0]
+    return result if is_team else _threads.run(kernel, 1, False, arguments)
+
+
+def _end(library: Any, array: np.ndarray, level: int) -> None:
+    """End the region, if it has begun. An interrupt is raised afterwards."""
+    interrupt = None
+    while True:
+        try:
+            array[CALLS] += 1  # the others need not look out for another call
+            if library.omp_get_level() > level:
+                library.GOMP_parallel_end()
+            break
+        except BaseException as error:
+            let_go(array)
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt
 
 
 def borrow() -> None:

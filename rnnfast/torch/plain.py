@@ -51,6 +51,16 @@ def _step(kind: Kind, from_x: torch.Tensor, from_h: torch.Tensor, states: list) 
 
 def gradients(kind: Kind, rows: Rows, inputs: Sequence[Any], arriving: Sequence[Any]) -> list[Any]:
     """The gradient of each input, as a function that can be differentiated again."""
+    again = torch.is_grad_enabled()
+    with torch.enable_grad(), torch.autocast("cpu", enabled=False):
+        return _gradients(kind, rows, inputs, arriving, again)
+
+
+def _gradients(
+    kind: Kind, rows: Rows, inputs: Sequence[Any], arriving: Sequence[Any], again: bool
+) -> list[Any]:
+    # Views of their own: where one input depends on another, each still gets its own part of the gradient.
+    inputs = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
     x, *others = inputs
     made = outputs(kind, rows, x, others[:4], others[4:])
     wanted = [tensor for tensor in inputs if tensor is not None and tensor.requires_grad]
@@ -62,7 +72,7 @@ def gradients(kind: Kind, rows: Rows, inputs: Sequence[Any], arriving: Sequence[
             [output for output, _ in given],
             wanted,
             [gradient for _, gradient in given],
-            create_graph=True,
+            create_graph=again,
             allow_unused=True,
         )
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import types
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ class _Window(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, layer: Layer, options: dict[str, Any], counts: tuple[int, int], *tensors: Any
+        ctx: Any, layer: Layer, keep: bool, options: dict[str, Any], counts: tuple[int, int], *tensors: Any
     ) -> Any:
         """`counts` of given arrays and of states; `tensors` are xs (N, T, D), these, and the parameters."""
         arrays = [tensor.detach().contiguous().numpy() for tensor in tensors]
@@ -29,10 +30,11 @@ class _Window(torch.autograd.Function):
         names = layer.given_names
         hs = layer.forward(
             arrays[0],
-            keep=any(ctx.needs_input_grad),
+            keep=keep and any(ctx.needs_input_grad),
             **options,
             **dict(zip(names, arrays[1 : 1 + given], strict=True)),
         )
+        layer.hand_over()
         ctx.save_for_backward(*tensors)
         ctx.set_materialize_grads(False)
         ctx.layer, ctx.counts, ctx.shape = layer, counts, hs.shape
@@ -60,7 +62,9 @@ class _Window(torch.autograd.Function):
         made = [torch.from_numpy(one) for one in (dxs, *of_given, *states, *grads)]
         if torch.is_grad_enabled():
             made = _NotAgain.apply(torch.zeros((), requires_grad=True), *made)
-        return None, None, None, *made
+        if not torch._C._autograd._get_current_graph_task_keep_graph():
+            ctx.layer = None  # its memory may go
+        return None, None, None, None, *made
 
 
 class _NotAgain(torch.autograd.Function):
@@ -100,7 +104,8 @@ class Recurrent(torch.nn.Module):
     ----------
     cell : Cell
     constants : mapping of str to float
-        The cell's constants, which may be set.
+        The cell's constants, which are buffers ``constant_NAME``; ``module.constants = {name: value}`` sets
+        them.
 
     Notes
     -----
@@ -141,7 +146,8 @@ class Recurrent(torch.nn.Module):
         self.dropout = _check.number_below(owner, "dropout", dropout, 0, 1)
         dtype = torch.get_default_dtype() if dtype is None else dtype
         rng = np.random.default_rng(int(torch.randint(2**62, ()).item()))
-        self.constants = cell.layer(1, 1, rng=rng).constants
+        for name, value in cell.layer(1, 1, rng=rng).constants.items():
+            self.register_buffer(f"constant_{name}", torch.tensor(value, dtype=torch.float64))
         for index in range(self.num_layers):
             depth = self.input_size if not index else self.hidden_size
             drawn = cell.layer(depth, self.hidden_size, rng=rng, dtype=np.float64)
@@ -149,6 +155,19 @@ class Recurrent(torch.nn.Module):
                 self.register_parameter(
                     f"{name}_l{index}", torch.nn.Parameter(torch.from_numpy(values).to(dtype))
                 )
+
+    @property
+    def constants(self) -> Mapping[str, float]:
+        """The cell's constants by name; may be set from a mapping."""
+        names = [name for name, role in self.cell.roles.items() if role.kind == "constant"]
+        return types.MappingProxyType({name: float(getattr(self, f"constant_{name}")) for name in names})
+
+    @constants.setter
+    def constants(self, values: Mapping[str, float]) -> None:
+        checked = self.cell.layer(1, 1).constants
+        checked.update(values)
+        for name in values:
+            getattr(self, f"constant_{name}").fill_(checked[name])
 
     def extra_repr(self) -> str:
         """What the module shows of itself."""
@@ -202,6 +221,10 @@ class Recurrent(torch.nn.Module):
         if states is None:
             states = [x.new_zeros(self.num_layers, x.shape[0], self.hidden_size)] * count
         _check.equal(owner, "states and those of the cell", len(states), count)
+        for name, state in zip(self.cell.states, states, strict=True):
+            shape = self.num_layers, x.shape[0], self.hidden_size
+            if tuple(state.shape) != shape:
+                raise ValueError(f"{owner}: {name} must have the shape {shape}, got {tuple(state.shape)}.")
         options = {
             "lengths": None if lengths is None else np.asarray(lengths),
             "reset": None if resets is None else np.asarray(resets),
@@ -215,7 +238,14 @@ class Recurrent(torch.nn.Module):
             if self.cell.random:
                 layer.rng_state = int(torch.randint(2**62, ()).item()), 0
             x, *final = _Window.apply(
-                layer, options, (len(arrays), count), x, *arrays, *(state[index] for state in states), *params
+                layer,
+                torch.is_grad_enabled(),
+                options,
+                (len(arrays), count),
+                x,
+                *arrays,
+                *(state[index] for state in states),
+                *params,
             )
             finals.append(final)
             if self.dropout and index + 1 < self.num_layers:

@@ -11,15 +11,9 @@ from rnnfast.torch import layers
 from rnnfast.torch.kinds import KINDS
 from rnnfast.torch.layers import Options
 from rnnfast.torch.lies import packed, whole
+from rnnfast.torch.tensors import is_plain
 
-_PLAIN = (torch.Tensor, torch.nn.Parameter)
 _DTYPES = (torch.float32, torch.float64)
-
-# The dispatch keys of tensors in the memory of the CPU that are nothing else: with and without a tape.
-_keys_of = torch._C._dispatch_keys
-with torch.inference_mode():
-    _KEYS = [_keys_of(torch.empty(0))]
-_KEYS.insert(0, _keys_of(torch.empty(0)))
 
 
 def why_not(name: str, tensors: Sequence[Any], params: Sequence[Any], options: Options) -> str:
@@ -39,9 +33,9 @@ def why_not(name: str, tensors: Sequence[Any], params: Sequence[Any], options: O
     if dtype not in _DTYPES:
         return f"dtype {str(dtype).removeprefix('torch.')}"
     for tensor in (*tensors, *params):
-        if type(tensor) in _PLAIN and tensor.dtype is dtype and _keys_of(tensor) in _KEYS:
+        if tensor.dtype is dtype and is_plain(tensor):
             continue
-        if type(tensor) not in _PLAIN:
+        if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
             return f"tensor subclass {type(tensor).__name__}"
         if tensor.device.type != "cpu":
             return f"device {tensor.device.type}"
@@ -107,6 +101,8 @@ def serve_data(
 
 def are_sizes(batch_sizes: torch.Tensor, data: torch.Tensor, state: torch.Tensor) -> bool:
     """Whether these are the batch sizes (T,) of this data and state: falling, and at least 1."""
+    if data.dim() != 2:
+        return False
     if batch_sizes.dtype is not torch.int64 or batch_sizes.dim() != 1 or not batch_sizes.numel():
         return False
     sizes = batch_sizes.numpy()

@@ -2,19 +2,53 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+import threading
+from collections import deque
+from collections.abc import Hashable
 
 import numpy as np
 import torch
 
+from rnnfast.layers import plans
 from rnnfast.layers.base import Workspace
 from rnnfast.layers.plans import Plans
 from rnnfast.layers.rows import Rows
 from rnnfast.layers.window import Inputs, Run, Team, nothing
 from rnnfast.torch.kinds import Kind
 
-# Memory of windows that are done, for those of the same kind and sizes that follow; more would only be held.
-_IDLE: dict[tuple, deque[Workspace]] = defaultdict(lambda: deque(maxlen=4))
+
+class Idle:
+    """Memory of windows that are done, for those of the same kind and sizes that follow.
+
+    Where there is too much of it, the oldest goes.
+    """
+
+    MOST_BYTES = 2 * plans.KEPT_BYTES
+
+    def __init__(self) -> None:
+        self._kept: deque[tuple[Hashable, Workspace]] = deque()
+        self._lock = threading.Lock()
+
+    def take(self, key: Hashable) -> Workspace:
+        """One that a window of this key has left, or a new one."""
+        with self._lock:
+            for index in range(len(self._kept) - 1, -1, -1):
+                if self._kept[index][0] == key:
+                    found = self._kept[index][1]
+                    del self._kept[index]
+                    return found
+        return Workspace()
+
+    def give_back(self, key: Hashable, workspace: Workspace) -> None:
+        """Keep it for the next window."""
+        with self._lock:
+            self._kept.append((key, workspace))
+            held = sum(one.nbytes for _, one in self._kept)
+            while held > self.MOST_BYTES or len(self._kept) > 64:
+                held -= self._kept.popleft()[1].nbytes
+
+
+idle = Idle()
 
 
 class Window(Plans):
@@ -36,14 +70,13 @@ class Window(Plans):
         self._arrays = [w_ih, w_hh, b, bhh, None]
         self._run: Run | None = None
         self._most = torch.get_num_threads()
-        self._idle = _IDLE[kind.name, self.dtype, self.input_size, self.hidden_size, self._most]
-        try:
-            self._workspace = self._idle.pop()
-        except IndexError:
-            self._workspace = Workspace()
+        self._lock = threading.Lock()  # of the scratch memory, where two threads go back through one graph
+        self._key = kind.name, self.dtype, self.input_size, self.hidden_size, self._most
+        self._workspace = idle.take(self._key)
 
     def __del__(self) -> None:
-        self._idle.append(self._workspace)
+        if "_workspace" in self.__dict__:
+            idle.give_back(self._key, self._workspace)
 
     def _team(self, rows: Rows, products: int) -> Team:
         members, by_units = super()._team(rows, products)
@@ -61,7 +94,7 @@ class Window(Plans):
 
     def backward(
         self, dhs: np.ndarray, dafter: np.ndarray, dxs: np.ndarray, dbefore: np.ndarray
-    ) -> list[np.ndarray]:
+    ) -> list[np.ndarray | None]:
         """Fill `dxs` and `dbefore` (S, N, H); the gradients of Wx (D, G*H), Wh (H, G*H), b and bhh."""
         w_ih, _, b, bhh, _ = self._arrays
         assert w_ih is not None
@@ -70,6 +103,8 @@ class Window(Plans):
         cols, width = w_ih.shape[0], self.hidden_size
         made = [np.empty((depth, cols), self.dtype) for depth in (self.input_size, width)]
         made.append(np.empty_like(b))
-        self._kernel_grads = [*made, None if bhh is None else np.empty_like(bhh), None]
-        self.run_backward(self._run, dhs, dafter, dxs, dbefore, False)
-        return self._kernel_grads[:4]
+        grads: list[np.ndarray | None] = [*made, None if bhh is None else np.empty_like(bhh), None]
+        with self._lock:
+            self._kernel_grads = grads
+            self.run_backward(self._run, dhs, dafter, dxs, dbefore, False)
+        return grads[:4]
