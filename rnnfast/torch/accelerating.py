@@ -41,8 +41,8 @@ def accelerate(model: torch.nn.Module) -> Accelerated:
     """Run the recurrent layers of a model on the kernels.
 
     Classes, parameters, hooks, optimizers, state_dicts, deep copies and pickles of the model stay what they
-    are. `restore` undoes it. `copy.copy` and `torch.jit.script` need a restored model: a shallow copy would run the
-    module it was made of.
+    are. `restore` undoes it. `copy.copy` and `torch.jit.script` need a restored model: a shallow
+    copy would run the module it was made of.
 
     Returns
     -------
