@@ -152,7 +152,7 @@ class FormulaWriter(VectorWriter):
     """Writes a formula over rows, as a function, into an LLVM module."""
 
     def function(self, key: Any, formula: Callable, reads: int, writes: int) -> ir.Function:
-        """The function of a count, so many rows that are read and so many that are written.
+        """The function of a count, of the rows that are read and of those that are written.
 
         `key` tells the formula from others.
         """

@@ -116,7 +116,7 @@ def _add_losses(losses, sums):
 
 @spliced
 def _scatter_gradient(t_last, n_first, across, own, width, dx_t, dxs):
-    """dxs = dx_t transposed, in squares where so many rows of the batch follow each other in a step.
+    """dxs = dx_t transposed, in squares where enough rows of the batch follow each other in a step.
 
     dx_t  (H, width) in flat memory   read
     dxs   (N, T, H)                   overwritten at the rows `own` of the block

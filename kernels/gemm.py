@@ -21,7 +21,7 @@ from .vectors import VECTOR_BYTES, copy_panel_row, transpose_block
 # 512), 1 MiB 1.04.
 BLOCK_BYTES = 512 * 1024
 
-# A matrix of up to so many bytes that is gone through up to so often is not packed, unless its rows would
+# A matrix of at most this size that is gone through at most this often is not packed, unless its rows would
 # share cache sets. LSTM, forward, of its time with packing: 0.83 at (10, 5, 100, 100), 0.95 at
 # (10, 20, 100, 100), 1.11 at (1, 50, 100, 100); 1.1 to 1.6 where the rows of W are multiples of 512 bytes.
 UNPACKED_BYTES, UNPACKED_USES, SHARED_SETS = 512 * 1024, 16, 512
@@ -86,7 +86,7 @@ def pack(part, parts, depth, cols, w, packed):
 
 @spliced
 def pack_for(uses, part, parts, depth, cols, w, packed):
-    """The operand B for a matrix that so many tiles of rows go through: W where it lies, or packed.
+    """The operand B for a matrix that `uses` tiles of rows go through: W where it lies, or packed.
 
     w       (array, first, row stride, column stride)   (depth, cols), read
     packed  (packed_size(depth, cols),)                 scratch

@@ -121,7 +121,7 @@ class VectorWriter:
         return builder.icmp_signed("<", index, self.splat(builder, builder.trunc(count, _I32)))
 
     def place(self, builder: ir.IRBuilder, base: ir.Value, offset: ir.Value | int) -> ir.Value:
-        """Pointer to the vector that begins so many elements from `base`."""
+        """Pointer to the vector that begins that number of elements from `base`."""
         offset = _I64(offset) if isinstance(offset, int) else offset
         return builder.bitcast(builder.gep(base, [offset]), self.vector.as_pointer())
 

@@ -297,7 +297,7 @@ def members_for_bytes(count: float, most: int) -> int:
 
 
 def _members(most: int) -> int:
-    """At most so many, one for each processor: two that share one would wait for each other's turn."""
+    """At most this number, one for each processor: two that share one would wait for each other's turn."""
     most = min(most, get_num_threads())
     return min(most, _processors.allowed()) if most > 1 else 1
 
@@ -310,7 +310,7 @@ def borrow(run_on: Callable[..., Any] | None) -> None:
 
 
 def run(kernel: Any, members: int, by_units: bool, arguments: Sequence[Any]) -> Any:
-    """`kernel(team, member, *arguments)` on so many threads; what it returns for the caller, member 0.
+    """`kernel(team, member, *arguments)` on `members` threads; what it returns for the caller, member 0.
 
     On one thread where the team is at work for another caller, and the first time for a kernel and kinds of
     arguments, which then compiles alone.

@@ -26,7 +26,7 @@ def short(perplexity: float) -> str:
 
 
 class PlainProgress:
-    """A line each epoch, and one every so many windows.
+    """A line each epoch, and one at intervals of windows.
 
     Parameters
     ----------

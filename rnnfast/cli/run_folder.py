@@ -225,7 +225,7 @@ def _lines(path: Path, keep: Callable[[dict[str, Any]], bool]) -> list[bytes]:
 
 
 def _missing_folders(path: Path) -> list[Path]:
-    """The folder and its parents, as far as they are not there yet, innermost first."""
+    """The folder and those of its parents that are not there yet, innermost first."""
     missing = []
     for folder in (path, *path.parents):
         if folder.exists():

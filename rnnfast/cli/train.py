@@ -168,7 +168,7 @@ def _of_the_run(told: dict[str, Any]) -> dict[str, Any]:
 
 
 def _agreed(folder: RunFolder, told: dict[str, Any], given: set[str]) -> dict[str, Any]:
-    """What the run was told when it began, but for what may be another now and is given."""
+    """What the run was told when it began, with those settings given now that may change."""
     saved = folder.read_settings()["arguments"]
     if set(saved) != set(_of_the_run(told)):
         raise _check.malformed(folder.path / SETTINGS, "not the arguments of this version of rnnfast train")

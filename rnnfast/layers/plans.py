@@ -144,7 +144,7 @@ class Plans(Streaming):
         )
 
     def _row(self, blocks: int) -> int:
-        """Elements from one time-major row of so many blocks of H columns to the next."""
+        """Elements from one time-major row of that number of blocks of H columns to the next."""
         return padded_row(blocks * self.hidden_size, self.dtype) if blocks else 0
 
     def _input_block(self, batch: int) -> np.ndarray:
@@ -152,7 +152,7 @@ class Plans(Streaming):
         return self._take("x_block", block_steps(batch) * batch, padded_row(self.input_size, self.dtype))
 
     def _team(self, rows: Rows, products: int) -> Team:
-        """The threads for a window and so many products an element of the weights."""
+        """The threads for a window that takes `products` products an element of the weights."""
         batch, units = rows.order.size, self.hidden_size
         weights, deep = len(self.cell.gates) * units, units if self.cell.product == "h" else 0
         by_units = batch < LEAST_SEQUENCES

@@ -254,7 +254,7 @@ class Recurrent(Activations):
     # Inputs that are rows of a table: words. Of a small table, each row has its product with Wx once.
 
     def looks_up(self, size: int, batch: int, steps: int) -> bool:
-        """Whether inputs that are rows of a table of so many are looked up in products with that table."""
+        """Whether inputs that are rows of a table of `size` are looked up in products with that table."""
         return 0 < 2 * size <= batch * min(steps, block_steps(batch))
 
     def _looked_up(self, lookup: Lookup) -> Inputs:

@@ -39,7 +39,7 @@ class Place(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Steps first .. last of a sequence of so many steps, and what options say of the whole sequence."""
+    """Steps first .. last of a sequence of `steps`, and what options say of the whole sequence."""
 
     first: int
     last: int

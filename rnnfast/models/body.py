@@ -107,7 +107,7 @@ class Body(Layer):
         return self.embedding.forward(xs, out=self._buffer("embedded", batch, steps, self._sizes[0]))
 
     def _lookup(self, ids: np.ndarray, steps: int) -> Lookup | None:
-        """The ids of a part, if the lowest layer should look them up in a sequence of so many steps."""
+        """The ids of a part, if the lowest layer should look them up in a sequence of `steps` steps."""
         worth = bool(ids.size) and self._words(ids.shape[0], steps) > 0
         return self.embedding.lookup(ids) if worth and self.embedding is not None else None
 

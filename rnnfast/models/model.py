@@ -162,7 +162,7 @@ class Model(Holder):
         self._hs = None
 
     def tape(self) -> Any:
-        """What `backward` needs of the last `forward`, for `wind`, but for what the output keeps."""
+        """What `backward` needs of the last `forward`, for `wind`, without what the output keeps."""
         return super().tape(), self.body.tape()
 
     def wind(self, tape: Any) -> None:

@@ -15,7 +15,7 @@ from rnnfast.training.window import Window
 
 __all__ = ["TruncatedBPTT", "Window"]
 
-# The stretch of data on which a window is measured: so many windows, and so many steps at least.
+# The stretch of data on which a window is measured: at least this number of windows, and of steps.
 _MEASURED_WINDOWS, _MEASURED_STEPS = 16, 256
 
 
@@ -124,7 +124,7 @@ class TruncatedBPTT:
             A text, or sequences and their targets; a memory map is read window by window. With a target for
             the last step only, the windows before the last are read and not learned from.
         batch_size : int
-            Rows that read side by side: of a text from equally spaced places, else so many sequences.
+            Rows that read side by side: of a text from equally spaced places, else that number of sequences.
         passed : int
             So many windows lie behind, the last of them `whole`, and the model is in the state after them.
         order : ndarray of int (S,), optional

@@ -75,7 +75,7 @@ class ExactBPTT:
         return f"ExactBPTT({', '.join(f'{k}={v}' for k, v in given.items() if v is not None)})"
 
     def plan(self, model: Model, batch_size: int, steps: int, *, lengths: Any = None) -> Plan:
-        """The chunk for so many sequences (N) of so many steps, and the memory it takes at most.
+        """The chunk for N sequences of T steps, and the memory it takes at most.
 
         Parameters
         ----------
@@ -185,7 +185,7 @@ class ExactBPTT:
         data : ndarray of int (tokens,), or a pair of arrays (S, T, D) and (S, T, O) or (S, O)
             A text, or sequences and their targets.
         batch_size : int
-            A text is cut into so many rows, which are one batch; sequences are taken so many at a time.
+            A text is cut into this number of rows, which are one batch; sequences are taken in batches of it.
         passed : int
             So many batches lie behind.
         order : ndarray of int (S,), optional

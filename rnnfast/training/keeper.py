@@ -99,7 +99,7 @@ class Keeper:
         raise _check.not_copied("Keeper", "it writes for the fit that is under way; copy the trainer")
 
     def mark(self, meter: Meter, window: int) -> None:
-        """Remember where training stands after so many windows of an epoch; its update is made."""
+        """Remember where training stands after `window` windows of an epoch, the last one applied."""
         trainer = self._trainer
         self._mark = _Mark(
             meter.state(),
@@ -250,7 +250,7 @@ def checksum(data: Any) -> int | None:
 
 
 def _crc(array: Any, dtype: str, rows: int, crc: int) -> int:
-    """Of the rows (rows, ...) of an array, so many at a time."""
+    """Of the rows (rows, ...) of an array, a number at a time."""
     for start in range(0, len(array), rows):
         _check.whole_file("Trainer.fit", array)
         piece = np.ascontiguousarray(array[start : start + rows], dtype=dtype)

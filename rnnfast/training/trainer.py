@@ -173,8 +173,8 @@ class Trainer:
         epochs : int
             How many times to go through it. The state is fresh at the beginning of each.
         batch_size : int
-            Rows that read side by side: of a text from equally spaced places, else so many sequences, each
-            from a fresh state. The last batch of sequences may be smaller.
+            Rows that read side by side: of a text from equally spaced places, else that number of sequences,
+            each from a fresh state. The last batch of sequences may be smaller.
         valid : optional
             A text, or sequences and targets, to validate on; read in their order.
         checkpoint_file : path, optional
