@@ -25,7 +25,7 @@ def results(module, sample):
     found = list(tensors(module(*arguments, **sample.forward_input.kwargs)))
     generator = torch.Generator().manual_seed(0)
     weights = [torch.randn(one.shape, generator=generator, dtype=one.dtype) for one in found]
-    sum((one * weight).sum() for one, weight in zip(found, weights, strict=True)).backward()
+    sum((one * weight).mean() for one, weight in zip(found, weights, strict=True)).backward()
     gradients = [param.grad for param in module.parameters()]
     gradients += [tensor.grad.clone() for tensor in given if tensor.is_leaf and tensor.grad is not None]
     return [one.detach() for one in found] + gradients
