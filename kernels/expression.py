@@ -42,6 +42,11 @@ OPERATIONS: dict[str, Callable] = {
     "minimum": lambda a, b: select(a <= b, a, select(b <= a, b, a + b)),
 }
 COMPARISONS = ("lt", "le", "gt")
+# NumPy's names of those that its numbers may be operands of.
+UFUNCS = {
+    "add": "add", "subtract": "sub", "multiply": "mul", "divide": "div", "less": "lt", "less_equal": "le",
+    "greater": "gt",
+}  # fmt: skip
 # What costs tens of cycles: kept for the backward pass where it fits, not made again.
 TRANSCENDENTAL = ("sigmoid", "tanh", "exp", "log", "sqrt", "softplus")
 
@@ -58,7 +63,21 @@ class Node:
     """
 
     __slots__ = ("args", "graph", "index", "op")
-    __array_ufunc__ = None  # NumPy's numbers leave the arithmetic with them to this class
+
+    # NumPy's numbers leave the arithmetic with them to this class.
+    def __array_ufunc__(self, ufunc: Any, method: str, *operands: Any, **_: Any) -> Node:
+        """Arithmetic of a NumPy number and a value of the step; other functions of NumPy are an error."""
+        if ufunc.__name__ not in UFUNCS or method != "__call__" or len(operands) != 2:
+            raise FormulaError(f"{ufunc.__name__} of NumPy is not known here; use those of rnnfast.cells")
+        return self.graph.apply(UFUNCS[ufunc.__name__], *operands)
+
+    def __array_function__(self, function: Callable, *_: Any) -> Any:
+        """Other functions of NumPy would take this for an object without a meaning."""
+        raise FormulaError(f"{function.__name__} of NumPy is not known here; use those of rnnfast.cells")
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        """It is a number a unit, known when the cell runs."""
+        raise FormulaError("a value of the step is no array; use the functions of rnnfast.cells")
 
     def __init__(self, graph: Graph, op: str, args: tuple, index: int) -> None:
         self.graph, self.op, self.args, self.index = graph, op, args, index

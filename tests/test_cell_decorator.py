@@ -38,7 +38,7 @@ WRONG_STEPS = {
     "max": ("return max(a, h)  # here", "use where(condition, a, b)."),
     "a function of NumPy": (
         "return np.tanh(a)  # here",
-        "a step is arithmetic and functions of rnnfast.cells.",
+        "tanh of NumPy is not known here; use those of rnnfast.cells.",
     ),
     "a function of math": (
         "return math.exp(a)  # here",
@@ -248,6 +248,20 @@ def test_equal_cells_share_their_code():
     exec(MINE.format(header=HEADER, name="leaky", h="y", c="v", a="current", rate="decay"), other)
     assert one["mine"] != other["leaky"]
     assert time_loop(one["mine"].equations) is time_loop(other["leaky"].equations)
+
+
+def test_functions_of_numpy_are_told_apart_from_its_numbers():
+    half = np.float32(0.5)
+
+    @rnnfast.cell(states=("h",))
+    def scaled(a, h):
+        return half * cells.tanh(a) + (1 - half) * h - half / (2 + h * h)
+
+    assert 0 < scaled.check(rng=np.random.default_rng(0)) < 1e-8
+    for function in (np.sin, np.tanh, np.mean, np.std, lambda a: np.dot(a, a), np.asarray):
+        wrong = eval("lambda a, h: function(a)", {"function": function})
+        with pytest.raises(rnnfast.CellError, match=r"use (those|the functions) of rnnfast\.cells"):
+            rnnfast.cell(states=("h",))(wrong)
 
 
 @needs_jit

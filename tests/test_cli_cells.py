@@ -96,7 +96,7 @@ def test_every_ready_cell_trains_and_is_found_again(text, tmp_path, cell):
     assert (code, err) == (0, "")
     assert "advice: " in out
     found = rnnfast_command("generate", tmp_path / "run", "--cell", "math:pi")
-    assert_one_line(found, "--cell must be module:name of a cell, got 'math:pi': a float.")
+    assert_one_line(found, "--cell must be module:name of a cell, got 'math:pi' of type float.")
 
 
 @needs_jit
@@ -177,7 +177,7 @@ def test_a_cell_whose_equations_have_changed_is_said_in_one_line(place, tmp_path
             "more_cells_of_this_test:yours",
             "AttributeError: module 'more_cells_of_this_test' has no",
         ),
-        ("more_cells_of_this_test:number", "got 'more_cells_of_this_test:number': a int."),
+        ("more_cells_of_this_test:number", "got 'more_cells_of_this_test:number' of type int."),
         ("broken_cells_of_this_test:mine", "SyntaxError: "),
         ("more_cells_of_this_test:", "AttributeError"),
         (":mine", "ValueError"),

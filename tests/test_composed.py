@@ -99,6 +99,20 @@ def test_given_arrays_are_turned_within_their_length():
     np.testing.assert_array_equal(hs[:1, :4], layer.forward(xs[:1, :4], push=push[:1, :4]))
 
 
+def test_gradients_of_given_arrays_come_in_the_order_of_time():
+    (xs, push), dhs = window(), np.zeros((2, 6, 8), np.float32)
+    layer = stack().layers[0]
+    layer.train_flg = False
+    layer.forward(xs, push=push)
+    dhs[:, 4] = 1
+    layer.backward(dhs)
+    ahead, back = np.split(layer.given_gradients["push"], 2, axis=-1)
+    assert ahead[:, :5].any(axis=(0, 2)).all()
+    assert not ahead[:, 5:].any()
+    assert back[:, 4:].any(axis=(0, 2)).all()
+    assert not back[:, :4].any()
+
+
 def test_steps_of_a_stack_take_given_arrays():
     rng, (xs, push) = RNG(0), window()
     layer = Stack([driven.layer(3, 4, rng=rng), cells.leaky.layer(4, 5, rng=rng)])

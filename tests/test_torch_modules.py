@@ -97,12 +97,13 @@ def test_lengths_and_resets_are_refused_where_they_cannot_be():
     packed = torch.nn.utils.rnn.pack_padded_sequence(x, [7] * 5)
     with pytest.raises(ValueError, match=r"^rnnfast\.torch\.GRU\.forward: a PackedSequence has"):
         layer(packed, lengths=[1] * 5)
-    with pytest.raises(ValueError, match="only the kernels take lengths and resets, and not this"):
+    with pytest.raises(ValueError, match="lengths and resets need the kernels, which do not"):
         layer.bfloat16()(x.bfloat16(), lengths=[1] * 5)
     with pytest.raises(ValueError, match=r"rnnfast\.torch\.LSTM\.forward: lengths"):
         bridge.LSTM(D, H)(x, lengths=[8] * 5)
-    with pytest.raises(TypeError, match="must hold True and False"):
-        bridge.LSTM(D, H)(x, resets=torch.zeros(5, 7))
+    for resets in (torch.zeros(5, 7), torch.zeros(7, 5, dtype=torch.bool)):
+        with pytest.raises(ValueError, match=r"resets must be True and False, \(N, T\) = \(5, 7\)"):
+            bridge.LSTM(D, H)(x, resets=resets)
 
 
 # One model.
@@ -154,6 +155,12 @@ def test_files_of_an_accelerated_model_name_pytorch_only():
     ids = torch.randint(20, (4, 9))
     torch.testing.assert_close(scores(loaded, ids), scores(model, ids))
     assert bridge.accelerate(loaded) == (["lstm"], {})
+
+
+def test_what_is_no_model_is_refused():
+    with pytest.raises(TypeError, match=r"^accelerate: expected a torch\.nn\.Module, got list\.$"):
+        bridge.accelerate([torch.nn.GRU(D, H)])
+    assert "proj_size" in bridge.accelerate(torch.nn.LSTM(D, H, proj_size=2)).left[""]
 
 
 def test_accelerate_says_what_it_left():
@@ -209,3 +216,6 @@ def test_the_command_says_how_it_is_used(tmp_path):
     done = run(cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("usage: python -m rnnfast.torch")
+    done = run("none.py", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("rnnfast.torch: there is no file none.py; usage: ")

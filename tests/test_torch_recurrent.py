@@ -65,8 +65,10 @@ def test_given_arrays_get_gradients(batch_first):
     push = torch.randn(*shape, H, dtype=torch.float64, requires_grad=True)
     pace = torch.randn(*shape, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda push, pace: module(x, push=push, pace=pace)[0], (push, pace))
-    with pytest.raises(ValueError, match="given arrays and those that the cell asks for"):
+    with pytest.raises(TypeError, match="the cell needs the argument pace, a Tensor"):
         module(x, push=push)
+    with pytest.raises(ValueError, match="pace must have the shape"):
+        module(x, push=push, pace=torch.ones(3, 3, dtype=torch.float64))
     with pytest.raises(TypeError, match="there is no argument pull"):
         module(x, pull=push)
 
@@ -115,10 +117,23 @@ def test_wrong_arguments_are_refused_in_one_sentence():
     with pytest.raises(TypeError, match=r"^Recurrent: .*Cell"):
         bridge.Recurrent("lstm", D, H)
     module = bridge.Recurrent(cells.lstm, D, H)
-    with pytest.raises(ValueError, match="the last axis is the input size of Wx"):
+    with pytest.raises(ValueError, match=r"input must have the shape \(T, N, 3\), got \(4, 2, 4\)"):
         module(torch.zeros(4, 2, D + 1))
-    with pytest.raises(ValueError, match=r"Recurrent\.forward: states and those of the cell"):
+    with pytest.raises(TypeError, match="states must be a tuple of h, c"):
         module(torch.zeros(4, 2, D), [torch.zeros(1, 2, H)])
+    with pytest.raises(TypeError, match="input must be a Tensor, got ndarray"):
+        module(np.zeros((4, 2, D), np.float32))
+    for wrong in (
+        torch.zeros(4, 2, D).double(),
+        torch.zeros(4, 2, D).bfloat16(),
+        torch.zeros(4, 2, D).to("meta"),
+    ):
+        with pytest.raises(
+            TypeError, match="input and the parameters must be float32 or float64 of one kind"
+        ):
+            module(wrong)
+    with pytest.raises(TypeError, match="dtype must be torch"):
+        bridge.Recurrent(cells.lstm, D, H, dtype=torch.bfloat16)
     with pytest.raises(ValueError, match=r"Recurrent\.forward: h must have the shape \(1, 2, 5\)"):
         module(torch.zeros(4, 2, D), [torch.zeros(3, 2, H)] * 2)
 

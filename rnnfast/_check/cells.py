@@ -13,7 +13,8 @@ def cell_missing(name: str, fingerprint: str, path: Any = None) -> CellMissing:
     start = "" if path is None else f"{path}: "
     error = CellMissing(
         f"{start}the cell {name[:80]!r} (fingerprint {fingerprint[:12]!r}) is not defined in this program, "
-        f"or its equations have changed since; import the module that defines it first."
+        f"or its equations have changed since; import the module that defines it, or make it "
+        "again and keep it in a variable."
     )
     error.name, error.fingerprint = name, fingerprint
     return error
@@ -31,7 +32,7 @@ def cell_not_found(owner: str, name: str, cell: str, error: Exception) -> ValueE
 def not_a_cell(owner: str, name: str, cell: str, found: Any) -> ValueError:
     """The error for a `module:name` that is something else."""
     kind = type(found).__name__
-    return ValueError(f"{owner}: {name} must be module:name of a cell, got {cell!r}: a {kind}.")
+    return ValueError(f"{owner}: {name} must be module:name of a cell, got {cell!r} of type {kind}.")
 
 
 def no_constant(owner: str, name: Any, known: Sequence[str]) -> ValueError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-def instances(owner: str, values: Any, kinds: type | tuple[type, ...]) -> None:
+def instances(owner: str, values: Any, kinds: type | tuple[type, ...], what: str = "layers") -> None:
     """At least one object, all of these classes (or of one derived from them)."""
     names = [kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,))]
     values = list(values) if isinstance(values, list | tuple) else [values]
@@ -13,7 +13,7 @@ def instances(owner: str, values: Any, kinds: type | tuple[type, ...]) -> None:
         raise ValueError(f"{owner}: at least one layer is needed, got none.")
     for value in values:
         if not isinstance(value, kinds):
-            raise TypeError(f"{owner}: layers must be {' or '.join(names)}, got {type(value).__name__}.")
+            raise TypeError(f"{owner}: {what} must be {' or '.join(names)}, got {type(value).__name__}.")
 
 
 def distinct(owner: str, layers: Any) -> None:

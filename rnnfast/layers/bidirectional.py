@@ -66,6 +66,17 @@ class Bidirectional(Composed):
         """Whether both layers carry their state from one `forward` to the next."""
         return self.layer_forward.stateful and self.layer_backward.stateful
 
+    @property
+    def given_gradients(self) -> dict[str, np.ndarray]:
+        """The gradients (N, T, H) of the given arrays of the last window, after `backward`, in the order of
+        time: of an array that both layers take, one layer's beside the other's, (N, T, H1 + H2)."""
+        _check.called_before(f"{type(self).__name__}.given_gradients", self._places is not None, "backward")
+        assert self._places is not None
+        ahead = self.layer_forward.given_gradients
+        back = {name: array[self._places] for name, array in self.layer_backward.given_gradients.items()}
+        both = {name: np.concatenate((ahead[name], back[name]), axis=-1) for name in ahead if name in back}
+        return {**ahead, **back, **both}
+
     def step(self, x: np.ndarray) -> np.ndarray:
         """Not possible for `x` (N, D): the second layer begins at the end, which a stream has not reached."""
         raise _check.no_stream(type(self).__name__)

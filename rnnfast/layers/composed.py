@@ -62,7 +62,9 @@ class Composed(Layer):
 
     @property
     def train_flg(self) -> bool:
-        """Whether dropout acts and random arguments of cells are drawn; setting it sets it in every layer."""
+        """Whether dropout acts and random arguments of cells are drawn, as last set here.
+
+        Setting it sets it in every layer."""
         return self._train_flg
 
     @train_flg.setter

@@ -10,6 +10,7 @@ import numpy as np
 from rnnfast import _check
 from rnnfast.cells import Cell
 from rnnfast.layers.base import Holder, Layer
+from rnnfast.layers.constants import Constants
 from rnnfast.layers.dropout import TimeDropout
 from rnnfast.layers.embedding import TimeEmbedding
 from rnnfast.layers.footprint import Extent, Footprint, footprint, make_room
@@ -314,9 +315,9 @@ class Body(Layer):
             layer.share_constants(own)
 
     @property
-    def constants(self) -> list[dict[str, float]]:
+    def constants(self) -> list[Constants]:
         """The constants of each layer's cell, from the lowest; may be set."""
-        return [dict(layer.constants) for layer in self.layers]
+        return [layer.constants for layer in self.layers]
 
     @constants.setter
     def constants(self, values: Sequence[Mapping[str, float]]) -> None:

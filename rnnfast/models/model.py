@@ -15,6 +15,7 @@ from rnnfast._turns import in_turn
 from rnnfast.cells import Cell
 from rnnfast.layers.affine import TimeAffine
 from rnnfast.layers.base import Holder
+from rnnfast.layers.constants import Constants
 from rnnfast.layers.window import Part
 from rnnfast.models.cells import initial_values
 from rnnfast.models.weights import SavedModel, read_weights, write_weights
@@ -265,8 +266,8 @@ class Model(Holder):
         write_weights(path, arrays, self.config, notes, self.constants)
 
     @property
-    def constants(self) -> list[dict[str, float]]:
-        """The constants of each layer's cell, which the file keeps; [] where there are none."""
+    def constants(self) -> list[Constants]:
+        """The constants of each layer's cell, which may be set and are saved; [] if there are none."""
         found = self.body.constants
         return found if any(found) else []
 

@@ -16,6 +16,9 @@ def main(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help") or arguments == ["-m"]:
         print(USAGE, file=sys.stderr)
         raise SystemExit(0 if arguments[:1] in (["-h"], ["--help"]) else 2)
+    if arguments[0] != "-m" and not Path(arguments[0]).is_file():
+        print(f"rnnfast.torch: there is no file {arguments[0]}; {USAGE}", file=sys.stderr)
+        raise SystemExit(2)
     with enable():
         try:
             if arguments[0] == "-m":

@@ -19,7 +19,7 @@ class Accelerated(NamedTuple):
     Attributes
     ----------
     done : list of str
-        Names of the modules that run on the kernels now; "" is the model itself.
+        Names of the modules whose calls go to the kernels where these serve them; "" is the model itself.
     left : dict of str to str
         Names of recurrent modules that stay as they are, and why.
     """
@@ -56,6 +56,8 @@ def accelerate(model: torch.nn.Module) -> Accelerated:
     >>> rnnfast.torch.accelerate(model)
     Accelerated(done=['1'], left={})
     """
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"accelerate: expected a torch.nn.Module, got {type(model).__name__}.")
     done, left = [], {}
     for name, module in model.named_modules():
         if isinstance(module, RNN | LSTM | GRU):
@@ -64,6 +66,8 @@ def accelerate(model: torch.nn.Module) -> Accelerated:
             continue
         elif type(module).forward not in [one.forward for one in _CLASSES]:
             left[name] = f"{type(module).__name__} has a forward of its own"
+        elif module.proj_size:
+            left[name] = "the kernels have no projections (proj_size)"
         elif getattr(module.forward, "__func__", None) not in (forward, type(module).forward):
             left[name] = "its forward was replaced"
         else:

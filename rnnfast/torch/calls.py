@@ -57,7 +57,9 @@ def call(
         why = "shapes or proj_size"
     report.note(name, data, why)
     if why and (lengths is not None or resets is not None):
-        raise ValueError(f"{owner}: only the kernels take lengths and resets, and not this call: {why}.")
+        raise ValueError(
+            f"{owner}: lengths and resets need the kernels, which do not serve this call: {why}."
+        )
     if why:
         return otherwise(given, hx)
     if is_packed:
@@ -103,5 +105,10 @@ def _padded(
     if lengths is not None:
         lengths = _check.lengths(owner, np.asarray(lengths), batch, steps)
     if resets is not None:
-        resets = _check.mask(owner, "resets", np.asarray(resets), (batch, steps))
+        resets = np.asarray(resets)
+        if resets.dtype != np.bool_ or resets.shape != (batch, steps):
+            raise ValueError(
+                f"{owner}: resets must be True and False, (N, T) = ({batch}, {steps}) in either layout, "
+                f"got {resets.shape} {resets.dtype}."
+            )
     return lambda backwards: padded(batch, steps, batch_first, backwards, lengths, resets)

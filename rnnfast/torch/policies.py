@@ -31,12 +31,13 @@ def accelerate_policy(policy: Any) -> None:
     >>> rnnfast.torch.accelerate_policy(None)
     Traceback (most recent call last):
     ...
-    TypeError: accelerate_policy: expected a recurrent policy of sb3-contrib, got NoneType.
+    TypeError: accelerate_policy: expected a recurrent policy of sb3-contrib, got NoneType; pass model.policy.
     """
     original = getattr(policy, "_process_sequence", None)
     if original is None:
         raise TypeError(
-            f"accelerate_policy: expected a recurrent policy of sb3-contrib, got {type(policy).__name__}."
+            f"accelerate_policy: expected a recurrent policy of sb3-contrib, got {type(policy).__name__}; "
+            "pass model.policy."
         )
 
     def process_sequence(features: Any, lstm_states: Any, episode_starts: Any, lstm: Any) -> Any:

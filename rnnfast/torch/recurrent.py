@@ -15,6 +15,8 @@ from rnnfast.cells import Cell
 from rnnfast.layers.recurrent import Recurrent as Layer
 from rnnfast.torch.untraced import untraced
 
+_DTYPES = (torch.float32, torch.float64)
+
 
 class _Window(torch.autograd.Function):
     """One layer over one window: outputs and final states, from all that they depend on."""
@@ -137,7 +139,7 @@ class Recurrent(torch.nn.Module):
     ) -> None:
         super().__init__()
         owner = type(self).__name__
-        _check.instances(owner, cell, Cell)
+        _check.instances(owner, cell, Cell, "cell")
         self.cell = cell
         self.input_size = _check.size(owner, "input_size", input_size)
         self.hidden_size = _check.size(owner, "hidden_size", hidden_size)
@@ -145,6 +147,8 @@ class Recurrent(torch.nn.Module):
         self.batch_first = bool(batch_first)
         self.dropout = _check.number_below(owner, "dropout", dropout, 0, 1)
         dtype = torch.get_default_dtype() if dtype is None else dtype
+        if dtype not in _DTYPES:
+            raise TypeError(f"{owner}: dtype must be torch.float32 or torch.float64, got {dtype}.")
         rng = np.random.default_rng(int(torch.randint(2**62, ()).item()))
         for name, value in cell.layer(1, 1, rng=rng).constants.items():
             self.register_buffer(f"constant_{name}", torch.tensor(value, dtype=torch.float64))
@@ -172,6 +176,44 @@ class Recurrent(torch.nn.Module):
     def extra_repr(self) -> str:
         """What the module shows of itself."""
         return f"{self.cell.name}, {self.input_size}, {self.hidden_size}, num_layers={self.num_layers}"
+
+    def _checked(self, owner: str, name: str, tensor: Any, shape: tuple[Any, ...]) -> torch.Tensor:
+        """A tensor of the parameters' dtype, on the CPU, of this shape; named axes may have any size."""
+        dtype = next(self.parameters()).dtype
+        if not isinstance(tensor, torch.Tensor):
+            raise TypeError(f"{owner}: {name} must be a Tensor, got {type(tensor).__name__}.")
+        if tensor.device.type != "cpu" or tensor.dtype is not dtype or dtype not in _DTYPES:
+            raise TypeError(
+                f"{owner}: {name} and the parameters must be float32 or float64 of one kind on the CPU, got "
+                f"{tensor.dtype} on {tensor.device} and {dtype}."
+            )
+        fits = len(shape) == tensor.dim() and all(
+            isinstance(want, str) or want == got for want, got in zip(shape, tensor.shape, strict=True)
+        )
+        if not fits:
+            wanted = ", ".join(map(str, shape))
+            raise ValueError(f"{owner}: {name} must have the shape ({wanted}), got {tuple(tensor.shape)}.")
+        return tensor
+
+    def _batch_first(self, owner: str, name: str, tensor: Any, shape: tuple[Any, ...]) -> torch.Tensor:
+        """A checked tensor (T, N, ...) as (N, T, ...); it is given so if the module is batch first."""
+        if self.batch_first:
+            shape = shape[1], shape[0], *shape[2:]
+        checked = self._checked(owner, name, tensor, shape)
+        return checked if self.batch_first else checked.transpose(0, 1)
+
+    def _given(self, owner: str, given: dict[str, Any], batch: int, steps: int) -> list[torch.Tensor]:
+        """The cell's given arrays (N, T, H) or (N, T), in its order."""
+        names = self.cell.equations.wanted
+        _check.known_arguments(owner, given, ("lengths", "resets", *names))
+        found = []
+        for name in names:
+            if name not in given:
+                raise TypeError(f"{owner}: the cell needs the argument {name}, a Tensor (T, N, H) or (T, N).")
+            axes = getattr(given[name], "ndim", 0)
+            shape = (steps, batch) if axes == 2 else (steps, batch, self.hidden_size)
+            found.append(self._batch_first(owner, name, given[name], shape))
+        return found
 
     @untraced
     def forward(
@@ -208,26 +250,22 @@ class Recurrent(torch.nn.Module):
         TypeError, ValueError
             Something has another dtype or shape, or a given array is missing.
         """
-        owner, count = f"{type(self).__name__}.forward", len(self.cell.states)
-        _check.known_arguments(owner, given, self.cell.equations.wanted)
-        x = input if self.batch_first else input.transpose(0, 1)
-        arrays = [
-            given[name] if self.batch_first else given[name].transpose(0, 1)
-            for name in self.cell.equations.wanted
-            if name in given
-        ]
-        wanted = len(self.cell.equations.wanted)
-        _check.equal(owner, "given arrays and those that the cell asks for", len(arrays), wanted)
+        owner = f"rnnfast.torch.{type(self).__name__}.forward"
+        x = self._batch_first(owner, "input", input, ("T", "N", self.input_size))
+        batch, steps = x.shape[:2]
+        arrays = self._given(owner, given, batch, steps)
+        count, shape = len(self.cell.states), (self.num_layers, batch, self.hidden_size)
         if states is None:
-            states = [x.new_zeros(self.num_layers, x.shape[0], self.hidden_size)] * count
-        _check.equal(owner, "states and those of the cell", len(states), count)
+            states = [x.new_zeros(shape)] * count
+        if not isinstance(states, tuple | list) or len(states) != count:
+            raise TypeError(f"{owner}: states must be a tuple of {', '.join(self.cell.states)}.")
         for name, state in zip(self.cell.states, states, strict=True):
-            shape = self.num_layers, x.shape[0], self.hidden_size
-            if tuple(state.shape) != shape:
-                raise ValueError(f"{owner}: {name} must have the shape {shape}, got {tuple(state.shape)}.")
+            self._checked(owner, name, state, shape)
+        if resets is not None:
+            resets = _check.mask(owner, "resets", np.asarray(resets), (batch, steps))
         options = {
             "lengths": None if lengths is None else np.asarray(lengths),
-            "reset": None if resets is None else np.asarray(resets),
+            "reset": resets,
         }
         finals = []
         for index in range(self.num_layers):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 
+_VERBOSE = os.environ.get("RNNFAST_VERBOSE") == "1"
 _served: Counter[str] = Counter()
 _left: Counter[tuple[str, str]] = Counter()
 _shapes: set[tuple[str, tuple[int, ...], str]] = set()
@@ -61,7 +62,7 @@ def note(name: str, x: torch.Tensor, why: str) -> None:
         _left[name, why] += 1
     else:
         _served[name] += 1
-    if os.environ.get("RNNFAST_VERBOSE") == "1":
+    if _VERBOSE:
         key = name, tuple(x.shape), why
         if key not in _shapes:
             _shapes.add(key)

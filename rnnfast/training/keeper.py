@@ -217,7 +217,7 @@ def described(trainer: Any) -> dict[str, Any]:
     """What a run must have in common with the one it goes on from, as JSON values."""
     model, bptt = trainer.model, trainer.bptt
     named = type(bptt).__repr__ is not object.__repr__
-    constants = getattr(model, "constants", None)
+    constants = [dict(own) for own in getattr(model, "constants", ())]
     scalars = {k: v for k, v in _kept(trainer.optimizer)["scalars"].items() if k != "steps"}
     return {
         **getattr(model, "config", {"model": type(model).__name__}),
