@@ -202,7 +202,8 @@ def test_a_file_whose_cell_is_not_defined_or_has_changed_is_refused_in_one_sente
     gc.collect()
     sentence = (
         rf"^{tmp_path / 'model'}: the cell 'mine' \(fingerprint '{fingerprint}'\) is not defined in this "
-        r"program, or its equations have changed since; import the module that defines it first\.$"
+        r"program, or its equations have changed since; import the module that defines it, "
+        r"or make it again and keep it in a variable\.$"
     )
     with pytest.raises(CheckpointError, match=sentence):
         load(tmp_path / "model")
