@@ -310,7 +310,7 @@ def borrow(run_on: Callable[..., Any] | None) -> None:
 
 
 def run(kernel: Any, members: int, by_units: bool, arguments: Sequence[Any]) -> Any:
-    """`kernel(team, member, *arguments)` on `members` threads; what it returns for the caller, member 0.
+    """`kernel(team, member, *arguments)` on `members` threads. Returns the result of member 0, the caller.
 
     On one thread where the team is at work for another caller, and the first time for a kernel and kinds of
     arguments, which then compiles alone.

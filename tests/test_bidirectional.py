@@ -58,7 +58,7 @@ def test_gradients_of_a_bidirectional_stack_equal_central_differences(kind):
     options = {"lengths": [5, 2, 4], "reset": rng.random((3, 5)) < 0.3}
 
     def loss():
-        for dropout in layer._dropouts:
+        for dropout in layer.dropouts:
             dropout.rng_state = dropout.rng_state[0], 0
         layer.reset_state()
         return (layer.forward(xs, **options) * dhs).sum()

@@ -30,7 +30,7 @@ class AffineLoss(Affine):
         """The losses (N, T) of checked arguments, whether there are gradients, how many steps are scored.
 
         With `sums` (N,) it adds up the losses of each row and makes gradients, those of the mean over
-        `scored` steps, or over those of the call; with `adds` those of the parameters add to what is there.
+        `scored` steps, or over those of the call; with `adds`, the gradients of the parameters accumulate.
         """
         raise NotImplementedError
 
@@ -39,7 +39,7 @@ class AffineLoss(Affine):
         raise NotImplementedError
 
     def parameter_gradients(self, dout: float = 1.0, *, adds: bool = False) -> None:
-        """The second half of `backward`: fills `grads`; with `adds`, adds to what is there."""
+        """The second half of `backward`: fills `grads`; with `adds`, they accumulate."""
         raise NotImplementedError
 
     def backward(self, dout: float = 1.0, *, out: np.ndarray | None = None) -> np.ndarray:
@@ -77,8 +77,8 @@ class AffineLoss(Affine):
         """Add the losses of a part to `sums` (N,) and make its gradients; whether there are any.
 
         They are those of the mean over `scored` steps of the whole sequence; with `adds`, those of the
-        parameters add to what is there. `hs` (N, steps, H) are of the part, `ts` of the whole, as `forward`
-        takes them. `blocks` are the first step of each block of its time grid, and its length.
+        parameters accumulate. `hs` (N, steps, H) are of the part, `ts` of the whole, as `forward` takes them.
+        `blocks` are the first step of each block of its time grid, and its length.
         """
         return self._run(hs, self._part_targets(owner, hs, ts, part), blocks, sums, scored, adds)[1]
 

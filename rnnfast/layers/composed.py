@@ -10,21 +10,18 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast._turns import in_turn
-from rnnfast.layers.base import Layer
 from rnnfast.layers.carrying import set_states
-from rnnfast.layers.dropout import TimeDropout
+from rnnfast.layers.drawing import Drawing
 from rnnfast.state import State, plain
 
 
-class Composed(Layer):
+class Composed(Drawing):
     """A layer made of others: their parameters and gradients in order, their states, their random numbers."""
-
-    layers: list[Any]
-    _dropouts: Sequence[TimeDropout] = ()
 
     def _compose(self, layers: Sequence[Any]) -> None:
         """Begin with these layers, which must be distinct."""
-        _check.distinct(type(self).__name__, layers)
+        self.owner = type(self).__name__
+        _check.distinct(self.owner, layers)
         self.layers = list(layers)
         self._hold(
             [param for layer in layers for param in layer.params],
@@ -33,11 +30,6 @@ class Composed(Layer):
         self.dtype = layers[0].dtype
         self.input_size = layers[0].input_size
         self._train_flg = True
-
-    @property
-    def recurrent(self) -> list[Any]:
-        """Each recurrent layer inside, from the first."""
-        return [inner for layer in self.layers for inner in getattr(layer, "recurrent", (layer,))]
 
     # States.
 
@@ -70,34 +62,13 @@ class Composed(Layer):
     @train_flg.setter
     def train_flg(self, value: bool) -> None:
         self._train_flg = bool(value)
-        for part in (*self._dropouts, *self.layers):
+        for part in (*self.dropouts, *self.layers):
             part.train_flg = self._train_flg
-
-    @property
-    def rng_state(self) -> tuple[tuple[int, int], ...]:
-        """The seed and the number of what was drawn of each dropout, and of each recurrent layer whose cell
-        has random arguments; may be set, to draw on from there."""
-        return tuple(place.rng_state for place in self._drawing())
-
-    @rng_state.setter
-    def rng_state(self, state: Sequence[tuple[int, int]]) -> None:
-        owner, places = f"{type(self).__name__}.rng_state", self._drawing()
-        given = _check.entries(owner, "rng_state", state, len(places), "one a dropout or layer that draws")
-        checked = [_check.sizes(owner, ("seed", "number"), pair) for pair in given]
-        for place, (seed, number) in zip(places, checked, strict=True):
-            place.rng_state = seed, number
-
-    def _drawing(self) -> list[Any]:
-        """What draws random numbers."""
-        return [
-            *(dropout for dropout in self._dropouts if dropout.dropout_ratio),
-            *(layer for layer in self.recurrent if layer.cell.random),
-        ]
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
         """A pass that does not come to its end leaves the states and the random numbers of before."""
-        recurrent, drawing = self.recurrent, self._drawing()
+        recurrent, drawing = self.recurrent, self.drawing
         states, drawn = [layer.carried for layer in recurrent], [place.rng_state for place in drawing]
         try:
             yield
@@ -108,7 +79,7 @@ class Composed(Layer):
                 place.rng_state = number
             raise
 
-    # What is checked before the first layer moves on.
+    # Checks that come before any layer changes its state.
 
     @property
     def given_names(self) -> tuple[str, ...]:

@@ -287,7 +287,7 @@ class TimeAffineSoftmaxWithLoss(AffineLoss, _LabelLoss):
         self._scratch(batch, steps, True, min(_threads.get_num_threads(), most))
 
     def parameter_gradients(self, dout: float = 1.0, *, adds: bool = False) -> None:
-        """The second half of `backward`: fills `grads`; with `adds`, that of W is added to what is there."""
+        """The second half of `backward`: fills `grads`; with `adds`, that of W accumulates."""
         assert self._gradients is not None
         dW, db = self._dweights
         dWb_t = self._gradients[1]

@@ -39,7 +39,7 @@ class Stack(Composed):
     train_flg : bool
         Whether dropout acts and random arguments of cells are drawn; setting it sets it in every layer.
     rng_state : tuple of pairs of ints
-        What was drawn so far, for a run that goes on; may be set.
+        The seed and the count of draws of each part that draws; set it to continue a run.
 
     Examples
     --------
@@ -68,12 +68,12 @@ class Stack(Composed):
             _check.equal(owner, "a hidden size and the input size above", lower.hidden_size, upper.input_size)
             _check.equal(owner, "dtypes", lower.dtype, upper.dtype)
         rng = _check.generator(owner, rng)
-        self._dropouts = [TimeDropout(dropout, per_step=per_step, rng=rng) for _ in layers[1:]]
+        self.dropouts = [TimeDropout(dropout, per_step=per_step, rng=rng) for _ in layers[1:]]
         self._compose(layers)
         self.hidden_size = self.layers[-1].hidden_size
 
     def _shown(self) -> dict[str, Any]:
-        ratio = self._dropouts[0].dropout_ratio if self._dropouts else 0.0
+        ratio = self.dropouts[0].dropout_ratio if self.dropouts else 0.0
         return {"layers": self.layers, **({"dropout": ratio} if ratio else {})}
 
     def forward(
@@ -100,7 +100,7 @@ class Stack(Composed):
             with self._all_or_nothing():
                 for index, layer in enumerate(self.layers):
                     if index:
-                        hs = self._dropouts[index - 1].forward(hs)
+                        hs = self.dropouts[index - 1].forward(hs)
                     hs = layer.forward(hs, lengths=lengths, reset=reset, keep=keep, **arrays[index])
             return hs
 
@@ -118,7 +118,7 @@ class Stack(Composed):
             )
             dxs = self.layers[-1].backward(dhs, **arriving[-1])
             for dropout, layer, given in zip(
-                reversed(self._dropouts), reversed(self.layers[:-1]), reversed(arriving[:-1]), strict=True
+                reversed(self.dropouts), reversed(self.layers[:-1]), reversed(arriving[:-1]), strict=True
             ):
                 dxs = layer.backward(dropout.backward(dxs), **given)
             return dxs

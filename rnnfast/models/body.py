@@ -9,8 +9,9 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast.cells import Cell
-from rnnfast.layers.base import Holder, Layer
+from rnnfast.layers.base import Holder
 from rnnfast.layers.constants import Constants
+from rnnfast.layers.drawing import Drawing
 from rnnfast.layers.dropout import TimeDropout
 from rnnfast.layers.embedding import TimeEmbedding
 from rnnfast.layers.footprint import Extent, Footprint, footprint, make_room
@@ -21,7 +22,7 @@ from rnnfast.layers.window import Lookup, Part
 StateGradients = list[np.ndarray]
 
 
-class Body(Layer):
+class Body(Drawing):
     """Recurrent layers above each other on words or vectors, with dropout before each and behind the last.
 
     It reads a sequence at once or part by part: the state runs on through `read`, and gradients come back
@@ -225,23 +226,6 @@ class Body(Layer):
         return sum(batch * width * dtype.itemsize + 256 for width, dtype in arrays) + 512
 
     # What is carried from call to call.
-
-    @property
-    def rng_state(self) -> tuple[tuple[int, int], ...]:
-        """The seed and the number of what was drawn of each place that draws random numbers."""
-        return tuple(place.rng_state for place in self._drawing())
-
-    @rng_state.setter
-    def rng_state(self, state: Sequence[tuple[int, int]]) -> None:
-        owner, places = f"{self.owner}.rng_state", self._drawing()
-        given = _check.entries(owner, "rng_state", state, len(places), "one a dropout or layer that draws")
-        checked = [_check.sizes(owner, ("seed", "counter"), pair) for pair in given]
-        for place, (seed, counter) in zip(places, checked, strict=True):
-            place.rng_state = seed, counter
-
-    def _drawing(self) -> list[Any]:
-        """What draws random numbers."""
-        return [*self.dropouts, *(layer for layer in self.layers if layer.cell.random)]
 
     def get_state(self) -> tuple[tuple[np.ndarray, ...] | None, ...]:
         """A copy of each layer's state, arrays (N, H), or None where it is fresh."""

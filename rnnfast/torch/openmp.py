@@ -39,7 +39,7 @@ def _library() -> Any:
 
 
 def run(kernel: Any, members: int, by_units: bool, arguments: Sequence[Any]) -> Any:
-    """`kernel(team, member, *arguments)` on `members` of PyTorch's threads; what it returns for the caller.
+    """`kernel(team, member, *arguments)` on `members` of PyTorch's threads. Returns the caller's result.
 
     The caller makes its call itself, between the beginning and the end of a parallel region: Python handles
     Ctrl-C on this thread, where it can then be raised. Whatever is raised, the region ends.
