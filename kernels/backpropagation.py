@@ -151,19 +151,20 @@ def backward_of(schedule: Schedule) -> Any:
         return others
 
     @spliced
-    def gradients_of_block(team, member, rows, dts, h_block, dwh, db, dbhh, dunits, mode):
+    def gradients_of_block(team, member, turned, rows, dts, h_block, dwh, db, dbhh, dunits, mode):
         """The share of a block in dWh = sum h_before^T dt, in db, and in the gradients of units."""
-        cols, row, panel, flat = db.size, h_block.shape[1], PANEL_BYTES // dts.itemsize, dts.reshape(-1)
+        cols, panel, flat = db.size, PANEL_BYTES // dts.itemsize, dts.reshape(-1)
         width = cols // GATES
         flat[flat.size - 1] = 1
-        h = (h_block.reshape(-1), ZERO, row, ONE)
+        h, d, dw_row = last_first(h_block, rows, ZERO), last_first(dts, rows, ZERO), width if turned else cols
         if PLAIN:
-            c = (dwh.reshape(-1), ZERO, cols, panel)
-            weight_gradient(team, member, rows, width, PLAIN * width, h, last_first(dts, rows, ZERO), c, mode)
+            c = (dwh.reshape(-1), ZERO, dw_row, panel)
+            weight_gradient(team, member, turned, rows, width, PLAIN * width, h, d, c, mode)
         if LATE:
-            a = h if IS_APART else (flat, cols, dts.shape[1], ONE)
-            d, c = last_first(dts, rows, LATE_GRADIENT * width), (dwh.reshape(-1), PLAIN * width, cols, panel)
-            weight_gradient(team, member, rows, width, LATE * width, a, d, c, mode)
+            a = h if IS_APART else last_first(dts, rows, cols)
+            d = last_first(dts, rows, LATE_GRADIENT * width)
+            c = (dwh.reshape(-1), PLAIN * width * (width if turned else ONE), dw_row, panel)
+            weight_gradient(team, member, turned, rows, width, LATE * width, a, d, c, mode)
         bias_gradient(team, member, rows, cols, last_first(dts, rows, ZERO), db, mode)
         if IS_APART:
             bias_gradient(team, member, rows, LATE * width, last_first(dts, rows, cols), dbhh, mode)
@@ -240,12 +241,13 @@ def backward_of(schedule: Schedule) -> Any:
         offsets, order, blocks, resets, sequence_rows, step_rows   read, as in cell_forward
         adds            bool                           the gradients of the parameters are accumulated
         dxs             (.., .., D)                    overwritten, rows as of xs; zero where a sequence
-                                                       has ended
+                                                       has ended; no elements if it is not wanted
         dwords          (V, D)                         overwritten if there are ids; accumulated if adds
         dgiven          (.., .., W H)                  overwritten, rows as of xs, of those given arrays that
                                                        have a gradient
         dstates_before  (S, N, H)                      overwritten, the gradient of `before`
-        dwx, dwh, db    (D, G H), (H, G H), (G H,)     overwritten; accumulated if adds
+        dwx, dwh, db    (D, G H), (H, G H), (G H,)     overwritten; accumulated if adds; the first two lie as
+                                                       wx and wh
         dbhh            (A H,)                         likewise
         dunits          (P, H)                         likewise, of those units that have a gradient
         packed_x        (packed_size(G H, D),)         scratch
@@ -256,9 +258,9 @@ def backward_of(schedule: Schedule) -> Any:
         packed_wlate    (packed_size(H, late H),) or (0,)    scratch, likewise
         dts             (block rows + 1, gradient row) scratch, block rows = block_steps(N) N
         dstates         (N, S H padded)                scratch
-        x_block         (block rows, x row)            scratch
+        x_block         (block rows + 1, x row)        scratch
         sums            (V + 1, gradient row)          scratch if there are ids
-        h_block         (block rows, row)              scratch
+        h_block         (block rows + 1, row)          scratch
         kept, carry     (N, others row)                scratch
         operand         (block rows, row)              scratch if the cell has a second product
         """
@@ -314,11 +316,11 @@ def backward_of(schedule: Schedule) -> Any:
                 )  # fmt: skip
                 clear_resets(t, part[0], part[1], order, resets, dstates)
             goal = meet(team, goal)
-            gradients_of_block(team, member, rows, dts, h_block, dwh, db, dbhh, dunits, mode)
+            gradients_of_block(team, member, turned, rows, dts, h_block, dwh, db, dbhh, dunits, mode)
             if ids is None:
                 rows_of_block = t_first, t_last, offsets, sequence_rows, step_rows
                 goal = inputs_backward(
-                    team, member, goal, rows_of_block, b.size, x_block, dts, packed_x, dxs, dwx, mode
+                    team, member, goal, rows_of_block, b.size, turned, x_block, dts, packed_x, dxs, dwx, mode
                 )
             else:
                 in_batch = t_first, t_last, offsets, order

@@ -13,7 +13,7 @@ from __future__ import annotations
 from ._jit import spliced
 from .formula import formula, map_row
 from .gemm import ONE, ZERO, gemm, packed_view
-from .sequence import last_first, scatter_steps, weight_gradient
+from .sequence import last_first, scatter_steps, transposed_product, weight_gradient
 from .shares import share
 from .team import meet
 from .tile import FROM_START, OVERWRITE, PANEL_BYTES
@@ -93,22 +93,25 @@ def _sum_by_word(team, member, t_first, t_last, cols, offsets, order, ids, dts, 
 
 
 @spliced
-def inputs_backward(team, member, goal, block, cols, x_block, dts, packed_x, dxs, dwx, mode):
+def inputs_backward(team, member, goal, block, cols, turned, x_block, dts, packed_x, dxs, dwx, mode):
     """What a block adds to dWx = sum x^T dt; dx_t = dt Wx^T. Returns the goal after its meeting.
 
     block     (t_first, t_last, offsets, sequence_rows, step_rows)
-    x_block   (block rows, x row)        read, then overwritten
+    x_block   (block rows + 1, x row)    read, then overwritten
     dts       (block rows + 1, dt row)   read
     packed_x  (packed_size(cols, D),)    read, Wx^T in panels
-    dxs       (.., .., D)                those steps overwritten
-    dwx       (D, cols)                  overwritten, or accumulated if mode is ADD_TO
+    dxs       (.., .., D)                those steps overwritten, unless it has no elements
+    dwx       (D, cols)                  overwritten, or accumulated if mode is ADD_TO; (cols, D) if `turned`
     """
     t_first, t_last, offsets, sequence_rows, step_rows = block
-    depth, dt_row, x_row = dwx.shape[0], dts.shape[1], x_block.shape[1]
+    depth, dt_row, x_row = dwx.size // cols, dts.shape[1], x_block.shape[1]
     panel, flat_x = PANEL_BYTES // dts.itemsize, x_block.reshape(-1)
-    rows = offsets[t_last] - offsets[t_first]
-    a, c = (flat_x, ZERO, x_row, ONE), (dwx.reshape(-1), ZERO, cols, panel)
-    weight_gradient(team, member, rows, depth, cols, a, last_first(dts, rows, ZERO), c, mode)
+    rows, dw_row = offsets[t_last] - offsets[t_first], depth if turned else cols
+    x, d = last_first(x_block, rows, ZERO), last_first(dts, rows, ZERO)
+    c = (dwx.reshape(-1), ZERO, dw_row, panel)
+    weight_gradient(team, member, turned, rows, depth, cols, x, d, c, mode)
+    if not dxs.size:
+        return goal
     goal = meet(team, goal)
     begin, end = share(rows, member, team)
     a, c = (dts.reshape(-1), begin * dt_row, dt_row, ONE), (flat_x, begin * x_row, x_row, panel)
@@ -135,8 +138,8 @@ def words_backward(team, member, goal, block, cols, ids, words, dts, sums, packe
     dt_row, panel = dts.shape[1], PANEL_BYTES // dts.itemsize
     _sum_by_word(team, member, t_first, t_last, cols, offsets, order, ids, dts, sums)
     goal = meet(team, goal)
-    a, c = (words.reshape(-1), ZERO, depth, ONE), (dwx.reshape(-1), ZERO, cols, panel)
-    weight_gradient(team, member, size, depth, cols, a, last_first(sums, size, ZERO), c, mode)
+    a, c = last_first(words, size, ZERO), (dwx.reshape(-1), ZERO, cols, panel)
+    transposed_product(team, member, size, depth, cols, a, last_first(sums, size, ZERO), c, mode)
     begin, end = share(size, member, team)
     a = (sums.reshape(-1), begin * dt_row, dt_row, ONE)
     c = (dwords.reshape(-1), begin * depth, depth, panel)

@@ -175,7 +175,7 @@ def _forward(schedule: Schedule) -> Any:
         packed_x     (packed_size(D, G H),)                        scratch
         packed_h     (recurrent_packed_size(H, H, plain, members),) scratch
         packed_late  (recurrent_packed_size(H, H, late, members),) scratch
-        x_block      (block rows, x row)  scratch
+        x_block      (block rows + 1, x row)  scratch
         table        (V, cols)            scratch if there are ids
         kept         (N, row)             scratch if there are resets
         carry        (N, others row)      scratch

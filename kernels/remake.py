@@ -35,7 +35,7 @@ def remake_of(schedule: Schedule) -> Any:
 
         packed_wx, packed_wh, packed_wlate   read, Wx and the two parts of Wh in panels
         starts            (blocks, N, others row)   read, the other states before the block, at k
-        x_block, h_block  (block rows, x row or row)   read, the member's inputs and h before each step
+        x_block, h_block  (block rows + 1, x row or row)   read, the member's inputs and h before each step
         tape              overwritten in the slot
         carry             (N, others row)           scratch
         operand           (block rows, row)         scratch

@@ -205,41 +205,56 @@ def strides_of(turned, depth, cols):
 
 @spliced
 def slot_of_block(k, x_block, kept):
-    """First row of the slot in which block k lies: slot k % slots, as many rows as x_block has.
+    """First row of the slot in which block k lies: slot k % slots.
 
-    x_block  (block rows, x row)        its shape is read
+    x_block  (block rows + 1, x row)    its shape is read
     kept     (slots block rows, row)    likewise
     """
-    rows = x_block.shape[0]
+    rows = x_block.shape[0] - 1
     return k % max(1, kept.shape[0] // max(1, rows)) * rows
 
 
 @spliced
-def last_first(dts, rows, first):
-    """The operand for rows of D, the last one first, in columns from `first` on.
+def last_first(block, rows, first):
+    """The operand for rows of a block, the last one first, in columns from `first` on.
 
     They are read where they lie: packing them took 3 % of an LSTM's forward and backward.
 
-    dts  (block rows + 1, dt row)   what is read beyond the last column lies in the next row
+    block  (block rows + 1, row)   what is read beyond the last column lies in the next row
     """
-    dt_row = dts.shape[1]
-    return (dts.reshape(-1), (rows - 1) * dt_row + first, -dt_row, np.int64(PANEL_BYTES // dts.itemsize))
+    row = block.shape[1]
+    return (block.reshape(-1), (rows - 1) * row + first, -row, np.int64(PANEL_BYTES // block.itemsize))
 
 
 @spliced
-def weight_gradient(team, member, rows, depth, cols, a, d, dw, mode):
-    """dW = A^T D (or dW + A^T D) over the rows of a block, last row first; each member makes its rows of dW.
+def weight_gradient(team, member, turned, rows, depth, cols, x, d, dw, mode):
+    """dW = X^T D (or dW + X^T D) over the rows of a block; each member makes its rows of dW.
 
-    a   (array, first, row, 1)           (rows, depth), read
-    d   by last_first                    (rows, cols), read
-    dw  (array, first, row, panel)       (depth, cols), overwritten, or accumulated if mode is ADD_TO
+    If `turned`, dW is (cols, depth): D^T X, whose sums have the same terms in the same order.
+
+    x, d  by last_first                (rows, depth) and (rows, cols), read
+    dw    (array, first, row, panel)   overwritten, or accumulated if mode is ADD_TO
     """
-    array, first, row, _ = a
-    dw_array, dw_first, dw_row, panel = dw
+    if turned:
+        transposed_product(team, member, rows, cols, depth, d, x, dw, mode)
+    else:
+        transposed_product(team, member, rows, depth, cols, x, d, dw, mode)
+
+
+@spliced
+def transposed_product(team, member, rows, depth, cols, a, b, c, mode):
+    """C = A^T B, or C + A^T B if mode is ADD_TO, over `rows` rows; each member makes its rows of C.
+
+    a  (array, first, row, ..)      (rows, depth), read
+    b  (array, first, row, panel)   (rows, cols), read: see `tile`
+    c  (array, first, row, panel)   (depth, cols), overwritten or accumulated
+    """
+    a_array, a_first, a_row, _ = a
+    c_array, c_first, c_row, panel = c
     begin, end = share(depth, member, team)
-    a = (array, first + (rows - 1) * row + begin, ONE, -row)
-    c = (dw_array, dw_first + begin * dw_row, dw_row, panel)
-    gemm(end - begin, cols, rows, a, d, c, c, mode)
+    a = (a_array, a_first + begin, ONE, a_row)
+    c = (c_array, c_first + begin * c_row, c_row, panel)
+    gemm(end - begin, cols, rows, a, b, c, c, mode)
 
 
 @spliced

@@ -125,7 +125,7 @@ class Plans(Streaming):
             take("dstates", batch, self._row(len(self.cell.states))),
             self._input_block(batch),
             take("sums", words + 1 if words else 0, gradient_row),
-            take("h_block", block_rows, row),
+            take("h_block", block_rows + 1, row),
             take("kept", batch, other_row) if other_row else None,
             take("carry", batch, other_row) if other_row else None,
             take("operand", block_rows if remake else batch, row) if equations.again else None,
@@ -149,7 +149,7 @@ class Plans(Streaming):
 
     def _input_block(self, batch: int) -> np.ndarray:
         """Scratch for the inputs of one block of the time grid."""
-        return self._take("x_block", block_steps(batch) * batch, padded_row(self.input_size, self.dtype))
+        return self._take("x_block", block_steps(batch) * batch + 1, padded_row(self.input_size, self.dtype))
 
     def _team(self, rows: Rows, products: int) -> Team:
         """The threads for a window that takes `products` products an element of the weights."""

@@ -7,78 +7,112 @@ from typing import Any
 import numpy as np
 import torch
 
+from rnnfast.layers.window import nothing
 from rnnfast.torch import plain
 from rnnfast.torch.kinds import Kind
 from rnnfast.torch.lies import Lie
-from rnnfast.torch.tensors import is_plain
+from rnnfast.torch.tensors import array_of, is_plain
 from rnnfast.torch.windows import Window
 
 
-class Recurrence(torch.autograd.Function):
-    """One direction of one layer: outputs and final states, from inputs, initial states and parameters."""
+def recurrence(
+    kind: Kind,
+    lie: Lie,
+    x: torch.Tensor,
+    weights: tuple[torch.Tensor | None, ...],
+    states: tuple[torch.Tensor, ...],
+) -> tuple[torch.Tensor, ...]:
+    """One direction of one layer: outputs and final states (1, N, H).
+
+    `weights` are w_ih, w_hh and the two biases or None; `states` (1, N, H).
+    """
+    if torch.is_grad_enabled():
+        for tensor in (x, *weights, *states):
+            if tensor is not None and tensor.requires_grad:
+                return _Recurrence.apply(kind, lie, x, *weights, *states)
+    return forward(kind, lie, x, weights, states, False)[0]
+
+
+def forward(
+    kind: Kind, lie: Lie, x: torch.Tensor, weights: Any, states: Any, keep: bool
+) -> tuple[tuple[torch.Tensor, ...], Window]:
+    """What `recurrence` returns, and its window; `keep` its tape for `backward`."""
+    w_ih, w_hh, b_ih, b_hh = weights
+    window = Window(kind, [array_of(w_ih), array_of(w_hh), *kind.biases(b_ih, b_hh, w_ih)])
+    shape = states[0].shape
+    hs = torch.empty((*x.shape[:-1], shape[2]), dtype=x.dtype)
+    if len(states) == 1:
+        before = array_of(states[0])
+    else:
+        before = np.empty((len(states), *shape[1:]), window.dtype)
+        for place, state in zip(before, states, strict=True):
+            place[...] = state.detach().numpy()[0]
+    after = np.empty(before.shape, window.dtype)
+    window.forward(_with_three_axes(array_of(x)), before, after, lie.rows, _with_three_axes(hs.numpy()), keep)
+    return (hs, *[torch.from_numpy(after[s : s + 1]) for s in range(len(states))]), window
+
+
+class _Recurrence(torch.autograd.Function):
+    """`recurrence` with a tape."""
 
     @staticmethod
     def forward(
-        ctx: Any, kind: Kind, lie: Lie, keep: bool, x: torch.Tensor, w_ih: Any, w_hh: Any, *others: Any
+        ctx: Any,
+        kind: Kind,
+        lie: Lie,
+        x: torch.Tensor,
+        w_ih: Any,
+        w_hh: Any,
+        b_ih: Any,
+        b_hh: Any,
+        *states: Any,
     ) -> tuple[torch.Tensor, ...]:
-        """`others` are the two biases, or None, and the initial states (N, H); `keep` if there is a tape."""
-        b_ih, b_hh, *states = others
-        kind_biases = kind.biases(b_ih, b_hh, w_ih)
-        arrays = [_array(w_ih), _array(w_hh), *kind_biases]
-        window = Window(kind, arrays)
-        xs = _array(x)
-        needs_gradient = keep and any(ctx.needs_input_grad)
-        hs = torch.empty((*x.shape[:-1], w_hh.shape[1]), dtype=x.dtype)
-        arrays_of_states = [state.detach().numpy() for state in states]
-        before = np.stack(arrays_of_states) if len(states) > 1 else _array(states[0])[np.newaxis]
-        after = np.empty_like(before)
-        window.forward(
-            _with_three_axes(xs),
-            before,
-            after,
-            lie.rows,
-            _with_three_axes(hs.numpy()),
-            needs_gradient,
-        )
-        if needs_gradient:
-            ctx.save_for_backward(x, w_ih, w_hh, b_ih, b_hh, *states)
-            ctx.set_materialize_grads(False)
-            ctx.kind, ctx.lie, ctx.window, ctx.shape = kind, lie, window, hs.shape
-        return hs, *(torch.from_numpy(state) for state in after)
+        """What `recurrence` returns."""
+        made, ctx.window = forward(kind, lie, x, (w_ih, w_hh, b_ih, b_hh), states, True)
+        ctx.save_for_backward(x, w_ih, w_hh, b_ih, b_hh, *states)
+        ctx.set_materialize_grads(False)
+        ctx.kind, ctx.lie, ctx.shape = kind, lie, made[0].shape
+        return made
 
     @staticmethod
     def backward(ctx: Any, *arriving: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         """The gradient of each input; where it is to be differentiated again, by PyTorch's own operators."""
-        x, w_ih, w_hh, b_ih, b_hh, *states = ctx.saved_tensors
+        saved = ctx.saved_tensors
         if torch.is_grad_enabled() or not all(one is None or is_plain(one) for one in arriving):
-            inputs = (x, w_ih, w_hh, b_ih, b_hh, *states)
-            return None, None, None, *plain.gradients(ctx.kind, ctx.lie.rows, inputs, arriving)
-        dhs, *later = arriving
-        batch, width = states[0].shape
-        dafter = np.zeros((len(states), batch, width), ctx.window.dtype)
-        for target, given in zip(dafter, later, strict=True):
-            if given is not None:
-                target[...] = given.numpy()
-        dhs = torch.zeros(ctx.shape, dtype=x.dtype) if dhs is None else dhs
-        dxs, dbefore = torch.empty(x.shape, dtype=x.dtype), np.empty_like(dafter)
-        dwx, dwh, db, dbhh = ctx.window.backward(
-            _with_three_axes(_array(dhs)), dafter, _with_three_axes(dxs.numpy()), dbefore
-        )
-        gradients: list[torch.Tensor | None] = [dxs, torch.from_numpy(dwx).t(), torch.from_numpy(dwh).t()]
-        gradients += (None, None)
-        if b_ih is not None:
-            second = db.copy()
-            if dbhh is not None:
-                second[-width:] = dbhh
-            gradients[3:] = torch.from_numpy(db), torch.from_numpy(second)
+            return None, None, *plain.gradients(ctx.kind, ctx.lie.rows, saved, arriving)
+        gradients = backward(ctx.window, ctx.shape, saved, arriving, ctx.needs_input_grad[2:])
         if not torch._C._autograd._get_current_graph_task_keep_graph():
             ctx.window = None  # its memory is free for others
-        return None, None, None, *gradients, *torch.from_numpy(dbefore).unbind(0)
+        return None, None, *gradients
 
 
-def _array(tensor: torch.Tensor) -> np.ndarray:
-    """The tensor's own memory, which is copied only where it is not contiguous."""
-    return tensor.detach().contiguous().numpy()
+def backward(
+    window: Window, shape: torch.Size, inputs: Any, arriving: Any, wanted: Any
+) -> list[torch.Tensor | None]:
+    """The gradient of each input (x, four weights, states), from those of outputs of this shape and of final
+    states; x has one only if it is `wanted`."""
+    x, _, _, b_ih, _, *states = inputs
+    dhs, *later = arriving
+    dhs = torch.zeros(shape, dtype=x.dtype) if dhs is None else dhs
+    size = (len(states), *states[0].shape[1:])
+    dafter = None
+    if any(one is not None for one in later):
+        dafter = np.zeros(size, window.dtype)
+        for place, given in zip(dafter, later, strict=True):
+            if given is not None:
+                place[...] = given.numpy()[0]
+    dbefore, dxs, dxs_array = np.empty(size, window.dtype), None, nothing(window.dtype, 3)
+    if wanted[0]:
+        dxs = torch.empty(x.shape, dtype=x.dtype)
+        dxs_array = _with_three_axes(dxs.numpy())
+    dwx, dwh, db, dbhh = window.backward(_with_three_axes(array_of(dhs)), dafter, dxs_array, dbefore)
+    gradients: list[torch.Tensor | None] = [dxs, torch.from_numpy(dwx), torch.from_numpy(dwh), None, None]
+    if b_ih is not None:
+        second = db.copy()
+        if dbhh is not None:
+            second[-dbhh.size :] = dbhh
+        gradients[3:] = torch.from_numpy(db), torch.from_numpy(second)
+    return [*gradients, *[torch.from_numpy(dbefore[s : s + 1]) for s in range(len(states))]]
 
 
 def _with_three_axes(array: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional
 
-from rnnfast.torch.function import Recurrence
+from rnnfast.torch.function import recurrence
 from rnnfast.torch.kinds import Kind
 from rnnfast.torch.lies import Lie
 
@@ -36,31 +36,35 @@ def run(
     `lie_of(backwards)` says how the rows of x lie.
     """
     directions, each = 2 if options.bidirectional else 1, 4 if options.has_biases else 2
-    finals: list[tuple[torch.Tensor, ...]] = []
+    count, nothing = options.num_layers * directions, (None,) * (4 - each)
+    finals: list[list[torch.Tensor]] = []
     for layer in range(options.num_layers):
         outs = []
         for backwards in range(directions):
             k = layer * directions + backwards
-            weights = [*params[k * each : (k + 1) * each], None, None][:4]
-            lie = lie_of(bool(backwards))
-            hs, *final = _one(kind, lie, x, weights, [state[k] for state in states])
+            weights = tuple(params[k * each : (k + 1) * each])
+            before = tuple(states if count == 1 else [state[k : k + 1] for state in states])
+            hs, *final = _one(kind, lie_of(bool(backwards)), x, weights + nothing, before)
             outs.append(hs)
-            finals.append(tuple(final))
+            finals.append(final)
         x = outs[0] if directions == 1 else torch.cat(outs, -1)
         if options.dropout and options.train and layer + 1 < options.num_layers:
             x = functional.dropout(x, options.dropout, training=True)
-    if len(finals) == 1:
-        return x, *(final[None] for final in finals[0])
-    return x, *(torch.stack(one) for one in zip(*finals, strict=True))
+    if count == 1:
+        return x, *finals[0]
+    return x, *(torch.cat(one) for one in zip(*finals, strict=True))
 
 
 def _one(
-    kind: Kind, lie: Lie, x: torch.Tensor, weights: list[torch.Tensor | None], states: list[torch.Tensor]
+    kind: Kind,
+    lie: Lie,
+    x: torch.Tensor,
+    weights: tuple[torch.Tensor | None, ...],
+    states: tuple[torch.Tensor, ...],
 ) -> tuple[torch.Tensor, ...]:
     """One direction of one layer."""
-    keep = torch.is_grad_enabled()
     if lie.turn is None:
-        return Recurrence.apply(kind, lie, keep, x, *weights, *states)
+        return recurrence(kind, lie, x, weights, states)
     turned = x.reshape(-1, x.shape[-1]).index_select(0, lie.turn).reshape(x.shape)
-    hs, *final = Recurrence.apply(kind, lie, keep, turned, *weights, *states)
+    hs, *final = recurrence(kind, lie, turned, weights, states)
     return hs.reshape(-1, hs.shape[-1]).index_select(0, lie.turn).reshape(hs.shape), *final

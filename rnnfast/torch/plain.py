@@ -13,10 +13,10 @@ from rnnfast.torch.kinds import Kind
 
 
 def outputs(kind: Kind, rows: Rows, x: torch.Tensor, weights: Sequence[Any], states: Any) -> tuple:
-    """What `Recurrence` gives, slowly."""
+    """What `recurrence` returns, slowly."""
     w_ih, w_hh, b_ih, b_hh = weights
     order = torch.from_numpy(rows.order)
-    current = [state[order] for state in states]
+    current = [state[0][order] for state in states]
     flat, made, places = x.reshape(-1, x.shape[-1]), [], []
     for t in range(rows.offsets.size - 1):
         count = int(rows.offsets[t + 1] - rows.offsets[t])
@@ -33,7 +33,7 @@ def outputs(kind: Kind, rows: Rows, x: torch.Tensor, weights: Sequence[Any], sta
         places.append(place)
     hs = x.new_zeros((flat.shape[0], w_hh.shape[1])).index_copy(0, torch.cat(places), torch.cat(made))
     back = torch.argsort(order)
-    return hs.reshape(*x.shape[:-1], -1), *(state[back] for state in current)
+    return hs.reshape(*x.shape[:-1], -1), *(state[back][None] for state in current)
 
 
 def _step(kind: Kind, from_x: torch.Tensor, from_h: torch.Tensor, states: list) -> list[torch.Tensor]:

@@ -33,7 +33,7 @@ def why_not(name: str, tensors: Sequence[Any], params: Sequence[Any], options: O
     if dtype not in _DTYPES:
         return f"dtype {str(dtype).removeprefix('torch.')}"
     for tensor in (*tensors, *params):
-        if tensor.dtype is dtype and is_plain(tensor):
+        if is_plain(tensor) and tensor.dtype is dtype:
             continue
         if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
             return f"tensor subclass {type(tensor).__name__}"

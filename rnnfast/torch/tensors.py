@@ -1,7 +1,8 @@
-"""Which tensors are plain arrays in the memory of the CPU."""
+"""Which tensors are plain arrays in the memory of the CPU, and the arrays."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 _CLASSES = (torch.Tensor, torch.nn.Parameter)
@@ -16,3 +17,8 @@ _WITH_TAPE = _keys_of(torch.empty(0, device="cpu"))
 def is_plain(tensor: torch.Tensor) -> bool:
     """Whether a tensor is a strided array on the CPU and nothing else."""
     return type(tensor) in _CLASSES and _keys_of(tensor) in (_WITH_TAPE, _WITHOUT_TAPE)
+
+
+def array_of(tensor: torch.Tensor) -> np.ndarray:
+    """A plain tensor's own memory, which is copied only where it is not contiguous."""
+    return tensor.detach().contiguous().numpy()

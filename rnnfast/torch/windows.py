@@ -26,26 +26,29 @@ class Idle:
     MOST_BYTES = 2 * plans.KEPT_BYTES
 
     def __init__(self) -> None:
-        self._kept: deque[tuple[Hashable, Workspace]] = deque()
+        self._kept: deque[tuple[Hashable, Workspace, int]] = deque()
         self._lock = threading.Lock()
+        self.nbytes = 0
 
     def take(self, key: Hashable) -> Workspace:
         """One that a window of this key has left, or a new one."""
         with self._lock:
             for index in range(len(self._kept) - 1, -1, -1):
                 if self._kept[index][0] == key:
-                    found = self._kept[index][1]
+                    _, found, nbytes = self._kept[index]
                     del self._kept[index]
+                    self.nbytes -= nbytes
                     return found
         return Workspace()
 
     def give_back(self, key: Hashable, workspace: Workspace) -> None:
         """Keep it for the next window."""
+        nbytes = workspace.nbytes
         with self._lock:
-            self._kept.append((key, workspace))
-            held = sum(one.nbytes for _, one in self._kept)
-            while held > self.MOST_BYTES or len(self._kept) > 64:
-                held -= self._kept.popleft()[1].nbytes
+            self._kept.append((key, workspace, nbytes))
+            self.nbytes += nbytes
+            while self.nbytes > self.MOST_BYTES or len(self._kept) > 64:
+                self.nbytes -= self._kept.popleft()[2]
 
 
 idle = Idle()
@@ -93,18 +96,18 @@ class Window(Plans):
         self._run = self.run_forward(Inputs(xs, None, none, none), None, before, after, rows, hs, keep)
 
     def backward(
-        self, dhs: np.ndarray, dafter: np.ndarray, dxs: np.ndarray, dbefore: np.ndarray
-    ) -> list[np.ndarray | None]:
-        """Fill `dxs` and `dbefore` (S, N, H); the gradients of Wx (D, G*H), Wh (H, G*H), b and bhh."""
+        self, dhs: np.ndarray, dafter: np.ndarray | None, dxs: np.ndarray, dbefore: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+        """Fill `dxs`, unless it has no elements, and `dbefore` (S, N, H); the gradients of Wx (G*H, D),
+        Wh (G*H, H), b and bhh."""
         w_ih, _, b, bhh, _ = self._arrays
         assert w_ih is not None
         assert b is not None
         assert self._run is not None
         cols, width = w_ih.shape[0], self.hidden_size
-        made = [np.empty((depth, cols), self.dtype) for depth in (self.input_size, width)]
-        made.append(np.empty_like(b))
-        grads: list[np.ndarray | None] = [*made, None if bhh is None else np.empty_like(bhh), None]
+        dwx, dwh = (np.empty((cols, depth), self.dtype) for depth in (self.input_size, width))
+        db, dbhh = np.empty_like(b), None if bhh is None else np.empty_like(bhh)
         with self._lock:
-            self._kernel_grads = grads
+            self._kernel_grads = [dwx, dwh, db, dbhh, None]
             self.run_backward(self._run, dhs, dafter, dxs, dbefore, False)
-        return grads[:4]
+        return dwx, dwh, db, dbhh
