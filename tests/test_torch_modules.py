@@ -12,11 +12,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch_helpers import CLASSES, D, H, assert_close, everything, inputs_of, states_of  # noqa: E402
+from torch_helpers import CLASSES, OURS, D, H, assert_close, everything, inputs_of, states_of  # noqa: E402
 
 import rnnfast.torch as bridge  # noqa: E402
-
-OURS = {"lstm": bridge.LSTM, "gru": bridge.GRU, "rnn": bridge.RNN}
 
 
 def pair(cell, *arguments, **options):

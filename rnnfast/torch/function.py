@@ -29,8 +29,12 @@ class Recurrence(torch.autograd.Function):
         xs = _array(x)
         needs_gradient = keep and any(ctx.needs_input_grad)
         hs = torch.empty((*x.shape[:-1], w_hh.shape[1]), dtype=x.dtype)
-        arrays_of_states = [state.detach().numpy() for state in states]
-        before = np.stack(arrays_of_states) if len(states) > 1 else _array(states[0])[np.newaxis]
+        # np.stack would keep the order of transposed ones.
+        before = (
+            np.array([state.detach().numpy() for state in states])
+            if len(states) > 1
+            else _array(states[0])[np.newaxis]
+        )
         after = np.empty_like(before)
         window.forward(
             _with_three_axes(xs),
