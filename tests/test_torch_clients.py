@@ -1,15 +1,11 @@
 """Forecasting libraries on PyTorch give the same with the bridge."""
 
-import contextlib
-
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from torch_helpers import CLASSES, assert_close, gradients_of, tensors, through  # noqa: E402
-
-import rnnfast.torch as bridge  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # theirs
 
@@ -22,17 +18,6 @@ QUIET = {
 }
 
 
-def alone_and_served(run):
-    """What `run` gives with PyTorch alone and with the bridge."""
-    found = []
-    for context in (contextlib.nullcontext, bridge.enable):
-        with context():
-            found.append(run())
-            served = bridge.report().served if bridge.is_enabled() else {}
-    assert sum(served.values()) >= 8
-    return found
-
-
 def series():
     """Two noisy waves, in one table."""
     pandas = pytest.importorskip("pandas")
@@ -43,12 +28,13 @@ def series():
     )
 
 
+@pytest.mark.parametrize("door", ["enable", "accelerate"])
 @pytest.mark.parametrize("name", ["LSTM", "GRU", "RNN"])
-def test_neuralforecast(name, tmp_path):
+def test_neuralforecast(door, name, tmp_path):
     neuralforecast = pytest.importorskip("neuralforecast")
     models = pytest.importorskip("neuralforecast.models")
 
-    def run():
+    def program(classes, prepare):
         model = getattr(models, name)(
             h=4,
             input_size=12,
@@ -63,14 +49,14 @@ def test_neuralforecast(name, tmp_path):
             default_root_dir=tmp_path,
             **QUIET,
         )
-        forecaster = neuralforecast.NeuralForecast(models=[model], freq=1)
+        forecaster = neuralforecast.NeuralForecast(models=[prepare(model)], freq=1)
         forecaster.fit(series())
         (fitted,) = forecaster.models
         losses = [float(loss) for _, loss in fitted.train_trajectories]
         assert len(losses) == 8
         return [*losses, *forecaster.predict()["forecast"]]
 
-    expected, actual = alone_and_served(run)
+    actual, expected = through(door, program)
     np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-4)
 
 
@@ -80,7 +66,7 @@ def test_pytorch_forecasting(name, cell, tmp_path):
     library = pytest.importorskip("pytorch_forecasting")
     lightning = pytest.importorskip("lightning.pytorch")
 
-    def run():
+    def program(classes, prepare):
         torch.manual_seed(0)
         data = library.TimeSeriesDataSet(
             series(),
@@ -111,7 +97,7 @@ def test_pytorch_forecasting(name, cell, tmp_path):
         with torch.no_grad():
             return [*losses, *model(inputs)["prediction"].flatten().tolist()]
 
-    expected, actual = alone_and_served(run)
+    actual, expected = through("enable", program)
     np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-4)
 
 

@@ -44,7 +44,7 @@ class Holder(torch.nn.Module):
         return self.rnn(x)
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit", "ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("when", ["before", "while"])
 @every_cell
 def test_scripts_and_traces_are_served(cell, when):
@@ -59,7 +59,7 @@ def test_scripts_and_traces_are_served(cell, when):
         assert bridge.report().served
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit")
 def test_restored_models_can_be_scripted():
     module, x = Holder(torch.nn.GRU(D, H)), torch.randn(7, 3, D)
     expected = module(x)[0]
@@ -150,6 +150,19 @@ def test_checkpoints_and_two_backwards_of_one_graph(door, cell, reentrant):
         if not reentrant:
             loss.backward()
         return [x.grad, *(param.grad for param in module.parameters())]
+
+    assert_close(*through(door, program))
+
+
+@every_door
+@every_cell
+def test_gradients_of_gradients(door, cell):
+    def program(classes, prepare):
+        module = prepare(classes[cell](D, H, 2, bidirectional=True, dtype=torch.float64))
+        x = torch.randn(7, 3, D).double().requires_grad_()
+        packed = pack_padded_sequence(x, [2, 7, 4], enforce_sorted=False)
+        out = module(x)[0].square().sum() + module(packed)[0].data.square().sum()
+        return gradients_of(module, torch.autograd.grad(out, x, create_graph=True)[0])
 
     assert_close(*through(door, program))
 

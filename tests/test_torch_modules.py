@@ -217,3 +217,10 @@ def test_the_command_says_how_it_is_used(tmp_path):
     done = run("none.py", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("rnnfast.torch: there is no file none.py; usage: ")
+
+
+def test_an_older_pytorch_is_refused_in_one_sentence():
+    code = "import torch; del torch.library.get_kernel; import rnnfast.torch"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    version = torch.__version__
+    assert done.stderr.endswith(f"ImportError: rnnfast.torch needs PyTorch 2.9 or newer, got {version}.\n")

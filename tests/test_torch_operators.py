@@ -130,7 +130,7 @@ def forward_mode(module, x):
     ],
     ids=["bf16", "projections", "autocast", "func.grad", "forward mode", "no sequences"],
 )
-@pytest.mark.filterwarnings("ignore:LSTM with projections", "ignore:.torch.jit.script:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:LSTM with projections", "ignore:.torch.jit.script")
 def test_what_is_not_served_is_pytorch_s_own_answer(made, use, why):
     module, x = made(), torch.randn(7, 5, D)
     expected = use(module, x)
@@ -254,6 +254,7 @@ def test_threads_train_models_of_their_own():
         assert_close(found[seed], one, 1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # PyTorch 2.15's own
 def test_torch_compile_runs_with_its_graph_break():
     module, x = torch.nn.GRU(D, H), torch.randn(7, 5, D)
     expected = module(x)[0]
