@@ -10,6 +10,7 @@ NAMEDTUPLES = {"_asdict", "_fields", "_replace"}  # public, but for their names
 ALLOWED = {
     "rnnfast/_turns.py: turn._at_fork_reinit": "CPython names it so for locks",
     "rnnfast/torch/calls.py: module._flat_weights": "PyTorch's name for the parameters in order",
+    "rnnfast/torch/calls.py: module._update_flat_weights": "the first call in each `forward` of PyTorch",
     "rnnfast/torch/dispatcher.py: _library._destroy": "PyTorch's name for the end of a registration",
     "rnnfast/torch/policies.py: policy._process_sequence": "sb3-contrib's name for what is replaced",
     "rnnfast/torch/untraced.py: frames._FrameAction": "PyTorch's, as torch._C is",

@@ -12,11 +12,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch_helpers import CLASSES, D, H, assert_close, everything, inputs_of, states_of  # noqa: E402
+from torch_helpers import CLASSES, OURS, D, H, assert_close, everything, inputs_of, states_of  # noqa: E402
 
 import rnnfast.torch as bridge  # noqa: E402
-
-OURS = {"lstm": bridge.LSTM, "gru": bridge.GRU, "rnn": bridge.RNN}
 
 
 def pair(cell, *arguments, **options):
@@ -219,3 +217,10 @@ def test_the_command_says_how_it_is_used(tmp_path):
     done = run("none.py", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("rnnfast.torch: there is no file none.py; usage: ")
+
+
+def test_an_older_pytorch_is_refused_in_one_sentence():
+    code = "import torch; del torch.library.get_kernel; import rnnfast.torch"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    version = torch.__version__
+    assert done.stderr.endswith(f"ImportError: rnnfast.torch needs PyTorch 2.9 or newer, got {version}.\n")

@@ -130,7 +130,7 @@ def forward_mode(module, x):
     ],
     ids=["bf16", "projections", "autocast", "func.grad", "forward mode", "no sequences"],
 )
-@pytest.mark.filterwarnings("ignore:LSTM with projections", "ignore:.torch.jit.script:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:LSTM with projections", "ignore:.torch.jit.script")
 def test_what_is_not_served_is_pytorch_s_own_answer(made, use, why):
     module, x = made(), torch.randn(7, 5, D)
     expected = use(module, x)
@@ -194,21 +194,6 @@ def test_parameters_and_inputs_changed_before_backward_are_an_error():
                 out.backward()
 
 
-@pytest.mark.parametrize("cell", ["gru", "rnn"])
-def test_outputs_may_be_written(cell):
-    def gradients():
-        torch.manual_seed(0)
-        module = CLASSES[cell](D, H)
-        out, _ = module(torch.randn(7, 5, D))
-        out.mul_(2)
-        out.sum().backward()
-        return [param.grad for param in module.parameters()]
-
-    expected = gradients()
-    with bridge.enable():
-        assert_close(gradients(), expected, 1e-5)
-
-
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_without_gradients(mode):
     module, x = torch.nn.LSTM(D, H, 2), torch.randn(7, 5, D)
@@ -218,21 +203,6 @@ def test_without_gradients(mode):
             actual = module(x)[0]
             assert bridge.report().served == {"lstm": 1}
     torch.testing.assert_close(actual, expected)
-
-
-@pytest.mark.parametrize("reentrant", [False, True])
-def test_checkpoints_compute_again(reentrant):
-    from torch.utils.checkpoint import checkpoint
-
-    def gradients():
-        torch.manual_seed(0)
-        module, x = torch.nn.GRU(D, H), torch.randn(7, 5, D, requires_grad=True)
-        checkpoint(lambda one: module(one)[0], x, use_reentrant=reentrant).square().sum().backward()
-        return [x.grad, *(param.grad for param in module.parameters())]
-
-    expected = gradients()
-    with bridge.enable():
-        assert_close(gradients(), expected, 1e-5)
 
 
 def test_a_training_run_has_the_same_losses():
@@ -284,6 +254,7 @@ def test_threads_train_models_of_their_own():
         assert_close(found[seed], one, 1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # PyTorch 2.15's own
 def test_torch_compile_runs_with_its_graph_break():
     module, x = torch.nn.GRU(D, H), torch.randn(7, 5, D)
     expected = module(x)[0]

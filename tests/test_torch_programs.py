@@ -1,5 +1,6 @@
 """Programs around the bridge: reinforcement learning, workers, processes that train together."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+
+from torch_helpers import DOORS  # noqa: E402
 
 import rnnfast.torch as bridge  # noqa: E402
 
@@ -50,23 +53,27 @@ def test_recurrent_ppo_learns_with_it():
 class Sequences(torch.utils.data.Dataset):
     """Each item goes through a recurrent layer in the worker."""
 
-    def __init__(self):
+    def __init__(self, door):
         torch.manual_seed(0)
-        self.layer = torch.nn.GRU(3, 64)
+        self.door = door
+        self.layer = (bridge.GRU if door == "classes" else torch.nn.GRU)(3, 64)
+        if door == "accelerate":
+            bridge.accelerate(self.layer)
 
     def __len__(self):
         return 4
 
     def __getitem__(self, index):
-        with torch.no_grad(), bridge.enable():
+        with torch.no_grad(), bridge.enable() if self.door == "enable" else contextlib.nullcontext():
             return self.layer(torch.full((50, 16, 3), float(index)))[0]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_workers_of_a_data_loader(method):
-    data = Sequences()
-    expected = torch.stack([data[index] for index in range(4)])
+@pytest.mark.parametrize("door", DOORS)
+def test_workers_of_a_data_loader(method, door):
+    plain, data = Sequences("none"), Sequences(door)
+    expected = torch.stack([plain[index] for index in range(4)])
     data[0]  # on several threads, before the fork
     loader = torch.utils.data.DataLoader(data, batch_size=4, num_workers=1, multiprocessing_context=method)
     (actual,) = loader
@@ -76,29 +83,36 @@ def test_workers_of_a_data_loader(method):
 DISTRIBUTED = """
 import os, sys, torch, rnnfast.torch
 from torch.nn.parallel import DistributedDataParallel
-rank, file = int(sys.argv[1]), sys.argv[2]
+rank, file, door = int(sys.argv[1]), *sys.argv[2:]
 torch.distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
 torch.manual_seed(0)
-model = DistributedDataParallel(torch.nn.LSTM(3, 8, 2, batch_first=True))
+layer = (rnnfast.torch if door == "classes" else torch.nn).LSTM(3, 8, 2, batch_first=True)
+if door == "accelerate":
+    rnnfast.torch.accelerate(layer)
+model = DistributedDataParallel(layer)
 x = torch.randn(4, 11, 3)[rank::2]
-with rnnfast.torch.enable() if sys.argv[3] == "1" else torch.enable_grad():
+with rnnfast.torch.enable() if door == "enable" else torch.enable_grad():
     model(x)[0].square().sum().backward()
-print(sum(p.grad.double().abs().sum().item() for p in model.parameters()))
+    assert bool(rnnfast.torch.report().served) == (door != "none")
+print("sum", sum(p.grad.double().abs().sum().item() for p in model.parameters()))
 torch.distributed.destroy_process_group()
 """
 
 
 def test_two_processes_train_together(tmp_path):
-    found = []
-    for served in ("0", "1"):
+    found = {}
+    for door in ("none", *DOORS):
         processes = [
             subprocess.Popen(
-                [sys.executable, "-c", DISTRIBUTED, str(rank), str(tmp_path / f"meet{served}"), served],
+                [sys.executable, "-c", DISTRIBUTED, str(rank), str(tmp_path / door), door],
                 stdout=subprocess.PIPE,
                 text=True,
             )
             for rank in range(2)
         ]
-        found.append([float(process.communicate(timeout=120)[0]) for process in processes])
-    assert found[0][0] == found[0][1]
-    np.testing.assert_allclose(found[1], found[0], rtol=1e-4)
+        printed = [process.communicate(timeout=120)[0] for process in processes]
+        found[door] = [float(one.split("sum ")[1]) for one in printed]
+    expected = found.pop("none")
+    assert expected[0] == expected[1]
+    for actual in found.values():
+        np.testing.assert_allclose(actual, expected, rtol=1e-4)

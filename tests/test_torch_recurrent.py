@@ -25,6 +25,7 @@ def pushed(a, h, v, *, alpha=rnnfast.unit(0.3), push=rnnfast.given(), pace=rnnfa
 
 @pytest.mark.parametrize("cell", [cells.leaky, cells.peephole_lstm, cells.min_gru, cells.gru, cells.ind_rnn])
 def test_gradients_are_those_of_central_differences(cell):
+    torch.manual_seed(0)  # other seeds put units where relu has no derivative
     module = bridge.Recurrent(cell, D, H, 2, dtype=torch.float64).eval()
     x = torch.randn(4, 2, D, dtype=torch.float64, requires_grad=True)
     states = [torch.randn(2, 2, H, dtype=torch.float64, requires_grad=True) for _ in cell.states]

@@ -8,11 +8,9 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("expecttest")  # PyTorch's samples need it
 
 from torch.testing._internal.common_modules import module_db  # noqa: E402
-from torch_helpers import CLASSES, tensors  # noqa: E402
+from torch_helpers import CLASSES, OURS, tensors  # noqa: E402
 
 import rnnfast.torch as bridge  # noqa: E402
-
-OURS = {"lstm": bridge.LSTM, "gru": bridge.GRU, "rnn": bridge.RNN}
 
 
 def results(module, sample):

@@ -1,9 +1,15 @@
-"""What the tests of `rnnfast.torch` share: modules, inputs, and all that a pass gives."""
+"""What the tests of `rnnfast.torch` share: modules, inputs, doors, and all that a pass gives."""
+
+import contextlib
 
 import torch
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
+import rnnfast.torch as bridge
+
 CLASSES = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "rnn": torch.nn.RNN}
+OURS = {"lstm": bridge.LSTM, "gru": bridge.GRU, "rnn": bridge.RNN}
+DOORS = ["enable", "accelerate", "classes"]
 D, H = 4, 6
 
 
@@ -52,8 +58,44 @@ def everything(module, x, hx=None, lengths=None, seed=3, **options):
     return [one.detach().clone() for one in (*found, *gradients)]
 
 
+def gradients_of(module, *results):
+    """The results, and the gradients of every parameter that the sum of their squares gives."""
+    module.zero_grad()
+    found = list(tensors(*results))
+    sum(one.square().sum() for one in found).backward()
+    return [one.detach() for one in found] + [param.grad for param in module.parameters()]
+
+
 def assert_close(actual, expected, tolerance=1e-10):
     assert len(actual) == len(expected)
     for one, other in zip(actual, expected, strict=True):
         assert one.shape == other.shape
         torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+
+
+def through(door, program):
+    """What `program(classes, prepare)` gives with PyTorch alone, and through a door.
+
+    The program makes its modules of `classes` and passes each through `prepare`.
+    """
+    torch.manual_seed(0)
+    expected = program(CLASSES, same)
+    torch.manual_seed(0)
+    before = sum(bridge.report().served.values())
+    with bridge.enable() if door == "enable" else contextlib.nullcontext():
+        if door == "enable":
+            before = 0  # it counts anew
+        actual = program(
+            OURS if door == "classes" else CLASSES, accelerated if door == "accelerate" else same
+        )
+        assert sum(bridge.report().served.values()) > before
+    return actual, expected
+
+
+def same(module):
+    return module
+
+
+def accelerated(module):
+    assert bridge.accelerate(module).done
+    return module

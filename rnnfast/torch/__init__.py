@@ -11,9 +11,12 @@
 from __future__ import annotations
 
 try:
-    import torch as _torch  # noqa: F401
+    import torch as _torch
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("rnnfast.torch needs PyTorch: pip install 'rnnfast[torch]'.") from error
+
+if not hasattr(_torch.library, "get_kernel"):
+    raise ImportError(f"rnnfast.torch needs PyTorch 2.9 or newer, got {_torch.__version__}.")
 
 from rnnfast.torch import openmp as _openmp
 from rnnfast.torch.accelerating import Accelerated, accelerate, restore

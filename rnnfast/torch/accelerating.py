@@ -62,7 +62,7 @@ def accelerate(model: torch.nn.Module) -> Accelerated:
     for name, module in model.named_modules():
         if isinstance(module, RNN | LSTM | GRU):
             left[name] = "it is one of rnnfast.torch"
-        elif not isinstance(module, _CLASSES):
+        elif not isinstance(module, torch.nn.RNNBase):
             continue
         elif type(module).forward not in [one.forward for one in _CLASSES]:
             left[name] = f"{type(module).__name__} has a forward of its own"

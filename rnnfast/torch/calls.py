@@ -49,6 +49,7 @@ def call(
     options = Options(
         module.bias, module.num_layers, float(module.dropout), module.training, module.bidirectional
     )
+    module._update_flat_weights()  # parametrizations and functional calls exchange parameters
     params = module._flat_weights
     why = why_not(name, (data, *states), params, options) if states else "states"
     if not why and is_packed and not are_sizes(sizes, data, states[0]):
