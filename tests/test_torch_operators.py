@@ -262,3 +262,25 @@ def test_torch_compile_runs_with_its_graph_break():
         actual = torch.compile(lambda one: module(one)[0] * 1.0, backend="eager")(x)
         torch.testing.assert_close(actual, expected)
         assert bridge.report().served
+
+
+@pytest.mark.parametrize("cell", CLASSES)
+@pytest.mark.parametrize("depth", [1, 16, 40])
+def test_parameters_have_the_same_gradients_where_inputs_have_none(cell, depth):
+    module = CLASSES[cell](depth, 24, num_layers=2)
+    x = torch.randn(6, 3, depth)
+
+    def gradients(wanted):
+        module.zero_grad()
+        given = x.clone().requires_grad_(wanted)
+        module(given)[0].square().sum().backward()
+        assert (given.grad is not None) is wanted
+        return [param.grad.clone() for param in module.parameters()]
+
+    expected = gradients(True)
+    with bridge.enable():
+        with_them, without = gradients(True), gradients(False)
+    assert_close(with_them, expected, 1e-4)
+    for one, other in zip(with_them, without, strict=True):
+        assert torch.equal(one, other)
+        assert one.is_contiguous()
