@@ -2,6 +2,7 @@
 
 * `enable()` serves every recurrent layer of a program, `python -m rnnfast.torch script.py` those of a script.
 * `accelerate(model)` does so for the layers of one model, `restore(model)` undoes it.
+* `compile(model)` is `torch.compile` with recurrent layers inside one graph.
 * `accelerate_policy(policy)` has a recurrent policy of sb3-contrib reset its states in the kernels.
 * `RNN`, `LSTM` and `GRU` are those of `torch.nn` with `lengths` and `resets`.
 * `Recurrent` is any cell of rnnfast, your own too, as a module.
@@ -20,6 +21,7 @@ if not hasattr(_torch.library, "get_kernel"):
 
 from rnnfast.torch import openmp as _openmp
 from rnnfast.torch.accelerating import Accelerated, accelerate, restore
+from rnnfast.torch.compiling import compile
 from rnnfast.torch.dispatcher import Enabled, disable, enable, is_enabled
 from rnnfast.torch.modules import GRU, LSTM, RNN
 from rnnfast.torch.policies import accelerate_policy
@@ -38,6 +40,7 @@ __all__ = [
     "Report",
     "accelerate",
     "accelerate_policy",
+    "compile",
     "disable",
     "enable",
     "is_enabled",

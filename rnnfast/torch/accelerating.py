@@ -9,8 +9,11 @@ import torch
 
 from rnnfast.torch.calls import call
 from rnnfast.torch.modules import GRU, LSTM, RNN
+from rnnfast.torch.operators import is_in_graph, traced
 
 _CLASSES = (torch.nn.RNN, torch.nn.LSTM, torch.nn.GRU)
+
+OURS = "it is one of rnnfast.torch"
 
 
 class Accelerated(NamedTuple):
@@ -33,6 +36,8 @@ def forward(self: Any, input: Any, hx: Any = None) -> Any:
 
     Its name is that of the method it stands for, so a pickle of the module refers to `torch.nn` only.
     """
+    if is_in_graph():
+        return traced(self, input, hx)
     plain = types.MethodType(type(self).forward, self)
     return call(self, input, hx, otherwise=plain)
 
@@ -61,7 +66,7 @@ def accelerate(model: torch.nn.Module) -> Accelerated:
     done, left = [], {}
     for name, module in model.named_modules():
         if isinstance(module, RNN | LSTM | GRU):
-            left[name] = "it is one of rnnfast.torch"
+            left[name] = OURS
         elif not isinstance(module, torch.nn.RNNBase):
             continue
         elif type(module).forward not in [one.forward for one in _CLASSES]:

@@ -67,7 +67,8 @@ def call(
         out, *finals = serve_data(name, data, sizes, states, params, options)
     elif lengths is not None or resets is not None:
         lies = _padded(owner, data, module.batch_first, lengths, resets)
-        out, *finals = layers.run(KINDS[name], data, states, params, options, lies)
+        kind = KINDS[name]
+        out, *finals = layers.run(kind, data, states, params, options, layers.eager(kind, lies))
     else:
         out, *finals = serve_input(name, data, states, params, options, module.batch_first)
     if is_packed:

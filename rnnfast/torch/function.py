@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -30,15 +31,18 @@ def recurrence(
         for tensor in (x, *weights, *states):
             if tensor is not None and tensor.requires_grad:
                 return _Recurrence.apply(kind, lie, x, *weights, *states)
-    return forward(kind, lie, x, weights, states, False)[0]
+    return forward(Window(kind, arrays_of(kind, *weights)), lie, x, states, False)
+
+
+def arrays_of(kind: Kind, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any) -> list[np.ndarray | None]:
+    """The arrays that a window takes."""
+    return [array_of(w_ih), array_of(w_hh), *kind.biases(b_ih, b_hh, w_ih)]
 
 
 def forward(
-    kind: Kind, lie: Lie, x: torch.Tensor, weights: Any, states: Any, keep: bool
-) -> tuple[tuple[torch.Tensor, ...], Window]:
-    """What `recurrence` returns, and its window; `keep` its tape for `backward`."""
-    w_ih, w_hh, b_ih, b_hh = weights
-    window = Window(kind, [array_of(w_ih), array_of(w_hh), *kind.biases(b_ih, b_hh, w_ih)])
+    window: Window, lie: Lie, x: torch.Tensor, states: Sequence[torch.Tensor], keep: bool
+) -> tuple[torch.Tensor, ...]:
+    """What `recurrence` returns; `keep` the tape for `backward`."""
     shape = states[0].shape
     hs = torch.empty((*x.shape[:-1], shape[2]), dtype=x.dtype)
     if len(states) == 1:
@@ -49,7 +53,7 @@ def forward(
             place[...] = state.detach().numpy()[0]
     after = np.empty(before.shape, window.dtype)
     window.forward(_with_three_axes(array_of(x)), before, after, lie.rows, _with_three_axes(hs.numpy()), keep)
-    return (hs, *[torch.from_numpy(after[s : s + 1]) for s in range(len(states))]), window
+    return hs, *[torch.from_numpy(after[s : s + 1]) for s in range(len(states))]
 
 
 class _Recurrence(torch.autograd.Function):
@@ -68,7 +72,8 @@ class _Recurrence(torch.autograd.Function):
         *states: Any,
     ) -> tuple[torch.Tensor, ...]:
         """What `recurrence` returns."""
-        made, ctx.window = forward(kind, lie, x, (w_ih, w_hh, b_ih, b_hh), states, True)
+        ctx.window = Window(kind, arrays_of(kind, w_ih, w_hh, b_ih, b_hh))
+        made = forward(ctx.window, lie, x, states, True)
         ctx.save_for_backward(x, w_ih, w_hh, b_ih, b_hh, *states)
         ctx.set_materialize_grads(False)
         ctx.kind, ctx.lie, ctx.shape = kind, lie, made[0].shape

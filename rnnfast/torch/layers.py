@@ -29,14 +29,14 @@ def run(
     states: Sequence[torch.Tensor],
     params: Sequence[torch.Tensor],
     options: Options,
-    lie_of: Callable[[bool], Lie],
+    direction: Callable[..., Sequence[torch.Tensor]],
 ) -> tuple[torch.Tensor, ...]:
     """Outputs, and the final states (layers * directions, N, H), from initial ones.
 
-    `lie_of(backwards)` says how the rows of x lie.
+    `direction(backwards, x, weights, states)` runs one direction of one layer.
     """
     directions, each = 2 if options.bidirectional else 1, 4 if options.has_biases else 2
-    count, nothing = options.num_layers * directions, (None,) * (4 - each)
+    count = options.num_layers * directions
     finals: list[list[torch.Tensor]] = []
     for layer in range(options.num_layers):
         outs = []
@@ -44,7 +44,7 @@ def run(
             k = layer * directions + backwards
             weights = tuple(params[k * each : (k + 1) * each])
             before = tuple(states if count == 1 else [state[k : k + 1] for state in states])
-            hs, *final = _one(kind, lie_of(bool(backwards)), x, weights + nothing, before)
+            hs, *final = direction(bool(backwards), x, weights, before)
             outs.append(hs)
             finals.append(final)
         x = outs[0] if directions == 1 else torch.cat(outs, -1)
@@ -55,16 +55,14 @@ def run(
     return x, *(torch.cat(one) for one in zip(*finals, strict=True))
 
 
-def _one(
-    kind: Kind,
-    lie: Lie,
-    x: torch.Tensor,
-    weights: tuple[torch.Tensor | None, ...],
-    states: tuple[torch.Tensor, ...],
-) -> tuple[torch.Tensor, ...]:
-    """One direction of one layer."""
-    if lie.turn is None:
-        return recurrence(kind, lie, x, weights, states)
-    turned = x.reshape(-1, x.shape[-1]).index_select(0, lie.turn).reshape(x.shape)
-    hs, *final = recurrence(kind, lie, turned, weights, states)
-    return hs.reshape(-1, hs.shape[-1]).index_select(0, lie.turn).reshape(hs.shape), *final
+def eager(kind: Kind, lie_of: Callable[[bool], Lie]) -> Callable[..., tuple[torch.Tensor, ...]]:
+    """What `run` takes; `lie_of(backwards)` says how the rows of x lie."""
+
+    def direction(
+        backwards: bool, x: torch.Tensor, weights: tuple[torch.Tensor, ...], states: tuple[torch.Tensor, ...]
+    ) -> tuple[torch.Tensor, ...]:
+        lie = lie_of(backwards)
+        hs, *final = recurrence(kind, lie, lie.turned(x), (*weights, None, None)[:4], states)
+        return lie.turned(hs), *final
+
+    return direction

@@ -19,6 +19,12 @@ class Lie(NamedTuple):
     rows: Rows
     turn: torch.Tensor | None = None
 
+    def turned(self, x: torch.Tensor) -> torch.Tensor:
+        """The rows of x in the order in which they are read, or back in their own."""
+        if self.turn is None:
+            return x
+        return x.reshape(-1, x.shape[-1]).index_select(0, self.turn).reshape(x.shape)
+
 
 @functools.lru_cache(maxsize=64)
 def whole(batch: int, steps: int, batch_first: bool, backwards: bool) -> Lie:

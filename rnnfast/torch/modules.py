@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from rnnfast.torch.calls import call
+from rnnfast.torch.operators import is_in_graph, traced
 
 
 class _Served:
@@ -31,6 +32,8 @@ class _Served:
         ValueError
             `lengths` or `resets` come with a PackedSequence or with a call that the kernels do not serve.
         """
+        if is_in_graph():
+            return traced(self, input, hx, lengths, resets)
         plain = super().forward  # type: ignore[misc]
         return call(self, input, hx, otherwise=plain, lengths=lengths, resets=resets)
 

@@ -80,9 +80,8 @@ def serve_input(
         hs, *finals = serve_input(name, x.transpose(0, 1).contiguous(), states, params, options, False)
         return hs.transpose(0, 1), *finals
     batch, steps = (x.shape[0], x.shape[1]) if batch_first else (x.shape[1], x.shape[0])
-    return layers.run(
-        kind, x, states, params, options, lambda backwards: whole(batch, steps, batch_first, backwards)
-    )
+    direction = layers.eager(kind, lambda backwards: whole(batch, steps, batch_first, backwards))
+    return layers.run(kind, x, states, params, options, direction)
 
 
 def serve_data(
@@ -96,7 +95,8 @@ def serve_data(
     """`aten::NAME.data`, of a `PackedSequence`."""
     sizes = batch_sizes.numpy()
     lies = [packed(sizes, backwards) for backwards in (False, True)[: 1 + options.bidirectional]]
-    return layers.run(KINDS[name], data, states, params, options, lambda backwards: lies[backwards])
+    direction = layers.eager(KINDS[name], lambda backwards: lies[backwards])
+    return layers.run(KINDS[name], data, states, params, options, direction)
 
 
 def are_sizes(batch_sizes: torch.Tensor, data: torch.Tensor, state: torch.Tensor) -> bool:

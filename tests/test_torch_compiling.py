@@ -1,0 +1,170 @@
+"""`rnnfast.torch.compile`: recurrent layers inside one graph."""
+
+import copy
+import io
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch_helpers import CLASSES, D, H, assert_close, everything, inputs_of, states_of, tensors  # noqa: E402
+
+import rnnfast.torch as bridge  # noqa: E402
+from rnnfast.layers import plans  # noqa: E402
+from rnnfast.torch import operators  # noqa: E402
+
+# The compiler's own words about itself.
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("fresh_compiler")]
+
+OPTIONS = [
+    {},
+    {"batch_first": True, "num_layers": 2, "bidirectional": True},
+    {"bias": False, "bidirectional": True},
+    {"num_layers": 3, "batch_first": True},
+]
+
+
+@pytest.fixture
+def fresh_compiler():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("cell", CLASSES)
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_outputs_states_and_gradients_are_pytorch_s(cell, options, backend):
+    module = CLASSES[cell](D, H, dtype=torch.float64, **options)
+    cases = [(inputs_of(module, batch), states_of(module, batch) if given else None)
+             for batch, given in ((5, True), (5, False), (3, True), (8, True))]  # fmt: skip
+    expected = [everything(module, *case) for case in cases]
+    compiled = bridge.compile(module, backend=backend)
+    for case, wanted in zip(cases, expected, strict=True):
+        assert_close(everything(compiled, *case), wanted)
+    with torch.no_grad():
+        assert_close([compiled(*cases[0])[0]], expected[0][:1])
+
+
+@pytest.mark.parametrize("cell", CLASSES)
+def test_unbatched_inputs(cell):
+    module = CLASSES[cell](D, H, dtype=torch.float64)
+    x = torch.randn(7, D, dtype=torch.float64)
+    expected = module(x)[0]
+    assert_close([bridge.compile(module, backend="aot_eager")(x)[0]], [expected])
+
+
+def gradients(module, x, options):
+    """Outputs, final states and gradients."""
+    module.zero_grad()
+    x = x.clone().requires_grad_()
+    found = list(tensors(*module(x, **options)))
+    sum(one.square().sum() for one in found).backward()
+    return [*(one.detach() for one in found), x.grad, *(param.grad.clone() for param in module.parameters())]
+
+
+@pytest.mark.parametrize("cell", CLASSES)
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_lengths_and_resets_are_inputs_of_the_graph(cell, bidirectional):
+    torch.manual_seed(0)
+    module = getattr(bridge, cell.upper())(D, H, bidirectional=bidirectional, dtype=torch.float64)
+    plain, x = copy.deepcopy(module), inputs_of(module)
+    compiled = bridge.compile(module, backend="aot_eager")
+    for seed in range(2):
+        generator = torch.Generator().manual_seed(seed)
+        lengths = torch.randint(1, 8, (5,), generator=generator)
+        resets = torch.rand(5, 7, generator=generator) < 0.3
+        for options in ({"lengths": lengths}, {"resets": resets}, {"lengths": lengths, "resets": resets}):
+            assert_close(gradients(compiled, x, options), gradients(plain, x, options))
+
+
+def test_a_model_with_other_layers_goes_through_the_default_backend():
+    torch.manual_seed(0)
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.cell = torch.nn.Embedding(11, 8), torch.nn.LSTM(8, 16, batch_first=True)
+            self.out = torch.nn.Linear(16, 11)
+
+        def forward(self, ids):
+            return self.out(self.cell(self.embedding(ids))[0].relu())
+
+    model, ids = Model(), torch.randint(11, (4, 9))
+
+    def gradients(used):
+        model.zero_grad()
+        torch.nn.functional.cross_entropy(used(ids).flatten(0, 1), ids.flatten()).backward()
+        return [param.grad.clone() for param in model.parameters()]
+
+    expected, compiled = gradients(model), bridge.compile(model)
+    assert_close(gradients(compiled), expected, 1e-5)
+    assert bridge.restore(model) == ["cell"]
+
+
+@pytest.mark.parametrize("cell", CLASSES)
+def test_gradients_taken_twice_where_blocks_are_made_again(cell, monkeypatch):
+    monkeypatch.setattr(plans, "KEPT_BYTES", 0)
+    module = CLASSES[cell](D, H, dtype=torch.float64)
+    x = torch.randn(150, 20, D, dtype=torch.float64)
+    params = list(module.parameters())
+    expected = torch.autograd.grad(module(x)[0].square().sum(), params)
+    loss = bridge.compile(module, backend="eager")(x)[0].square().sum()
+    for _ in range(2):
+        assert_close(torch.autograd.grad(loss, params, retain_graph=True), expected)
+
+
+@pytest.mark.parametrize("cell", CLASSES)
+def test_pytorch_s_own_check_of_operators(cell):
+    module = CLASSES[cell](D, H)
+    states = states_of(module, 2, torch.float32)
+    states = [one[:1].requires_grad_() for one in (states if cell == "lstm" else (states,))]
+    x = torch.randn(3, 2, D, requires_grad=True)
+    name = module.mode.lower()
+    arguments = (x, module._flat_weights, states, None, None, name, False, False, True)
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    assert set(torch.library.opcheck(operators.recurrence, arguments, test_utils=checks).values()) == {
+        "SUCCESS"
+    }
+
+
+def test_gradients_of_gradients_are_an_error():
+    module, x = torch.nn.GRU(D, H), torch.randn(3, 2, D)
+    out = bridge.compile(module, backend="eager")(x)[0]
+    (grad,) = torch.autograd.grad(out.sum(), [module.weight_hh_l0], create_graph=True)
+    with pytest.raises(RuntimeError, match="autograd"):
+        torch.autograd.grad(grad.sum(), [module.weight_hh_l0])
+
+
+def test_what_a_graph_cannot_hold_is_named_and_nothing_changes():
+    model = torch.nn.ModuleDict({"a": torch.nn.LSTM(3, 4), "b": torch.nn.LSTM(3, 4, proj_size=2)})
+    with pytest.raises(ValueError, match=r"PyTorch's own \(b: the kernels have no projections"):
+        bridge.compile(model)
+    assert "forward" not in model["a"].__dict__
+    with pytest.raises(TypeError, match="got function"):
+        bridge.compile(lambda x: x)
+
+
+@pytest.mark.parametrize(
+    ("x", "wrong"),
+    [
+        (torch.zeros(3, 2, D, dtype=torch.bfloat16), "must be float32 or float64"),
+        (torch.zeros(3, 2, D + 1), "must have 4 features"),
+        (torch.nn.utils.rnn.pack_sequence([torch.zeros(3, D)]), "not a PackedSequence"),
+    ],
+)
+def test_bad_inputs_are_said(x, wrong):
+    with pytest.raises(Exception, match=wrong):
+        bridge.compile(torch.nn.GRU(D, H), backend="eager")(x)
+
+
+@pytest.mark.parametrize("make", [torch.nn.LSTM, bridge.LSTM])
+def test_exported_programs_hold_pytorch_s_own_operators(make):
+    module, x = make(D, H), torch.randn(3, 2, D)
+    if make is torch.nn.LSTM:
+        bridge.accelerate(module)
+    program = torch.export.export(module, (x,))
+    assert "rnnfast" not in str(program.graph)
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    assert_close([program.module()(x)[0]], [module(x)[0]], 1e-5)
