@@ -192,3 +192,9 @@ def test_an_error_in_a_team_is_raised(teams):
     with pytest.raises(ZeroDivisionError, match="on purpose"):
         openmp.run(kernel, 2, False, [np.zeros(1)])
     assert openmp.run(lambda team, member, array: member, 2, False, [np.zeros(1)]) == 0
+
+
+def test_calls_are_counted_by_the_name_of_the_cell():
+    with bridge.enable():
+        bridge.Recurrent(cells.leaky, D, H, 2)(torch.zeros(3, 2, D))
+        assert bridge.report().served == {"leaky": 1}

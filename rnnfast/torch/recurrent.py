@@ -13,9 +13,25 @@ from torch.nn import functional
 from rnnfast import _check
 from rnnfast.cells import Cell
 from rnnfast.layers.recurrent import Recurrent as Layer
+from rnnfast.torch import report
+from rnnfast.torch.tensors import array_of
 from rnnfast.torch.untraced import untraced
+from rnnfast.torch.windows import idle
 
 _DTYPES = (torch.float32, torch.float64)
+
+
+class _Lent(Layer):
+    """A layer for one window, on memory that others have left."""
+
+    def __init__(self, cell: Cell, params: list[np.ndarray]) -> None:
+        super().__init__(cell, params, True)
+        self._key = cell.fingerprint, self.dtype, self.input_size, self.hidden_size
+        self._workspace = idle.take(self._key)
+
+    def __del__(self) -> None:
+        if "_key" in self.__dict__:
+            idle.give_back(self._key, self._workspace)
 
 
 class _Window(torch.autograd.Function):
@@ -26,7 +42,7 @@ class _Window(torch.autograd.Function):
         ctx: Any, layer: Layer, keep: bool, options: dict[str, Any], counts: tuple[int, int], *tensors: Any
     ) -> Any:
         """`counts` of given arrays and of states; `tensors` are xs (N, T, D), these, and the parameters."""
-        arrays = [tensor.detach().contiguous().numpy() for tensor in tensors]
+        arrays = [array_of(tensor) for tensor in tensors]
         given, states = counts
         layer.set_state(*arrays[1 + given : 1 + given + states])
         names = layer.given_names
@@ -51,8 +67,8 @@ class _Window(torch.autograd.Function):
         layer: Layer = ctx.layer
         given, _ = ctx.counts
         dhs = torch.zeros(ctx.shape, dtype=xs.dtype) if dhs is None else dhs
-        arriving = [None if one is None else one.detach().contiguous().numpy() for one in later]
-        dxs = layer.go_back(dhs.detach().contiguous().numpy(), arriving)
+        arriving = [None if one is None else array_of(one) for one in later]
+        dxs = layer.go_back(array_of(dhs), arriving)
         states = layer.get_state_gradients()
         assert states is not None
         found = layer.given_gradients if given else {}
@@ -267,10 +283,11 @@ class Recurrent(torch.nn.Module):
             "lengths": None if lengths is None else np.asarray(lengths),
             "reset": resets,
         }
+        report.note(self.cell.name, input, "")
         finals = []
         for index in range(self.num_layers):
             params = [getattr(self, f"{name}_l{index}") for name in self.cell.shapes(1, 1)]
-            layer = Layer(self.cell, [param.detach().contiguous().numpy() for param in params], True)
+            layer = _Lent(self.cell, [array_of(param) for param in params])
             layer.constants.update(self.constants)
             layer.train_flg = self.training
             if self.cell.random:
