@@ -36,10 +36,12 @@ def test_the_code_of_a_page_runs(path, monkeypatch):
 
     monkeypatch.chdir(path.parent)
     monkeypatch.syspath_prepend(str(path.parent))
+    names = {"__name__": "page"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of libraries that a page shows beside ours
-        exec(compile(code_of(path), str(path), "exec"), {"__name__": "page"})
+        exec(compile(code_of(path), str(path), "exec"), names)
     plt.close("all")
+    assert len(names) > 1
 
 
 def test_every_public_name_is_in_the_reference():
