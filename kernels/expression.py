@@ -356,17 +356,39 @@ def _text(node: Node, names: Mapping[Node, str], whole: bool = False) -> tuple[s
 
 
 def sigmoid(x: Any) -> Any:
-    """1 / (1 + exp(-x))"""
+    """1 / (1 + exp(-x))
+
+    Examples
+    --------
+    >>> from rnnfast.cells import sigmoid
+    >>> float(sigmoid(0.0))
+    0.5
+    """
     return function_of("sigmoid", x)
 
 
 def tanh(x: Any) -> Any:
-    """The hyperbolic tangent."""
+    """The hyperbolic tangent.
+
+    Examples
+    --------
+    >>> from rnnfast.cells import tanh
+    >>> float(tanh(0.0))
+    0.0
+    """
     return function_of("tanh", x)
 
 
 def relu(x: Any) -> Any:
-    """max(x, 0); NaN stays NaN. Its derivative at 0 is 0."""
+    """max(x, 0); NaN stays NaN. Its derivative at 0 is 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnfast.cells import relu
+    >>> relu(np.array([-1.0, 2.0]))
+    array([0., 2.])
+    """
     return function_of("relu", x)
 
 

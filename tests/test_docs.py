@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import importlib.util
+import inspect
 import re
 from pathlib import Path
 
@@ -103,3 +104,24 @@ def test_every_local_link_of_a_page_leads_to_a_file():
             if "://" not in target and not (page.parent / target).exists():
                 missing.append(f"{page.name}: {target}")
     assert missing == []
+
+
+PUBLIC = (
+    "",
+    ".cells",
+    ".data",
+    ".diagnostics",
+    ".optim",
+    ".time_layers",
+    ".training",
+    *((".torch",) if HAS_TORCH else ()),
+)
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_every_public_name_has_an_example(module):
+    found = importlib.import_module(f"rnnfast{module}")
+    objects = {name: getattr(found, name) for name in found.__all__}
+    made = {name: one for name, one in objects.items() if inspect.isclass(one) or inspect.isfunction(one)}
+    assert made
+    assert [name for name, one in made.items() if ">>>" not in (one.__doc__ or "")] == []

@@ -42,6 +42,15 @@ class Cell:
         What tables and pictures call it; the name by default.
     forgets : dict of str to str
         Gates that decide over memory, each with the end at which it forgets: "low" (shut) or "high" (open).
+
+    Examples
+    --------
+    >>> import rnnfast
+    >>> cell = rnnfast.cells.leaky
+    >>> cell.states, list(cell.roles), cell.product
+    (('h', 'v'), ['alpha', 'noise'], 'h')
+    >>> cell.layer(input_size=3, hidden_size=8).parameter_names
+    ('Wx', 'Wh', 'b', 'alpha')
     """
 
     def __init__(
@@ -277,7 +286,14 @@ def _with_diagonal(step: Callable, gates: int, weights: Sequence[str]) -> Callab
 
 
 def defined(name: str, fingerprint: str) -> Cell:
-    """The cell with this fingerprint that the program has defined."""
+    """The cell with this fingerprint that the program has defined.
+
+    Examples
+    --------
+    >>> from rnnfast import cells
+    >>> cells.defined("leaky", cells.leaky.fingerprint) is cells.leaky
+    True
+    """
     found = [cell for cell in list(_defined.values()) if cell.fingerprint == fingerprint]
     if not found:
         raise _check.cell_missing(name, fingerprint)

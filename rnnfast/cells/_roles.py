@@ -15,6 +15,12 @@ class Role(NamedTuple):
     kind : {"unit", "scalar", "constant", "given", "normal", "bernoulli"}
     value : float
         Where it starts, or the parameter of the random numbers.
+
+    Examples
+    --------
+    >>> import rnnfast
+    >>> rnnfast.cells.leaky.roles["alpha"]
+    Role(kind='unit', value=0.1)
     """
 
     kind: str

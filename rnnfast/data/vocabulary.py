@@ -37,6 +37,13 @@ class Tokenizer(ABC):
         Dictionary, the inverse of `id_to_token`.
     unk_id, eos_id
         Ids of the unknown token (0) and of the end of a line (1).
+
+    Examples
+    --------
+    >>> import rnnfast
+    >>> tokenizer = rnnfast.WordTokenizer.fit("you say goodbye and i say hello .")
+    >>> isinstance(tokenizer, rnnfast.data.Tokenizer), tokenizer.id_to_token[:3]
+    (True, ['<unk>', '<eos>', 'say'])
     """
 
     kind: ClassVar[str]

@@ -31,6 +31,16 @@ class GradientByLag(NamedTuple):
         By state ``||dL_t / dh_{t-k}||`` of each layer, from the lowest, the mean over the sequences. NaN at a
         step at which no sequence has a target. 0 at lag 0 of all states but the output, which alone the loss
         reads.
+
+    Examples
+    --------
+    >>> import numpy as np, rnnfast
+    >>> from rnnfast.diagnostics import gradient_by_lag
+    >>> model = rnnfast.RNNLM(9, 4, 4, rng=np.random.default_rng(0))
+    >>> ids = np.arange(42).reshape(2, 21) % 9
+    >>> found = gradient_by_lag(model, ids[:, :-1], ids[:, 1:], lags=8)
+    >>> found.lags.size, found.norms["h"].shape[2]
+    (9, 9)
     """
 
     lags: np.ndarray

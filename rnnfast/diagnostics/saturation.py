@@ -21,6 +21,15 @@ class GateSaturation(NamedTuple):
     low, high : ndarray (L, G)
         Shares from 0 to 1. Of a sigmoid: below 0.05 and above 0.95. Of a tanh: below -0.95 and above 0.95. Of
         a relu: `low` is the share of zeros, and `high` is 0.
+
+    Examples
+    --------
+    >>> import numpy as np, rnnfast
+    >>> from rnnfast.diagnostics import gate_saturation
+    >>> model = rnnfast.RNNLM(9, 4, 4, cell="lstm", rng=np.random.default_rng(0))
+    >>> found = gate_saturation(model, np.arange(40).reshape(2, 20) % 9)
+    >>> found.gates, found.high.shape
+    (('f', 'g', 'i', 'o'), (1, 4))
     """
 
     gates: tuple[str, ...]

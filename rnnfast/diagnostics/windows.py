@@ -22,6 +22,15 @@ class TruncationCurve(NamedTuple):
         Steps of the windows.
     relative_errors, cosines : ndarray (W,)
         Of each.
+
+    Examples
+    --------
+    >>> import numpy as np, rnnfast
+    >>> from rnnfast.diagnostics import truncation_curve
+    >>> model = rnnfast.RNNLM(9, 4, 4, rng=np.random.default_rng(0))
+    >>> ids = np.arange(42).reshape(2, 21) % 9
+    >>> truncation_curve(model, ids[:, :-1], ids[:, 1:], ks=[2, 10]).cosines.shape
+    (2,)
     """
 
     ks: np.ndarray

@@ -28,6 +28,13 @@ class Optimizer:
     square of an element beyond 1.8e19 is infinite: `AdaGrad` and `RMSprop` then never change its parameter
     again, `Adam` and `AdamW` make it NaN at the next update. `global_norm` adds up in float64 and stays
     finite; clip gradients that may grow so large.
+
+    Examples
+    --------
+    >>> from rnnfast import optim
+    >>> optimizer = optim.Adam(lr=0.01)
+    >>> isinstance(optimizer, optim.Optimizer), optimizer.steps
+    (True, 0)
     """
 
     hyperparameters: tuple[str, ...] = ("lr",)

@@ -52,6 +52,15 @@ class Momentum(Optimizer):
 
     Source: Saito, *Deep Learning from Scratch*, section 6.1.4. (PyTorch multiplies the velocity by `lr` only
     when it is applied; the two agree while `lr` is constant.)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnfast import optim
+    >>> W = np.ones(2)
+    >>> optim.Momentum(lr=0.1).update([W], [np.array([1.0, -1.0])])
+    >>> W.round(3)
+    array([0.9, 1.1])
     """
 
     hyperparameters = ("lr", "momentum")
@@ -78,6 +87,15 @@ class Nesterov(Momentum):
     Source: Bengio, Boulanger-Lewandowski, Pascanu, *Advances in optimizing recurrent networks*, 2013,
     equation 7. The book's listing computes ``param += momentum**2 * v - (1 + momentum) * lr * grad`` with the
     new `v`, where that form of the equation needs the old one; here the equation is kept.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnfast import optim
+    >>> W = np.ones(2)
+    >>> optim.Nesterov(lr=0.1).update([W], [np.array([1.0, -1.0])])
+    >>> W.round(3)
+    array([0.81, 1.19])
     """
 
     def _step(self, grad: np.ndarray, state: list[np.ndarray], param: np.ndarray) -> None:
@@ -95,6 +113,15 @@ class AdaGrad(Optimizer):
         Added outside the root, 1e-7 as in the book (PyTorch: 1e-10).
 
     Source: Saito, *Deep Learning from Scratch*, section 6.1.5; Duchi, Hazan, Singer, 2011.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnfast import optim
+    >>> W = np.ones(2)
+    >>> optim.AdaGrad(lr=0.1).update([W], [np.array([1.0, -1.0])])
+    >>> W.round(3)
+    array([0.9, 1.1])
     """
 
     hyperparameters = ("lr", "eps")
@@ -122,6 +149,15 @@ class RMSprop(Optimizer):
         Added outside the root, 1e-7 as in the book (PyTorch: 1e-8).
 
     Source: Saito, *Deep Learning from Scratch 2*, `common/optimizer.py`; Hinton, lecture 6e, 2012.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnfast import optim
+    >>> W = np.ones(2)
+    >>> optim.RMSprop(lr=0.1).update([W], [np.array([1.0, -1.0])])
+    >>> W.round(3)
+    array([0., 2.])
     """
 
     hyperparameters = ("lr", "decay_rate", "eps")
@@ -213,6 +249,15 @@ class AdamW(Adam):
         At least 0.
 
     Source: Loshchilov, Hutter, *Decoupled weight decay regularization*, 2019.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnfast import optim
+    >>> W = np.ones(2)
+    >>> optim.AdamW(lr=0.1).update([W], [np.array([1.0, -1.0])])
+    >>> W.round(3)
+    array([0.899, 1.099])
     """
 
     hyperparameters = ("lr", "beta1", "beta2", "eps", "weight_decay")

@@ -25,6 +25,14 @@ class Accelerated(NamedTuple):
         Names of the modules whose calls go to the kernels where these serve them; "" is the model itself.
     left : dict of str to str
         Names of recurrent modules that stay as they are, and why.
+
+    Examples
+    --------
+    >>> import torch, rnnfast.torch
+    >>> model = torch.nn.ModuleDict({"a": torch.nn.LSTM(3, 4), "b": torch.nn.LSTM(3, 4, proj_size=2)})
+    >>> found = rnnfast.torch.accelerate(model)
+    >>> found.done, found.left
+    (['a'], {'b': 'the kernels have no projections (proj_size)'})
     """
 
     done: list[str]
@@ -82,7 +90,16 @@ def accelerate(model: torch.nn.Module) -> Accelerated:
 
 
 def restore(model: torch.nn.Module) -> list[str]:
-    """Give the layers of a model back to PyTorch; the names of those that changed."""
+    """Give the layers of a model back to PyTorch; the names of those that changed.
+
+    Examples
+    --------
+    >>> import torch, rnnfast.torch
+    >>> model = torch.nn.Sequential(torch.nn.GRU(3, 4))
+    >>> _ = rnnfast.torch.accelerate(model)
+    >>> rnnfast.torch.restore(model)
+    ['0']
+    """
     found = []
     for name, module in model.named_modules():
         if getattr(module.__dict__.get("forward"), "__func__", None) is forward:

@@ -18,7 +18,15 @@ _library: torch.library.Library | None = None
 
 
 class Enabled:
-    """The bridge, which is on; as a context manager it goes off at the end, unless it was on before."""
+    """The bridge, which is on; as a context manager it goes off at the end, unless it was on before.
+
+    Examples
+    --------
+    >>> import rnnfast.torch
+    >>> with rnnfast.torch.enable() as enabled:
+    ...     print(enabled)
+    rnnfast.torch is enabled
+    """
 
     def __init__(self, was_on: bool) -> None:
         self._was_on = was_on
@@ -35,7 +43,14 @@ class Enabled:
 
 
 def is_enabled() -> bool:
-    """Whether PyTorch's recurrent operators are served."""
+    """Whether PyTorch's recurrent operators are served.
+
+    Examples
+    --------
+    >>> import rnnfast.torch
+    >>> rnnfast.torch.is_enabled()
+    False
+    """
     return _library is not None
 
 
@@ -49,6 +64,12 @@ def enable() -> Enabled:
     -------
     enabled : context manager
         ``with rnnfast.torch.enable():`` ends it at the end of the block. `disable` ends it too.
+
+    Examples
+    --------
+    >>> import torch, rnnfast.torch
+    >>> with rnnfast.torch.enable():
+    ...     out, state = torch.nn.LSTM(3, 4)(torch.zeros(5, 2, 3))
     """
     global _library
     was_on = is_enabled()
@@ -67,7 +88,16 @@ def enable() -> Enabled:
 
 
 def disable() -> None:
-    """Give PyTorch its operators back; the dispatcher is then as it was."""
+    """Give PyTorch its operators back; the dispatcher is then as it was.
+
+    Examples
+    --------
+    >>> import rnnfast.torch
+    >>> _ = rnnfast.torch.enable()
+    >>> rnnfast.torch.disable()
+    >>> rnnfast.torch.is_enabled()
+    False
+    """
     global _library
     if _library is not None:
         _library._destroy()

@@ -24,6 +24,14 @@ class Report(NamedTuple):
         Calls that the kernels served, by operator.
     left : dict of (str, str) to int
         Calls that PyTorch served itself, by operator and reason.
+
+    Examples
+    --------
+    >>> import torch, rnnfast.torch
+    >>> with rnnfast.torch.enable():
+    ...     _ = torch.nn.GRU(3, 4)(torch.zeros(5, 2, 3))
+    >>> rnnfast.torch.report().served
+    {'gru': 1}
     """
 
     served: dict[str, int]

@@ -35,7 +35,14 @@ _JSON_LIMIT = 256 << 20  # bytes; a vocabulary of ten million words stays below
 
 
 class Run(NamedTuple):
-    """What a run folder holds; `tokenizer` is None when it was saved without one."""
+    """What a run folder holds; `tokenizer` is None when it was saved without one.
+
+    Examples
+    --------
+    >>> from rnnfast.training import load_checkpoint
+    >>> run = load_checkpoint("runs/first")                                     # doctest: +SKIP
+    >>> run.model, run.tokenizer, run.config["cell"]                            # doctest: +SKIP
+    """
 
     model: RNNLM | CBOWLM
     tokenizer: Tokenizer | None
@@ -204,6 +211,12 @@ def load_checkpoint(
         model's cell. The message names the file.
     OSError
         The folder is not there, or a file cannot be read.
+
+    Examples
+    --------
+    >>> from rnnfast.training import load_checkpoint
+    >>> model, tokenizer, config = load_checkpoint("runs/first")                # doctest: +SKIP
+    >>> model.generate(tokenizer.encode("the value of"), length=20)             # doctest: +SKIP
     """
     path = run_file(folder, LAST if last else MODEL)
     model, notes = load_with_notes(path, rng=rng)

@@ -39,6 +39,17 @@ class Progress:
         Since `fit` began.
     seconds_left : float or None
         Estimate, validation included; None after the first window.
+
+    Examples
+    --------
+    >>> import numpy as np, rnnfast
+    >>> model = rnnfast.RNNLM(9, 4, 4, rng=np.random.default_rng(0))
+    >>> seen = []
+    >>> optimizer = rnnfast.optim.SGD(lr=0.1)
+    >>> trainer = rnnfast.Trainer(model, optimizer, rnnfast.TruncatedBPTT(5), callback=seen.append)
+    >>> _ = trainer.fit(np.arange(60) % 9, epochs=1, batch_size=2)
+    >>> seen[0].epoch, seen[0].window, seen[-1].step == seen[-1].steps
+    (1, 1, True)
     """
 
     epoch: int
