@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent / "extensions"), str(Path(__file__).parents[1])]
-os.environ.setdefault("MPLBACKEND", "agg")
 # Pages run in processes of their own: they find the cell files beside them, and the source tree.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
 

@@ -45,10 +45,8 @@ def call(
         if not is_batched:
             data = data.unsqueeze(0 if module.batch_first else 1)
         batch = data.shape[0 if module.batch_first else 1]
-    states = _states(module, hx, data, batch, is_batched, order)
-    options = Options(
-        module.bias, module.num_layers, float(module.dropout), module.training, module.bidirectional
-    )
+    states = states_of(module, hx, data, batch, is_batched, order)
+    options = Options.of(module)
     module._update_flat_weights()  # parametrizations and functional calls exchange parameters
     params = module._flat_weights
     why = why_not(name, (data, *states), params, options) if states else "states"
@@ -66,7 +64,7 @@ def call(
     if is_packed:
         out, *finals = serve_data(name, data, sizes, states, params, options)
     elif lengths is not None or resets is not None:
-        lies = _padded(owner, data, module.batch_first, lengths, resets)
+        lies = masked(owner, data, module.batch_first, lengths, resets)
         kind = KINDS[name]
         out, *finals = layers.run(kind, data, states, params, options, layers.eager(kind, lies))
     else:
@@ -81,7 +79,7 @@ def call(
     return out, tuple(finals) if is_lstm else finals[0]
 
 
-def _states(
+def states_of(
     module: Any, hx: Any, data: torch.Tensor, batch: int, is_batched: bool, order: torch.Tensor | None
 ) -> list[torch.Tensor]:
     """The initial states in the order of the data; none where PyTorch has to say what is wrong with them."""
@@ -99,7 +97,7 @@ def _states(
     return given if order is None else [one.index_select(1, order) for one in given]
 
 
-def _padded(
+def masked(
     owner: str, data: torch.Tensor, batch_first: bool, lengths: Any, resets: Any
 ) -> Callable[[bool], Lie]:
     """How the rows lie with lengths (N,) and resets (N, T)."""

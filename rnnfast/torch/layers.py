@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional
@@ -21,6 +21,16 @@ class Options(NamedTuple):
     dropout: float
     train: bool
     bidirectional: bool
+
+    @classmethod
+    def of(cls, module: Any) -> Options:
+        """Those of a module."""
+        return cls(module.bias, module.num_layers, float(module.dropout), module.training, module.bidirectional)
+
+    @property
+    def drops(self) -> bool:
+        """Whether there is dropout between layers."""
+        return bool(self.dropout and self.train and self.num_layers > 1)
 
 
 def run(

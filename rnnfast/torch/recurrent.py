@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import types
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,18 +15,17 @@ from rnnfast import _check
 from rnnfast.cells import Cell
 from rnnfast.layers.recurrent import Recurrent as Layer
 from rnnfast.torch import report
-from rnnfast.torch.tensors import array_of
+from rnnfast.torch.tensors import DTYPES, array_of
 from rnnfast.torch.untraced import untraced
-from rnnfast.torch.windows import idle
-
-_DTYPES = (torch.float32, torch.float64)
+from rnnfast.torch.windows import OnTorchThreads, idle
 
 
-class _Lent(Layer):
+class _Lent(OnTorchThreads, Layer):
     """A layer for one window, on memory that others have left."""
 
     def __init__(self, cell: Cell, params: list[np.ndarray]) -> None:
         super().__init__(cell, params, True)
+        self.lock = threading.Lock()  # of the gradients, where two threads go back through one graph
         self._key = cell.fingerprint, self.dtype, self.input_size, self.hidden_size
         self._workspace = idle.take(self._key)
 
@@ -64,19 +64,20 @@ class _Window(torch.autograd.Function):
     def backward(ctx: Any, dhs: Any, *later: Any) -> Any:
         """The gradient of each tensor."""
         xs, *_ = ctx.saved_tensors
-        layer: Layer = ctx.layer
+        layer: _Lent = ctx.layer
         given, _ = ctx.counts
         dhs = torch.zeros(ctx.shape, dtype=xs.dtype) if dhs is None else dhs
         arriving = [None if one is None else array_of(one) for one in later]
-        dxs = layer.go_back(array_of(dhs), arriving)
-        states = layer.get_state_gradients()
+        with layer.lock:
+            dxs = layer.go_back(array_of(dhs), arriving)
+            states = layer.get_state_gradients()
+            found = layer.given_gradients if given else {}
+            grads = [grad.copy() for grad in layer.grads]
         assert states is not None
-        found = layer.given_gradients if given else {}
         of_given = [
             (array if tensor.dim() == 3 else array.sum(axis=2))
             for array, tensor in zip(found.values(), ctx.saved_tensors[1:], strict=False)
         ]
-        grads = [grad.copy() for grad in layer.grads]
         made = [torch.from_numpy(one) for one in (dxs, *of_given, *states, *grads)]
         if torch.is_grad_enabled():
             made = _NotAgain.apply(torch.zeros((), requires_grad=True), *made)
@@ -130,7 +131,9 @@ class Recurrent(torch.nn.Module):
     Parameters are named as those of a layer, with the number of theirs: ``Wx_l0`` (D, G*H), ``Wh_l0``,
     ``b_l0``, and those of the cell's own arguments. They start as those of `cell.layer`, with seeds drawn by
     PyTorch. Random arguments of the cell are drawn anew in each call in training, from PyTorch's seed, and
-    are their mean after `eval()`. Gradients cannot be differentiated again: PyTorch says so.
+    are their mean after `eval()`. Gradients cannot be differentiated again, which is an error. PyTorch has no
+    code for other cells to fall back on, so autocast, `torch.func`, `torch.compile` in one graph and export are
+    errors, too.
 
     Examples
     --------
@@ -163,7 +166,7 @@ class Recurrent(torch.nn.Module):
         self.batch_first = bool(batch_first)
         self.dropout = _check.number_below(owner, "dropout", dropout, 0, 1)
         dtype = torch.get_default_dtype() if dtype is None else dtype
-        if dtype not in _DTYPES:
+        if dtype not in DTYPES:
             raise TypeError(f"{owner}: dtype must be torch.float32 or torch.float64, got {dtype}.")
         rng = np.random.default_rng(int(torch.randint(2**62, ()).item()))
         for name, value in cell.layer(1, 1, rng=rng).constants.items():
@@ -198,7 +201,7 @@ class Recurrent(torch.nn.Module):
         dtype = next(self.parameters()).dtype
         if not isinstance(tensor, torch.Tensor):
             raise TypeError(f"{owner}: {name} must be a Tensor, got {type(tensor).__name__}.")
-        if tensor.device.type != "cpu" or tensor.dtype is not dtype or dtype not in _DTYPES:
+        if tensor.device.type != "cpu" or tensor.dtype is not dtype or dtype not in DTYPES:
             raise TypeError(
                 f"{owner}: {name} and the parameters must be float32 or float64 of one kind on the CPU, got "
                 f"{tensor.dtype} on {tensor.device} and {dtype}."

@@ -11,9 +11,7 @@ from rnnfast.torch import layers
 from rnnfast.torch.kinds import KINDS
 from rnnfast.torch.layers import Options
 from rnnfast.torch.lies import packed, whole
-from rnnfast.torch.tensors import is_plain
-
-_DTYPES = (torch.float32, torch.float64)
+from rnnfast.torch.tensors import DTYPES, is_plain
 
 
 def why_not(name: str, tensors: Sequence[Any], params: Sequence[Any], options: Options) -> str:
@@ -30,7 +28,7 @@ def why_not(name: str, tensors: Sequence[Any], params: Sequence[Any], options: O
         return "forward-mode differentiation"
     x, *states = tensors
     dtype = x.dtype
-    if dtype not in _DTYPES:
+    if dtype not in DTYPES:
         return f"dtype {str(dtype).removeprefix('torch.')}"
     for tensor in (*tensors, *params):
         if is_plain(tensor) and tensor.dtype is dtype:
@@ -75,8 +73,7 @@ def serve_input(
 ) -> tuple[torch.Tensor, ...]:
     """`aten::NAME.input`."""
     kind = KINDS[name]
-    drops = options.dropout and options.train and options.num_layers > 1
-    if batch_first and drops:  # PyTorch draws its masks over (T, N, H)
+    if batch_first and options.drops:  # PyTorch draws its masks over (T, N, H)
         hs, *finals = serve_input(name, x.transpose(0, 1).contiguous(), states, params, options, False)
         return hs.transpose(0, 1), *finals
     batch, steps = (x.shape[0], x.shape[1]) if batch_first else (x.shape[1], x.shape[0])

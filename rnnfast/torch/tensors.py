@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+DTYPES = (torch.float32, torch.float64)  # those of the kernels
+
 _CLASSES = (torch.Tensor, torch.nn.Parameter)
 _keys_of = torch._C._dispatch_keys
 

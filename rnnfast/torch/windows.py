@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Hashable
@@ -27,12 +28,18 @@ class Idle:
 
     def __init__(self) -> None:
         self._kept: deque[tuple[Hashable, Workspace, int]] = deque()
-        self._lock = threading.Lock()
+        self._returned: deque[tuple[Hashable, Workspace]] = deque()
         self.nbytes = 0
+        self.renew_lock()
+
+    def renew_lock(self) -> None:
+        """A child made by a fork has no thread that would release the old one."""
+        self._lock = threading.Lock()
 
     def take(self, key: Hashable) -> Workspace:
         """One that a window of this key has left, or a new one."""
         with self._lock:
+            self._sort_in()
             for index in range(len(self._kept) - 1, -1, -1):
                 if self._kept[index][0] == key:
                     _, found, nbytes = self._kept[index]
@@ -42,19 +49,44 @@ class Idle:
         return Workspace()
 
     def give_back(self, key: Hashable, workspace: Workspace) -> None:
-        """Keep it for the next window."""
-        nbytes = workspace.nbytes
-        with self._lock:
-            self._kept.append((key, workspace, nbytes))
-            self.nbytes += nbytes
-            while self.nbytes > self.MOST_BYTES or len(self._kept) > 64:
-                self.nbytes -= self._kept.popleft()[2]
+        """Keep it for the next window.
+
+        Python may collect a window at any moment, also inside `take`: so this never waits for the lock.
+        """
+        self._returned.append((key, workspace))
+        if self._lock.acquire(blocking=False):
+            try:
+                self._sort_in()
+            finally:
+                self._lock.release()
+
+    def _sort_in(self) -> None:
+        while self._returned:
+            key, workspace = self._returned.popleft()
+            self._kept.append((key, workspace, workspace.nbytes))
+            self.nbytes += workspace.nbytes
+        while self.nbytes > self.MOST_BYTES or len(self._kept) > 64:
+            self.nbytes -= self._kept.popleft()[2]
 
 
 idle = Idle()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=idle.renew_lock)
 
 
-class Window(Plans):
+class OnTorchThreads(Plans):
+    """A layer that runs on at most as many threads as PyTorch had when it was made."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._most = torch.get_num_threads()
+
+    def _team(self, rows: Rows, products: int) -> Team:
+        members, by_units = super()._team(rows, products)
+        return Team(min(members, self._most), by_units)
+
+
+class Window(OnTorchThreads):
     """A window, from its `forward` to the last `backward`.
 
     Each call of an operator has one, so that several calls may come before the first `backward`, and one
@@ -80,10 +112,6 @@ class Window(Plans):
     def __del__(self) -> None:
         if "_workspace" in self.__dict__:
             idle.give_back(self._key, self._workspace)
-
-    def _team(self, rows: Rows, products: int) -> Team:
-        members, by_units = super()._team(rows, products)
-        return Team(min(members, self._most), by_units)
 
     def _kernel_params(self) -> list[np.ndarray | None]:
         return self._arrays
