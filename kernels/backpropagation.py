@@ -54,14 +54,15 @@ def backward_of(schedule: Schedule) -> Any:
 
     @spliced
     def weights_of(
-        team, member, intact, wx, wh, turned, cols, packed_x, packed_h, packed_late, packed_wx, packed_wh,
-        packed_wlate,
+        team, member, intact, wx, wh, turned, cols, wants_inputs, packed_x, packed_h, packed_late, packed_wx,
+        packed_wh, packed_wlate,
     ):  # fmt: skip
         """The operands of the products with Wh^T; and Wx^T, and what blocks made again need, in panels."""
         width, members, flat_wx, again = cols // GATES, team[MEMBERS], wx.reshape(-1), intact > 0
         depth = wx.size // cols
         down, across = strides_of(turned, depth, cols)
-        pack(member, members, cols, depth, (flat_wx, ZERO, across, down), packed_x)
+        if wants_inputs:
+            pack(member, members, cols, depth, (flat_wx, ZERO, across, down), packed_x)
         w_h = w_late = (flat_wx, ZERO, ZERO, ZERO)
         if HAS_TAPE and again:
             pack(member, members, depth, cols, (flat_wx, ZERO, down, across), packed_wx)
@@ -272,8 +273,8 @@ def backward_of(schedule: Schedule) -> Any:
         if OTHERS:
             memory = ((starts.reshape(-1), starts.shape[2]), places[0], (kept.reshape(-1), kept.shape[1]))
         weights = weights_of(
-            team, member, intact, wx, wh, turned, b.size, packed_x, packed_h, packed_late, packed_wx,
-            packed_wh, packed_wlate,
+            team, member, intact, wx, wh, turned, b.size, ids is not None or dxs.size > 0, packed_x, packed_h,
+            packed_late, packed_wx, packed_wh, packed_wlate,
         )  # fmt: skip
         if member == 0:
             for s in range(OTHERS + 1):

@@ -9,6 +9,7 @@ torch = pytest.importorskip("torch")
 
 from torch_helpers import CLASSES, D, H, assert_close, everything, inputs_of, states_of, tensors  # noqa: E402
 
+import rnnfast  # noqa: E402
 import rnnfast.torch as bridge  # noqa: E402
 from rnnfast.layers import plans  # noqa: E402
 from rnnfast.torch import operators  # noqa: E402
@@ -136,26 +137,138 @@ def test_gradients_of_gradients_are_an_error():
         torch.autograd.grad(grad.sum(), [module.weight_hh_l0])
 
 
-def test_what_a_graph_cannot_hold_is_named_and_nothing_changes():
-    model = torch.nn.ModuleDict({"a": torch.nn.LSTM(3, 4), "b": torch.nn.LSTM(3, 4, proj_size=2)})
-    with pytest.raises(ValueError, match=r"PyTorch's own \(b: the kernels have no projections"):
+@pytest.mark.parametrize(
+    ("layer", "why"),
+    [
+        (torch.nn.LSTM(3, 4, proj_size=2), "the kernels have no projections"),
+        (bridge.LSTM(3, 4, proj_size=2), "the kernels have no projections"),
+        (bridge.Recurrent(rnnfast.cells.gru, 3, 4), "Recurrent is no operator of a graph"),
+    ],
+)
+def test_what_a_graph_cannot_hold_is_named_and_nothing_changes(layer, why):
+    model = torch.nn.ModuleDict({"a": torch.nn.LSTM(3, 4), "b": layer, "c": torch.nn.GRU(3, 4)})
+    bridge.accelerate(model["c"])
+    with pytest.raises(ValueError, match=f"layer 'b' cannot be in the graph: {why}"):
         bridge.compile(model)
     assert "forward" not in model["a"].__dict__
+    assert "forward" in model["c"].__dict__
     with pytest.raises(TypeError, match="got function"):
         bridge.compile(lambda x: x)
 
 
 @pytest.mark.parametrize(
-    ("x", "wrong"),
-    [
-        (torch.zeros(3, 2, D, dtype=torch.bfloat16), "must be float32 or float64"),
-        (torch.zeros(3, 2, D + 1), "must have 4 features"),
-        (torch.nn.utils.rnn.pack_sequence([torch.zeros(3, D)]), "not a PackedSequence"),
-    ],
+    "lengths", [[1], [7, 6, 5], [[7], [6], [5], [4], [3]], [8, 1, 1, 1, 1], [-1, 1, 1, 1, 1]]
 )
-def test_bad_inputs_are_said(x, wrong):
-    with pytest.raises(Exception, match=wrong):
-        bridge.compile(torch.nn.GRU(D, H), backend="eager")(x)
+@pytest.mark.parametrize("kind", [torch.int64, torch.float32])
+def test_bad_lengths_are_refused_in_a_graph(lengths, kind):
+    compiled = bridge.compile(bridge.GRU(D, H), backend="aot_eager")
+    with pytest.raises((TypeError, ValueError), match="lengths must"):
+        compiled(torch.zeros(7, 5, D), lengths=torch.tensor(lengths, dtype=kind))
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (2, 2), (5, 9), (5,)])
+def test_bad_resets_are_refused_in_a_graph(shape):
+    compiled = bridge.compile(bridge.GRU(D, H), backend="aot_eager")
+    with pytest.raises(ValueError, match="resets must have the shape"):
+        compiled(torch.zeros(7, 5, D), resets=torch.zeros(shape, dtype=torch.bool))
+    with pytest.raises(TypeError, match="resets must be bool"):
+        compiled(torch.zeros(7, 5, D), resets=torch.zeros(5, 7))
+
+
+@pytest.mark.parametrize("cell", CLASSES)
+def test_other_calls_of_the_same_shape_leave_the_tape_of_a_graph_alone(cell):
+    torch.manual_seed(0)
+    module, other = (CLASSES[cell](D, H, dtype=torch.float64) for _ in range(2))
+    x, params = torch.randn(7, 5, D, dtype=torch.float64), list(module.parameters())
+    expected = torch.autograd.grad(module(x)[0].square().sum(), params)
+    compiled = bridge.compile(module, backend="aot_eager")
+    bridge.accelerate(other)
+    other(x)[0].sum().backward()
+    loss = compiled(x)[0].square().sum()
+    for _ in range(3):
+        other(x + 1)[0].sum().backward()
+    assert_close(torch.autograd.grad(loss, params), expected)
+
+
+@pytest.mark.parametrize("cell", CLASSES)
+def test_functional_calls_go_with_the_parameters_they_are_given(cell):
+    module, x = CLASSES[cell](D, H), torch.randn(3, 2, D)
+    own = {name: param.detach().clone() for name, param in module.named_parameters()}
+    others = {name: torch.randn_like(param) for name, param in own.items()}
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell = module
+
+        def forward(self, x, params):
+            return torch.func.functional_call(self.cell, params, (x,))[0]
+
+    expected = [torch.func.functional_call(module, params, (x,))[0] for params in (own, others)]
+    compiled = bridge.compile(Model(), backend="aot_eager")
+    assert_close([compiled(x, own), compiled(x, others)], expected, 1e-5)
+    torch.func.functional_call(module, others, (x,))
+    assert_close([bridge.compile(module, backend="aot_eager")(x)[0]], expected[:1], 1e-5)
+
+
+@pytest.mark.parametrize("cell", CLASSES)
+@pytest.mark.parametrize("first", [False, True])
+def test_dropout_has_pytorch_s_masks_where_the_backend_has_its_generator(cell, first):
+    module = CLASSES[cell](D, H, 3, dropout=0.4, batch_first=first, dtype=torch.float64)
+    x = inputs_of(module)
+    expected = everything(module, x)
+    compiled = bridge.compile(module, backend="aot_eager")
+    assert_close(everything(compiled, x), expected)
+    compiled.eval()
+    assert torch.equal(compiled(x)[0], compiled(x)[0])
+
+
+@pytest.mark.parametrize("cell", CLASSES)
+def test_what_the_kernels_do_not_serve_is_pytorch_s_own_answer(cell):
+    module, x = CLASSES[cell](D, H), torch.randn(7, 5, D)
+    packed = torch.nn.utils.rnn.pack_sequence([torch.randn(4, D), torch.randn(2, D)])
+    expected = module(packed)[0].data
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = module(x)[0]
+    compiled = bridge.compile(module, backend="eager", fullgraph=False)
+    with torch.no_grad():
+        assert_close([compiled(packed)[0].data], [expected], 1e-5)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert compiled(x)[0].dtype is cast.dtype
+    for shape in ((0, 5, D), (7, 5, D + 1), (2, 7, 5, D)):
+        with pytest.raises(Exception):  # noqa: B017, PT011 - PyTorch's, in the words of its compiler
+            compiled(torch.zeros(shape))
+    with pytest.raises(Exception, match="lengths and resets need the kernels"):
+        bridge.compile(bridge.GRU(D, H), backend="eager")(x.bfloat16(), lengths=[7] * 5)
+
+
+class Twice(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cell, self.other = torch.nn.GRU(D, D), torch.nn.GRU(D, D)
+        self.other.weight_hh_l0 = self.cell.weight_hh_l0
+
+    def forward(self, x):
+        return self.other(self.cell(self.cell(x)[0])[0])[0]
+
+
+def test_layers_used_twice_tied_copied_and_pickled():
+    model, x = Twice(), torch.randn(3, 2, D)
+    params = list(model.parameters())
+    expected = torch.autograd.grad(model(x).square().sum(), params)
+    compiled = bridge.compile(model, backend="aot_eager", dynamic=True)
+    assert_close(torch.autograd.grad(compiled(x).square().sum(), params), expected, 1e-5)
+    for again in (copy.deepcopy(compiled), torch.load(saved(compiled), weights_only=False)):
+        torch._dynamo.reset()
+        assert_close([again(x)], [model(x)], 1e-5)
+        assert list(again.state_dict()) == list(compiled.state_dict())
+
+
+def saved(model):
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    return file
 
 
 @pytest.mark.parametrize("make", [torch.nn.LSTM, bridge.LSTM])

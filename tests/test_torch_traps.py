@@ -12,7 +12,9 @@ torch = pytest.importorskip("torch")
 
 from torch_helpers import CLASSES, D, H, assert_close  # noqa: E402
 
+import rnnfast  # noqa: E402
 import rnnfast.torch as bridge  # noqa: E402
+from rnnfast import _threads  # noqa: E402
 from rnnfast.torch import openmp, windows  # noqa: E402
 
 
@@ -106,7 +108,70 @@ def test_two_threads_go_back_through_one_graph():
     assert not wrong
 
 
+def test_two_threads_go_back_through_one_graph_of_a_cell():
+    before = sys.getswitchinterval()
+    module = bridge.Recurrent(rnnfast.cells.gru, 8, 16)
+    out, _ = module(torch.randn(20, 4, 8))
+    params = list(module.parameters())
+    expected = torch.autograd.grad(out.sum(), params, retain_graph=True)
+    wrong = []
+
+    def back():
+        for _ in range(100):
+            found = torch.autograd.grad(out.sum(), params, retain_graph=True)
+            if not all(torch.equal(one, other) for one, other in zip(found, expected, strict=True)):
+                wrong.append(found)
+
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=back) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert not wrong
+
+
+def test_cells_run_on_as_many_threads_as_pytorch_may(monkeypatch):
+    used = []
+    monkeypatch.setattr(_threads, "members_for", lambda operations, most: 2)
+    monkeypatch.setattr(_threads, "run", lambda kernel, members, *rest: used.append(members))
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            bridge.Recurrent(rnnfast.cells.gru, 8, 16)(torch.randn(20, 16, 8))
+    finally:
+        torch.set_num_threads(before)
+    assert used == [1, 2]
+
+
 # Memory.
+
+
+def test_windows_that_the_collector_finds_do_not_wait_for_a_lock():
+    """A model that keeps its hidden state is in a cycle with its window, and may be collected in `take`."""
+
+    def use():
+        module, x = torch.nn.GRU(4, 4), torch.randn(2, 1, 4)
+        for _ in range(3000):
+            out, module.hidden = module(x)
+            module.kept = [module, out]
+            module = torch.nn.GRU(4, 4)
+        done.append(True)
+
+    before, done = gc.get_threshold(), []
+    gc.set_threshold(20)
+    try:
+        with bridge.enable():
+            thread = threading.Thread(target=use, daemon=True)
+            thread.start()
+            thread.join(60)
+    finally:
+        gc.set_threshold(*before)
+    assert done
 
 
 def test_the_tape_goes_with_backward():

@@ -13,7 +13,7 @@ from rnnfast.torch.operators import is_in_graph, traced
 
 _CLASSES = (torch.nn.RNN, torch.nn.LSTM, torch.nn.GRU)
 
-OURS = "it is one of rnnfast.torch"
+OURS = "a class of rnnfast.torch needs no acceleration"
 
 
 class Accelerated(NamedTuple):
@@ -44,9 +44,12 @@ def forward(self: Any, input: Any, hx: Any = None) -> Any:
 
     Its name is that of the method it stands for, so a pickle of the module refers to `torch.nn` only.
     """
+
+    def plain(input: Any, hx: Any) -> Any:
+        return type(self).forward(self, input, hx)
+
     if is_in_graph():
-        return traced(self, input, hx)
-    plain = types.MethodType(type(self).forward, self)
+        return traced(self, input, hx, plain)
     return call(self, input, hx, otherwise=plain)
 
 
@@ -69,8 +72,17 @@ def accelerate(model: torch.nn.Module) -> Accelerated:
     >>> rnnfast.torch.accelerate(model)
     Accelerated(done=['1'], left={})
     """
+    found = survey("accelerate", model)
+    for name, module in model.named_modules():
+        if name in found.done:
+            module.__dict__["forward"] = types.MethodType(forward, module)
+    return found
+
+
+def survey(owner: str, model: Any) -> Accelerated:
+    """What `accelerate` does to a model."""
     if not isinstance(model, torch.nn.Module):
-        raise TypeError(f"accelerate: expected a torch.nn.Module, got {type(model).__name__}.")
+        raise TypeError(f"{owner}: expected a torch.nn.Module, got {type(model).__name__}.")
     done, left = [], {}
     for name, module in model.named_modules():
         if isinstance(module, RNN | LSTM | GRU):
@@ -84,7 +96,6 @@ def accelerate(model: torch.nn.Module) -> Accelerated:
         elif getattr(module.forward, "__func__", None) not in (forward, type(module).forward):
             left[name] = "its forward was replaced"
         else:
-            module.__dict__["forward"] = types.MethodType(forward, module)
             done.append(name)
     return Accelerated(done, left)
 
@@ -101,6 +112,7 @@ def restore(model: torch.nn.Module) -> list[str]:
     ['0']
     """
     found = []
+    survey("restore", model)
     for name, module in model.named_modules():
         if getattr(module.__dict__.get("forward"), "__func__", None) is forward:
             del module.__dict__["forward"]

@@ -106,9 +106,11 @@ def masked(
         lengths = _check.lengths(owner, np.asarray(lengths), batch, steps)
     if resets is not None:
         resets = np.asarray(resets)
-        if resets.dtype != np.bool_ or resets.shape != (batch, steps):
+        if resets.dtype != np.bool_:
+            raise TypeError(f"{owner}: resets must be bool, got {resets.dtype}.")
+        if resets.shape != (batch, steps):
             raise ValueError(
-                f"{owner}: resets must be True and False, (N, T) = ({batch}, {steps}) in either layout, "
-                f"got {resets.shape} {resets.dtype}."
+                f"{owner}: resets must have the shape (N, T) = ({batch}, {steps}), also where inputs are "
+                f"(T, N, D), got {resets.shape}."
             )
     return lambda backwards: padded(batch, steps, batch_first, backwards, lengths, resets)

@@ -6,15 +6,16 @@ from typing import Any
 
 import torch
 
-from rnnfast.torch.accelerating import OURS, accelerate, restore
+from rnnfast.torch import graphs
+from rnnfast.torch.accelerating import OURS, accelerate, survey
+from rnnfast.torch.recurrent import Recurrent
 
 
 def compile(model: torch.nn.Module, **options: Any) -> Any:
     """`torch.compile` for a model with recurrent layers, which go into its graph on the kernels.
 
-    PyTorch's own compiler breaks the graph at each `torch.nn.LSTM`, `GRU` and `RNN`. Here the layers are
-    accelerated (`restore` undoes it) and each is an operator of the graph. Inputs are Tensors, with
-    ``lengths=`` in place of a PackedSequence.
+    `torch.compile` alone splits the graph at each `torch.nn.LSTM`, `GRU` and `RNN`. Here each layer is one
+    operator of the graph. `accelerate` without a graph takes less time where little else can be fused.
 
     Parameters
     ----------
@@ -25,14 +26,23 @@ def compile(model: torch.nn.Module, **options: Any) -> Any:
     Returns
     -------
     compiled : torch.nn.Module
-        What `torch.compile` returns, with the parameters of `model`.
+        What `torch.compile` returns, with the parameters of `model`, whose layers are accelerated, too.
 
     Raises
     ------
     TypeError
         `model` is no module.
     ValueError
-        A layer of the model cannot be accelerated; the model stays as it was.
+        A layer cannot be in the graph; the model is unchanged.
+
+    Notes
+    -----
+    For sequences of different lengths use `rnnfast.torch.LSTM` with ``lengths=`` and ``resets=``, always as
+    tensors: each new list, and each kind of call, compiles another graph, and PyTorch allows eight
+    (``torch._dynamo.config.recompile_limit``). Calls that the kernels do not serve, a PackedSequence among
+    them, put PyTorch's own operators into the graph. PyTorch's compiler has no second derivatives,
+    `retain_graph` works with ``torch._functorch.config.donated_buffer = False`` only, and its default backend
+    draws dropout masks of its own. `report` does not count what runs in graphs.
 
     Examples
     --------
@@ -42,15 +52,14 @@ def compile(model: torch.nn.Module, **options: Any) -> Any:
     >>> compiled(torch.zeros(5, 2, 3))[0].shape
     torch.Size([5, 2, 4])
     """
-    if not isinstance(model, torch.nn.Module):
-        raise TypeError(f"compile: expected a torch.nn.Module, got {type(model).__name__}.")
-    _, left = accelerate(model)
-    plain = {name: why for name, why in left.items() if why != OURS}
-    if plain:
-        restore(model)
-        named = "; ".join(f"{name or 'the model itself'}: {why}" for name, why in plain.items())
-        raise ValueError(f"compile: a graph cannot hold layers that stay PyTorch's own ({named}).")
+    plain = {name: why for name, why in survey("compile", model).left.items() if why != OURS}
+    for name, module in model.named_modules():
+        if isinstance(module, Recurrent):
+            plain[name] = "Recurrent is no operator of a graph"
+        elif getattr(module, "proj_size", 0):
+            plain[name] = "the kernels have no projections (proj_size)"
+    for name, why in plain.items():
+        raise ValueError(f"compile: layer {name!r} cannot be in the graph: {why}.")
+    accelerate(model)
     compiled = torch.compile(model, **{"fullgraph": True, **options})
-    # PyTorch refuses recurrent modules in a graph unless it is told otherwise while it traces.
-    compiled.forward = torch._dynamo.config.patch(allow_rnn=True)(compiled.forward)
-    return compiled
+    return graphs.with_recurrent_layers(compiled)

@@ -18,7 +18,7 @@ _library: torch.library.Library | None = None
 
 
 class Enabled:
-    """The bridge, which is on; as a context manager it goes off at the end, unless it was on before.
+    """What `enable` returns. The end of its `with` block turns the bridge off, unless it was on before.
 
     Examples
     --------
@@ -88,7 +88,7 @@ def enable() -> Enabled:
 
 
 def disable() -> None:
-    """Give PyTorch its operators back; the dispatcher is then as it was.
+    """Turn `enable()` off: PyTorch's own operators are back. Accelerated models stay accelerated.
 
     Examples
     --------

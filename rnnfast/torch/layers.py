@@ -25,7 +25,9 @@ class Options(NamedTuple):
     @classmethod
     def of(cls, module: Any) -> Options:
         """Those of a module."""
-        return cls(module.bias, module.num_layers, float(module.dropout), module.training, module.bidirectional)
+        return cls(
+            module.bias, module.num_layers, float(module.dropout), module.training, module.bidirectional
+        )
 
     @property
     def drops(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -32,10 +33,16 @@ class _Served:
         ValueError
             `lengths` or `resets` come with a PackedSequence or with a call that the kernels do not serve.
         """
-        if is_in_graph():
-            return traced(self, input, hx, lengths, resets)
         plain = super().forward  # type: ignore[misc]
+        if is_in_graph():
+            return traced(self, input, hx, plain, lengths, resets)
         return call(self, input, hx, otherwise=plain, lengths=lengths, resets=resets)
+
+    def __prepare_scriptable__(self) -> Any:
+        """A module of `torch.nn` with these parameters: TorchScript compiles PyTorch's own code."""
+        plain = copy.copy(self)
+        plain.__class__ = next(one for one in type(self).__mro__ if one.__module__.startswith("torch.nn."))
+        return plain
 
 
 class RNN(_Served, torch.nn.RNN):

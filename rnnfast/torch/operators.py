@@ -5,7 +5,7 @@ Their tape is in tensors. In eager mode `rnnfast.torch.function` takes less time
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,18 +14,27 @@ import torch
 from rnnfast.kernels.sequence import block_steps
 from rnnfast.layers.window import Inputs, Run, nothing
 from rnnfast.torch import function, layers
-from rnnfast.torch.kinds import KINDS
+from rnnfast.torch.calls import masked, states_of
+from rnnfast.torch.kinds import KINDS, Kind
 from rnnfast.torch.layers import Options
-from rnnfast.torch.lies import Lie, padded, whole
-from rnnfast.torch.tensors import array_of
+from rnnfast.torch.lies import Lie, whole
+from rnnfast.torch.tensors import DTYPES, array_of
 from rnnfast.torch.windows import Window
 
 _TAPE = {"states": 2, "tape": 2, "starts": 3}  # axes
-_DTYPES = (torch.float32, torch.float64)
 
 
 class _Taped(Window):
     """A window that writes its tape into tensors of its own."""
+
+    def __init__(self, kind: Kind, arrays: list[np.ndarray | None]) -> None:
+        super().__init__(kind, arrays)
+        self._workspace.plans.clear()  # those of other windows have a tape in the scratch memory
+
+    def __del__(self) -> None:
+        if "_workspace" in self.__dict__:
+            self._workspace.plans.clear()
+            super().__del__()
 
     def _take(self, name: str, *shape: int) -> np.ndarray:
         if name not in _TAPE:
@@ -33,22 +42,22 @@ class _Taped(Window):
         return torch.empty(shape, dtype=torch.float32 if self.dtype == np.float32 else torch.float64).numpy()
 
     def tape_tensors(self) -> tuple[torch.Tensor, ...]:
-        """The tape, which belongs to the caller from now on."""
+        """The tape."""
         assert self._run is not None
-        self._workspace.plans.clear()
         made = zip(_TAPE.values(), self._run.saved, strict=True)
         return tuple(
             torch.from_numpy(np.empty((0,) * axes, self.dtype) if one is None else one) for axes, one in made
         )
 
-    def wind_tensors(self, xs: np.ndarray, lie: Lie, tape: Sequence[torch.Tensor]) -> None:
+    def wind_tensors(self, xs: np.ndarray, lie: Lie, tensors: Sequence[torch.Tensor]) -> None:
         """Put a tape back, that of a `forward` over these inputs."""
         none = nothing(self.dtype, 2)
-        saved = tuple(array_of(one) if one.numel() else None for one in tape)
-        blocks, batch = lie.rows.blocks.size - 1, lie.rows.order.size
-        is_whole = saved[1] is None or saved[1].shape[0] >= blocks * block_steps(batch) * batch
-        # Blocks made again overwrite others, and autograd may come again: then all are made again each time.
-        self._run = Run(Inputs(xs, None, none, none), None, lie.rows, saved, 0 if is_whole else blocks)
+        states, tape, starts = (array_of(one) if one.numel() else None for one in tensors)
+        blocks, batch, intact = lie.rows.blocks.size - 1, lie.rows.order.size, 0
+        if tape is not None and tape.shape[0] < blocks * block_steps(batch) * batch:
+            # Blocks are made again, all of them each time, in memory that is not the tensors'.
+            tape, intact = np.empty_like(tape), blocks
+        self._run = Run(Inputs(xs, None, none, none), None, lie.rows, (states, tape, starts), intact)
 
 
 def _lie(
@@ -58,11 +67,10 @@ def _lie(
     lengths: torch.Tensor | None,
     resets: torch.Tensor | None,
 ) -> Lie:
-    batch, steps = x.shape[:2] if batch_first else (x.shape[1], x.shape[0])
     if lengths is None and resets is None:
+        batch, steps = x.shape[:2] if batch_first else (x.shape[1], x.shape[0])
         return whole(batch, steps, batch_first, backwards)
-    ends = None if lengths is None else lengths.numpy()
-    return padded(batch, steps, batch_first, backwards, ends, None if resets is None else resets.numpy())
+    return masked("rnnfast.torch.compile", x, batch_first, lengths, resets)(backwards)
 
 
 def _four(weights: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
@@ -144,7 +152,7 @@ def _remember(ctx: Any, inputs: Any, output: Any) -> None:
     x, weights, states, lengths, resets, *ctx.how, _ = inputs
     ctx.counts = len(weights), len(states)
     _, _, *tape = output
-    ctx.set_materialize_grads(True)
+    ctx.mark_non_differentiable(*tape)
     ctx.save_for_backward(x, *weights, *states, lengths, resets, *tape)
 
 
@@ -165,37 +173,54 @@ def is_in_graph() -> bool:
     return torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting()
 
 
-def traced(module: Any, x: Any, hx: Any, lengths: Any = None, resets: Any = None) -> Any:
-    """A call of a module inside a graph that is being compiled."""
-    owner, is_lstm = f"rnnfast.torch.compile: {type(module).__name__}", module.mode == "LSTM"
-    if not isinstance(x, torch.Tensor):
-        raise TypeError(f"{owner}: a graph takes Tensors with lengths=, not a PackedSequence.")
-    params = module._flat_weights
-    if x.device.type != "cpu" or x.dtype not in _DTYPES or any(one.dtype != x.dtype for one in params):
-        raise TypeError(f"{owner}: inputs and parameters must be float32 or float64 of one kind on the CPU.")
-    axis, is_batched, first = (0 if module.batch_first else 1), x.dim() == 3, module.batch_first
-    if not is_batched:
-        x = x.unsqueeze(axis)
-    options = Options(
-        module.bias, module.num_layers, float(module.dropout), module.training, module.bidirectional
-    )
-    count, kind = module.num_layers * (2 if module.bidirectional else 1), KINDS[module.mode.lower()]
-    shape = count, x.shape[axis], module.hidden_size
-    if hx is None:
-        states = [x.new_zeros(shape)] * (2 if is_lstm else 1)
-    else:
-        states = [one if is_batched else one.unsqueeze(1) for one in (hx if is_lstm else (hx,))]
-    if x.shape[-1] != module.input_size or any(tuple(one.shape) != shape for one in states):
-        raise ValueError(f"{owner}: the input must have {module.input_size} features, and states {shape}.")
-    ends = None if lengths is None else torch.as_tensor(lengths, dtype=torch.int64)
-    masks = None if resets is None else torch.as_tensor(resets, dtype=torch.bool)
-    keep = torch.is_grad_enabled()
+def traced(
+    module: Any,
+    given: Any,
+    hx: Any,
+    otherwise: Callable[[Any, Any], Any],
+    lengths: Any = None,
+    resets: Any = None,
+) -> Any:
+    """`call` inside a graph that is being compiled."""
+    axis, states, x = (0 if module.batch_first else 1), [], given
+    if _is_served(module, given):
+        is_batched = given.dim() == 3
+        x = given if is_batched else given.unsqueeze(axis)
+        states = states_of(module, hx, x, x.shape[axis], is_batched, None)
+    count, width = module.num_layers * (2 if module.bidirectional else 1), module.hidden_size
+    if not states or any(
+        one.dtype != x.dtype or tuple(one.shape) != (count, x.shape[axis], width) for one in states
+    ):
+        if lengths is not None or resets is not None:
+            owner = f"rnnfast.torch.{type(module).__name__}.forward"
+            raise ValueError(f"{owner}: lengths and resets need the kernels, which do not serve this call.")
+        return otherwise(given, hx)
+    options, kind, first = Options.of(module), KINDS[module.mode.lower()], module.batch_first
+    turns = first and options.drops  # PyTorch draws its masks over (T, N, H)
+    if turns:
+        x, first = x.transpose(0, 1).contiguous(), False
+    params = [getattr(module, name) for name in module._flat_weights_names]
+    ends = None if lengths is None else torch.as_tensor(lengths)
+    masks = None if resets is None else torch.as_tensor(resets)
 
     def direction(backwards: bool, x: Any, weights: Any, before: Any) -> Any:
+        keep = torch.is_grad_enabled() and any(one.requires_grad for one in (x, *weights, *before))
         made = recurrence(x, list(weights), list(before), ends, masks, kind.name, first, backwards, keep)
         return made[0], *made[1].split(1)
 
     out, *finals = layers.run(kind, x, states, params, options, direction)
+    if turns:
+        out = out.transpose(0, 1)
     if not is_batched:
         out, finals = out.squeeze(axis), [final.squeeze(1) for final in finals]
-    return out, tuple(finals) if is_lstm else finals[0]
+    return out, tuple(finals) if module.mode == "LSTM" else finals[0]
+
+
+def _is_served(module: Any, x: Any) -> bool:
+    """Whether the kernels serve a call with this input."""
+    if not isinstance(x, torch.Tensor) or x.dim() not in (2, 3) or torch.is_autocast_enabled("cpu"):
+        return False
+    if x.device.type != "cpu" or x.dtype not in DTYPES or module.proj_size or 0 in x.shape:
+        return False
+    params = [getattr(module, name) for name in module._flat_weights_names]
+    return x.shape[-1] == module.input_size and all(one.dtype == x.dtype for one in params)

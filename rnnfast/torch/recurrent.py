@@ -132,8 +132,8 @@ class Recurrent(torch.nn.Module):
     ``b_l0``, and those of the cell's own arguments. They start as those of `cell.layer`, with seeds drawn by
     PyTorch. Random arguments of the cell are drawn anew in each call in training, from PyTorch's seed, and
     are their mean after `eval()`. Gradients cannot be differentiated again, which is an error. PyTorch has no
-    code for other cells to fall back on, so autocast, `torch.func`, `torch.compile` in one graph and export are
-    errors, too.
+    code for other cells to fall back on, so autocast, `torch.func`, graphs of `compile` and export are
+    errors, too. Inputs are batches of Tensors; there is one direction.
 
     Examples
     --------

@@ -16,12 +16,14 @@ _shapes: set[tuple[str, tuple[int, ...], str]] = set()
 
 
 class Report(NamedTuple):
-    """Calls of recurrent operators since the bridge was last enabled.
+    """Calls since the program began or since the last `enable()`, of accelerated models too.
+
+    Each process counts for itself; graphs of `compile` are not counted.
 
     Attributes
     ----------
     served : dict of str to int
-        Calls that the kernels served, by operator.
+        Calls that the kernels served, by operator; those of `Recurrent` by its cell.
     left : dict of (str, str) to int
         Calls that PyTorch served itself, by operator and reason.
 

@@ -6,6 +6,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Hashable
+from typing import Any
 
 import numpy as np
 import torch
