@@ -13,7 +13,7 @@ ALLOWED = {
     "rnnfast/torch/calls.py: module._update_flat_weights": "the first call in each `forward` of PyTorch",
     "rnnfast/torch/dispatcher.py: _library._destroy": "PyTorch's name for the end of a registration",
     "rnnfast/torch/graphs.py: compiled._initialize": "PyTorch's name for what a pickle runs again",
-    "rnnfast/torch/operators.py: module._flat_weights_names": "PyTorch's name for the names of parameters in order",
+    "rnnfast/torch/operators.py: module._flat_weights_names": "PyTorch's name for their names",
     "rnnfast/torch/policies.py: lstm._flat_weights": "PyTorch's name for the parameters in order",
     "rnnfast/torch/policies.py: policy._process_sequence": "sb3-contrib's name for what is replaced",
     "rnnfast/torch/untraced.py: frames._FrameAction": "PyTorch's, as torch._C is",
