@@ -1,7 +1,7 @@
 """PyTorch's recurrent layers on rnnfast's kernels.
 
 * `enable()` serves every recurrent layer of a program, `python -m rnnfast.torch script.py` those of a script.
-* `accelerate(model)` does so for the layers of one model, `restore(model)` undoes it.
+* `accelerate(model)` serves the layers of one model, and `restore(model)` undoes it.
 * `compile(model)` is `torch.compile` with recurrent layers inside one graph.
 * `accelerate_policy(policy)` has a recurrent policy of sb3-contrib reset its states in the kernels.
 * `RNN`, `LSTM` and `GRU` are those of `torch.nn` with `lengths` and `resets`.

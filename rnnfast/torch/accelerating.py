@@ -22,7 +22,7 @@ class Accelerated(NamedTuple):
     Attributes
     ----------
     done : list of str
-        Names of the modules whose calls go to the kernels where these serve them; "" is the model itself.
+        Names of the modules that run on the kernels where these serve a call; "" is the model itself.
     left : dict of str to str
         Names of recurrent modules that stay as they are, and why.
 
@@ -57,8 +57,8 @@ def accelerate(model: torch.nn.Module) -> Accelerated:
     """Run the recurrent layers of a model on the kernels.
 
     Classes, parameters, hooks, optimizers, state_dicts, deep copies and pickles of the model stay what they
-    are. `restore` undoes it. `copy.copy` and `torch.jit.script` need a restored model: a shallow
-    copy would run the module it was made of.
+    are. `restore` undoes it. `copy.copy` and `torch.jit.script` need a restored model: a shallow copy would
+    still use the weights of the original.
 
     Returns
     -------

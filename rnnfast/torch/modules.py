@@ -23,8 +23,8 @@ class _Served:
         hx : Tensor, or tuple of two for an LSTM, optional
             Initial states (layers * directions, N, H); zero by default.
         lengths : sequence of N ints, optional
-            Steps of each sequence, in any order. Outputs behind an end are zero, the final states are those
-            after the last step of each sequence: what packing gives, without packing.
+            Steps of each sequence, in any order. Outputs behind an end are zero, and final states are those
+            after the last step of each sequence, as with packing; dropout masks are those of padded input.
         resets : bool Tensor or ndarray (N, T), optional
             Where True, a new sequence begins: the state is zero before that step.
 

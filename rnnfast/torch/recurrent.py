@@ -34,6 +34,9 @@ class _Lent(OnTorchThreads, Layer):
             idle.give_back(self._key, self._workspace)
 
 
+_Lent.__name__ = "Recurrent"  # in error messages
+
+
 class _Window(torch.autograd.Function):
     """One layer over one window: outputs and final states, from all that they depend on."""
 
@@ -128,8 +131,8 @@ class Recurrent(torch.nn.Module):
 
     Notes
     -----
-    Parameters are named as those of a layer, with the number of theirs: ``Wx_l0`` (D, G*H), ``Wh_l0``,
-    ``b_l0``, and those of the cell's own arguments. They start as those of `cell.layer`, with seeds drawn by
+    Parameters have the names of a layer's, with ``_l`` and the layer's number: ``Wx_l0`` (D, G*H), ``Wh_l0``,
+    ``b_l0``, and the cell's own. They start as those of `cell.layer`, with seeds drawn by
     PyTorch. Random arguments of the cell are drawn anew in each call in training, from PyTorch's seed, and
     are their mean after `eval()`. Gradients cannot be differentiated again, which is an error. PyTorch has no
     code for other cells to fall back on, so autocast, `torch.func`, graphs of `compile` and export are
