@@ -14,7 +14,7 @@ def visit_inline(writer: Any, node: Any) -> None:
 
 def visit_block(writer: Any, node: Any) -> None:
     """Write a formula on lines of its own, in place of its source."""
-    writer.body.append(f'<div class="math">{convert(node.astext(), display="block")}</div>\n')
+    writer.body.append(f'<div class="formula">{convert(node.astext(), display="block")}</div>\n')
     raise SkipNode
 
 
