@@ -122,11 +122,11 @@ def forward_mode(module, x):
     ("made", "use", "why"),
     [
         (lambda: torch.nn.GRU(D, H).bfloat16(), lambda m, x: m(x.bfloat16())[0], "dtype bfloat16"),
-        (lambda: torch.nn.LSTM(D, H, proj_size=2), lambda m, x: m(x)[0], "shapes or proj_size"),
+        (lambda: torch.nn.LSTM(D, H, proj_size=2), lambda m, x: m(x)[0], "proj_size"),
         (lambda: torch.nn.LSTM(D, H), autocast, "autocast"),
         (lambda: torch.nn.RNN(D, H), functional, "torch.func transform"),
         (lambda: torch.nn.GRU(D, H), forward_mode, "forward-mode differentiation"),
-        (lambda: torch.nn.GRU(D, H), lambda m, x: m(x[:, :0])[0], "shapes or proj_size"),
+        (lambda: torch.nn.GRU(D, H), lambda m, x: m(x[:, :0])[0], "empty input"),
     ],
     ids=["bf16", "projections", "autocast", "func.grad", "forward mode", "no sequences"],
 )

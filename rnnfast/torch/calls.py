@@ -51,9 +51,9 @@ def call(
     params = module._flat_weights
     why = why_not(name, (data, *states), params, options) if states else "states"
     if not why and is_packed and not are_sizes(sizes, data, states[0]):
-        why = "shapes or proj_size"
+        why = "shapes"
     if not why and not is_packed and states[0].shape[1] != batch:
-        why = "shapes or proj_size"
+        why = "shapes"
     report.note(name, data, why)
     if why and (lengths is not None or resets is not None):
         raise ValueError(

@@ -114,7 +114,7 @@ def _override(operator: str, original: Any) -> Callable[..., Any]:
         chosen = Options(*options[:5])
         why = why_not(name, (x, *states), params, chosen)
         if not why and (x.dim() != 3 or x.shape[0 if options[5] else 1] != states[0].shape[1]):
-            why = "shapes or proj_size"
+            why = "shapes"
         report.note(name, x, why)
         if why:
             return original.call_boxed(keyset, x, hx, params, *options)
@@ -125,7 +125,7 @@ def _override(operator: str, original: Any) -> Callable[..., Any]:
         chosen = Options(*options[:5])
         why = why_not(name, (data, *states), params, chosen)
         if not why and not are_sizes(batch_sizes, data, states[0]):
-            why = "shapes or proj_size"
+            why = "shapes"
         report.note(name, data, why)
         if why:
             return original.call_boxed(keyset, data, batch_sizes, hx, params, *options)

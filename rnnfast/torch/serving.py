@@ -38,29 +38,33 @@ def why_not(name: str, tensors: Sequence[Any], params: Sequence[Any], options: O
         if tensor.device.type != "cpu":
             return f"device {tensor.device.type}"
         return "several dtypes" if tensor.dtype is not dtype else "layout"
-    return "" if _fits(name, x, states, params, options) else "shapes or proj_size"
+    return _unfit(name, x, states, params, options)
 
 
-def _fits(
+def _unfit(
     name: str, x: torch.Tensor, states: Sequence[torch.Tensor], params: Sequence[Any], options: Options
-) -> bool:
-    """Whether there is something to do, and every shape is that of a layer without projections."""
+) -> str:
+    """Why the shapes are not those of a layer that the kernels have."""
     kind, directions = KINDS[name], 2 if options.bidirectional else 1
     each, count, width = 4 if options.has_biases else 2, options.num_layers * directions, states[0].shape[-1]
     cols = len(kind.cell.gates) * width
-    if len(params) != count * each or len(states) != kind.states or not x.numel() or not cols:
-        return False
+    if len(params) == count * (each + 1):
+        return "proj_size"
+    if not x.numel() or not states[0].numel():
+        return "empty input"
+    if len(params) != count * each or len(states) != kind.states:
+        return "shapes"
     if any(state.dim() != 3 or state.shape != states[0].shape for state in states):
-        return False
-    if states[0].shape[0] != count or not states[0].shape[1]:
-        return False
+        return "shapes"
+    if states[0].shape[0] != count:
+        return "shapes"
     for k in range(count):
         depth = x.shape[-1] if k < directions else directions * width
         own = params[k * each : (k + 1) * each]
         wanted = ((cols, depth), (cols, width), (cols,), (cols,))
         if any(param.shape != shape for param, shape in zip(own, wanted, strict=False)):
-            return False
-    return True
+            return "shapes"
+    return ""
 
 
 def serve_input(
