@@ -257,7 +257,7 @@ class Body(Drawing):
                 owner, f"state[{i}]", kept, len(layer.cell.states), ", ".join(layer.cell.states)
             )
             for j, array in enumerate(arrays):
-                why = "as many rows in every layer"
+                why = "the same number of rows in every layer"
                 shape = _check.floats(owner, f"state[{i}][{j}]", array, shape, layer.dtype, why).shape
             checked.append(arrays)
         return checked
