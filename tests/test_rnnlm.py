@@ -169,7 +169,7 @@ def test_a_wrong_state_is_refused_and_changes_nothing():
         (
             (good,),
             ValueError,
-            r"state, as get_state\(\) returns it, must be a tuple of 2 \(one a layer\), got 1",
+            r"state, as get_state\(\) returns it, must be a tuple of 2 \(one per layer\), got 1",
         ),
         ((good, good, good), ValueError, "must be a tuple of 2 .*, got 3"),
         ((), ValueError, "must be a tuple of 2 .*, got 0"),

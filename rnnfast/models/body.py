@@ -248,7 +248,7 @@ class Body(Drawing):
         owner = f"{self.owner}.set_state"
         shape: tuple[Any, ...] = ("N", self._sizes[-1])
         checked: list[tuple[np.ndarray, ...] | None] = []
-        for i, kept in enumerate(_check.entries(owner, "state", state, len(self.layers), "one a layer")):
+        for i, kept in enumerate(_check.entries(owner, "state", state, len(self.layers), "one per layer")):
             if kept is None:
                 checked.append(None)
                 continue

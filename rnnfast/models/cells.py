@@ -68,7 +68,7 @@ def saved_constants(config: Mapping[str, Any], values: Any) -> list[Constants]:
         return []
     cell, layers = cell_of("its cell", config["cell"]), config["layers"]
     if not isinstance(values, list) or len(values) != layers:
-        raise ValueError(f"its constants must be a list of {layers}, one a layer")
+        raise ValueError(f"its constants must be a list of {layers}, one per layer")
     constants = [Constants("its constants", cell) for _ in values]
     for own, given in zip(constants, values, strict=True):
         own.update(given)

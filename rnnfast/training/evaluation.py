@@ -1,4 +1,4 @@
-"""How well a model predicts a text."""
+"""The perplexity of a model on a text."""
 
 from __future__ import annotations
 
