@@ -1,11 +1,11 @@
 """Learn to add from examples: sequence to sequence, as in chapter 7 of *Deep Learning from Scratch 2*.
 
-The encoder reads a problem such as ``"16+75"``, backwards. Its last state and cell are all that the decoder
-is given, which writes the sum character by character, ``"91 "``, after the mark ``"_"``. Shows how two layers
-are joined by their state: on the way forward ``decoder.lstm.set_state(h, c)``, and on the way back `dh` and
-`dc` of the decoder as the gradients `dh_next` and `dc_next` that arrive at the last step of the encoder.
+The encoder reads a problem such as ``"16+75"`` backwards. The decoder gets only the encoder's last state and
+cell, and writes the sum character by character, ``"91 "``, after the mark ``"_"``. The example shows how to
+connect two layers by their state: ``decoder.lstm.set_state(h, c)`` in the forward pass; in the backward pass,
+`dh` and `dc` of the decoder become the gradients `dh_next` and `dc_next` of the encoder's last step.
 
-A tenth of all pairs of numbers below 100 is held out, in both orders, and never seen in training.
+A tenth of all pairs of numbers below 100, in both orders, is held out from training.
 
     python examples/addition.py
 """
@@ -20,7 +20,7 @@ CHARS = "0123456789+_ "
 
 
 def make_problems(rng, held_out=0.1):
-    """Ids (N, 5) of questions like ``16+75``, ids (N, 4) of answers like ``_91 ``, and which are held out."""
+    """Ids (N, 5) of questions like ``16+75``, ids (N, 4) of answers like ``_91 ``, and the held-out mask."""
     a, b = np.divmod(np.arange(100 * 100), 100)
     is_new = rng.random((100, 100)) < held_out
     is_new = is_new[np.maximum(a, b), np.minimum(a, b)]  # one decision for a + b and b + a
@@ -30,7 +30,7 @@ def make_problems(rng, held_out=0.1):
 
 
 class Encoder:
-    """Ids (N, T) -> the state and the cell (N, H) of an LSTM after the last of them."""
+    """Ids (N, T) -> the state and the cell (N, H) of an LSTM after the last id."""
 
     def __init__(self, wordvec_size, hidden_size, rng):
         self.embedding = TimeEmbedding.from_sizes(len(CHARS), wordvec_size, rng=rng)
@@ -42,12 +42,12 @@ class Encoder:
         return self.lstm.h, self.lstm.c
 
     def backward(self, dh, dc):
-        dhs = np.zeros_like(self.hs)  # the loss depends on the last state and cell only
+        dhs = np.zeros_like(self.hs)  # the loss depends only on the last state and cell
         self.embedding.backward(self.lstm.backward(dhs, dh_next=dh, dc_next=dc))
 
 
 class Decoder:
-    """The encoder's state, ids (N, T) -> scores (N, T, V) of the characters that follow each of them."""
+    """The encoder's state, ids (N, T) -> scores (N, T, V) of the character after each id."""
 
     def __init__(self, wordvec_size, hidden_size, rng):
         self.embedding = TimeEmbedding.from_sizes(len(CHARS), wordvec_size, rng=rng)
@@ -65,7 +65,7 @@ class Decoder:
 
 
 class Seq2seq:
-    """An encoder, a decoder that starts from its state, and the loss of the characters to be written."""
+    """An encoder, a decoder that starts from its state, and the loss of the answer's characters."""
 
     def __init__(self, wordvec_size, hidden_size, rng):
         self.encoder = Encoder(wordvec_size, hidden_size, rng)
@@ -83,7 +83,7 @@ class Seq2seq:
         self.encoder.backward(*self.decoder.backward(self.loss_layer.backward()))
 
     def generate(self, questions, length):
-        """Ids (N, length): the likeliest character at each step, which is the decoder's next input."""
+        """Ids (N, length): the likeliest character at each step; it becomes the decoder's next input."""
         self.decoder.lstm.set_state(*self.encoder.forward(questions[:, ::-1]))
         written = [np.full((len(questions), 1), CHARS.index("_"))]
         for _ in range(length):
@@ -92,7 +92,7 @@ class Seq2seq:
 
 
 def main(epochs=12, hidden_size=64, batch_size=64, lr=0.01, seed=0):
-    """Train, and return the share of held-out problems whose answer is right in every character."""
+    """Train, and return the share of held-out problems with a completely right answer."""
     rng = np.random.default_rng(seed)
     questions, answers, is_new = make_problems(rng)
     new_questions, new_answers = questions[is_new], answers[is_new]

@@ -1,12 +1,12 @@
 """Working memory: a network of noisy rate neurons learns to compare two stimuli across a delay.
 
-A trial shows a sample stimulus, then nothing, then a test stimulus; from then on the output must be 1 if the
-two match and -1 if they do not, and 0 before. Monkeys are trained on this task; their neurons, and the units
-here, keep the sample in mind by their activity. Each stimulus is a direction, seen by inputs that each prefer
-another direction, as in Song, Yang and Wang, 2016.
+A trial shows a sample stimulus, then nothing, then a test stimulus. The output must be 0 before the test, and
+afterwards 1 if the two match and -1 if they do not. Monkeys are trained on this task; their neurons, like the
+units here, hold the sample in their activity. Each stimulus is a direction, encoded by inputs with different
+preferred directions, as in Song, Yang and Wang, 2016.
 
-Shows how to write a cell of one's own: the equations of a step, and nothing else. `rnnfast.cells.leaky` is
-the same cell, ready made.
+The example shows how to write your own cell: only the equations of a step are needed. `rnnfast.cells.leaky`
+is the same cell, ready made.
 
     python examples/delayed_match.py
     python examples/delayed_match.py --plot delayed_match.png
@@ -26,13 +26,13 @@ DIRECTIONS, INPUTS = 4, 8
 
 @rnnfast.cell(states=("h", "v"))
 def leaky(a, h, v, *, alpha=rnnfast.unit(0.1), noise=rnnfast.normal(0.05)):
-    """A current `v` that follows its input `a` slowly, and a rate `h`; `alpha` is dt / tau, one a unit."""
+    """A current `v` that slowly follows its input `a`, and a rate `h`; `alpha` is dt / tau, one per unit."""
     v = v + alpha * (a - v) + noise
     return relu(v), v
 
 
 def make_trials(rng, count):
-    """Inputs (N, T, inputs), targets (N, T, 1), and which trials match (N,)."""
+    """Inputs (N, T, inputs), targets (N, T, 1), and the mask (N,) of matching trials."""
     preferred = np.arange(INPUTS) * (2 * np.pi / INPUTS)
     angles = np.arange(DIRECTIONS) * (2 * np.pi / DIRECTIONS)
     tuning = np.exp(2 * (np.cos(angles[:, np.newaxis] - preferred) - 1))  # (directions, inputs)
@@ -42,12 +42,12 @@ def make_trials(rng, count):
     xs[:, SAMPLE:DELAY] += tuning[sample, np.newaxis]
     xs[:, TEST:] += tuning[np.where(match, sample, other), np.newaxis]
     ts = np.zeros((count, END, 1), np.float32)
-    ts[:, TEST + 3 :, 0] = np.where(match, 1, -1)[:, np.newaxis]  # after a moment to react
+    ts[:, TEST + 3 :, 0] = np.where(match, 1, -1)[:, np.newaxis]  # after a short reaction time
     return xs.astype(np.float32), ts, match
 
 
 def accuracy(model, rng, count=500):
-    """The share of new trials whose answer at the end is right."""
+    """The share of new trials with the right answer at the end."""
     xs, _, match = make_trials(rng, count)
     return float(((model.predict(xs)[:, -1, 0] > 0) == match).mean())
 
@@ -96,7 +96,7 @@ def main(epochs=12, trials=500, hidden_size=64, seed=0, plot=None):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Compare two stimuli across a delay.")
     parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--trials", type=int, default=500, help="new ones in each epoch")
+    parser.add_argument("--trials", type=int, default=500, help="new trials per epoch")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--plot", metavar="PNG", help="where to draw a trial")
+    parser.add_argument("--plot", metavar="PNG", help="draw a trial in this PNG")
     main(**vars(parser.parse_args()))

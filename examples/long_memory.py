@@ -1,9 +1,9 @@
-"""A task that needs a long memory: adding, with gradients that are cut and gradients that are not.
+"""A task that needs a long memory: adding, with truncated and with exact gradients.
 
-Each sequence has 200 steps, with a random number and a mark at each. Two numbers are marked, one among the
-first 10, one later in the first half; after the last step the network must say their sum. Backpropagation
-that is truncated after 50 steps never reaches a mark: nothing tells the network what to keep, and the error
-stays that of always saying 1, which is 1/6. `ExactBPTT` goes back all the way.
+Each sequence has 200 steps; each step has a random number and a mark. Two numbers are marked, one among the
+first 10, one later in the first half; after the last step, the network must output their sum. Backpropagation
+truncated after 50 steps never reaches a mark: the network does not learn what to keep, and the error stays at
+1/6, the error of always answering 1. `ExactBPTT` goes back through all steps.
 
     python examples/long_memory.py
     python examples/long_memory.py --plot long_memory.png
@@ -17,7 +17,7 @@ from rnnfast import ExactBPTT, SequenceRegressor, Trainer, TruncatedBPTT, optim
 
 
 def make_sequences(rng, count, steps):
-    """Inputs (N, T, 2), numbers from 0 to 1 and marks; targets (N, 1), the sums of the marked numbers."""
+    """Inputs (N, T, 2): numbers from 0 to 1, and marks; targets (N, 1): the sums of the marked numbers."""
     xs = np.zeros((count, steps, 2), np.float32)
     xs[:, :, 0] = rng.random((count, steps))
     rows, early = np.arange(count), steps // 20
@@ -31,8 +31,8 @@ def learning_curve(name, bptt, steps, epochs, sequences, hidden_size, seed):
     """The mean squared error on new sequences after each epoch."""
     rng = np.random.default_rng(seed)
     model = SequenceRegressor(2, hidden_size, 1, cell="lstm", rng=rng)
-    # Cells that forget as slowly as the sequence is long, and take in as little at each step (Tallec and
-    # Ollivier, 2018); the blocks of the bias are f, g, i, o.
+    # Initial biases for memory over the length of the sequence: forget and input gates change the cell only
+    # slowly (Tallec and Ollivier, 2018). The blocks of the bias are f, g, i, o.
     slow = np.log(rng.uniform(1, steps, hidden_size))
     bias = model.params[model.parameter_names.index("layer0_b")].reshape(4, hidden_size)
     bias[0], bias[2] = slow, -slow

@@ -1,11 +1,10 @@
-"""Backpropagation through a million steps: one exact gradient, in memory for a few thousand of them.
+"""Backpropagation through a million steps: one exact gradient, in memory for a few thousand steps.
 
-A sensor drifts: its reading is a slow wave and noise, and somewhere, rarely, a flag says that the sign of all
-that follows is turned. To say at each step what the true value is, a network must remember the last flag,
-which may be 100,000 steps ago. The input lies in a file, is mapped into memory, and is read chunk by chunk.
-
-`ExactBPTT` keeps the state at the boundaries of chunks and reads each chunk a second time on the way back, so
-that no gradient is cut, and all have the bits of plain backpropagation through everything at once.
+A sensor drifts: its reading is a slow wave with noise, and a rare flag reverses the sign of all later
+readings. To predict the true value at each step, a network must remember the last flag, which may be 100,000
+steps ago. The input is a memory-mapped file, read chunk by chunk. `ExactBPTT` keeps the states at chunk
+boundaries and reads each chunk a second time in the backward pass. No gradient is cut, and all gradients have
+the bits of plain backpropagation through the whole sequence at once.
 
     python examples/million_steps.py
     python examples/million_steps.py --steps 10000000
@@ -43,17 +42,17 @@ def write_series(folder, steps, rng):
 
 
 def memory_of_process():
-    """The most this process has held so far, in bytes: its own memory, and what it holds of mapped files."""
+    """The peak memory of this process in bytes: its own memory, and resident pages of mapped files."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
         peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
         return int(peak.split()[1]) * 1024
     except (OSError, StopIteration):
-        return None  # another system than Linux
+        return None  # not Linux
 
 
 def main(steps=1_000_000, epochs=1, hidden_size=64, memory="100MB", seed=0):
-    """One update an epoch; the losses, and the plan."""
+    """Make one update per epoch; returns the losses, and the plan."""
     rng = np.random.default_rng(seed)
     model = SequenceRegressor(INPUTS, hidden_size, 1, cell="lstm", rng=rng)
     optimizer = optim.Adam(lr=0.01)
@@ -61,7 +60,7 @@ def main(steps=1_000_000, epochs=1, hidden_size=64, memory="100MB", seed=0):
     plan = exact.plan(model, 1, steps)
     print(f"{steps:,} steps in {plan.chunks:,} chunks of {plan.chunk:,}: {plan.memory / 1e6:.1f} MB at most")
     losses = []
-    # The folder outlives the maps: Windows removes no file that is still mapped.
+    # The folder outlives the maps: Windows does not remove mapped files.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         xs, ts = write_series(Path(folder), steps, rng)
         exact.gradients(model, xs[:, :PIECE], ts[:, :PIECE])  # compiles

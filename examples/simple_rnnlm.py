@@ -1,12 +1,12 @@
 """A recurrent language model by hand, as in chapter 5 of *Deep Learning from Scratch 2*.
 
-Shows the layers of the book at work: a model is a list of layers with `params` and `grads`, and a training
-step is `forward`, `backward` and ``param -= lr * grad``. The RNN is stateful, so it reads each of the equally
-spaced parts of the text from end to end, while gradients stay within a window: truncated backpropagation
-through time.
+The example uses the book's layers: a model is a list of layers with `params` and `grads`, and a training step
+is `forward`, `backward` and ``param -= lr * grad``. The RNN is stateful, so it reads each of the equally
+spaced parts of the text from beginning to end, while gradients stay within a window: truncated
+backpropagation through time.
 
-The text is short, the beginning of the Python language reference, and the model learns it by heart: what
-falls is the perplexity of the text it is trained on. `rnnfast train` also measures text that is held out.
+The text is short, the beginning of the Python language reference, and the model learns it by heart: only the
+perplexity on the training text falls. `rnnfast train` also measures held-out text.
 
     python examples/simple_rnnlm.py
 """
@@ -65,7 +65,7 @@ def main(epochs=40, lines=300, batch_size=10, steps=5, lr=0.5, seed=0):
         f"{len(ids)} words, {len(shares)} different; perplexity by their frequency alone {by_frequency:.1f}"
     )
 
-    # Row i of a batch reads part i of the text; the label of each word is the one after it.
+    # Row i of a batch reads part i of the text; the label of each word is the next word.
     part = (len(ids) - 1) // batch_size
     xs = ids[: batch_size * part].reshape(batch_size, part)
     ts = ids[1 : batch_size * part + 1].reshape(batch_size, part)
@@ -74,7 +74,7 @@ def main(epochs=40, lines=300, batch_size=10, steps=5, lr=0.5, seed=0):
         tokenizer.vocab_size, wordvec_size=100, hidden_size=100, rng=np.random.default_rng(seed)
     )
     for epoch in range(1, epochs + 1):
-        model.reset_state()  # each part begins again
+        model.reset_state()  # each part starts again
         total = 0.0
         for start in range(0, part, steps):
             window = slice(start, start + steps)

@@ -1,12 +1,13 @@
-"""Spiking neurons learn to tell spike patterns apart, by a surrogate gradient.
+"""Spiking neurons learn to classify spike patterns with a surrogate gradient.
 
-Each class is a pattern of spikes of 20 inputs. A trial is the pattern with every spike moved a little, some
-lost and some added. An input spikes as often in one class as in another: only the times of spikes tell them
-apart. Leaky integrate-and-fire neurons with recurrent connections, `rnnfast.cells.lif`, read the spikes, and
-the class is read from how often each neuron has spiked.
+Each class is a pattern of spikes of 20 inputs. In a trial, every spike of the pattern is jittered, some are
+lost and some are added. An input spikes equally often in all classes: only the spike times differ. Leaky
+integrate-and-fire neurons with recurrent connections, `rnnfast.cells.lif`, read the spikes, and the class is
+computed from the firing rates of the neurons.
 
-A spike is a step function, whose derivative is zero or infinite. Training takes another in its place, large
-near the threshold, as in Neftci, Mostafa and Zenke, 2019; gradients then go back through time as in any cell.
+A spike is a step function, whose derivative is zero or infinite. Training replaces it by a surrogate
+derivative, large near the threshold, as in Neftci, Mostafa and Zenke, 2019; gradients then flow back through
+time as in any cell.
 
     python examples/spiking.py
     python examples/spiking.py --plot spiking.png
@@ -22,7 +23,7 @@ CLASSES, INPUTS, STEPS, SPIKES = 4, 20, 60, 3
 
 
 def make_patterns(rng):
-    """The times of the spikes of each class, (classes, inputs, spikes): multiples of 5, so that none meet."""
+    """The spike times of each class, (classes, inputs, spikes): multiples of 5, so no spikes coincide."""
     order = rng.random((CLASSES, INPUTS, STEPS // 5 - 1)).argsort(axis=-1)
     return 5 * (1 + order[..., :SPIKES])
 
@@ -43,7 +44,7 @@ class Classifier:
 
     def __init__(self, hidden_size, rng):
         self.neurons = cells.lif.layer(INPUTS, hidden_size, rng=rng)
-        self.neurons.params[1][...] *= 0.1  # weak connections at first: the inputs decide who spikes
+        self.neurons.params[1][...] *= 0.1  # weak connections at first, so that the inputs drive the spikes
         self.affine = TimeAffine.from_sizes(hidden_size, CLASSES, rng=rng)
         self.loss_layer = TimeSoftmaxWithLoss()
         self.params = [*self.neurons.params, *self.affine.params]
@@ -65,7 +66,7 @@ class Classifier:
 
 
 def draw(path, classifier, rng, patterns):
-    """One trial of each class as a PNG: the spikes of the inputs, and those of the neurons."""
+    """Draw one trial of each class as a PNG: the spikes of the inputs and of the neurons."""
     from matplotlib.figure import Figure
 
     xs, classes = make_trials(rng, patterns, 100)
@@ -101,7 +102,7 @@ def main(epochs=15, trials=1000, hidden_size=100, seed=0, plot=None):
         found.append(classifier.accuracy(*new))
         rate = classifier.neurons.forward(new[0]).mean()
         print(
-            f"epoch {epoch:2d}  loss {np.mean(losses):.3f}  spikes a neuron and step {rate:.3f}  "
+            f"epoch {epoch:2d}  loss {np.mean(losses):.3f}  spikes per neuron and step {rate:.3f}  "
             f"right classes of new trials {found[-1]:.1%}"
         )
     if plot:
@@ -113,7 +114,7 @@ def main(epochs=15, trials=1000, hidden_size=100, seed=0, plot=None):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Tell spike patterns apart with spiking neurons.")
     parser.add_argument("--epochs", type=int, default=15)
-    parser.add_argument("--trials", type=int, default=1000, help="new ones in each epoch, a multiple of 50")
+    parser.add_argument("--trials", type=int, default=1000, help="new trials per epoch, a multiple of 50")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--plot", metavar="PNG", help="where to draw a trial of each class")
+    parser.add_argument("--plot", metavar="PNG", help="draw a trial of each class in this PNG")
     main(**vars(parser.parse_args()))

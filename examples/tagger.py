@@ -1,13 +1,12 @@
-"""Why read in both directions: tag words by what stands before and after them.
+"""Tag words by the words before and after them, with a layer that reads in both directions.
 
-Sentences of different lengths are made of words of which two matter, "left" and "right". The tag of a word
-says whether a "left" stands somewhere before it, a "right" somewhere after it, both, or neither. A layer that
-reads forwards cannot know what is still to come; `Bidirectional` can, with as many outputs and fewer
-parameters.
+In sentences of different lengths, two words matter, "left" and "right". The tag of a word says whether there
+is a "left" anywhere before it, a "right" anywhere after it, both, or neither. A forward layer does not know
+the words after; `Bidirectional` does, with as many outputs and fewer parameters.
 
-Shows how sequences of different lengths share a batch: they are padded to the longest, `lengths` tells the
-recurrent layer where each of them ends (the half that reads backwards starts there, not in the padding), and
-the label -1 keeps the padding out of the loss.
+The example shows a batch of sequences of different lengths: they are padded to the longest, `lengths` gives
+the recurrent layer the end of each (the backward half starts there, not in the padding), and the label -1
+excludes the padding from the loss.
 
     python examples/tagger.py
 """
@@ -29,7 +28,7 @@ def make_sentences(rng, count, longest=20):
     lengths = rng.integers(3, longest + 1, count)
     inside = np.arange(longest) < lengths[:, np.newaxis]
     words = rng.integers(RIGHT + 1, VOCAB_SIZE, inside.shape)
-    for special in (LEFT, RIGHT):  # one of each in most sentences; the second may fall on the first
+    for special in (LEFT, RIGHT):  # most sentences get both; the second may overwrite the first
         has_one = np.flatnonzero(rng.random(count) < 0.8)
         words[has_one, rng.integers(0, lengths[has_one])] = special
     words = np.where(inside, words, PADDING)
@@ -45,7 +44,7 @@ class Tagger:
     def __init__(self, bidirectional, wordvec_size, hidden_size, rng):
         D, H = wordvec_size, hidden_size
         self.embedding = TimeEmbedding.from_sizes(VOCAB_SIZE, D, rng=rng)
-        if bidirectional:  # two halves, so that the outputs of both taggers have size H
+        if bidirectional:  # two halves: the outputs of both taggers have size H
             self.recurrent = Bidirectional(*(TimeGRU.from_sizes(D, H // 2, rng=rng) for _ in range(2)))
         else:
             self.recurrent = TimeGRU.from_sizes(D, H, rng=rng)
@@ -68,7 +67,7 @@ class Tagger:
 
 
 def trained_accuracy(name, bidirectional, epochs, hidden_size, seed):
-    """The share of right tags in sentences that the tagger was not trained on, padding left out."""
+    """The share of right tags in sentences outside the training data, without padding."""
     rng = np.random.default_rng(seed)
     words, tags, lengths = make_sentences(rng, 2000)
     new_words, new_tags, new_lengths = make_sentences(rng, 500)
@@ -88,7 +87,7 @@ def trained_accuracy(name, bidirectional, epochs, hidden_size, seed):
 
 
 def main(epochs=5, hidden_size=64, seed=0):
-    """Train both taggers, and return their accuracies: in both directions, and in one."""
+    """Train both taggers, and return their accuracies: both directions, one direction."""
     both = trained_accuracy("both directions", True, epochs, hidden_size, seed)
     one = trained_accuracy("one direction", False, epochs, hidden_size, seed)
     print(f"right tags in new sentences: both directions {both:.1%}, one direction {one:.1%}")
@@ -96,7 +95,7 @@ def main(epochs=5, hidden_size=64, seed=0):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Tag words by what stands before and after them.")
+    parser = argparse.ArgumentParser(description="Tag words by the words before and after them.")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     main(**vars(parser.parse_args()))

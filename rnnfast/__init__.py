@@ -2,7 +2,7 @@
 
 
 def _bind_source_tree_kernels() -> None:
-    """Let `rnnfast.kernels` be found when Python runs in the repository root, beside `kernels/`."""
+    """Make `rnnfast.kernels` importable when Python runs in the repository root, next to `kernels/`."""
     import importlib.util
     import sys
     from pathlib import Path
@@ -31,7 +31,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:
-    """`rnnfast.diagnostics`, `rnnfast.time_layers` and `rnnfast.torch`, imported when they are first used."""
+    """Import `rnnfast.diagnostics`, `rnnfast.time_layers` and `rnnfast.torch` at their first use."""
     if name not in ("diagnostics", "time_layers", "torch"):
         raise AttributeError(f"module 'rnnfast' has no attribute {name!r}")
     import importlib

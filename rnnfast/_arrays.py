@@ -1,7 +1,7 @@
 """Lists of arrays that are never replaced, and copies of arrays that share memory.
 
-NumPy copies and pickles a view as an array of its own. Tied weights, `embed_W` and `embed_W.T`, would come
-apart; so views are copied with the array whose memory they show, which is copied once for all of them.
+NumPy copies and pickles a view as a separate array. This would separate tied weights, `embed_W` and
+`embed_W.T`; so views are copied together with their base array, which is copied only once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rnnfast import _check
 
 
 class FixedList(list):
-    """The `params` or `grads` of a layer or a model: arrays to be read and written in place, never replaced.
+    """The `params` or `grads` of a layer or a model: arrays that are written in place, never replaced.
 
     Compiled code relies on arrays checked at construction. Slices and copies are ordinary lists.
     """
@@ -28,7 +28,7 @@ class FixedList(list):
         raise _check.fixed(*self._what)
 
     def __setitem__(self, place: Any, value: Any) -> None:
-        """`params[0] *= 2` writes in place and then sets the same array, which is allowed."""
+        """Allow only the same array: `params[0] *= 2` writes in place and then sets it."""
         if value is not self[place]:
             self._refuse()
 
@@ -40,7 +40,7 @@ class FixedList(list):
 
 
 class View(NamedTuple):
-    """A view by the array whose memory it shows: the place of its first element in bytes, and its form."""
+    """A view, described by its base array, the byte offset of its first element, shape and strides."""
 
     base: np.ndarray
     offset: int
@@ -49,20 +49,20 @@ class View(NamedTuple):
     dtype: np.dtype
 
     def array(self) -> np.ndarray:
-        """The view itself."""
+        """The view as an array."""
         memory = self.base.reshape(-1, order="A").view(np.uint8)
         return np.ndarray(self.shape, self.dtype, memory, self.offset, self.strides)
 
 
 def base_of(array: np.ndarray) -> np.ndarray:
-    """The array whose memory this one shows; itself if it is no view."""
+    """The base array of a view; the array itself if it is not a view."""
     while isinstance(array.base, np.ndarray):
         array = array.base
     return array
 
 
 def as_views(arrays: Iterable[np.ndarray]) -> list[np.ndarray | View]:
-    """The same with each view by its base, for copies and pickles; `from_views` is the way back."""
+    """The arrays with each view described by its base, for copies and pickles; `from_views` reverses it."""
     return [_described(array) for array in arrays]
 
 

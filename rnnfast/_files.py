@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: what a crash, a full disk or Ctrl-C leaves behind."""
+"""Atomic file writes: after a crash, a full disk or Ctrl-C, a file is either complete or absent."""
 
 from __future__ import annotations
 
@@ -18,25 +18,24 @@ except ImportError:  # Windows
 
 try:
     import msvcrt
-except ImportError:  # all others
+except ImportError:  # other systems
     msvcrt = None  # type: ignore[assignment]
 
-# Seconds to wait for a virus scanner or a reader, who on Windows keep a file from being replaced.
+# On Windows, an open file cannot be replaced: seconds to wait for a virus scanner or a reader.
 _WAITS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if os.name == "nt" else ()
-# Windows lets nobody read locked bytes, so the lock lies behind the end of every file.
+# On Windows, locked bytes cannot be read, so the lock lies beyond the end of every file.
 _LOCKED_BYTE = (1 << 31) - 2
-# Windows opens no folders: there a file in it is locked.
+# Windows cannot open folders: there a file in the folder is locked.
 _LOCK_FILE = ".rnnfast.lock"
 
 
 @contextmanager
 def write_atomically(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """Open a binary file that takes the place of `path` only once it is complete and on the disk.
+    """Open a binary file that replaces `path` only once it is complete and on the disk.
 
-    The bytes go to a temporary file in the same folder (a rename across file systems is not atomic). When
-    the `with` block ends well, the file is flushed, synchronised and renamed, then the folder is
-    synchronised. When it ends with any exception, `KeyboardInterrupt` included, the temporary file is
-    removed and `path` is as it was.
+    The bytes go to a temporary file in the same folder (a rename across file systems is not atomic). At the
+    end of the `with` block, the file is flushed, synchronised and renamed, then the folder is synchronised.
+    After any exception, including `KeyboardInterrupt`, the temporary file is removed and `path` is unchanged.
 
     Parameters
     ----------
@@ -47,7 +46,7 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     ------
     file
         Binary file, open for writing, reading and seeking. Its `name` is the temporary path, for writers
-        that want a name instead of a file; they must write into that file, not replace it.
+        that need a name instead of a file; they must write into this file, not replace it.
 
     Raises
     ------
@@ -67,7 +66,7 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
-    # The name says nothing of the target's, which may already be as long as the file system allows.
+    # The name does not contain the target's, which may already have the maximum length.
     temporary = target.parent / f".rnnfast-{secrets.token_hex(8)}.tmp"
     file = _create(temporary, target)
     try:
@@ -76,37 +75,37 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             _synchronise(file.fileno())
-        with suppress(OSError):  # there is no old file, or its file system knows no permissions
+        with suppress(OSError):  # there is no old file, or its file system has no permissions
             os.chmod(temporary, target.stat().st_mode & 0o777)
         _replace(temporary, target)
     except BaseException as error:
         with suppress(OSError):
             os.unlink(temporary)
         if isinstance(error, OSError) and error.filename in (None, str(temporary)):
-            error.filename = str(target)  # a full disk does not say which file it was
+            error.filename = str(target)  # the error of a full disk has no file name
         raise
     _synchronise_folder(target.parent)
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> None:
-    """Remove the temporary files of processes that were killed while they wrote; others keep theirs.
+    """Remove the temporary files of killed processes; files of running processes stay.
 
     Parameters
     ----------
     folder
-        Looked at, not below it. Nothing happens where it is missing, or where there are no locks.
+        The folder to clean, without its subfolders. Nothing happens if it is missing or locks do not work.
     """
     for path in Path(folder).glob(".rnnfast-*.tmp"):
         with suppress(OSError):
             with open(path, "r+b") as file:
                 is_left = _lock(file.fileno())
-            if is_left:  # no other process takes up a name, and Windows removes no file that is open
+            if is_left:  # no other process reuses a name, and Windows does not remove open files
                 os.unlink(path)
 
 
 @contextmanager
 def only_one(folder: str | os.PathLike[str]) -> Iterator[bool]:
-    """Whether no other process is inside such a block for the same folder; True where locks are unknown."""
+    """Whether this is the only process in such a block for the folder; True if locks do not work."""
     place = Path(folder)
     if fcntl is None:
         if msvcrt is None:
@@ -126,9 +125,9 @@ def only_one(folder: str | os.PathLike[str]) -> Iterator[bool]:
 
 
 def _lock(descriptor: int) -> bool | None:
-    """Lock an open file until it is closed, which also happens when its process is killed.
+    """Lock an open file until it is closed, or until its process is killed.
 
-    True if it is ours, False if it is another's, None where the system or the drive knows no locks.
+    True if the lock is ours, False if another process has it, None if the system or the drive has no locks.
     """
     try:
         if fcntl is not None:
@@ -145,7 +144,7 @@ def _lock(descriptor: int) -> bool | None:
 
 
 def _lock_on_windows(descriptor: int) -> bool:
-    """The same with a byte far behind the end; the place in the file stays."""
+    """Lock a byte far beyond the end; the position in the file is unchanged."""
     windows: Any = msvcrt
     place = os.lseek(descriptor, 0, os.SEEK_CUR)
     os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
@@ -159,7 +158,7 @@ def _lock_on_windows(descriptor: int) -> bool:
 
 
 def _replace(temporary: Path, target: Path) -> None:
-    """Rename, and on Windows wait for whoever has the target open for a moment."""
+    """Rename; on Windows, wait for a process that briefly has the target open."""
     for seconds in _WAITS:
         try:
             os.replace(temporary, target)
@@ -170,7 +169,7 @@ def _replace(temporary: Path, target: Path) -> None:
 
 
 def _synchronise(descriptor: int) -> None:
-    """Have the drive write it down; `fsync` of macOS leaves it in the drive's own memory."""
+    """Write the file through to the drive; on macOS, `fsync` alone leaves it in the drive's cache."""
     whole = getattr(fcntl, "F_FULLFSYNC", None)
     if whole is not None:
         with suppress(OSError):  # a file system without it, such as a network drive
@@ -180,7 +179,7 @@ def _synchronise(descriptor: int) -> None:
 
 
 def _create(temporary: Path, target: Path) -> IO[bytes]:
-    """A new file with the permissions the umask allows (`tempfile` would make it private to the user)."""
+    """Create a file with the permissions of the umask (`tempfile` would make it private to the user)."""
     try:
         return open(temporary, "x+b")
     except OSError as error:
@@ -188,7 +187,7 @@ def _create(temporary: Path, target: Path) -> IO[bytes]:
 
 
 def _synchronise_folder(folder: Path) -> None:
-    """Make the rename survive a power cut. Windows cannot open folders, and some network drives refuse."""
+    """Make the rename survive a power cut. Windows and some network drives do not support this."""
     if os.name == "nt":
         return
     with suppress(OSError):

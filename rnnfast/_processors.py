@@ -1,4 +1,4 @@
-"""The processors of this machine that the process may use, and those that are worth a thread each."""
+"""The processors that this process may use, and the number of them worth a thread each."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ CPU_MAX = "/sys/fs/cgroup/cpu.max"
 
 
 def allowed() -> int:
-    """Processors that this process may run on."""
+    """The number of processors that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def worthwhile() -> int:
-    """Of these, the fast ones; no more than the quota of a container."""
+    """The number of fast processors among them, at most the quota of a container."""
     return max(1, min(allowed(), fast_cores(), quota(CPU_MAX)))
 
 
 def fast_cores(platform: str = sys.platform, library: Any = None) -> int:
-    """Performance cores of a Mac with efficiency cores; a large number where all cores are alike.
+    """The number of performance cores of a Mac with efficiency cores; a large number if all cores are alike.
 
-    Members of a team have equal shares, so the slowest core would set the pace.
+    Members of a team have equal shares, so the slowest core would set the speed.
     """
     if platform != "darwin":
         return sys.maxsize
@@ -32,11 +32,11 @@ def fast_cores(platform: str = sys.platform, library: Any = None) -> int:
     none, zero = ctypes.c_void_p(), ctypes.c_size_t()
     name = b"hw.perflevel0.physicalcpu"
     failed = library.sysctlbyname(name, ctypes.byref(cores), ctypes.byref(size), none, zero)
-    return sys.maxsize if failed or cores.value < 1 else cores.value  # Intel Macs know no such name
+    return sys.maxsize if failed or cores.value < 1 else cores.value  # Intel Macs do not have this name
 
 
 def quota(path: str) -> int:
-    """Cores of processor time that a container allows, rounded up; a large number where it says nothing."""
+    """The cores of processor time that a container allows, rounded up; a large number without a quota."""
     try:
         with open(path, encoding="ascii") as file:
             most, period = file.read().split()

@@ -1,4 +1,4 @@
-"""How layers, models, optimizers and trainers show themselves: one line, like the call that makes them."""
+"""The `repr` of layers, models, optimizers and trainers: one line, like the constructor call."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 def shown(
     owner: object, values: dict[str, Any], params: Sequence[np.ndarray] = (), *, count: bool = False
 ) -> str:
-    """``Name(key=value, ...)``, with how many parameters there are if asked for, and their dtype where it is
-    not float32."""
+    """``Name(key=value, ...)``, optionally with the number of parameters, and their dtype if it is not
+    float32."""
     parts = [f"{name}={value!r}" for name, value in values.items()]
     if count:
         parts.append(f"parameters={sum(param.size for param in params):,}")

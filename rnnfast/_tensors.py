@@ -1,10 +1,10 @@
-"""Named arrays and a description of them in one safetensors file, read as if it came from a stranger.
+"""Named arrays and their description in one safetensors file, read as untrusted input.
 
-Reading trusts nothing. The header is capped, its offsets are compared with the size of the file and its
-tensors with what the description asks for, all before an array is allocated; a checksum then covers
-description and values. No pickle anywhere: a file can be wrong, it cannot run code.
+Before an array is allocated, the size of the header is limited, its offsets are checked against the size of
+the file, and its tensors against the description; then a checksum covers description and values. There is no
+pickle: a file can be wrong, but it cannot run code.
 
-Arrays are written from where they lie, and read into the memory they stay in: neither takes a second copy.
+Arrays are written from their own memory and read into their final memory, without a second copy.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from rnnfast import _check
 from rnnfast._files import write_atomically
 
 _DTYPES: dict[str, np.dtype] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8"), "I64": np.dtype("<i8")}
-# The order of tensors in a file, as the safetensors library has it: by dtype, then by name.
+# The order of tensors in a file, as in the safetensors library: by dtype, then by name.
 _ORDER = ("I64", "F64", "F32")
-# Elements of an array of another layout that are put in C order at a time.
+# Elements put in C order at a time, for an array of another layout.
 _PIECE = 1 << 16
-# A model has a dozen tensors and 100 bytes of header for each; a bigger header is not one of ours.
+# A model has a dozen tensors, each with 100 bytes of header; a bigger header is not ours.
 _HEADER_LIMIT = 1 << 20
-# A kilobyte of "[],[],[]" takes 20 as Python objects. A header of ours has 8 of these marks a tensor, so
-# this many allow for 4,000 tensors, and no header takes more than 10 MB.
+# A kilobyte of "[],[],[]" takes 20 kB as Python objects. Our headers have 8 of these marks per tensor, so
+# this limit allows 4,000 tensors, and no header takes more than 10 MB.
 _MARKS_LIMIT = 1 << 15
 _MARKS = "[{,:"
 
-# What json and checks of a description may raise for values nobody has written.
+# The exceptions of json and of checks of a description for crafted values.
 _WRONG = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)
 
 
 class Spec(NamedTuple):
-    """What one tensor must be."""
+    """The expected dtype and shape of a tensor."""
 
     dtype: np.dtype
     shape: tuple[int, ...]
@@ -62,7 +62,7 @@ def write_tensors(
     path
         The file to write; an older one stays until the new one is complete.
     form
-        The name of the format, which the reader asks for.
+        The name of the format, which the reader checks.
     tensors
         Name to float32, float64 or int64 array, any shape and layout.
     description
@@ -99,7 +99,7 @@ def _code(name: str, array: np.ndarray) -> str:
 
 
 def _pieces(array: np.ndarray) -> Iterator[memoryview]:
-    """The bytes of the values in C order, as a file has them; an array that lies so is not copied."""
+    """The bytes of the values in C order, as in a file; a C-ordered array is not copied."""
     dtype = array.dtype.newbyteorder("<")
     if array.flags.c_contiguous and array.dtype == dtype:
         yield array.reshape(-1).view(np.uint8).data
@@ -119,10 +119,10 @@ def read_tensors(
     path
         The file.
     form
-        The name of the format it must have.
+        The expected name of the format.
     expect
-        Called with the description; gives dtype and shape of every tensor the file must hold (-1 stands for
-        any length), or raises `ValueError` or `TypeError` when nothing has such a description.
+        Called with the description; returns dtype and shape of every tensor the file must hold (-1 allows
+        any length), or raises `ValueError` or `TypeError` if the description is invalid.
 
     Returns
     -------
@@ -133,7 +133,7 @@ def read_tensors(
     Raises
     ------
     CheckpointError
-        The file is damaged or does not hold what its description asks for.
+        The file is damaged or does not match its description.
     OSError
         The file cannot be read.
     """
@@ -156,7 +156,7 @@ def read_tensors(
 
 @contextmanager
 def _malformed_if_wrong(path: Any, what: str) -> Iterator[None]:
-    """Whatever a crafted file makes of the checks inside, it is a malformed file and nothing else."""
+    """Turn any exception that a crafted file causes in the checks inside into CheckpointError."""
     try:
         yield
     except _check.CheckpointError:
@@ -184,7 +184,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def parse_object(path: Any, text: str | bytes, what: str) -> dict[str, Any]:
-    """A JSON object; deep nesting ends in a RecursionError, which is as malformed as the rest."""
+    """A JSON object; CheckpointError for anything else, including nesting that causes a RecursionError."""
     try:
         value = json.loads(text, object_pairs_hook=_no_duplicates)
     except (ValueError, RecursionError) as error:
@@ -204,7 +204,7 @@ def _read_header(path: Any, file: IO[bytes], length: int) -> dict[str, Any]:
             path, f"not a safetensors file of rnnfast (its header would take {size} bytes)"
         )
     content = file.read(size)
-    # Ours are plain ASCII. An error in decoding a header that is as long as the file would keep it thrice.
+    # Our headers are ASCII. A decoding error would hold three copies of a header as long as the file.
     if not content.isascii():
         raise _check.malformed(path, "the header is not valid JSON (it is not ASCII)")
     text = content.decode("ascii")
@@ -246,7 +246,7 @@ def _read_entry(path: Any, name: str, entry: Any) -> _Tensor:
 
 
 def _check_layout(path: Any, found: dict[str, _Tensor], length: int) -> None:
-    """The tensors must fill the data section exactly: no hole, no overlap, nothing behind the end."""
+    """Check that the tensors fill the data section exactly: no hole, no overlap, nothing after the end."""
     end = 0
     for name, tensor in sorted(found.items(), key=lambda item: item[1][2:]):
         count = 1

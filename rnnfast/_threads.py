@@ -1,20 +1,20 @@
-"""The thread pool: how many threads kernels run on, and their hand-off.
+"""The thread pool: the number of threads for kernels, and the hand-off of work to them.
 
-A kernel that can share its work takes a team and a member's number (`kernels/team.py`). Its members meet
-inside compiled code, so a window is handed to the threads once, not at each step. Results have the same bits
-for every number of threads.
+A kernel that can share its work takes a team and a member's number (`kernels/team.py`). The members
+synchronise inside compiled code, so a window is handed to the threads once, not at each step. Results have
+the same bits for every number of threads.
 
-A worker that has finished stays in the kernel and looks out for the next call for half a millisecond before
-it goes to sleep: training calls one kernel after another. A sleeping one is woken on another processor than
-that of the caller, which will wait for it there: the system's own choice made an LSTM of 2.5 ms take 5.
+Training calls one kernel after another, so a worker that has finished spins for half a millisecond, waiting
+for the next call, before it sleeps. A sleeping worker is woken on a processor other than the caller's, which
+the spinning caller occupies: left to the system's choice, an LSTM of 2.5 ms took 5.
 
-An exception, Ctrl-C above all, can reach the caller between any two instructions of Python. So nothing here
-has to be put back:
+An exception, above all Ctrl-C, can reach the caller between any two Python instructions. Therefore nothing
+here needs to be restored:
 
-* A caller takes the team out of the pool, and gives it back after a call that went well. A team that does not
-  come back is lost to the pool, which makes another; its workers end when nobody holds it any more.
-* A worker enters the kernel after its caller has (`begin_call`), so never for a call that was interrupted on
-  the way. Compiled code cannot be interrupted, and a caller leaves it after the last meeting.
+* A caller takes the team out of the pool, and gives it back after a successful call. A team that is not given
+  back is lost; the pool makes a new one, and the old workers end when no reference to their team is left.
+* A worker enters the kernel after its caller (`begin_call`), so never for a call that was interrupted before.
+  Compiled code cannot be interrupted, and a caller leaves it only after the last synchronisation.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ import numpy as np
 from rnnfast import _check, _processors
 from rnnfast.kernels.team import ARRIVALS, BASE, BY_UNITS, CALLS, FAILED, MEMBERS, TEAM_SIZE, let_go
 
-# Floating-point operations that a member must have for the hand-off to be worth it: some 30 us, and 1e11 to
-# 2e11 operations a second. With 4e6 an LSTM (10, 5, 100, 100) takes 0.92 and 0.74 of the time forward and
-# backward, but many times as long where another program is at work on the second core.
+# The least floating-point operations per member for which the hand-off pays: it takes about 30 us, at 1e11 to
+# 2e11 operations a second. With 4e6, an LSTM (10, 5, 100, 100) takes 0.92 and 0.74 of the time forward and
+# backward, but many times as long if another program uses the second core.
 LEAST_OPERATIONS = 1e7
 
-# The same for kernels that wait for memory, in bytes read and written.
+# The same for kernels bound by memory, in bytes read and written.
 LEAST_BYTES = 1e6
 
 _ALONE = np.zeros(TEAM_SIZE, np.int64)
@@ -48,7 +48,7 @@ _ALONE[MEMBERS] = 1
 
 
 class _Worker:
-    """A thread that makes the calls sent to it, each as one member of a team; it ends with the team."""
+    """A thread that runs the calls sent to it, each as one member of a team; it ends with the team."""
 
     def __init__(self, team: _Team, member: int) -> None:
         self.member = member
@@ -59,19 +59,19 @@ class _Worker:
         self.ended = False
         self.processors: set[int] = set()
         self.error: BaseException | None = None
-        # The thread itself is not kept: Python forgets it by a callback, which would lose an interrupt.
+        # The thread object is not kept: Python would remove it in a callback, which can lose an interrupt.
         thread = threading.Thread(target=self.run, name=f"rnnfast-{member}", daemon=True)
         thread.start()
         self.native_id = thread.native_id
 
     def post(self, call: tuple) -> None:
-        """Have a call made."""
+        """Send a call to the thread."""
         if self.asleep:
             _place(self)
         self.calls.put(call)
 
     def run(self) -> None:
-        """What the thread does, in one function: another one between two calls took a microsecond."""
+        """The thread's loop, in one function: a function call per kernel call took a microsecond."""
         calls, array, member = self.calls, self.array, self.member
         try:
             while True:
@@ -86,7 +86,7 @@ class _Worker:
                 if array.item(CALLS) < number and not self._caller_enters(number):
                     break
                 kernel(array, member, *arguments)
-                del call, kernel, arguments  # asleep, it keeps no arrays of its caller
+                del call, kernel, arguments  # while asleep, keep no arrays of the caller
         except BaseException as error:
             self.error = error
         finally:
@@ -94,7 +94,7 @@ class _Worker:
             self.ended = True
 
     def _caller_enters(self, number: int) -> bool:
-        """Wait until the caller has entered the kernel, or has given up or lost its team."""
+        """Wait until the caller has entered the kernel, given up, or lost its team."""
         pause = 0.0
         while self.array.item(CALLS) < number:
             if self.array.item(ARRIVALS) >= FAILED or self.team() is None:
@@ -108,10 +108,10 @@ _processor = getattr(ctypes.PyDLL(None), "sched_getcpu", None) if sys.platform =
 
 
 def _place(worker: _Worker) -> None:
-    """Have a sleeping thread wake up on a processor of its own, not on the caller's, if the system allows."""
+    """Make a sleeping thread wake on a processor other than the caller's, if the system allows it."""
     if _processor is None or not worker.native_id:
         return
-    with contextlib.suppress(OSError):  # forbidden in some sandboxes: then it is the system's choice
+    with contextlib.suppress(OSError):  # forbidden in some sandboxes: the system then chooses
         processors = os.sched_getaffinity(0)
         if others := sorted(processors - {_processor()}):
             os.sched_setaffinity(worker.native_id, {others[(worker.member - 1) % len(others)]})
@@ -119,14 +119,14 @@ def _place(worker: _Worker) -> None:
 
 
 def _set_free(worker: _Worker) -> None:
-    """Let a thread that was placed run where its caller may."""
+    """Let a placed thread run on all processors of its caller again."""
     with contextlib.suppress(OSError):
         os.sched_setaffinity(0, worker.processors)
     worker.processors = set()
 
 
 class _Team:
-    """Threads that make calls together with the caller that holds the team; never used after a failure."""
+    """Threads that run calls together with the caller that holds the team; never used after a failure."""
 
     def __init__(self) -> None:
         self.array = np.zeros(TEAM_SIZE, np.int64)
@@ -134,11 +134,11 @@ class _Team:
 
     @property
     def failed(self) -> bool:
-        """Whether somebody has let the members go."""
+        """Whether the members have been released after a failure."""
         return self.array.item(ARRIVALS) >= FAILED
 
     def grows_to(self, members: int) -> bool:
-        """Whether the team has this many members, the caller included; the system may refuse threads."""
+        """Grow to this number of members, including the caller; False if the system refuses threads."""
         try:
             while len(self.workers) < members - 1:
                 self.workers.append(_Worker(self, len(self.workers) + 1))
@@ -147,9 +147,9 @@ class _Team:
         return True
 
     def call(self, kernel: Any, members: int, by_units: bool, arguments: Sequence[Any]) -> Any:
-        """Run a kernel. No worker is at it any more when this returns or raises."""
+        """Run a kernel. When this returns or raises, no worker is running it."""
         array = self.array
-        # The remainder, since goals above FAILED are out of reach where a worker fails at this moment.
+        # The remainder, because a worker that fails now makes goals above FAILED unreachable.
         array[MEMBERS], array[BY_UNITS], array[BASE] = members, by_units, array.item(ARRIVALS) % FAILED
         call = kernel, array.item(CALLS) + 1, arguments
         try:
@@ -165,7 +165,7 @@ class _Team:
         return result
 
     def give_up(self) -> None:
-        """End the workers and wait until they have ended. An interrupt is raised afterwards."""
+        """End the workers and wait for them. An interrupt is raised afterwards."""
         interrupt = None
         while True:
             try:
@@ -182,7 +182,7 @@ class _Team:
 
 
 class _Pool:
-    """The team of this process, while no caller holds it."""
+    """The holder of this process's team while no caller uses it."""
 
     def __init__(self) -> None:
         self.idle: list[_Team] = []
@@ -207,12 +207,12 @@ class _Pool:
         return None
 
     def give_back(self, team: _Team) -> None:
-        """Keep a team for the next call, unless it is larger than wanted by now."""
+        """Keep a team for the next call, unless it is now larger than wanted."""
         if team is self.newest() and len(team.workers) < get_num_threads():
             self.idle.append(team)
 
     def shrink(self, members: int) -> None:
-        """End a team of more members; the next call makes another."""
+        """End a team with more members than this; the next call makes a new one."""
         if any(len(team.workers) >= members for team in self.idle):
             self.idle.clear()
 
@@ -223,7 +223,7 @@ _borrowed: Callable[..., Any] | None = None
 
 
 def _after_fork() -> None:
-    """The child has no workers."""
+    """Reset the pool in the child, which has no workers."""
     global _pool
     _pool = _Pool()
 
@@ -233,20 +233,20 @@ if hasattr(os, "register_at_fork"):
 
 
 def get_num_threads() -> int:
-    """Threads that kernels may run on: those set, else RNNFAST_NUM_THREADS, else the cores of this process.
+    """The thread limit of kernels: the number set, else RNNFAST_NUM_THREADS, else the process's cores.
 
-    Kernels run on no more threads than there are processors for this process.
+    Kernels never use more threads than this process has processors.
 
     Returns
     -------
     n : int
-        At least 1, the caller's own thread included.
+        At least 1, including the caller's thread.
 
     Raises
     ------
     ValueError
-        RNNFAST_NUM_THREADS is no whole number of at least 1. It is read once: here, or by the first call of
-        a layer, which then does nothing; never if `set_num_threads` was called before.
+        RNNFAST_NUM_THREADS is not a whole number of at least 1. It is read once: here, or by the first call
+        of a layer, which then does nothing; never if `set_num_threads` was called before.
 
     Examples
     --------
@@ -262,10 +262,10 @@ def get_num_threads() -> int:
 
 
 def set_num_threads(n: int) -> None:
-    """Let kernels run on `n` threads, the caller's included. Results do not depend on it, bit for bit.
+    """Let kernels run on `n` threads, including the caller's. Results have the same bits for every `n`.
 
-    Small problems run on one thread however many there are, and none on more threads than this process may
-    use processors. Threads are started when they are first needed.
+    Small problems always run on one thread. No kernel uses more threads than this process has processors.
+    Threads start when they are first needed.
 
     Raises
     ------
@@ -287,33 +287,33 @@ def set_num_threads(n: int) -> None:
 
 
 def members_for(operations: float, most: int) -> int:
-    """How many threads a call with so much work, which can be cut into `most` parts, is worth."""
+    """The number of threads for a call with this many operations that splits into at most `most` parts."""
     return _members(min(most, int(operations / LEAST_OPERATIONS)))
 
 
 def members_for_bytes(count: float, most: int) -> int:
-    """The same for a call that waits for memory, by the bytes that it reads and writes."""
+    """As `members_for`, for a call bound by memory, from the bytes that it reads and writes."""
     return _members(min(most, int(count / LEAST_BYTES)))
 
 
 def _members(most: int) -> int:
-    """At most this number, one for each processor: two that share one would wait for each other's turn."""
+    """At most `most` threads, and one per processor: two on one processor would wait for each other."""
     most = min(most, get_num_threads())
     return min(most, _processors.allowed()) if most > 1 else 1
 
 
 def borrow(run_on: Callable[..., Any] | None) -> None:
-    """Have `run_on(kernel, members, by_units, arguments)` make the calls on several threads, on threads of
-    another library; None for our own."""
+    """Run calls with several threads by `run_on(kernel, members, by_units, arguments)`, on threads of another
+    library; None for our own threads."""
     global _borrowed
     _borrowed = run_on
 
 
 def run(kernel: Any, members: int, by_units: bool, arguments: Sequence[Any]) -> Any:
-    """`kernel(team, member, *arguments)` on `members` threads. Returns the result of member 0, the caller.
+    """Run `kernel(team, member, *arguments)` on `members` threads; returns the caller's result (member 0).
 
-    On one thread where the team is at work for another caller, and the first time for a kernel and kinds of
-    arguments, which then compiles alone.
+    One thread is used while another caller holds the team, and for the first call of a kernel with new types
+    of arguments, which compiles it.
     """
     if members == 1:
         return kernel(_ALONE, 0, *arguments)
@@ -331,6 +331,6 @@ def run(kernel: Any, members: int, by_units: bool, arguments: Sequence[Any]) -> 
         result = team.call(kernel, members, by_units, arguments)
         pool.give_back(team)
     except BaseException:
-        team.give_up()  # again: a second interrupt may have ended that of the call
+        team.give_up()  # again: a second interrupt may have cut short the one in `call`
         raise
     return result

@@ -1,8 +1,8 @@
-"""Calls on one layer or model take turns, whichever Python threads they come from.
+"""Calls on one layer or model from several Python threads take turns.
 
-A call works in memory of its object, so two at a time would spoil each other's results. Inference from
-several threads is right because each call waits for the one before it. Training is a chain of calls,
-`forward`, `backward` and an update, which waiting cannot protect: a second thread in it is an error.
+A call uses its object's memory, so two concurrent calls would corrupt each other's results. Inference from
+several threads is correct because each call waits for the one before. Training is a chain of calls,
+`forward`, `backward` and an update, which waiting cannot protect: a second thread in the chain is an error.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 class Turn(type(threading.RLock())):  # type: ignore[misc]
-    """The lock of one object, which the thread that holds it may take again.
+    """The reentrant lock of one object.
 
-    A lock of CPython's own in a `with` statement: no interrupt can come between taking and releasing it.
+    It is CPython's own lock, used in a `with` statement: no interrupt can fall between acquire and release.
     """
 
     trainer: int | None = None  # the thread that trains the object in `Trainer.fit`
@@ -33,7 +33,7 @@ class Turn(type(threading.RLock())):  # type: ignore[misc]
         _turns.add(self)
 
 
-# Held weakly, for one purpose: the child of a fork must not wait for a thread that it does not have.
+# Weak references, for one purpose: the child of a fork must not wait for a thread that it does not have.
 _turns: weakref.WeakSet[Turn] = weakref.WeakSet()
 
 
@@ -48,7 +48,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def in_turn(method: _Method) -> _Method:
-    """A method during which no other thread works with the object."""
+    """Decorate a method so that no other thread uses the object during a call."""
 
     @functools.wraps(method)
     def waiting(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -59,12 +59,12 @@ def in_turn(method: _Method) -> _Method:
 
 
 def turn_of(owner: Any) -> AbstractContextManager[Any]:
-    """The turn of a model; models of the user's own have none."""
+    """The turn of a model; a user's own model has none."""
     return getattr(owner, "_turn", nullcontext())
 
 
 def trains_alone(method: _Method) -> _Method:
-    """`fit` of a trainer: RuntimeError if another thread trains `self.model` meanwhile."""
+    """Decorate `fit` of a trainer: RuntimeError while another thread trains `self.model`."""
 
     @functools.wraps(method)
     def fit(self: Any, *args: Any, **kwargs: Any) -> Any:

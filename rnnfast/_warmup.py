@@ -1,4 +1,4 @@
-"""Compile ahead: every kernel, by using everything once on tiny arrays."""
+"""Compile every kernel ahead of time, by using everything once on tiny arrays."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from rnnfast.models import CBOWLM, RNNLM, SequenceRegressor
 
 
 def warmup(dtype: np.typing.DTypeLike = np.float32, cells: Sequence[Cell] | None = None) -> None:
-    """Compile every kernel for one dtype, so that nothing after this call has to wait for the compiler.
+    """Compile every kernel for one dtype, so that no later call waits for the compiler.
 
-    The compiled kernels are kept on disk, so later processes find them there. It takes half a minute to
-    a minute the first time, and a fraction of a second afterwards.
+    The compiled kernels are cached on disk for later processes. The first call takes half a minute to a
+    minute, later ones a fraction of a second.
 
     Parameters
     ----------
     dtype : float32 or float64
     cells : sequence of Cell, optional
-        The cells to compile, each of which takes some seconds; by default those of `TimeRNN`, `TimeLSTM` and
-        `TimeGRU`. Others are compiled when they are first used.
+        The cells to compile; each takes several seconds. By default, the cells of `TimeRNN`, `TimeLSTM` and
+        `TimeGRU`. Other cells are compiled at their first use.
 
     Raises
     ------
     TypeError
-        It is another dtype.
+        `dtype` is neither float32 nor float64.
 
     Examples
     --------
@@ -69,7 +69,7 @@ def warmup(dtype: np.typing.DTypeLike = np.float32, cells: Sequence[Cell] | None
 
 
 def _use_layers(kind: np.dtype, rng: np.random.Generator, cells: Sequence[Cell]) -> None:
-    """What the models above leave out."""
+    """Use the layers that the models above do not use."""
     x = np.ones((1, 2, 3), kind)
     for cell in cells:
         cell.layer(3, 3, rng=rng, dtype=kind).step(x[:, 0])
@@ -88,7 +88,7 @@ def _use_layers(kind: np.dtype, rng: np.random.Generator, cells: Sequence[Cell])
 
 
 def _use_optimizers(kind: np.dtype) -> None:
-    """All update rules, clipping and the health check."""
+    """Use all update rules, clipping and the health check."""
     params = [np.ones(3, kind)]
     for name in ("SGD", "Momentum", "Nesterov", "AdaGrad", "RMSprop", "Adam"):  # AdamW's kernel is Adam's
         getattr(optim, name)().update(params, [np.ones(3, kind)])
@@ -98,6 +98,6 @@ def _use_optimizers(kind: np.dtype) -> None:
 
 
 def cache_folder() -> Path | None:
-    """Where compiled kernels are kept; None where they are not."""
+    """The folder of the compiled kernels; None if they are not cached."""
     path = getattr(getattr(activations.exp_forward, "stats", None), "cache_path", None)
     return None if path is None else Path(path)

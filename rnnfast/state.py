@@ -1,4 +1,4 @@
-"""What a layer or a model carries from one call to the next, as a value of its own."""
+"""The carried state of a layer or a model as a value."""
 
 from __future__ import annotations
 
@@ -18,28 +18,29 @@ _DTYPES = tuple(np.dtype(name) for name in ("float32", "float64", "int64"))
 
 
 class State:
-    """The carried state of one layer or of a whole model: to be copied, cut by rows, saved and set again.
+    """The carried state of a layer or a model; it can be copied, indexed by rows, saved and restored.
 
-    `State.of(layer)` takes it, `layer.set_state(state)` puts it back, for every recurrent layer,
+    `State.of(layer)` copies the state, and `layer.set_state(state)` restores it, for every recurrent layer,
     `Bidirectional`, `Stack`, `RNNLM`, `CBOWLM` and `SequenceRegressor`. The rows are the sequences of a
-    batch, so `state[rows]` is the state of these alone, which go on as they would have in the whole batch.
+    batch: `state[rows]` is the state of these sequences alone, and they continue with the same results as in
+    the whole batch.
 
     Parameters
     ----------
     value : nested tuple of ndarray (N, ...), ndarray or None
-        As `get_state` returns it; copied. None is a fresh state.
+        A state as `get_state` returns it; it is copied. None is a fresh state.
 
     Attributes
     ----------
     value : nested tuple of ndarray (N, ...), ndarray or None
-        As `get_state` returns it.
+        The state as `get_state` returns it.
     rows : int or None
-        N; None where everything is fresh.
+        N; None if everything is fresh.
 
     Raises
     ------
     TypeError, ValueError
-        Something else is in it, or the arrays differ in their number of rows.
+        `value` is no such nesting, or the arrays differ in their number of rows.
 
     Examples
     --------
@@ -61,7 +62,7 @@ class State:
         self.value: Any = _rebuilt(plain(value), lambda array: np.array(self._checked(array), order="C"))
 
     def _checked(self, array: np.ndarray) -> np.ndarray:
-        """One array, of as many rows as the others."""
+        """One array, checked to have as many rows as the others."""
         if array.dtype not in _DTYPES or array.ndim == 0:
             raise TypeError(
                 f"State: arrays must be (N, ...) in float32, float64 or int64, got {array.shape} "
@@ -71,13 +72,13 @@ class State:
             self.rows = array.shape[0]
         elif array.shape[0] != self.rows:
             raise ValueError(
-                f"State: every array must have as many rows, got {self.rows} and {array.shape[0]}."
+                f"State: every array must have the same number of rows, got {self.rows} and {array.shape[0]}."
             )
         return array
 
     @classmethod
     def of(cls, owner: Any) -> State:
-        """The state of a layer or a model, now; a copy."""
+        """A copy of the current state of a layer or a model."""
         _check.offers("State.of", "owner", owner, ("get_state",), "TimeLSTM or RNNLM")
         return cls(owner.get_state())
 
@@ -87,7 +88,7 @@ class State:
         return list(_leaves(self.value))
 
     def copy(self) -> State:
-        """The same in memory of its own."""
+        """A copy of the state."""
         return State(self.value)
 
     __copy__ = copy
@@ -100,7 +101,7 @@ class State:
         return State(_rebuilt(self.value, lambda array: array[kept]))
 
     def __setitem__(self, rows: Any, other: State) -> None:
-        """Put the rows of another state of the same kind in the place of these."""
+        """Replace these rows by the rows of another state of the same kind."""
         places, given = self._indices(rows), State(other)
         if given.rows is None and self.rows is not None:  # fresh is zero, as reset_state makes it
             given = State(_rebuilt(self.value, lambda array: np.zeros_like(array[places])))
@@ -117,7 +118,7 @@ class State:
         return np.atleast_1d(found)
 
     def __eq__(self, other: object) -> bool:
-        """Whether the other has the same structure, shapes, dtypes and bits."""
+        """Whether both states have the same structure, shapes, dtypes and bits."""
         if not isinstance(other, State):
             return NotImplemented
         pairs = list(zip(self.arrays, other.arrays, strict=False))
@@ -131,7 +132,7 @@ class State:
         return f"State(rows={self.rows}, arrays={len(self.arrays)})"
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it to one safetensors file, atomically.
+        """Write the state to one safetensors file, atomically.
 
         Examples
         --------
@@ -147,7 +148,7 @@ class State:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> State:
-        """The state a file of `save` holds.
+        """Read a state from a file of `save`.
 
         Raises
         ------
@@ -166,7 +167,7 @@ class State:
 
 
 def plain(state: Any) -> Any:
-    """What `set_state` is given, as `get_state` returns it."""
+    """The argument of `set_state`, converted to the form that `get_state` returns."""
     return state.value if isinstance(state, State) else state
 
 
@@ -179,7 +180,7 @@ def _leaves(value: Any) -> Iterator[np.ndarray]:
 
 
 def _rebuilt(value: Any, change: Callable[[np.ndarray], np.ndarray], depth: int = 0) -> Any:
-    """The same nesting of other arrays."""
+    """The same nesting with each array changed."""
     if value is None:
         return None
     if isinstance(value, tuple | list) and depth < _DEEPEST:
@@ -197,12 +198,12 @@ def _outline(value: Any) -> Any:
 
 
 def packed(state: State) -> tuple[Any, dict[str, np.ndarray]]:
-    """The outline of a state as JSON values, and its arrays by number, not copied."""
+    """The outline of a state as JSON values, and its numbered arrays, not copied."""
     return _outline(state.value), {f"state.{i}": array for i, array in enumerate(state.arrays)}
 
 
 def specs(outline: Any) -> dict[str, Spec]:
-    """What the arrays of an outline must be; ValueError or TypeError if it is none."""
+    """The expected arrays of an outline; ValueError or TypeError if the outline is invalid."""
     found: list[Spec] = []
 
     def walk(part: Any, depth: int) -> None:
@@ -221,7 +222,7 @@ def specs(outline: Any) -> dict[str, Spec]:
 
 
 def unpacked(outline: Any, tensors: dict[str, np.ndarray]) -> Any:
-    """The arrays in the nesting of an outline whose `specs` they have."""
+    """The arrays, nested as in an outline; they match its `specs`."""
     numbers = iter(range(len(tensors)))
 
     def walk(part: Any) -> Any:

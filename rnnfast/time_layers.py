@@ -1,26 +1,26 @@
 """The layers of *Deep Learning from Scratch 2*, compiled: change ``from common.time_layers import *`` to
 ``from rnnfast.time_layers import *``.
 
-Names, constructors, shapes, gate order, the identity of `params` and `grads`, and values are those of the
-book's `common/time_layers.py`, and of what comes through its own star imports (`np`, the functions and the
-layers of one step). Losses and gradients agree with the book's arithmetic to the rounding of float32.
+Names, constructors, shapes, gate order, the identity of `params` and `grads`, and values equal those of the
+book's `common/time_layers.py`, including its star imports (`np`, the functions and the layers of one step).
+Losses and gradients agree with the book's arithmetic up to float32 rounding.
 
-Where rnnfast gives another result, on purpose:
+rnnfast differs on purpose in these points:
 
-* `TimeSoftmaxWithLoss`, `SoftmaxWithLoss`: the loss comes from the log-sum-exp. The book gives NaN where a
-  position is ignored and its last score underflows, infinity where the true class underflows, and NaN where
-  every label is ignored; here the loss is the right finite number, and 0 if no label is left.
+* `TimeSoftmaxWithLoss`, `SoftmaxWithLoss`: the loss is computed with log-sum-exp. The book gives NaN if a
+  position is ignored and its last score underflows, infinity if the true class underflows, and NaN if every
+  label is ignored; here the loss is the correct finite number, and 0 if every label is ignored.
 * `TimeSigmoidWithLoss`, `SigmoidWithLoss`: the loss is exact; the book adds 1e-7 inside the logarithm.
 * `sigmoid` does not overflow.
-* `backward` may be called again and gives the same gradients; the book's loss layers change what they keep.
+* `backward` may be called again and gives the same gradients; the book's loss layers change their cache.
 * `TimeLSTM` also has `dc`, the gradient of the initial cell, and every recurrent `backward` takes `dh_next`.
-* float64 stays float64; the book's recurrent layers return float32 whatever the parameters are. All arrays
-  of a layer must have one dtype, and the error says which one differs.
-* `set_state` on a layer with ``stateful=False`` warns: like the book's, the layer starts from zero anyway.
+* float64 stays float64; the book's recurrent layers always return float32. All arrays of a layer must have
+  one dtype, and the error names the array that differs.
+* `set_state` on a layer with ``stateful=False`` warns: the layer starts from zero anyway, as in the book.
 * `h`, `c`, `dh` are copies.
-* `SoftmaxWithLoss` leaves label -1 out, as `TimeSoftmaxWithLoss` does. What the book's layers keep for
-  themselves (`y`, `t`, `layers`, `cache`) is not there.
-* Ids out of range, and shapes that do not fit, are errors in one line.
+* `SoftmaxWithLoss` ignores label -1, as `TimeSoftmaxWithLoss` does. The internal attributes of the book's
+  layers (`y`, `t`, `layers`, `cache`) do not exist.
+* Ids out of range and wrong shapes raise one-line errors.
 
 >>> from rnnfast.time_layers import *
 >>> rng = np.random.default_rng(0)
@@ -58,7 +58,7 @@ from rnnfast.layers.loss import TimeSoftmaxWithLoss
 from rnnfast.layers.lstm import TimeLSTM
 from rnnfast.layers.rnn import TimeRNN
 
-# The book shows these first, in their simplest form, and then never calls them.
+# The book introduces these in their simplest form and never calls them again.
 Simple_TimeAffine = TimeAffine
 Simple_TimeSoftmaxWithLoss = TimeSoftmaxWithLoss
 

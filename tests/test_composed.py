@@ -46,7 +46,7 @@ def test_random_numbers_go_on_from_a_state_of_theirs():
     layer.reset_state()
     layer.rng_state = kept
     np.testing.assert_array_equal(layer.forward(xs, push=push), first)
-    with pytest.raises(ValueError, match="one a dropout or layer that draws"):
+    with pytest.raises(ValueError, match="one per dropout or layer that draws"):
         layer.rng_state = kept[1:]
     before = layer.rng_state
     with pytest.raises((TypeError, ValueError), match=r"Stack\.rng_state"):

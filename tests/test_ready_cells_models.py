@@ -292,7 +292,7 @@ def test_a_file_without_constants_loads_with_those_of_the_cell(tmp_path):
 @pytest.mark.parametrize(
     ("constants", "message"),
     [
-        ([{}], "its constants must be a list of 2, one a layer"),
+        ([{}], "its constants must be a list of 2, one per layer"),
         ([{}, {"ceiling": 1.0}], "its constants: the cell has no constant 'ceiling'; it has floor, rate"),
         ([{}, {"floor": float("nan")}], "its constants: floor must be finite, got nan"),
         ([{}, {"floor": "1"}], "its constants: floor must be a number, got '1'"),

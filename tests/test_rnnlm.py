@@ -169,7 +169,7 @@ def test_a_wrong_state_is_refused_and_changes_nothing():
         (
             (good,),
             ValueError,
-            r"state, as get_state\(\) returns it, must be a tuple of 2 \(one a layer\), got 1",
+            r"state, as get_state\(\) returns it, must be a tuple of 2 \(one per layer\), got 1",
         ),
         ((good, good, good), ValueError, "must be a tuple of 2 .*, got 3"),
         ((), ValueError, "must be a tuple of 2 .*, got 0"),
@@ -178,7 +178,7 @@ def test_a_wrong_state_is_refused_and_changes_nothing():
         ((good, (h,)), ValueError, r"state\[1\], as .* must be a tuple of 2 \(h, c\), got 1"),
         ((good, (h, c[:1])), ValueError, r"state\[1\]\[1\] must be \(2, 5\), got \(1, 5\)"),
         ((good, (h[:, :4], c)), ValueError, r"state\[1\]\[0\] must be \(2, 5\), got \(2, 4\)"),
-        ((good, (h[:1], c[:1])), ValueError, "got .1, 5.; as many rows in every layer"),
+        ((good, (h[:1], c[:1])), ValueError, "got .1, 5.; the same number of rows in every layer"),
         (((h + 1, c + 1), (h, c.astype(float))), TypeError, r"state\[1\]\[1\] must be float32"),
         (((h + 1, c + 1), (h, None)), TypeError, r"state\[1\]\[1\] must be a NumPy array"),
     ]:

@@ -159,7 +159,7 @@ def test_a_state_of_something_else_is_refused_and_changes_nothing():
 @pytest.mark.parametrize(
     ("value", "error", "message"),
     [
-        ((np.zeros((2, 3)), np.zeros((3, 3))), ValueError, "as many rows, got 2 and 3"),
+        ((np.zeros((2, 3)), np.zeros((3, 3))), ValueError, "the same number of rows, got 2 and 3"),
         ((np.zeros((2, 3), np.float16),), TypeError, "float32, float64 or int64"),
         (np.zeros(()), TypeError, r"must be \(N, ...\)"),
         (([[[[np.zeros(2)]]]],), TypeError, "got list in it"),
@@ -185,7 +185,7 @@ def test_a_state_that_does_not_fit_its_outline_is_refused(tmp_path):
     for outline, arrays, message in [
         (leaf, {}, "tensor 'state.0' is missing"),
         (None, array, "does not belong"),
-        ([leaf, leaf], {**array, "state.1": np.zeros((3, 3), np.float32)}, "as many rows"),
+        ([leaf, leaf], {**array, "state.1": np.zeros((3, 3), np.float32)}, "the same number of rows"),
         ({**leaf, "axes": 1}, array, r"must be \(-1,\), got \(2, 3\)"),
         ({**leaf, "dtype": "int64"}, array, "must be int64, got float32"),
         ({**leaf, "dtype": "int32"}, array, "dtype must be one of"),

@@ -1,6 +1,6 @@
-"""What only readers of *Deep Learning from Scratch 2* need, under the book's names in `rnnfast.time_layers`.
+"""Layers only for readers of *Deep Learning from Scratch 2*, under the book's names in `rnnfast.time_layers`.
 
-* `recurrent.py`: `RNN`, `LSTM`, `GRU`, whose loop over time the caller writes; `one_step.py` is their base.
-* `simple.py`: the other layers of one step, the functions beside them, dropout from NumPy's global generator.
+* `recurrent.py`: `RNN`, `LSTM`, `GRU`, for a time loop written by the caller; `one_step.py`: their base.
+* `simple.py`: the other layers of one step, their functions, and dropout from NumPy's global generator.
 * `bi_lstm.py`, `binary_loss.py`: `TimeBiLSTM` and `TimeSigmoidWithLoss`.
 """

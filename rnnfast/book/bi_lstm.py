@@ -1,4 +1,4 @@
-"""`Bidirectional` with the constructor that the book gives it."""
+"""`Bidirectional` with the book's constructor."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class TimeBiLSTM(Bidirectional):
     Parameters
     ----------
     Wx1, Wh1, b1 : ndarray (D, 4H), (H, 4H), (4H,)
-        Of the layer that reads forwards.
+        Parameters of the layer that reads forwards.
     Wx2, Wh2, b2 : ndarray (D, 4H), (H, 4H), (4H,)
-        Of the layer that reads backwards.
+        Parameters of the layer that reads backwards.
     stateful : bool
         As in `TimeLSTM`, for both layers.
 

@@ -15,7 +15,7 @@ class TimeSigmoidWithLoss(Layer):
     """Mean binary cross-entropy of a sigmoid over all positions.
 
     ``loss = mean(-t log p - (1 - t) log(1 - p))`` with ``p = sigmoid(xs)``, computed as
-    ``max(x, 0) - x t + log(1 + exp(-|x|))``, which is finite for every finite score; backward
+    ``max(x, 0) - x t + log(1 + exp(-|x|))``, which is finite for finite scores; backward
     ``dxs = (p - t) / (N T)``.
 
     Source: Saito, *Deep Learning from Scratch 2*, section 4.2 and `common/time_layers.py`.
@@ -40,7 +40,7 @@ class TimeSigmoidWithLoss(Layer):
         Parameters
         ----------
         xs : ndarray (N, T)
-            Scores, float32 or float64; one number a position.
+            Scores, float32 or float64; one number per position.
         ts : ndarray (N, T)
             Labels 0 or 1.
         """
@@ -61,7 +61,7 @@ class TimeSigmoidWithLoss(Layer):
             return float(losses.sum() / max(1, losses.size))
 
     def backward(self, dout: float = 1.0) -> np.ndarray:
-        """Gradient (N, T) of `dout` times the last loss by the scores."""
+        """Gradient (N, T) of `dout` times the last loss with respect to the scores."""
         with self._turn:
             self._claim_tape()
             owner = "TimeSigmoidWithLoss.backward"

@@ -1,4 +1,4 @@
-"""The layers of one step: a layer over a sequence of one, with its state from outside."""
+"""The layers of one step: a layer over a sequence of length 1, with the state as an argument."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from rnnfast.layers.recurrent import Recurrent
 
 
 class OneStep(Layer):
-    """Base of `RNN`, `LSTM` and `GRU`: a layer over a sequence of one step, with the state from outside."""
+    """Base of `RNN`, `LSTM` and `GRU`: a layer over a sequence of one step, with the state as an argument."""
 
-    OVER_TIME: Any  # the class of that layer
+    OVER_TIME: Any  # the class of the layer over a sequence
 
     def __init__(self, Wx: np.ndarray, Wh: np.ndarray, b: np.ndarray) -> None:
         self._wrap(self.OVER_TIME(Wx, Wh, b, stateful=True))
@@ -33,14 +33,14 @@ class OneStep(Layer):
         rng: np.random.Generator | None = None,
         dtype: np.typing.DTypeLike = np.float32,
     ) -> Any:
-        """A layer with weights drawn as the layer over a sequence draws them: see `TimeLSTM.from_sizes`.
+        """Create a layer with initial values as in `TimeLSTM.from_sizes`.
 
         Parameters
         ----------
         input_size, hidden_size : int
             D and H.
         rng : numpy.random.Generator, optional
-            Source of the weights; a fresh one by default.
+            Draws the weights; a fresh generator by default.
         dtype : float32 or float64
         """
         return cls(*cls.OVER_TIME.from_sizes(input_size, hidden_size, rng=rng, dtype=dtype).params)

@@ -1,4 +1,4 @@
-"""The recurrent layers of one step, whose loop over time the caller writes: `RNN`, `LSTM` and `GRU`."""
+"""The recurrent layers of one step, for a time loop written by the caller: `RNN`, `LSTM` and `GRU`."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ class RNN(OneState):
 
 
 class LSTM(OneStep):
-    """One step of the LSTM, as in the book: ``c = f c_prev + g i``, ``h = o tanh(c)``; gates as in
-    `TimeLSTM`.
+    """One step of the LSTM, as in the book: ``c = f c_prev + g i``, ``h = o tanh(c)``.
+
+    The gates are those of `TimeLSTM`.
 
     Parameters
     ----------
@@ -110,17 +111,17 @@ class GRU(OneState):
         dtype: np.typing.DTypeLike = np.float32,
         reset: str = "before",
     ) -> GRU:
-        """A layer with weights drawn as `TimeGRU.from_sizes` draws them.
+        """Create a layer with initial values as in `TimeGRU.from_sizes`.
 
         Parameters
         ----------
         input_size, hidden_size : int
             D and H.
         rng : numpy.random.Generator, optional
-            Source of the weights; a fresh one by default.
+            Draws the weights; a fresh generator by default.
         dtype : float32 or float64
         reset : {"before", "after"}
-            As in the constructor; the second recurrent bias is zero too.
+            As in the constructor; the second recurrent bias is also zero.
         """
         params = TimeGRU.from_sizes(input_size, hidden_size, rng=rng, dtype=dtype).params
         return cls(*params, reset=reset)

@@ -1,8 +1,8 @@
-"""The layers of one step that the book's scripts use beside the recurrent ones.
+"""The book's layers of one step that are not recurrent.
 
-They take any number of rows and do one thing, with NumPy or the layer over time of the same kind.
-`BookDropout` and `BookTimeDropout` draw their masks from NumPy's global generator exactly as the book does,
-so that a seeded script gives the same curve.
+They take any number of rows and compute with NumPy or with the layer over time of the same kind.
+`BookDropout` and `BookTimeDropout` draw their masks from NumPy's global generator, exactly as in the book, so
+a seeded script gives the same curve.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ def _floats(owner: str, name: str, value: np.ndarray) -> np.ndarray:
 
 
 def _product(x: np.ndarray, factor: np.ndarray | np.floating) -> np.ndarray:
-    """``x factor``, zero where that is too small for a float."""
+    """``x factor``; an underflow gives zero."""
     with np.errstate(under="ignore"):
         return x * factor
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
-    """``1 / (1 + exp(-x))`` of an array of any shape, or a number, without overflow.
+    """``1 / (1 + exp(-x))`` of an array of any shape or a number, without overflow.
 
     Examples
     --------
@@ -60,7 +60,7 @@ def softmax(x: np.ndarray) -> np.ndarray:
     array([[0.25, 0.25, 0.25, 0.25]])
     """
     x = _check.shape("softmax", "x", x, np.shape(x))
-    with np.errstate(under="ignore", over="ignore"):  # both give the 0 that is meant
+    with np.errstate(under="ignore", over="ignore"):  # both correctly give 0
         shifted = np.exp(x - x.max(axis=-1, keepdims=True))
         return shifted / shifted.sum(axis=-1, keepdims=True)
 
@@ -122,20 +122,20 @@ class MatMul(Layer):
             return x @ W
 
     def backward(self, dout: np.ndarray) -> np.ndarray:
-        """Gradient (N, D) by the last input from that of its output, (N, O); fills `grads`."""
+        """Gradient (N, D) with respect to the last input from the output's, (N, O); fills `grads`."""
         self._claim_tape()
         _check.called_before("MatMul.backward", self._x is not None, "forward")
         assert self._x is not None
         (W,) = self._weights
         dout = _check.floats("MatMul.backward", "dout", dout, (self._x.shape[0], W.shape[1]), W.dtype)
         with np.errstate(under="ignore"):
-            dx = dout @ W.T  # first: `dout` may lie in the memory of `grads`
+            dx = dout @ W.T  # first, because `dout` may share memory with `grads`
             np.matmul(self._x.T, dout, out=self._dweights[0])
         return dx
 
 
 class Affine(TimeAffine):
-    """``y = x W + b`` of rows (N, D): `TimeAffine`, under the name it has for one step.
+    """``y = x W + b`` of rows (N, D): `TimeAffine` under the book's name for one step.
 
     Examples
     --------
@@ -165,7 +165,7 @@ class Softmax(Layer):
         return self.out
 
     def backward(self, dout: np.ndarray) -> np.ndarray:
-        """``y (dout - sum(y dout))``, the gradient (N, V) by the scores."""
+        """``y (dout - sum(y dout))``, the gradient (N, V) with respect to the scores."""
         self._claim_tape()
         _check.called_before("Softmax.backward", self.out is not None, "forward")
         assert self.out is not None
@@ -197,7 +197,7 @@ class SoftmaxWithLoss(Layer):
         return self._time.forward(x[:, None], t[:, None])
 
     def backward(self, dout: float = 1.0) -> np.ndarray:
-        """Gradient (N, V) of `dout` times the last loss by the scores."""
+        """Gradient (N, V) of `dout` times the last loss with respect to the scores."""
         return self._time.backward(dout)[:, 0]
 
 
@@ -253,14 +253,14 @@ class SigmoidWithLoss(Layer):
         return self._time.forward(np.reshape(x, (-1, 1)), np.reshape(t, (-1, 1)))
 
     def backward(self, dout: float = 1.0) -> np.ndarray:
-        """Gradient of `dout` times the last loss by the scores, of their shape."""
+        """Gradient of `dout` times the last loss with respect to the scores, in their shape."""
         return self._time.backward(dout).reshape(self._shape)
 
 
 class BookDropout(Layer):
-    """Dropout as the book has it for one step: elements are dropped while training, and everything is
-    multiplied by ``1 - ratio`` otherwise. Masks come from NumPy's global generator,
-    ``np.random.rand(*x.shape) > ratio``.
+    """The book's dropout of one step: training drops elements, otherwise inputs are scaled by ``1 - ratio``.
+
+    Masks come from NumPy's global generator, ``np.random.rand(*x.shape) > ratio``.
 
     Parameters
     ----------
@@ -285,7 +285,7 @@ class BookDropout(Layer):
         return {"dropout_ratio": self.dropout_ratio}
 
     def forward(self, x: np.ndarray, train_flg: bool = True) -> np.ndarray:
-        """`x` with elements dropped while training, `x (1 - ratio)` otherwise."""
+        """`x` with dropped elements in training, else `x (1 - ratio)`."""
         x = _floats("Dropout.forward", "x", x)
         if not train_flg:
             return _product(x, x.dtype.type(1.0 - self.dropout_ratio))
@@ -297,7 +297,7 @@ class BookDropout(Layer):
         return kept.astype(x.dtype)
 
     def backward(self, dout: np.ndarray) -> np.ndarray:
-        """The gradient by the last input that was dropped from."""
+        """The gradient with respect to the last training input."""
         self._claim_tape()
         _check.called_before("Dropout.backward", self.mask is not None, "forward")
         assert self.mask is not None
@@ -306,8 +306,9 @@ class BookDropout(Layer):
 
 
 class BookTimeDropout(BookDropout):
-    """Inverted dropout over a sequence, switched by `train_flg`, with the masks of the book: what stays is
-    divided by ``1 - ratio`` while training, and nothing happens otherwise.
+    """Inverted dropout over a sequence, switched by `train_flg`, with the book's masks.
+
+    Training divides the remaining elements by ``1 - ratio``; otherwise inputs are unchanged.
 
     Examples
     --------
@@ -322,7 +323,7 @@ class BookTimeDropout(BookDropout):
         self.train_flg = True
 
     def forward(self, xs: np.ndarray) -> np.ndarray:  # type: ignore[override]
-        """`xs` (N, T, D) with elements dropped while `train_flg`, `xs` itself otherwise."""
+        """`xs` (N, T, D) with dropped elements if `train_flg` is true, else `xs` itself."""
         xs = _floats("TimeDropout.forward", "xs", xs)
         if not self.train_flg:
             self._made_by, self.mask = get_ident(), np.ones_like(xs)
@@ -361,7 +362,7 @@ class Embedding(Layer):
         return self._time.forward(ids.reshape(1, -1)).reshape(*ids.shape, self._time.embed_size)
 
     def backward(self, dout: np.ndarray) -> None:
-        """Overwrite `grads[0]` with the gradient of the table; `dout` (..., D) is that of the last output."""
+        """Overwrite `grads[0]` with the gradient of the table, from `dout` (..., D) of the last output."""
         dout = np.asanyarray(dout)
         expected = (*dout.shape[:-1], self._time.embed_size)
         dout = _check.shape("Embedding.backward", "dout", dout, expected)

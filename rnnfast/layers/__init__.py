@@ -1,1 +1,1 @@
-"""The layers, one concept a file: rnn, embedding, affine, dropout, loss; `base` holds what they share."""
+"""The layers, one concept per file: rnn, embedding, affine, dropout, loss; `base` holds the shared parts."""

@@ -1,4 +1,4 @@
-"""What the gates of a recurrent layer let through, read off the tape of its last window."""
+"""The activations of a recurrent layer's gates, read from the tape of its last window."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from rnnfast.layers.window import Inputs, Run
 
 
 class Activation(NamedTuple):
-    """What a gate lets through.
+    """The values of a gate.
 
     Attributes
     ----------
     kind : {"sigmoid", "tanh", "relu"}
     values : ndarray (N, T, H)
-        Zero behind the end of a sequence.
+        Zero after the end of a sequence.
     """
 
     kind: str
@@ -35,8 +35,8 @@ class Activation(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """Of each row of a window, in the order of time: sequence, step, block of the time grid, row of the tape,
-    and the place of the sequence by falling length."""
+    """For each row of a window, in the order of time: sequence, step, block of the time grid, row of the
+    tape, and rank of the sequence by falling length."""
 
     sequence: np.ndarray
     step: np.ndarray
@@ -46,20 +46,20 @@ class Steps(NamedTuple):
 
 
 class Activations(Plans):
-    """A recurrent layer that can show what its gates let through."""
+    """A recurrent layer that can return the activations of its gates."""
 
     @in_turn
     def activations(self) -> dict[str, Activation]:
         """The activations of the gates in the window of the last `forward`.
 
-        Of each gate it is the first sigmoid, tanh or relu that its pre-activation goes into, with nothing but
-        arithmetic before it: ``sigmoid(f + pf c)`` of the gate f of a peephole LSTM. Gates without one are
-        left out. So are activations that no gradient needs: the tape does not hold them.
+        The activation of a gate is the first sigmoid, tanh or relu that its pre-activation enters, with only
+        arithmetic before it: ``sigmoid(f + pf c)`` for the gate f of a peephole LSTM. Gates without such a
+        function are left out, and so are activations that no gradient needs: the tape does not hold them.
 
         Returns
         -------
         dict of str to Activation
-            By gate: `kind` and `values` (N, T, H).
+            `kind` and `values` (N, T, H) of each gate.
         """
         _check.called_before(f"{type(self).__name__}.activations", self._run is not None, "forward")
         run = self._run
@@ -77,19 +77,19 @@ class Activations(Plans):
         return found
 
     def _activation_nodes(self) -> dict[str, Node]:
-        """The activations that follow from what a window leaves."""
+        """The activations that can be computed from the arrays kept after a window."""
         lasting = self.loop.schedule.lasting
 
         def follows(node: Node) -> bool:
             return all(leaf in lasting or leaf.op != "input" for leaf in in_order([node], lasting))
 
-        # The time loop may be that of another cell that says the same; its nodes are in the same places.
+        # The time loop may belong to another cell with equal equations; its nodes are in the same places.
         equations = self.loop.schedule.cell
         gates = dict(zip(equations.gates, self.cell.gates, strict=True))
         return {gates[gate]: node for gate, node in equations.activations.items() if follows(node)}
 
     def _pieces(self, run: Run) -> Iterator[tuple[int, Activations, Run]]:
-        """The window once more, a block of the time grid at a time: first step, layer and run of each."""
+        """Read the window again, one block of the time grid at a time: first step, layer and run of each."""
         reader = copy.copy(self)
         offsets, order, blocks, resets, *_ = run.rows
         for k, (first, last) in enumerate(itertools.pairwise(blocks)):
@@ -131,7 +131,7 @@ class Activations(Plans):
             return evaluate(nodes, known, self.dtype.type)
 
     def _stored(self, where: Where, run: Run, steps: Steps) -> np.ndarray:
-        """What lies at a place, (rows, H), or (H,) of units."""
+        """The values stored at a place, (rows, H), or (H,) for values per unit."""
         (place, column), (states, tape, starts), rows = where, run.saved, run.rows
         width, batch = self.hidden_size, rows.order.size
         block = slice(column * width, (column + 1) * width)
@@ -164,7 +164,7 @@ class Activations(Plans):
 
 
 def _steps(rows: Rows) -> Steps:
-    """Where the rows of a window lie on a tape that holds all of them."""
+    """The places of a window's rows on a tape that holds all of them."""
     offsets, order, blocks, *_ = rows
     index = np.arange(offsets[-1])
     step = np.searchsorted(offsets, index, side="right") - 1

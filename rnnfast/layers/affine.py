@@ -14,8 +14,8 @@ from rnnfast.layers.base import Layer
 
 
 def kernel_matrix(W: np.ndarray) -> tuple[np.ndarray, int, int]:
-    """Memory and strides of a matrix for kernels that take both: a transposed view such as ``embed_W.T`` is
-    read where it lies, any other layout is copied."""
+    """Memory and strides of a matrix for kernels that take both. A transposed view such as ``embed_W.T`` is
+    used without a copy; any other layout is copied."""
     if W.flags.c_contiguous:
         return W, W.shape[1], 1
     if W.flags.f_contiguous:
@@ -26,7 +26,7 @@ def kernel_matrix(W: np.ndarray) -> tuple[np.ndarray, int, int]:
 class Affine(Layer):
     """Base of layers with weights W (rows, columns) and a bias b (columns,)."""
 
-    # The rows and the columns of W: their letters, and their names among the arguments of `from_sizes`.
+    # The rows and the columns of W: their letters, and their argument names in `from_sizes`.
     AXES: tuple[str, str]
     SIZES: tuple[str, str]
 
@@ -35,7 +35,7 @@ class Affine(Layer):
         self.dtype = W.dtype
 
     def _checked_params(self, W: np.ndarray, b: np.ndarray) -> list[np.ndarray]:
-        """W and b, checked against each other."""
+        """W and b, after checking that their shapes agree."""
         owner = type(self).__name__
         W = _check.parameter(owner, "W", W, self.AXES)
         for axis, place, length in zip(self.AXES, ("rows", "columns"), W.shape, strict=True):
@@ -44,8 +44,7 @@ class Affine(Layer):
 
     @classmethod
     def _drawn(cls, given: tuple[int, int], rng: np.random.Generator | None, dtype: Any) -> Any:
-        """A layer of these sizes, as in the book: normal weights, divided by the square root of the fan-in;
-        zero bias."""
+        """A layer of these sizes with the book's initial values: weights randn / sqrt(fan-in), zero bias."""
         owner = f"{cls.__name__}.from_sizes"
         rows, cols = (_check.size(owner, name, value) for name, value in zip(cls.SIZES, given, strict=True))
         kind = _check.float_dtype(owner, dtype)
@@ -64,15 +63,15 @@ class TimeAffine(Affine):
     Parameters
     ----------
     W : ndarray (D, O)
-        Weights, float32 or float64. A transposed view is used as it is: ``TimeAffine(embed_W.T, b)`` shares
-        the embedding's memory.
+        Weights, float32 or float64. A transposed view is not copied: ``TimeAffine(embed_W.T, b)`` shares the
+        embedding's memory.
     b : ndarray (O,)
         Bias.
 
     Attributes
     ----------
     params, grads : list of ndarray
-        ``[W, b]`` and their gradients; the arrays keep their identity, `backward` writes in place.
+        ``[W, b]`` and their gradients; always the same arrays; `backward` writes in place.
 
     Source: Saito, *Deep Learning from Scratch 2*, section 5.4.
 
@@ -98,15 +97,14 @@ class TimeAffine(Affine):
         rng: np.random.Generator | None = None,
         dtype: np.typing.DTypeLike = np.float32,
     ) -> TimeAffine:
-        """A layer with weights drawn as in the book: normal, divided by the square root of the fan-in; zero
-        bias.
+        """Create a layer with the book's initial values: weights randn / sqrt(fan-in), zero bias.
 
         Parameters
         ----------
         input_size, output_size : int
             D and O.
         rng : numpy.random.Generator, optional
-            Source of the weights; a fresh one by default.
+            Draws the weights; a fresh generator by default.
         dtype : float32 or float64
         """
         return cls._drawn((input_size, output_size), rng, dtype)
@@ -117,9 +115,9 @@ class TimeAffine(Affine):
         Parameters
         ----------
         x : ndarray (..., D)
-            Usually (N, T, D); any number of leading axes. A reference is kept for `backward`.
+            Usually (N, T, D); any number of leading axes. `backward` uses it: it is kept by reference.
         out : ndarray (..., O), optional
-            Where to write the result; a fresh array by default.
+            The array for the result; a new one by default.
 
         Returns
         -------
@@ -143,8 +141,8 @@ class TimeAffine(Affine):
             return y
 
     def backward(self, dout: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
-        """Gradient by the input of the last `forward`, (..., D), from that of its output, (..., O); fills
-        `grads`."""
+        """The gradient (..., D) with respect to the last input, from the gradient (..., O) of the output;
+        fills `grads`."""
         with self._turn:
             self._claim_tape()
             owner = "TimeAffine.backward"

@@ -1,4 +1,4 @@
-"""What the output layers of models have in common: affine and a mean loss in one pass."""
+"""The base of the output layers of models: affine and a mean loss in one pass."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from rnnfast.layers.window import Part
 
 
 class AffineLoss(Affine):
-    """Base of layers whose `forward` makes a mean loss of hidden states, and its gradients on the way."""
+    """Base of layers whose `forward` computes a mean loss from hidden states, and also its gradients."""
 
     TAPE = (*Affine.TAPE, "_gradients")
-    # Of the hidden states, and in the kernel's form those of W and b, where the incoming gradient is 1.
+    # Gradients for an incoming gradient of 1: of the hidden states, and in the kernel's form of W and b.
     _gradients: tuple[np.ndarray, ...] | None = None
 
     def _run(
@@ -27,15 +27,15 @@ class AffineLoss(Affine):
         scored: int = -1,
         adds: bool = False,
     ) -> tuple[np.ndarray, bool, int]:
-        """The losses (N, T) of checked arguments, whether there are gradients, how many steps are scored.
+        """The losses (N, T) of checked arguments, whether there are gradients, and the count of scored steps.
 
-        With `sums` (N,) it adds up the losses of each row and makes gradients, those of the mean over
-        `scored` steps, or over those of the call; with `adds`, the gradients of the parameters accumulate.
+        With `sums` (N,), it adds each row's losses to them and computes gradients of the mean over `scored`
+        steps, or over the steps of the call. With `adds`, the gradients of the parameters accumulate.
         """
         raise NotImplementedError
 
     def _part_targets(self, owner: str, hs: np.ndarray, ts: Any, part: Part) -> Any:
-        """The targets that `_run` takes for a part, checked."""
+        """The checked targets of a part, as `_run` takes them."""
         raise NotImplementedError
 
     def parameter_gradients(self, dout: float = 1.0, *, adds: bool = False) -> None:
@@ -43,7 +43,7 @@ class AffineLoss(Affine):
         raise NotImplementedError
 
     def backward(self, dout: float = 1.0, *, out: np.ndarray | None = None) -> np.ndarray:
-        """Gradient (N, T, H) of `dout` times the last loss by the hidden states; fills `grads`."""
+        """Gradient (N, T, H) of `dout` times the last loss with respect to the inputs; fills `grads`."""
         with self._turn:
             self._claim_tape()
             result = self.input_gradient(dout, out)
@@ -74,21 +74,22 @@ class AffineLoss(Affine):
         scored: int,
         adds: bool,
     ) -> bool:
-        """Add the losses of a part to `sums` (N,) and make its gradients; whether there are any.
+        """Add the losses of a part to `sums` (N,) and compute its gradients; returns whether there are any.
 
-        They are those of the mean over `scored` steps of the whole sequence; with `adds`, those of the
-        parameters accumulate. `hs` (N, steps, H) are of the part, `ts` of the whole, as `forward` takes them.
-        `blocks` are the first step of each block of its time grid, and its length.
+        The gradients are those of the mean over `scored` steps of the whole sequence; with `adds`, the
+        gradients of the parameters accumulate. `hs` (N, steps, H) belong to the part, `ts` to the whole
+        sequence, as in `forward`. `blocks` holds the first step of each block of the part's time grid, and
+        the part's length.
         """
         return self._run(hs, self._part_targets(owner, hs, ts, part), blocks, sums, scored, adds)[1]
 
     def part_losses(
         self, owner: str, hs: np.ndarray, ts: Any, part: Part, blocks: np.ndarray | None
     ) -> np.ndarray:
-        """`losses` (N, steps) of a part, for what `score` takes; the next call overwrites them."""
+        """`losses` (N, steps) of a part, with arguments as in `score`; the next call overwrites them."""
         return self._run(hs, self._part_targets(owner, hs, ts, part), blocks)[0]
 
     def mean(self, sums: np.ndarray, scored: int) -> float:
-        """The mean loss of `scored` numbers, from their sums (N,) in each row, added in order."""
+        """The mean of `scored` losses, from the sums (N,) of the rows, added in order."""
         total = float(np.add.accumulate(sums)[-1]) if sums.size else 0.0
         return total / max(1, int(scored))

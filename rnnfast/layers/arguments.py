@@ -1,4 +1,4 @@
-"""The parameters of a cell and their gradients, in the form that the kernels of any cell take."""
+"""The parameters of a cell and their gradients, as the kernels of any cell take them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rnnfast.layers.constants import Constants
 
 
 class Arguments(Carrying):
-    """A recurrent layer whose parameters go to the kernels as Wx, Wh, b, bhh and rows of units."""
+    """A recurrent layer whose parameters are passed to the kernels as Wx, Wh, b, bhh and rows of units."""
 
     TAPE = (*Carrying.TAPE, "_dgiven")
     PASSING = (*Carrying.PASSING, "_kernel_grads", "_kernel_weights")
@@ -24,14 +24,14 @@ class Arguments(Carrying):
     parameter_names: tuple[str, ...]
     _constants: Constants
     _kernel_grads: list[Any] | None = None
-    _kernel_weights: list[Any] | None = None  # where the kernels take the parameters as they are
+    _kernel_weights: list[Any] | None = None  # set if the kernels take the parameters unchanged
 
     def _start_constants(self, cell: Cell) -> None:
         self._constants = Constants(f"{type(self).__name__}.constants", cell)
 
     @property
     def constants(self) -> Constants:
-        """The cell's constants by name; may be set, one by one or those of a dict."""
+        """The cell's constants by name; may be set one by one, or from a dict."""
         return self._constants
 
     @constants.setter
@@ -39,12 +39,12 @@ class Arguments(Carrying):
         self._constants.update(values)
 
     def share_constants(self, other: Arguments) -> None:
-        """Have the constants of another layer of the same cell, now and after they are set."""
+        """Use the constants of another layer of the same cell, including values set later."""
         self._constants = other._constants
 
     def _kernel_params(self) -> list[Any]:
-        """Wx, Wh, b, bhh and units in the form kernels are compiled for; None for those that the cell
-        lacks."""
+        """Wx, Wh, b, bhh and units in the form kernels are compiled for; None for an array the cell does not
+        have."""
         if self._kernel_weights is not None:
             return self._kernel_weights
         cell, weights = self.cell, self._weights
@@ -65,7 +65,7 @@ class Arguments(Carrying):
         return [*arrays[:4], units]
 
     def _fill_units(self, units: np.ndarray) -> None:
-        """One row for each weight of a diagonal product and each argument that is a number a unit."""
+        """Fill one row for each weight of a diagonal product and each argument with one number per unit."""
         first = len(self.cell.gates) if self.cell.product == "diagonal" else 0
         named = dict(zip(self.parameter_names, self._weights, strict=True))
         if first:
@@ -74,7 +74,7 @@ class Arguments(Carrying):
             row[...] = named[name] if name in named else self._constants[name]
 
     def _gradient_arrays(self) -> list[Any]:
-        """Where kernels write the gradients of Wx, Wh, b, bhh and of units."""
+        """The arrays into which kernels write the gradients of Wx, Wh, b, bhh and of units."""
         named = dict(zip(self.parameter_names, self._dweights, strict=True))
         units = len(self.cell.equations.trained)
         return [
@@ -86,7 +86,7 @@ class Arguments(Carrying):
         ]
 
     def _hand_out(self, dunits: np.ndarray) -> None:
-        """The gradients of parameters of units, from one row each; a scalar's is the sum over units."""
+        """Copy the gradients of parameters of units, one row each; a scalar's is the sum over units."""
         named = dict(zip(self.parameter_names, self._dweights, strict=True))
         first = len(self.cell.gates) if self.cell.product == "diagonal" else 0
         if first:
@@ -107,7 +107,7 @@ class Arguments(Carrying):
 
 
 def _total(row: np.ndarray) -> float:
-    """The sum of a row (H,): exact, so the same in any order. Where it is not finite, NaN or an infinity."""
+    """The exact sum of a row (H,), the same in any order; NaN or an infinity if it is not finite."""
     if np.isfinite(row).all():
         with contextlib.suppress(OverflowError):
             return math.fsum(row.tolist())

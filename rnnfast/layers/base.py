@@ -1,4 +1,4 @@
-"""The base of layers and models, and the scratch memory they own."""
+"""The base of layers and models, and their scratch memory."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from rnnfast._turns import Turn
 
 
 class Workspace:
-    """Named scratch arrays that grow when a bigger batch comes and are reused otherwise.
+    """Named scratch arrays, reused by each call; they grow for a bigger batch.
 
     Memory starts at a 64-byte boundary, so that vector loads do not straddle cache lines.
     """
 
     def __init__(self) -> None:
         self._buffers: dict[str, np.ndarray] = {}
-        self._last: dict[str, np.ndarray] = {}  # finding one again takes 0.2 us, making its view 1.7 us
-        self.plans: dict[str, Any] = {}  # what an owner made of its arrays, until one of them is replaced
+        self._last: dict[str, np.ndarray] = {}  # a lookup takes 0.2 us, making a view 1.7 us
+        self.plans: dict[str, Any] = {}  # an owner's cache over these arrays; cleared when one is replaced
         self.nbytes = 0
 
     def take(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -38,7 +38,7 @@ class Workspace:
         nbytes = count * dtype.itemsize
         buffer = self._buffers.get(name)
         if buffer is None or buffer.size < nbytes:
-            last = buffer = None  # let go of it first: two of them would be the peak
+            last = buffer = None  # free it first: two arrays would raise the peak
             self.plans.clear()
             self.nbytes += nbytes - (self._buffers.pop(name).size if name in self._buffers else 0)
             self._last.pop(name, None)
@@ -51,26 +51,26 @@ class Workspace:
 
 
 class Holder:
-    """Base of layers and models: parameters and gradients that stay, turns of threads, copies.
+    """Base of layers and models: fixed parameter and gradient arrays, thread safety, copies.
 
-    A copy (`copy.deepcopy`, `pickle`) has the parameters, the gradients and the carried state; what `forward`
-    left for `backward` stays with the original. `copy.copy` makes another object on the same parameters.
+    A copy (`copy.deepcopy`, `pickle`) has the parameters, the gradients and the carried state, but not the
+    cache of `forward` for `backward`. `copy.copy` makes a new object on the same parameters.
     """
 
-    # The attributes that hold what `backward` needs of the last `forward`.
+    # The attributes that cache the last `forward` for `backward`.
     TAPE: tuple[str, ...] = ("_workspace", "_made_by")
-    # What a copy makes anew besides.
+    # Further attributes that a copy makes anew.
     PASSING: tuple[str, ...] = ("_turn", "_weights", "_dweights", "_overwritten")
 
     _workspace: Workspace
     _made_by: int | None = None  # the thread that called the last `forward`
     _turn: Turn
-    # Views of `params` and `grads` for the kernels: the caller may change the shape of his own arrays.
+    # Views of `params` and `grads` for the kernels: a caller may change the shape of the original arrays.
     _weights: tuple[np.ndarray, ...]
     _dweights: tuple[np.ndarray, ...]
 
     def _hold(self, params: Sequence[np.ndarray] = (), grads: Sequence[np.ndarray] | None = None) -> None:
-        """Begin with these parameters, and with gradients of zero if none are given."""
+        """Set the parameters and the gradients; gradients are zero by default."""
         owner = type(self).__name__
         if grads is None:
             grads = [np.zeros(param.shape, param.dtype) for param in params]
@@ -84,7 +84,7 @@ class Holder:
 
     @property
     def params(self) -> list[np.ndarray]:
-        """The parameters: the same arrays for the life of the object, which optimizers write in place."""
+        """The parameters: always the same arrays; optimizers write in place."""
         return self._params
 
     @params.setter
@@ -93,7 +93,7 @@ class Holder:
 
     @property
     def grads(self) -> list[np.ndarray]:
-        """The gradient of each parameter: the same arrays for ever, which `backward` writes in place."""
+        """The gradient of each parameter: always the same arrays; `backward` writes in place."""
         return self._grads
 
     @grads.setter
@@ -102,7 +102,7 @@ class Holder:
 
     @property
     def workspace(self) -> Workspace:
-        """The scratch memory, which belongs to the tape."""
+        """The scratch memory; it belongs to the tape."""
         return self._workspace
 
     def hand_over(self) -> None:
@@ -110,24 +110,24 @@ class Holder:
         self._made_by = None
 
     def _claim_tape(self) -> None:
-        """Guard of `backward`: RuntimeError where another thread called `forward` last, or trains."""
+        """Guard of `backward`: RuntimeError if another thread called the last `forward`, or is training."""
         self.claim("backward")
         if self._made_by not in (None, get_ident()):
             raise _check.forward_elsewhere(f"{type(self).__name__}.backward")
 
     def claim(self, method: str) -> None:
-        """Guard of what changes the state or the tape: RuntimeError while another thread is in `fit`."""
+        """Guard of changes to the state or the tape: RuntimeError while another thread is in `fit`."""
         if self._turn.trainer not in (None, get_ident()):
             raise _check.another_thread(f"{type(self).__name__}.{method}")
 
     def _read_apart(self, owner: str, given: dict[str, np.ndarray]) -> None:
-        """Guard of `backward`: none of these arrays lies in the memory of `grads`."""
+        """Guard of `backward`: an error if one of these arrays shares memory with `grads`."""
         for name, array in given.items():
             if id(base_of(array)) in self._overwritten:  # 0.2 us; comparing memory takes 1 us
                 _check.apart(owner, name, array, self._dweights)
 
     def tape(self) -> Any:
-        """What `backward` needs of the last `forward`, to be put back with `wind` after others."""
+        """The cache of the last `forward` for `backward`; `wind` puts it back after other calls."""
         return {name: getattr(self, name) for name in self.TAPE}
 
     def wind(self, tape: Any) -> None:
@@ -163,14 +163,14 @@ class Layer(Holder):
         return shown(self, self._shown(), self.params)
 
     def _shown(self) -> dict[str, Any]:
-        """What tells the layer from others of its class, by the names of arguments."""
+        """The arguments that `repr` shows, by name."""
         return {}
 
     def reset_state(self) -> None:
-        """Forget what was carried over from earlier calls. Layers without state do nothing."""
+        """Forget the carried state. Layers without a state do nothing."""
 
     def _output(self, owner: str, out: np.ndarray | None, shape: tuple, *apart: np.ndarray) -> np.ndarray:
-        """Where a result goes: the caller's array, which must lie apart from these, or a fresh one."""
+        """The array for a result: the caller's `out`, which must not overlap `apart`, or a new one."""
         if out is None:
             return np.empty(shape, self.dtype)
         return _check.out(owner, out, shape, self.dtype, *apart)

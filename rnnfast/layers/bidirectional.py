@@ -1,4 +1,4 @@
-"""Two recurrent layers over one sequence, one of them from the end: `Bidirectional`."""
+"""Two recurrent layers over one sequence, one of them in reverse: `Bidirectional`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rnnfast.layers.recurrent import Recurrent
 
 
 class Bidirectional(Composed):
-    """One layer reads a sequence forwards, another backwards; their outputs stand side by side.
+    """One layer reads a sequence forwards, another backwards; their outputs are concatenated.
 
     ``hs = [forward(xs), reversed(backward(reversed(xs)))]``. Each sequence is reversed within its own length.
 
@@ -25,9 +25,9 @@ class Bidirectional(Composed):
     Attributes
     ----------
     params, grads : list of ndarray
-        Those of the first layer, then those of the second; the arrays keep their identity.
+        The arrays of the first layer, then of the second; always the same arrays.
     layer_forward, layer_backward
-        The two layers, each with its own state. The second starts from its state at the end of the sequences.
+        The two layers, each with its own state. The second starts at the end of the sequences.
 
     Source: Schuster and Paliwal, *Bidirectional recurrent neural networks*, 1997; Saito, *Deep Learning from
     Scratch 2*, section 8.3.
@@ -69,7 +69,7 @@ class Bidirectional(Composed):
     @property
     def given_gradients(self) -> dict[str, np.ndarray]:
         """The gradients (N, T, H) of the given arrays of the last window, after `backward`, in the order of
-        time: of an array that both layers take, one layer's beside the other's, (N, T, H1 + H2)."""
+        time. If both layers take an array, its two gradients are concatenated, (N, T, H1 + H2)."""
         _check.called_before(f"{type(self).__name__}.given_gradients", self._places is not None, "backward")
         assert self._places is not None
         ahead = self.layer_forward.given_gradients
@@ -78,7 +78,7 @@ class Bidirectional(Composed):
         return {**ahead, **back, **both}
 
     def step(self, x: np.ndarray) -> np.ndarray:
-        """Not possible for `x` (N, D): the second layer begins at the end, which a stream has not reached."""
+        """Always an error for `x` (N, D): the second layer starts at the end, unknown to a stream."""
         raise _check.no_stream(type(self).__name__)
 
     def forward(
@@ -98,20 +98,20 @@ class Bidirectional(Composed):
         xs : ndarray (N, T, D)
             Inputs, in the dtype of the parameters.
         lengths : sequence of N ints, optional
-            Steps of each sequence, from 0 to T, in any order; T by default. Outputs behind an end are zero.
+            Steps of each sequence, from 0 to T, in any order; T by default. Outputs after the end are zero.
         reset : ndarray of bool (N, T), optional
-            Where True, a new sequence begins: neither direction looks across.
+            True begins a new sequence at that step; neither direction reads across it.
         out : ndarray (N, T, H1 + H2), optional
-            Where to write the result; a fresh array by default.
+            The array for the result; a new one by default.
         keep : bool
             As in `TimeLSTM.forward`.
         **given : ndarray (N, T, H) or (N, T)
-            The arrays that the cells ask for, by name; each layer takes its own, the second in its order.
+            The cells' given arrays, by name; each layer takes those of its cell, the second in reverse.
 
         Returns
         -------
         hs : ndarray (N, T, H1 + H2)
-            The states of both layers after they have read each step.
+            The states of both layers after each step.
         """
         with self._turn:
             owner = f"{type(self).__name__}.forward"
@@ -158,7 +158,7 @@ class Bidirectional(Composed):
         dstate_next : pair of dict, optional
             Gradients of the final states of the two layers, as ``{"dh_next": ...}`` (and ``"dc_next"``).
         out : ndarray (N, T, D), optional
-            Where to write the result; a fresh array by default.
+            The array for the result; a new one by default.
 
         Returns
         -------
@@ -186,8 +186,8 @@ class Bidirectional(Composed):
 
 
 def reversed_places(lengths: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Index (N, 1), (N, T) that reverses each sequence within its length and leaves the rest where it is; its
-    own inverse."""
+    """Index (N, 1), (N, T) that reverses each sequence within its length and keeps the rest; its own
+    inverse."""
     t = np.arange(steps)
     inside = t < lengths[:, np.newaxis]
     return np.arange(lengths.size)[:, np.newaxis], np.where(inside, lengths[:, np.newaxis] - 1 - t, t)
@@ -196,9 +196,9 @@ def reversed_places(lengths: np.ndarray, steps: int) -> tuple[np.ndarray, np.nda
 def _mirrored_resets(
     reset: np.ndarray, places: tuple[np.ndarray, np.ndarray], lengths: np.ndarray
 ) -> np.ndarray:
-    """Where the layer that reads backwards starts anew: at the step before one where a sequence begins."""
+    """The resets of the backward layer: at the step before each step that begins a sequence."""
     before = np.zeros_like(reset)
     before[:, :-1] = reset[:, 1:]
-    # What lies behind the end of a sequence says nothing about its last step.
+    # A reset after the end of a sequence does not concern its last step.
     before[np.arange(reset.shape[1]) >= lengths[:, np.newaxis] - 1] = False
     return before[places]

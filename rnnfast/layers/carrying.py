@@ -16,7 +16,7 @@ from rnnfast.state import State
 
 
 class Carrying(Layer):
-    """A layer whose states, one array (S, N, H), run on from one call to the next."""
+    """A layer whose states, one array (S, N, H), are carried from call to call."""
 
     PASSING = (*Layer.PASSING, "_spare", "_dstate")
 
@@ -34,13 +34,13 @@ class Carrying(Layer):
 
     @property
     def given_names(self) -> tuple[str, ...]:
-        """The arrays that the cell asks for, by name."""
+        """The names of the cell's given arrays."""
         return self.cell.equations.wanted
 
     @property
     @in_turn
     def h(self) -> np.ndarray | None:
-        """A copy of the state (N, H) after the last step; None before the first and after `reset_state`."""
+        """A copy of the state (N, H) after the last step; None before any step and after `reset_state`."""
         return None if self._state is None else self._state[0].copy()
 
     @property
@@ -90,7 +90,7 @@ class Carrying(Layer):
     def set_state(self, *state: np.ndarray | State | None, **named: np.ndarray | None) -> None:
         """Set the states (N, H) from which the next `forward` of a stateful layer, or `step`, starts.
 
-        They come in the order of `cell.states` or by name; those left out are zero. A `State` holds them all.
+        Pass them in the order of `cell.states` or by name; missing ones are zero. A `State` holds them all.
         """
         self._set_state(*_check.in_order(f"{type(self).__name__}.set_state", self.cell.states, state, named))
 
@@ -105,7 +105,7 @@ class Carrying(Layer):
         return None if self._state is None else self._state.shape[1]
 
     def _initial_state(self, owner: str, batch: int) -> np.ndarray:
-        """The carried state, or zeros, to be advanced in place."""
+        """The carried state or zeros; the caller advances it in place."""
         state = self._state
         if batch and state is not None:
             _check.batch(owner, state.shape[1], batch)
@@ -116,9 +116,9 @@ class Carrying(Layer):
         return fresh
 
     def _states(self, owner: str, batch: int) -> tuple[np.ndarray | None, np.ndarray]:
-        """The state that `forward` starts from, None for a fresh one, and memory for the one it ends in.
+        """The initial state of `forward`, None for a fresh one, and memory for its final state.
 
-        They are apart, so that a call which is interrupted leaves the state unchanged.
+        The two are separate, so that an interrupted call leaves the state unchanged.
         """
         before, after = self._state, self._spare
         if not (batch and self.stateful):
@@ -130,19 +130,19 @@ class Carrying(Layer):
         return before, after
 
     def go_on_from(self, other: Carrying) -> None:
-        """Carry the state of another layer on the same parameters."""
-        self._spare = None  # never the same memory twice, whatever interrupts this
+        """Take over the state of another layer on the same parameters."""
+        self._spare = None  # an interrupt must not leave one array in both attributes
         self._state = other._state
         self._spare = other._spare
 
     def carry(self, state: np.ndarray | None) -> None:
-        """Carry this state itself, (S, N, H) as in `carried`, not a copy; None is the fresh state."""
-        self._spare = None  # it may be that of another layer
+        """Carry this state (S, N, H) without a copy, as in `carried`; None is the fresh state."""
+        self._spare = None  # it may belong to another layer
         self._state = state
 
     @property
     def carried(self) -> np.ndarray | None:
-        """The carried state itself, (S, N, H), for `roll_back`; not a copy."""
+        """The carried state (S, N, H), not a copy; for `roll_back`."""
         return self._state
 
     @property
@@ -151,15 +151,15 @@ class Carrying(Layer):
         return self._dstate
 
     def roll_back(self, state: np.ndarray | None) -> None:
-        """Carry a state (S, N, H) of before again, as if there had been no `forward` since."""
+        """Restore an earlier state (S, N, H), as if there had been no `forward` since."""
         if self._state is not state:
-            after, self._spare = self._state, None  # never the same memory twice, whatever interrupts this
+            after, self._spare = self._state, None  # an interrupt must not leave one array in both attributes
             self._state = state
             self._spare = after
 
 
 def set_states(layers: Sequence[Any], states: Sequence[Any]) -> None:
-    """Give each layer its state, a tuple of arrays or None; all of them, or none if one does not fit."""
+    """Set the state of each layer, a tuple of arrays or None; if one does not fit, no state changes."""
     _check.equal("set_state", "layers and states", len(layers), len(states))
     before = [layer.get_state() for layer in layers]
     try:

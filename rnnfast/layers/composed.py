@@ -1,4 +1,4 @@
-"""Layers that act as one: what `Stack` and `Bidirectional` share."""
+"""Layers combined into one: the base of `Stack` and `Bidirectional`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from rnnfast.state import State, plain
 
 
 class Composed(Drawing):
-    """A layer made of others: their parameters and gradients in order, their states, their random numbers."""
+    """A layer made of layers: their parameters and gradients in order, their states and random numbers."""
 
     def _compose(self, layers: Sequence[Any]) -> None:
-        """Begin with these layers, which must be distinct."""
+        """Set the layers, which must be distinct."""
         self.owner = type(self).__name__
         _check.distinct(self.owner, layers)
         self.layers = list(layers)
@@ -40,7 +40,7 @@ class Composed(Drawing):
 
     @in_turn
     def set_state(self, state: tuple[Any, ...] | State | None) -> None:
-        """Go back to the states of `get_state`, or to a `State`; None is the fresh state."""
+        """Set a `State`, or the states of `get_state`; None is the fresh state."""
         given = plain(state)
         set_states(self.layers, [None] * len(self.layers) if given is None else given)
 
@@ -54,7 +54,7 @@ class Composed(Drawing):
 
     @property
     def train_flg(self) -> bool:
-        """Whether dropout acts and random arguments of cells are drawn, as last set here.
+        """Whether dropout is on and random arguments of cells are drawn.
 
         Setting it sets it in every layer."""
         return self._train_flg
@@ -67,7 +67,7 @@ class Composed(Drawing):
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
-        """A pass that does not come to its end leaves the states and the random numbers of before."""
+        """Restore the states and the random numbers if the pass does not finish."""
         recurrent, drawing = self.recurrent, self.drawing
         states, drawn = [layer.carried for layer in recurrent], [place.rng_state for place in drawing]
         try:
@@ -79,17 +79,17 @@ class Composed(Drawing):
                 place.rng_state = number
             raise
 
-    # Checks that come before any layer changes its state.
+    # Checks before any layer changes its state.
 
     @property
     def given_names(self) -> tuple[str, ...]:
-        """The arrays that the cells ask for, each name once."""
+        """The names of the cells' given arrays, each once."""
         return tuple(dict.fromkeys(name for layer in self.layers for name in layer.given_names))
 
     def _given_apart(
         self, owner: str, given: Mapping[str, np.ndarray], batch: int, steps: int
     ) -> list[dict[str, np.ndarray]]:
-        """The given arrays of each layer, checked."""
+        """The checked given arrays of each layer."""
         _check.known_arguments(owner, given, self.given_names)
         for layer in self.recurrent:
             for name in layer.given_names:
@@ -97,7 +97,7 @@ class Composed(Drawing):
         return [{name: given[name] for name in layer.given_names} for layer in self.layers]
 
     def _check_rows(self, owner: str, batch: int, streams: bool = False) -> None:
-        """Every carried state has as many rows as the input."""
+        """Check that every carried state has as many rows as the input."""
         for layer in self.recurrent if batch else ():
             if layer.carried_rows is not None and (layer.stateful or streams):
                 _check.batch(owner, layer.carried_rows, batch)

@@ -1,4 +1,4 @@
-"""The constants of a layer's cell, checked where they are set."""
+"""The constants of a layer's cell, checked when they are set."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from rnnfast.cells import Cell
 
 
 class Constants(MutableMapping[str, float]):
-    """Name to value of each constant of a cell; the names stay, the values may be set.
+    """The constants of a cell, name to value; the names are fixed, the values may be set.
 
     Parameters
     ----------
     owner : str
-        What errors begin with.
+        The name at the start of errors.
     cell : Cell
 
     Raises
     ------
     ValueError, TypeError
-        Where a name that the cell does not have is set, or a value that is no finite number, or where a
-        constant is deleted.
+        On setting a name that the cell does not have or a value that is not a finite number, and on deleting
+        a constant.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The random numbers of parts that draw them, in a `Stack`, a `Bidirectional` and the body of a model."""
+"""The random numbers of the parts of a `Stack`, a `Bidirectional` or the body of a model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rnnfast.layers.dropout import TimeDropout
 
 
 class Drawing(Layer):
-    """A layer made of others, some of which draw random numbers."""
+    """A layer made of parts, some of which draw random numbers."""
 
     owner: str  # for errors
     layers: list[Any]
@@ -32,13 +32,13 @@ class Drawing(Layer):
 
     @property
     def rng_state(self) -> tuple[tuple[int, int], ...]:
-        """For each part that draws random numbers, its seed and how much it has drawn; may be set."""
+        """The seed and the count of draws of each part that draws random numbers; may be set."""
         return tuple(place.rng_state for place in self.drawing)
 
     @rng_state.setter
     def rng_state(self, state: Sequence[tuple[int, int]]) -> None:
         owner, places = f"{self.owner}.rng_state", self.drawing
-        given = _check.entries(owner, "rng_state", state, len(places), "one a dropout or layer that draws")
+        given = _check.entries(owner, "rng_state", state, len(places), "one per dropout or layer that draws")
         checked = [_check.sizes(owner, ("seed", "counter"), pair) for pair in given]
         for place, (seed, counter) in zip(places, checked, strict=True):
             place.rng_state = seed, counter

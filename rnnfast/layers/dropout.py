@@ -15,35 +15,35 @@ from rnnfast.layers.window import Place
 
 
 class Mask(NamedTuple):
-    """What decides which elements of a call are dropped."""
+    """The inputs of the hash that drops the elements of a call."""
 
     key0: int
     key1: int
     threshold: int
     factor: float  # of the elements that are kept
-    place: Place | None  # the part of a sequence that the call is; None where it is all of it
+    place: Place | None  # the part of a sequence that the call reads; None for all of it
 
 
 class TimeDropout(Layer):
     """Inverted dropout: elements become 0 with probability `dropout_ratio`, others are divided by 1 - ratio.
 
-    Which elements are dropped is a function of a seed, of the number of the call and of the position, so
-    nothing is stored for `backward`, and a run resumed with the same `rng_state` draws the same masks.
+    The mask is a function of the seed, the number of the call and the position. So `backward` needs no stored
+    mask, and a run resumed with the same `rng_state` draws the same masks.
 
     Parameters
     ----------
     dropout_ratio : float
         At least 0 and below 1.
     per_step : bool
-        A new mask for every step; False for one mask for all steps of a call (locked, or variational,
+        Draw a new mask for every step; False draws one mask for all steps of a call (locked, or variational,
         dropout).
     rng : numpy.random.Generator, optional
-        The seed is drawn from it once; a fresh one by default.
+        The seed is drawn from it once; a fresh generator by default.
 
     Attributes
     ----------
     train_flg : bool
-        True: drop. False: `forward` and `backward` return the very array they are given.
+        True: drop. False: `forward` and `backward` return the array they are given.
     rng_state : tuple of two ints
         The seed and the number of calls so far; may be set.
     params, grads : list
@@ -106,19 +106,19 @@ class TimeDropout(Layer):
         xs : ndarray (N, T, D)
             float32 or float64.
         out : ndarray (N, T, D), optional
-            Where to write the result, `xs` itself included; a fresh array by default.
+            The array for the result, which may be `xs`; a new one by default.
 
         Returns
         -------
         out : ndarray (N, T, D)
-            `xs` itself when nothing is to be dropped and `out` is not given.
+            `xs` itself if nothing is dropped and `out` is not given.
         """
         return self.read(xs, out, drop=self.train_flg)
 
     def read(
         self, xs: np.ndarray, out: np.ndarray | None = None, *, drop: bool, place: Place | None = None
     ) -> np.ndarray:
-        """`forward` over a part (N, steps, D) of a sequence, which drops elements if `drop` says so."""
+        """`forward` over a part (N, steps, D) of a sequence; drops elements if `drop` is true."""
         with self._turn:
             owner = f"{type(self).__name__}.forward"
             xs = _check.shape(owner, "xs", xs, ("N", "T", "D"))
@@ -136,7 +136,7 @@ class TimeDropout(Layer):
     def backward(self, dout: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
         """The gradient (N, T, D) of the last input from the gradient `dout` (N, T, D) of the last output.
 
-        `out` may be given as in `forward`, `dout` itself included.
+        `out` is as in `forward`, and may be `dout`.
         """
         with self._turn:
             self._claim_tape()
@@ -149,7 +149,7 @@ class TimeDropout(Layer):
             return self._apply(owner, dropout_backward, dout, out)
 
     def _apply(self, owner: str, kernel: Callable, given: np.ndarray, out: np.ndarray | None) -> np.ndarray:
-        """Multiply by the mask of the last `forward`, if it had one."""
+        """Multiply by the mask of the last `forward`, if any."""
         if out is None:
             if self._mask is None:
                 return given

@@ -1,4 +1,4 @@
-"""Word vectors: one a token (`TimeEmbedding`), and summed over the last few tokens (`TimeContextSum`)."""
+"""Word vectors: one per token (`TimeEmbedding`), or summed over the last tokens (`TimeContextSum`)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _Table(Layer):
 
     @property
     def W(self) -> np.ndarray:
-        """The table (V, D) itself, not a copy."""
+        """The table (V, D), not a copy."""
         return self.params[0]
 
     @property
@@ -50,7 +50,7 @@ class _Table(Layer):
     def _draw(
         owner: str, vocab_size: int, embed_size: int, rng: np.random.Generator | None, dtype: Any
     ) -> np.ndarray:
-        """A table as in the book: normal numbers divided by 100."""
+        """A table drawn as in the book: randn / 100."""
         rows = _check.size(owner, "vocab_size", vocab_size)
         width = _check.size(owner, "embed_size", embed_size)
         kind = _check.float_dtype(owner, dtype)
@@ -65,7 +65,7 @@ class _Table(Layer):
         xs : integer ndarray (N, T)
             Token ids from 0 to V - 1.
         out : ndarray (N, T, D), optional
-            Where to write the result; a fresh array by default.
+            The array for the result; a new one by default.
 
         Returns
         -------
@@ -76,8 +76,8 @@ class _Table(Layer):
         IndexError
             If an id is out of range.
         TypeError, ValueError
-            If `xs` is not an integer array (N, T), `out` does not fit, or carried tokens have another batch
-            size.
+            If `xs` is not an integer array (N, T), `out` does not fit, or the batch size differs from that of
+            the carried tokens.
         """
         with self._turn:
             owner = f"{type(self).__name__}.forward"
@@ -89,12 +89,11 @@ class _Table(Layer):
             return out
 
     def _look_up(self, owner: str, xs: np.ndarray, out: np.ndarray) -> np.ndarray:
-        """Fill `out` (N, T, D) from checked ids (N, T); the ids that `backward` needs, in the layer's own
-        memory."""
+        """Fill `out` (N, T, D) from checked ids (N, T); returns a copy of the ids for `backward`."""
         raise NotImplementedError
 
     def _incoming(self, owner: str, dhs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The checked gradient of the last output, and the ids it belongs to."""
+        """The checked gradient of the last output, and the ids of that output."""
         _check.called_before(owner, self._shape is not None, "forward")
         assert self._shape is not None
         assert self._ids is not None
@@ -102,9 +101,9 @@ class _Table(Layer):
         return dhs, self._ids
 
     def _cleared_gradient(self) -> np.ndarray:
-        """`grads[0]` with all zeros."""
-        # Clearing only the rows that the last call wrote lost: it saved 0.06 ms of a training step of 51 ms
-        # (V = 10,000, D = H = 100, N = 20, T = 35) and left behind what others had added to single rows.
+        """`grads[0]`, set to zero."""
+        # Clearing only the rows of the last call was dropped: it saved 0.06 ms of a training step of 51 ms
+        # (V = 10,000, D = H = 100, N = 20, T = 35) and kept values that a caller had added to other rows.
         self._dweights[0].fill(0)
         return self._dweights[0]
 
@@ -117,12 +116,12 @@ class TimeEmbedding(_Table):
     Parameters
     ----------
     W : ndarray (V, D)
-        One row a token, float32 or float64. A transposed view works; C order is faster.
+        One row per token, float32 or float64. A transposed view works; C order is faster.
 
     Attributes
     ----------
     params, grads : list of ndarray
-        ``[W]`` and ``[dW]``; the arrays keep their identity.
+        ``[W]`` and ``[dW]``; always the same arrays.
     W : ndarray (V, D)
 
     Source: Saito, *Deep Learning from Scratch 2*, sections 4.1 and 5.4.
@@ -150,14 +149,14 @@ class TimeEmbedding(_Table):
         rng: np.random.Generator | None = None,
         dtype: np.typing.DTypeLike = np.float32,
     ) -> TimeEmbedding:
-        """A layer with a table (vocab_size, embed_size) drawn as in the book: normal, divided by 100.
+        """Create a layer with a table (vocab_size, embed_size) drawn as in the book: randn / 100.
 
         Parameters
         ----------
         vocab_size, embed_size : int
             V and D.
         rng : numpy.random.Generator, optional
-            Source of the table; a fresh one by default.
+            Draws the table; a fresh generator by default.
         dtype : float32 or float64
         """
         return cls(cls._draw(f"{cls.__name__}.from_sizes", vocab_size, embed_size, rng, dtype))
@@ -178,22 +177,22 @@ class TimeEmbedding(_Table):
         return self._table[ids]
 
     def lookup(self, ids: np.ndarray) -> Lookup | None:
-        """Checked ids (N, T) as rows of the table, for a recurrent layer that takes its products once a word;
-        None where the table is not in C order."""
+        """Checked ids (N, T) as rows of the table, for a recurrent layer that computes one product per word;
+        None if the table is not in C order."""
         table = self._table
         return Lookup(ids, table, self._dweights[0]) if table.flags.c_contiguous else None
 
     def backward(self, dhs: np.ndarray, *, add_to: np.ndarray | None = None) -> None:
-        """Overwrite `grads[0]` with the gradient of the table; ids have none.
+        """Overwrite `grads[0]` with the gradient of the table; ids have no gradient.
 
         Parameters
         ----------
         dhs : ndarray (N, T, D)
-            Gradient of the loss by the last output.
+            Gradient of the loss with respect to the last output.
         add_to : ndarray (V, D), optional
-            Add the gradient to this array instead, and leave `grads[0]` alone: with tied weights, the dense
-            gradient of the output layer, or its transpose. C-contiguous or the transposed view of such an
-            array.
+            Add the gradient to this array and keep `grads[0]` unchanged. With tied weights, it is the dense
+            gradient of the output layer, or its transpose. It is C-contiguous, or the transposed view of a
+            C-contiguous array.
         """
         with self._turn:
             self._claim_tape()
@@ -213,27 +212,27 @@ class TimeEmbedding(_Table):
 
 
 class TimeContextSum(_Table):
-    """The sum of the vectors of the last `window` tokens: ``out[n, t] = W[x_{t-window+1}] + ... + W[x_t]``.
+    """The sum of the vectors of the last `window` tokens at every step.
 
-    The last ``window - 1`` tokens are carried from call to call, as a recurrent layer carries its state, so
-    that chunks of any size give the bits of one pass. Before the first token there are no words, which add
-    nothing. Backward adds ``dhs[n, t]`` to the row of each token in the window of t, also to those carried
-    over.
+    ``out[n, t] = W[x_{t-window+1}] + ... + W[x_t]``. The last ``window - 1`` tokens are carried from call to
+    call, like a recurrent state, so chunks of any size give the bits of one pass. At the beginning, the sum
+    runs over the available tokens. Backward adds ``dhs[n, t]`` to the row of each token in the window of t,
+    including carried tokens.
 
     Parameters
     ----------
     W : ndarray (V, D)
-        One row a token, float32 or float64, C-contiguous.
+        One row per token, float32 or float64, C-contiguous.
     window : int
-        How many tokens are summed.
+        The number of tokens summed.
 
     Attributes
     ----------
     params, grads : list of ndarray
-        ``[W]`` and ``[dW]``; the arrays keep their identity.
+        ``[W]`` and ``[dW]``; always the same arrays.
     W : ndarray (V, D)
     context : integer ndarray (N, window - 1) or None
-        A copy of the tokens carried over, oldest first, -1 for none; None before the first `forward`.
+        A copy of the carried tokens, oldest first, -1 for none; None before the first `forward`.
 
     Source: the projection layer of CBOW; Mikolov et al., *Efficient estimation of word representations*,
     2013.
@@ -265,7 +264,7 @@ class TimeContextSum(_Table):
         rng: np.random.Generator | None = None,
         dtype: np.typing.DTypeLike = np.float32,
     ) -> TimeContextSum:
-        """A layer with a table (vocab_size, embed_size) of normal numbers divided by 100."""
+        """Create a layer with a table (vocab_size, embed_size) of randn / 100."""
         return cls(cls._draw(f"{cls.__name__}.from_sizes", vocab_size, embed_size, rng, dtype), window)
 
     def _shown(self) -> dict[str, Any]:
@@ -274,12 +273,12 @@ class TimeContextSum(_Table):
     @property
     @in_turn
     def context(self) -> np.ndarray | None:
-        """A copy of the tokens (N, window - 1) carried over, oldest first, -1 where there is none."""
+        """A copy of the carried tokens (N, window - 1), oldest first, -1 for none."""
         return None if self._context is None else self._context.copy()
 
     @in_turn
     def set_state(self, context: np.ndarray | None) -> None:
-        """Set the tokens (N, window - 1) that came before the next call, oldest first, -1 for none."""
+        """Set the tokens (N, window - 1) before the next call, oldest first, -1 for none."""
         if context is not None:
             owner = f"{type(self).__name__}.set_state"
             expected = ("N", self.window - 1)
@@ -288,7 +287,7 @@ class TimeContextSum(_Table):
 
     @in_turn
     def reset_state(self) -> None:
-        """Forget the tokens carried over."""
+        """Forget the carried tokens."""
         self._context = None
 
     def _look_up(self, owner: str, xs: np.ndarray, out: np.ndarray) -> np.ndarray:
@@ -307,7 +306,7 @@ class TimeContextSum(_Table):
         return ids
 
     def backward(self, dhs: np.ndarray) -> None:
-        """Overwrite `grads[0]` with the gradient of the table; `dhs` (N, T, D) is that of the last output."""
+        """Overwrite `grads[0]` with the gradient of the table, from `dhs` (N, T, D) of the last output."""
         with self._turn:
             self._claim_tape()
             owner = f"{type(self).__name__}.backward"

@@ -1,4 +1,4 @@
-"""How much memory a recurrent layer takes for the windows of a pass, known before any is run."""
+"""The memory of a recurrent layer for the windows of a pass, computed before the pass."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rnnfast.layers.base import Workspace
 from rnnfast.layers.recurrent import Recurrent
 from rnnfast.layers.rows import NO_RESETS, Rows
 
-_SMALL = 4096  # Python's objects, and what rounds buffers to cache lines
+_SMALL = 4096  # Python objects, and padding of buffers to cache lines
 
 
 class Extent(NamedTuple):
@@ -25,39 +25,38 @@ class Extent(NamedTuple):
 
 
 class Footprint(NamedTuple):
-    """Bytes a layer takes, and whether it keeps the tape of all steps for `backward`."""
+    """The bytes of a layer, and whether it keeps the tape of all steps for `backward`."""
 
     bytes: int
     keeps: bool
 
 
 def footprint(layer: Recurrent, extents: Sequence[Extent], words: int) -> Footprint:
-    """What `forward` and `backward` over windows of these sizes take, one window after the other.
+    """The memory of `forward` and `backward` over windows of these sizes, one window after the other.
 
-    Scratch, saved states, carried states and their gradients are in it; inputs, outputs, parameters and their
-    gradients are not. The layer's own plans of a window ask a workspace for their arrays. Here that workspace
-    only takes down how large they are.
+    It includes scratch, saved states, carried states and their gradients, but not inputs, outputs, parameters
+    and their gradients. The layer's own plans allocate their arrays from a workspace that only records sizes.
 
     Parameters
     ----------
     extents
-        The one with the most blocks first.
+        The sizes of the windows, the one with the most blocks first.
     words
-        Rows of the table in which inputs are looked up; 0 where they are not.
+        Rows of the table in which inputs are looked up; 0 without a table.
     """
     tally = _Tally(None)
     keeps = _planned(layer, extents, words, tally)
     batch, steps = extents[0].batch, max(extent.steps for extent in extents)
-    # Zeros, the carried state and the one after it, arriving and given gradients.
+    # Zeros, the carried state and the next one, arriving and given gradients.
     states = 5 * len(layer.cell.states) * batch * layer.hidden_size
-    table = 2 * words * layer.input_size  # the copy, and those of its rows that occur
-    # Offsets and time grid of this window, and of those before it that plans still hold.
+    table = 2 * words * layer.input_size  # the copy, and its rows that occur
+    # Offsets and time grid of this window, and of earlier windows in cached plans.
     places = 3 * (steps + 1 + batch + 2 * extents[0].blocks) * 8
     return Footprint(tally.total + (states + table) * layer.dtype.itemsize + places + _SMALL, keeps)
 
 
 def make_room(layer: Recurrent, extents: Sequence[Extent], words: int) -> None:
-    """Take the arrays of `footprint` in the layer's own workspace."""
+    """Allocate the arrays of `footprint` in the layer's own workspace."""
     _planned(layer, extents, words, _Tally(layer.workspace))
     if words:
         shape = extents[0].batch, max(extent.steps for extent in extents)
@@ -65,7 +64,7 @@ def make_room(layer: Recurrent, extents: Sequence[Extent], words: int) -> None:
 
 
 def _planned(layer: Recurrent, extents: Sequence[Extent], words: int, tally: _Tally) -> bool:
-    """Plan the windows on a twin of the layer; whether the tape of the first is kept, and so of all."""
+    """Plan the windows on a twin of the layer; returns whether the first tape, and so every tape, is kept."""
     twin = object.__new__(type(layer))
     kept = []
     for extent in extents:
@@ -79,22 +78,20 @@ def _planned(layer: Recurrent, extents: Sequence[Extent], words: int, tally: _Ta
         )
         twin.__dict__.update(layer.__dict__, _workspace=tally)
         kept.append(twin.plan_forward(extent.batch, rows, words, True).intact == 0)
-        twin.plan_backward(
-            extent.batch, rows, words, not kept[-1]
-        )  # making the tape again takes more scratch
+        twin.plan_backward(extent.batch, rows, words, not kept[-1])  # recomputing the tape takes more scratch
         if kept[-1]:
-            break  # the windows that follow are smaller
+            break  # later windows are smaller
     return kept[0]
 
 
 def _repeated(value: int, count: int) -> np.ndarray:
-    """An array of one repeated number, in the memory of one element."""
+    """An array of one repeated number that takes the memory of one element."""
     return np.ndarray((count,), np.int64, np.array(value, np.int64), strides=(0,))
 
 
 class _Tally(Workspace):
-    """Takes down the largest size of each array; gives arrays of one element of memory, or those of
-    another."""
+    """Records the largest size of each array; returns arrays that take the memory of one element, or arrays
+    of a real workspace."""
 
     def __init__(self, real: Workspace | None) -> None:
         super().__init__()
@@ -111,5 +108,5 @@ class _Tally(Workspace):
 
     @property
     def total(self) -> int:
-        """Bytes of all arrays, each at its largest, from one boundary of cache lines to another."""
+        """Bytes of all arrays, each at its largest size, rounded to cache lines."""
         return sum(self._sizes.values()) + 256 * len(self._sizes)

@@ -17,9 +17,9 @@ class TimeGRU(Recurrent):
     """GRU over a whole sequence, with truncated backpropagation through time.
 
     ``z, r = sigmoid`` of the first two blocks of ``x_t Wx + h_{t-1} Wh + b``;
-    ``h_t = (1 - z) h_{t-1} + z h_hat``, where the reset gate acts before the recurrent product, as in the
-    book, ``h_hat = tanh(x_t Wxh + (r h_{t-1}) Whh + bh)``, or after it, as in PyTorch and cuDNN,
-    ``h_hat = tanh(x_t Wxh + bh + r (h_{t-1} Whh + bhh))``. (PyTorch's z means keep: it is 1 - z here.)
+    ``h_t = (1 - z) h_{t-1} + z h_hat``. The reset gate acts before the recurrent product, as in the book,
+    ``h_hat = tanh(x_t Wxh + (r h_{t-1}) Whh + bh)``, or after it, as in PyTorch and cuDNN,
+    ``h_hat = tanh(x_t Wxh + bh + r (h_{t-1} Whh + bhh))``. (PyTorch's z is 1 - z here.)
 
     Parameters
     ----------
@@ -30,18 +30,18 @@ class TimeGRU(Recurrent):
     b : ndarray (3H,)
         Bias, likewise.
     stateful : bool
-        Whether the state after one `forward` is the initial state of the next. The forward chain then runs on
-        while each `backward` ends at the beginning of its own window: truncated BPTT.
+        Whether each `forward` starts from the final state of the one before. `backward` still ends at the
+        beginning of its own window: truncated BPTT.
     reset : {"before", "after"}
-        Where the reset gate acts.
+        Whether the reset gate acts before or after the recurrent product.
     bhh : ndarray (H,), optional
-        The recurrent bias that ``reset="after"`` has beside `b`; zeros by default.
+        The recurrent bias of ``reset="after"``, in addition to `b`; zeros by default.
 
     Attributes
     ----------
     params, grads : list of ndarray
-        ``[Wx, Wh, b]``, and ``bhh`` with ``reset="after"``, and their gradients; the arrays keep their
-        identity, `backward` writes in place.
+        ``[Wx, Wh, b]``, and ``bhh`` with ``reset="after"``, and their gradients; always the same
+        arrays; `backward` writes in place.
     h : ndarray (N, H) or None
         A copy of the state after the last step; None before the first `forward` and after `reset_state`.
     dh : ndarray (N, H) or None
@@ -98,15 +98,14 @@ class TimeGRU(Recurrent):
         stateful: bool = False,
         reset: str = "before",
     ) -> TimeGRU:
-        """A layer with weights drawn as in the book: normal, divided by the square root of the fan-in; zero
-        biases.
+        """Create a layer with the book's initial values: weights randn / sqrt(fan-in), zero biases.
 
         Parameters
         ----------
         input_size, hidden_size : int
             D and H.
         rng : numpy.random.Generator, optional
-            Source of the weights; a fresh one by default.
+            Draws the weights; a fresh generator by default.
         dtype : float32 or float64
         stateful, reset
             As in the constructor.

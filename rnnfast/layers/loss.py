@@ -1,4 +1,4 @@
-"""Softmax with cross-entropy loss, on given scores and fused with the affine layer that makes them."""
+"""Softmax with cross-entropy loss, on given scores or fused with the affine layer that computes them."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def _labels(owner: str, ts: np.ndarray, scores_shape: tuple[int, ...], ignore: i
 
 
 def _most_members(rows: int) -> int:
-    """How many threads may share out a block of the fused loss."""
+    """The largest number of threads for a block of the fused loss."""
     return max(1, -(-rows // 32))
 
 
 class _LabelLoss(Layer):
-    """A loss of integer labels, one of which may count for nothing."""
+    """A loss of integer labels with one label that is ignored."""
 
     _ignore_label = -1
 
@@ -49,7 +49,7 @@ class _LabelLoss(Layer):
 
     @property
     def ignore_label(self) -> int:
-        """The label that counts for nothing."""
+        """The label that is ignored."""
         return self._ignore_label
 
     @ignore_label.setter
@@ -61,14 +61,14 @@ class _LabelLoss(Layer):
 class TimeSoftmaxWithLoss(_LabelLoss):
     """Mean cross-entropy of softmax over all positions whose label is not ignored.
 
-    ``loss = mean(-log softmax(xs)[ts])``; backward ``dxs = (softmax(xs) - onehot(ts)) / count``, zero where
-    ignored. The loss is computed from the log-sum-exp, so that it is finite for every finite score; with no
-    label left it is 0.
+    ``loss = mean(-log softmax(xs)[ts])``; backward ``dxs = (softmax(xs) - onehot(ts)) / count``, zero at
+    ignored positions. The loss is computed with log-sum-exp, so it is finite for finite scores; it is 0 if
+    every label is ignored.
 
     Attributes
     ----------
     ignore_label : int
-        The label that counts for nothing; -1.
+        The label that is ignored; -1 by default.
 
     Source: Saito, *Deep Learning from Scratch 2*, section 5.4.
 
@@ -116,7 +116,7 @@ class TimeSoftmaxWithLoss(_LabelLoss):
             return float(losses.sum() / max(1, count))
 
     def backward(self, dout: float = 1.0) -> np.ndarray:
-        """Gradient (N, T, V) of `dout` times the last loss by the scores."""
+        """Gradient (N, T, V) of `dout` times the last loss with respect to the scores."""
         with self._turn:
             self._claim_tape()
             owner = "TimeSoftmaxWithLoss.backward"
@@ -134,9 +134,9 @@ class TimeSoftmaxWithLoss(_LabelLoss):
 class TimeAffineSoftmaxWithLoss(AffineLoss, _LabelLoss):
     """The output layer of a language model: affine, softmax and mean cross-entropy in one pass.
 
-    ``loss = mean(-log softmax(xs W + b)[ts])``. The (N, T, V) scores are never held: rows are taken in
-    blocks, and since the gradient is linear in what comes in, `forward` makes it on the way and `backward`
-    only scales it.
+    ``loss = mean(-log softmax(xs W + b)[ts])``. The (N, T, V) scores are never stored as a whole: `forward`
+    processes blocks of rows and computes their gradients as well. The gradient is linear in `dout`, so
+    `backward` only scales it.
 
     Parameters
     ----------
@@ -145,15 +145,15 @@ class TimeAffineSoftmaxWithLoss(AffineLoss, _LabelLoss):
     b : ndarray (V,)
         Bias.
     dW : ndarray (H, V), optional
-        Where the gradient of W goes: that of the embedding, transposed, if the two share their memory. A
-        fresh array by default.
+        The array for the gradient of W: the transposed gradient of the embedding if the two share memory. A
+        new array by default.
 
     Attributes
     ----------
     params, grads : list of ndarray
-        ``[W, b]`` and their gradients; the arrays keep their identity, `backward` writes in place.
+        ``[W, b]`` and their gradients; always the same arrays; `backward` writes in place.
     ignore_label : int
-        The label that counts for nothing; -1.
+        The label that is ignored; -1 by default.
 
     Examples
     --------
@@ -183,15 +183,14 @@ class TimeAffineSoftmaxWithLoss(AffineLoss, _LabelLoss):
         rng: np.random.Generator | None = None,
         dtype: np.typing.DTypeLike = np.float32,
     ) -> TimeAffineSoftmaxWithLoss:
-        """A layer with weights drawn as in the book: normal, divided by the square root of the fan-in; zero
-        bias.
+        """Create a layer with the book's initial values: weights randn / sqrt(fan-in), zero bias.
 
         Parameters
         ----------
         hidden_size, vocab_size : int
             H and V.
         rng : numpy.random.Generator, optional
-            Source of the weights; a fresh one by default.
+            Draws the weights; a fresh generator by default.
         dtype : float32 or float64
         """
         return cls._drawn((hidden_size, vocab_size), rng, dtype)
@@ -213,7 +212,7 @@ class TimeAffineSoftmaxWithLoss(AffineLoss, _LabelLoss):
 
     @in_turn
     def losses(self, xs: np.ndarray, ts: np.ndarray) -> np.ndarray:
-        """-log p of each label, (N, T) in float64 and nats, 0 where ignored; gradients are not touched."""
+        """-log p of each label, (N, T) in float64 and nats, 0 if ignored; gradients are unchanged."""
         return self._run(*self._checked(f"{type(self).__name__}.losses", xs, ts), None)[0].copy()
 
     def _checked(self, owner: str, xs: np.ndarray, ts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -222,7 +221,7 @@ class TimeAffineSoftmaxWithLoss(AffineLoss, _LabelLoss):
         return xs, _labels(owner, ts, (*xs.shape[:2], size), self.ignore_label)
 
     def _sums(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Zeros (N,), where the losses of each row are added up."""
+        """Zeros (N,), for the sum of the losses of each row."""
         sums = self._workspace.take("sums", shape, np.dtype(np.float64))
         sums[...] = 0
         return sums
@@ -281,13 +280,13 @@ class TimeAffineSoftmaxWithLoss(AffineLoss, _LabelLoss):
         )
 
     def make_room(self, batch: int, steps: int) -> None:
-        """Take the arrays of a window before the first is run."""
+        """Allocate the arrays of a window before the first call."""
         self._gradients = None
         most = _most_members(loss_block_rows(batch, steps, self._weights[1].size))
         self._scratch(batch, steps, True, min(_threads.get_num_threads(), most))
 
     def parameter_gradients(self, dout: float = 1.0, *, adds: bool = False) -> None:
-        """The second half of `backward`: fills `grads`; with `adds`, that of W accumulates."""
+        """The second half of `backward`: fills `grads`; with `adds`, the gradient of W accumulates."""
         assert self._gradients is not None
         dW, db = self._dweights
         dWb_t = self._gradients[1]
@@ -301,15 +300,15 @@ class TimeAffineSoftmaxWithLoss(AffineLoss, _LabelLoss):
         return _check.ids(owner, "ts", part.of(ts), hs.shape[:2], self._weights[1].size, self.ignore_label)
 
     def scored(self, ts: Any, parts: Sequence[Part]) -> int:
-        """How many labels (N, T) of these parts are not ignored."""
+        """The number of labels (N, T) of these parts that are not ignored."""
         return sum(int(np.count_nonzero(part.of(ts) != self.ignore_label)) for part in parts)
 
     def period(self, batch: int) -> int:
-        """Steps of which the blocks of every sum over time are parts."""
+        """Chunk lengths are multiples of this number of steps, so that sums over time have whole blocks."""
         return loss_period(batch, self._weights[1].size)
 
     def scratch_bytes(self, batch: int, steps: int) -> int:
-        """Bytes that `forward` with gradients takes, at most, with labels as they are read and in int64."""
+        """Upper bound in bytes on `forward` with gradients, including labels as given and in int64."""
         depth, size = self._weights[0].shape
         dtype = self.dtype
         rows = loss_block_rows(batch, steps, size)

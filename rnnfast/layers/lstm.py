@@ -12,8 +12,8 @@ from rnnfast.layers.recurrent import Recurrent
 class TimeLSTM(Recurrent):
     """LSTM over a whole sequence, with truncated backpropagation through time.
 
-    With f, g, i, o the four blocks of ``x_t Wx + h_{t-1} Wh + b`` in this order, f, i, o through a sigmoid
-    and g through tanh: ``c_t = f c_{t-1} + g i``, ``h_t = o tanh(c_t)``.
+    f, g, i, o are the four blocks of ``x_t Wx + h_{t-1} Wh + b`` in this order, after a sigmoid for f, i, o
+    and tanh for g: ``c_t = f c_{t-1} + g i``, ``h_t = o tanh(c_t)``.
 
     Parameters
     ----------
@@ -24,13 +24,13 @@ class TimeLSTM(Recurrent):
     b : ndarray (4H,)
         Bias.
     stateful : bool
-        Whether the state after one `forward` is the initial state of the next. The forward chain then runs on
-        while each `backward` ends at the beginning of its own window: truncated BPTT.
+        Whether each `forward` starts from the final state of the one before. `backward` still ends at the
+        beginning of its own window: truncated BPTT.
 
     Attributes
     ----------
     params, grads : list of ndarray
-        ``[Wx, Wh, b]`` and their gradients; the arrays keep their identity, `backward` writes in place.
+        ``[Wx, Wh, b]`` and their gradients; always the same arrays; `backward` writes in place.
     h, c : ndarray (N, H) or None
         Copies of the state and the cell after the last step; None before the first `forward` and after
         `reset_state`.
@@ -40,10 +40,10 @@ class TimeLSTM(Recurrent):
 
     Notes
     -----
-    `forward` keeps a reference to `xs` for `backward`, as the book's layers do: do not write into it in
-    between. The results of a row do not depend, bit for bit, on the rest of the batch, nor on how a sequence
-    is cut into calls. `backward` computes the activations of a long window again, with the same bits, so that
-    memory beyond the outputs is little more than one copy of them.
+    `forward` keeps a reference to `xs` for `backward`, as the book's layers do: do not change `xs` in
+    between. The bits of a row's results depend neither on the rest of the batch nor on how a sequence is cut
+    into calls. For a long window, `backward` recomputes the activations, with the same bits; memory beyond
+    the outputs is little more than one copy of the outputs.
 
     Source: Saito, *Deep Learning from Scratch 2*, section 6.3; Hochreiter and Schmidhuber, *Long short-term
     memory*, 1997; Gers, Schmidhuber and Cummins, *Learning to forget*, 2000.
@@ -72,15 +72,14 @@ class TimeLSTM(Recurrent):
         dtype: np.typing.DTypeLike = np.float32,
         stateful: bool = False,
     ) -> TimeLSTM:
-        """A layer with weights drawn as in the book: normal, divided by the square root of the fan-in; zero
-        bias.
+        """Create a layer with the book's initial values: weights randn / sqrt(fan-in), zero bias.
 
         Parameters
         ----------
         input_size, hidden_size : int
             D and H.
         rng : numpy.random.Generator, optional
-            Source of the weights; a fresh one by default.
+            Draws the weights; a fresh generator by default.
         dtype : float32 or float64
         stateful : bool
             As in the constructor.
@@ -91,7 +90,7 @@ class TimeLSTM(Recurrent):
     @property
     @in_turn
     def c(self) -> np.ndarray | None:
-        """A copy of the cell (N, H) after the last step; None before the first and after `reset_state`."""
+        """A copy of the cell (N, H) after the last step; None before any step and after `reset_state`."""
         return None if self._state is None else self._state[1].copy()
 
     @property

@@ -1,5 +1,4 @@
-"""The two passes over a window of a recurrent layer: their threads, the arrays beside those of the caller,
-the calls of the kernels."""
+"""The two passes over a window of a recurrent layer: threads, scratch arrays and kernel calls."""
 
 from __future__ import annotations
 
@@ -16,28 +15,28 @@ from rnnfast.layers.rows import Rows
 from rnnfast.layers.streaming import Streaming
 from rnnfast.layers.window import Inputs, Run, Team
 
-# Memory that a layer may take to keep the tape of all steps for `backward`. A longer sequence keeps one
-# block of it, and `backward` makes the others again from the states, which takes up to 4/3 of the time.
+# The memory limit for keeping the tape of all steps for `backward`. A longer sequence keeps one block of it,
+# and `backward` recomputes the others from the states, which takes up to 4/3 of the time.
 KEPT_BYTES = 128 * 2**20
 
-# Fewer sequences than this are not shared out among threads: their units are, if a step is worth a meeting.
+# With fewer sequences than this, threads split the units instead, if a step is worth the synchronisation.
 LEAST_SEQUENCES = 8
 LEAST_STEP_OPERATIONS = 1e5
 
 
 class Plan(NamedTuple):
-    """How a pass is carried out.
+    """The threads and arrays of a pass.
 
     Attributes
     ----------
     team : Team
     saved : tuple of ndarray
-        What `forward` leaves for `backward`; None for what the cell does not have, here and in `scratch`.
+        The cache of `forward` for `backward`; None for arrays the cell does not have, also in `scratch`.
     scratch : tuple of ndarray
     intact : int
-        The first block of the time grid whose rows of the tape are not overwritten by later ones.
+        The first block of the time grid whose rows of the tape are not overwritten by later blocks.
     zeros : ndarray (S, N, H)
-        Fresh states, or gradients of states where none arrive; never written.
+        Fresh states, or gradients of states if none arrive; never written.
     """
 
     team: Team
@@ -48,18 +47,18 @@ class Plan(NamedTuple):
 
 
 class Plans(Streaming):
-    """A recurrent layer that plans its passes; `footprint` asks the same plans how much memory they take."""
+    """A recurrent layer that plans its passes; `footprint` computes their memory from the same plans."""
 
     TAPE = (*Streaming.TAPE, "_run")
     _run: Run | None = None
 
-    turned = False  # whether Wx and Wh lie as (G*H, D) and (G*H, H)
+    turned = False  # whether Wx and Wh are stored as (G*H, D) and (G*H, H)
 
     def _planned(
         self, direction: str, rows: Rows, words: int, flag: bool, make: Callable[[int, Rows, int, bool], Plan]
     ) -> Plan:
-        """What `make(batch, rows, words, flag)` gives. For a window like the last one it is found again,
-        which takes 0.4 us instead of 4."""
+        """The plan of `make(batch, rows, words, flag)`, cached for a window like the last one: a hit takes
+        0.4 us instead of 4."""
         key = words, flag, KEPT_BYTES, _threads.get_num_threads()
         plans = self._workspace.plans
         known = plans.get(direction)
@@ -70,12 +69,12 @@ class Plans(Streaming):
         return known[2]
 
     def plan_forward(self, batch: int, rows: Rows, words: int, keep: bool) -> Plan:
-        """A forward pass; `keep` the tape of all steps if it fits."""
+        """Plan a forward pass; `keep` the tape of all steps if it fits."""
         take, row, other_row = self._take, self._row(1), self._row(len(self.cell.states) - 1)
         schedule, width = self.loop.schedule, self.hidden_size
         equations, gates = schedule.cell, len(schedule.cell.gates)
         team, tape_row = self._team(rows, 1), self._row(schedule.columns)
-        if self.cell.rows:  # what `read` fills before
+        if self.cell.rows:  # filled by `read`
             steps = rows.offsets.size - 1
             take("given", batch, steps, len(self.cell.rows) * width)
             take("given drawn", batch, steps, width)
@@ -101,7 +100,7 @@ class Plans(Streaming):
         return Plan(team, saved, scratch, blocks - slots if tape_row else 0, self._fresh(batch))
 
     def plan_backward(self, batch: int, rows: Rows, words: int, remake: bool) -> Plan:
-        """A backward pass; `remake` blocks of the tape."""
+        """Plan a backward pass; `remake` recomputes blocks of the tape."""
         take, row, other_row = self._take, self._row(1), self._row(len(self.cell.states) - 1)
         schedule, depth, width = self.loop.schedule, self.input_size, self.hidden_size
         equations, cols = schedule.cell, len(schedule.cell.gates) * width
@@ -144,7 +143,7 @@ class Plans(Streaming):
         )
 
     def _row(self, blocks: int) -> int:
-        """Elements from one time-major row of that number of blocks of H columns to the next."""
+        """The row stride, in elements, of a time-major array with this number of blocks of H columns."""
         return padded_row(blocks * self.hidden_size, self.dtype) if blocks else 0
 
     def _input_block(self, batch: int) -> np.ndarray:
@@ -152,7 +151,7 @@ class Plans(Streaming):
         return self._take("x_block", block_steps(batch) * batch + 1, padded_row(self.input_size, self.dtype))
 
     def _team(self, rows: Rows, products: int) -> Team:
-        """The threads for a window that takes `products` products an element of the weights."""
+        """The threads for a window with `products` products per element of the weights."""
         batch, units = rows.order.size, self.hidden_size
         weights, deep = len(self.cell.gates) * units, units if self.cell.product == "h" else 0
         by_units = batch < LEAST_SEQUENCES
@@ -171,7 +170,7 @@ class Plans(Streaming):
         hs: np.ndarray,
         keep: bool,
     ) -> Run:
-        """Fill `hs` (N, T, H) and `after` (S, N, H); what `run_backward` needs of it."""
+        """Fill `hs` (N, T, H) and `after` (S, N, H); returns the run for `run_backward`."""
         plan = self._planned("forward", rows, inputs.words.shape[0], keep, self.plan_forward)
         # A list: CPython 3.11 keeps up to 2,000 dead tuples of a length up to 20.
         arguments = [
@@ -194,7 +193,7 @@ class Plans(Streaming):
         remakes = run.intact > 0
         plan = self._planned("backward", run.rows, run.inputs.words.shape[0], remakes, self.plan_backward)
         if remakes:
-            # Blocks made again overwrite kept ones. Even if the call is interrupted, the next one makes all.
+            # Recomputed blocks overwrite kept ones. After an interrupt, the next call recomputes all blocks.
             self._run = run._replace(intact=run.rows.blocks.size - 1)
         equations, dgiven = self.cell.equations, None
         if equations.wanted:

@@ -1,4 +1,4 @@
-"""The given arrays and random arguments of a cell, side by side for one window."""
+"""The given arrays and random arguments of a cell, concatenated for one window."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from rnnfast.layers.window import Place
 
 
 class Randomness(Arguments):
-    """A recurrent layer whose cell may take arrays and random numbers beside its inputs.
+    """A recurrent layer whose cell may take arrays and random numbers in addition to its inputs.
 
-    Random numbers follow from the seed, the number of the step since the layer was made, the sequence and
-    the unit. So windows may be cut anywhere, and a run that goes on from `rng_state` draws what one without
-    a break does.
+    A random number is a function of the seed, the number of the step since the layer was made, the sequence
+    and the unit. So windows may be cut anywhere, and a run resumed from `rng_state` draws the same numbers as
+    an unbroken run.
     """
 
     train_flg: bool = True
@@ -43,7 +43,7 @@ class Randomness(Arguments):
     def _checked_given(
         self, owner: str, given: Mapping[str, Any], batch: int, steps: int
     ) -> dict[str, np.ndarray]:
-        """The given arrays of a window, (N, T, H) or (N, T)."""
+        """The checked given arrays of a window, (N, T, H) or (N, T)."""
         names, shape = self.given_names, (batch, steps, self.hidden_size)
         _check.known_arguments(owner, given, names)
         return {name: _check.given(owner, name, given.get(name), shape, self.dtype) for name in names}
@@ -58,7 +58,7 @@ class Randomness(Arguments):
     ) -> tuple[np.ndarray | None, int]:
         """The rows (N, T, K H) of a window from checked arrays, and the number of the step after it.
 
-        `place` is the part of a sequence that the window is; the number is then that after the whole.
+        `place` is the window's part of a sequence; the number is then that of the step after the sequence.
         """
         names, width = self.cell.rows, self.hidden_size
         if not names:

@@ -1,5 +1,4 @@
-"""A recurrent layer over a sequence, whatever its cell: check, allocate, call the kernels, carry the
-state."""
+"""A recurrent layer with any cell: check, allocate, call the kernels, carry the state."""
 
 from __future__ import annotations
 
@@ -18,47 +17,47 @@ from rnnfast.layers.window import Inputs, Lookup, Place, nothing
 
 
 class Recurrent(Activations):
-    """A layer of a cell over a whole sequence, with truncated backpropagation through time.
+    """A recurrent layer with any cell, with truncated backpropagation through time.
 
     Parameters
     ----------
     cell : Cell
         The equations of one step: one of `rnnfast.cells`, or your own (`rnnfast.cell`).
     params : sequence of ndarray
-        Its parameters in the order of `cell.shapes`: Wx (D, G*H), Wh (H, G*H) if the cell has a product, b
-        (G*H,), and those of the cell's own; float32 or float64. `cell.layer` draws them.
+        The parameters in the order of `cell.shapes`: Wx (D, G*H), Wh (H, G*H) if the cell has a product, b
+        (G*H,), and the cell's own parameters; float32 or float64. `cell.layer` draws them.
     stateful : bool
-        Whether the state after one `forward` is the initial state of the next. The forward chain then runs on
-        while each `backward` ends at the beginning of its own window: truncated BPTT.
+        Whether each `forward` starts from the final state of the one before. `backward` still ends at the
+        beginning of its own window: truncated BPTT.
     rng : numpy.random.Generator, optional
-        Source of the seed of the cell's random arguments; a fresh one by default.
+        Draws the seed of the cell's random arguments; a fresh generator by default.
 
     Attributes
     ----------
     params, grads : list of ndarray
-        The parameters, named by `parameter_names`, and their gradients; the arrays keep their identity,
+        The parameters, named by `parameter_names`, and their gradients; always the same arrays;
         `backward` writes in place.
     constants : mapping of str to float
-        The cell's constants, which may be set.
+        The cell's constants; they may be set.
     train_flg : bool
-        Whether random arguments are drawn; otherwise they are their mean.
+        Whether random arguments are drawn; if False, they are their mean.
     rng_state : tuple of two ints
         The seed of random arguments and the number of steps drawn so far; may be set.
     given_gradients : dict of str to ndarray
         The gradient (N, T, H) of each given array of the last window, after `backward`.
     h : ndarray (N, H) or None
-        A copy of the output state after the last step, of which `get_state` gives all; None before the first
-        `forward` and after `reset_state`.
+        A copy of the output state after the last step; None before the first `forward` and after
+        `reset_state`. `get_state` returns all states.
     dh : ndarray (N, H) or None
-        A copy of the gradient of the initial output state of the last window, of which `get_state_gradients`
-        gives all; None before the first `backward`.
+        A copy of the gradient of the initial output state of the last window; None before the first
+        `backward`. `get_state_gradients` returns the gradients of all states.
 
     Notes
     -----
-    `forward` keeps a reference to `xs` for `backward`, as the book's layers do: do not write into it in
-    between. The results of a row do not depend, bit for bit, on the rest of the batch, nor on how a sequence
-    is cut into calls. `backward` computes the activations of a long window again, with the same bits, so that
-    memory beyond the outputs is little more than one copy of them.
+    `forward` keeps a reference to `xs` for `backward`, as the book's layers do: do not change `xs` in
+    between. The bits of a row's results depend neither on the rest of the batch nor on how a sequence is cut
+    into calls. For a long window, `backward` recomputes the activations, with the same bits; memory beyond
+    the outputs is little more than one copy of the outputs.
 
     Examples
     --------
@@ -93,7 +92,7 @@ class Recurrent(Activations):
         stateful: bool,
         rng: np.random.Generator | None = None,
     ) -> None:
-        """Begin with these parameters, checked against each other: Wx decides D, b decides H."""
+        """Set the parameters after checking that their shapes agree: Wx decides D, b decides H."""
         owner, gates = type(self).__name__, len(cell.gates)
         columns = "H" if gates == 1 else f"{gates}*H"
         first = "Wh" if cell.product == "h" else "b"
@@ -124,7 +123,7 @@ class Recurrent(Activations):
         dtype: np.typing.DTypeLike = np.float32,
         stateful: bool = False,
     ) -> Recurrent:
-        """A layer with fresh parameters, as `Cell.layer`."""
+        """Create a layer with drawn parameters, as `Cell.layer` does."""
         rng = _check.generator(f"{cell.name}.layer", rng)
         return cls(cell, list(cls._draw(cell, f"{cell.name}.layer", input_size, hidden_size, rng,
         dtype).values()),
@@ -170,16 +169,16 @@ class Recurrent(Activations):
         xs : ndarray (N, T, D)
             Inputs, in the dtype of the parameters.
         lengths : sequence of N ints, optional
-            Steps of each sequence, from 0 to T, in any order; T by default. What lies behind the end of a
-            sequence is not read, its outputs are zero, and its final state is that after its last step.
+            Steps of each sequence, from 0 to T, in any order; T by default. Inputs after the end of a
+            sequence are not read, outputs there are zero, and the final state is that after its last step.
         reset : ndarray of bool (N, T), optional
-            Where True, the state is zero before that step, and no gradient crosses: a new episode begins.
+            True begins a new episode: the state is zero before that step, and no gradient crosses.
         out : ndarray (N, T, H), optional
-            Where to write the result; a fresh array by default.
+            The array for the result; a new one by default.
         keep : bool
-            Keep what `backward` needs of all steps, if it takes no more than 128 MiB. Without, for
-            inference, a window of more than 512 rows (steps of all sequences) takes less memory and time; a
-            `backward` all the same makes it again, to the same bits, in up to 4/3 of the time.
+            Cache the activations of all steps for `backward`, if they take at most 128 MiB. For inference,
+            False saves memory and time in windows of more than 512 rows (steps of all sequences); `backward`
+            then recomputes the activations, with the same bits, in up to 4/3 of the time.
         **given : ndarray (N, T, H) or (N, T)
             The cell's given arrays, by name.
 
@@ -191,8 +190,8 @@ class Recurrent(Activations):
         Raises
         ------
         TypeError, ValueError
-            If an array has another dtype or shape, a length is not in 0..T, or a carried state has another
-            batch size. Errors, interrupts and empty windows leave the state unchanged.
+            If the dtype or shape of an array is wrong, a length is not in 0..T, or the batch size differs
+            from that of the carried state. Errors, interrupts and empty windows leave the state unchanged.
         """
         return self.read(xs, out, keep=keep, lengths=lengths, reset=reset, given=given)
 
@@ -207,11 +206,11 @@ class Recurrent(Activations):
         place: Place | None = None,
         given: Mapping[str, np.ndarray] | None = None,
     ) -> np.ndarray:
-        """`forward`, also over words of a table, and over a part of a sequence.
+        """`forward`, also over words of a table or a part of a sequence.
 
         A `Lookup` has checked ids (N, T). Outputs have the bits of `forward` over `words[ids]`, and
-        `go_back` makes `dwords` instead of gradients of inputs. `place` says which part of a sequence the
-        window is, for random arguments.
+        `go_back` computes `dwords` instead of gradients of inputs. `place` is the window's part of a
+        sequence, for random arguments.
         """
         owner = f"{type(self).__name__}.forward"
         if isinstance(xs, Lookup):
@@ -233,12 +232,12 @@ class Recurrent(Activations):
             rows_given, position, arrays = None, 0, {}
             if given or self.cell.rows:
                 arrays = self._checked_given(owner, given or {}, batch, steps)
-            self._run = self._dgiven = None  # let go of its arrays first, since they may have to grow
+            self._run = self._dgiven = None  # free its arrays first, since they may have to grow
             if self.cell.rows:
                 rows_given, position = self._given(arrays, batch, steps, place)
             self._run = self.run_forward(inputs, rows_given, before, after, rows, hs, bool(keep))
             if hs.size:
-                carried, self._spare = self._state, None  # never the same memory twice
+                carried, self._spare = self._state, None  # not in both after an interrupt
                 self._state = after
                 self._spare = carried
                 self._position = position
@@ -252,15 +251,15 @@ class Recurrent(Activations):
             self._full_rows = rows
         return rows
 
-    # Inputs that are rows of a table: words. Of a small table, each row has its product with Wx once.
+    # Inputs may be rows of a table, called words. For a small table, Wx is multiplied with each row once.
 
     def looks_up(self, size: int, batch: int, steps: int) -> bool:
-        """Whether inputs that are rows of a table of `size` are looked up in products with that table."""
+        """Whether inputs from a table of `size` rows are looked up in the product of the table with Wx."""
         return 0 < 2 * size <= batch * min(steps, block_steps(batch))
 
     def _looked_up(self, lookup: Lookup) -> Inputs:
-        # Copies, as inputs would be: the caller may change both before `go_back`. Words that do not
-        # occur are zero there: whatever they are, 0 times it must be 0.
+        # Copies, as of inputs: the caller may change both before `go_back`. Words that do not occur are
+        # zero in the copy, because 0 times a NaN or infinity would not be 0.
         ids = self._workspace.take("ids", lookup.ids.shape, np.dtype(np.int64))
         words = self._take("words", *lookup.words.shape)
         ids[...], words[...] = lookup.ids, 0
@@ -275,7 +274,7 @@ class Recurrent(Activations):
 
     @property
     def window_rows(self) -> int | None:
-        """Sequences N of the last window; None where there is nothing to go back through."""
+        """Sequences N of the last window; None if `backward` is not possible."""
         return None if self._run is None else self._run.rows.order.size
 
     @property
@@ -285,7 +284,7 @@ class Recurrent(Activations):
         return self._run.rows.blocks
 
     def forget_window(self) -> None:
-        """Let go of the last window: there is nothing to go back through."""
+        """Drop the last window, so that `backward` is no longer possible."""
         self._run = None
 
     # Backward.
@@ -300,10 +299,10 @@ class Recurrent(Activations):
         dhs : ndarray (N, T, H)
             Gradient of the loss with respect to each output.
         out : ndarray (N, T, D), optional
-            Where to write the result; a fresh array by default.
+            The array for the result; a new one by default.
         **arriving : ndarray (N, H)
-            `dh_next`, and likewise for the other states: the gradient that arrives at the final state from
-            what follows the window; zero by default (truncation).
+            `dh_next`, and likewise for the other states: the gradient of the final state from later windows;
+            zero by default (truncation).
 
         Returns
         -------
@@ -325,8 +324,8 @@ class Recurrent(Activations):
         *,
         adds: bool = False,
     ) -> np.ndarray:
-        """`backward`, with one gradient (N, H) a state that arrives; with `adds` it adds to the gradients of
-        the parameters."""
+        """`backward` with one arriving gradient (N, H) per state; with `adds`, the gradients of the
+        parameters accumulate."""
         with self._turn:
             self._claim_tape()
             owner = f"{type(self).__name__}.backward"

@@ -29,14 +29,14 @@ class TimeRNN(Recurrent):
     b : ndarray (H,)
         Bias.
     stateful : bool
-        Whether the state after one `forward` is the initial state of the next. The forward chain then runs on
-        while each `backward` ends at the beginning of its own window: truncated BPTT.
+        Whether each `forward` starts from the final state of the one before. `backward` still ends at the
+        beginning of its own window: truncated BPTT.
     activation : {"tanh", "relu"}
 
     Attributes
     ----------
     params, grads : list of ndarray
-        ``[Wx, Wh, b]`` and their gradients; the arrays keep their identity, `backward` writes in place.
+        ``[Wx, Wh, b]`` and their gradients; always the same arrays; `backward` writes in place.
     h : ndarray (N, H) or None
         A copy of the state after the last step; None before the first `forward` and after `reset_state`.
     dh : ndarray (N, H) or None
@@ -44,9 +44,9 @@ class TimeRNN(Recurrent):
 
     Notes
     -----
-    `forward` keeps a reference to `xs` for `backward`, as the book's layers do: do not write into it in
-    between. The results of a row do not depend, bit for bit, on the rest of the batch, nor on how a sequence
-    is cut into calls.
+    `forward` keeps a reference to `xs` for `backward`, as the book's layers do: do not change `xs` in
+    between. The bits of a row's results depend neither on the rest of the batch nor on how a sequence is cut
+    into calls.
 
     Source: Saito, *Deep Learning from Scratch 2*, chapter 5; Elman, *Finding structure in time*, 1990.
 
@@ -87,15 +87,14 @@ class TimeRNN(Recurrent):
         stateful: bool = False,
         activation: str = "tanh",
     ) -> TimeRNN:
-        """A layer with weights drawn as in the book: normal, divided by the square root of the fan-in; zero
-        bias.
+        """Create a layer with the book's initial values: weights randn / sqrt(fan-in), zero bias.
 
         Parameters
         ----------
         input_size, hidden_size : int
             D and H.
         rng : numpy.random.Generator, optional
-            Source of the weights; a fresh one by default.
+            Draws the weights; a fresh generator by default.
         dtype : float32 or float64
         stateful, activation
             As in the constructor.

@@ -1,4 +1,4 @@
-"""How the steps of a batch lie in the time-major arrays of the recurrent kernels."""
+"""The layout of a batch's steps in the time-major arrays of the recurrent kernels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NO_RESETS = np.zeros((0, 0), np.bool_)
 
 
 class Rows(NamedTuple):
-    """Where the steps of a batch lie in time-major arrays; the kernels' arrays of these names."""
+    """The places of a batch's steps in time-major arrays, under the kernels' names."""
 
     offsets: np.ndarray
     order: np.ndarray
@@ -30,20 +30,20 @@ class Rows(NamedTuple):
 
 
 class Sorted(NamedTuple):
-    """Lengths (N,) within a part of a longer window, and the order (N,) of the rows in all of it."""
+    """Lengths (N,) within a part of a window, and the order (N,) of the rows in the whole window."""
 
     lengths: np.ndarray
     order: np.ndarray
 
 
 def falling_order(lengths: np.ndarray) -> np.ndarray:
-    """The sequences, longest first; those of one length (N,) in the order of the batch."""
+    """The sequences by falling length (N,); equal lengths keep the order of the batch."""
     return np.argsort(-lengths, kind="stable").astype(np.int64, copy=False)
 
 
 def packed_rows(owner: str, batch: int, steps: int, lengths: Any, reset: Any, last: Rows | None) -> Rows:
-    """The order of rows in time-major arrays: longest sequence first, none after its end; `last` if it
-    serves."""
+    """The order of rows in time-major arrays: longest sequence first, no rows after its end; `last` if it
+    fits."""
     resets = NO_RESETS if reset is None else _check.mask(owner, "reset", reset, (batch, steps)).copy()
     if lengths is not None:
         order = lengths.order if isinstance(lengths, Sorted) else None

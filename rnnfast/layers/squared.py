@@ -1,4 +1,4 @@
-"""Squared error of a prediction at each step, or at the last."""
+"""Squared error of predictions at every step, or at the last step."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Span(NamedTuple):
         return int((self.ends - self.begins).sum())
 
     def part(self, first: int, last: int) -> Span:
-        """The same within steps first .. last, counted from the first of them."""
+        """The span within steps first .. last, counted from `first`."""
         return Span(np.clip(self.begins, first, last) - first, np.clip(self.ends, first, last) - first)
 
 
@@ -41,7 +41,7 @@ def scored_span(ends: np.ndarray, every_step: bool) -> Span:
 class TimeAffineSquaredLoss(AffineLoss):
     """The output layer of a regression: affine and mean squared error in one pass.
 
-    ``loss = mean((xs W + b - ts)^2)`` over the scored steps and the outputs; the gradient is made on the way.
+    ``loss = mean((xs W + b - ts)^2)`` over the scored steps and the outputs; `forward` computes the gradient.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class TimeAffineSquaredLoss(AffineLoss):
     Attributes
     ----------
     params, grads : list of ndarray
-        ``[W, b]`` and their gradients; the arrays keep their identity, `backward` writes in place.
+        ``[W, b]`` and their gradients; always the same arrays; `backward` writes in place.
 
     Examples
     --------
@@ -77,15 +77,14 @@ class TimeAffineSquaredLoss(AffineLoss):
         rng: np.random.Generator | None = None,
         dtype: np.typing.DTypeLike = np.float32,
     ) -> TimeAffineSquaredLoss:
-        """A layer with weights drawn as in the book: normal, divided by the square root of the fan-in; zero
-        bias.
+        """Create a layer with the book's initial values: weights randn / sqrt(fan-in), zero bias.
 
         Parameters
         ----------
         hidden_size, output_size : int
             H and O.
         rng : numpy.random.Generator, optional
-            Source of the weights; a fresh one by default.
+            Draws the weights; a fresh generator by default.
         dtype : float32 or float64
         """
         return cls._drawn((hidden_size, output_size), rng, dtype)
@@ -100,7 +99,7 @@ class TimeAffineSquaredLoss(AffineLoss):
         ts : ndarray (N, T, O), or (N, O) for a target at the last step only
             Targets, in the same dtype.
         lengths : sequence of N ints, optional
-            Steps of each sequence; T by default. What lies behind is not scored.
+            Steps of each sequence; T by default. Later steps are not scored.
         """
         with self._turn:
             owner = f"{type(self).__name__}.forward"
@@ -111,8 +110,8 @@ class TimeAffineSquaredLoss(AffineLoss):
 
     @in_turn
     def losses(self, xs: np.ndarray, ts: np.ndarray, *, lengths: Any = None) -> np.ndarray:
-        """The squared error of each step, summed over the outputs, (N, T) in float64; takes what `forward`
-        takes, and touches no gradients."""
+        """The squared error of each step, summed over the outputs, (N, T) in float64; arguments are as in
+        `forward`, and gradients are unchanged."""
         owner = f"{type(self).__name__}.losses"
         return self._run(*self._checked(owner, xs, ts, lengths))[0].copy()
 
@@ -168,7 +167,7 @@ class TimeAffineSquaredLoss(AffineLoss):
         return losses, scored_blocks > 0, scored
 
     def make_room(self, batch: int, steps: int) -> None:
-        """Take the arrays of a window before the first is run."""
+        """Allocate the arrays of a window before the first call."""
         self._gradients = None
         self._workspace.take("losses", (batch, steps), np.dtype(np.float64))
         self._workspace.take("dxs", (batch, steps, self.params[0].shape[0]), self.dtype)
@@ -200,11 +199,11 @@ class TimeAffineSquaredLoss(AffineLoss):
         return super().mean(sums, scored * self._weights[1].size)
 
     def period(self, batch: int) -> int:
-        """Steps of which the blocks of every sum over time are parts."""
+        """Chunk lengths are multiples of this number of steps, so that sums over time have whole blocks."""
         return block_steps(batch)
 
     def scratch_bytes(self, batch: int, steps: int) -> int:
-        """Bytes that `forward` with gradients takes, at most, with targets and the ends of sequences."""
+        """Upper bound in bytes on `forward` with gradients, including targets and the ends of sequences."""
         depth, cols = self._weights[0].shape
         rows = block_steps(batch) * batch
         packed = packed_size(depth, cols, self.dtype) + packed_size(cols, depth, self.dtype)

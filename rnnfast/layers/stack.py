@@ -1,4 +1,4 @@
-"""Recurrent layers above each other, with dropout between them."""
+"""Stacked recurrent layers, with dropout between them."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from rnnfast.layers.recurrent import Recurrent
 
 
 class Stack(Composed):
-    """Layers above each other: each reads the outputs of the one below, with dropout between them.
+    """Stacked layers: each reads the outputs of the layer below, with dropout between them.
 
     Parameters
     ----------
     layers : sequence of Recurrent or Bidirectional
-        From the lowest, of any cells. Each input size must be the hidden size of the layer below.
+        From bottom to top, of any cells. Each input size must be the hidden size of the layer below.
     dropout : float
-        Share of the outputs dropped between two layers while training, from 0 to below 1.
+        Share of the outputs dropped between two layers in training, at least 0 and below 1.
     per_step : bool
-        A new mask for every step; False for one mask for all steps of a call.
+        Draw a new mask for every step; False draws one mask for all steps of a call.
     rng : numpy.random.Generator, optional
-        Draws what is dropped.
+        Draws the dropped outputs.
 
     Attributes
     ----------
     params, grads : list of ndarray
-        Those of all layers, from the lowest; the arrays keep their identity.
+        The arrays of all layers, from bottom to top; always the same arrays.
     layers : list
     train_flg : bool
-        Whether dropout acts and random arguments of cells are drawn; setting it sets it in every layer.
+        Whether dropout is on and random arguments of cells are drawn; setting it sets it in every layer.
     rng_state : tuple of pairs of ints
         The seed and the count of draws of each part that draws; set it to continue a run.
 
@@ -85,10 +85,10 @@ class Stack(Composed):
         keep: bool = True,
         **given: np.ndarray,
     ) -> np.ndarray:
-        """Outputs (N, T, H) of the highest layer for inputs `xs` (N, T, D).
+        """Outputs (N, T, H) of the top layer for inputs `xs` (N, T, D).
 
-        `lengths` (N,), `reset` (N, T) and `keep` act on every layer, as in `TimeLSTM.forward`. A given array,
-        (N, T, H) or (N, T), goes to each layer whose cell asks for it.
+        `lengths` (N,), `reset` (N, T) and `keep` apply to every layer, as in `TimeLSTM.forward`. A given
+        array, (N, T, H) or (N, T), is passed to each layer whose cell takes it.
         """
         with self._turn:
             owner = "Stack.forward"
@@ -105,9 +105,9 @@ class Stack(Composed):
             return hs
 
     def backward(self, dhs: np.ndarray, *, dstate_next: Sequence[dict[str, Any]] | None = None) -> np.ndarray:
-        """Gradient (N, T, D) of the inputs from that of the outputs, (N, T, H); fills `grads`.
+        """Gradient (N, T, D) of the inputs from the gradient (N, T, H) of the outputs; fills `grads`.
 
-        `dstate_next` may hold a dict of arguments for the `backward` of each layer, from the lowest:
+        `dstate_next` may hold a dict of arguments for the `backward` of each layer, from bottom to top:
         ``{"dh_next": ...}`` is the gradient of its final state.
         """
         with self._turn:
@@ -127,7 +127,7 @@ class Stack(Composed):
     def step(self, x: np.ndarray, **given: np.ndarray) -> np.ndarray:
         """Advance all layers by one input (N, D), for streaming and without dropout; the new state (N, H).
 
-        A given array, (N, H) or (N,), goes to each layer whose cell asks for it.
+        A given array, (N, H) or (N,), is passed to each layer whose cell takes it.
         """
         if any(isinstance(layer, Bidirectional) for layer in self.layers):
             raise _check.no_stream("Stack.step: Bidirectional")

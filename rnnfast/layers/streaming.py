@@ -1,4 +1,4 @@
-"""The step of a recurrent layer: as little Python as can be around a kernel of one to three microseconds."""
+"""The step of a recurrent layer: minimal Python around a kernel of one to three microseconds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rnnfast.layers.randomness import Randomness
 
 
 class Known(NamedTuple):
-    """What a step found right and the next one need not look at again."""
+    """The checks that a step has passed and the next one may skip."""
 
     x_shape: tuple[int, int]
     h_shape: tuple[int, int]
@@ -23,7 +23,7 @@ class Known(NamedTuple):
 
 
 class Streaming(Randomness):
-    """A layer that goes on from its state by one input at a time."""
+    """A layer that advances its state by one input at a time."""
 
     PASSING = (*Randomness.PASSING, "_known", "_apart", "_loop")
     _loop: TimeLoop | None = None
@@ -43,9 +43,9 @@ class Streaming(Randomness):
         Parameters
         ----------
         x : ndarray (N, D)
-            One input a row. The first step starts from zero, or from `set_state`.
+            One input per row. The first step starts from zero, or from `set_state`.
         out : ndarray (N, H), optional
-            Where to write the result; a fresh array by default.
+            The array for the result; a new one by default.
         **given : ndarray (N, H) or (N,)
             The cell's given arrays, by name.
 
@@ -59,7 +59,7 @@ class Streaming(Randomness):
             if known is None or given:
                 return self._first_step(x, out, given)
             x_shape, h_shape, dtype, state, kernel, arguments = known
-            # Each of these takes 0.05 us; the functions of _check, which word the errors, 0.5 us and more.
+            # Each of these takes 0.05 us; the functions of _check, which raise the errors, 0.5 us and more.
             if not (
                 self._state is state
                 and type(x) is np.ndarray
@@ -82,7 +82,7 @@ class Streaming(Randomness):
             return out
 
     def _are_apart(self, x: np.ndarray, out: np.ndarray) -> bool:
-        """Whether `out` shares no memory with `x` and the parameters; often both are those of last time."""
+        """Whether `out` shares no memory with `x` and the parameters; often both are the last step's."""
         last_x, last_out = self._apart
         if out is not last_out:
             for param in self._weights:
@@ -96,7 +96,7 @@ class Streaming(Randomness):
         return True
 
     def _first_step(self, x: np.ndarray, out: np.ndarray | None, given: dict[str, np.ndarray]) -> np.ndarray:
-        """A step that looks at everything, and keeps what it found where the next one may rely on it."""
+        """A step with all checks; it caches their results if the next step may skip them."""
         self._known, self._apart = None, (None, None)
         owner, depth, width = f"{type(self).__name__}.step", self.input_size, self.hidden_size
         why = "the last axis is the input size of Wx"

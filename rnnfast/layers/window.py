@@ -1,4 +1,4 @@
-"""What one window of a recurrent layer is made of: its threads, its inputs, what its backward needs."""
+"""The parts of one window of a recurrent layer: threads, inputs, and the cache for backward."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from rnnfast.layers.rows import Rows, Sorted, falling_order
 
 @functools.cache
 def nothing(dtype: np.dtype, axes: int) -> np.ndarray:
-    """An array without elements, in place of one that a cell does not have."""
+    """An empty array, in place of an array that a cell does not have."""
     return np.zeros((0,) * axes, dtype)
 
 
 class Team(NamedTuple):
-    """How many threads do a window, and whether they share out its units or its sequences."""
+    """The number of threads for a window, and whether they split its units or its sequences."""
 
     members: int
     by_units: bool
@@ -32,14 +32,14 @@ class Lookup(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Which part of a sequence a window is: its first step, and the steps of the whole."""
+    """A window's part of a sequence: its first step, and the steps of the whole sequence."""
 
     first: int
     steps: int
 
 
 class Part(NamedTuple):
-    """Steps first .. last of a sequence of `steps`, and what options say of the whole sequence."""
+    """Steps first .. last of a sequence of `steps`, and the options of the whole sequence."""
 
     first: int
     last: int
@@ -50,7 +50,7 @@ class Part(NamedTuple):
 
     @property
     def place(self) -> Place:
-        """Where the part lies."""
+        """The place of the part in the sequence."""
         return Place(self.first, self.steps)
 
     def of(self, array: Any) -> Any:
@@ -74,7 +74,7 @@ class Part(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """What a window reads: xs (N, T, D), or words (V, D) by ids (N, T); the other has no elements."""
+    """The inputs of a window: xs (N, T, D), or words (V, D) by ids (N, T); the unused arrays are empty."""
 
     xs: np.ndarray
     ids: np.ndarray | None
@@ -83,8 +83,8 @@ class Inputs(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What `backward` needs of the last `forward`: blocks of the time grid from `intact` on are on the
-    tape."""
+    """The cache of the last `forward` for `backward`; the tape holds the blocks of the time grid from
+    `intact` on."""
 
     inputs: Inputs
     given: np.ndarray | None

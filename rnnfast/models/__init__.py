@@ -5,8 +5,8 @@
 * `language_model.py`: loss, prediction and generation of text; `rnnlm.py`: `RNNLM`, the recurrent language
   model; `cbow.py`: `CBOWLM`, the baseline that forgets the order of words.
 * `regressor.py`: `SequenceRegressor`.
-* `scoring.py` adds up the losses of a text or a sequence of any length, `sampling.py` draws the next word.
-* `weights.py`: the file format, one safetensors file a model; `loading.py`: `load_model`, whatever the class.
+* `scoring.py`: the total loss of a text or sequences of any length; `sampling.py`: drawing the next word.
+* `weights.py`: the file format, one safetensors file per model; `loading.py`: `load_model`, for any class.
 """
 
 from rnnfast.models.cbow import CBOWLM

@@ -1,4 +1,4 @@
-"""What lies below a model's output: an embedding or nothing, recurrent layers, and dropout."""
+"""The layers below a model's output: an optional embedding, recurrent layers, and dropout."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from rnnfast.layers.footprint import Extent, Footprint, footprint, make_room
 from rnnfast.layers.recurrent import Recurrent
 from rnnfast.layers.window import Lookup, Part
 
-# One entry a layer: the gradients (S, N, H) of its states.
+# One entry per layer: the gradients (S, N, H) of its states.
 StateGradients = list[np.ndarray]
 
 
 class Body(Drawing):
-    """Recurrent layers above each other on words or vectors, with dropout before each and behind the last.
+    """Stacked recurrent layers on words or vectors, with dropout before each and after the last.
 
-    It reads a sequence at once or part by part: the state runs on through `read`, and gradients come back
-    through `go_back`, with those of the states that arrive from the part behind.
+    It reads a sequence at once or part by part. `read` carries the state from part to part; `go_back` takes
+    the gradients of the states from the part after.
 
     Parameters
     ----------
     owner : str
-        The model, for errors.
+        The model's name, for errors.
     embedding : TimeEmbedding or None
-        Without one, inputs are vectors.
+        Without an embedding, inputs are vectors.
     layers : list of Recurrent
-        From the lowest.
+        The layers from bottom to top.
     dropout : float
     rng : numpy.random.Generator
         Draws the dropped units.
@@ -69,15 +69,14 @@ class Body(Drawing):
     # Forwards.
 
     def read(self, xs: np.ndarray, *, drop: bool, keep: bool = True, part: Part | None = None) -> np.ndarray:
-        """Hidden vectors (N, T, H) of checked ids (N, T) or vectors (N, T, D); carries the state on.
+        """Hidden vectors (N, T, H) of checked ids (N, T) or vectors (N, T, D); advances the carried state.
 
-        Without `keep`, the layers keep no activations, and `go_back` computes them again. `part` says which
-        part of a sequence this is; the whole of one by default. A window without rows or steps leaves the
-        state.
+        Without `keep`, the layers cache no activations, and `go_back` recomputes them. `part` is the part of
+        the sequence that `xs` holds; by default, all of it. An empty window leaves the state unchanged.
         """
         if xs.size:
             return self._read(xs, drop, keep, part)
-        # The layers refuse another number of rows than the state has also where there are no steps.
+        # The layers reject a number of rows other than the state's even if there are no steps.
         state = self.carried
         self.reset_state()
         try:
@@ -99,7 +98,7 @@ class Body(Drawing):
         return self._dropped(len(self.layers), inputs, drop, part)
 
     def _inputs(self, xs: np.ndarray, part: Part) -> Any:
-        """What the lowest layer reads: vectors, or words of a table if it should look them up."""
+        """The input of the lowest layer: vectors, or a `Lookup` of words in the embedding."""
         if self.embedding is None:
             return xs
         lookup = self._lookup(xs, part.steps)
@@ -114,21 +113,21 @@ class Body(Drawing):
         return self.embedding.lookup(ids) if worth and self.embedding is not None else None
 
     def _words(self, batch: int, steps: int) -> int:
-        """Rows of the table in which the lowest layer may look up its inputs; 0 for none."""
+        """The number of rows of the table for lookups in the lowest layer; 0 if it looks up nothing."""
         if self.embedding is None or self.dropouts:
             return 0
         words = self.embedding.vocab_size
         return words if self.layers[0].looks_up(words, batch, steps) else 0
 
     def _dropped(self, place: int, hs: Any, drop: bool, part: Part) -> Any:
-        """Dropout in place: no layer needs its output again."""
+        """Apply dropout in place: no layer needs its output again."""
         if not self.dropouts:
             return hs
         own = place > 0 or self.embedding is not None  # the input of a model belongs to the caller
         return self.dropouts[place].read(hs, hs if drop and own else None, drop=drop, place=part.place)
 
     def step(self, x: np.ndarray) -> np.ndarray:
-        """Advance by words (N,) or vectors (N, D), one a row, without dropout; the hidden vectors (N, H)."""
+        """Advance by one word (N,) or vector (N, D) per row, without dropout; the hidden vectors (N, H)."""
         if self.embedding is not None:
             x = self.embedding.rows(x)
         for layer in self.layers:
@@ -150,10 +149,10 @@ class Body(Drawing):
     def go_back(
         self, dhs: np.ndarray, arriving: StateGradients | None = None, *, adds: bool = False
     ) -> StateGradients:
-        """Fill the gradients of what was read last, or add to them; returns those of its initial states.
+        """Fill the gradients of the last `read`, or add to them; returns the gradients of its initial states.
 
-        `dhs` (N, T, H) are the gradients of the outputs, `arriving` those of the final states, zero by
-        default.
+        `dhs` (N, T, H) are the gradients of the outputs, `arriving` the gradients of the final states, zero
+        by default.
         """
         batch, steps, _ = dhs.shape
         for index in reversed(range(len(self.layers))):
@@ -175,7 +174,7 @@ class Body(Drawing):
         return self._workspace.take(name, (batch, steps, width), self.dtype)
 
     def tape(self) -> Any:
-        """What `go_back` needs of the last `read`, for `wind`."""
+        """Everything `go_back` needs from the last `read`, for `wind`."""
         return [super().tape(), *(part.tape() for part in self._parts)]
 
     def wind(self, tape: Any) -> None:
@@ -188,24 +187,24 @@ class Body(Drawing):
     # Memory.
 
     def footprint(self, extents: Sequence[Extent]) -> Footprint:
-        """The most memory that reading and going back over parts of these sizes take, the part with the most
-        blocks first; and whether every layer keeps the activations of each part."""
+        """Peak memory of `read` and `go_back` over parts of these sizes, the part with the most blocks first;
+        and whether every layer keeps the activations of each part."""
         batch, steps = extents[0].batch, max(extent.steps for extent in extents)
         words = self._words(batch, steps)
         own = [footprint(layer, extents, 0 if i else words) for i, layer in enumerate(self.layers)]
         vectors = sum(width for _, width in self._widths())
         if self.embedding is not None:
-            given = 3 * 8  # ids as they are read, in int64 and sorted
+            given = 3 * 8  # ids as given, in int64, and sorted
         else:
-            # The inputs of the part before are let go when those of the next are there.
+            # The inputs of a part are freed only after those of the next exist.
             vectors += (4 if self.dropouts else 2) * self._sizes[0]
-            given = 3 * len(self.layers) + 2  # resets of each layer, also those that plans still hold
-        places = 5 * 8 * steps  # on the way to the offsets of rows
+            given = 3 * len(self.layers) + 2  # resets of each layer, also of cached plans
+        places = 5 * 8 * steps  # for computing the offsets of rows
         taken = batch * steps * (vectors * self.dtype.itemsize + given) + places
         return Footprint(sum(one.bytes for one in own) + taken, all(one.keeps for one in own))
 
     def make_room(self, extents: Sequence[Extent]) -> None:
-        """Take all arrays at their largest: one that grows on the way may be held by a thread for a while."""
+        """Allocate all arrays at full size: a thread may briefly hold an old array that has been outgrown."""
         batch, steps = extents[0].batch, max(extent.steps for extent in extents)
         for index, layer in enumerate(self.layers):
             layer.forget_window()
@@ -214,25 +213,25 @@ class Body(Drawing):
             self._buffer(name, batch, steps, width)
 
     def _widths(self) -> list[tuple[str, int]]:
-        """The names of the buffers and the last axis of each."""
+        """The names of the buffers, and the size of the last axis of each."""
         below = [] if self.embedding is None else [("embedded", self._sizes[0])]
         outputs = [(f"hs{i}", width) for i, width in enumerate(self._sizes[1:])]
         gradients = [(f"dxs{i}", width) for i, width in enumerate(self._sizes[:-1])]
         return [*below, *outputs, *gradients, ("dhs", self._sizes[-1])]
 
     def state_bytes(self, batch: int) -> int:
-        """Bytes of one copy of all states, with Python's objects for it."""
+        """Bytes of one copy of all states, including its Python objects."""
         arrays = [(layer.hidden_size, layer.dtype) for layer in self.layers for _ in layer.cell.states]
         return sum(batch * width * dtype.itemsize + 256 for width, dtype in arrays) + 512
 
-    # What is carried from call to call.
+    # The state carried from call to call.
 
     def get_state(self) -> tuple[tuple[np.ndarray, ...] | None, ...]:
-        """A copy of each layer's state, arrays (N, H), or None where it is fresh."""
+        """A copy of each layer's state, arrays (N, H), or None if it is fresh."""
         return tuple(layer.get_state() for layer in self.layers)
 
     def set_state(self, state: tuple[tuple[np.ndarray, ...] | None, ...] | None) -> None:
-        """Go back to a state of `get_state`, arrays (N, H); None is the fresh state. Errors leave the state
+        """Set a state of `get_state`, arrays (N, H); None is the fresh state. Errors leave the state
         unchanged."""
         if state is None:
             self.reset_state()
@@ -249,7 +248,7 @@ class Body(Drawing):
         owner = f"{self.owner}.set_state"
         shape: tuple[Any, ...] = ("N", self._sizes[-1])
         checked: list[tuple[np.ndarray, ...] | None] = []
-        for i, kept in enumerate(_check.entries(owner, "state", state, len(self.layers), "one a layer")):
+        for i, kept in enumerate(_check.entries(owner, "state", state, len(self.layers), "one per layer")):
             if kept is None:
                 checked.append(None)
                 continue
@@ -258,13 +257,13 @@ class Body(Drawing):
                 owner, f"state[{i}]", kept, len(layer.cell.states), ", ".join(layer.cell.states)
             )
             for j, array in enumerate(arrays):
-                why = "as many rows in every layer"
+                why = "the same number of rows in every layer"
                 shape = _check.floats(owner, f"state[{i}][{j}]", array, shape, layer.dtype, why).shape
             checked.append(arrays)
         return checked
 
     def reset_state(self) -> None:
-        """Forget what was read so far: the next call starts from a zero state."""
+        """Forget the past: the next call starts from a zero state."""
         before = self.carried
         try:
             for layer in self.layers:
@@ -280,27 +279,27 @@ class Body(Drawing):
 
     @property
     def carried(self) -> list[np.ndarray | None]:
-        """The states themselves, (S, N, H) a layer, for `roll_back` and `carry`; not copies."""
+        """The states (S, N, H) of each layer, not copies; for `roll_back` and `carry`."""
         return [layer.carried for layer in self.layers]
 
     def roll_back(self, state: list[np.ndarray | None]) -> None:
-        """Carry states of before again, as if nothing had been read since."""
+        """Restore earlier states, as if nothing had been read since."""
         for layer, kept in zip(self.layers, state, strict=True):
             layer.roll_back(kept)
 
     def carry(self, state: list[np.ndarray | None] | None) -> None:
-        """Carry these states themselves, as in `carried`; None is the fresh state."""
+        """Carry these states without a copy, as in `carried`; None is the fresh state."""
         for layer, kept in zip(self.layers, state or [None] * len(self.layers), strict=True):
             layer.carry(kept)
 
     def share_constants(self, other: Body) -> None:
-        """Have the constants of another body's layers, now and after they are set."""
+        """Use the constants of another body's layers, including values set later."""
         for layer, own in zip(self.layers, other.layers, strict=True):
             layer.share_constants(own)
 
     @property
     def constants(self) -> list[Constants]:
-        """The constants of each layer's cell, from the lowest; may be set."""
+        """The constants of each layer's cell, from bottom to top; may be set."""
         return [layer.constants for layer in self.layers]
 
     @constants.setter
@@ -309,7 +308,7 @@ class Body(Drawing):
             layer.constants = own
 
     def go_on_from(self, other: Body) -> None:
-        """Carry the state of another body on the same parameters; an interrupt leaves that of before."""
+        """Take over the state of another body on the same parameters; an interrupt leaves the old state."""
         before = self.carried
         try:
             for layer, own in zip(self.layers, other.layers, strict=True):

@@ -15,25 +15,25 @@ from rnnfast.models.language_model import LanguageModel
 
 
 class Contexts(Layer):
-    """The body of `CBOWLM`: hidden vectors are sums of word vectors, the state is the last words read."""
+    """The body of `CBOWLM`: hidden vectors are sums of word vectors; the state holds the last words."""
 
     def __init__(self, layer: TimeContextSum) -> None:
         self.layer = layer
         self._hold(layer.params, layer.grads)
 
     def read(self, xs: np.ndarray, **options: Any) -> np.ndarray:
-        """Hidden vectors (N, T, D) of ids (N, T); carries the state on. Options of `Body.read` do nothing."""
+        """Hidden vectors (N, T, D) of ids (N, T); advances the state. `options` have no effect."""
         layer = self.layer
         return layer.forward(xs, out=self._workspace.take("sums", (*xs.shape, layer.embed_size), layer.dtype))
 
     def step(self, x: np.ndarray) -> np.ndarray:
-        """Advance by one word each (N,); the hidden vectors (N, D)."""
+        """Advance by one word per row (N,); the hidden vectors (N, D)."""
         return self.layer.forward(x[:, np.newaxis])[:, 0]
 
-    constants: Sequence[Mapping[str, float]] = ()  # as of cells: there are none
+    constants: Sequence[Mapping[str, float]] = ()  # a body without cells has none
 
     def share_constants(self, other: Contexts) -> None:
-        """There are none."""
+        """Do nothing: there are no constants."""
 
     def gradients_of_outputs(self, batch: int, steps: int) -> np.ndarray:
         """Memory for the gradients (N, T, D) that `go_back` takes."""
@@ -41,27 +41,27 @@ class Contexts(Layer):
         return self._workspace.take("dhs", (batch, steps, layer.embed_size), layer.dtype)
 
     def go_back(self, dhs: np.ndarray) -> None:
-        """Fill the gradients from those of the outputs, (N, T, D)."""
+        """Fill the gradients from the gradients of the outputs, (N, T, D)."""
         self.layer.backward(dhs)
 
     @property
     def carried(self) -> np.ndarray | None:
-        """A copy of the state (N, window - 1); None where it is fresh."""
+        """A copy of the state (N, window - 1); None if it is fresh."""
         return self.layer.context
 
     def get_state(self) -> np.ndarray | None:
-        """A copy of the state (N, window - 1); None where it is fresh."""
+        """A copy of the state (N, window - 1); None if it is fresh."""
         return self.layer.context
 
     def set_state(self, state: np.ndarray | None) -> None:
-        """Carry a state (N, window - 1) of `get_state`; None is the fresh state."""
+        """Set a state (N, window - 1) of `get_state`; None is the fresh state."""
         self.layer.set_state(state)
 
     roll_back = carry = set_state
 
     @property
     def rng_state(self) -> tuple[()]:
-        """Empty: nothing is drawn."""
+        """An empty tuple: nothing is drawn."""
         return ()
 
     @rng_state.setter
@@ -69,37 +69,37 @@ class Contexts(Layer):
         _check.entries("CBOWLM.rng_state", "rng_state", state, 0, "nothing is drawn")
 
     def reset_state(self) -> None:
-        """Forget the words read so far."""
+        """Forget all words read."""
         self.layer.reset_state()
 
     @property
     def carried_rows(self) -> int | None:
-        """Rows N of the state; None where it is fresh."""
+        """Rows N of the state; None if it is fresh."""
         context = self.layer.context
         return None if context is None else context.shape[0]
 
     def go_on_from(self, other: Contexts) -> None:
-        """Carry the state of another body on the same parameters."""
+        """Take over the state of another body on the same parameters."""
         self.layer.set_state(other.layer.context)
 
 
 class CBOWLM(LanguageModel):
-    """Language model on the left context: `-log P(w_t | w_{t-window} ... w_{t-1})`.
+    """Language model without recurrence: it predicts the next word from the sum of the last word vectors.
 
-    `h_t = embed_W[w_{t-window}] + ... + embed_W[w_{t-1}]`, then `softmax(h_t output_W + output_b)`. A sum
-    forgets the order of its words, and words further back than `window` do not count: what a recurrent
-    network is for. At the beginning of a text the sum runs over the words there are.
+    It models `P(w_t | w_{t-window} ... w_{t-1})`: `h_t = embed_W[w_{t-window}] + ... + embed_W[w_{t-1}]`,
+    then `softmax(h_t output_W + output_b)`. Unlike a recurrent network, it ignores the order of the words and
+    all words further back than `window`. At the beginning of a text, the sum runs over the available words.
 
     Parameters
     ----------
     vocab_size, embed_size : int
         V and D.
     window : int
-        How many words of context.
+        The number of context words.
     rng : numpy.random.Generator, optional
         Draws the weights.
     dtype : float32 or float64
-        Of the parameters, and so of everything.
+        The dtype of the parameters and all results.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The recurrent layers of a model: their parameters by name, and where these start."""
+"""The recurrent layers of a model: their parameters by name, and the initial values."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from rnnfast.cells import READY, Cell, defined
 from rnnfast.layers.constants import Constants
 from rnnfast.layers.recurrent import Recurrent
 
-# Far beyond what trains; it keeps a damaged file from asking for a billion layers.
+# Far more layers than can be trained; a damaged file could otherwise ask for a billion.
 MOST_LAYERS = 1000
 
 
 def cell_of(owner: str, cell: Any, name: str = "cell") -> Cell:
-    """The cell that a name of `rnnfast.cells`, an entry of a saved model, or a cell itself stands for.
+    """The cell for a name in `rnnfast.cells`, an entry of a saved model, or a cell.
 
-    `name` is that of the argument.
+    `name` is the name of the argument, for errors.
     """
     if isinstance(cell, dict) and set(cell) == {"name", "fingerprint"}:
         cell = defined(str(cell["name"]), str(cell["fingerprint"]))
@@ -33,7 +33,7 @@ def cell_of(owner: str, cell: Any, name: str = "cell") -> Cell:
 
 
 def named_cell(owner: str, cell: str, name: str = "cell") -> Cell:
-    """The ready cell of this name, or a user's own as `module:name`, whose module is imported.
+    """The ready cell of this name, or a user's own cell as `module:name`; imports the module.
 
     Importing runs the module, so the text must come from the user, never from a file.
     """
@@ -50,9 +50,9 @@ def named_cell(owner: str, cell: str, name: str = "cell") -> Cell:
 
 
 def saved_cell(owner: str, cell: Any) -> str | dict[str, str]:
-    """What a saved model says of its cell: the name of a ready one, else a name and the fingerprint.
+    """The entry of a cell in a saved model: the name of a ready cell, else a name and the fingerprint.
 
-    What one says already stays, also where the equal cell of this program has another name.
+    An existing entry is kept, even if this program's equal cell has a different name.
     """
     found = cell_of(owner, cell)
     if isinstance(cell, dict):
@@ -63,12 +63,12 @@ def saved_cell(owner: str, cell: Any) -> str | dict[str, str]:
 
 
 def saved_constants(config: Mapping[str, Any], values: Any) -> list[Constants]:
-    """The constants of each layer from those of a file; ValueError or TypeError if its cell has others."""
-    if values is None:  # a file without them
+    """The constants of each layer, read from a file; ValueError or TypeError if they do not fit the cell."""
+    if values is None:  # a file without constants
         return []
     cell, layers = cell_of("its cell", config["cell"]), config["layers"]
     if not isinstance(values, list) or len(values) != layers:
-        raise ValueError(f"its constants must be a list of {layers}, one a layer")
+        raise ValueError(f"its constants must be a list of {layers}, one per layer")
     constants = [Constants("its constants", cell) for _ in values]
     for own, given in zip(constants, values, strict=True):
         own.update(given)
@@ -78,7 +78,7 @@ def saved_constants(config: Mapping[str, Any], values: Any) -> list[Constants]:
 def recurrent_shapes(
     cell: Cell, layers: int, input_size: int, hidden_size: int
 ) -> dict[str, tuple[int, ...]]:
-    """Name and shape of the parameters of recurrent layers above each other, from the lowest."""
+    """Names and shapes of the parameters of stacked recurrent layers, from bottom to top."""
     shapes: dict[str, tuple[int, ...]] = {}
     for layer in range(layers):
         own = cell.shapes(hidden_size if layer else input_size, hidden_size)
@@ -89,7 +89,7 @@ def recurrent_shapes(
 def recurrent_layers(
     cell: Cell, layers: int, arrays: Mapping[str, np.ndarray], rng: np.random.Generator | None = None
 ) -> list[Recurrent]:
-    """The layers around arrays with the names of `recurrent_shapes`."""
+    """Layers on arrays named as in `recurrent_shapes`."""
     names = list(cell.shapes(1, 1))
     return [
         Recurrent(cell, [arrays[f"layer{layer}_{name}"] for name in names], stateful=True, rng=rng)
@@ -100,8 +100,8 @@ def recurrent_layers(
 def initial_values(
     name: str, shape: tuple[int, ...], rng: np.random.Generator, cell: Cell | None
 ) -> np.ndarray:
-    """What a parameter of a model starts from, as in the book: embedding randn / 100, weights
-    randn / sqrt(fan-in), biases zero, and what the cell says of its own."""
+    """The initial values of a parameter, as in the book: embedding randn / 100, weights
+    randn / sqrt(fan-in), biases zero; a cell may define its own."""
     prefix, _, own = name.partition("_")
     if name == "embed_W":
         if cell is not None and "words" in cell.start:

@@ -1,4 +1,4 @@
-"""What every language model does, whatever its body: score, predict, generate."""
+"""The methods of every language model: score, predict, generate."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rnnfast.models.model import Model
 from rnnfast.models.sampling import finite_scores, probabilities, sampling_rules, write_on
 from rnnfast.models.scoring import total_loss
 
-# Words scored at a time in one long text: enough rows to keep the output layer's products at full speed.
+# Words scored at a time in a long text: enough rows for the output layer's products to run at full speed.
 _CHUNK = 350
 
 
 class LanguageModel(Model):
-    """`P(next word | words before)`, whatever the body: `RNNLM` and `CBOWLM`."""
+    """`P(next word | words before)`, for any body: the base of `RNNLM` and `CBOWLM`."""
 
     output: TimeAffineSoftmaxWithLoss
 
@@ -49,7 +49,7 @@ class LanguageModel(Model):
         xs : ndarray of int, (N, T)
             Ids of the words read.
         ts : ndarray of int, (N, T)
-            Ids of the words that follow them; -1 is not scored.
+            Ids of the words that follow; -1 is not scored.
 
         Returns
         -------
@@ -61,7 +61,7 @@ class LanguageModel(Model):
         IndexError
             An id is not in the vocabulary.
         ValueError, TypeError
-            Shapes differ, ids are not integers, or the carried state has another number of rows than `xs`.
+            Shapes differ, ids are not integers, or the carried state and `xs` differ in rows.
         """
         with self._turn:
             self.claim("forward")
@@ -69,9 +69,9 @@ class LanguageModel(Model):
 
     @in_turn
     def losses(self, xs: np.ndarray, ts: np.ndarray) -> np.ndarray:
-        """Each word's own loss in nats, `(N, T)` float64, without dropout; carries the state on.
+        """The loss of each word in nats, `(N, T)` float64, without dropout; advances the carried state.
 
-        Takes what `forward` takes.
+        The arguments are those of `forward`.
         """
         self.claim("losses")
         xs, ts = self._pair("losses", xs, ts)
@@ -82,7 +82,7 @@ class LanguageModel(Model):
 
     @in_turn
     def predict(self, xs: np.ndarray) -> np.ndarray:
-        """Scores (logits) of every next word, `(N, T) -> (N, T, V)`, no dropout; carries the state on."""
+        """Scores (logits) of every next word, `(N, T) -> (N, T, V)`, no dropout; advances the state."""
         self.claim("predict")
         xs = self._inputs("predict", xs)
         body = self.reader().body
@@ -91,29 +91,29 @@ class LanguageModel(Model):
         return scores
 
     def predict_proba(self, xs: np.ndarray) -> np.ndarray:
-        """Probabilities of every next word, `(N, T) -> (N, T, V)` float64; carries the state on."""
+        """Probabilities of every next word, `(N, T) -> (N, T, V)` float64; advances the carried state."""
         return probabilities(self.predict(xs))
 
     @in_turn
     def log_prob(self, ids: Sequence[int] | np.ndarray, *, start_id: int | None = None) -> float:
-        """Log of the joint probability of a text by the chain rule, from its first word or from a start.
+        """Log of the joint probability of a text by the chain rule, given its first word or `start_id`.
 
         Without `start_id`, `log P(w_1 ... w_n | w_0) = sum over t >= 1 of log P(w_t | w_0 ... w_{t-1})`. With
-        it the first word is scored too, as the word after `start_id`: `start_id=tokenizer.eos_id`, the end of
-        the line before, gives the probability of a whole sentence. From a fresh state and without dropout;
-        the state carried by the model stays as it is.
+        `start_id`, the first word is scored too, as the word after `start_id`:
+        `start_id=tokenizer.eos_id`, the end of the line before, gives the probability of a whole sentence.
+        Reading starts from a fresh state, without dropout; the model's carried state is unchanged.
 
         Parameters
         ----------
         ids : sequence of int, (n + 1,)
-            The text; 0.0 where nothing is scored: no word, or one word and no `start_id`.
+            The text. The result is 0.0 if nothing is scored: no word, or one word and no `start_id`.
         start_id : int, optional
-            Read before the text, and not scored itself.
+            An id read before the text and not scored.
 
         Returns
         -------
         float
-            In nats.
+            The log probability in nats.
 
         Examples
         --------
@@ -133,10 +133,10 @@ class LanguageModel(Model):
 
     @in_turn
     def _advance(self, state: Any, ids: np.ndarray) -> tuple[np.ndarray, Any]:
-        """Scores (V,) after reading ids (words,), and the state then; the model keeps its own.
+        """Scores (V,) after reading ids (words,), and the new state; the model's state is unchanged.
 
-        With None as the state, a text is read from a fresh state. Otherwise it is one word from the state of
-        the call before, whose arrays are advanced in place.
+        With None as the state, `ids` is a text, read from a fresh state. Otherwise it is one word, read from
+        the state of the last call, whose arrays are advanced in place.
         """
         if state is None:
             body = self.reader().body
@@ -155,7 +155,7 @@ class LanguageModel(Model):
         return prompt
 
     def next_proba(self, prompt_ids: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Probability `(V,)` of every word after a prompt, from a fresh state; the model keeps its own.
+        """Probability `(V,)` of every word after a prompt, from a fresh state; the carried one is unchanged.
 
         Raises
         ------
@@ -186,7 +186,7 @@ class LanguageModel(Model):
         stop_id: int | None = None,
         rng: np.random.Generator | None = None,
     ) -> Iterator[int]:
-        """`generate`, one id at a time as it is drawn. Wrong arguments raise here, not at the first id."""
+        """As `generate`, but yields each id when it is drawn. Wrong arguments raise at once."""
         owner = self._owner("generate")
         prompt = self._prompt("generate", prompt_ids)
         length = _check.size(owner, "length", length, 0)
@@ -208,28 +208,28 @@ class LanguageModel(Model):
         stop_id: int | None = None,
         rng: np.random.Generator | None = None,
     ) -> list[int]:
-        """Write on after a prompt.
+        """Continue a prompt with drawn words.
 
         Parameters
         ----------
         prompt_ids : sequence of int
-            At least one id; read from a fresh state. The state carried by the model stays as it is.
+            At least one id; read from a fresh state. The model's carried state is unchanged.
         length : int
-            How many ids to draw at most.
+            The largest number of ids to draw.
         temperature : float
-            Scores are divided by it: below 1 bolder in the likely words, above 1 more varied, 0 the likeliest
-            only.
+            Scores are divided by it: values below 1 favour likely words, values above 1 give more variety,
+            0 always takes the likeliest word.
         top_k : int, optional
             Draw among the k likeliest words.
         top_p : float in (0, 1], optional
-            Draw among the fewest likeliest words that hold this share of the probability (left after
-            `top_k`).
+            Draw among the smallest set of likeliest words with this share of the probability (of the words
+            left after `top_k`).
         skip_ids : sequence of int
-            Never drawn, for example the id of `<unk>`.
+            Ids that are never drawn, for example that of `<unk>`.
         stop_id : int, optional
-            The text ends when it is drawn; it is then the last id returned.
+            The text ends when this id is drawn; it is the last id returned.
         rng : numpy.random.Generator, optional
-            The same generator state gives the same text.
+            Draws the words; the same generator state gives the same text.
 
         Returns
         -------
@@ -239,7 +239,7 @@ class LanguageModel(Model):
         Raises
         ------
         ValueError, TypeError, IndexError
-            A rule is out of its range, an id out of the vocabulary.
+            A rule is out of its range, or an id is not in the vocabulary.
         FloatingPointError
             The scores are not finite, so the model's parameters are damaged.
 

@@ -1,4 +1,4 @@
-"""Load a saved model whatever its class."""
+"""Load a saved model of any class."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _MODELS: dict[str, type[RNNLM] | type[CBOWLM] | type[SequenceRegressor]] = {
 
 
 def load_model(path: str | os.PathLike[str], *, rng: np.random.Generator | None = None) -> RNNLM | CBOWLM:
-    """The model that a file of its `save` holds, of whichever class, with a fresh state.
+    """Load a model of any class from a file of its `save`, with a fresh state.
 
     Parameters
     ----------
     path
         The file.
     rng : numpy.random.Generator, optional
-        Used by dropout when training goes on.
+        Used by dropout in further training.
 
     Raises
     ------
     CheckpointError
-        The file is damaged, or holds no model of rnnfast, or the program has not defined the model's cell.
+        The file is damaged or holds no model of rnnfast, or the program has not defined the model's cell.
         The message names the file.
     OSError
         The file cannot be read.
@@ -52,7 +52,7 @@ def load_model(path: str | os.PathLike[str], *, rng: np.random.Generator | None 
 def load_with_notes(
     path: str | os.PathLike[str], *, rng: np.random.Generator | None = None
 ) -> tuple[RNNLM | CBOWLM, dict[str, Any]]:
-    """As `load_model`, and the notes that were saved with the model."""
+    """The model as from `load_model`, and the notes saved with it."""
     saved = read_weights(path, _expected_tensors)
     return _MODELS[saved.config["model"]].from_saved(saved, rng=rng), saved.notes
 

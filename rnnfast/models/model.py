@@ -23,26 +23,26 @@ from rnnfast.state import plain
 
 
 class Model(Holder):
-    """A body that makes hidden vectors of inputs, and an output that makes losses of hidden vectors.
+    """A body that computes hidden vectors from inputs, and an output that computes losses from them.
 
-    The body carries the state. Reading (`predict`, `losses`, `generate`, ...) works in memory of its own, so
-    that it may come between a `forward` and its `backward`. Models of recurrent layers can also be read in
-    parts: see `read_part`.
+    The body carries the state. `predict`, `losses`, `generate` and the like use separate memory, so they may
+    be called between a `forward` and its `backward`. Models with recurrent layers can also be read in parts:
+    see `read_part`.
 
     Attributes
     ----------
     params, grads : list of ndarray
-        Every parameter once, and its gradient. `parameter_names` names them, in the same order.
+        Every parameter once, and its gradient. `parameter_names` holds the names in the same order.
     config : dict
         The constructor's arguments as JSON values, and the class under "model".
     train_flg : bool
-        Whether `forward` drops units. Everything else never does.
+        Whether `forward` drops units. No other method drops units.
     body : Body
         The input and the layers above it.
     output : TimeAffineSoftmaxWithLoss or TimeAffineSquaredLoss
         The output layer.
     tied : bool
-        Whether the output adds the gradient of its weights to that which the body has made.
+        Whether the output adds the gradient of its weights to the body's gradient of the same array.
     """
 
     TAPE = (*Holder.TAPE, "_hs")
@@ -59,13 +59,13 @@ class Model(Holder):
     _affine: TimeAffine | None = None  # the output layer without a loss
 
     def __repr__(self) -> str:
-        # Options that are off, such as a dropout of 0, are left out.
+        # Options that are off, such as a dropout of 0, are not shown.
         values = {name: value for name, value in self.config.items() if value}
         values.pop("model")
         values.pop("dtype")
         return shown(self, values, self.params, count=True)
 
-    # What a kind of model says of itself.
+    # The parts that a subclass defines.
 
     @classmethod
     def _settings(cls, **arguments: Any) -> dict[str, Any]:
@@ -82,10 +82,10 @@ class Model(Holder):
         raise NotImplementedError
 
     def _inputs(self, method: str, xs: Any, carry: bool = True) -> np.ndarray:
-        """Inputs (N, T) or (N, T, D), checked, also against the state if it is carried on."""
+        """Checked inputs (N, T) or (N, T, D); with `carry`, also checked against the state."""
         raise NotImplementedError
 
-    # How it is made.
+    # Construction.
 
     def _begin(
         self, config: dict[str, Any], rng: np.random.Generator | None, cell: Cell | None = None
@@ -107,7 +107,7 @@ class Model(Holder):
 
     @classmethod
     def _around(cls, config: dict[str, Any], arrays: dict[str, np.ndarray], rng: np.random.Generator) -> Any:
-        """A model on these very arrays."""
+        """A model on these arrays, without a copy."""
         self = cls.__new__(cls)
         self._set_up(config, arrays, rng)
         return self
@@ -125,7 +125,7 @@ class Model(Holder):
     def _forward(
         self, xs: np.ndarray, ts: np.ndarray, part: Part | None = None, *, fresh: bool = False, **options: Any
     ) -> float:
-        """The loss of checked inputs and targets; where it fails, the state is that of before."""
+        """The loss of checked inputs and targets; errors leave the state unchanged."""
         self._hs, state, drawn = None, self.body.carried, self.body.rng_state
         try:
             if fresh:
@@ -143,12 +143,12 @@ class Model(Holder):
         return loss
 
     def backward(self) -> None:
-        """Fill `grads` with the gradient of the last `forward`'s loss, which ends at its first step.
+        """Fill `grads` with the gradients of the last `forward`'s loss; they end at its first step.
 
         Raises
         ------
         RuntimeError
-            There was no `forward`, or it was made by another thread.
+            There was no `forward`, or another thread called it.
         """
         with self._turn:
             self._claim_tape()
@@ -159,11 +159,11 @@ class Model(Holder):
             self.output.parameter_gradients(adds=self.tied)
 
     def forget_window(self) -> None:
-        """Let go of the last `forward`: there is nothing to go back through."""
+        """Drop the last `forward`, so that `backward` is no longer possible."""
         self._hs = None
 
     def tape(self) -> Any:
-        """What `backward` needs of the last `forward`, for `wind`, without what the output keeps."""
+        """Everything `backward` needs from the last `forward` except the output's cache, for `wind`."""
         return super().tape(), self.body.tape()
 
     def wind(self, tape: Any) -> None:
@@ -177,10 +177,10 @@ class Model(Holder):
     def read_part(
         self, xs: Any, part: Part, *, drop: bool, keep: bool = True, method: str = "forward"
     ) -> np.ndarray:
-        """Hidden vectors (N, steps, H) of a part of inputs (N, T, ...); carries the state on.
+        """Hidden vectors (N, steps, H) of a part of inputs (N, T, ...); advances the carried state.
 
-        Inputs are checked. There is then nothing left for `backward`: `body.go_back` goes back, part by part,
-        from the gradients that `output` gives after `score_part`. Arguments are those of `Body.read`.
+        Inputs are checked. Afterwards `backward` is not possible: `body.go_back` takes its place, part by
+        part, with the gradients from `output` after `score_part`. Arguments are those of `Body.read`.
         """
         self._hs = None
         return self.body.read(self._inputs(method, part.of(xs)), drop=drop, keep=keep, part=part)
@@ -188,17 +188,17 @@ class Model(Holder):
     def score_part(
         self, hs: np.ndarray, ts: Any, part: Part, sums: np.ndarray, scored: int, adds: bool
     ) -> bool:
-        """`score` of the output for the part that was read last, hidden vectors (N, steps, H) and targets of
-        the whole sequence (N, T, ...)."""
+        """`score` of the output for the last part read, from hidden vectors (N, steps, H) and targets of the
+        whole sequence (N, T, ...)."""
         owner = self._owner("forward")
         return self.output.score(owner, hs, ts, part, self.body.time_blocks, sums, scored, adds)
 
-    # Reading in memory of its own.
+    # Reading in separate memory.
 
     def reader(self) -> Any:
-        """A model on the same parameters and in the same state, to read with, in memory of its own.
+        """A model on the same parameters, in the same state and with its own memory, for reading.
 
-        It is the same one each time. `body.go_on_from` brings its state back where reading carries it on.
+        Each call returns the same object. `body.go_on_from` copies an advanced state back.
         """
         if self._reader is None:
             self._reader = self.another()
@@ -206,43 +206,42 @@ class Model(Holder):
         return self._reader
 
     def another(self) -> Any:
-        """Another model on the same parameters, with a fresh state and gradients of its own."""
+        """A new model on the same parameters, with a fresh state and its own gradients."""
         arrays = dict(zip(self.parameter_names, self.params, strict=True))
         other = self._around(self.config, arrays, np.random.default_rng(0))
         other.body.share_constants(self.body)
         return other
 
     def _scores(self, hs: np.ndarray) -> np.ndarray:
-        """What the output makes of hidden vectors (..., H), without a loss."""
+        """The output layer's scores for hidden vectors (..., H), without a loss."""
         if self._affine is None:
             self._affine = TimeAffine(*self.output.params)
         return self._affine.forward(hs)
 
-    # What is carried from call to call.
+    # The state carried from call to call.
 
     @in_turn
     def get_state(self) -> Any:
-        """A copy of what is carried from call to call, for `set_state`: ids (N, window - 1) of a `CBOWLM`,
-        else a tuple of arrays (N, H) a layer; None where it is fresh."""
+        """A copy of the carried state, for `set_state`: ids (N, window - 1) of a `CBOWLM`, else a tuple of
+        arrays (N, H) per layer; None if it is fresh."""
         return self.body.get_state()
 
     @in_turn
     def set_state(self, state: Any) -> None:
-        """Go back to a state of `get_state`, or to a `State`; None is the fresh state.
+        """Set the carried state to a `State` or a state of `get_state`; None is the fresh state.
 
         Raises
         ------
         TypeError, ValueError
-            It is no such state: another number of layers or arrays, another shape or dtype. The model's state
-            is then as before.
+            The number of layers or arrays, a shape or a dtype is wrong. The model's state is unchanged.
         """
         self.claim("set_state")
         self.body.set_state(plain(state))
 
     @property
     def rng_state(self) -> tuple[tuple[int, int], ...]:
-        """The seed and the number of what was drawn of each place with dropout, and of each layer whose cell
-        has random arguments; may be set, to draw on from there."""
+        """The seed and the number of draws of each dropout and of each layer whose cell has random arguments;
+        setting it continues from there."""
         return self.body.rng_state
 
     @rng_state.setter
@@ -251,42 +250,42 @@ class Model(Holder):
 
     @in_turn
     def reset_state(self) -> None:
-        """Forget what was read so far: the next call starts from a fresh state."""
+        """Forget the past: the next call starts from a fresh state."""
         self.claim("reset_state")
         self.body.reset_state()
 
-    # Its file.
+    # Saving and loading.
 
     def save(self, path: str | os.PathLike[str], *, notes: dict[str, Any] | None = None) -> None:
         """Write the model to one safetensors file, atomically; tied weights are stored once.
 
-        `notes` are JSON values to keep in the file, for `load_with_notes`.
+        `notes` are JSON values stored in the file, for `load_with_notes`.
         """
         arrays = dict(zip(self.parameter_names, self.params, strict=True))
         write_weights(path, arrays, self.config, notes, self.constants)
 
     @property
     def constants(self) -> list[Constants]:
-        """The constants of each layer's cell, which may be set and are saved; [] if there are none."""
+        """The constants of each layer's cell; they may be set, and are saved. [] if there are none."""
         found = self.body.constants
         return found if any(found) else []
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, rng: np.random.Generator | None = None) -> Any:
-        """The model a file of `save` holds, with a fresh state.
+        """Load a model from a file of `save`, with a fresh state.
 
         Parameters
         ----------
         path
             The file.
         rng : numpy.random.Generator, optional
-            Used by dropout when training goes on.
+            Used by dropout in further training.
 
         Raises
         ------
         CheckpointError
-            The file is damaged, or holds a model of another class, or the program has not defined the
-            model's cell. The message names the file.
+            The file is damaged or holds a model of another class, or the program has not defined the model's
+            cell. The message names the file.
         OSError
             The file cannot be read.
         """
@@ -294,7 +293,7 @@ class Model(Holder):
 
     @classmethod
     def from_saved(cls, saved: SavedModel, *, rng: np.random.Generator | None = None) -> Any:
-        """A model around the arrays of a file, the ones `expected_tensors` names; they are not copied."""
+        """A model on the arrays of a file, named as in `expected_tensors`; they are not copied."""
         arrays = {name: saved.tensors[name] for name in cls._shapes(saved.config)}
         model = cls._around(saved.config, arrays, _check.generator(f"{cls.__name__}.load", rng))
         if saved.constants:
@@ -303,7 +302,7 @@ class Model(Holder):
 
     @classmethod
     def expected_tensors(cls, config: dict[str, Any]) -> tuple[np.dtype, dict[str, tuple[int, ...]]]:
-        """dtype, and name to shape of each array, for a saved configuration; ValueError if it is not one."""
+        """The dtype, and each array's name and shape, for a saved configuration; ValueError if invalid."""
         arguments = dict(config)
         kind = arguments.pop("model", None)
         if kind != cls.__name__:

@@ -18,9 +18,9 @@ from rnnfast.models.scoring import mean_error
 
 
 class SequenceRegressor(Model):
-    """Numbers from sequences of vectors: recurrent layers, then `hs W + b`; trained on mean squared error.
+    """Regression on sequences of vectors: recurrent layers, then `hs W + b`; loss is mean squared error.
 
-    A target may belong to every step, or to the last step of each sequence only.
+    Targets belong to every step, or only to the last step of each sequence.
 
     Parameters
     ----------
@@ -29,18 +29,18 @@ class SequenceRegressor(Model):
     cell : str or Cell
         The recurrent layer, as in `RNNLM`.
     layers : int
-        How many recurrent layers lie above each other.
+        The number of stacked recurrent layers.
     dropout : float
-        Share of units dropped while training, before each recurrent layer and before the head.
+        Share of units dropped in training, before each recurrent layer and before the head.
     rng : numpy.random.Generator, optional
         Draws the weights and the dropped units.
     dtype : float32 or float64
-        Of the parameters, and so of everything.
+        The dtype of the parameters and all results.
 
     Attributes
     ----------
     params, grads : list of ndarray
-        Every parameter once, and its gradient; the arrays keep their identity.
+        Every parameter once, and its gradient; the array objects never change.
     parameter_names : list of str
         Their names, in the same order.
     train_flg : bool
@@ -135,7 +135,7 @@ class SequenceRegressor(Model):
         return xs
 
     def _whole(self, method: str, xs: np.ndarray, lengths: Any, reset: Any) -> Part:
-        """The whole sequence as a part, its options checked."""
+        """The whole sequence as a part, with checked options."""
         batch, steps, _ = xs.shape
         if lengths is not None:
             lengths = _check.lengths(self._owner(method), lengths, batch, steps)
@@ -161,17 +161,17 @@ class SequenceRegressor(Model):
         ts : ndarray (N, T, O), or (N, O) for the last step of each sequence
             Targets, in the same dtype.
         lengths : sequence of N ints, optional
-            Steps of each sequence, T by default; what lies behind is neither read nor scored.
+            Steps of each sequence, T by default; later steps are neither read nor scored.
         reset : ndarray of bool (N, T), optional
-            Where True, the state is zero before that step.
+            True sets the state to zero before that step.
         carry : bool
-            Start from the state after the call before; by default the sequences start fresh. `backward` ends
-            at the first step of this call either way.
+            Start from the state after the last call; by default the state is fresh. `backward` always ends
+            at the first step of this call.
 
         Returns
         -------
         float
-            The mean over scored steps and outputs.
+            The mean over all scored steps and outputs.
         """
         with self._turn:
             self.claim("forward")
@@ -188,8 +188,8 @@ class SequenceRegressor(Model):
     ) -> np.ndarray:
         """Predictions (N, T, O) for inputs `xs` (N, T, D), without dropout.
 
-        Takes `lengths` and `reset` as `forward` does. By default the sequences start fresh and the carried
-        state stays as it is; with `carry`, they go on from it, and it is carried on.
+        `lengths` and `reset` are as in `forward`. By default the sequences start fresh, and the carried state
+        is unchanged; with `carry`, they start from the carried state and advance it.
         """
         xs = self._inputs("predict", xs, _check.boolean(self._owner("predict"), "carry", carry))
         if carry:
@@ -207,8 +207,8 @@ class SequenceRegressor(Model):
     def evaluate(self, xs: np.ndarray, ts: np.ndarray, *, batch_size: int = 64) -> float:
         """Mean squared error on sequences `xs` (S, T, D) with targets as in `forward`, from fresh states.
 
-        Without dropout; `batch_size` sequences are read at a time, long ones part by part, so that memory
-        maps will do. The carried state stays as it is.
+        Dropout is off. `batch_size` sequences are read at a time, long ones part by part, so memory maps
+        work. The carried state is unchanged.
         """
         self.check_sequences(self._owner("evaluate"), xs, ts)
         size = _check.size(self._owner("evaluate"), "batch_size", batch_size)
@@ -216,8 +216,8 @@ class SequenceRegressor(Model):
         return mean_error(self.reader(), xs, ts, size, chunk)
 
     def check_sequences(self, owner: str, xs: Any, ts: Any) -> None:
-        """An error of `owner` unless sequences `xs` (S, T, D) and targets `ts`, (S, T, O) or (S, O), fit the
-        model in shape and dtype; memory maps are not read."""
+        """Raise an error of `owner` unless sequences `xs` (S, T, D) and targets `ts`, (S, T, O) or (S, O),
+        fit the model in shape and dtype; memory maps are not read."""
         _check.sequences_and_targets(owner, (xs, ts))
         for name, array, size in (("xs", xs, "input_size"), ("ts", ts, "output_size")):
             expected = (*array.shape[:-1], self.config[size])

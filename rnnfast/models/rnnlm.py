@@ -16,10 +16,11 @@ from rnnfast.models.language_model import LanguageModel
 
 
 class RNNLM(LanguageModel):
-    """Recurrent language model: `P(w_t | w_0 ... w_{t-1})` from a hidden state that has read every word.
+    """Recurrent language model: it predicts the next word from a hidden state that has read all words before.
 
-    `h_t = cell(embed_W[w_t], h_{t-1})`, once a layer, then `softmax(h_t output_W + output_b)`. Dropout, where
-    asked for, stands before each recurrent layer and before the output, not inside the recurrence.
+    It models `P(w_t | w_0 ... w_{t-1})`: `h_t = cell(embed_W[w_t], h_{t-1})` in each layer, then
+    `softmax(h_t output_W + output_b)`. Dropout applies before each recurrent layer and before the output, not
+    inside the recurrence.
 
     Parameters
     ----------
@@ -29,17 +30,17 @@ class RNNLM(LanguageModel):
         The recurrent layer: a cell, or the name of one in `rnnfast.cells`: "rnn", "lstm", "gru" (with the
         book's reset gate) and so on.
     layers : int
-        How many recurrent layers lie above each other.
+        The number of stacked recurrent layers.
     dropout : float
-        Share of units dropped while training, from 0 to below 1.
+        Share of units dropped in training, at least 0 and below 1.
     tied : bool
-        The output weights are the transposed embedding, `output_W = embed_W.T` (Press and Wolf, 2017), which
-        needs `embed_size == hidden_size`. The shared array is one entry of `params`, and its entry of `grads`
-        is the sum of both uses.
+        Use the transposed embedding as output weights, `output_W = embed_W.T` (Press and Wolf, 2017); needs
+        `embed_size == hidden_size`. The shared array is one entry of `params`, and its entry of `grads` is
+        the sum over both uses.
     rng : numpy.random.Generator, optional
         Draws the weights and the dropped units.
     dtype : float32 or float64
-        Of the parameters, and so of everything.
+        The dtype of the parameters and all results.
 
     Raises
     ------
@@ -48,9 +49,9 @@ class RNNLM(LanguageModel):
 
     Notes
     -----
-    Weights start as in the book: embedding `randn / 100`, weights `randn / sqrt(fan_in)`, biases zero. Cells
-    may say otherwise: with "relu" and "li_gru", biases start from 0.5 and words from `randn / 10`, and `Wh`
-    as half the identity or orthogonal.
+    Initial values follow the book: embedding `randn / 100`, weights `randn / sqrt(fan_in)`, biases zero.
+    Cells may define others: with "relu" and "li_gru", biases start at 0.5, the embedding at `randn / 10`, and
+    `Wh` at half the identity or an orthogonal matrix.
 
     Source: Saito, *Deep Learning from Scratch 2*, sections 5.5 and 6.5.
 
@@ -141,6 +142,6 @@ class RNNLM(LanguageModel):
         self.body = Body(owner, embedding, layers, config["dropout"], rng)
         self.tied = config["tied"]
         W = arrays["embed_W"].T if self.tied else arrays["output_W"]
-        # One array, one gradient: the embedding writes it, the output layer adds to its transpose.
+        # One array has one gradient: the embedding writes it, and the output layer adds to its transpose.
         dW = embedding.grads[0].T if self.tied else None
         self.output = TimeAffineSoftmaxWithLoss(W, arrays["output_b"], dW=dW)

@@ -12,7 +12,7 @@ from rnnfast import _check
 
 
 class SamplingRules(NamedTuple):
-    """How to draw: see `LanguageModel.generate` for what each rule means."""
+    """The rules for drawing a word; `LanguageModel.generate` explains each."""
 
     temperature: float
     top_k: int | None
@@ -23,7 +23,7 @@ class SamplingRules(NamedTuple):
 def sampling_rules(
     owner: str, vocab_size: int, temperature: Any, top_k: Any, top_p: Any, skip_ids: Sequence[int]
 ) -> SamplingRules:
-    """The rules, checked once before the first word is drawn."""
+    """Check the rules once, before the first word is drawn."""
     temperature = _check.number(owner, "temperature", temperature, 0.0)
     if top_k is not None:
         top_k = _check.size(owner, "top_k", top_k)
@@ -50,7 +50,7 @@ def probabilities(scores: np.ndarray) -> np.ndarray:
 
 
 def finite_scores(owner: str, scores: np.ndarray) -> np.ndarray:
-    """The scores, if probabilities can be made from them."""
+    """The scores; an error if they are not finite."""
     if not np.isfinite(scores).all():
         raise FloatingPointError(
             f"{owner}: the model's scores are not finite, so its parameters are damaged."
@@ -59,7 +59,7 @@ def finite_scores(owner: str, scores: np.ndarray) -> np.ndarray:
 
 
 def draw(scores: np.ndarray, rules: SamplingRules, rng: np.random.Generator) -> int:
-    """One id drawn from `softmax(scores / temperature)` of the words the rules leave; scores are `(V,)`."""
+    """Draw one id from `softmax(scores / temperature)` over the words the rules allow; scores are `(V,)`."""
     values = finite_scores("generate", scores).astype(np.float64)
     values[rules.skip_ids] = -math.inf
     if rules.temperature == 0.0:
@@ -67,12 +67,12 @@ def draw(scores: np.ndarray, rules: SamplingRules, rng: np.random.Generator) -> 
     weights = _weights(values, rules)
     total = np.cumsum(weights)
     drawn = int(np.searchsorted(total, rng.random() * total[-1], side="right"))
-    # Rounding can place the draw behind the last word that has any weight.
+    # Rounding can place the draw after the last word with a positive weight.
     return min(drawn, int(np.flatnonzero(weights)[-1]))
 
 
 def _weights(values: np.ndarray, rules: SamplingRules) -> np.ndarray:
-    """What each word weighs in the draw, not normalised; equal scores keep the order of their ids."""
+    """The unnormalised weight of each word in the draw; equal scores are ordered by id."""
     with np.errstate(under="ignore", over="ignore"):
         weights = np.exp((values - values.max()) / rules.temperature)
     if rules.top_k is None and rules.top_p is None:
@@ -95,7 +95,7 @@ def write_on(
     stop_id: int | None,
     rng: np.random.Generator,
 ) -> Iterator[int]:
-    """Ids drawn one after the other; `advance` maps state and ids to scores `(V,)` and next state."""
+    """Draw ids one after another; `advance` maps state and ids to scores `(V,)` and the next state."""
     state = None
     for _ in range(length):
         scores, state = advance(state, ids)

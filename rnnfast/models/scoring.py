@@ -14,10 +14,10 @@ from rnnfast.models.model import Model
 
 
 def total_loss(model: Any, ids: np.ndarray, chunk: int) -> float:
-    """Sum of `-log P(ids[t] | ids[:t])` for t >= 1, from a fresh state; the model's state stays as it is.
+    """Sum of `-log P(ids[t] | ids[:t])` for t >= 1, from a fresh state; the model's state is unchanged.
 
-    The text is one stream with a carried state, `chunk` words at a time, and the losses are added in float64
-    one after the other, so the sum has one order whatever the chunk. `ids` may be a memory map.
+    The text is read as one stream, `chunk` words at a time. The losses are added one by one in float64, so
+    the order of the sum does not depend on `chunk`. `ids` may be a memory map.
     """
     with turn_of(model):
         read = model.losses
@@ -48,7 +48,7 @@ def _losses(reader: Model, xs: np.ndarray, ts: np.ndarray) -> np.ndarray:
 def mean_error(model: Any, xs: Any, ts: Any, batch_size: int, chunk: int) -> float:
     """The mean loss of a `SequenceRegressor` over sequences (S, T, D) from fresh states, without dropout.
 
-    `batch_size` sequences and `chunk` steps are worked on at a time; the model's state stays as it is.
+    `batch_size` sequences and `chunk` steps are read at a time; the model's state is unchanged.
     """
     kept, steps, owner = model.get_state(), np.shape(xs)[1], f"{type(model).__name__}.forward"
     total, scored = 0.0, 0

@@ -1,4 +1,4 @@
-"""One model, one safetensors file: named arrays, with the model's configuration in the file's metadata."""
+"""A model as one safetensors file: named arrays, with the model's configuration in the metadata."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ FORMAT = "rnnfast-1"
 
 
 class SavedModel(NamedTuple):
-    """What a file holds: the model's configuration, its arrays by name, the notes stored with it, and the
-    constants of each layer's cell, none where the file has none."""
+    """The content of a file: the model's configuration, its arrays by name, the notes stored with it, and the
+    constants of each layer's cell, if the file has any."""
 
     config: dict[str, Any]
     tensors: dict[str, np.ndarray]
@@ -43,9 +43,9 @@ def write_weights(
     config
         The model's constructor arguments as JSON values, kept in the file's metadata.
     notes
-        More JSON values to keep with it.
+        More JSON values, stored in the file.
     constants
-        Those of each layer's cell.
+        The constants of each layer's cell.
 
     Raises
     ------
@@ -67,19 +67,19 @@ def read_weights(
     path
         The file.
     expect
-        Called with the configuration; gives the dtype and the shape of every tensor the file must hold, or
-        raises `ValueError` or `TypeError` when no model has such a configuration.
+        Called with the configuration; returns the dtype and the shape of every tensor the file must hold, or
+        raises `ValueError` or `TypeError` if the configuration is invalid.
 
     Returns
     -------
     SavedModel
-        With C-contiguous arrays in native byte order.
+        Its arrays are C-contiguous, in native byte order.
 
     Raises
     ------
     CheckpointError
-        The file is damaged or does not hold what its configuration asks for, or the program has not defined
-        the model's cell. The message names the file.
+        The file is damaged or does not match its configuration, or the program has not defined the model's
+        cell. The message names the file.
     OSError
         The file cannot be read.
     """

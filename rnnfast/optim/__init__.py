@@ -1,6 +1,6 @@
-"""Optimizers with the book's names and formulas, and what happens to gradients before they see them.
+"""Optimizers with the book's names and formulas, and the processing of gradients before an update.
 
-* `optimizers.py`: `SGD` to `AdamW`; `base.py`: what they share.
+* `optimizers.py`: `SGD` to `AdamW`; `base.py`: their base.
 * `gradients.py`: clipping, sums of shared gradients, a health check.
 
 >>> from rnnfast.optim import Adam

@@ -13,21 +13,21 @@ from rnnfast._shown import shown
 
 
 class Optimizer:
-    """What all optimizers share: checks, state by position, saving. Subclasses give `_step`.
+    """The base of all optimizers: checks, state by position, saving. Subclasses define `_step`.
 
     Attributes
     ----------
     lr : float
         Learning rate; may be changed at any time.
     steps : int
-        How many updates were made.
+        The number of updates so far.
 
     Notes
     -----
-    `AdaGrad`, `RMSprop`, `Adam` and `AdamW` square the gradient in the dtype of the parameter. In float32 the
-    square of an element beyond 1.8e19 is infinite: `AdaGrad` and `RMSprop` then never change its parameter
-    again, `Adam` and `AdamW` make it NaN at the next update. `global_norm` adds up in float64 and stays
-    finite; clip gradients that may grow so large.
+    `AdaGrad`, `RMSprop`, `Adam` and `AdamW` square the gradient in the dtype of the parameter. In float32,
+    the square of an element above 1.8e19 is infinite: `AdaGrad` and `RMSprop` then never change this
+    parameter again, `Adam` and `AdamW` make it NaN at the next update. Clip gradients that may grow so large;
+    `global_norm` sums in float64 and stays finite.
 
     Examples
     --------
@@ -49,7 +49,7 @@ class Optimizer:
         return shown(self, {name: getattr(self, name) for name in self.hyperparameters})
 
     def __copy__(self) -> Optimizer:
-        """An optimizer of its own: with the same arrays, each would change what the other keeps."""
+        """An independent optimizer: with shared arrays, each would change the other's state."""
         return deepcopy(self)
 
     @property
@@ -67,17 +67,17 @@ class Optimizer:
         Parameters
         ----------
         params, grads : sequence of ndarray
-            As many gradients as parameters, of the same shapes and dtypes, float32 or float64. Views such as
-            `W.T` are fine. `grads` is only read.
+            One gradient per parameter, of the same shape and dtype, float32 or float64. Views such as `W.T`
+            are allowed. `grads` is only read.
 
         Raises
         ------
         TypeError, ValueError
-            If they do not fit each other, or not the state kept so far. Nothing is changed then.
+            If `grads` or the optimizer's state do not match `params`. Nothing is changed.
         """
         owner = f"{type(self).__name__}.update"
         _check.parameters_and_gradients(owner, params, grads)
-        # The same memory without what subclasses do.
+        # The same memory, without the behaviour of array subclasses.
         params, grads = list(map(np.asarray, params)), list(map(np.asarray, grads))
         if self.slots and not self._state:
             self._state = {slot: [np.zeros_like(param) for param in params] for slot in self.slots}
@@ -88,7 +88,7 @@ class Optimizer:
             self._update_one(i, param, grad)
 
     def _update_one(self, i: int, param: np.ndarray, grad: np.ndarray) -> None:
-        """Flatten in the order of the parameter's memory: a transposed view is updated through its base."""
+        """Update one parameter, flattened in the order of its memory, so that a transposed view works."""
         order: Literal["C", "F"] = "F" if param.flags.f_contiguous and not param.flags.c_contiguous else "C"
         flat_param = _check.kernel_ready(param.reshape(-1, order=order))  # a copy if the memory has gaps
         flat_grad = _check.kernel_ready(grad.reshape(-1, order=order))
@@ -97,18 +97,18 @@ class Optimizer:
             state = self._state[slot][i] = np.asarray(self._state[slot][i], order=order)
             flat_state.append(state.reshape(-1, order=order))
         self._step(flat_grad, flat_state, flat_param)
-        if not np.may_share_memory(flat_param, param):  # then it is written back
+        if not np.may_share_memory(flat_param, param):  # write the copy back
             param[...] = flat_param.reshape(param.shape, order=order)
 
     def _step(self, grad: np.ndarray, state: list[np.ndarray], param: np.ndarray) -> None:
-        """Update one flat parameter and its state, one array a slot, from its gradient."""
+        """Update one flat parameter and its state, one array per slot, from its gradient."""
         raise NotImplementedError
 
     def state_dict(self, *, copy: bool = True) -> dict[str, dict[str, Any]]:
-        """Everything needed to go on: ``{"scalars": JSON values, "arrays": {"m.0": ndarray, ...}}``.
+        """Everything needed to continue: ``{"scalars": JSON values, "arrays": {"m.0": ndarray, ...}}``.
 
-        Arrays are named by slot and position of the parameter. They are copies and C-contiguous; without
-        `copy` they are the optimizer's own, which the next `update` changes.
+        Arrays are named by slot and position of the parameter. They are C-contiguous copies; without `copy`,
+        they are the optimizer's own arrays, which the next `update` changes.
         """
         scalars: dict[str, Any] = {"name": type(self).__name__, "steps": self.steps}
         scalars.update({name: getattr(self, name) for name in self.hyperparameters})
@@ -120,14 +120,14 @@ class Optimizer:
         return {"scalars": scalars, "arrays": arrays}
 
     def load_state_dict(self, state: dict[str, dict[str, Any]], *, copy: bool = True) -> None:
-        """Go on from a `state_dict` of the same class: hyperparameters, learning rate, arrays.
+        """Restore a `state_dict` of the same class: hyperparameters, learning rate, arrays.
 
-        Without `copy` the arrays become the optimizer's own.
+        Without `copy`, the arrays become the optimizer's own.
 
         Raises
         ------
         TypeError, ValueError
-            If it is of another class or incomplete. Shapes are compared at the next `update`.
+            If `state` comes from another class or is incomplete. Shapes are checked at the next `update`.
         """
         owner = f"{type(self).__name__}.load_state_dict"
         scalars = ("steps", *self.hyperparameters)

@@ -1,4 +1,4 @@
-"""What happens to gradients before the optimiser sees them: merging shared ones, clipping, a health check."""
+"""Processing of gradients before an update: sums of shared gradients, clipping, a health check."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rnnfast.layers.base import Workspace
 
 
 def _storage(array: np.ndarray) -> tuple | None:
-    """What identifies the memory of an array: address, dtype, length and stride of axes longer than 1."""
+    """The identity of an array's memory: address, dtype, length and stride of axes longer than 1."""
     if not array.size:
         return None
     axes = tuple((n, step) for n, step in zip(array.shape, array.strides, strict=True) if n > 1)
@@ -24,28 +24,28 @@ def _storage(array: np.ndarray) -> tuple | None:
 def merge_shared(
     params: Sequence[np.ndarray], grads: Sequence[np.ndarray], *, workspace: Workspace | None = None
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Name each parameter once: add up the gradients of arrays that share their memory, also transposed.
+    """List each parameter once; the gradients of arrays that share memory, also transposed, are added up.
 
-    The work of the book's `remove_duplicate`, but by memory (address, shape, strides) and not by comparing
-    values, and without writing into `grads`.
+    This does the work of the book's `remove_duplicate`, but compares memory (address, shape, strides) instead
+    of values, and does not write into `grads`.
 
     Parameters
     ----------
     params, grads : sequence of ndarray
-        As many gradients as parameters, of the same shapes.
+        One gradient per parameter, of the same shape.
     workspace : Workspace, optional
-        Where sums are kept, so that repeated calls allocate nothing; fresh arrays by default.
+        Memory for the sums, so that repeated calls allocate nothing; new arrays by default.
 
     Returns
     -------
     params, grads : list of ndarray
-        The first occurrence of each parameter, and its gradient: the very array given where nothing is
-        shared, a sum in order of position otherwise.
+        The first occurrence of each parameter, and its gradient: the given array if the parameter occurs
+        once, else a sum in order of position.
 
     Raises
     ------
     TypeError, ValueError
-        If the lists do not fit each other.
+        If the lists do not match.
 
     Source: Saito, *Deep Learning from Scratch 2*, `common/trainer.py`.
 
@@ -87,8 +87,8 @@ def merge_shared(
 
 
 def _flat(array: np.ndarray) -> np.ndarray:
-    """All elements in one row, in the order of memory: a view where there are no gaps, else a copy."""
-    array = np.asarray(array)  # a matrix stays one with two axes
+    """All elements as a flat array, in the order of memory: a view if there are no gaps, else a copy."""
+    array = np.asarray(array)  # an np.matrix would keep two axes
     order: Literal["C", "F"] = "F" if array.flags.f_contiguous else "C"
     return _check.kernel_ready(array.reshape(-1, order=order))
 
@@ -102,7 +102,7 @@ def _apply_in_place(kernel: Callable, array: np.ndarray, value: float) -> None:
 
 
 def global_norm(grads: Sequence[np.ndarray]) -> float:
-    """The Euclidean norm of all gradients as one vector, summed in float64; NaN or infinite if an element is.
+    """The Euclidean norm of all gradients together, summed in float64; not finite if an element is not.
 
     Parameters
     ----------
@@ -122,20 +122,20 @@ def global_norm(grads: Sequence[np.ndarray]) -> float:
 
 
 def clip_by_norm(grads: Sequence[np.ndarray], max_norm: float) -> float:
-    """Scale all gradients in place by ``max_norm / (norm + 1e-6)`` where that is below 1.
+    """Scale all gradients in place by ``max_norm / (norm + 1e-6)`` if that is below 1.
 
     Parameters
     ----------
     grads : sequence of ndarray
-        float32 or float64; an array that belongs to two parameters must be named once, see `merge_shared`.
+        float32 or float64; a shared array must be listed once, see `merge_shared`.
     max_norm : float
         Largest global norm allowed, at least 0.
 
     Returns
     -------
     norm : float
-        The global norm before clipping. If it is NaN or infinite, the gradients are left as they are, so that
-        the caller can stop and look at them. (Float64 gradients above 1e154 also have an infinite norm.)
+        The global norm before clipping. If it is NaN or infinite, the gradients are unchanged, so the caller
+        can inspect them. (Float64 gradients above 1e154 also have an infinite norm.)
 
     Raises
     ------
@@ -162,7 +162,7 @@ def clip_by_norm(grads: Sequence[np.ndarray], max_norm: float) -> float:
 
 
 def clip_by_value(grads: Sequence[np.ndarray], limit: float) -> None:
-    """Clamp every element to ``[-limit, limit]`` in place; NaN stays NaN, so that it can be found later.
+    """Clamp every element to ``[-limit, limit]`` in place; NaN stays NaN, so that later checks find it.
 
     Parameters
     ----------
@@ -192,7 +192,7 @@ def all_finite(grads: Sequence[np.ndarray]) -> bool:
     Parameters
     ----------
     grads : sequence of ndarray
-        float32 or float64, any shapes; parameters may be looked at in the same way.
+        float32 or float64, any shapes; may also be parameters.
 
     Examples
     --------

@@ -1,7 +1,7 @@
 """Optimizers with the book's names and formulas.
 
-`update(params, grads)` changes the arrays in `params` in place. State is kept by position: give the same
-parameters in the same order every time, each array once (`merge_shared` for tied weights).
+`update(params, grads)` changes the arrays in `params` in place. State belongs to positions: pass the same
+parameters in the same order each time, each array once (`merge_shared` for tied weights).
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class Momentum(Optimizer):
     momentum : float
         At least 0 and below 1.
 
-    Source: Saito, *Deep Learning from Scratch*, section 6.1.4. (PyTorch multiplies the velocity by `lr` only
-    when it is applied; the two agree while `lr` is constant.)
+    Source: Saito, *Deep Learning from Scratch*, section 6.1.4. (PyTorch multiplies the velocity by `lr` at
+    the update; both forms agree while `lr` is constant.)
 
     Examples
     --------
@@ -86,7 +86,7 @@ class Nesterov(Momentum):
 
     Source: Bengio, Boulanger-Lewandowski, Pascanu, *Advances in optimizing recurrent networks*, 2013,
     equation 7. The book's listing computes ``param += momentum**2 * v - (1 + momentum) * lr * grad`` with the
-    new `v`, where that form of the equation needs the old one; here the equation is kept.
+    new `v`, although this form needs the old `v`; rnnfast follows the equation.
 
     Examples
     --------
@@ -104,7 +104,7 @@ class Nesterov(Momentum):
 
 
 class AdaGrad(Optimizer):
-    """A rate for each element, falling with its past: ``h += grad**2; param -= lr * grad / (sqrt(h) + eps)``.
+    """Learning rates per element that only fall: ``h += grad**2; param -= lr * grad / (sqrt(h) + eps)``.
 
     Parameters
     ----------
@@ -137,8 +137,9 @@ class AdaGrad(Optimizer):
 
 
 class RMSprop(Optimizer):
-    """A rate for each element by its recent size: ``h = decay_rate * h + (1 - decay_rate) * grad**2;
-    param -= lr * grad / (sqrt(h) + eps)``.
+    """Learning rates per element from recent squared gradients.
+
+    ``h = decay_rate * h + (1 - decay_rate) * grad**2; param -= lr * grad / (sqrt(h) + eps)``.
 
     Parameters
     ----------
@@ -177,7 +178,7 @@ class RMSprop(Optimizer):
 
 
 class Adam(Optimizer):
-    """Momentum and a rate for each element, with bias correction.
+    """Momentum and learning rates per element, with bias correction.
 
     ``m += (1 - beta1) * (grad - m); v += (1 - beta2) * (grad**2 - v);``
     ``lr_t = lr * sqrt(1 - beta2**t) / (1 - beta1**t); param -= lr_t * m / (sqrt(v) + eps)``, t from 1.
@@ -185,10 +186,10 @@ class Adam(Optimizer):
     Parameters
     ----------
     lr, beta1, beta2 : float
-        The betas at least 0 and below 1.
+        The betas are at least 0 and below 1.
     eps : float
-        1e-7, added to the uncorrected ``sqrt(v)``, as in the book; PyTorch adds 1e-8 to the corrected one, as
-        `AdamW` does here.
+        1e-7, added to the uncorrected ``sqrt(v)``, as in the book. PyTorch and `AdamW` add 1e-8 to the
+        corrected root.
 
     Source: Saito, *Deep Learning from Scratch*, section 6.1.6; Kingma, Ba, 2015, the form at the end of
     section 2.
@@ -222,7 +223,7 @@ class Adam(Optimizer):
     def _adam(
         self, grad: np.ndarray, state: list[np.ndarray], param: np.ndarray, eps: float, keep: float
     ) -> None:
-        """One update with `eps` beside the uncorrected root, the parameter first multiplied by `keep`."""
+        """One update with `eps` added to the uncorrected root; `keep` first scales the parameter."""
         kind = param.dtype.type
         step = self.lr * self._correction() / (1 - self.beta1**self.steps)
         kernels.adam_update(
@@ -230,16 +231,16 @@ class Adam(Optimizer):
         )
 
     def _correction(self) -> float:
-        """What turns the corrected ``sqrt(v)`` into the uncorrected one."""
+        """The factor from the corrected ``sqrt(v)`` to the uncorrected one."""
         return math.sqrt(1 - self.beta2**self.steps)
 
 
 class AdamW(Adam):
-    """Adam with a weight decay that does not pass through the moments.
+    """Adam with a weight decay that does not enter the moments.
 
     ``param -= lr * (m_hat / (sqrt(v_hat) + eps) + decay * param)``, where
     ``m_hat = m / (1 - beta1**t)`` and ``v_hat = v / (1 - beta2**t)`` are the corrected means; `decay` is
-    `weight_decay`, and applies to every parameter. Defaults and the place of `eps` are PyTorch's.
+    `weight_decay`, and applies to every parameter. Defaults and the place of `eps` are as in PyTorch.
 
     Parameters
     ----------

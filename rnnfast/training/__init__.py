@@ -1,10 +1,10 @@
 """Training: how gradients flow through time, the loop around it, and what is saved.
 
-* `bptt.py`: `TruncatedBPTT` walks a model along a text and stops gradients some steps back; `exact.py`:
-  `ExactBPTT` takes them through the whole of it in little memory.
-* `trainer.py`: `Trainer`, with clipping, validation and annealing; `progress.py`: what it reports;
-  `safety.py`: how Ctrl-C and exploding updates leave the parameters whole.
-* `keeper.py`: the state of training in one file, from which it goes on.
+* `bptt.py`: `TruncatedBPTT` reads a text window by window and cuts gradients some steps back; `exact.py`:
+  `ExactBPTT` carries them through the whole text in little memory.
+* `trainer.py`: `Trainer`, with clipping, validation and annealing; `progress.py`: its reports; `safety.py`:
+  protection of the parameters from Ctrl-C and exploding updates.
+* `keeper.py`: the state of training in one file, for resuming.
 * `evaluation.py`: `perplexity`. `checkpoint.py`: run folders.
 """
 

@@ -1,4 +1,4 @@
-"""How gradients flow through time while a model walks along a text or a batch of sequences."""
+"""Truncated backpropagation through time over a text or a batch of sequences."""
 
 from __future__ import annotations
 
@@ -15,44 +15,45 @@ from rnnfast.training.window import Window
 
 __all__ = ["TruncatedBPTT", "Window"]
 
-# The stretch of data on which a window is measured: at least this number of windows, and of steps.
+# "auto" measures on the beginning of the data: at least this number of windows and of steps.
 _MEASURED_WINDOWS, _MEASURED_STEPS = 16, 256
 
 
 class TruncatedBPTT:
-    """Truncated backpropagation through time: an update every `k1` steps, from gradients that reach further.
+    """Truncated backpropagation through time: an update every `k1` steps, gradients through `k2` steps.
 
-    The state runs on from window to window, so the forward pass is that of the whole text. The loss is that
-    of the `k1` steps of a window; its gradient goes back through them and through the ``k2 - k1`` steps
-    before them. Those are not read again: what `backward` needs of them is kept, as they were when they were
-    read, with the parameters of that time.
+    The state is carried from window to window, so the forward pass equals that over the whole text. Each
+    window of `k1` steps has its own loss. The gradient flows back through these steps and the ``k2 - k1``
+    steps before them. The earlier steps are not read again: their cached activations are used, computed with
+    the parameters of that time.
 
     Parameters
     ----------
     k1 : int
         Steps from one update to the next.
     k2 : int or "auto", optional
-        Steps the gradient goes back from the end of a window, at least `k1`, which is what None means.
-        "auto": at the beginning of each pass the gradient is compared with the exact one on the beginning of
-        the data, and `k2` becomes the first of k1, 2 k1, 4 k1, ... that is good enough.
+        Steps the gradient flows back from the end of a window, at least `k1`; None means `k1`. "auto":
+        each pass begins by comparing truncated gradients with the exact one on the beginning of the data;
+        `k2` becomes the first of k1, 2 k1, 4 k1, ... whose error is within `tolerance`.
     tolerance : float
-        What is good enough for "auto": the largest norm of the difference to the exact gradient, over the
-        norm of that.
+        The largest relative error for "auto": the norm of the difference from the exact gradient, divided by
+        the norm of the exact gradient.
 
     Attributes
     ----------
     k2 : int
-        With "auto", as it was chosen last.
+        With "auto", the last one chosen.
     bias : TruncationBias or None
-        With "auto", what was measured for it.
+        With "auto", the measurement for `k2`.
 
     Raises
     ------
     ValueError
         `k1` is below 1, `k2` below `k1`, or `tolerance` not above 0.
 
-    Source: Williams and Peng, *An efficient gradient-based algorithm for on-line training of recurrent
-    network trajectories*, 1990, BPTT(h; h'); *Deep Learning from Scratch 2*, section 5.2.3.
+    Source: Williams and Peng, 1990,
+    *An efficient gradient-based algorithm for on-line training of recurrent network trajectories*,
+    BPTT(h; h'); *Deep Learning from Scratch 2*, section 5.2.3.
 
     Examples
     --------
@@ -78,7 +79,7 @@ class TruncatedBPTT:
         return f"TruncatedBPTT({self.k1})" if self.k2 == self.k1 else f"TruncatedBPTT({self.k1}, {self.k2})"
 
     def _measured(self, model: Any, batches: WindowBatches | WindowRows) -> tuple[int, Any]:
-        """The reach that is good enough on the beginning of the data, and its bias."""
+        """The first `k2` within the tolerance on the beginning of the data, and its bias."""
         from rnnfast.diagnostics.truncation import truncation_biases
 
         xs, ts = batches.first_rows(max(_MEASURED_STEPS, _MEASURED_WINDOWS * self.k1))
@@ -97,8 +98,8 @@ class TruncatedBPTT:
     def batches(
         self, data: Any, batch_size: int, order: np.ndarray | None = None
     ) -> WindowBatches | WindowRows:
-        """The windows of one pass over a text (tokens,), or over a pair of sequences (S, T, D) and targets,
-        read in this order (S,); `CorpusError` when a text has too few tokens."""
+        """The windows of one pass over a text (tokens,), or over a pair of sequences (S, T, D) and targets
+        in `order` (S,); `CorpusError` when a text has too few tokens."""
         data = _check.text_or_pair(data)
         if isinstance(data, tuple):
             pair = _check.sequences_and_targets("TruncatedBPTT", data)
@@ -114,21 +115,22 @@ class TruncatedBPTT:
         passed: int = 0,
         order: np.ndarray | None = None,
     ) -> Iterator[Window]:
-        """Walk once along the data from a fresh state; after each window the model holds its gradients.
+        """Go once over the data from a fresh state; after each window the model holds its gradients.
 
         Parameters
         ----------
         model : RNNLM, CBOWLM or SequenceRegressor
             With ``k2 == k1``, anything with `reset_state`, `forward` and `backward`.
         data : ndarray of int (tokens,), or a pair of arrays (S, T, D) and (S, T, O) or (S, O)
-            A text, or sequences and their targets; a memory map is read window by window. With a target for
-            the last step only, the windows before the last are read and not learned from.
+            A text, or sequences and their targets; a memory map is read window by window. With targets for
+            the last step only, the windows before the last are read without a loss.
         batch_size : int
-            Rows that read side by side: of a text from equally spaced places, else that number of sequences.
+            Rows of a batch. A text is read from equally spaced places; sequences are read in batches of this
+            size.
         passed : int
-            So many windows lie behind, the last of them `whole`, and the model is in the state after them.
+            Windows to skip: the model is in the state after them, and the last of them was `whole`.
         order : ndarray of int (S,), optional
-            The numbers of the sequences in the order they are read in; by default their own.
+            The order in which sequences are read, as indices; 0 to S - 1 by default.
 
         Yields
         ------
@@ -151,7 +153,7 @@ class TruncatedBPTT:
             if loss is not None:
                 number += 1
                 whole = last or not chain.reaches_back
-                if self.tolerance is not None:  # what was measured serves until the end of the pass
+                if self.tolerance is not None:  # k2 holds for the whole pass
                     whole = number == len(batches)
                 yield Window(number, len(batches), xs.shape[0] * xs.shape[1], loss, whole)
 
@@ -159,7 +161,7 @@ class TruncatedBPTT:
 def _in_order(
     batches: WindowBatches | WindowRows,
 ) -> Iterator[tuple[np.ndarray, np.ndarray | None, bool, bool]]:
-    """Inputs, targets, and whether they begin a row and end it."""
+    """Inputs, targets, and whether they are the first and the last of a row."""
     if isinstance(batches, WindowRows):
         yield from batches
     else:

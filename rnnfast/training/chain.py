@@ -1,4 +1,4 @@
-"""Gradients of windows that are read in order: each ends at its window, or goes on into those before."""
+"""Gradients of consecutive windows: each ends at its window, or continues into the windows before."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rnnfast.models.regressor import SequenceRegressor
 
 
 def chain_for(model: Any, k1: int, k2: int) -> OneWindow | Chain:
-    """What learns from windows of `k1` steps, with gradients that go back `k2` steps from their ends."""
+    """A learner for windows of `k1` steps, with gradients that flow back `k2` steps from their ends."""
     return Chain(model, k1, k2) if k2 > k1 else OneWindow(model)
 
 
 def _read(model: Any, xs: np.ndarray, *, keep: bool = True) -> np.ndarray:
-    """Hidden vectors (N, T, H) of a window; carries the state on."""
+    """Hidden vectors (N, T, H) of a window; advances the carried state."""
     return model.read_part(xs, Part(0, xs.shape[1], xs.shape[1]), drop=model.train_flg, keep=keep)
 
 
@@ -33,10 +33,10 @@ class OneWindow:
         self._options = {"carry": True} if isinstance(model, SequenceRegressor) else {}
 
     def forget(self) -> None:
-        """Nothing is kept."""
+        """Do nothing: there are no tapes."""
 
     def learn(self, xs: np.ndarray, ts: np.ndarray | None) -> float | None:
-        """The loss of a window, with the gradients in the model; None where it has no targets."""
+        """The loss of a window, with the gradients in the model; None if it has no targets."""
         model = self._model
         if ts is None:
             _check.works_in_parts("TruncatedBPTT with targets of the last step", model, Body)
@@ -49,10 +49,10 @@ class OneWindow:
 
 
 class Chain:
-    """Gradients that go back into the windows before, whose tapes are kept.
+    """Gradients that flow back into the windows before, whose tapes are kept.
 
-    The gradient of each window ends `k2 - k1` steps before its first. Where that is inside a window, windows
-    are read in two pieces, so that it is the beginning of a piece.
+    The gradient of each window ends `k2 - k1` steps before the window begins. If that point lies inside an
+    earlier window, each window is read in two pieces, so that the point begins a piece.
     """
 
     reaches_back = True
@@ -62,24 +62,24 @@ class Chain:
         self._model: Any = model
         self._reach = k2 - k1
         self._cut = k1 - (k2 - k1) % k1
-        self._past: list[tuple[int, Any]] = []  # steps and tape of each piece, the oldest first
-        self._spare: list[Any] = []  # tapes whose memory can be used again
+        self._past: list[tuple[int, Any]] = []  # steps and tape of each piece, oldest first
+        self._spare: list[Any] = []  # tapes whose memory can be reused
 
     def forget(self) -> None:
-        """The next window begins a row."""
+        """Drop all tapes: the next window begins a row."""
         self._spare += [tape for _, tape in self._past]
         self._past = []
 
     def learn(self, xs: np.ndarray, ts: np.ndarray | None) -> float | None:
-        """The loss of a window, with the gradients in the model; None where it has no targets."""
+        """The loss of a window, with the gradients in the model; None if it has no targets."""
         with turn_of(self._model):
             self._model.claim("forward")
-            outside = self._model.tape()  # others may call the model between two windows
+            outside = self._model.tape()  # a caller may use the model between two windows
             try:
                 return self._learned(xs, ts)
             finally:
                 self._model.wind(outside)
-                self._model.forget_window()  # the output layer holds this one
+                self._model.forget_window()  # the output layer holds this window, not the caller's
 
     def _learned(self, xs: np.ndarray, ts: np.ndarray | None) -> float | None:
         model, body, steps = self._model, self._model.body, xs.shape[1]
@@ -106,7 +106,7 @@ class Chain:
             part = np.ascontiguousarray(dhs[:, first:last])
             body.wind(own[index][1])
             arriving = body.go_back(part, arriving, adds=arriving is not None)
-            own[index] = last - first, body.tape()  # recomputing activations overwrote others
+            own[index] = last - first, body.tape()  # recomputed activations may have replaced arrays
         for index in reversed(range(len(self._past))):
             steps, tape = self._past[index]
             body.wind(tape)

@@ -1,12 +1,10 @@
-"""A run folder: the trained model, its tokenizer and how it was trained, each file complete or not there.
+"""A run folder: the trained model, its tokenizer and its settings; each file is complete or absent.
 
-* `model.safetensors`: the model; the best on validation where there is one.
-* `last.safetensors`: only after a run that stopped early: the last good parameters, when a model was saved
-  before.
-* `tokenizer.json`: the vocabulary. The model's file holds its fingerprint, so one cannot be taken for
-  another.
+* `model.safetensors`: the model; with validation, the best one.
+* `last.safetensors`: the last good parameters, if a run stopped early after a model was saved.
+* `tokenizer.json`: the vocabulary. The model's file holds its fingerprint, so a wrong vocabulary is found.
 * `training.safetensors`, `settings.json`: only from `rnnfast train`, see `cli/run_folder.py`.
-* `config.json`: hyperparameters, epoch and perplexity of the model, and why the run stopped if it did.
+* `config.json`: hyperparameters, epoch and perplexity of the model, and the reason if the run stopped early.
 """
 
 from __future__ import annotations
@@ -35,7 +33,7 @@ _JSON_LIMIT = 256 << 20  # bytes; a vocabulary of ten million words stays below
 
 
 class Run(NamedTuple):
-    """What a run folder holds; `tokenizer` is None when it was saved without one.
+    """The content of a run folder; `tokenizer` is None if the run was saved without one.
 
     Examples
     --------
@@ -55,11 +53,11 @@ class Checkpoint:
     Parameters
     ----------
     folder
-        Made if it is not there. Files of an earlier run in it are replaced at the first save.
+        Made if it is missing. The first save replaces files of an earlier run.
     tokenizer : Tokenizer, optional
-        The one that made the ids.
+        The tokenizer that made the ids.
     settings : dict, optional
-        Whatever describes the run, as JSON values; kept in `config.json` under "settings".
+        A description of the run in JSON values; kept in `config.json` under "settings".
 
     Attributes
     ----------
@@ -70,7 +68,7 @@ class Checkpoint:
     Raises
     ------
     OSError
-        The folder cannot be made or written to; said at once, not after the first epoch.
+        The folder cannot be made or written to; raised at once, not after the first epoch.
     TypeError, ValueError
         `settings` are not JSON values, or NaN or infinity is among them; NumPy numbers are converted.
 
@@ -90,7 +88,7 @@ class Checkpoint:
         tokenizer: Tokenizer | None = None,
         settings: dict[str, Any] | None = None,
     ) -> None:
-        self.folder = Path(os.path.abspath(folder))  # the working directory may be another at the next save
+        self.folder = Path(os.path.abspath(folder))  # the working directory may change before a save
         self.saved = False
         self._tokenizer = tokenizer
         self._settings: dict[str, Any] = _json_values("settings", settings or {})
@@ -111,7 +109,7 @@ class Checkpoint:
         Raises
         ------
         TypeError
-            A value of the record is not JSON; nothing is written then. NumPy numbers are converted.
+            A value of the record is not JSON; nothing is written. NumPy numbers are converted.
         """
         stopped = record.get("stopped")
         name = LAST if stopped and self.saved else MODEL
@@ -128,16 +126,16 @@ class Checkpoint:
         self._config, self.saved = config, True
 
     def save_tokenizer(self) -> None:
-        """Write the tokenizer, if there is one; also done by the first save of a model."""
+        """Write the tokenizer, if there is one; the first save of a model does so too."""
         if self._tokenizer is not None:
             self._write_json(TOKENIZER, self._tokenizer.to_dict())
 
     def get_state(self) -> dict[str, Any]:
-        """What a run that goes on later must know of the saves so far, as JSON values."""
+        """The saves so far as JSON values, for a resumed run."""
         return {"saved": self.saved, "config": self._config}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on after a `get_state`: what was saved since, when the run stopped, is taken back."""
+        """Return to a `get_state`: saves made after it are undone."""
         saved = _check.boolean("Checkpoint.set_state", "saved", state["saved"])
         config = _json_values("state", dict(state["config"]))
         if saved:
@@ -146,7 +144,7 @@ class Checkpoint:
         self.saved, self._config = saved, config
 
     def _described(self, model: RNNLM | CBOWLM, record: dict[str, Any], name: str) -> dict[str, Any]:
-        """What `config.json` says after this save."""
+        """The content of `config.json` after this save."""
         config = dict(self._config)
         if name == MODEL:
             kept = ("epoch", "steps", "train_perplexity", "valid_perplexity", "learning_rate")
@@ -165,7 +163,7 @@ class Checkpoint:
 
 
 def _json_values(name: str, value: dict[str, Any]) -> dict[str, Any]:
-    """A copy as JSON values; NumPy numbers become Python's."""
+    """A copy as JSON values; NumPy numbers become Python numbers."""
 
     def plain(item: Any) -> Any:
         if isinstance(item, np.generic):
@@ -179,7 +177,7 @@ def _json_values(name: str, value: dict[str, Any]) -> dict[str, Any]:
 
 
 def finite_or_none(value: Any) -> Any:
-    """Infinity and NaN are no JSON; they become null. A NumPy number becomes Python's."""
+    """The value for JSON: infinity and NaN become None, a NumPy number a Python number."""
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
@@ -195,9 +193,9 @@ def load_checkpoint(
     folder
         Written by `Checkpoint`.
     last : bool
-        The last good parameters of a run that stopped early, instead of its best model.
+        Read the last good parameters of a run that stopped early, instead of its best model.
     rng : numpy.random.Generator, optional
-        Used by dropout when training goes on.
+        Used by dropout in further training.
 
     Returns
     -------
@@ -207,10 +205,10 @@ def load_checkpoint(
     Raises
     ------
     CheckpointError
-        A file is missing, damaged, or does not belong to the others, or the program has not defined the
-        model's cell. The message names the file.
+        A file is missing, damaged or from another run, or the program has not defined the model's cell. The
+        message names the file.
     OSError
-        The folder is not there, or a file cannot be read.
+        The folder does not exist, or a file cannot be read.
 
     Examples
     --------
@@ -231,7 +229,7 @@ def load_checkpoint(
 
 
 def load_tokenizer(folder: Any, vocab_size: int | None, fingerprint: Any) -> Tokenizer:
-    """The tokenizer of a run folder, if it is the one that was meant; CheckpointError otherwise."""
+    """The tokenizer of a run folder; CheckpointError unless vocabulary size and fingerprint match."""
     path = run_file(folder, TOKENIZER)
     value = read_json(path)
     try:
@@ -248,7 +246,7 @@ def load_tokenizer(folder: Any, vocab_size: int | None, fingerprint: Any) -> Tok
 
 
 def run_file(folder: Any, name: str) -> Path:
-    """The path of a file of a run folder, which must be there."""
+    """The path of a file of a run folder; an error if the file is missing."""
     path = Path(folder) / name
     if path.is_file():
         return path
@@ -258,7 +256,7 @@ def run_file(folder: Any, name: str) -> Path:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file of a run folder; CheckpointError if it is none."""
+    """The JSON object in a file of a run folder; CheckpointError if there is none."""
     with open(path, "rb") as file:
         content = file.read(_JSON_LIMIT + 1)
     if len(content) > _JSON_LIMIT:

@@ -1,4 +1,4 @@
-"""How `ExactBPTT` cuts a sequence into chunks, and the memory that takes."""
+"""How `ExactBPTT` cuts a sequence into chunks, and the memory the chunks take."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from rnnfast.layers.rows import falling_order
 from rnnfast.layers.window import Part
 from rnnfast.models.model import Model
 
-# Chunks to choose from in each octave, each some 3 % longer than the one before.
+# Chunk lengths to choose from in each octave; each is about 3 % longer than the one before.
 _AN_OCTAVE = 25
-# Of initial states, gradients and generators beside the states that are kept, in copies of all states.
+# Initial states, gradients and generators, in addition to the kept states; in copies of all states.
 _COPIES = 6
 
 
 class Plan(NamedTuple):
-    """How a sequence is cut, and what that takes.
+    """How a sequence is cut, and the memory that takes.
 
     Attributes
     ----------
     chunk : int
-        Steps from one kept state to the next, at most.
+        The largest number of steps from one kept state to the next.
     chunks : int
-        Of the whole sequence.
+        Chunks of the whole sequence.
     memory : int
-        Bytes, at most, beyond the input, the parameters and their gradients.
+        The largest number of bytes beyond the input, the parameters and their gradients.
     """
 
     chunk: int
@@ -39,9 +39,9 @@ class Plan(NamedTuple):
 
 
 class Cut:
-    """A batch of sequences, to be cut between the blocks of its time grid.
+    """A batch of sequences, cut between the blocks of its time grid.
 
-    Where sequences have ended, blocks span more steps. A chunk has whole blocks, at least one.
+    Blocks span more steps after some sequences have ended. A chunk consists of one or more whole blocks.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ class Cut:
         self._model, self._batch = model, batch
         self.last, self.order = (steps if batch else 0), None
         self._grid: np.ndarray | None = None
-        self._own = 0  # bytes on the way to the time grid
+        self._own = 0  # bytes for computing the time grid
         if lengths is None or not self.last:
             return
         self.last, self.order = int(lengths.max()), falling_order(lengths)
@@ -74,14 +74,14 @@ class Cut:
             self._own = 3 * offsets.nbytes + 64 * self._grid.size
 
     def _offsets(self, rising: np.ndarray) -> np.ndarray:
-        """Rows of all steps before each, (T + 1,)."""
+        """The number of rows of all steps before each step, (T + 1,)."""
         offsets = np.zeros(self.last + 1, np.int64)
         ended = np.searchsorted(rising, np.arange(self.last), side="right")
         np.cumsum(np.subtract(self._batch, ended, out=ended), out=offsets[1:])
         return offsets
 
     def period(self) -> int:
-        """Steps of which chunks are made where no sequence has ended."""
+        """Chunk lengths are multiples of this number of steps while no sequence has ended."""
         return self._model.output.period(self._batch)
 
     def bounds(self, chunk: int) -> np.ndarray:
@@ -91,7 +91,7 @@ class Cut:
         return self._grid[self._places(chunk)]
 
     def _places(self, chunk: int) -> np.ndarray:
-        """The bounds by their places in the time grid."""
+        """The bounds as indices into the time grid."""
         grid, places = self._grid, [0]
         assert grid is not None
         while places[-1] < grid.size - 1:
@@ -101,7 +101,7 @@ class Cut:
         return np.array(places)
 
     def extents(self, chunk: int) -> tuple[int, list[Extent]]:
-        """How many chunks there are, and the sizes they have, the one with the most blocks first."""
+        """The number of chunks, and their sizes, the one with the most blocks first."""
         batch, grid_steps = self._batch, block_steps(self._batch)
         if self._grid is None:
             full, rest = max(1, min(chunk, self.last)), self.last % chunk
@@ -115,10 +115,10 @@ class Cut:
         return bounds.size - 1, [Extent(batch, steps, rows, int(count)) for count in blocks]
 
     def plan(self, chunk: int) -> tuple[Plan, bool]:
-        """The memory of chunks of this length, and whether the activations of each are kept."""
+        """The memory for chunks of this length, and whether the activations of each chunk are kept."""
         chunks, extents = self.extents(chunk)
         longest = max(extent.steps for extent in extents)
-        if longest > chunk:  # one block: others may be as long
+        if longest > chunk:  # a single block: other chunks may be as long
             return self.plan(longest)
         body, output = self._model.body, self._model.output
         taken = body.footprint(extents)
@@ -127,13 +127,13 @@ class Cut:
         return Plan(longest, chunks, max(self._own, used)), taken.keeps
 
     def fitting(self, owner: str, memory: int, what: str) -> Plan:
-        """The largest chunk that fits, if possible one whose activations are kept and so are computed
-        again only once.
+        """The largest chunk that fits into `memory`. Chunks whose activations are kept come first: these are
+        recomputed only once.
 
         Raises
         ------
         ValueError
-            None fits.
+            No chunk fits.
         """
         chunks = self._choices()
         whole, _ = self.plan(chunks[-1])
@@ -148,14 +148,14 @@ class Cut:
         return min((self.plan(chunk)[0] for chunk in chunks), key=lambda plan: plan.memory)
 
     def _choices(self) -> list[int]:
-        """Whole periods, each a little more than the one before."""
+        """Chunk lengths in whole periods, each a little longer than the one before."""
         period = self.period()
         most = -(-max(1, self.last) // period)
         counts = np.geomspace(1, most, 1 + int(_AN_OCTAVE * np.log2(most + 1))).round()
         return (np.unique(counts.astype(int)) * period).tolist()
 
     def _largest(self, chunks: list[int], memory: int, wants_kept: bool) -> Plan | None:
-        """The largest that fits, looked for among few first, then between two of those."""
+        """The plan of the largest chunk that fits, by a coarse search and then a fine one."""
         found: Plan | None = None
 
         def fits(place: int) -> bool:
@@ -181,7 +181,7 @@ class Cut:
 
 
 def parts(cut: Cut, chunk: int, steps: int, lengths: Any, reset: Any) -> list[Part]:
-    """The chunks of a batch, up to the end of its longest sequence; none if nothing is read."""
+    """The chunks of a batch up to the end of its longest sequence; none if no step is read."""
     bounds = cut.bounds(chunk)
     return [
         Part(int(first), int(after), steps, lengths, cut.order, reset)

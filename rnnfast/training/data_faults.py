@@ -1,4 +1,4 @@
-"""Whether data are to blame for a loss that is not finite: the first number of them that is not finite."""
+"""Find the NaN or infinity in the data that explains a loss that is not finite."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import numpy as np
 from rnnfast import _check
 from rnnfast.training.safety import TrainingDiverged
 
-_PIECE = 1 << 20  # numbers looked at at a time
+_PIECE = 1 << 20  # numbers checked at a time
 
 
 def blamed(error: TrainingDiverged, data: Any, valid: Any) -> TrainingDiverged:
-    """The error, or one that names the number in the data that is to blame.
+    """The error, or a new one that names the first number of the data that is not finite.
 
     Parameters
     ----------
     error : TrainingDiverged
-        With the parameters of the last good step in the model.
+        Raised after the model got back the parameters of the last good step.
     data, valid : pair of arrays (S, T, D) and (S, T, O) or (S, O), or a text (tokens,), which has no NaN
-        The training and validation data, read only when training has stopped, piece by piece.
+        The training and validation data; read only after training has stopped, piece by piece.
     """
     for name, pair in (("", data), ("validation ", valid)):
         if not isinstance(pair, tuple):
@@ -37,7 +37,7 @@ def blamed(error: TrainingDiverged, data: Any, valid: Any) -> TrainingDiverged:
 
 
 def first_not_finite(array: Any) -> tuple[int, ...] | None:
-    """The place of the first NaN or infinity of an array (S, ...), None where there is none."""
+    """The index of the first NaN or infinity of an array (S, ...); None if there is none."""
     rows = max(1, _PIECE // max(1, int(np.prod(np.shape(array)[1:]))))
     for start in range(0, len(array), rows):
         wrong = ~np.isfinite(array[start : start + rows])

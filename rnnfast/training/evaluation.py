@@ -1,4 +1,4 @@
-"""How well a model predicts a text."""
+"""The perplexity of a model on a text."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ import numpy as np
 from rnnfast import _check
 from rnnfast.models.scoring import total_loss
 
-# More words at a time gain nothing and take memory.
+# More words at a time take memory and gain no speed.
 _MOST_AT_A_TIME = 8192
 
 
 def perplexity(model: Any, ids: np.ndarray, batch_size: int = 10, window: int = 35) -> float:
-    """`exp` of the mean loss over a text, in which every word but the first is scored exactly once.
+    """`exp` of the mean loss over a text; every word except the first is scored exactly once.
 
-    The text is one stream from a fresh state: each word is predicted from all words before it. Cutting it
-    into rows would give every row a fresh state of its own, and dropping the rest of the last batch would
-    leave words out; both make the figure depend on settings that say nothing about the model. So `batch_size`
-    and `window` only say how many words (their product) are worked on at a time, and the value is the same,
-    bit for bit, whatever they are. One row costs little: the output layer, where the time goes, sees
-    `batch_size * window` rows at once.
+    The text is one stream from a fresh state: each word is predicted from all words before it. Cutting the
+    text into rows would give every row its own fresh state, and dropping an incomplete batch would leave
+    words out; either would make the value depend on settings that are not part of the model. Therefore
+    `batch_size` and `window` only set how many words (their product) are computed at a time, and the value
+    is the same for all of them, bit for bit. Reading one row costs little: the output layer takes most of
+    the time, and it sees `batch_size * window` rows at once.
 
     Parameters
     ----------
     model : RNNLM or CBOWLM
-        Its carried state is left as it is; dropout does not act.
+        Its carried state is unchanged; dropout is off.
     ids : ndarray of int, (tokens,)
         The text, at least two words; a memory map is read piece by piece.
     batch_size, window : int
-        Words worked on at a time, as a product.
+        Their product is the number of words computed at a time.
 
     Returns
     -------
     float
-        1 for a model that knows every word, the vocabulary's size for one that knows nothing; inf when the
-        mean loss is too large for a float, NaN when it is not a number.
+        1 for a model that predicts every word, the vocabulary's size for uniform predictions; inf if `exp`
+        of the mean loss overflows, NaN if the mean loss is NaN.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def perplexity(model: Any, ids: np.ndarray, batch_size: int = 10, window: int = 
 
 
 def exp_of_mean(total: float, count: int) -> float:
-    """`exp(total / count)`, infinite where a float cannot hold it."""
+    """`exp(total / count)`; infinity on overflow."""
     try:
         return math.exp(total / count)
     except OverflowError:

@@ -1,4 +1,4 @@
-"""Backpropagation through the whole of a long sequence, in memory for a part of it."""
+"""Backpropagation through the whole of a long sequence, in memory for one chunk of it."""
 
 from __future__ import annotations
 
@@ -19,28 +19,27 @@ from rnnfast.training.window import Window
 
 __all__ = ["ExactBPTT", "Plan"]
 
-# Steps times rows of a chunk when nothing is said: the cost of calls is then below one per cent.
+# Default steps times rows of a chunk: calls then cost less than one per cent.
 _CHUNK_ROWS = 4096
 
 
 class ExactBPTT:
-    """Full backpropagation through time: no gradient is cut, however long the sequence.
+    """Full backpropagation through time: no gradient is cut, however long the sequence is.
 
-    The sequence is read once, and the states at the boundaries of chunks are kept. Then, the last chunk
-    first, each is read again from its state, and gradients go back through it to the one before. Loss and
-    gradients have the bits of `forward` and `backward` over the whole sequence at once, whatever the chunk:
-    their sums run over blocks on one grid of time, and chunks are whole blocks. It takes up to 4/3 of the
-    time, and memory for one chunk.
+    The sequence is read once, and the states at chunk boundaries are kept. Then, from the last chunk to the
+    first, each chunk is read again from its state, and gradients flow back through it into the chunk before.
+    For any chunk length, loss and gradients have the bits of `forward` and `backward` over the whole sequence
+    at once: the sums run over blocks of one time grid, and chunks are whole blocks. This takes up to 4/3 of
+    the time, and memory for one chunk.
 
     Parameters
     ----------
     chunk : int, optional
         Steps from one kept state to the next, rounded up to whole blocks.
     memory : int or str, optional
-        Instead of `chunk`: bytes, or a text such as "256MB", not to be exceeded beyond the input, the
-        parameters and their gradients. The largest chunk that fits is taken; where even the smallest takes
-        more, the error names the least that is enough. By default a chunk has some 4,096 steps times
-        sequences.
+        Instead of `chunk`: a limit in bytes, or a text such as "256MB", on memory beyond the input, the
+        parameters and their gradients. The largest chunk that fits is used; if none fits, the error names
+        the memory of the smallest. Without both, a chunk has about 4,096 steps times sequences.
 
     Raises
     ------
@@ -75,7 +74,7 @@ class ExactBPTT:
         return f"ExactBPTT({', '.join(f'{k}={v}' for k, v in given.items() if v is not None)})"
 
     def plan(self, model: Model, batch_size: int, steps: int, *, lengths: Any = None) -> Plan:
-        """The chunk for N sequences of T steps, and the memory it takes at most.
+        """The chunk for N sequences of T steps, and an upper bound on its memory.
 
         Parameters
         ----------
@@ -83,7 +82,7 @@ class ExactBPTT:
         batch_size, steps : int
             N and T.
         lengths : sequence of N ints, optional
-            Steps of each sequence; T by default. A chunk spans more steps where sequences have ended.
+            Steps of each sequence; T by default. Chunks span more steps after some sequences have ended.
 
         Raises
         ------
@@ -117,18 +116,18 @@ class ExactBPTT:
     ) -> float:
         """The mean loss over a whole sequence, with its gradients in `model.grads`.
 
-        The work of ``model.forward(xs, ts, ...)`` and ``model.backward()``, with the same bits, also in the
-        state that is carried on. Inputs and targets are read chunk by chunk, so they may be memory maps.
+        Equals ``model.forward(xs, ts, ...)`` and ``model.backward()`` bit for bit, including the state that
+        is carried. Inputs and targets are read chunk by chunk, so they may be memory maps.
 
         Parameters
         ----------
         model : RNNLM or SequenceRegressor
         xs, ts : array (N, T, ...)
-            What `forward` of the model takes.
+            The arguments of the model's `forward`.
         lengths, reset : array (N,), array (N, T), optional
             As in `SequenceRegressor.forward`; not for language models.
         carry : bool
-            As in `SequenceRegressor.forward`; language models go on from the carried state anyway.
+            As in `SequenceRegressor.forward`; language models always start from the carried state.
 
         Returns
         -------
@@ -185,11 +184,12 @@ class ExactBPTT:
         data : ndarray of int (tokens,), or a pair of arrays (S, T, D) and (S, T, O) or (S, O)
             A text, or sequences and their targets.
         batch_size : int
-            A text is cut into this number of rows, which are one batch; sequences are taken in batches of it.
+            A text is cut into this number of rows, which form one batch; sequences are read in batches of
+            this size.
         passed : int
-            So many batches lie behind.
+            Batches to skip.
         order : ndarray of int (S,), optional
-            The numbers of the sequences in the order they are read in; by default their own.
+            The order in which sequences are read, as indices; 0 to S - 1 by default.
 
         Yields
         ------
@@ -206,7 +206,7 @@ class ExactBPTT:
 
 
 def _nothing(model: Any, xs: Any, ts: Any, lengths: Any, reset: Any) -> float:
-    """The pass over sequences without steps: one step is enough of what lies behind their ends."""
+    """The pass over sequences of length zero; one step of padding is enough."""
     options = {} if lengths is None else {"lengths": lengths}
     if reset is not None:
         options["reset"] = reset[:, :1]
@@ -216,7 +216,7 @@ def _nothing(model: Any, xs: Any, ts: Any, lengths: Any, reset: Any) -> float:
 
 
 def _backpropagate(model: Model, xs: Any, ts: Any, parts: list[Part]) -> float:
-    """Once forwards for the states, then back chunk by chunk."""
+    """Read forward once for the states, then go back chunk by chunk."""
     body, output, drop, masks = model.body, model.output, model.train_flg, model.body.rng_state
     states = [body.get_state()]
     for part in parts[:-1]:

@@ -1,4 +1,4 @@
-"""Whether data fits a model and the way through it, asked before anything is trained."""
+"""Checks, before training begins, that data fits the model."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from rnnfast import _check
 def checked_data(owner: str, name: str, data: Any, model: Any) -> Any:
     """A text (tokens,), or a pair of sequences (S, T, D) and targets, that `model` can learn from.
 
-    A list of two arrays becomes a pair. Models of a user's own may not say what they take; what fits them is
-    then left to them. The ids of a text are not looked at.
+    A list of two arrays becomes a pair. A user's own model may declare no checks; then any data passes. The
+    ids of a text are not checked.
     """
     data = _check.text_or_pair(data)
     fits = getattr(model, "check_sequences", None)
@@ -27,7 +27,7 @@ def checked_data(owner: str, name: str, data: Any, model: Any) -> Any:
 
 
 def check_validation(owner: str, data: Any, model: Any, trains_on_pair: bool) -> None:
-    """Data to validate on, of the kind that is trained on, and a model that can be validated."""
+    """Check that validation and training data are of one kind, and that the model can be validated."""
     is_pair = isinstance(data, tuple)
     _check.validation_kind(owner, is_pair, trains_on_pair)
     if is_pair:
@@ -41,14 +41,14 @@ def check_validation(owner: str, data: Any, model: Any, trains_on_pair: bool) ->
 
 
 def check_vocabulary(owner: str, name: str, ids: Any, model: Any) -> None:
-    """Every id of a text (tokens,) is a word of the model, where it says how many it has."""
+    """Check that every id of a text (tokens,) is in the model's vocabulary, if the model has a size of it."""
     words = getattr(model, "vocab_size", None)
     if words is not None:
         _check.ids_in_vocabulary(owner, name, ids, words)
 
 
 def loss_of_first_window(model: Any, batches: Any) -> float:
-    """Without dropout, which would draw numbers; the state is fresh before and after."""
+    """The loss without dropout, so that no random numbers are drawn; the state is fresh before and after."""
     model.train_flg = False
     try:
         model.reset_state()

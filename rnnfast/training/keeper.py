@@ -1,8 +1,8 @@
-"""The whole state of a training run in one file, from which it goes on to the same bits.
+"""The whole state of a training run in one file; a resumed run continues with the same bits.
 
-Parameters, their last good copies, what the optimizer keeps, the carried state, dropout's random numbers, the
-place in the text, the sums behind the reports and the history: all that the next window depends on. The file
-is replaced as a whole or not at all, so a run may be killed at any moment.
+The file holds everything the next window depends on: parameters, their last good copies, the optimizer's
+state, the carried state, dropout's random numbers, the place in the text, the sums for the reports and the
+history. It is replaced atomically, so a run may be killed at any moment.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _PIECE = 1 << 20
 
 
 class Saved(NamedTuple):
-    """A file of `Keeper`: what it says, and its arrays by name."""
+    """A file of `Keeper`: its description, and its arrays by name."""
 
     about: dict[str, Any]
     arrays: dict[str, np.ndarray]
@@ -41,7 +41,7 @@ class Saved(NamedTuple):
 
     @property
     def epoch(self) -> int:
-        """The epoch under way, or the last one finished; from 1."""
+        """The current epoch, or the last one finished; counted from 1."""
         return self.about["meter"]["epoch"]
 
     @property
@@ -51,15 +51,15 @@ class Saved(NamedTuple):
 
     @property
     def has_model(self) -> bool:
-        """Whether a `Checkpoint` has saved a model beside it."""
+        """Whether a `Checkpoint` has saved a model next to it."""
         try:
             return json.loads(self.about["saver"] or "{}").get("saved") is True
-        except (ValueError, AttributeError, RecursionError):  # said by `Keeper.resume`
+        except (ValueError, AttributeError, RecursionError):  # `Keeper.resume` reports it
             return False
 
 
 class _Mark(NamedTuple):
-    """What the next window changes before its update is made: a copy from between two windows."""
+    """A copy, made between two windows, of the values that the next window changes before its update."""
 
     meter: dict[str, Any]
     window: int
@@ -80,7 +80,7 @@ class Keeper:
     every : float
         Seconds from one write to the next; 0 for after every window.
     fit : dict
-        What else must be the same for the run to go on, as JSON values.
+        Further values that a resumed run must share, as JSON values.
     """
 
     def __init__(self, trainer: Any, path: str | os.PathLike[str], every: float, fit: dict[str, Any]) -> None:
@@ -88,7 +88,7 @@ class Keeper:
         _check.offers(owner, "the model", trainer.model, ("get_state", "set_state"), "RNNLM")
         _check.can_go_on(owner, trainer.bptt)
         _check.offers(owner, "the optimizer", trainer.optimizer, ("state_dict", "load_state_dict"), "SGD()")
-        self.path = Path(os.path.abspath(path))  # the working directory may be another when it is written
+        self.path = Path(os.path.abspath(path))  # the working directory may change before a write
         self.every = _check.number("Trainer.fit", "checkpoint_every", every, 0.0)
         self._trainer = trainer
         self._run = {**described(trainer), **fit}
@@ -99,7 +99,7 @@ class Keeper:
         raise _check.not_copied("Keeper", "it writes for the fit that is under way; copy the trainer")
 
     def mark(self, meter: Meter, window: int) -> None:
-        """Remember where training stands after `window` windows of an epoch, the last one applied."""
+        """Remember the state of training after `window` windows of an epoch, all of them applied."""
         trainer = self._trainer
         self._mark = _Mark(
             meter.state(),
@@ -111,21 +111,21 @@ class Keeper:
         )
 
     def unmark(self) -> None:
-        """Training stands where it cannot go on from: nothing is written until the next `mark`."""
+        """Write nothing until the next `mark`: training cannot resume from this place."""
         self._mark = None
 
     def mark_learning_rate(self) -> None:
-        """A callback may have changed it since."""
+        """Update the marked learning rate; a callback may have changed it."""
         if self._mark is not None:
             self._mark = self._mark._replace(learning_rate=float(self._trainer.optimizer.lr))
 
     def write_if_due(self) -> None:
-        """Write if the last time is long enough ago."""
+        """Write if `every` seconds have passed since the last write."""
         if time.monotonic() - self._written >= self.every:
             self.write()
 
     def write(self) -> None:
-        """Write what was last marked; the file before stays until this one is whole."""
+        """Write the last mark; the old file stays until the new one is complete."""
         if self._mark is None:
             return
         trainer, mark, saver = self._trainer, self._mark, self._trainer.checkpoint
@@ -144,7 +144,7 @@ class Keeper:
             "rng": [list(pair) for pair in mark.rng],
             "optimizer": {**kept["scalars"], "lr": mark.learning_rate},
             "order_seed": trainer.order_seed,
-            # As text, since the keys of a description are sorted and those of a `config.json` are not.
+            # As text: the keys of a description are sorted, those of a `config.json` must not be.
             "saver": json.dumps(saver.get_state()) if hasattr(saver, "get_state") else None,
             "arrays": {name: [array.dtype.name, array.ndim] for name, array in arrays.items()},
         }
@@ -152,15 +152,15 @@ class Keeper:
         self._written = time.monotonic()
 
     def resume(self, meter: Meter) -> int:
-        """Put everything where the file says it was; how many windows of the epoch are done.
+        """Restore everything from the file; returns the number of windows done in the epoch.
 
-        Without a file the run begins: a run may be killed before there is one.
+        Without a file the run starts anew: a run may be killed before its first write.
         """
         remove_leftovers(self.path.parent)
         if not self.path.exists():
             return 0
         saved = read_training(self.path)
-        # A file without the word is of a version that read sequences in their own order.
+        # A file without "shuffle" comes from a version that never shuffled sequences.
         kept: dict[str, Any] = {"shuffle": False} if "sequences" in saved.about["run"] else {}
         kept["constants"] = self._run.get("constants")
         _check.same_run("Trainer.fit", self.path, {**kept, **saved.about["run"]}, self._run)
@@ -203,7 +203,7 @@ class Keeper:
 
 
 def _without_copy(optimizer: Any, method: str) -> dict[str, bool]:
-    """The option of a method that takes no second copy of the arrays; an optimizer of others has none."""
+    """The option that makes a method skip the second copy of the arrays; a user's optimizer may lack it."""
     own = getattr(type(optimizer), method, None) is getattr(Optimizer, method)
     return {"copy": False} if own else {}
 
@@ -214,7 +214,7 @@ def _kept(optimizer: Any) -> dict[str, dict[str, Any]]:
 
 
 def described(trainer: Any) -> dict[str, Any]:
-    """What a run must have in common with the one it goes on from, as JSON values."""
+    """The values that a resumed run must share with the original run, as JSON values."""
     model, bptt = trainer.model, trainer.bptt
     named = type(bptt).__repr__ is not object.__repr__
     constants = [dict(own) for own in getattr(model, "constants", ())]
@@ -235,7 +235,8 @@ def described(trainer: Any) -> dict[str, Any]:
 def checksum(data: Any) -> int | None:
     """CRC-32 of token ids (tokens,), or of sequences (S, T, D) and their targets; read piece by piece.
 
-    Of ids whatever their dtype, of numbers with their shapes, as float64, which holds them all.
+    The checksum of ids does not depend on their dtype. Other numbers are converted to float64, which
+    represents them exactly, and their shapes are included.
     """
     if data is None:
         return None
@@ -250,7 +251,7 @@ def checksum(data: Any) -> int | None:
 
 
 def _crc(array: Any, dtype: str, rows: int, crc: int) -> int:
-    """Of the rows (rows, ...) of an array, a number at a time."""
+    """CRC-32 of an array (S, ...), `rows` of its rows at a time."""
     for start in range(0, len(array), rows):
         _check.whole_file("Trainer.fit", array)
         piece = np.ascontiguousarray(array[start : start + rows], dtype=dtype)
@@ -264,7 +265,7 @@ def read_training(path: str | os.PathLike[str]) -> Saved:
     Raises
     ------
     CheckpointError
-        The file is damaged, or holds no state of training.
+        The file is damaged, or holds no training state.
     OSError
         The file cannot be read.
     """
@@ -279,7 +280,7 @@ def read_training(path: str | os.PathLike[str]) -> Saved:
 
 
 def _specs(about: dict[str, Any]) -> dict[str, Spec]:
-    """What the arrays must be; ValueError or TypeError if this describes no training."""
+    """The expected arrays; ValueError or TypeError if `about` describes no training run."""
     kinds = {"run": dict, "meter": dict, "window": int, "rng": list, "optimizer": dict, "arrays": dict}
     for name, kind in kinds.items():
         if not isinstance(about.get(name), kind):
@@ -303,7 +304,7 @@ def _specs(about: dict[str, Any]) -> dict[str, Spec]:
 
 
 def _params(model: Any) -> list[np.ndarray]:
-    """Each parameter once, also where arrays share their memory."""
+    """Each parameter once, even if arrays share memory."""
     return merge_shared(model.params, model.grads)[0]
 
 
@@ -315,7 +316,7 @@ def _names(measure: str) -> tuple[str, ...]:
 
 
 def _table(history: list[dict[str, Any]], measure: str) -> np.ndarray:
-    """Records as rows (epochs, 10) of floats, NaN for None."""
+    """The records as floats (epochs, 10), with NaN for None."""
     names = _names(measure)
     rows = [[np.nan if record[name] is None else record[name] for name in names] for record in history]
     return np.array(rows, np.float64).reshape(len(rows), len(names))

@@ -1,4 +1,4 @@
-"""What a training run says of itself while it runs."""
+"""Reports on a training run while it runs."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from rnnfast.training.window import Window
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training stands after a window; numbers count from 1.
+    """The progress of training after a window; numbers count from 1.
 
     Attributes
     ----------
     epoch, epochs : int
-        The pass over the text, and how many there will be.
+        The number of the pass over the data, and of all passes.
     window, windows : int
-        The window within the epoch, and how many an epoch has.
+        The number of the window within the epoch, and of all windows of an epoch.
     step, steps : int
-        Updates so far, and at the end.
+        Updates so far, and in the whole run.
     tokens : int
         Words learned from so far.
     loss : float
-        Mean loss of this window, nats a word.
+        Mean loss of this window, in nats per word.
     train_perplexity : float
-        Over the epoch so far, each window with the parameters it met.
+        Perplexity over the epoch so far, each window with the parameters before its update.
     grad_norm : float
         Norm of all gradients of this window before clipping.
     learning_rate : float
-        The optimizer's, as it was for this window.
+        The optimizer's learning rate for this window.
     tokens_per_second : float
-        Training only; the first window, which may compile, is not counted once there are others.
+        Speed of training only. The first window, which may compile, counts only while it is the only one.
     seconds : float
-        Since `fit` began.
+        Time since `fit` began.
     seconds_left : float or None
-        Estimate, validation included; None after the first window.
+        Estimated time left, including validation; None after the first window.
 
     Examples
     --------
@@ -79,7 +79,7 @@ class Meter:
     Parameters
     ----------
     epochs, windows, tokens : int
-        Epochs of the run, windows and words of each.
+        Epochs of the run; windows and words of each epoch.
     """
 
     def __init__(self, epochs: int, windows: int, tokens: int) -> None:
@@ -87,33 +87,33 @@ class Meter:
         self.epoch = self.step = self.tokens = 0
         self._began = self._mark = time.perf_counter()
         self._trained = 0.0  # seconds in windows, without validation
-        self._first_trained, self._first_tokens = 0.0, 0  # seconds and words of the first window of a process
+        self._first_trained, self._first_tokens = 0.0, 0  # of the first window of a process
         self._is_first = True
-        self._good_step = self._good_tokens = 0  # before the update that `go_back` undoes
+        self._good_step = self._good_tokens = 0  # values before the update that `go_back` undoes
         self._loss, self._epoch_tokens = 0.0, 0
         self._validation = 0.0  # seconds the last validation took
 
     @property
     def seconds(self) -> float:
-        """Since the run began."""
+        """Seconds since the run began."""
         return time.perf_counter() - self._began
 
     @property
     def tokens_per_second(self) -> float:
-        """Of training, without the first window of each process where there are others: it loads kernels."""
+        """Training speed. A process's first window loads kernels; it counts only while it is the only one."""
         seconds, tokens = self._trained, self.tokens
         if tokens > self._first_tokens:
             seconds, tokens = seconds - self._first_trained, tokens - self._first_tokens
         return tokens / max(seconds, 1e-9)
 
     def start_epoch(self) -> None:
-        """A new pass begins."""
+        """Begin a new pass."""
         self.epoch += 1
         self._loss, self._epoch_tokens = 0.0, 0
         self._mark = time.perf_counter()
 
     def add(self, window: Window) -> None:
-        """A window has been learned from."""
+        """Add a trained window."""
         now = time.perf_counter()
         spent, self._mark = now - self._mark, now
         self._trained += spent
@@ -131,7 +131,7 @@ class Meter:
         return {**{name: getattr(self, place) for name, place in _SUMS.items()}, "seconds": self.seconds}
 
     def set_state(self, state: dict[str, float]) -> None:
-        """Go on counting from a `state`."""
+        """Continue counting from a `state`."""
         self.check(state)
         for name, place in _SUMS.items():
             setattr(self, place, state[name])
@@ -141,7 +141,7 @@ class Meter:
 
     @staticmethod
     def check(state: dict[str, float]) -> None:
-        """ValueError or TypeError if it is no `state`."""
+        """Raise ValueError or TypeError unless this is a `state`."""
         if set(state) != {*_SUMS, "seconds"}:
             raise ValueError("it lacks the sums of the meter")
         for name, value in state.items():
@@ -151,15 +151,15 @@ class Meter:
                 _check.number("meter", name, value)
 
     def before_update(self) -> None:
-        """The next update may be undone."""
+        """Remember the counts before an update that may be undone."""
         self._good_step, self._good_tokens = self.step, self.tokens
 
     def go_back(self) -> None:
-        """The updates since were undone: nothing was learned from them."""
+        """Restore the counts of `before_update`: the updates since were undone."""
         self.step, self.tokens = self._good_step, self._good_tokens
 
     def add_validation(self, seconds: float) -> None:
-        """A validation took this long."""
+        """Add the time of a validation."""
         self._validation = seconds
 
     @property
@@ -169,7 +169,7 @@ class Meter:
 
     @property
     def train_perplexity(self) -> float:
-        """Over the epoch so far."""
+        """Perplexity over the epoch so far."""
         return exp_of_mean(self._loss, max(self._epoch_tokens, 1))
 
     def _seconds_left(self) -> float | None:

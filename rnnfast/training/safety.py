@@ -1,4 +1,4 @@
-"""What keeps a run's parameters whole: against Ctrl-C in the middle of an update, and exploding updates."""
+"""Protection of the parameters from Ctrl-C in the middle of an update and from exploding updates."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class TrainingDiverged(FloatingPointError):
     Attributes
     ----------
     epoch, step : int
-        Where it was found, counted from 1. That step was not taken, or it was undone.
+        The place of the fault, counted from 1. That step was not taken, or it was undone.
 
     Examples
     --------
@@ -39,9 +39,9 @@ class TrainingDiverged(FloatingPointError):
 
 @contextmanager
 def interrupts_deferred() -> Iterator[None]:
-    """Let Ctrl-C wait until the block is done.
+    """Delay Ctrl-C until the end of the block.
 
-    Python raises `KeyboardInterrupt` in the main thread only, so in other threads there is nothing to do.
+    Python raises `KeyboardInterrupt` in the main thread only, so other threads need no delay.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -61,16 +61,15 @@ def interrupts_deferred() -> Iterator[None]:
 
 
 class LastGood:
-    """A copy of the parameters from before an update, in case that update blew them up.
+    """A copy of the parameters before an update, for undoing an update that blew them up.
 
-    A loss that is not finite shows one step after the update that caused it, or some steps of growing losses
-    after it. The copy takes 0.4 of 57 ms
-    (V = 10,000, D = H = 100, N = 20, T = 35).
+    A loss becomes non-finite one step after the update that caused it, or after several steps of growing
+    losses. The copy takes 0.4 of 57 ms (V = 10,000, D = H = 100, N = 20, T = 35).
 
     Parameters
     ----------
     params : list of ndarray
-        The model's.
+        The model's parameters.
     """
 
     # No sane update makes the largest parameter a hundred times larger.
@@ -81,23 +80,23 @@ class LastGood:
         self._copies: list[np.ndarray] | None = None
 
     def keep(self) -> None:
-        """Called before the update, while the parameters are good."""
+        """Copy the parameters; called before an update, while they are good."""
         if self._copies is None:
             self._copies = [np.empty(param.shape, param.dtype) for param in self._params]
         for copy, param in zip(self._copies, self._params, strict=True):
             np.copyto(copy, param)
 
     def forget(self) -> None:
-        """The parameters may have been changed since by others."""
+        """Drop the copies: the parameters may have changed outside training."""
         self._copies = None
 
     @property
     def copies(self) -> list[np.ndarray] | None:
-        """The copies, which the next `keep` overwrites; None where there are none."""
+        """The copies, which the next `keep` overwrites; None if there are none."""
         return self._copies
 
     def put(self, copies: list[np.ndarray] | None) -> None:
-        """Take copies of an earlier run, of the shapes of the parameters, as one's own."""
+        """Adopt the copies of an earlier run; their shapes are those of the parameters."""
         self._copies = copies
 
     @property
@@ -106,7 +105,7 @@ class LastGood:
         return self._copies is not None
 
     def restore(self) -> bool:
-        """Undo what came after the copy; whether there is one."""
+        """Put the copy back into the parameters; returns whether there is one."""
         if self._copies is None:
             return False
         for copy, param in zip(self._copies, self._params, strict=True):
@@ -114,7 +113,7 @@ class LastGood:
         return True
 
     def restore_if_blown_up(self) -> bool:
-        """As `restore`, but only if the parameters became far larger since; whether they did."""
+        """Call `restore` if the parameters became far larger than the copy; returns whether they did."""
         if self._copies is None:
             return False
         limit = self._FACTOR * max(1.0, *map(_largest, self._copies))
@@ -122,5 +121,5 @@ class LastGood:
 
 
 def _largest(array: np.ndarray) -> float:
-    """The largest magnitude; NaN if there is one."""
+    """The largest magnitude; NaN if there is a NaN."""
     return float(np.abs(array).max(initial=0.0))

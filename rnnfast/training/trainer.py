@@ -1,4 +1,4 @@
-"""The training loop: windows, clipping, updates, validation, annealing, and stopping without loss."""
+"""The training loop: windows, clipping, updates, validation, annealing, and a safe stop."""
 
 from __future__ import annotations
 
@@ -25,65 +25,65 @@ from rnnfast.training.keeper import Keeper, checksum
 from rnnfast.training.progress import Meter, Progress, has_stalled
 from rnnfast.training.safety import LastGood, TrainingDiverged, interrupts_deferred
 
-# A mean loss whose perplexity no float can hold is as lost as an infinite one.
+# A mean loss whose perplexity overflows a float counts as infinite.
 _LARGEST_LOSS = 700.0
-# Training can recover from a larger one (an LSTM with SGD(400) came back from 576), but another text may then
-# have no finite perplexity, so such parameters are not what a run that ends in a worse loss goes back to.
+# Training can recover from a larger loss (an LSTM with SGD(400) recovered from 576), but such parameters may
+# give another text an infinite perplexity; therefore they are not kept as the last good ones.
 _GOOD_LOSS = 100.0
 
 
 class Trainer:
     """Train a language model on a text, or a regression on sequences, epoch after epoch.
 
-    Each window: gradients by `bptt`, those of parameters that share memory added up (also of an array and
-    its transpose), the norm of all together clipped to `clip_norm`, each element clipped to `clip_value`,
-    then the optimizer's update. Each epoch: perplexity on the validation text; when it is not the best so
-    far, the learning rate is divided by `anneal`.
+    For each window, `bptt` computes the gradients; gradients of parameters that share memory (also an array
+    and its transpose) are added up; the norm of all gradients together is clipped to `clip_norm`, each
+    element to `clip_value`; then the optimizer updates the parameters. After each epoch, the perplexity on
+    the validation text is computed; if it is not the best so far, the learning rate is divided by `anneal`.
 
     Parameters
     ----------
     model : RNNLM, CBOWLM or SequenceRegressor
-        Or a model of your own with `params`, `grads`, `forward(xs, ts)`, `backward()` and `reset_state()`;
+        Or your own model with `params`, `grads`, `forward(xs, ts)`, `backward()` and `reset_state()`;
         validation and saving need more.
     optimizer
-        Has `lr` and `update(params, grads)`, for example `SGD(lr=20.0)`.
+        An object with `lr` and `update(params, grads)`, for example `SGD(lr=20.0)`.
     bptt : TruncatedBPTT or ExactBPTT, optional
-        How gradients flow through time; `TruncatedBPTT(35)` by default.
+        The kind of backpropagation through time; `TruncatedBPTT(35)` by default.
     clip_norm : float, optional
         The largest norm of all gradients together; None for no limit.
     clip_value : float, optional
         The largest magnitude of one element, after `clip_norm`; None for no limit.
     anneal : float, optional
-        Above 1; None leaves the learning rate alone.
+        Above 1; None keeps the learning rate.
     patience : int, optional
-        Training ends after that many epochs in a row that were not the best on the validation text; None for
-        never.
+        Training ends after this number of epochs in a row without a new best on the validation text; None
+        for never.
     shuffle : bool
         Read sequences in a new random order each epoch; False for their own order. A text is always read in
         its order.
     rng : numpy.random.Generator, optional
-        Each `fit` on sequences draws one seed from it, which gives the orders of all its epochs; a fresh one
-        by default.
+        Each `fit` on sequences draws one seed from it for the orders of all its epochs; a fresh generator by
+        default.
     callback : callable, optional
         Called with a `Progress` after every window.
     on_epoch : callable, optional
         Called with the epoch's record, a dict as in `history`, after its validation.
     checkpoint : callable, optional
-        Called with the model and a record when the model shall be saved: after an epoch that was the best so
-        far (every epoch, without validation), and when training stops early. The record then has "stopped",
-        "interrupted" or "diverged". Usually a `Checkpoint`.
+        Called with the model and a record when the model should be saved: after each best epoch so far
+        (without validation, after every epoch), and when training stops early. The record then has "stopped"
+        with "interrupted" or "diverged". Usually a `Checkpoint`.
 
     Attributes
     ----------
     history : list of dict
-        One record an epoch of the last `fit`, complete also after an exception: "epoch", "train_perplexity",
+        One record per epoch of the last `fit`, also after an exception: "epoch", "train_perplexity",
         "valid_perplexity" (None without validation), "best_valid_perplexity", "improved", "learning_rate",
-        "steps", "tokens", "tokens_per_second", "seconds". For sequences with targets "loss" takes the place
-        of "perplexity", and tokens are steps of sequences. "train_perplexity" is that of its epoch. "steps"
-        (updates), "tokens" and "seconds" are counted from the beginning of the run, also across a resume:
-        subtract the record before for those of one epoch. "tokens_per_second" is the mean of the run so far.
+        "steps", "tokens", "tokens_per_second", "seconds". For sequences with targets, "loss" replaces
+        "perplexity", and tokens are steps of sequences. "train_perplexity" covers its epoch only. "steps"
+        (updates), "tokens" and "seconds" count from the beginning of the run, also across a resume: subtract
+        the previous record for the values of one epoch. "tokens_per_second" is the mean of the run so far.
     order_seed : int or None
-        What the orders of the last `fit` followed from; None where it read data in its own order.
+        The seed of the orders of the last `fit`; None if it did not shuffle.
 
     Source: clipping, annealing and their defaults as in PyTorch's `word_language_model` example; Pascanu,
     Mikolov and Bengio, *On the difficulty of training recurrent neural networks*, 2013.
@@ -138,7 +138,7 @@ class Trainer:
         self._workspace = Workspace()
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy needs: all but what serves the `fit` that is under way."""
+        """Everything except the attributes that serve only a running `fit`."""
         own = {"last_good", "_keeper", "_workspace"}
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
@@ -171,25 +171,25 @@ class Trainer:
             The text; or, for a `SequenceRegressor`, sequences and their targets, at each step or the last, in
             the dtype of the model. A memory map is read window by window.
         epochs : int
-            How many times to go through it. The state is fresh at the beginning of each.
+            The number of passes over the data. Each begins with a fresh state.
         batch_size : int
-            Rows that read side by side: of a text from equally spaced places, else that number of sequences,
-            each from a fresh state. The last batch of sequences may be smaller.
+            Rows of a batch. A text is read from equally spaced places; sequences are read in batches of this
+            size, each from a fresh state. The last batch of sequences may be smaller.
         valid : optional
-            A text, or sequences and targets, to validate on; read in their order.
+            A text, or sequences and targets, for validation; never shuffled.
         checkpoint_file : path, optional
-            Where to keep all that training depends on: parameters, optimizer, carried state, random numbers,
-            order of the data and place in it, learning rate, history. Written at the beginning and the end,
-            at Ctrl-C, and in between; the file before stays until the new one is whole.
+            A file for everything training depends on: parameters, optimizer, carried state, random numbers,
+            order of the data and place in it, learning rate, history. It is written at the beginning and the
+            end, at Ctrl-C, and in between; the old file stays until the new one is complete.
         checkpoint_every : float
-            Seconds of work to lose at most when the process is killed; 0 writes after every window. Where
-            gradients reach into windows before (`TruncatedBPTT` with `k2` above `k1`, or "auto"), a run goes
-            on from the beginning of a text or a batch of sequences ("auto": of an epoch), and the file is
-            written there only.
+            The most seconds of work a killed process loses; 0 writes after every window. If gradients reach
+            into earlier windows (`TruncatedBPTT` with `k2` above `k1`, or "auto"), a run can resume only at
+            the beginning of a text or a batch of sequences ("auto": of an epoch), and the file is written
+            only there.
         resume : bool
-            Go on from `checkpoint_file` to the bits of a run that was never stopped, or begin where there is
-            no such file. Model, optimizer, data and options must be those the run began with, made anew; only
-            `epochs` may be another number. The order of sequences is that of the file, whatever `rng` is.
+            Continue from `checkpoint_file`, with the bits of a run that was never stopped; without such a
+            file, start anew. Model, optimizer, data and options must equal those of the original run, newly
+            made; only `epochs` may differ. The order of sequences comes from the file, not from `rng`.
 
         Returns
         -------
@@ -199,18 +199,18 @@ class Trainer:
         Raises
         ------
         CorpusError, ValueError, TypeError, IndexError
-            Before anything is trained: a text too short for one window of every row, an id out of the
-            vocabulary; sequences or targets of a shape or dtype that is not the model's. Later only where a
-            memory-mapped file is cut short while it is read.
+            Before training: a text is too short for one window of every row, an id is not in the vocabulary,
+            or sequences or targets do not fit the model in shape or dtype. Later only if a memory-mapped file
+            is truncated while it is read.
         CheckpointError, OSError
-            `checkpoint_file` is damaged, belongs to a run that began with something else, or cannot be
-            written; it is then as it was.
+            `checkpoint_file` is damaged, belongs to a run with other settings, or cannot be written; the
+            file is unchanged.
         TrainingDiverged
-            The loss or a gradient is not finite; where a number of the data is not, the message names it.
-            The parameters are those of the last good step, and `checkpoint` was called with them: where it
-            is the loss, the update before it is undone. The model's state is fresh.
+            The loss or a gradient is not finite; if the data hold a NaN or infinity, the message names it.
+            After a bad loss, the update before it is undone. The parameters are those of the last good step,
+            `checkpoint` was called with them, and the model's state is fresh.
         KeyboardInterrupt
-            After Ctrl-C, once the update under way was finished and `checkpoint` was called.
+            After Ctrl-C, once the current update is complete and `checkpoint` was called.
         """
         epochs = _check.size("Trainer.fit", "epochs", epochs, 0)
         ids = checked_data("Trainer.fit", "ids", ids, self.model)
@@ -256,12 +256,12 @@ class Trainer:
         return self.history
 
     def _drawn_seed(self) -> int:
-        """The seed of the orders of a run, kept in its file."""
+        """The seed of the orders of a run; the checkpoint file keeps it."""
         _check.reads_in_any_order("Trainer.fit", self.bptt)
         return int(self._rng.integers(2**63))
 
     def _epoch(self, meter: Meter, ids: Any, batch_size: int, passed: int) -> None:
-        """Learn from every window but those passed already."""
+        """Train on every window after the first `passed`."""
         self.model.train_flg = True
         if meter.epoch == len(self.history):
             meter.start_epoch()
@@ -281,7 +281,7 @@ class Trainer:
             self._keeper.write_if_due()
 
     def _update(self, meter: Meter, window: Window) -> None:
-        """Take the step the gradients ask for, and report it."""
+        """Update the parameters with the gradients, and report it."""
         learning_rate = float(self.optimizer.lr)
         params, grads = merge_shared(self.model.params, self.model.grads, workspace=self._workspace)
         good = abs(window.loss) <= self._limit(_GOOD_LOSS)
@@ -312,14 +312,14 @@ class Trainer:
                         self._keeper.mark_learning_rate()
 
     def _limit(self, of_text: float) -> float:
-        """The largest loss that counts as whole; a squared error may be any number."""
+        """The largest valid loss; a squared error may be any finite number."""
         return of_text if self.measure == "perplexity" else sys.float_info.max
 
     def _diverged(self, meter: Meter, step: int, reason: str, *, good_loss: bool = False) -> TrainingDiverged:
-        """The error, once the parameters are those of the last good step and the state is fresh.
+        """Restore the parameters of the last good step, reset the state, and return the error.
 
-        A bad loss is the fault of the update before it. After a good one the parameters are good, unless that
-        update made them so large that the gradients overflow.
+        The update before a bad loss caused it. After a good loss the parameters are good, unless that update
+        made them so large that the gradients overflow.
         """
         with interrupts_deferred():
             undone = self.last_good.restore_if_blown_up() if good_loss else self.last_good.restore()
@@ -336,7 +336,7 @@ class Trainer:
     def _validated(
         self, meter: Meter, ids: np.ndarray, batch_size: int, valid: np.ndarray | None
     ) -> float | None:
-        """Perplexity on the validation text, if any. No loss has checked the last update before."""
+        """Perplexity on the validation text, if any. It is the first check of the last update."""
         if not all_finite(self.model.params):
             raise self._diverged(meter, meter.step, "a parameter is not finite")
         if valid is None:
@@ -386,11 +386,11 @@ class Trainer:
         }
 
     def _stop(self, meter: Meter, stopped: str, message: str) -> None:
-        """Save what there is; a second Ctrl-C waits until that is done."""
+        """Save the run; a second Ctrl-C waits until that is done."""
         record = self._record(meter)
         record.update(improved=False, stopped=stopped, message=message)
         with interrupts_deferred():
-            if self._keeper is not None and stopped == "interrupted":  # what diverged would diverge again
+            if self._keeper is not None and stopped == "interrupted":  # a diverged run would diverge again
                 self._keeper.write()
             if self.checkpoint is not None:
                 self.checkpoint(self.model, record)

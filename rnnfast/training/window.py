@@ -1,4 +1,4 @@
-"""What training makes of one window."""
+"""The result of training on one window."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 
 class Window(NamedTuple):
-    """One window that has been through `forward` and `backward`; the gradients are in the model's `grads`."""
+    """One window after `forward` and `backward`; the gradients are in the model's `grads`."""
 
-    number: int  # from 1
+    number: int  # counted from 1
     windows: int  # in the whole pass
     tokens: int  # words scored, or steps read, in this window
     loss: float  # their mean loss
-    whole: bool = True  # whether the windows behind depend on no more than the model's parameters and state
+    whole: bool = True  # whether later windows depend only on the model's parameters and state
