@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parent / "extensions"), str(Path(__file__).parents[1])]
 # Pages run in processes of their own: they find the cell files beside them, and the source tree.
@@ -35,7 +36,21 @@ nb_merge_streams = True
 
 autosummary_generate = True
 autodoc_typehints = "none"
+autodoc_preserve_defaults = True
 numpydoc_show_class_members = False
+
+
+def skip_fields(
+    app: object, what: str, name: str, member: object, skip: bool, options: object
+) -> bool | None:
+    """Leave the fields of named tuples to the docstring of their class, which describes them."""
+    return True if type(member).__name__ == "_tuplegetter" else None
+
+
+def setup(app: Any) -> None:
+    """Called by Sphinx."""
+    app.connect("autodoc-skip-member", skip_fields)
+
 
 templates_path = ["_templates"]
 

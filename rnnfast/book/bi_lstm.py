@@ -20,6 +20,8 @@ class TimeBiLSTM(Bidirectional):
     stateful : bool
         As in `TimeLSTM`, for both layers.
 
+    Notes
+    -----
     Source: Saito, *Deep Learning from Scratch 2*, `common/time_layers.py`.
 
     Examples

@@ -18,6 +18,8 @@ class RNN(OneState):
     Wx, Wh, b : ndarray (D, H), (H, H), (H,)
         Weights and bias, float32 or float64.
 
+    Notes
+    -----
     Source: Saito, *Deep Learning from Scratch 2*, section 5.3.
 
     Examples
@@ -41,6 +43,8 @@ class LSTM(OneStep):
     Wx, Wh, b : ndarray (D, 4H), (H, 4H), (4H,)
         Weights and bias, float32 or float64.
 
+    Notes
+    -----
     Source: Saito, *Deep Learning from Scratch 2*, section 6.3.
 
     Examples
@@ -78,6 +82,8 @@ class GRU(OneState):
     reset, bhh
         As in `TimeGRU`.
 
+    Notes
+    -----
     Source: Saito, *Deep Learning from Scratch 2*, appendix C.
 
     Examples

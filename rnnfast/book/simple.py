@@ -96,6 +96,8 @@ class MatMul(Layer):
     ----------
     W : ndarray (D, O)
 
+    Notes
+    -----
     Source: Saito, *Deep Learning from Scratch 2*, section 1.3.
 
     Examples
@@ -340,6 +342,8 @@ class Embedding(Layer):
     ----------
     W : ndarray (V, D)
 
+    Notes
+    -----
     Source: Saito, *Deep Learning from Scratch 2*, section 4.1.
 
     Examples

@@ -26,6 +26,8 @@ def zoneout(cell: Cell, p: float) -> Cell:
     -------
     Cell
 
+    Notes
+    -----
     Source: Krueger et al., *Zoneout: regularizing RNNs by randomly preserving hidden activations*, 2017.
 
     Examples

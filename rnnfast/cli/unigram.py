@@ -29,6 +29,8 @@ class Unigram:
     IndexError
         An id is not in the vocabulary.
 
+    Notes
+    -----
     Source: Jurafsky and Martin, *Speech and Language Processing*, chapter 3, add-one smoothing.
 
     Examples

@@ -37,6 +37,8 @@ class WindowBatches:
     CorpusError
         There are fewer than `batch_size * time_size + 1` tokens.
 
+    Notes
+    -----
     Source: *Deep Learning from Scratch 2*, chapter 5, except that offsets do not wrap around at the end.
 
     Examples

@@ -26,6 +26,8 @@ class WhitespaceTokenizer(Tokenizer):
     ValueError
         A token is empty, appears twice or is a special one.
 
+    Notes
+    -----
     Source: the preparation of the Penn Treebank by Mikolov; PyTorch's `word_language_model`;
     *Deep Learning from Scratch 2*, section 2.4.4.
 

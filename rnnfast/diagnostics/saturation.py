@@ -63,6 +63,8 @@ def gate_saturation(model: Model, xs: np.ndarray, *, low: float = 0.05, high: fl
     TypeError, ValueError, IndexError
         The model has no recurrent layers, `xs` does not fit it, or a limit is not between 0 and 1.
 
+    Notes
+    -----
     Source: Karpathy, Johnson and Fei-Fei, *Visualizing and understanding recurrent networks*, 2015.
 
     Examples

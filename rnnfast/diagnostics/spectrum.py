@@ -58,6 +58,8 @@ def spectral_radius(model: Model) -> SpectralRadius:
     TypeError, ValueError
         The model has no recurrent layers, its cell no recurrent weights, or weights are not finite.
 
+    Notes
+    -----
     Source: Pascanu, Mikolov and Bengio, *On the difficulty of training recurrent neural networks*, 2013.
 
     Examples

@@ -73,6 +73,8 @@ class TimeAffine(Affine):
     params, grads : list of ndarray
         ``[W, b]`` and their gradients; always the same arrays; `backward` writes in place.
 
+    Notes
+    -----
     Source: Saito, *Deep Learning from Scratch 2*, section 5.4.
 
     Examples

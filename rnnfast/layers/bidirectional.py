@@ -29,6 +29,8 @@ class Bidirectional(Composed):
     layer_forward, layer_backward
         The two layers, each with its own state. The second starts at the end of the sequences.
 
+    Notes
+    -----
     Source: Schuster and Paliwal, *Bidirectional recurrent neural networks*, 1997; Saito, *Deep Learning from
     Scratch 2*, section 8.3.
 

@@ -49,6 +49,8 @@ class TimeDropout(Layer):
     params, grads : list
         Empty.
 
+    Notes
+    -----
     Source: Saito, *Deep Learning from Scratch 2*, section 6.5; Srivastava et al., *Dropout*, 2014; Gal and
     Ghahramani, *A theoretically grounded application of dropout in recurrent networks*, 2016. The book draws
     the mask from NumPy's global generator; here it comes from an integer hash, so the masks differ.

@@ -124,6 +124,8 @@ class TimeEmbedding(_Table):
         ``[W]`` and ``[dW]``; always the same arrays.
     W : ndarray (V, D)
 
+    Notes
+    -----
     Source: Saito, *Deep Learning from Scratch 2*, sections 4.1 and 5.4.
 
     Examples
@@ -234,6 +236,8 @@ class TimeContextSum(_Table):
     context : integer ndarray (N, window - 1) or None
         A copy of the carried tokens, oldest first, -1 for none; None before the first `forward`.
 
+    Notes
+    -----
     Source: the projection layer of CBOW; Mikolov et al., *Efficient estimation of word representations*,
     2013.
 

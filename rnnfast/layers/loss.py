@@ -70,6 +70,8 @@ class TimeSoftmaxWithLoss(_LabelLoss):
     ignore_label : int
         The label that is ignored; -1 by default.
 
+    Notes
+    -----
     Source: Saito, *Deep Learning from Scratch 2*, section 5.4.
 
     Examples

@@ -106,6 +106,8 @@ class CBOWLM(LanguageModel):
     ValueError, TypeError
         A size below 1.
 
+    Notes
+    -----
     Source: Saito, *Deep Learning from Scratch 2*, section 5.1.1, after the CBOW of Mikolov and others, 2013.
 
     Examples

@@ -47,6 +47,8 @@ def merge_shared(
     TypeError, ValueError
         If the lists do not match.
 
+    Notes
+    -----
     Source: Saito, *Deep Learning from Scratch 2*, `common/trainer.py`.
 
     Examples
@@ -142,6 +144,8 @@ def clip_by_norm(grads: Sequence[np.ndarray], max_norm: float) -> float:
     TypeError, ValueError
         If a gradient is not a writable float array, or `max_norm` is negative or not finite.
 
+    Notes
+    -----
     Source: Saito, *Deep Learning from Scratch 2*, section 6.1; Pascanu, Mikolov, Bengio, 2013.
 
     Examples

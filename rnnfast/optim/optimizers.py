@@ -22,6 +22,8 @@ class SGD(Optimizer):
     ----------
     lr : float
 
+    Notes
+    -----
     Source: Saito, *Deep Learning from Scratch*, section 6.1.2.
 
     Examples
@@ -50,6 +52,8 @@ class Momentum(Optimizer):
     momentum : float
         At least 0 and below 1.
 
+    Notes
+    -----
     Source: Saito, *Deep Learning from Scratch*, section 6.1.4. (PyTorch multiplies the velocity by `lr` at
     the update; both forms agree while `lr` is constant.)
 
@@ -84,6 +88,8 @@ class Nesterov(Momentum):
     momentum : float
         At least 0 and below 1.
 
+    Notes
+    -----
     Source: Bengio, Boulanger-Lewandowski, Pascanu, *Advances in optimizing recurrent networks*, 2013,
     equation 7. The book's listing computes ``param += momentum**2 * v - (1 + momentum) * lr * grad`` with the
     new `v`, although this form needs the old `v`; rnnfast follows the equation.
@@ -112,6 +118,8 @@ class AdaGrad(Optimizer):
     eps : float
         Added outside the root, 1e-7 as in the book (PyTorch: 1e-10).
 
+    Notes
+    -----
     Source: Saito, *Deep Learning from Scratch*, section 6.1.5; Duchi, Hazan, Singer, 2011.
 
     Examples
@@ -149,6 +157,8 @@ class RMSprop(Optimizer):
     eps : float
         Added outside the root, 1e-7 as in the book (PyTorch: 1e-8).
 
+    Notes
+    -----
     Source: Saito, *Deep Learning from Scratch 2*, `common/optimizer.py`; Hinton, lecture 6e, 2012.
 
     Examples
@@ -191,6 +201,8 @@ class Adam(Optimizer):
         1e-7, added to the uncorrected ``sqrt(v)``, as in the book. PyTorch and `AdamW` add 1e-8 to the
         corrected root.
 
+    Notes
+    -----
     Source: Saito, *Deep Learning from Scratch*, section 6.1.6; Kingma, Ba, 2015, the form at the end of
     section 2.
 
@@ -249,6 +261,8 @@ class AdamW(Adam):
     weight_decay : float
         At least 0.
 
+    Notes
+    -----
     Source: Loshchilov, Hutter, *Decoupled weight decay regularization*, 2019.
 
     Examples

@@ -51,6 +51,8 @@ class TruncatedBPTT:
     ValueError
         `k1` is below 1, `k2` below `k1`, or `tolerance` not above 0.
 
+    Notes
+    -----
     Source: Williams and Peng, 1990,
     *An efficient gradient-based algorithm for on-line training of recurrent network trajectories*,
     BPTT(h; h'); *Deep Learning from Scratch 2*, section 5.2.3.

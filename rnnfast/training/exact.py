@@ -46,6 +46,8 @@ class ExactBPTT:
     ValueError, TypeError
         `chunk` is below 1, `memory` cannot be read, or both are given.
 
+    Notes
+    -----
     Source: Chen et al., *Training deep nets with sublinear memory cost*, 2016; Gruslys et al.,
     *Memory-efficient backpropagation through time*, 2016.
 

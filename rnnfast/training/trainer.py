@@ -85,6 +85,8 @@ class Trainer:
     order_seed : int or None
         The seed of the orders of the last `fit`; None if it did not shuffle.
 
+    Notes
+    -----
     Source: clipping, annealing and their defaults as in PyTorch's `word_language_model` example; Pascanu,
     Mikolov and Bengio, *On the difficulty of training recurrent neural networks*, 2013.
 
