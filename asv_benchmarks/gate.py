@@ -1,14 +1,14 @@
-"""A gate against regressions: speeds as ratios measured in one process, each with the least that may be.
+"""A gate against regressions: speed ratios measured in one process, each with a lower limit.
 
-    python asv_benchmarks/gate.py            all of it, half a minute once kernels are compiled
+    python asv_benchmarks/gate.py            all cases, half a minute once kernels are compiled
     python asv_benchmarks/gate.py lstm       the cases with this in their names
 
-Times depend on the machine and on what else it does; ratios hardly: of the matrix product to the FMA peak of
-the same core, of layers to the product, since some processors slow down in the midst of multiply-adds that
-also load, and of the rest to NumPy on the same data. Both sides take turns, and the best of many short turns
-counts, which other programs do not slow down. The limits are some 80 % of the least of what was measured on
-Granite Rapids, where it is lower than on Zen 5: noise does not reach them, and an LSTM's forward pass with
-one loop that is no longer vectorised falls below.
+Times depend on the machine and its load, ratios hardly. The matrix product is compared with the FMA peak of
+the same core, layers with the product (some processors slow down during multiply-adds that also load), and
+the rest with NumPy on the same data. Both sides take turns, and the best of many short turns counts, which
+other programs do not slow down. The limits are some 80 % of the lowest ratio on Granite Rapids, which is
+lower than on Zen 5: noise does not reach them, and an LSTM's forward pass with one loop that is no longer
+vectorised falls below.
 """
 
 import sys
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 # isort: off
-from benchmarks import baseline, measuring, tile  # before any library is loaded: it sets one thread for all
+from benchmarks import baseline, measuring, tile  # before other libraries: it limits all to one thread
 import numpy as np
 
 # isort: on
@@ -28,12 +28,12 @@ from rnnfast.kernels.tile import FROM_START
 import rnnfast
 from rnnfast import cells, optim
 
-TURN, ROUNDS = 0.004, 25  # seconds of one turn, and how many each side gets
+TURN, ROUNDS = 0.004, 25  # seconds of one turn, and the number of turns of each side
 
 
 class Case(NamedTuple):
-    """One ratio: the time of `other` over that of `call`; or its operations a second over the product's, and
-    the product's own over the FMA peak."""
+    """One ratio: the time of `other` divided by the time of `call`; otherwise operations per second
+    of `call` divided by the product's, or the product's divided by the FMA peak."""
 
     name: str
     at_least: float
@@ -42,7 +42,7 @@ class Case(NamedTuple):
     other: Callable[[], object] | None = None
 
 
-PRODUCT_SHAPE = 64, 128  # rows, and the size of a square matrix: its operands lie in the nearest caches
+PRODUCT_SHAPE = 64, 128  # rows, and the size of a square matrix; the operands fit the nearest caches
 PRODUCT_TIMES = 20
 PRODUCT_OPERATIONS = 2.0 * PRODUCT_TIMES * PRODUCT_SHAPE[0] * PRODUCT_SHAPE[1] ** 2
 
@@ -54,7 +54,7 @@ def product():
 
 
 def recurrent(rng, cell, shape, least_forward, least_both):
-    """What a layer reaches of the product's speed, forward, and forward and backward."""
+    """A layer's share of the product's speed: forward, and forward with backward."""
     N, T, D, H = shape
     layer = cell.layer(D, H, rng=rng)
     xs, dhs = (rng.standard_normal((N, T, size)).astype(np.float32) for size in (D, H))
@@ -71,7 +71,7 @@ def recurrent(rng, cell, shape, least_forward, least_both):
 
 
 def beside_numpy(rng, cell, least):
-    """The book's way of writing a layer in NumPy, over ours."""
+    """A layer written in NumPy as in the book, compared with ours."""
     N, T, D, H = 20, 35, 100, 100
     layer = cell.layer(D, H, rng=rng)
     naive = baseline.CELLS[cell.name](*layer.params)
@@ -85,7 +85,7 @@ def beside_numpy(rng, cell, least):
 
 
 def functions(rng):
-    """Loops over single values beside NumPy's."""
+    """Elementwise loops compared with NumPy's."""
     x = rng.standard_normal(20_000).astype(np.float32)
     y = np.empty_like(x)
     for name, call, naive, least in (
@@ -97,7 +97,7 @@ def functions(rng):
 
 
 def output_and_updates(rng):
-    """The fused loss beside the product; an update of parameters beside NumPy's."""
+    """The fused loss compared with the product, and a parameter update compared with NumPy's."""
     loss = rnnfast.TimeAffineSoftmaxWithLoss.from_sizes(100, 2000, rng=rng)
     xs, ts = rng.standard_normal((20, 35, 100)).astype(np.float32), rng.integers(0, 2000, (20, 35))
     yield Case("fused loss", 0.50, lambda: loss.forward(xs, ts), 3 * 2.0 * 700 * 100 * 2000)
@@ -155,7 +155,7 @@ def measured(case):
 
 
 def main():
-    rnnfast.set_num_threads(1)  # whatever the environment says
+    rnnfast.set_num_threads(1)  # overrides the environment
     wanted = sys.argv[1] if len(sys.argv) > 1 else ""
     below = []
     for case in cases():

@@ -1,1 +1,1 @@
-"""Compiled kernels of rnnfast: products, activations, time loops, losses, updates. README.md states them."""
+"""Compiled kernels of rnnfast: products, activations, time loops, losses, updates. See README.md."""

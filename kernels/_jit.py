@@ -1,22 +1,20 @@
-"""Compile options for every kernel, decided once, and a disk cache that can be trusted.
+"""Compile options for every kernel, and a safe disk cache.
 
-`kernel` compiles a function that Python calls, `kernel_of` one that is made around a value, `inner` one that
-only other kernels call, `spliced` one that is pasted into its callers, `library` one that carries code
-called by symbol; `intrinsic` pairs vector IR with its pure-Python twin.
+`kernel` compiles a function that Python calls, `kernel_of` a function made around a value, `inner` one that
+only other kernels call, `spliced` one that is inlined into its callers, `library` one with code that is
+called by symbol. `intrinsic` pairs vector IR with its pure-Python twin.
 
-Compiled kernels are kept by Numba's own disk cache, mended in these points:
+Compiled kernels are kept in Numba's disk cache, which is changed in these points:
 
-* Numba looks at the file of the kernel alone, but code of other files is compiled into it. Here an edit
-  to any kernel file makes every entry stale, also those that an earlier version of the package left
-  behind.
+* Numba checks only the kernel's own file, although code of other files is compiled into it. Here an edit of
+  any kernel file makes every entry stale, including entries of earlier versions of the package.
 * Numba reuses code across settings such as NUMBA_BOUNDSCHECK. Here they are part of the key.
-* Numba fails at import where no directory can be written, and at the call where a cache file is damaged
-  or the disk is full. Here the kernel is compiled, and a damaged entry replaced.
+* Numba fails at import if no directory can be written, and at the call if a cache file is damaged or the disk
+  is full. Here the kernel is compiled, and a damaged entry replaced.
 * Numba trusts any directory, though loading an entry can run any code. Here a directory that other users
   can write is not used.
 
-The mending reaches into Numba; where a future Numba has moved what it needs, kernels are compiled in each
-process.
+These changes use Numba's internals. If a future Numba lacks them, kernels are compiled in each process.
 """
 
 from __future__ import annotations
@@ -41,12 +39,12 @@ import numpy as np
 from numba.core import event
 from numba.extending import intrinsic as _numba_intrinsic
 
-# Kernels allocate nothing, and their callers hold the arrays meanwhile. So they do without Numba's runtime,
-# which counts references to every view of a row by an atomic operation: 2 to 6 % of the time of a recurrent
-# layer, and as much of compiling it.
+# Kernels allocate nothing, and their callers keep the arrays alive. So they do not use Numba's runtime, whose
+# atomic reference count of every view of a row takes 2 to 6 % of the time of a recurrent layer, and as much
+# of its compilation.
 OPTIONS: Any = {"nogil": True, "error_model": "numpy", "_nrt": False}
 
-# Numba's settings that change the code it generates and are missing from its cache key.
+# Numba settings that change the generated code and are missing from its cache key.
 CODE_SETTINGS = (
     "BOUNDSCHECK",
     "OPT",
@@ -61,15 +59,15 @@ CODE_SETTINGS = (
     "NRT_STATS",
 )
 
-# Every library of this process by its full name.
+# Every library of this process, by its full name.
 _LIBRARIES: dict[str, Any] = {}
 
 
 class _CompilationGuard(event.Listener):
-    """While Numba compiles: no garbage collection, and Ctrl-C waits until the function is compiled.
+    """Suspends garbage collection and Ctrl-C while Numba compiles a function.
 
-    Its millions of small objects are alive, and looking for cycles among them took 0.8 of 10.2 s of a cold
-    start. An exception in the midst of it leaves Numba with functions that are half there.
+    Searching Numba's millions of live objects for cycles took 0.8 of 10.2 s of a cold start. An exception
+    during compilation leaves Numba with half-defined functions.
     """
 
     def __init__(self) -> None:
@@ -79,7 +77,7 @@ class _CompilationGuard(event.Listener):
         self._waiting: tuple | None = None
 
     def on_start(self, event: Any) -> None:
-        """A function begins to be compiled, perhaps inside another."""
+        """The compilation of a function begins, perhaps inside another."""
         self._depth += 1
         if self._depth > 1:
             return
@@ -96,7 +94,7 @@ class _CompilationGuard(event.Listener):
         self._waiting = received
 
     def on_end(self, event: Any) -> None:
-        """It is compiled, or has failed."""
+        """The compilation has ended or failed."""
         self._depth -= 1
         if self._depth:
             return
@@ -113,14 +111,14 @@ event.register("numba:compile", _CompilationGuard())
 
 
 def jit_is_disabled() -> bool:
-    """Whether NUMBA_DISABLE_JIT asks for plain Python."""
+    """Whether NUMBA_DISABLE_JIT requests plain Python."""
     return bool(getattr(numba.config, "DISABLE_JIT", 0))
 
 
 def kernel(function: Callable, content: str = "") -> Callable:
     """Compile a function that Python calls, with the disk cache.
 
-    `content` tells apart functions of one text that are compiled around different values: see `kernel_of`.
+    `content` distinguishes functions with the same text and different captured values: see `kernel_of`.
     """
     if jit_is_disabled():
         return function
@@ -137,20 +135,20 @@ def kernel(function: Callable, content: str = "") -> Callable:
 
 
 def kernel_of(content: str) -> Callable[[Callable], Callable]:
-    """Compile a function that is made around a value, such as a cell, which `content` describes in full.
+    """Compile a function made around a value, such as a cell; `content` describes the value in full.
 
-    Numba's cache key of such a function holds pickles of what it refers to, which differ from process to
-    process. Here it is `content`, so that a value from a notebook is found again as one from a module is.
+    Numba's cache key of such a function contains pickles of the values it captures, which differ between
+    processes. Here the key is `content`, so that values defined in a notebook are found again, too.
     """
     return functools.partial(kernel, content=content)
 
 
 def library(function: Callable) -> Any:
-    """Compile a function that carries code which other kernels call by symbol.
+    """Compile a function with code that other kernels call by symbol.
 
-    Code that many kernels share is so compiled once, not once in each of them. A kernel that comes from
-    the disk cache has its calls bound at once, and a missing symbol then ends the process. So each entry
-    names the libraries that were there when its kernel was compiled, and they are loaded first.
+    Code shared by many kernels is then compiled once, not in each of them. Loading a kernel from the disk
+    cache binds its calls at once, and a missing symbol ends the process. So each entry names the libraries
+    that existed when its kernel was compiled, and they are loaded first.
     """
     compiled = kernel(function)
     _LIBRARIES[f"{function.__module__}.{function.__qualname__}"] = compiled
@@ -158,14 +156,14 @@ def library(function: Callable) -> Any:
 
 
 def inner(function: Callable) -> Callable:
-    """Compile a function that only kernels call; it lives in the cache entry of its caller."""
+    """Compile a function that only kernels call; it is part of its caller's cache entry."""
     return numba.njit(**OPTIONS)(function)
 
 
 def spliced(function: Callable) -> Callable:
-    """Splice a short function into its callers before they are typed.
+    """Inline a short function into its callers before they are typed.
 
-    It has no library of its own, which would cost 0.1 s or more of compiling.
+    A separate library would take 0.1 s or more to compile.
     """
     return numba.njit(inline="always", **OPTIONS)(function)
 
@@ -181,7 +179,7 @@ def intrinsic(twin: Callable) -> Callable:
 
 @functools.cache
 def _source_stamp() -> str:
-    """Hash of all kernel files and of the versions of what compiles them; Numba checks its own version."""
+    """Hash of all kernel files and of the versions of the compilers; Numba checks its own version."""
     folder = Path(__file__).parent
     files = sorted(folder.rglob("*.py"))
     if not files:
@@ -196,7 +194,7 @@ def _source_stamp() -> str:
 
 @functools.cache
 def _warn_that_nothing_is_kept(obstacle: str) -> None:
-    """Say once that every process will compile."""
+    """Warn once that every process will compile."""
     warnings.warn(
         f"rnnfast: compiled kernels are not kept on disk ({obstacle}), so each process compiles them again; "
         "set NUMBA_CACHE_DIR to a directory that you, and nobody else, can write",
@@ -206,7 +204,7 @@ def _warn_that_nothing_is_kept(obstacle: str) -> None:
 
 
 def _mend_cache(dispatcher: Any, content: str) -> str:
-    """Put checked files into the cache and keep its errors inside; return what prevents it, if anything."""
+    """Give the cache checked files and suppress its errors; return the obstacle, or ""."""
     try:
         cache = dispatcher._cache
         if _others_can_write(Path(cache.cache_path)):
@@ -226,7 +224,7 @@ def _mend_cache(dispatcher: Any, content: str) -> str:
         return None
 
     def save_if_possible(signature, compiled):
-        # A full disk, or a directory that has become read-only: the function is in memory all the same.
+        # The disk is full, or the directory has become read-only; the function is in memory anyway.
         with contextlib.suppress(OSError):
             save(_arguments(signature), compiled)
 
@@ -235,14 +233,14 @@ def _mend_cache(dispatcher: Any, content: str) -> str:
 
 
 def _arguments(signature: Any) -> Any:
-    """The argument types alone: an entry is found whether or not a return type came with them."""
+    """The argument types alone, so that an entry is found with or without a return type."""
     return getattr(signature, "args", signature)
 
 
 def _others_can_write(folder: Path) -> bool:
-    """Whether another user could plant an entry, which is a pickle and can run anything when it is loaded."""
+    """Whether another user could plant an entry, which is a pickle and can run any code when loaded."""
     if os.name != "posix" or folder.parent == Path(__file__).parent:
-        # __pycache__ beside the source holds Python's bytecode too: it is trusted like the source.
+        # __pycache__ next to the source also has Python's bytecode, so it is trusted like the source.
         return False
     status = folder.stat()
     return bool(status.st_mode & stat.S_IWOTH) or status.st_uid not in (0, os.geteuid())
@@ -251,10 +249,9 @@ def _others_can_write(folder: Path) -> bool:
 class _CheckedFiles:
     """The index and data files of the kernel `owner`; an entry that cannot be trusted counts as absent.
 
-    This wraps Numba's IndexDataCacheFile. The key is extended by `stamp` and the settings that change
-    code. It is also kept inside the entry, because two processes that save at once can swap their data
-    files, and a digest beside it, because damaged machine code would not raise but crash or calculate
-    wrongly.
+    This wraps Numba's IndexDataCacheFile. The key is extended by `stamp` and the settings that change code.
+    The entry also contains the key, because two processes that save at once can swap their data files, and a
+    digest, because damaged machine code would crash or compute wrong results instead of raising.
     """
 
     def __init__(self, owner: Any, files: Any, stamp: str) -> None:
@@ -264,8 +261,8 @@ class _CheckedFiles:
         self._dumps = dumps
         self._files = files
         self._stamp = stamp
-        # The key alone would be correct. A new stamp of the index makes Numba number its data files from 1
-        # again, so that stale ones are overwritten instead of piling up.
+        # The key alone would be correct. With a new stamp of the index, Numba numbers its data files from 1
+        # again, so that stale files are overwritten and do not accumulate.
         if hasattr(files, "_source_stamp"):
             files._source_stamp = (files._source_stamp, stamp)
 
@@ -273,7 +270,7 @@ class _CheckedFiles:
         self._files.flush()
 
     def load(self, key: Hashable) -> Any:
-        """What was saved under `key`, or None."""
+        """The data saved under `key`, or None."""
         full_key = self._full_key(key)
         with contextlib.suppress(Exception):  # unpickling garbage can raise anything
             digest, content = self._files.load(full_key)
@@ -286,7 +283,7 @@ class _CheckedFiles:
         return None
 
     def save(self, key: Hashable, data: Any) -> None:
-        """Keep `data` under `key`, replacing a damaged index."""
+        """Save `data` under `key`, replacing a damaged index."""
         full_key = self._full_key(key)
         needed = [
             (name, arguments)

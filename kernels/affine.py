@@ -11,9 +11,9 @@ from .vectors import copy_span
 
 # Rows in one block of the sums for dW and db: long sums stay accurate, and the block stays in L2.
 BLOCK_ROWS = 256
-# Up to ROWS_IN_PLACE rows read W where it lies, if its rows do. Up to ROWS_IN_BLOCKS rows take a transposed
-# view packed by blocks that stay in the cache. One row, D = 100, O = 10,000, float32, one core of an AMD EPYC
-# (Zen 4): 67 us where it lies, 159 with all of W packed; 218 us by blocks, 446 with all of W^T packed.
+# Up to ROWS_IN_PLACE rows read W in place, if its rows are contiguous. Up to ROWS_IN_BLOCKS rows read a
+# transposed view packed in blocks that stay in the cache. One row, D = 100, O = 10,000, float32, one core of
+# an AMD EPYC (Zen 4): 67 us in place, 159 with all of W packed; 218 us in blocks, 446 with all of W^T packed.
 ROWS_IN_PLACE, ROWS_IN_BLOCKS, BLOCK_BYTES = 2, 8, 128 * 1024
 
 

@@ -1,10 +1,9 @@
-"""Backpropagation through time for any cell, one block of the time grid after the other, the last one first.
+"""Backpropagation through time for any cell, block by block of the time grid, last block first.
 
-A row of the tape is needed for every step. Rows are kept in slots of one block each: block k of the time
-grid is in slot k % slots. Where there are fewer slots than blocks, those that were overwritten are made
-again, from h, which is kept for all steps, and the other states before the block. Once h is known,
-pre-activations are products over whole blocks, and only the elementwise passes go step by step. The bits are
-those of the first time.
+Every step needs a row of the tape. Rows are kept in slots of one block each: block k of the time grid is in
+slot k % slots. If there are fewer slots than blocks, overwritten blocks are recomputed from h, which is kept
+for all steps, and from the other states before the block. With h known, pre-activations are products over
+whole blocks, and only the elementwise passes go step by step. Recomputed blocks have the same bits.
 """
 
 from __future__ import annotations
@@ -41,14 +40,14 @@ from .vectors import clear_span
 
 
 def backward_of(schedule: Schedule) -> Any:
-    """The compiled function of a cell that goes back through a sequence."""
+    """The compiled backward function of a cell."""
     cell = schedule.cell
     GATES, PLAIN, LATE = np.int64(len(cell.gates)), np.int64(cell.plain), np.int64(cell.late)
     IS_APART, IS_AGAIN, HAS_PRODUCT = bool(cell.apart), bool(cell.again), cell.product
     OTHERS, HAS_TAPE, PASSES = len(cell.states) - 1, not schedule.in_place, schedule.passes
     HAS_UNITS, HAS_GIVEN, HAS_WANTED = bool(cell.units), bool(cell.given), bool(cell.wanted)
     UNITS, FIRST_UNIT, FIRST_OTHER = len(cell.trained), schedule.unit_gradients, schedule.others
-    LATE_GRADIENT = GATES if IS_APART else PLAIN  # the column of what goes back through the second product
+    LATE_GRADIENT = GATES if IS_APART else PLAIN  # the column of the gradient through the second product
     first_pass, second_pass = row_pass(schedule.backward[0]), row_pass(schedule.backward[1])
     remake_block = remake_of(schedule)
 
@@ -57,7 +56,7 @@ def backward_of(schedule: Schedule) -> Any:
         team, member, intact, wx, wh, turned, cols, wants_inputs, packed_x, packed_h, packed_late, packed_wx,
         packed_wh, packed_wlate,
     ):  # fmt: skip
-        """The operands of the products with Wh^T; and Wx^T, and what blocks made again need, in panels."""
+        """The operands of the products with Wh^T; also packs Wx^T and the weights for recomputed blocks."""
         width, members, flat_wx, again = cols // GATES, team[MEMBERS], wx.reshape(-1), intact > 0
         depth = wx.size // cols
         down, across = strides_of(turned, depth, cols)
@@ -84,7 +83,7 @@ def backward_of(schedule: Schedule) -> Any:
 
     @spliced
     def backward_step(team, member, goal, step, part, weights, places, others, sequence_rows, step_rows):
-        """The passes and products of one step back; the goal after its meetings.
+        """The passes and products of one step back. Returns the goal after its meetings.
 
         step    (t, first row in the block, first row of the tape, first row of the states)
         part    sequences and units (i_first, i_last, j_first, j_last)
@@ -136,8 +135,8 @@ def backward_of(schedule: Schedule) -> Any:
 
     @spliced
     def others_before(t, t_first, k, slot, part, offsets, order, resets, memory, kept, width):
-        """The other states before a step of block k, as (array, first, row): those on the tape of the step
-        before, or those before the block; zero after a reset.
+        """The other states before a step of block k, as (array, first, row): from the tape of the step
+        before, or from the states before the block; zero after a reset.
 
         memory  (array, row) of starts, tape and kept
         """
@@ -153,7 +152,7 @@ def backward_of(schedule: Schedule) -> Any:
 
     @spliced
     def gradients_of_block(team, member, turned, rows, dts, h_block, dwh, db, dbhh, dunits, mode):
-        """The share of a block in dWh = sum h_before^T dt, in db, and in the gradients of units."""
+        """A block's terms of dWh = sum h_before^T dt, of db, and of the gradients of units."""
         cols, panel, flat = db.size, PANEL_BYTES // dts.itemsize, dts.reshape(-1)
         width = cols // GATES
         flat[flat.size - 1] = 1
@@ -175,7 +174,7 @@ def backward_of(schedule: Schedule) -> Any:
 
     @spliced
     def places_of(tape, h_block, states, dts, dstates, units, dhs, given, dgiven, operand):
-        """The arrays of backward_step. Others stand in for those that the cell lacks, and are not read."""
+        """The arrays of backward_step. Arrays that the cell lacks are replaced by others and not read."""
         h, width = (h_block.reshape(-1), h_block.shape[1]), dhs.shape[2]
         flat_tape, flat_units, flat_given, flat_dgiven, flat_operand = h, h[0], h, h, h[0]
         if HAS_TAPE:
@@ -206,7 +205,7 @@ def backward_of(schedule: Schedule) -> Any:
 
     @spliced
     def clear_gradients(dwx, dwh, db, dbhh, dunits):
-        """All zero: nothing was read."""
+        """Set all gradients to zero, since nothing was read."""
         clear_span(dwx, 0, dwx.size)
         clear_span(db, 0, db.size)
         if HAS_PRODUCT:
@@ -224,8 +223,8 @@ def backward_of(schedule: Schedule) -> Any:
         packed_wlate, dts, dstates, x_block, sums, h_block, kept, carry, operand,
     ):  # fmt: skip
         """Backpropagation through time: with dt the gradient of a step's pre-activations, dh_{t-1} = dt Wh^T
-        and what the formula passes by, dx_t = dt Wx^T, dWx = sum x_t^T dt, dWh = sum h_{t-1}^T dt, db = sum
-        dt.
+        plus the gradient through the formula, dx_t = dt Wx^T, dWx = sum x_t^T dt, dWh = sum h_{t-1}^T dt,
+        db = sum dt.
 
         team, member                                   as in cell_forward
         xs              (.., .., D)                    read, rows as in cell_forward
@@ -233,28 +232,28 @@ def backward_of(schedule: Schedule) -> Any:
         words           (V, D)                         read if there are ids
         given           (.., .., K H)                  read, rows as of xs
         states          (N + rows, row)                read, as cell_forward left it
-        tape            (slots block rows, tape row)   read; overwritten by blocks made again
+        tape            (slots block rows, tape row)   read; overwritten by recomputed blocks
         starts          (blocks, N, others row)        read
         intact          int                            blocks from this one on are in their slots
-        dhs             (.., .., H)                    read, rows as of xs, the gradient of each output
+        dhs             (.., .., H)                    read, rows as of xs, gradients of the outputs
         dstates_next    (S, N, H)                      read, the gradient of the states after the last step
         wx, wh, b, bhh, units, turned                  read, as in cell_forward
         offsets, order, blocks, resets, sequence_rows, step_rows   read, as in cell_forward
         adds            bool                           the gradients of the parameters are accumulated
-        dxs             (.., .., D)                    overwritten, rows as of xs; zero where a sequence
-                                                       has ended; no elements if it is not wanted
+        dxs             (.., .., D)                    overwritten, rows as of xs; zero after the end of a
+                                                       sequence; no elements if it is not wanted
         dwords          (V, D)                         overwritten if there are ids; accumulated if adds
-        dgiven          (.., .., W H)                  overwritten, rows as of xs, of those given arrays that
+        dgiven          (.., .., W H)                  overwritten, rows as of xs, for the given arrays that
                                                        have a gradient
         dstates_before  (S, N, H)                      overwritten, the gradient of `before`
-        dwx, dwh, db    (D, G H), (H, G H), (G H,)     overwritten; accumulated if adds; the first two lie as
-                                                       wx and wh
+        dwx, dwh, db    (D, G H), (H, G H), (G H,)     overwritten; accumulated if adds; the first two have
+                                                       the layout of wx and wh
         dbhh            (A H,)                         likewise
-        dunits          (P, H)                         likewise, of those units that have a gradient
+        dunits          (P, H)                         likewise, for the units that have a gradient
         packed_x        (packed_size(G H, D),)         scratch
         packed_h        (recurrent_packed_size(plain H, H, 1, members),)  scratch
         packed_late     (recurrent_packed_size(late H, H, 1, members),)   scratch
-        packed_wx       (packed_size(D, G H),) or (0,)       scratch, needed if a block is made again
+        packed_wx       (packed_size(D, G H),) or (0,)       scratch, needed if a block is recomputed
         packed_wh       (packed_size(H, plain H),) or (0,)   scratch, likewise
         packed_wlate    (packed_size(H, late H),) or (0,)    scratch, likewise
         dts             (block rows + 1, gradient row) scratch, block rows = block_steps(N) N

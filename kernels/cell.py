@@ -1,16 +1,16 @@
-"""What a recurrent cell is: the names of its gates and states, and one step as a formula without branches.
+"""A recurrent cell: the names of its gates and states, and one step as a formula without branches.
 
-    a = x_t Wx + h_{t-1} Wh + b, in one block of columns a gate;   states_t = formula(a, states_{t-1})
+    a = x_t Wx + h_{t-1} Wh + b, one block of columns per gate;   states_t = formula(a, states_{t-1})
 
-The first state is the output, and what meets Wh. A unit sees only its own gates and states; units mix through
-Wx and Wh. Everything else follows from the formula: `schedule` has the gradient and what is kept for it,
-`recurrence` the time loop.
+The first state is the output and is multiplied by Wh. A unit sees only its own gates and states; units mix
+through Wx and Wh. Everything else is derived from the formula: `schedule` has the gradient and the values
+kept for it, `recurrence` the time loop.
 
 A gate enters the product in one of three ways:
 
 * plain: a = x Wx + h Wh + b;
 * apart: `n.x` = x Wx + b and `n.h` = h Wh + bhh, for a formula that treats them differently;
-* again: `n(operand)` = x Wx + b + operand Wh, with an operand of the step's own making in place of h.
+* again: `n(operand)` = x Wx + b + operand Wh, with an operand computed by the step instead of h.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _ARITHMETIC = ("add", "sub", "mul", "div", "neg")
 
 
 class ResultError(FormulaError):
-    """What a formula returns is not one number for each state."""
+    """A formula does not return one number for each state."""
 
 
 class Apart(Unfinished):
-    """A gate whose two products stay apart: `x` and `h`."""
+    """A gate with two separate products, `x` and `h`."""
 
     def __init__(self, name: str, x: Node, h: Node) -> None:
         self.how = f"the products of the gate {name} are apart; use {name}.x and {name}.h"
@@ -39,7 +39,7 @@ class Apart(Unfinished):
 
 
 class Again(Unfinished):
-    """A gate whose product with Wh takes an operand of the step's own making."""
+    """A gate whose product with Wh has an operand computed by the step."""
 
     def __init__(self, name: str, gate: Node) -> None:
         self.how = f"the gate {name} waits for the operand of its product; use {name}(operand)"
@@ -60,28 +60,28 @@ class Cell:
     Parameters
     ----------
     name : str
-        What messages call it.
+        Name in messages.
     formula : callable
-        One step: gates, states and then `units` and `given` by name, to the states after it, a tuple or one.
+        One step. Takes gates, states, then `units` and `given` by name; returns the next state or a tuple.
     gates, states : sequence of str
-        Names of the blocks of columns of Wx, Wh and b, and of the states.
+        Names of the column blocks of Wx, Wh and b, and of the states.
     product : bool
-        Whether h_{t-1} meets a matrix Wh.
+        Whether h_{t-1} is multiplied by a matrix Wh.
     apart, again : sequence of str
-        Gates that enter the product so. They come last, and only one of the two kinds may be there.
+        Gates with that kind of product. They come last, and a cell has only one of the two kinds.
     units : sequence of str
         Arguments that are one number for each unit.
     trained : sequence of str
-        Those of them that have a gradient.
+        Arguments of `units` that have a gradient.
     given : sequence of str
         Arguments that are one number for each sequence, step and unit.
     wanted : sequence of str
-        Those of them that have a gradient.
+        Arguments of `given` that have a gradient.
 
     Raises
     ------
     FormulaError
-        The formula says what cannot be compiled.
+        The formula cannot be compiled.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class Cell:
             raise FormulaError("the operand of a second product cannot depend on that product")
 
     def _results(self, after: Any) -> tuple[Node, ...]:
-        """What a step returns, checked: one number a state."""
+        """The checked results of a step: one number per state."""
         count = len(self.states)
         states = f"the state{'s' * (count > 1)} {', '.join(self.states)}"
         if after is None:
@@ -153,7 +153,7 @@ class Cell:
 
     @functools.cached_property
     def activations(self) -> dict[str, Node]:
-        """The first sigmoid, tanh or relu of each gate that has one: only arithmetic lies before it."""
+        """The first sigmoid, tanh or relu of each gate that has one, with only arithmetic before it."""
         order = in_order([*self.after, *([] if self.operand is None else [self.operand])])
         found = {}
         for gate in self.gates:
@@ -170,22 +170,22 @@ class Cell:
 
     @property
     def again_inputs(self) -> tuple[Node, ...]:
-        """The gates that wait for a second product."""
+        """The gates with a second product."""
         return tuple(self.inputs[gate] for gate in self.again)
 
     @property
     def plain(self) -> int:
-        """How many gates, the first ones, take h in the first product."""
+        """The number of gates, the first ones, whose first product has h."""
         return len(self.gates) - self.late if self.product else 0
 
     @property
     def late(self) -> int:
-        """How many gates, the last ones, are apart or again."""
+        """The number of gates, the last ones, that are apart or again."""
         return len(self.apart) or len(self.again)
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """A hash of what the cell computes: the same for two that say the same, whatever their names."""
+        """A hash of the computation of the cell, independent of its names."""
         lines = [f"{len(self.gates)} {len(self.states)} {self.product} {len(self.apart)} {len(self.again)}"]
         places = {node: str(i) for i, node in enumerate(self.inputs.values())}
         lines += [f"{n in self.trained}" for n in self.units] + [

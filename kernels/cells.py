@@ -1,6 +1,6 @@
-"""The built-in cells as equations; `cell.py` says what they mean.
+"""The built-in cells as equations; `cell.py` defines their meaning.
 
-The gates stand in the order of the columns of Wx, Wh and b: the book's.
+The gates are in the order of the columns of Wx, Wh and b, which is the book's.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ def rnn_tanh(a, h):
 
 
 def rnn_relu(a, h):
-    """The same with relu."""
+    """The simple RNN with relu."""
     return relu(a)
 
 

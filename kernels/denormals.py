@@ -1,7 +1,7 @@
-"""Numbers below the smallest normal one count as zero while a kernel runs, where the processor can do that.
+"""Denormal numbers count as zero while a kernel runs, if the processor supports it.
 
-Gradients that vanish over many steps end there, and arithmetic on such numbers takes some processors a
-hundred times as long. The mode belongs to the thread, so a kernel sets it and puts back what it found.
+Gradients that vanish over many steps become denormal, and some processors take a hundred times as long for
+such numbers. The mode belongs to the thread, so a kernel sets it and restores the mode before.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _call(builder: ir.IRBuilder, name: str, result: ir.Type, *arguments: ir.Valu
 
 
 def _read(context: Any, builder: ir.IRBuilder) -> ir.Value:
-    """The control register, widened to 64 bits; 0 where none is known."""
+    """The control register, widened to 64 bits; 0 if none is known."""
     if _is_x86(context):
         place = cgutils.alloca_once(builder, _I32)
         _call(
@@ -70,19 +70,19 @@ def _setting(x86_bits: int, arm_bits: int) -> Any:
 
 @intrinsic(lambda: 0)
 def flush_denormals(typing_context):
-    """From here on denormal operands and results are zero; returns the mode before, for `restore_mode`."""
+    """Treat denormal operands and results as zero from here on; returns the old mode for `restore_mode`."""
     return types.int64(), _setting(_RESULTS | _OPERANDS, _ARM_BOTH)
 
 
 @intrinsic(lambda: 0)
 def ignore_denormal_operands(typing_context):
-    """From here on denormal operands are zero, results are not (x86); returns the mode before."""
+    """Treat denormal operands, but not results, as zero from here on (x86); returns the old mode."""
     return types.int64(), _setting(_OPERANDS, 0)
 
 
 @intrinsic(lambda mode: None)
 def restore_mode(typing_context, mode):
-    """Back to a mode that one of the others has returned."""
+    """Restore a mode returned by `flush_denormals` or `ignore_denormal_operands`."""
 
     def codegen(context, builder, signature, arguments):
         _write(context, builder, arguments[0])

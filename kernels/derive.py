@@ -1,7 +1,7 @@
 """Reverse-mode differentiation of formulas: the gradient of a graph of `expression` as another graph.
 
-Derivatives are written in what the operations return where that is possible, s (1 - s) for a sigmoid s, so
-that the backward pass need not take the sigmoid again.
+Derivatives use the results of operations if possible, s (1 - s) for a sigmoid s, so that the backward pass
+need not compute the sigmoid again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _absolute(y: Node, d: Node, a: Node) -> tuple:
 
 
 def _extreme(sign: int) -> Callable[..., tuple]:
-    """The larger (1) or smaller (-1) of two has the gradient; half each where they are equal."""
+    """The larger (1) or smaller (-1) of two gets the gradient; equal values get half each."""
 
     def rule(y: Node, d: Node, a: Node, b: Node) -> tuple:
         graph, half = y.graph, 0.5 * d
@@ -39,7 +39,7 @@ def _extreme(sign: int) -> Callable[..., tuple]:
     return rule
 
 
-# What reaches each operand of y from d, the gradient of y; None for none.
+# The gradient of each operand of y from d, the gradient of y; None for none.
 _RULES: dict[str, Callable[..., tuple]] = {
     "add": lambda y, d, a, b: (d, d),
     "sub": lambda y, d, a, b: (d, -d),
@@ -63,7 +63,7 @@ _RULES: dict[str, Callable[..., tuple]] = {
 
 
 def gradient(outputs: Iterable[tuple[Node, Node]], wanted: Iterable[Node]) -> list[Node | None]:
-    """The gradient of each wanted node, None where none arrives, from (output, its gradient) pairs."""
+    """The gradient of each wanted node, or None, from (output, its gradient) pairs."""
     arrived: dict[Node, Node] = {}
     for output, d in outputs:
         arrived[output] = _sum(arrived.get(output), d)
@@ -78,7 +78,7 @@ def gradient(outputs: Iterable[tuple[Node, Node]], wanted: Iterable[Node]) -> li
 
 
 def _leads_to(outputs: Iterable[Node], wanted: Iterable[Node]) -> set[Node]:
-    """The nodes that are wanted or made from those that are."""
+    """The wanted nodes and all nodes computed from them."""
     leads = set(wanted)
     for node in in_order(outputs):
         if node.op not in ("input", "constant", "stop") and not leads.isdisjoint(node.args):
@@ -87,7 +87,7 @@ def _leads_to(outputs: Iterable[Node], wanted: Iterable[Node]) -> set[Node]:
 
 
 def _sum(total: Node | None, term: Node) -> Node:
-    """total + term; where both are products with one factor in common, one product: d x - d y = d (x - y)."""
+    """total + term; products with a common factor become one product: d x - d y = d (x - y)."""
     if total is None:
         return term
     for (a, b), (c, e) in ((x, y) for x in _factors(total) for y in _factors(term)):
@@ -97,7 +97,7 @@ def _sum(total: Node | None, term: Node) -> Node:
 
 
 def _plus(a: Node, b: Node) -> Node:
-    """a + b, as a difference where one is a negative."""
+    """a + b, as a difference if one is a negation."""
     if b.op == "neg":
         return a - b.args[0]
     return b - a.args[0] if a.op == "neg" else a + b

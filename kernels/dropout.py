@@ -1,4 +1,4 @@
-"""Dropout whose mask is a function of (key, position): nothing is stored, and no order of work can change it.
+"""Dropout whose mask is a function of (key, position): it is not stored and independent of the order of work.
 
 Position i of a call is kept when `hash(i) >= threshold`, a 32-bit integer hash under two keys that
 `dropout_keys` derives from (seed, counter). Forward and backward evaluate the same hash, so the mask never
@@ -42,7 +42,7 @@ def dropout_forward(x, start, stride, key0, key1, threshold, scale, out):
     stride      int    positions from one row to the next
     key0, key1  int    from `dropout_keys`
     threshold   int    a position is dropped with probability threshold / 2**32
-    scale       float  1 / (1 - that probability)
+    scale       float  1 / (1 - threshold / 2**32)
     out         (N, n) overwritten; may be x itself
     """
     mode_before = flush_denormals()

@@ -1,8 +1,8 @@
 """Rows of a table: gathered forward, scatter-added backward, one by one or summed over a window of words.
 
-Ids are checked by the caller: nothing here may read outside the table. Gradients are added in one order, so
-that the bits do not depend on anything but the input: those of word vectors step by step, the last step
-first, which is the order in which they arrive where a long text is worked through in parts.
+The caller checks that ids are inside the table. Gradients are added in a fixed order, so that the bits depend
+only on the input. Gradients of word vectors are added step by step, last step first, which is also the order
+when a long text is processed in parts.
 """
 
 from __future__ import annotations

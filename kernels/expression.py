@@ -1,8 +1,8 @@
-"""Formulas as graphs: what a Python function of numbers does, taken down so that it can be derived and cut.
+"""Formulas as graphs: the operations of a Python function, recorded for differentiation and splitting.
 
-A function is called with nodes in place of numbers. Each operation gives a new node; equal operations on
-equal operands give the same one, so common subexpressions are shared from the start. `evaluate` runs a graph
-again, on `Lanes`, which writes instructions, or on NumPy arrays.
+A function is called with nodes instead of numbers. Each operation gives a new node; equal operations on equal
+operands give the same node, so common subexpressions are shared. `evaluate` runs a graph on `Lanes`, which
+writes instructions, or on NumPy arrays.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ OPERATIONS: dict[str, Callable] = {
     "relu": lambda x: select(x <= 0, 0, x),
     "step": lambda x: select(x > 0, 1, 0),
     "stop": lambda x: x,
-    # b where a is not above it, a where it is not: NaN, which is neither, is taken where it stands.
+    # Written so that a NaN in either operand gives NaN.
     "maximum": lambda a, b: select(b <= a, a, select(a <= b, b, a + b)),
     "minimum": lambda a, b: select(a <= b, a, select(b <= a, b, a + b)),
 }
 COMPARISONS = ("lt", "le", "gt")
-# NumPy's names of those that its numbers may be operands of.
+# NumPy's names of the operations that accept its numbers as operands.
 UFUNCS = {
     "add": "add", "subtract": "sub", "multiply": "mul", "divide": "div", "less": "lt", "less_equal": "le",
     "greater": "gt",
 }  # fmt: skip
-# What costs tens of cycles: kept for the backward pass where it fits, not made again.
+# Operations of tens of cycles: kept for the backward pass if there is room, not recomputed.
 TRANSCENDENTAL = ("sigmoid", "tanh", "exp", "log", "sqrt", "softplus")
 
 
@@ -64,7 +64,7 @@ class Node:
 
     __slots__ = ("args", "graph", "index", "op")
 
-    # NumPy's numbers leave the arithmetic with them to this class.
+    # With this method, NumPy's numbers leave arithmetic to this class.
     def __array_ufunc__(self, ufunc: Any, method: str, *operands: Any, **_: Any) -> Node:
         """Arithmetic of a NumPy number and a value of the step; other functions of NumPy are an error."""
         if ufunc.__name__ not in UFUNCS or method != "__call__" or len(operands) != 2:
@@ -72,11 +72,11 @@ class Node:
         return self.graph.apply(UFUNCS[ufunc.__name__], *operands)
 
     def __array_function__(self, function: Callable, *_: Any) -> Any:
-        """Other functions of NumPy would take this for an object without a meaning."""
+        """An error, since other functions of NumPy would treat a node as an opaque object."""
         raise FormulaError(f"{function.__name__} of NumPy is not known here; use those of rnnfast.cells")
 
     def __array__(self, *_: Any, **__: Any) -> Any:
-        """It is a number a unit, known when the cell runs."""
+        """An error, since a node has numbers only when the cell runs."""
         raise FormulaError("a value of the step is no array; use the functions of rnnfast.cells")
 
     def __init__(self, graph: Graph, op: str, args: tuple, index: int) -> None:
@@ -140,7 +140,7 @@ class Node:
         )
 
     __ne__ = __eq__
-    __hash__ = object.__hash__  # dictionaries tell nodes apart by identity
+    __hash__ = object.__hash__  # dictionaries compare nodes by identity
 
     def __bool__(self) -> bool:
         raise FormulaError(
@@ -169,16 +169,16 @@ class Node:
 
 
 class FormulaError(TypeError):
-    """A formula says what cannot be compiled."""
+    """A formula cannot be compiled."""
 
 
 class Unfinished:
-    """What stands for a value that a formula has still to ask for.
+    """A placeholder for a value that a formula must request in another way.
 
     Attributes
     ----------
     how : str
-        What to write for it.
+        The right way, for messages.
     """
 
     how: str
@@ -191,11 +191,11 @@ class Unfinished:
 
 
 class Graph:
-    """The nodes of one formula and of what is derived from it."""
+    """The nodes of one formula and of its derivatives."""
 
     def __init__(self) -> None:
         self._known: dict[tuple, Node] = {}
-        self.slopes: dict[Node, Node] = {}  # of steps: the derivative to use instead of zero
+        self.slopes: dict[Node, Node] = {}  # surrogate derivatives of steps
 
     def input(self, name: str) -> Node:
         """The input of this name."""
@@ -249,7 +249,7 @@ class Graph:
 
 
 def _simpler(graph: Graph, op: str, args: tuple[Node, ...]) -> Node | None:
-    """A constant, an operand or its negative where the operation comes to that."""
+    """A constant, an operand or its negation, if the operation is equal to it."""
     values = [a.args[0] if a.op == "constant" else None for a in args]
     if None not in values and op not in (*COMPARISONS, "select"):
         return graph.constant(OPERATIONS[op](*map(np.float64, values)))
@@ -269,7 +269,7 @@ def _simpler(graph: Graph, op: str, args: tuple[Node, ...]) -> Node | None:
 
 
 def in_order(outputs: Iterable[Node], stop: Iterable[Node] = ()) -> list[Node]:
-    """All nodes that the outputs are made from, operands first; those in `stop` are not looked behind."""
+    """All nodes that the outputs depend on, operands first; operands of nodes in `stop` are not followed."""
     ends, found, waiting = set(stop), set(), list(outputs)
     while waiting:
         node = waiting.pop()
@@ -281,7 +281,7 @@ def in_order(outputs: Iterable[Node], stop: Iterable[Node] = ()) -> list[Node]:
 
 
 def evaluate(outputs: Iterable[Node], known: Mapping[Node, Any], constant: Callable = float) -> tuple:
-    """The values of the outputs from those of other nodes."""
+    """The values of the outputs, computed from known values."""
     outputs, values = tuple(outputs), dict(known)
     for node in in_order(outputs, known):
         if node.op == "constant":
@@ -292,10 +292,10 @@ def evaluate(outputs: Iterable[Node], known: Mapping[Node, Any], constant: Calla
 
 
 def contracted(outputs: Iterable[Node]) -> dict[Node, Node]:
-    """Each node of a formula and its twin, in which a product that only goes into one sum is a multiply-add.
+    """Each node of a formula and its twin, in which a product used only in one sum becomes a multiply-add.
 
-    LLVM may not do this by itself. Of two products in one sum the left one is taken, so the bits follow from
-    the formula alone.
+    LLVM is not allowed to do this. Of two products in one sum the left one is used, so that the formula alone
+    determines the bits.
     """
     outputs = tuple(outputs)
     order = in_order(outputs)
@@ -322,19 +322,19 @@ def contracted(outputs: Iterable[Node]) -> dict[Node, Node]:
     return twins
 
 
-# How tightly operators bind; the right operand of one must bind more tightly than it.
+# Precedence of operators; a right operand must have a higher one.
 _INFIX = {"lt": ("<", 1), "le": ("<=", 1), "gt": (">", 1), "add": ("+", 2), "sub": ("-", 2)}
 _INFIX |= {"mul": ("*", 4), "div": ("/", 4)}
 _SIGN, _CALL = 3, 9
 
 
 def text_of(node: Node, names: Mapping[Node, str] | None = None) -> str:
-    """A node as Python would write it; those it is made of that have a name in `names` by that."""
+    """A node as Python source; operands with a name in `names` appear by it."""
     return _text(node, names or {}, whole=True)[0]
 
 
 def _text(node: Node, names: Mapping[Node, str], whole: bool = False) -> tuple[str, int]:
-    """The text of a node, and how tightly it binds."""
+    """The text of a node, and its precedence."""
     if not whole and node in names:
         return names[node], _CALL
     if node.op == "input":
@@ -383,7 +383,7 @@ def relu(x: Any) -> Any:
 
 
 def function_of(op: str, *operands: Any) -> Any:
-    """An operation taken down, or applied to arrays and numbers where no operand is a value of a formula.
+    """A recorded operation, or its result on arrays and numbers if no operand belongs to a formula.
 
     The result has the type of the arrays, float64 if there are numbers alone.
     """

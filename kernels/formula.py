@@ -1,11 +1,10 @@
 """Elementwise formulas, written once in Python: traced into vector IR, lowered as scalars, or run by NumPy.
 
-A formula is a function of floats without loops and branches. Called with NumPy arrays or numbers it
-calculates; called with `Lanes` it writes instructions; called in a kernel, with numbers, it is compiled in
-place. `map_row` compiles it for whole rows: all that a cell does to a unit then happens in registers, between
-one load and one store of each operand. (LLVM's own vectoriser checks pairs of arrays for overlap and gives
-up beyond a few, so that a cell was half a dozen loops: 2.2 ns forward and backward for a unit of an LSTM on
-Zen 5; 1.2 ns this way.)
+A formula is a function of floats without loops and branches. With NumPy arrays or numbers it computes; with
+`Lanes` it writes instructions; in a kernel, with numbers, it is compiled inline. `map_row` compiles it for
+whole rows: all work on a unit happens in registers, between one load and one store of each operand. (LLVM's
+own vectoriser checks pairs of arrays for overlap and gives up beyond a few, so that a cell was half a dozen
+loops: 2.2 ns forward and backward for a unit of an LSTM on Zen 5; 1.2 ns this way.)
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ from .vectors import VectorWriter
 
 _I64 = ir.IntType(64)
 
-_numbers: dict[Callable, int] = {}  # of all formulas: names are not unique
+_numbers: dict[Callable, int] = {}  # numbers of all formulas, since names are not unique
 
 
 class Lanes:
-    """A number, or a vector of them, in a formula that is being compiled; arithmetic writes instructions."""
+    """A number or a vector in a formula that is being compiled; arithmetic writes instructions."""
 
-    __array_ufunc__ = None  # NumPy's numbers leave the arithmetic with them to this class
+    __array_ufunc__ = None  # NumPy's numbers leave arithmetic to this class
 
     def __init__(self, builder: ir.IRBuilder, value: ir.Value) -> None:
         self.builder = builder
@@ -39,7 +38,7 @@ class Lanes:
 
     @property
     def lanes(self) -> int:
-        """How many numbers there are; 0 for a scalar."""
+        """The number of lanes; 0 for a scalar."""
         return self.value.type.count if isinstance(self.value.type, ir.VectorType) else 0
 
     @property
@@ -52,15 +51,15 @@ class Lanes:
         return Lanes(self.builder, value)
 
     def operand(self, other: Any) -> ir.Value:
-        """The value of another operand; a constant in each lane for a number."""
+        """The value of another operand; a number becomes a constant in each lane."""
         if isinstance(other, Lanes):
             return other.value
         kind = self.value.type
         return ir.Constant(kind, [float(other)] * kind.count if self.lanes else float(other))
 
     def call(self, name: str, *others: Any) -> Lanes:
-        """LLVM's function `name` of this and others. Declared by its full name (`llvm.fmuladd.v16f32`): the
-        short form cannot name vector types."""
+        """LLVM's function `name` of this and others, declared by its full name (`llvm.fmuladd.v16f32`), since
+        the short form cannot name vector types."""
         arguments = [self.value, *map(self.operand, others)]
         width = f"v{self.lanes}" if self.lanes else ""
         full_name = f"llvm.{name}.{width}f{8 * self.dtype.itemsize}"
@@ -105,7 +104,7 @@ class Lanes:
 
 
 class Condition(NamedTuple):
-    """Where a comparison of `lanes` holds; false for NaN."""
+    """The result of a comparison of `lanes`; false for NaN."""
 
     lanes: Lanes
     value: ir.Value
@@ -117,7 +116,7 @@ class Condition(NamedTuple):
 
 
 def formula(function: Callable) -> Callable:
-    """Let kernels call a formula with floats of one type; its result is compiled in place."""
+    """Let kernels call a formula with floats of one type; it is compiled inline."""
     if jit_is_disabled():
         return function
     _numbers[function] = len(_numbers)
@@ -152,9 +151,9 @@ class FormulaWriter(VectorWriter):
     """Writes a formula over rows, as a function, into an LLVM module."""
 
     def function(self, key: Any, formula: Callable, reads: int, writes: int) -> ir.Function:
-        """The function of a count, of the rows that are read and of those that are written.
+        """The function of a count, the rows to read and the rows to write.
 
-        `key` tells the formula from others.
+        `key` identifies the formula.
         """
         name = f"rnnfast_row_{key}_{8 * self.itemsize}_{reads}_{writes}"
         if name in self.module.globals:
@@ -166,7 +165,7 @@ class FormulaWriter(VectorWriter):
         return function
 
     def _write(self, function: ir.Function, formula: Callable, reads: int) -> None:
-        """A loop over whole vectors, then the elements left: once more with a mask, or one by one."""
+        """Write a loop over whole vectors, then the remaining elements with a mask or one by one."""
         count, *rows = function.args
         builder = ir.IRBuilder(function.append_basic_block("entry"))
         edge, done = (function.append_basic_block(label) for label in ("edge", "done"))
@@ -190,7 +189,7 @@ class FormulaWriter(VectorWriter):
         self, builder: ir.IRBuilder, formula: Callable, rows: list, reads: int,
         first: ir.Value, last: ir.Value, after: ir.Block,
     ) -> None:  # fmt: skip
-        """The formula at every vector from `first` to before `last`, then on to `after`."""
+        """Write the formula for every vector in [first, last), then a jump to `after`."""
         before, loop = builder.block, builder.append_basic_block("loop")
         builder.cbranch(builder.icmp_signed(">", last, first), loop, after)
         builder.position_at_end(loop)
@@ -204,7 +203,7 @@ class FormulaWriter(VectorWriter):
     def _apply(
         self, builder: ir.IRBuilder, formula: Callable, rows: list, reads: int, j: ir.Value, inside: Any
     ) -> None:
-        """The formula at one place of all rows."""
+        """Write the formula for one place of all rows."""
         places = [
             builder.bitcast(builder.gep(row, [j], inbounds=True), self.vector.as_pointer()) for row in rows
         ]
@@ -225,9 +224,9 @@ def _map_row_twin(formula, count, reads, writes):
 def map_row(typing_context, formula, count, reads, writes):
     """writes = formula(*reads) over rows of `count` elements.
 
-    formula         a `formula`, which gives as many results as there are writes
-    reads, writes   tuples of (array, first): contiguous arrays, and where in their memory a row begins; what
-                    is read may be written at the same place, rows do not overlap otherwise
+    formula         a `formula` with one result for each row of `writes`
+    reads, writes   tuples of (array, first): contiguous arrays, and the position of the row in their memory;
+                    a row may be both read and written, rows do not overlap otherwise
     """
     arrays = [pair[0] for pair in (*reads, *writes)]
     if len({array.dtype for array in arrays}) != 1 or {array.layout for array in arrays} != {"C"}:

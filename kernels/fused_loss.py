@@ -1,10 +1,10 @@
-"""Softmax with cross-entropy loss, fused with the affine layer that makes the scores.
+"""Softmax with cross-entropy loss, fused with the affine layer that computes the scores.
 
-The kernel never holds the scores of more than MOST_ROWS rows. Rows are taken in blocks on a time grid,
-the last block first, and words in slabs of SLAB_WORDS; scores lie word by word, (word, row), so that every
-step from scores to gradients is the same arithmetic on many rows at once and W is read where it lies. Each
-row's sum runs over the words in order, slab by slab, on every target. Threads share out the rows of a block,
-in whole panels; of dW, which sums over rows, they share out the words of a slab.
+The kernel stores the scores of at most MOST_ROWS rows. Rows are processed in blocks on a time grid, last
+block first, and words in slabs of SLAB_WORDS. Scores have the layout (word, row), so that every step from
+scores to gradients is the same arithmetic on many rows at once, and W is read in place. Each row's sum runs
+over the words in order, slab by slab, on every target. Threads divide the rows of a block in whole panels;
+for dW, which sums over rows, they divide the words of a slab.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from .team import MEMBERS, begin_call, end_call, meet
 from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES, READABLE_BYTES
 from .vectors import VECTOR_BYTES, copy_panel_row, copy_span, transpose_block
 
-# Words whose scores are worked on at a time: 256 rows of them fit the L2 cache. 128 took 1 to 2 % longer.
+# Words processed at a time: the scores of 256 rows fit the L2 cache. 128 words took 1 to 2 % longer.
 SLAB_WORDS = 256
 
-# The lowest finite scores: a maximum that starts here never makes -inf - -inf.
+# The lowest finite scores: a maximum initialised with these avoids -inf - -inf.
 LOWEST_SINGLE, LOWEST_DOUBLE = float(np.finfo(np.float32).min), float(np.finfo(np.float64).min)
 
 # Rows in one block of the fused loss: as many as BLOCK_SCORES scores allow, between the two bounds. At V =
@@ -43,9 +43,9 @@ def _most_rows(size):
 
 
 def loss_period(batch: int, size: int) -> int:
-    """Steps after which the time grid of the fused loss begins anew: whole blocks of the recurrent layers.
+    """Steps after which the time grid of the fused loss restarts, in whole blocks of the recurrent layers.
 
-    The last block before it may be a short one, of which there is one in eight at most.
+    The last block before a restart may be short; at most one block in eight is.
     """
     steps = block_steps(batch)
     block = max(1, min(MOST_ROWS, max(FEWEST_ROWS, BLOCK_SCORES // size)) // max(1, batch))
@@ -53,20 +53,20 @@ def loss_period(batch: int, size: int) -> int:
 
 
 def loss_block_rows(batch: int, steps: int, size: int) -> int:
-    """Rows in the largest block for this batch, window and vocabulary: what the scratch arrays must hold."""
+    """Rows in the largest block for this batch, window and vocabulary, which scratch arrays must hold."""
     most = min(MOST_ROWS, max(FEWEST_ROWS, BLOCK_SCORES // size))
     return most if batch > most else min(max(1, most // max(1, batch)), max(1, steps)) * batch
 
 
 def row_stride(width: int, dtype: np.dtype) -> int:
-    """`width` rounded up to what the tile may read of a row."""
+    """`width` rounded up to the elements of a row that the tile may read."""
     lanes = READABLE_BYTES // dtype.itemsize
     return -(-width // lanes) * lanes
 
 
 @spliced
 def _gather_rows(t_first, t_last, n_first, n_last, own, xs, ts, ignore, x_block, labels):
-    """The rows of a block, last step first: x_block = inputs and a 1, which makes db a row of dW; labels.
+    """The rows of a block, last step first: x_block = inputs and a 1, so that db is a row of dW; labels.
 
     own      rows (r_first, r_last) to work on
     xs       (N, T, H)           read
@@ -88,7 +88,7 @@ def _gather_rows(t_first, t_last, n_first, n_last, own, xs, ts, ignore, x_block,
 
 @spliced
 def _scatter_losses(t_last, n_first, across, own, labels, highest, total, targets, losses):
-    """losses = log sum exp - target's score, 0 where there is no label.
+    """losses = log sum exp - target's score, 0 without a label.
 
     labels, highest, total, targets  (row,)   read
     losses                           (N, T)   overwritten at the rows `own` of the block
@@ -102,7 +102,7 @@ def _scatter_losses(t_last, n_first, across, own, labels, highest, total, target
 
 @spliced
 def _add_losses(losses, sums):
-    """sums[n] += losses[n, t], t descending: one order, whoever made them and in whatever chunks.
+    """sums[n] += losses[n, t], t descending: the same order for any threads and chunks.
 
     losses  (N, T)   read
     sums    (N,)     accumulated
@@ -116,7 +116,7 @@ def _add_losses(losses, sums):
 
 @spliced
 def _scatter_gradient(t_last, n_first, across, own, width, dx_t, dxs):
-    """dxs = dx_t transposed, in squares where enough rows of the batch follow each other in a step.
+    """dxs = dx_t transposed, in square blocks if a step has enough consecutive rows of the batch.
 
     dx_t  (H, width) in flat memory   read
     dxs   (N, T, H)                   overwritten at the rows `own` of the block
@@ -140,10 +140,10 @@ def _scatter_gradient(t_last, n_first, across, own, width, dx_t, dxs):
 
 @spliced
 def _score_slab(left, count, own, depth, w, b, packed_x, labels, words, slab, m, total, part, targets):
-    """exp(scores - m) of `count` words from word `left` on, with m and total brought up to date.
+    """exp(scores - m) of `count` words from word `left` on; updates m and total.
 
-    m is the largest score so far of each row: total is rescaled where a slab holds a larger one than those
-    before it, so that one pass over the slab, while it is in cache, ends with exponentials.
+    m is the largest score of each row so far. If a slab has a larger one, total is rescaled, so that one pass
+    over the slab, while it is in cache, gives the exponentials.
 
     own       rows (r_first, r_last) to work on, from a panel's first on
     w         (flat, first, row stride, column stride)   (H, V), read
@@ -154,7 +154,7 @@ def _score_slab(left, count, own, depth, w, b, packed_x, labels, words, slab, m,
     slab      (SLAB_WORDS, row)                          overwritten
     m, total  (row,)                                     read and overwritten
     part      (row,)                                     scratch
-    targets   (row,)                                     overwritten where the label is in the slab: its score
+    targets   (row,)                                     score of the label, overwritten if it is in the slab
     """
     flat, first, w_row, w_col = w
     r_first, r_last = own
@@ -162,7 +162,7 @@ def _score_slab(left, count, own, depth, w, b, packed_x, labels, words, slab, m,
     panel = PANEL_BYTES // b.itemsize
     a = (flat, first + left * w_col, w_col, w_row)
     if w_col == 1 and count % panel == 0:
-        # The rows of a W of 100 x 10,000 lie 40 KB apart: a copy of their piece makes the product 8 % faster.
+        # The rows of a W of 100 x 10,000 are 40 KB apart: copying their piece makes the product 8 % faster.
         flat_words = words.reshape(-1)
         for j in range(depth):
             for v in range(0, count, panel):
@@ -171,7 +171,7 @@ def _score_slab(left, count, own, depth, w, b, packed_x, labels, words, slab, m,
     c = (slab.reshape(-1), r_first, width, panel)
     x = (packed_x, r_first * depth, panel, panel * depth)
     gemm(count, r_last - r_first, depth, a, x, c, c, OVERWRITE)
-    # Arrays from 0 on: a loop that begins at r_first is not vectorised, for its indices might be negative.
+    # Views from index 0: a loop from r_first is not vectorised, since its indices might be negative.
     highest, sums, scratch = m[r_first:r_last], total[r_first:r_last], part[r_first:r_last]
     for r in range(highest.size):
         scratch[r] = highest[r]
@@ -199,15 +199,15 @@ def _score_slab(left, count, own, depth, w, b, packed_x, labels, words, slab, m,
 
 @spliced
 def _slab_gradient(left, count, own, depth, w, labels, scale, slab, factor, dx_t):
-    """(p - onehot) scale of `count` words from word `left` on, in place of their exponentials, and what they
-    contribute to the gradients of the inputs.
+    """(p - onehot) scale of `count` words from word `left` on, replacing their exponentials, and their terms
+    of the gradients of the inputs.
 
     own      rows (r_first, r_last) to work on
     w        (flat, first, row stride, column stride)  (H, V), read
     labels   (row,)                                    read
     scale    float                                     one over the number of labels
     slab     (SLAB_WORDS, row)                         as _score_slab left it; then (p - onehot) scale
-    factor   (row,)                                    read, what makes exponentials p scale
+    factor   (row,)                                    read, exponentials times factor are p scale
     dx_t     (H, row)                                  overwritten by the first slab, then accumulated
     """
     flat, first, w_row, w_col = w
@@ -230,11 +230,11 @@ def _slab_gradient(left, count, own, depth, w, labels, scale, slab, factor, dx_t
 
 @spliced
 def _word_gradient(team, member, left, count, rows, depth, x_block, slab, dwb_t, mode):
-    """dW^T and db of `count` words from word `left` on; each member makes its words.
+    """dW^T and db of `count` words from word `left` on; each member computes its words.
 
     x_block  (block rows, row >= H+1)  read
     slab     (SLAB_WORDS, row)         read, as _slab_gradient left it
-    dwb_t    (V, row >= H+1)           those words overwritten, or accumulated if ADD_TO
+    dwb_t    (V, row >= H+1)           rows of these words overwritten, or accumulated if ADD_TO
     """
     begin, end = share(count, member, team)
     width, row = slab.shape[1], dwb_t.shape[1]
@@ -258,12 +258,12 @@ def affine_softmax_loss(
     ts         (N, T)                           read, int64
     w          memory of W (H, V)               read, element (i, v) at i w_row + v w_col
     b          (V,)                             read
-    ignore     int                              the label that counts for nothing
-    scored     int                              labels the mean is taken over; below 0: those of this call
+    ignore     int                              the label to ignore
+    scored     int                              number of labels in the mean; below 0: those of this call
     period     int                              loss_period(N, V)
-    gradients  bool                             whether they are made
+    gradients  bool                             whether to compute gradients
     adds       bool                             dwb_t is accumulated
-    losses     (N, T)                           overwritten, float64; 0 where ignored
+    losses     (N, T)                           overwritten, float64; 0 if ignored
     sums       (N,)                             accumulated, float64, the losses of each row, last step first
     dxs        (N, T, H)                        overwritten if gradients
     dwb_t      (V, row_stride(H+1))             overwritten if gradients, dW^T, and db in column H;
@@ -272,7 +272,7 @@ def affine_softmax_loss(
     packed_x   (packed_size(H, row),)           scratch; row = row_stride(block rows)
     labels     (row,)                           scratch, int64
     words      (members, H, SLAB_WORDS)         scratch
-    slabs      (slabs, SLAB_WORDS, row)         scratch; one slab will do if not gradients
+    slabs      (slabs, SLAB_WORDS, row)         scratch; without gradients one slab is enough
     maxima     (slabs, row)                     scratch
     total, part, targets (row,)                 scratch
     dx_t       (H, row)                         scratch

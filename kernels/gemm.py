@@ -1,10 +1,10 @@
 """Packing and blocking around the tile: C = start + A B for operands of any size.
 
 B is packed once into panels of `panel_width` columns, (panels, depth, panel_width), padded with zeros, and
-may then serve any number of products. A is read where it lies, by row and column stride, so that one routine
+can then be used in any number of products. A is read in place, by row and column stride, so that one routine
 computes `A B`, `A^T B` and products of strided (N, T, D) rows. Operands are tuples of a flat array, the
-offset of the first element and strides, counted in elements: one type of array, so that Numba compiles one
-gemm for each dtype.
+offset of the first element and strides, counted in elements. With this single array type Numba compiles one
+gemm per dtype.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from ._jit import inner, kernel, spliced
 from .tile import FEW_ROWS, MAX_ROWS, PANEL_BYTES, WIDE, panel_width, tile
 from .vectors import VECTOR_BYTES, copy_panel_row, transpose_block
 
-# Bytes of A that one pass over the panels of B may touch: half of a 1 MiB L2 cache. Blocks are about equal:
-# with 60 of 64 rows in one and 4 in another, for which all of B is read once more, an LSTM of (64, 50, 1024,
-# 1024) took 1.05 times as long on Granite Rapids. There 256 KiB took 1.03 times as long for (32, 256, 256,
-# 512), 1 MiB 1.04.
+# Bytes of A in one pass over the panels of B: half of a 1 MiB L2 cache. Blocks have about equal heights: with
+# blocks of 60 and 4 rows instead, the second of which reads all of B again, an LSTM of (64, 50, 1024, 1024)
+# took 1.05 times as long on Granite Rapids. There 256 KiB took 1.03 times as long for (32, 256, 256, 512),
+# 1 MiB 1.04.
 BLOCK_BYTES = 512 * 1024
 
-# A matrix of at most this size that is gone through at most this often is not packed, unless its rows would
-# share cache sets. LSTM, forward, of its time with packing: 0.83 at (10, 5, 100, 100), 0.95 at
-# (10, 20, 100, 100), 1.11 at (1, 50, 100, 100); 1.1 to 1.6 where the rows of W are multiples of 512 bytes.
+# Small matrices used few times are not packed, unless their rows would share cache sets. LSTM forward without
+# packing, relative to its time with packing: 0.83 at (10, 5, 100, 100), 0.95 at (10, 20, 100, 100), 1.11 at
+# (1, 50, 100, 100); 1.1 to 1.6 if the rows of W are multiples of 512 bytes.
 UNPACKED_BYTES, UNPACKED_USES, SHARED_SETS = 512 * 1024, 16, 512
-MANY = np.int64(2**62)  # uses of a matrix that is packed in any case
+MANY = np.int64(2**62)  # uses of a matrix that is always packed
 
 
 def packed_size(depth: int, cols: int, dtype: np.dtype) -> int:
@@ -34,8 +34,8 @@ def packed_size(depth: int, cols: int, dtype: np.dtype) -> int:
     return -(-cols // width) * depth * width
 
 
-# Entries of operands that are written out. As Python literals they would be types of their own, and each
-# combination would compile another gemm; a function that converts them takes 30 ms to splice in at each call.
+# Constants in operands. As Python literals they would be separate types, and each combination would compile
+# another gemm; a function that converts them takes 30 ms to inline at each call.
 ZERO, ONE = np.int64(0), np.int64(1)
 
 
@@ -43,7 +43,7 @@ ZERO, ONE = np.int64(0), np.int64(1)
 def _pack_block(depth, count, flat, first, row_stride, col_stride, packed, place):
     """One panel: packed[place + k width + j] = flat[first + k row_stride + j col_stride], 0 from `count` on.
 
-    Where rows of the matrix are contiguous columns of the panel, square blocks are transposed in registers.
+    If rows of the matrix are contiguous columns of the panel, square blocks are transposed in registers.
     """
     width = PANEL_BYTES // flat.itemsize
     lanes = VECTOR_BYTES // flat.itemsize
@@ -75,7 +75,7 @@ def pack(part, parts, depth, cols, w, packed):
     panels = (cols + width - 1) // width
     begin, end = panels * part // parts * width, min(panels * (part + 1) // parts * width, cols)
     whole = min(end, cols // width * width) if col_stride == 1 else begin
-    # Row by row, so that W streams in: panel by panel, 650 x 650 cold floats took 0.59 ns each, not 0.42.
+    # Row by row, so that W is read in order: 650 x 650 cold floats took 0.42 ns each, 0.59 panel by panel.
     for k in range(depth):
         for left in range(begin, whole, width):
             copy_panel_row(flat, first + k * row_stride + left, packed, left * depth + k * width)
@@ -86,7 +86,7 @@ def pack(part, parts, depth, cols, w, packed):
 
 @spliced
 def pack_for(uses, part, parts, depth, cols, w, packed):
-    """The operand B for a matrix that `uses` tiles of rows go through: W where it lies, or packed.
+    """The operand B for a matrix used by `uses` tiles of rows: W in place, or packed.
 
     w       (array, first, row stride, column stride)   (depth, cols), read
     packed  (packed_size(depth, cols),)                 scratch
@@ -117,7 +117,7 @@ def gemm(rows, cols, depth, a, b, start, c, mode):
     start  (array, first, row stride, panel stride)    (rows, cols), read if FROM_START
     c      (array, first, row stride, panel stride)    (rows, cols), overwritten or accumulated
 
-    A panel stride is the distance from one group of panel_width columns to the next, in plain matrices
+    A panel stride is the distance from one group of panel_width columns to the next; in plain matrices it is
     panel_width.
     """
     a_array, a_first, a_row, a_col = a
@@ -131,13 +131,13 @@ def gemm(rows, cols, depth, a, b, start, c, mode):
         block_rows = ((rows + MAX_ROWS - 1) // MAX_ROWS + blocks - 1) // blocks * MAX_ROWS
     elif rows <= FEW_ROWS and c_panel == width and start_panel == width:
         together = WIDE
-    top = 0  # no ranges: they divide by their step, 5 % of the time of a product of 1 x 32 x 32
+    top = 0  # no ranges: they divide by their step, which takes 5 % of a product of 1 x 32 x 32
     while top < rows:
         height = min(block_rows, rows - top)
         tiles, shorter, taller = 1, height, 0
         if height > MAX_ROWS:
             tiles = (height + MAX_ROWS - 1) // MAX_ROWS
-            shorter = height // tiles  # rows are dealt out evenly: 20 as 10 + 10, not 12 + 8
+            shorter = height // tiles  # tiles have equal heights: 20 as 10 + 10, not 12 + 8
             taller = height - shorter * tiles
         panel = 0
         while panel * width < cols:

@@ -1,11 +1,11 @@
 """The products with the inputs, over whole blocks of steps, or once for each word of a small vocabulary.
 
-Where the inputs are rows of a table, x_t = words[ids[n, t]], and the table is smaller than a block, each
-product is taken for the rows of the table: b + words Wx forward; backward, the gradients of pre-activations
-are summed by word, dWx = words^T sums and dwords = sums Wx^T. At 65 words and two layers of 128 units that is
-22 % of all operations less. Pre-activations have the bits that they have without.
+If the inputs are rows of a table, x_t = words[ids[n, t]], and the table is smaller than a block, the products
+are computed for the rows of the table: b + words Wx forward; backward, the gradients of pre-activations are
+summed by word, dWx = words^T sums and dwords = sums Wx^T. At 65 words and two layers of 128 units this saves
+22 % of all operations. The bits of pre-activations do not change.
 
-Kernels take `ids` that are None where inputs are vectors: each is compiled for the one or the other.
+`ids` is None if inputs are vectors; each kernel is compiled for one of the two cases.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ def plus(total, term):
 
 @spliced
 def input_product(begin, end, depth, x, w, b, c):
-    """C = b + X W over rows begin .. end.
+    """C = b + X W for rows begin .. end.
 
     x  (rows, x row)                      read
     w  (array, first, row, panel stride)  (depth, cols), read
     b  (cols,)                            read
-    c  (array, first, row, panel)         (rows, cols), those rows overwritten
+    c  (array, first, row, panel)         (rows, cols), rows begin .. end overwritten
     """
     array, first, row, panel = c
     x_row = x.shape[1]
@@ -43,7 +43,7 @@ def input_product(begin, end, depth, x, w, b, c):
 
 @spliced
 def word_products(team, member, goal, words, w, b, table):
-    """table = b + words W; each member makes its rows. Returns the goal after its meeting: that of `meet`.
+    """table = b + words W; each member computes its rows. Returns the goal of `meet` after its meeting.
 
     words  (V, D)                              read
     w      (array, first, row, panel stride)   (D, cols), read
@@ -64,7 +64,7 @@ def gather_words(t_first, t_last, begin, end, offsets, order, ids, table, target
 
     ids     (N, T)         read, int64
     table   (V, width)     read
-    target  (.., row)      those rows overwritten in the first `width` columns
+    target  (.., row)      these rows overwritten in the first `width` columns
     """
     for t in range(t_first, t_last):
         here = offsets[t] - offsets[t_first]
@@ -94,13 +94,13 @@ def _sum_by_word(team, member, t_first, t_last, cols, offsets, order, ids, dts, 
 
 @spliced
 def inputs_backward(team, member, goal, block, cols, turned, x_block, dts, packed_x, dxs, dwx, mode):
-    """What a block adds to dWx = sum x^T dt; dx_t = dt Wx^T. Returns the goal after its meeting.
+    """A block's terms of dWx = sum x^T dt, and dx_t = dt Wx^T. Returns the goal after its meeting.
 
     block     (t_first, t_last, offsets, sequence_rows, step_rows)
     x_block   (block rows + 1, x row)    read, then overwritten
     dts       (block rows + 1, dt row)   read
     packed_x  (packed_size(cols, D),)    read, Wx^T in panels
-    dxs       (.., .., D)                those steps overwritten, unless it has no elements
+    dxs       (.., .., D)                the block's steps overwritten, unless it has no elements
     dwx       (D, cols)                  overwritten, or accumulated if mode is ADD_TO; (cols, D) if `turned`
     """
     t_first, t_last, offsets, sequence_rows, step_rows = block
@@ -122,7 +122,7 @@ def inputs_backward(team, member, goal, block, cols, turned, x_block, dts, packe
 
 @spliced
 def words_backward(team, member, goal, block, cols, ids, words, dts, sums, packed_x, dwx, dwords, mode):
-    """The same where the inputs are words: what a block adds to dWx and to the gradient of the words.
+    """`inputs_backward` for words as inputs: a block's terms of dWx and of the gradient of the words.
 
     block     (t_first, t_last, offsets, order)
     ids       (N, T)                     read, int64

@@ -8,13 +8,13 @@ Largest error in ULP, and nanoseconds an element on one Zen 4 core with AVX-512 
 | log      | 0.95 | 0.96 | 0.28 ns | 0.79 ns |
 | softplus | 1.69 | 1.65 | 0.55 ns | 1.68 ns |
 
-Both come down to ``log(1 + r)`` with r from sqrt(1/2) - 1 to 1, by the series of the inverse hyperbolic
-tangent in ``s = r / (2 + r)``::
+Both reduce to ``log(1 + r)`` with r from sqrt(1/2) - 1 to 1, by the series of the inverse hyperbolic tangent
+in ``s = r / (2 + r)``::
 
     log(1 + r) = 2 atanh(s) = 2 s + s^3 Q(s^2) = r + s (s^2 Q(s^2) - r)
 
 The last form adds r unrounded, which hides the rounding errors of s. Q is a minimax fit of the relative
-error of log(1 + r) for s up to 1/3, made as the coefficients of `activations.py`.
+error of log(1 + r) for s up to 1/3, computed like the coefficients of `activations.py`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _log_and_softplus(
 ) -> tuple[Callable, Callable]:
     """Build log and softplus for one dtype.
 
-    Below `smallest`, the smallest normal number, an operand of log counts as 0, as denormals do in kernels.
+    An operand of log below `smallest`, the smallest normal number, counts as 0, like denormals in kernels.
     """
     zero, one, one_and_half, infinity, nan = (dtype(value) for value in (0.0, 1.0, 1.5, np.inf, np.nan))
     ln2_high, ln2_low = (dtype(part) for part in LN2_PARTS[dtype])
@@ -62,11 +62,11 @@ def _log_and_softplus(
         m, n = split_exponent(x)
         r = m - one
         value = fma(n, ln2_high, r + fma(n, ln2_low, correction(r)[0]))
-        value = select(x < infinity, value, x)  # NaN too
+        value = select(x < infinity, value, x)  # also for NaN
         return select(x < smallest, select(x > -smallest, -infinity, nan), value)
 
-    # softplus(x) = max(x, 0) + log(1 + exp(-|x|)). What rounding took from exp counts 1 / (1 + r) times,
-    # which is about 1 - 1.5 s; left out, float64 has 1.95 ULP. The largest term is added last; with the
+    # softplus(x) = max(x, 0) + log(1 + exp(-|x|)). The rounding error of exp is added with the factor
+    # 1 / (1 + r), about 1 - 1.5 s; without it, float64 has 1.95 ULP. The largest term is added last; with the
     # logarithm summed first, float32 has 1.97 ULP.
     def softplus(x):
         high, low = decay(x)

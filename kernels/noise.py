@@ -1,11 +1,11 @@
 """Random numbers for a window, each a function of (seed, stream, step, sequence, unit) alone.
 
-Nothing is stored. Neither the cut of a sequence into windows nor the number of sequences changes a draw. A
-stream is one of the noises of a cell. A step of it has two keys, under which the places of its (N, H) numbers
-are hashed (`random_words.py`).
+Nothing is stored. A draw does not depend on the division of a sequence into windows or on the number of
+sequences. A stream is one of the noises of a cell. Each step of it has two keys, under which the positions of
+its (N, H) numbers are hashed (`random_words.py`).
 
-A word stands for one of 2**32 uniform numbers, symmetric around 0, and a normal draw is a monotonic function
-of that. float32 and float64 have the same draws up to rounding, at most 6.36 standard deviations from 0.
+A word represents one of 2**32 uniform numbers, symmetric around 0, and a normal draw is a monotonic function
+of it. float32 and float64 have the same draws up to rounding, at most 6.36 standard deviations from 0.
 Nanoseconds an element on one Zen 4 core with AVX-512, N = 16 and T = 20; below 16 units rows fill no vector,
 and a normal number of float32 takes 9 ns:
 
@@ -27,10 +27,10 @@ from .formula import formula
 from .logarithm import log
 from .random_words import GOLDEN, LOW, WORD, splitmix_of_unsigned, unsigned, word_at
 
-# The quantile is taken from the centre. With x = P(|Z| < z) and w = -log(1 - x^2), z / x is so smooth a
-# function of w that one rational function serves the centre and the tails. (Giles, "Approximating the erfinv
-# function", 2010, takes polynomials in this w, and two ranges.) The coefficients are nearly minimax fits of
-# the relative error for w up to 21.6, made by least squares whose weights follow the errors; the last word
+# The quantile is measured from the centre. With x = P(|Z| < z) and w = -log(1 - x^2), z / x is a smooth
+# function of w, so that one rational function covers the centre and the tails. (Giles, "Approximating the
+# erfinv function", 2010, uses polynomials in this w, and two ranges.) The coefficients are nearly minimax
+# fits of the relative error for w up to 21.6, by least squares whose weights follow the errors; the last word
 # has 21.5. Lowest powers come first, and the denominator begins with 1.
 
 
@@ -46,7 +46,7 @@ def _quantile(dtype: type, numerator: tuple, denominator: tuple) -> Callable:
     return quantile
 
 
-# Fit error 2**-26.6; of the result 3.7e-7 at most, 6e-8 in the mean square.
+# Fit error 2**-26.6; error of the result 3.7e-7 at most, 6e-8 in the mean square.
 _quantile_single = _quantile(
     np.float32,
     (
@@ -66,7 +66,7 @@ _quantile_single = _quantile(
         3.7437061417720053e-06,
     ),
 )
-# Fit error 2**-44.7, which is that of the result.
+# Fit error 2**-44.7, which is also the error of the result.
 _quantile_double = _quantile(
     np.float64,
     (
@@ -99,7 +99,7 @@ _quantile_double = _quantile(
 
 @formula
 def normal_quantile(x, rest):
-    """z with P(|Z| < z) = x, Z standard normal; `rest` is 1 - x, which keeps its digits where x is near 1."""
+    """z with P(|Z| < z) = x, Z standard normal; `rest` is 1 - x, which keeps its digits for x near 1."""
     return (_quantile_double if x.dtype == np.float64 else _quantile_single)(x, rest)
 
 
@@ -134,9 +134,9 @@ def _normal_row(start, first, second, scale, out):
 def normal_forward(seed, stream, first_step, scale, out):
     """`out[n, t, j] = scale * z`, z standard normal, a function of (seed, stream, first_step + t, n, j).
 
-    seed        int        whose numbers these are, below 2**63
-    stream      int        which of the noises under that seed
-    first_step  int        number of the step out[:, 0]; a step that comes again has its draws again
+    seed        int        seed of the numbers, below 2**63
+    stream      int        number of the noise under that seed
+    first_step  int        number of the step out[:, 0]; a repeated step has the same draws
     scale       float64    the standard deviation, rounded to the type of out
     out         (N, T, H)  overwritten
     """

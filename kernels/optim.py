@@ -1,8 +1,8 @@
-"""Updates of flat parameter arrays, and what clipping needs: one pass over memory each.
+"""Updates of flat parameter arrays, and the kernels of clipping: one pass over memory each.
 
-Every array is one-dimensional. These loops wait for memory, so they are plain loops that the compiler
-vectorises. Each element is computed on its own, without contraction into fused operations, so the bits do not
-depend on the vector width.
+Every array is one-dimensional. Memory limits these loops, so they are plain loops that the compiler
+vectorises. Each element is computed independently, without contraction into fused operations, so the bits do
+not depend on the vector width.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import numpy as np
 from ._jit import kernel
 from .denormals import flush_denormals, restore_mode
 
-# Partial sums of a squared norm, and squares added up before a partial sum is touched; the same on every
-# target. On 80 MB of float32: 32 GB/s, as fast as memory gives it. 64 lanes read rows 256 bytes apart, which
-# the hardware does not prefetch: 10 GB/s. 8 lanes do not vectorise: 8 GB/s.
+# Partial sums of a squared norm, and squares summed before each update of a partial sum; the same on every
+# target. On 80 MB of float32: 32 GB/s, the speed of memory. 64 lanes read rows 256 bytes apart, which the
+# hardware does not prefetch: 10 GB/s. 8 lanes are not vectorised: 8 GB/s.
 LANES = 16
 ROWS = 8
-FINITE_BLOCK = 4096  # elements looked at before `all_finite` may stop
+FINITE_BLOCK = 4096  # elements checked before `all_finite` may stop
 
 
 @kernel
@@ -106,7 +106,7 @@ def adam_update(grad, step, fresh1, fresh2, eps, keep, m, v, param):
     `param = keep * param - step * m / (sqrt(v) + eps)`.
 
     `fresh` is 1 - beta, `step` and `eps` carry the bias correction, and `keep` is 1 - lr * weight_decay (1
-    for Adam, which leaves every bit of `param` alone).
+    for Adam, which keeps every bit of `param`).
 
     grad   (n,)  gradient
     m      (n,)  running mean of gradients, accumulated
@@ -126,10 +126,10 @@ def adam_update(grad, step, fresh1, fresh2, eps, keep, m, v, param):
 
 @kernel
 def squared_norm(x, lanes):
-    """`sum(x**2)` as float64, in one order whatever the vector width.
+    """`sum(x**2)` as float64, in the same order at every vector width.
 
     In blocks of ROWS rows of LANES elements, the squares of a column are added in pairs, then to the partial
-    sum of its lane; at the end the lanes are added by halves. All of it in float64, so that millions of
+    sum of its lane; at the end the lanes are added by halves. All sums are float64, so that millions of
     elements keep their digits.
 
     x      (n,)      summed
@@ -188,7 +188,7 @@ def clamp_in_place(x, limit):
 def all_finite(x):
     """Whether no element is NaN or infinite; comparing a NaN is always false.
 
-    x  (n,)  looked at
+    x  (n,)  read
     """
     infinity = x.dtype.type(np.inf)
     for start in range(0, x.size, FINITE_BLOCK):

@@ -11,7 +11,7 @@ from .vectors import VECTOR_BYTES, transpose_block
 
 @spliced
 def _add_scaled(begin, end, depth, flat, row, scale, flat_dw, dw_row, dw_col):
-    """dW += scale dW^T transposed, for the words from begin to end.
+    """dW += scale dW^T transposed, for words begin .. end.
 
     flat     memory of dW^T (V, row)  read
     flat_dw  memory of dW (H, V)      accumulated, element (i, v) at i dw_row + v dw_col
@@ -29,11 +29,11 @@ def _add_scaled(begin, end, depth, flat, row, scale, flat_dw, dw_row, dw_col):
 
 @kernel
 def scaled_gradient(team, member, dwb_t, scale, adds, dw, dw_row, dw_col, db):
-    """dW = scale dW^T transposed, db = scale db, from what affine_softmax_loss left.
+    """dW = scale dW^T transposed, db = scale db, from the gradients of affine_softmax_loss.
 
     team, member                the threads at work, and which this is: see team.py
     dwb_t  (V, row >= H+1)      read
-    scale  float                the gradient that comes in
+    scale  float                the incoming gradient
     adds   bool                 dW is accumulated
     dw     memory of dW (H, V)  overwritten or accumulated, element (i, v) at i dw_row + v dw_col
     db     (V,)                 overwritten

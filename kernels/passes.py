@@ -1,5 +1,5 @@
-"""The passes of a schedule as vector IR: a unit's work in registers, between one load and one store of
-each operand."""
+"""The passes of a schedule as vector IR: work on a unit stays in registers, with one load or store of each
+operand."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .schedule import Program
 
 
 def row_pass(programs: Sequence[Program]) -> Callable:
-    """`run(count, places)`: programs over `count` units of a row, one after the other.
+    """`run(count, places)`: runs the programs in turn over `count` units of a row.
 
-    A place is (array, first, stride): a flat array, where the first unit of its first block of columns lies,
-    and the distance from one block to the next. What is read may be written at the same place; rows do not
-    overlap otherwise.
+    A place is (array, first, stride): a flat array, the position of the first unit of its first block of
+    columns, and the distance between blocks. A row may be both read and written; rows do not overlap
+    otherwise.
     """
     programs = tuple(programs)
 
@@ -76,7 +76,7 @@ def _row(
 
 
 def _traced(program: Program) -> Callable:
-    """The program as a function of what it reads."""
+    """The program as a function of its inputs."""
     nodes = [node for node, _ in program.reads]
 
     def formula(*values: Lanes) -> tuple[Lanes, ...]:
@@ -89,7 +89,7 @@ def _traced(program: Program) -> Callable:
 
 
 def _key(program: Program) -> str:
-    """A name for what the program computes."""
+    """A name for the computation of the program."""
     numbers = {node: index for index, (node, _) in enumerate(program.reads)}
     lines = [str(len(numbers))]
     for node in in_order((node for node, _ in program.writes), numbers.copy()):

@@ -1,4 +1,4 @@
-"""Random 32-bit words as a function of (key, position): nothing is stored, and no order of work changes them.
+"""Random 32-bit words as a function of (key, position): not stored, and independent of the order of work.
 
 `splitmix` derives two 32-bit keys from whole numbers, and `word_at` hashes a position under them. Positions
 repeat after 2**32.
@@ -13,8 +13,8 @@ from ._jit import inner, intrinsic
 
 WORD = (1 << 64) - 1
 LOW = (1 << 32) - 1
-GOLDEN = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio: SplitMix64's step from one state to the next
-_M1 = np.uint64(0x7FEB352D)  # the two multipliers of Wellons' "lowbias32", found there by search
+GOLDEN = 0x9E3779B97F4A7C15  # 2**64 divided by the golden ratio: the step of SplitMix64's state
+_M1 = np.uint64(0x7FEB352D)  # the two multipliers of Wellons' "lowbias32", which were found by search
 _M2 = np.uint64(0x846CA68B)
 _S15 = np.uint32(15)
 _S16 = np.uint32(16)
@@ -33,7 +33,7 @@ def _unsigned_twin(number):
 
 @intrinsic(_unsigned_twin)
 def unsigned(typing_context, number):
-    """A whole number as a 64-bit word, on which kernels can run `splitmix`."""
+    """A whole number as a 64-bit word, for `splitmix` in kernels."""
 
     def codegen(context, builder, signature, arguments):
         return context.cast(builder, arguments[0], signature.args[0], signature.return_type)
@@ -46,7 +46,7 @@ splitmix_of_unsigned = inner(splitmix)
 
 @inner
 def _mix(x):
-    """A bijection of 32-bit words. The products are taken in 64 bits, where they cannot overflow, and cut."""
+    """A bijection of 32-bit words; the products are computed in 64 bits, without overflow, and truncated."""
     x = np.uint32(x ^ (x >> _S16))
     x = np.uint32(np.uint64(x) * _M1)
     x = np.uint32(x ^ (x >> _S15))

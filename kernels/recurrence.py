@@ -1,8 +1,8 @@
-"""The time loop: any cell over a whole sequence, one block of the time grid after the other.
+"""The time loop: any cell over a whole sequence, block by block of the time grid.
 
-`time_loop(cell)` makes the three functions of a cell; `backpropagation.py` has the one that goes back. What
-differs between cells is known while they are compiled, so branches on it cost nothing, and what a cell has
-not is None. What a unit does is in the passes of its `Schedule`: the loop itself contains no arithmetic.
+`time_loop(cell)` makes the three functions of a cell; `backpropagation.py` has the backward function.
+Differences between cells are known at compile time, so branches on them cost nothing; parts that a cell lacks
+are None. The work on units is in the passes of its `Schedule`: the loop itself contains no arithmetic.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ class TimeLoop(NamedTuple):
     step: Any
 
 
-_LOOPS: dict[str, TimeLoop] = {}  # by fingerprint: cells that say the same share their code
+_LOOPS: dict[str, TimeLoop] = {}  # by fingerprint: equal cells share their code
 
 
 def time_loop(cell: Cell) -> TimeLoop:
-    """The functions of a cell; compiled at their first call, or found on disk by the fingerprint."""
+    """The functions of a cell; compiled at their first call, or loaded from disk by the fingerprint."""
     if cell.fingerprint not in _LOOPS:
         schedule = Schedule(cell)
         _LOOPS[cell.fingerprint] = TimeLoop(
@@ -89,11 +89,11 @@ def _forward(schedule: Schedule) -> Any:
     def forward_step(
         team, member, goal, t, rows, part, weights, sums, here, h, places, sequence_rows, step_rows, given_row
     ):
-        """The products and passes of one step; the goal after its meetings.
+        """The products and passes of one step. Returns the goal after its meetings.
 
-        rows     the first of the states after the step
+        rows     first row of the states after the step
         part     sequences and units (i_first, i_last, j_first, j_last)
-        weights  by weights_of
+        weights  from weights_of
         sums     (array, row, width)   pre-activations of the step in rows `here` and after
         h        (array, first, row)   the states before
         places   flat arrays: states, carry and its row, units, given, outputs, operand
@@ -150,7 +150,7 @@ def _forward(schedule: Schedule) -> Any:
         """a_t = x_t Wx + h_{t-1} Wh + b; states_t = formula(a_t, states_{t-1}) for t = 0..T-1.
 
         team, member                      the threads at work, and which this is: see team.py
-        xs           (.., .., D)          read, rows as `sequence_rows` and `step_rows` say
+        xs           (.., .., D)          read, rows given by `sequence_rows` and `step_rows`
         ids          (N, T) or None       read, int64: x_t = words[ids[:, t]]; xs is not read
         words        (V, D)               read if there are ids
         given        (.., .., K H)        read, the given arrays side by side, rows as of xs
@@ -159,8 +159,8 @@ def _forward(schedule: Schedule) -> Any:
         wh           (H, G H)             read if the cell has a product
         b            (G H,)               read
         bhh          (A H,)               read, the second bias of gates that are apart
-        units        (U, H)               read, what the formula knows of each unit
-        turned       bool                 wx and wh lie as (G H, D) and (G H, H), as in PyTorch
+        units        (U, H)               read, the arguments of the formula for each unit
+        turned       bool                 wx and wh are stored as (G H, D) and (G H, H), as in PyTorch
         offsets      (T+1,)               read, int64, first row of each step
         order        (N,)                 read, int64, sequences by falling length
         blocks       (blocks+1,)          read, int64, first step of each block of the time grid, and T
@@ -168,9 +168,9 @@ def _forward(schedule: Schedule) -> Any:
         sequence_rows, step_rows  (N,), (T,)   read, int64, rows of xs, given and hs: see sequence.py
         states       (N + rows, row)      overwritten with h, the first N with h before; rows = offsets[T]
         tape         (slots block rows, tape row)   overwritten, block k in slot k % slots
-        starts       (blocks, N, others row)        overwritten, the other states before each block, of its
+        starts       (blocks, N, others row)        overwritten, the other states before each block, for its
         rows
-        hs           (.., .., H)          overwritten, rows as of xs; zero where a sequence has ended
+        hs           (.., .., H)          overwritten, rows as of xs; zero after the end of a sequence
         after        (S, N, H)            overwritten, the states after the last step; may be `before`
         packed_x     (packed_size(D, G H),)                        scratch
         packed_h     (recurrent_packed_size(H, H, plain, members),) scratch
@@ -186,7 +186,7 @@ def _forward(schedule: Schedule) -> Any:
         depth, batch, width, steps = wx.size // b.size, order.size, hs.shape[2], offsets.size - 1
         row, panel = states.shape[1], PANEL_BYTES // hs.itemsize
         flat_states, flat_kept, flat_hs = states.reshape(-1), kept.reshape(-1), hs.reshape(-1)
-        # Arrays that the cell lacks are None; others stand in for them and are not read.
+        # Arrays that the cell lacks are None; they are replaced by others, which are not read.
         where, sums, sums_row = states, flat_states, row
         flat_carry, carry_row, flat_units, flat_operand = flat_hs, ZERO, flat_hs, flat_hs
         flat_given, given_row = flat_hs, ZERO
@@ -268,7 +268,7 @@ def _step(schedule: Schedule) -> Any:
 
     @kernel_of(cell.fingerprint)
     def cell_step(x, states, wx, wh, b, more, scratch, out):
-        """One step with the bits of cell_forward, its weights read where they lie; out = h.
+        """One step with the bits of cell_forward and unpacked weights; out = h.
 
         x        (N, D)       read
         states   (S, N, H)    overwritten; the states before

@@ -1,4 +1,4 @@
-"""Blocks of the tape that were overwritten, made again: `backpropagation.py` says when."""
+"""Recomputation of overwritten blocks of the tape; see `backpropagation.py`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .tile import FROM_START, PANEL_BYTES
 
 
 def remake_of(schedule: Schedule) -> Any:
-    """The function that makes a block of the tape again."""
+    """The function that recomputes a block of the tape."""
     cell = schedule.cell
     GATES, PLAIN, LATE = np.int64(len(cell.gates)), np.int64(cell.plain), np.int64(cell.late)
     IS_APART, IS_AGAIN, OTHERS = bool(cell.apart), bool(cell.again), len(cell.states) - 1
@@ -31,7 +31,7 @@ def remake_of(schedule: Schedule) -> Any:
         sequence_rows, step_rows, states, starts, x_block, h_block, tape, packed_wx, packed_wh,
         packed_wlate, carry, operand, depth,
     ):  # fmt: skip
-        """The tape of one block again, in its slot; the goal after a meeting in between.
+        """Recompute the tape of one block in its slot. Returns the goal after a meeting in between.
 
         packed_wx, packed_wh, packed_wlate   read, Wx and the two parts of Wh in panels
         starts            (blocks, N, others row)   read, the other states before the block, at k

@@ -1,13 +1,13 @@
-"""The product of one row with a matrix read where it lies, as vector IR: what one step of a stream needs.
+"""The product of one row with a matrix read in place, as vector IR, for one step of a stream.
 
     sums[j] += source W[:, first + j]
 
 A step reads each weight once, so packing them would cost more than the product. Every sum is one chain of
 multiply-adds over k ascending, as in the tile, and stays in a register over all of k: a loop over k that
-reads and writes the sums takes 3 cycles a vector on Zen 5, this one 1. A loop is generated for each number of
-vectors up to MAX_VECTORS, and a wider matrix is dealt out evenly among several; columns beyond the edge are
+reads and writes the sums takes 3 cycles per vector on Zen 5, this one 1. A loop is generated for each number
+of vectors up to MAX_VECTORS, and a wider matrix is divided evenly among several; columns beyond the edge are
 masked in the last vector. Without masked moves the last vector overlaps the one before: their common sums are
-calculated twice, from the same start. Fewer columns than lanes are then taken one by one.
+computed twice, from the same start. Fewer columns than lanes are then computed one by one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _I64 = ir.IntType(64)
 
 
 class _RowWriter(VectorWriter):
-    """Writes the product of one kind of float into an LLVM module; with one lane, for narrow matrices."""
+    """Writes the product for one float type into an LLVM module; with one lane for narrow matrices."""
 
     def function(self) -> ir.Function:
         """The function of this module: source, depth, weights, row, sums, cols; written at the first call."""
@@ -41,7 +41,7 @@ class _RowWriter(VectorWriter):
         return function
 
     def _write(self, function: ir.Function) -> None:
-        """The loop over groups of vectors, and a jump to the loop of the right width in each."""
+        """Write the loop over groups of vectors, with a jump to the loop of the right width."""
         self.source, self.depth, self.weights, self.row, self.sums, cols = function.args
         entry, begin, group, join, done = (
             function.append_basic_block(label) for label in ("entry", "begin", "group", "join", "done")
@@ -94,7 +94,7 @@ class _RowWriter(VectorWriter):
         builder.ret_void()
 
     def _write_group(self, case: ir.Block, join: ir.Block, count: int) -> None:
-        """So many vectors of sums: load them, loop over k, store them."""
+        """Write the loop for `count` vectors of sums: load them, loop over k, store them."""
         builder = ir.IRBuilder(case)
         loop, end = (case.function.append_basic_block(f"{label}{count}") for label in ("loop", "end"))
         target = builder.gep(self.sums, [self.first])
@@ -129,7 +129,7 @@ class _RowWriter(VectorWriter):
     def _vector(
         self, builder: ir.IRBuilder, base: ir.Value, j: int, count: int
     ) -> tuple[ir.Value, ir.Value | None]:
-        """The place of vector j and its mask; the last vector lies only partly inside the matrix."""
+        """The place of vector j and its mask; only a part of the last vector is inside the matrix."""
         if j < count - 1:
             return self.place(builder, base, j * self.lanes), None
         return self.place(builder, base, builder.sub(_I64(j * self.lanes), self.overlap)), self.inside
@@ -142,7 +142,7 @@ def _add_product_twin(source, weights, first, sums):
 
 @intrinsic(_add_product_twin)
 def add_product(typing_context, source, weights, first, sums):
-    """sums[j] += source W over the columns j of W from `first` on, a chain over k, W read where it lies.
+    """sums[j] += source W over the columns j of W from `first` on, one chain over k, W read in place.
 
     source   (K,)            read
     weights  (K, columns)    read

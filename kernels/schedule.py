@@ -1,17 +1,15 @@
-"""How a cell is carried out: what each pass over its units reads and writes, all derived from its formula.
+"""The execution of a cell: the reads and writes of each pass over its units, derived from its formula.
 
-The gradient is derived by `derive`. It speaks of values of the forward pass; what it needs of them decides
-what a row of the tape holds:
+`derive` derives the gradient. The values of the forward pass that it needs determine a row of the tape:
 
 * states before and after the step, units and given arrays are stored anyway;
-* results of transcendental functions are kept, where their operand is not a stored state: most lie in the
-  column of the pre-activation they were made from, which nothing needs any more, others in columns of their
-  own;
-* the rest is made again by the backward pass from these.
+* results of transcendental functions are kept unless their operand is a stored state: most replace the
+  pre-activation they were computed from, which is no longer needed, the rest get additional columns;
+* the backward pass recomputes all other values from these.
 
-The step is one pass, or two: where a second product waits for the first pass, and where one transcendental
-function follows another. A processor cannot look far enough ahead to hide such a chain (LSTM, float32: 1.83
-ns a unit in one pass, 1.44 in two).
+A step has two passes if a second product needs the first pass, or if one transcendental function follows
+another; otherwise it has one. A processor cannot look far enough ahead to hide such a chain (LSTM, float32:
+1.83 ns per unit in one pass, 1.44 in two).
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from .cell import Cell
 from .derive import gradient
 from .expression import TRANSCENDENTAL, Node, contracted, in_order
 
-# Where the operands of a pass lie: rows that the time loop knows by these numbers, and blocks of H columns
+# Places of the operands of a pass: rows, which the time loop knows by these numbers, and blocks of H columns
 # in them.
 TAPE, BEFORE, OTHERS, UNITS, GIVEN, AFTER, OUT, OPERAND = range(8)
 ABOVE, DSTATES, DTS, DGIVEN, DOPERAND = range(6, 11)
@@ -39,18 +37,18 @@ class Program(NamedTuple):
 
     @property
     def operations(self) -> int:
-        """Operations a unit, each function counting as one."""
+        """Operations per unit; each function counts as one."""
         nodes = in_order((node for node, _ in self.writes), (node for node, _ in self.reads))
         made = {node for node in nodes if node.op not in ("input", "constant")}
         return len(made - {node for node, _ in self.reads})
 
 
 def _program(writes: Iterable[tuple[Node, Where]], homes: Mapping[Node, Where]) -> Program:
-    """The pass that writes these, from what has a home."""
+    """The pass that computes the writes from stored values."""
     writes = tuple(writes)
     nodes = in_order((node for node, _ in writes), homes)
     reads = [(node, homes[node]) for node in nodes if node in homes]
-    return Program(tuple(reads or [*homes.items()][:1]), writes)  # what is read decides the type of constants
+    return Program(tuple(reads or [*homes.items()][:1]), writes)  # the reads determine the type of constants
 
 
 class Schedule:
@@ -59,28 +57,27 @@ class Schedule:
     Attributes
     ----------
     kept : tuple of Node
-        What the forward pass keeps in a row of the tape beside states.
+        Values besides states that the forward pass keeps in a row of the tape.
     needed : set of Node
-        Gates that the backward pass reads as they were.
+        Gates whose pre-activations the backward pass reads.
     columns : int
-        Blocks of H columns in a row of the tape: gates, those apart, what is kept beside them, other states.
+        Blocks of H columns in a row of the tape: gates, gates apart, additional kept values, other states.
     lasting : dict of Node to Where
-        Where values of the forward pass lie after it, for the backward pass: states, units, given arrays, and
-        what the tape keeps.
+        Places of forward values for the backward pass: states, units, given arrays, and values on the tape.
     others : int
-        The first of the blocks with the states after the step, all but the first state.
+        The first of the blocks with the states after the step, except the first state.
     in_place : bool
-        The pre-activation of the only gate is made where the state will be; there is no tape.
+        The pre-activation of the only gate is computed in the place of the state; there is no tape.
     forward, remake, backward : tuple of two tuples of Program
-        The passes before the second product and those after it; the latter are empty where there is none.
-        Those of `remake` write the tape alone.
+        The passes before and after the second product; the latter are empty without a second product. The
+        passes of `remake` only write the tape.
     gradients : int
-        Blocks of columns in a row of gradients: gates, those apart or the operand, units.
+        Blocks of columns in a row of gradients: gates, gates apart or the operand, units.
     passes : bool
-        The gradient of h takes a way beside the products.
+        The gradient of h has a path that bypasses the products.
     can_remake : bool
-        Blocks of the tape can be made again. With a second product and several states, whose products would
-        have to be taken step by step, they are always kept.
+        Blocks of the tape can be recomputed. Cells with a second product and several states always keep them,
+        since their products would have to be computed step by step.
     """
 
     def __init__(self, cell: Cell) -> None:
@@ -105,7 +102,7 @@ class Schedule:
     # The gradient.
 
     def _derive(self) -> None:
-        """What arrives at each input: from the states after the step, and through the second product."""
+        """Derive the gradient of each input, from the states after the step and the second product."""
         cell, graph = self.cell, self.cell.graph
         # Names with a space: no argument of a cell has one.
         self._later = [graph.input(f"gradient of {name}") for name in cell.states]
@@ -124,7 +121,7 @@ class Schedule:
         self.passes = h in self._first or h in self._second
 
     def _choose_kept(self) -> None:
-        """What the gradient needs of the forward pass and finds nowhere else."""
+        """Choose the forward values that the gradient needs and that are not stored anyway."""
         cell = self.cell
         made = set(in_order([*cell.after, *([] if cell.operand is None else [cell.operand])]))
         after = set(cell.after)
@@ -147,10 +144,10 @@ class Schedule:
         self.kept = tuple(sorted(kept, key=lambda node: node.index))
         self.needed = frozenset(needed)
 
-    # Where things lie.
+    # Places.
 
     def _lay_out(self) -> None:
-        """Homes of what is kept, and the two parts of the step."""
+        """Choose the places of kept values, and split the step into two parts."""
         cell, gates = self.cell, len(self._raw)
         self.in_place = (
             not self.kept and not self.needed and len(cell.states) == gates == 1 and not cell.again
@@ -182,7 +179,7 @@ class Schedule:
         self.gradients = self.unit_gradients + len(cell.trained)
 
     def _late_nodes(self) -> set[Node]:
-        """What the second part of the step makes; empty where there is one part only."""
+        """The nodes of the second part of the step; empty if there is only one part."""
         cell = self.cell
         order = in_order([*cell.after, *([] if cell.operand is None else [cell.operand])])
         depends: set[Node] = set()
@@ -202,7 +199,7 @@ class Schedule:
         return late if self._can_cut(late) else set()
 
     def _can_cut(self, late: set[Node]) -> bool:
-        """Whether the second part finds all it reads, and no state before the step that is overwritten."""
+        """Whether all inputs of the second part are stored, and none is an overwritten state."""
         cell = self.cell
         done = {a for a in cell.after if a not in late}
         stops = {*self._stored, *done, *(k for k in self.kept if k not in late)}
@@ -270,12 +267,12 @@ class Schedule:
 
 
 def _restricted(program: Program, places: tuple[int, ...]) -> Program:
-    """The pass that writes at these places only."""
+    """The pass restricted to writes at these places."""
     return _program((w for w in program.writes if w[1][0] in places), dict(program.reads))
 
 
 def _fused(writes: list[tuple[Node, Where]], homes: Mapping[Node, Where]) -> Program:
-    """A pass with multiply-adds for products that only go into one sum."""
+    """A pass with multiply-adds for products used only in one sum."""
     program = _program(writes, homes)
     graph = writes[0][0].graph
     stand_ins = {node: graph.input(f"@{where[0]}.{where[1]}") for node, where in program.reads}
@@ -286,7 +283,7 @@ def _fused(writes: list[tuple[Node, Where]], homes: Mapping[Node, Where]) -> Pro
 
 
 def _replaced(outputs: Iterable[Node], known: Mapping[Node, Node]) -> list[Node]:
-    """The outputs made from other nodes in place of those known."""
+    """The outputs with the known nodes replaced."""
     outputs, values = list(outputs), dict(known)
     for node in in_order(outputs, known):
         if node not in values:

@@ -1,16 +1,16 @@
-"""What the time loops of all cells share: rows in the order of time, blocks of steps, products over blocks.
+"""Common parts of all time loops: rows in the order of time, blocks of steps, products over blocks.
 
-Time-major arrays are packed: a sequence that has ended has no more rows, so that work is proportional to the
-sum of the lengths. Sequences are taken longest first, `order[i]` being the place in the batch of the i-th.
-Step t has the rows offsets[t] .. offsets[t + 1], those of step t + 1 go on from the first of them. States
-have `N` more rows in front, the initial state, so that row N + offsets[t] + i is the state after step t.
+Time-major arrays are packed: an ended sequence has no more rows, so that work is proportional to the sum of
+the lengths. Sequences are ordered by falling length; `order[i]` is the place of the i-th in the batch. Step t
+has the rows offsets[t] .. offsets[t + 1]; its first rows continue in step t + 1. States have `N` more rows in
+front, the initial state, so that row N + offsets[t] + i is the state after step t.
 
-The caller's arrays, of inputs, outputs and their gradients, lie as the caller has them: sequence i at step t
-is in row sequence_rows[i] + step_rows[t] of them. So one kernel serves (N, T, D), (T, N, D) and packed rows.
+The caller's arrays of inputs, outputs and their gradients keep their layout: sequence i at step t is in row
+sequence_rows[i] + step_rows[t]. So one kernel serves (N, T, D), (T, N, D) and packed rows.
 
-Only h_{t-1} Wh is sequential. All other products are taken over blocks of steps on a `time_grid` that starts
-at t = 0: those of the inputs before the time loop, those for the gradients after it. Weight
-gradients are summed descending in time inside a block, then block after block, the last one first.
+Only h_{t-1} Wh is sequential. All other products are computed over blocks of steps on a `time_grid` that
+starts at t = 0: products with inputs before the time loop, products for gradients after it. Weight gradients
+are summed descending in time inside a block, then block by block, last block first.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from .shares import share
 from .tile import PANEL_BYTES
 from .vectors import clear_span, copy_span
 
-# Rows (steps times batch) in one block of the time loop: long sums stay accurate, tiles are filled when N is
-# small, and a block's inputs and gradients fit the L2 cache for H up to about 500.
+# Rows (steps times batch) in one block of the time loop: long sums stay accurate, tiles are filled for small
+# N, and a block's inputs and gradients fit the L2 cache for H up to about 500.
 BLOCK_ROWS = 512
 
 
@@ -37,15 +37,15 @@ def padded_row(width: int, dtype: np.dtype) -> int:
 
 
 def block_steps(batch: int) -> int:
-    """Steps in one block of the time grid, where no sequence has ended."""
+    """Steps in one block of the time grid while no sequence has ended."""
     return max(1, BLOCK_ROWS // max(1, batch))
 
 
 def time_grid(offsets: np.ndarray, batch: int) -> np.ndarray:
-    """The first step of each block, and T: as many steps as have the rows of `block_steps(batch)` full steps.
+    """The first step of each block, and T; each block has the rows of `block_steps(batch)` full steps.
 
-    Without lengths that is every `block_steps(batch)` steps from t = 0. Where sequences have ended, a block
-    reaches further, or its products would have a row or two.
+    Without lengths a block begins every `block_steps(batch)` steps from t = 0. When sequences have ended,
+    blocks span more steps, so that products keep enough rows.
     """
     steps, most = offsets.size - 1, block_steps(batch) * batch
     if offsets[-1] == steps * batch:
@@ -70,7 +70,7 @@ def gather_state(order, given, s, width, states, first):
 
 @spliced
 def scatter_state(order, states, first, result, s, width):
-    """result[s, order[i]] = states[i]: the way back of `gather_state`.
+    """result[s, order[i]] = states[i]: the inverse of `gather_state`.
 
     states  (N.., row)     read from column `first` on
     result  (S, N, H)      overwritten at s
@@ -98,9 +98,9 @@ def scatter_last(offsets, order, states, after, width):
 
 @spliced
 def clear_ends(offsets, sequence_rows, step_rows, hs):
-    """hs = 0 where a sequence has ended; packed rows end with their sequences.
+    """hs = 0 after the end of each sequence; packed rows end with their sequences.
 
-    hs  (.., .., H)   overwritten there, the rest left alone
+    hs  (.., .., H)   overwritten there, otherwise unchanged
     """
     steps, width = offsets.size - 1, hs.shape[2]
     if hs.size > offsets[steps] * width:
@@ -111,7 +111,7 @@ def clear_ends(offsets, sequence_rows, step_rows, hs):
 
 @spliced
 def gather_steps(t_first, t_last, begin, end, offsets, sequence_rows, step_rows, xs, block):
-    """block[begin : end] = those rows of steps t_first .. t_last of xs, in the order of time.
+    """block[begin : end] = rows begin .. end of steps t_first .. t_last of xs, in the order of time.
 
     xs     (.., .., D)         read
     block  (block rows, row)   rows overwritten
@@ -126,7 +126,7 @@ def gather_steps(t_first, t_last, begin, end, offsets, sequence_rows, step_rows,
 
 @spliced
 def scatter_steps(t_first, t_last, begin, end, offsets, sequence_rows, step_rows, block, dxs):
-    """dxs of steps t_first .. t_last = their rows begin .. end in block: the way back of `gather_steps`.
+    """dxs of steps t_first .. t_last = their rows begin .. end in block: the inverse of `gather_steps`.
 
     block  (block rows, row)   read
     dxs    (.., .., D)         overwritten on those steps
@@ -147,11 +147,11 @@ def state_rows_before(t, batch, offsets):
 
 @spliced
 def masked_rows(t, begin, end, order, resets, states, kept):
-    """kept[i] = row i of the states, or zero where sequence i starts anew at step t, for i in begin .. end.
+    """kept[i] = row i of the states, or zero if sequence i is reset at step t, for i in begin .. end.
 
     resets  (N, T)                                      read, bool
     states  (array, first, distance of rows, columns)   read
-    kept    (N.., row)                                  those columns of the rows overwritten
+    kept    (N.., row)                                  these columns of the rows overwritten
     """
     array, first, distance, columns = states
     for i in range(begin, end):
@@ -163,10 +163,10 @@ def masked_rows(t, begin, end, order, resets, states, kept):
 
 @spliced
 def clear_resets(t, begin, end, order, resets, dh):
-    """dh[i] = 0 where sequence i in begin .. end started anew at step t: no gradient goes further back.
+    """dh[i] = 0 if sequence i in begin .. end was reset at step t: no gradient flows further back.
 
     resets  (N, T)    read, bool; without elements if there are none
-    dh      (N, row)  overwritten there, the rest left alone
+    dh      (N, row)  overwritten there, otherwise unchanged
     """
     if resets.size:
         for i in range(begin, end):
@@ -176,7 +176,7 @@ def clear_resets(t, begin, end, order, resets, dh):
 
 @spliced
 def gather_states_before(t_first, t_last, begin, end, offsets, order, resets, states, block):
-    """block[begin : end] = what each row of steps t_first .. t_last starts from, zero after a reset.
+    """block[begin : end] = the initial h of each row of steps t_first .. t_last, zero after a reset.
 
     resets  (N, T)              read, bool; without elements if there are none
     states  (N + rows, row)     read
@@ -195,8 +195,8 @@ def gather_states_before(t_first, t_last, begin, end, offsets, order, resets, st
 
 @spliced
 def strides_of(turned, depth, cols):
-    """From one row of a weight matrix (depth, cols) to the next, and from one column to the next; `turned` if
-    it lies as (cols, depth), as in PyTorch."""
+    """Row stride and column stride of a weight matrix (depth, cols); `turned` if it is stored as
+    (cols, depth), as in PyTorch."""
     down, across = cols, ONE
     if turned:
         down, across = ONE, depth
@@ -205,7 +205,7 @@ def strides_of(turned, depth, cols):
 
 @spliced
 def slot_of_block(k, x_block, kept):
-    """First row of the slot in which block k lies: slot k % slots.
+    """First row of the slot of block k, slot k % slots.
 
     x_block  (block rows + 1, x row)    its shape is read
     kept     (slots block rows, row)    likewise
@@ -216,11 +216,11 @@ def slot_of_block(k, x_block, kept):
 
 @spliced
 def last_first(block, rows, first):
-    """The operand for rows of a block, the last one first, in columns from `first` on.
+    """The operand for rows of a block, last row first, in columns from `first` on.
 
-    They are read where they lie: packing them took 3 % of an LSTM's forward and backward.
+    They are read in place: packing them took 3 % of an LSTM's forward and backward.
 
-    block  (block rows + 1, row)   what is read beyond the last column lies in the next row
+    block  (block rows + 1, row)   reads beyond the last column stay in the next row
     """
     row = block.shape[1]
     return (block.reshape(-1), (rows - 1) * row + first, -row, np.int64(PANEL_BYTES // block.itemsize))
@@ -228,7 +228,7 @@ def last_first(block, rows, first):
 
 @spliced
 def weight_gradient(team, member, turned, rows, depth, cols, x, d, dw, mode):
-    """dW = X^T D (or dW + X^T D) over the rows of a block; each member makes its rows of dW.
+    """dW = X^T D (or dW + X^T D) over the rows of a block; each member computes its rows of dW.
 
     If `turned`, dW is (cols, depth): D^T X, whose sums have the same terms in the same order.
 
@@ -243,7 +243,7 @@ def weight_gradient(team, member, turned, rows, depth, cols, x, d, dw, mode):
 
 @spliced
 def transposed_product(team, member, rows, depth, cols, a, b, c, mode):
-    """C = A^T B, or C + A^T B if mode is ADD_TO, over `rows` rows; each member makes its rows of C.
+    """C = A^T B, or C + A^T B if mode is ADD_TO, over `rows` rows; each member computes its rows of C.
 
     a  (array, first, row, ..)      (rows, depth), read
     b  (array, first, row, panel)   (rows, cols), read: see `tile`

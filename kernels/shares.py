@@ -1,4 +1,4 @@
-"""How a team divides a window: the rows of a block, and the sequences or units of the time loop."""
+"""The division of a window among a team: rows of a block, and sequences or units of the time loop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .vectors import copy_span
 
 @inner
 def _row_bound(rows, part, t_first, t_last, offsets):
-    """The first sequence with which at least `part` of the `rows` rows of a block lie before it."""
+    """The first sequence that has at least `part` of the `rows` rows of a block before it."""
     i, t, before = 0, t_last, 0
     while before < part:
         while offsets[t] - offsets[t - 1] <= i:
@@ -25,10 +25,10 @@ def _row_bound(rows, part, t_first, t_last, offsets):
 
 @spliced
 def own_part(t_first, t_last, width, offsets, team, member):
-    """What a member does in the time loop of a block: sequences i_first .. i_last, units j_first .. j_last.
+    """A member's part of the time loop of a block: sequences i_first .. i_last, units j_first .. j_last.
 
-    A team shares out sequences, by their rows in the block; or, where they are few, the units of all of them,
-    and then meets at each step.
+    A team divides the sequences by their rows in the block. If they are few, it divides the units of all
+    sequences and meets at each step.
     """
     members = team[MEMBERS]
     i_first, i_last = 0, offsets[t_first + 1] - offsets[t_first]
@@ -44,15 +44,15 @@ def own_part(t_first, t_last, width, offsets, team, member):
 
 
 def recurrent_packed_size(depth: int, width: int, gates: int, members: int, dtype: np.dtype) -> int:
-    """Elements that `recurrent_operand` needs for (depth, gates width), however the team shares the work."""
+    """Elements that `recurrent_operand` needs for (depth, gates width), for any division of the work."""
     by_units = members * gates * packed_size(depth, -(-width // members), dtype)
     return max(packed_size(depth, gates * width, dtype), by_units if members > 1 else 0)
 
 
 @spliced
 def recurrent_operand(uses, team, member, depth, width, gates, w, packed):
-    """The operand B of `recurrent_product`; `uses` as in `pack_for`. Where the team shares out units, each
-    member packs its own columns of every gate, as matrices one behind the other.
+    """The operand B of `recurrent_product`; `uses` as in `pack_for`. If the team divides units, each member
+    packs its own columns of every gate, as consecutive matrices.
 
     w       (array, first, row stride, column stride)               (depth, gates width), read
     packed  (recurrent_packed_size(depth, width, gates, members),)  scratch

@@ -1,6 +1,6 @@
-"""Operations that Python cannot say: a fused multiply-add, a root, a sign, a choice, moves of the exponent.
+"""Operations that Python lacks: fused multiply-add, square root, sign, select, changes of the exponent.
 
-Each is an LLVM instruction or three on numbers or vectors of a formula, and a line of NumPy elsewhere. In
+Each is one to three LLVM instructions on numbers or vectors of a formula, and a line of NumPy elsewhere. In
 kernels they take float32 or float64, never a mixture.
 """
 
@@ -16,23 +16,23 @@ from .formula import Condition, Lanes, formula
 from .vectors import TARGET
 
 # Adding 1.5 * 2**mantissa_bits rounds a float to a whole number, halves to even, and leaves that number in
-# two's complement in the low bits of the sum. That is one addition instead of a rounding and a conversion,
-# and AVX2 has no conversion from float64 to int64. Subtracting the constant gives the number as a float. Such
-# a sum is called `shifted` below.
+# two's complement in the low bits of the sum. One addition replaces a rounding and a conversion, and AVX2 has
+# no conversion from float64 to int64. Subtracting the constant gives the number as a float. Such a sum is
+# called `shifted` below.
 ROUNDING_SHIFT_SINGLE = 1.5 * 2.0**23
 ROUNDING_SHIFT_DOUBLE = 1.5 * 2.0**52
 
 _MANTISSA_BITS = {4: 23, 8: 52}
 _INTEGERS: dict[int, Any] = {4: np.int32, 8: np.int64}
 
-_SQRT_HALF = 0.7071067690849304  # to the 24 bits that both types have
+_SQRT_HALF = 0.7071067690849304  # rounded to the 24 bits that both types have
 
 
 @formula
 def fma(a, b, c):
-    """``a * b + c``, rounded once where the processor has the instruction.
+    """``a * b + c``, rounded once if the processor has the instruction.
 
-    Elsewhere it is a product and a sum, each rounded: see `Target.multiply_add`.
+    Otherwise product and sum are both rounded: see `Target.multiply_add`.
     """
     lanes = a if isinstance(a, Lanes) else b if isinstance(b, Lanes) else c
     if not isinstance(lanes, Lanes):
@@ -42,13 +42,13 @@ def fma(a, b, c):
 
 @formula
 def sqrt(x):
-    """The square root, correctly rounded; NaN left of 0."""
+    """The square root, correctly rounded; NaN below 0."""
     return x.call("sqrt") if isinstance(x, Lanes) else np.sqrt(x)
 
 
 @formula
 def copy_sign(magnitude, sign):
-    """`magnitude` with the sign bit of `sign`, also that of -0 and NaN."""
+    """`magnitude` with the sign bit of `sign`, including -0 and NaN."""
     return magnitude.call("copysign", sign) if isinstance(magnitude, Lanes) else np.copysign(magnitude, sign)
 
 
@@ -62,7 +62,7 @@ def select(condition: Any, chosen: Any, other: Any) -> Any:
 
 
 def _integers(lanes: Lanes) -> tuple[Any, Callable]:
-    """The type of integers as wide and as many as the numbers of `lanes`, and a maker of its constants."""
+    """The integer type with the width and the number of `lanes`, and a function that makes its constants."""
     whole = ir.IntType(8 * lanes.dtype.itemsize)
     if not lanes.lanes:
         return whole, lambda value: ir.Constant(whole, value)
@@ -74,8 +74,8 @@ def _integers(lanes: Lanes) -> tuple[Any, Callable]:
 def scale_by_power_of_two(y, shifted):
     """``y * 2**n`` with ``n = shifted - ROUNDING_SHIFT``, by adding n to the exponent bits of y.
 
-    Right where y and the result are normal numbers. A NaN in `shifted` may give any number, so the caller
-    must carry NaN along another way.
+    Correct if y and the result are normal numbers. A NaN in `shifted` may give any number, so the caller must
+    propagate NaN in another way.
     """
     itemsize = shifted.dtype.itemsize
     places = _MANTISSA_BITS[itemsize]
@@ -92,9 +92,9 @@ def scale_by_power_of_two(y, shifted):
 def split_exponent(x: Any) -> tuple[Any, Any]:
     """``(m, n)`` with ``x = m 2**n``, a whole n, and m from sqrt(1/2) to sqrt(2). For use inside formulas.
 
-    Right for positive normal numbers; others give any m in that range, and any whole n. The exponent becomes
-    a float without a conversion, which AVX2 does not have: its bits are the lowest of a float that is a power
-    of two so large that an ULP of it is 1.
+    Correct for positive normal numbers; others give any m in that range, and any whole n. The exponent
+    becomes a float without a conversion, which AVX2 lacks: its bits become the lowest bits of a power of two
+    whose ULP is 1.
     """
     itemsize = x.dtype.itemsize
     places = _MANTISSA_BITS[itemsize]

@@ -1,6 +1,7 @@
 """Softmax with cross-entropy loss on given scores.
 
-With p = softmax(a), loss = log(sum exp(a_v - m)) + m - a_target, m = max a; the gradient by a is p - onehot.
+With p = softmax(a), loss = log(sum exp(a_v - m)) + m - a_target, m = max a. The gradient with
+respect to a is p - onehot.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from ._jit import kernel, spliced
 from .activations import exp
 from .denormals import flush_denormals, restore_mode
 
-LANES = 32  # of the sums over V in softmax_loss_forward
+LANES = 32  # partial sums over V in softmax_loss_forward
 
 
 @spliced
@@ -35,13 +36,13 @@ def count_labels(ts, ignore):
 
 @kernel
 def softmax_loss_forward(scores, ts, ignore, lanes, probabilities, losses):
-    """probabilities = softmax(scores); losses = -log probabilities at the target, 0 where that is `ignore`.
+    """probabilities = softmax(scores); losses = -log probabilities at the target, 0 if that is `ignore`.
 
     Returns the number of labels that are not `ignore`.
 
     scores         (R, V)    read
     ts             (R,)      read, int64
-    ignore         int       the label that counts for nothing
+    ignore         int       the label to ignore
     lanes          (LANES,)  scratch
     probabilities  (R, V)    overwritten; may be scores
     losses         (R,)      overwritten, float64
@@ -81,11 +82,11 @@ def softmax_loss_forward(scores, ts, ignore, lanes, probabilities, losses):
 
 @kernel
 def softmax_loss_backward(probabilities, ts, ignore, scale, dscores):
-    """dscores = (probabilities - onehot(ts)) scale; zero where the target is `ignore`.
+    """dscores = (probabilities - onehot(ts)) scale; zero if the target is `ignore`.
 
-    probabilities  (R, V)   read, as softmax_loss_forward left it
+    probabilities  (R, V)   read, from softmax_loss_forward
     ts             (R,)     read, int64
-    ignore, scale           the label that counts for nothing; incoming gradient over the count of the others
+    ignore, scale           the label to ignore; incoming gradient divided by the count of other labels
     dscores        (R, V)   overwritten; not probabilities
     """
     mode_before = flush_denormals()

@@ -1,7 +1,7 @@
-"""Squared error, fused with the affine layer that makes the predictions.
+"""Squared error, fused with the affine layer that computes the predictions.
 
-Positions are taken in the blocks of the time grid of the recurrent layers, the last block first, and only
-those that are scored: a window whose last step alone has a target costs one row.
+Positions are processed in the blocks of the recurrent layers' time grid, last block first. Only scored
+positions are processed: a window with a target at the last step alone costs one row.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .vectors import clear_span, copy_span
 
 @spliced
 def _gather_scored(t_first, t_last, begins, ends, xs, x_block):
-    """The scored rows of steps t_first .. t_last in the order of time, and how many they are.
+    """The scored rows of steps t_first .. t_last in the order of time. Returns their number.
 
     xs       (N, T, H)           read
     x_block  (block rows, H)     overwritten
@@ -33,7 +33,7 @@ def _gather_scored(t_first, t_last, begins, ends, xs, x_block):
 
 @spliced
 def _residuals(t_first, t_last, begins, ends, rows, ts, y_block, losses, sums):
-    """y_block = y_block - ts; losses = the sum of its squares, 0 where nothing is scored.
+    """y_block = y_block - ts; losses = the sum of its squares, 0 at unscored steps.
 
     ts       (N, T, O) or (N, 1, O)   read
     y_block  (block rows, O)          predictions, overwritten
@@ -58,7 +58,7 @@ def _residuals(t_first, t_last, begins, ends, rows, ts, y_block, losses, sums):
 
 @spliced
 def _scatter_scored(t_first, t_last, begins, ends, x_block, dxs):
-    """The way back of `_gather_scored`; zero where nothing is scored.
+    """The inverse of `_gather_scored`; zero at unscored steps.
 
     x_block  (block rows, H)   read
     dxs      (N, T, H)         steps t_first .. t_last overwritten
@@ -80,21 +80,21 @@ def affine_squared_loss(
     losses, sums, dxs, dw, db, x_block, y_block, packed_w, packed_wt, packed_dy, block_sum,
 ):  # fmt: skip
     """losses = the sum over outputs of (xs W + b - ts)^2 at the scored steps, and, if `gradients`, the
-    gradients of scale / 2 times the sum of all.
+    gradients of scale / 2 times the sum of all losses.
 
-    Returns the number of blocks in which something is scored.
+    Returns the number of blocks with scored steps.
 
     xs         (N, T, H)                         read
-    ts         (N, T, O) or (N, 1, O)            read; one target serves all scored steps
+    ts         (N, T, O) or (N, 1, O)            read; a single target is used for all scored steps
     w          (H, O)                            read
     b          (O,)                              read
     begins     (N,)                              read, int64, the first scored step of each sequence
     ends       (N,)                              read, int64, the step after its last scored one
     blocks     (blocks+1,)                       read, int64, first step of each block of the time grid, and T
-    scale      float                             two over the number of scored predictions
-    gradients  bool                              whether they are made
+    scale      float                             two divided by the number of scored predictions
+    gradients  bool                              whether to compute gradients
     adds       bool                              dw and db are accumulated
-    losses     (N, T)                            overwritten, float64; 0 where not scored
+    losses     (N, T)                            overwritten, float64; 0 at unscored steps
     sums       (N,)                              accumulated, float64, the losses of each row, last step first
     dxs        (N, T, H)                         overwritten if gradients
     dw, db     (H, O), (O,)                      overwritten if gradients; accumulated if adds

@@ -1,11 +1,11 @@
-"""Several threads in one kernel call: a team, whose members take their shares and wait for each other.
+"""Several threads in one kernel call: a team, whose members do their shares and wait for each other.
 
 Every member calls the kernel with the same arguments and its own number. A team is an int64 array of
-TEAM_SIZE elements. Arrivals and calls are counted for ever, BASE being the arrivals before this call. A team
-of one costs a comparison at each meeting.
+TEAM_SIZE elements. Arrivals and calls are counted forever; BASE is the number of arrivals before this call. A
+team of one costs a comparison at each meeting.
 
-FAILED arrivals let everybody go who waits at a meeting, now and later: a member is missing, and the results
-are worthless.
+If a member is missing, FAILED arrivals release everyone who waits at this or a later meeting; the results are
+then invalid.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from numba.core import cgutils
 
 from ._jit import intrinsic
 
-# Places in a team. Those that change during a call lie 128 bytes from the others and from either end: that is
-# a cache line of Apple's processors, and two of x86, which fetches them in pairs.
+# Places in a team. Entries that change during a call are 128 bytes from the others and from both ends: one
+# cache line of Apple's processors, and two of x86, which fetches lines in pairs.
 ARRIVALS, MEMBERS, BY_UNITS, BASE, CALLS = 16, 32, 33, 34, 48
 TEAM_SIZE = 64
 
 FAILED = 1 << 62
 
-# How often a member looks out for the next call before it leaves the kernel and goes to sleep: some 0.5 ms.
-# Between the calls of a training step lie 20 to 500 us; waking a thread takes 20 to 100.
+# Checks for the next call before a member leaves the kernel and sleeps: some 0.5 ms. The calls of a training
+# step are 20 to 500 us apart; waking a thread takes 20 to 100.
 LOOKS = 20_000
 
-# Looks at the counter before the processor is offered to other threads: some 20 us. A member that was
-# suspended by the system needs longer than any spinning should last.
+# Checks of the counter before the processor is yielded to other threads: some 20 us. A member suspended by
+# the system takes longer than any spinning should last.
 _SPINS = 500
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
@@ -44,7 +44,7 @@ def _relax(builder: ir.IRBuilder, triple: str) -> None:
     if machine in ("x86_64", "i686"):
         name, arguments = "llvm.x86.sse2.pause", []
     elif machine in ("aarch64", "arm64"):
-        # Most of these cores pass over `yield`: 500 spins took 1 us. A barrier takes 10 to 40 ns.
+        # Most of these cores ignore `yield`: 500 spins took 1 us. A barrier takes 10 to 40 ns.
         name, arguments = "llvm.aarch64.isb", [ir.Constant(_I32, 15)]
     else:
         return
@@ -92,8 +92,8 @@ _lock = threading.Lock()
 
 
 def let_go(team):
-    """Let everybody go who waits for a member, now and at later meetings."""
-    with _lock:  # or a twin that adds its arrival meanwhile would undo it
+    """Release everyone who waits for a member, at this and later meetings."""
+    with _lock:  # otherwise a twin that adds its arrival at the same time would undo it
         team[ARRIVALS] = FAILED
 
 
@@ -124,9 +124,9 @@ def _meeting(context, builder, kind, team, goal):
 
 @intrinsic(_meet_twin)
 def meet(typing_context, team, goal):
-    """Wait until all members have come here; what they wrote before is then seen by all.
+    """Wait until all members have arrived; everyone then sees their earlier writes.
 
-    `goal` is the number of arrivals at all meetings before this one; the result is that after it.
+    `goal` is the number of arrivals before this meeting; the result is the number after it.
     """
 
     def codegen(context, builder, signature, arguments):
@@ -143,9 +143,9 @@ def _begin_call_twin(team, member):
 
 @intrinsic(_begin_call_twin)
 def begin_call(typing_context, team, member):
-    """The first thing that a kernel does: member 0, the caller, tells the others that there is a call. By now
-    it has let go of Python's lock, for which they would have to wait asleep. The pool lets no other member
-    into the kernel before. The result is the first goal of `meet`.
+    """Begin a kernel: member 0, the caller, announces the call to the others. The caller has released
+    Python's lock by now, so the others need not sleep until they get it. The pool admits no other member to
+    the kernel earlier. The result is the first goal of `meet`.
     """
 
     def codegen(context, builder, signature, arguments):
@@ -171,7 +171,7 @@ def _end_call_twin(team, member, goal):
 
 @intrinsic(_end_call_twin)
 def end_call(typing_context, team, member, goal):
-    """The last thing: a meeting. Members other than the caller then stay a while and look out for its next
+    """End a kernel with a meeting. Members other than the caller then stay for a while and wait for its next
     call, without taking Python's lock from it.
     """
 
@@ -194,7 +194,7 @@ def end_call(typing_context, team, member, goal):
             builder.position_at_end(wait)
             _relax(builder, context.codegen().magic_tuple()[0])
             fewer = builder.sub(looks, ir.Constant(_I64, 1))
-            # Where there are more members than processors, another may need this one.
+            # If there are more members than processors, another may need this one.
             rest = builder.and_(fewer, ir.Constant(_I64, 63))
             builder.cbranch(builder.icmp_signed("==", rest, ir.Constant(_I64, 0)), offer, on)
             builder.position_at_end(offer)
@@ -216,7 +216,7 @@ def _share_twin(count, member, team):
 
 @intrinsic(_share_twin)
 def share(typing_context, count, member, team):
-    """The part of 0 .. count that is a member's."""
+    """A member's part of 0 .. count."""
 
     def codegen(context, builder, signature, arguments):
         count, member, array = arguments

@@ -3,15 +3,15 @@
     C[rows, cols] = start + A[rows, depth] B[depth, cols]        rows <= MAX_ROWS, cols <= panel_width
                                                              (FEW_ROWS and fewer: WIDE panel_width)
 
-Every element of C is one chain of fused multiply-adds over k ascending, whatever the height of the tile or
-the width of the vectors; this is what makes results independent of batch size, blocking and instruction set.
+Every element of C is one chain of fused multiply-adds over k ascending, for any height of the tile and width
+of the vectors. Therefore results are independent of batch size, blocking and instruction set.
 
-The MAX_ROWS x 2 vectors of accumulators live in registers as PHI nodes of the loop over k. A loop is
+The MAX_ROWS x 2 vectors of accumulators are kept in registers, as PHI nodes of the loop over k. A loop is
 generated for each height and for one or two vectors of columns (few rows: up to four), so that no edge runs a
 wider loop than it fills: on Zen 4 a 20-row product (two tiles of 10) reaches 114 of 117 GFLOP/s, like one of
 24 rows. Columns beyond the edge are masked when C is read and written, and in the last row of B; its other
-rows are read in whole vectors, since on Intel a masked load takes the place of a multiply-add. On a target
-without masked moves a tile that is not filled is calculated in a copy on the stack (`tile_edge.py`).
+rows are read in whole vectors, since on Intel a masked load displaces a multiply-add. On a target without
+masked moves a partial tile is computed in a copy on the stack (`tile_edge.py`).
 """
 
 from __future__ import annotations
@@ -29,16 +29,17 @@ from ._jit import intrinsic, library
 from .tile_edge import Matrix, TileEdge
 from .vectors import TARGET, VECTOR_BYTES, VECTOR_REGISTERS, Target, VectorWriter
 
-# Two vectors of accumulators a row, and registers to spare for the operands: on AVX2, with 16 registers,
+# Two vectors of accumulators per row, with registers left for the operands: on AVX2, with 16 registers,
 # twelve rows spill and reach 40 % of the peak, six rows 90 % (64 x 512 x 512).
 MAX_ROWS = 12 if VECTOR_REGISTERS == 32 else 6
 
 # A multiply-add takes 4 cycles on Zen and Intel and two begin in each, so that eight sums are needed at once;
-# one row of one panel has two. A tile of up to three rows therefore takes two panels. (Four for one row: 0.93
-# of the time of an LSTM of 32 units, 1.12 of one of 256, whose weights come from the L3 cache.)
+# one row of one panel has two. A tile of up to three rows therefore uses two panels. (Four panels for one
+# row: 0.93 of the time for an LSTM of 32 units, 1.12 for one of 256, whose weights are in the L3 cache.)
 FEW_ROWS, WIDE = 3, 2
 
-# How a tile starts and ends; the flags combine. NumPy integers: Numba would compile a gemm for each literal.
+# Modes of the start and the end of a tile, which combine. NumPy integers: Numba would compile a gemm per
+# literal.
 OVERWRITE = np.int64(0)  # C = A B
 FROM_START = np.int64(1)  # C = start + A B, one chain of multiply-adds beginning at `start`
 ADD_TO = np.int64(2)  # C = C + (A B), the product summed first and added once
@@ -47,14 +48,14 @@ ADD_TO = np.int64(2)  # C = C + (A B), the product summed first and added once
 PANEL_BYTES = 2 * VECTOR_BYTES
 LINE_BYTES = 64
 
-# How far ahead of the sum B is fetched. A product of 64 x 1024 x 4096 on Zen 5, whose B is 16 MB, took 1.32
-# times as long without, 1.06 at 32 rows. A is, too, since where it is read across its rows, for weight
-# gradients, each k is in another line: 480 x 256 x 512 on Granite Rapids took 1.2 times as long without.
+# Distance of the prefetch of B. A product of 64 x 1024 x 4096 on Zen 5, whose B is 16 MB, took 1.32 times as
+# long without, 1.06 at 32 rows. A is prefetched, too: weight gradients read it across its rows, so that each
+# k is in another cache line; 480 x 256 x 512 on Granite Rapids took 1.2 times as long without.
 ROWS_AHEAD, COLUMNS_AHEAD = 48, 16
 
-# What row strides of scratch are rounded up to that is read as B where it lies: all rows but the last are
-# read in whole vectors, by tiles of few rows up to one vector more. A stride of at least a vector and of no
-# less than the columns keeps that inside the matrix; below zero, another row has to follow.
+# Row strides of scratch that is read in place as B are rounded up to this. All rows except the last are read
+# in whole vectors, and tiles of few rows read up to one vector more. A stride of at least a vector and at
+# least the columns keeps these reads inside the matrix; after a negative stride, another row has to follow.
 READABLE_BYTES = max(LINE_BYTES, VECTOR_BYTES)
 
 
@@ -67,7 +68,7 @@ _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 
 class _Columns(NamedTuple):
-    """Where a column of A lies, in bytes: row i at groups[i // 4] + offsets[i % 4], the next a step on."""
+    """The place of a column of A, in bytes: row i at groups[i // 4] + offsets[i % 4]; `step` to the next."""
 
     height: int
     groups: list[ir.Value]
@@ -76,7 +77,7 @@ class _Columns(NamedTuple):
 
 
 class _TileWriter(VectorWriter):
-    """Writes the tile function of one kind of float into an LLVM module."""
+    """Writes the tile function for one float type into an LLVM module."""
 
     def __init__(self, module: ir.Module, dtype: types.Float, target: Target = TARGET) -> None:
         super().__init__(module, dtype, target)
@@ -99,7 +100,7 @@ class _TileWriter(VectorWriter):
         builder = ir.IRBuilder(function.append_basic_block("entry"))
         lanes = self.lanes
         self.cols = cols
-        # A shift: the compiler cannot know that columns are no negative number.
+        # A shift, since the compiler cannot know that columns are not negative.
         self.vectors_left = builder.lshr(builder.add(cols, _I64(lanes - 1)), _I64(lanes.bit_length() - 1))
         self.from_start, self.add_to = (
             builder.icmp_signed("!=", builder.and_(mode, _I64(int(flag))), _I64(0))
@@ -122,7 +123,7 @@ class _TileWriter(VectorWriter):
         return function
 
     def _choose_width(self, block: ir.Block, done: ir.Block, height: int) -> None:
-        """Go to the narrowest loop of this height that takes all columns."""
+        """Jump to the narrowest loop of this height that covers all columns."""
         vectors = 1
         widest = 2 * WIDE if height <= FEW_ROWS else 2
         while vectors < widest:
@@ -136,7 +137,7 @@ class _TileWriter(VectorWriter):
         self._write_tile(block, done, height, vectors)
 
     def _write_tile(self, case: ir.Block, done: ir.Block, height: int, vectors: int) -> None:
-        """One tile of fixed size: load the start, loop over k, store; the last k by itself if B is masked."""
+        """One tile of fixed size: load the start, loop over k, store; a last k apart if B is masked."""
         builder = ir.IRBuilder(case)
         self.inside: list = [None] * vectors  # all lanes, in the tile or on the stack
         if self.target.has_masked_moves:
@@ -205,7 +206,7 @@ class _TileWriter(VectorWriter):
         self, loop: ir.Block, begin: ir.Block, after: ir.Block, count: ir.Value,
         a: _Columns, panels: list[ir.Value], first: list[ir.Value],
     ) -> tuple[list[ir.Value], list[ir.Value], list[ir.Value]]:  # fmt: skip
-        """So many k; where A and B go on after them, and the sums."""
+        """Write a loop over k. Returns the next places of A and B, and the sums."""
         builder = ir.IRBuilder(loop)
         counter = self._phi(builder, count, begin)
         b = [self._phi(builder, pointer, begin) for pointer in panels]
@@ -229,7 +230,7 @@ class _TileWriter(VectorWriter):
     def _multiply(
         self, builder: ir.IRBuilder, a: _Columns, row: list[ir.Value], sums: list[ir.Value]
     ) -> list[ir.Value]:
-        """The sums after one k: a column of A times a row of B added."""
+        """The sums after one k, which adds a column of A times a row of B."""
         column = []
         for i in range(a.height):
             place = builder.gep(a.groups[i // 4], [a.offsets[i % 4]])
@@ -242,9 +243,9 @@ class _TileWriter(VectorWriter):
         ]
 
     def _columns_of_a(self, builder: ir.IRBuilder, height: int) -> _Columns:
-        """Where A begins. Rows are addressed as four offsets from one moving pointer per group of four: three
-        pointers and three multiples of the stride fit the general registers, twelve pointers would spill, and
-        so they do if the compiler can see what the offsets are: they are hidden from it."""
+        """The first column of A. Rows are addressed as four offsets from one moving pointer per group of
+        four: three pointers and three multiples of the stride fit the general registers, twelve pointers
+        would spill. The offsets are hidden from the compiler, which would otherwise use twelve pointers."""
         row, step = (builder.mul(stride, _I64(self.itemsize)) for stride in (self.a_row, self.a_col))
         offsets = [self._opaque(builder, builder.mul(row, _I64(i))) for i in range(1, min(height, 4))]
         groups = [
@@ -255,12 +256,12 @@ class _TileWriter(VectorWriter):
 
     @staticmethod
     def _opaque(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
-        """The value, in a register, from nowhere: an empty piece of assembly."""
+        """The value after an empty piece of assembly, which hides its origin from the compiler."""
         return builder.asm(ir.FunctionType(value.type, [value.type]), "", "=r,0", [value], False)
 
     def _panels(self, builder: ir.IRBuilder, vectors: int) -> list[ir.Value]:
-        """Where the panels of B begin. The last one stands in for those that are not there, since nothing
-        that comes of them is stored."""
+        """The places of the panels of B. The last panel replaces missing ones, whose results are not
+        stored."""
         last = builder.lshr(builder.sub(self.vectors_left, _I64(1)), _I64(1))
         places = [
             builder.select(builder.icmp_signed("<", _I64(p), last), _I64(p), last)
@@ -274,8 +275,8 @@ class _TileWriter(VectorWriter):
         builder.call(self.prefetch, [line, *map(_I32, hints)])
 
     def _prefetch_ahead(self, builder: ir.IRBuilder, b: ir.Value, a: _Columns, vectors: int) -> None:
-        """Fetch B some rows ahead, over the end of the panel into the next, and both ends of a column of A:
-        the processor's own prefetchers stop at each page."""
+        """Prefetch B some rows ahead, continuing into the next panel, and both ends of a column of A: the
+        processor's own prefetchers stop at each page."""
         ahead = builder.gep(b, [builder.mul(self.b_row, _I64(ROWS_AHEAD))])
         for place in range(0, vectors * VECTOR_BYTES, LINE_BYTES):
             self._prefetch(builder, builder.gep(ahead, [_I64(place // self.itemsize)]))
@@ -293,7 +294,7 @@ class _TileWriter(VectorWriter):
     def _join(
         self, builder: ir.IRBuilder, block: ir.Block, values: list, other: ir.Block, others: list
     ) -> list[ir.Value]:
-        """`values` where one block comes before, `others` where the other does."""
+        """Merge `values` from one preceding block with `others` from the other."""
         joined = [self._phi(builder, value, block) for value in values]
         for phi, value in zip(joined, others, strict=True):
             phi.add_incoming(value, other)
@@ -336,7 +337,7 @@ def _symbol(dtype: types.Float) -> str:
 
 @intrinsic(lambda like: None)
 def _define_tile(typing_context, like):
-    """Put the tile for the dtype of `like` into the module being compiled, as an exported function."""
+    """Add the tile for the dtype of `like` to the module being compiled, as an exported function."""
 
     def codegen(context, builder, signature, arguments):
         _TileWriter(builder.module, like.dtype).define(_symbol(like.dtype))
@@ -347,10 +348,10 @@ def _define_tile(typing_context, like):
 
 @library
 def _tile_library(like):
-    """Holds the compiled tile, which other kernels call by symbol.
+    """Contains the compiled tile, which other kernels call by symbol.
 
-    Compiled into each of their libraries and into those of their inner functions, the 24 loops made a cold
-    start three times as long.
+    Compiling its 24 loops into the libraries of each kernel and its inner functions made a cold start three
+    times as long.
     """
     _define_tile(like)
 
@@ -368,11 +369,11 @@ def tile(typing_context, rows, cols, depth, a, b, start, c, mode):
     """C = start + A B on one tile; `mode` combines OVERWRITE, FROM_START, ADD_TO.
 
     a      (array, first, row stride, column stride)  read
-    b      (array, first, row stride, panel stride)   read, all rows but the last in whole vectors
+    b      (array, first, row stride, panel stride)   read, all rows except the last in whole vectors
     start  (array, first, row stride)                 read if FROM_START; row stride 0 repeats a row, a bias
     c      (array, first, row stride, next)           overwritten, or accumulated if ADD_TO; may be `start`
 
-    `next` is where the tile after this one will begin; its lines of C are fetched while this one sums.
+    `next` is the place of the next tile; its lines of C are prefetched during the sums of this one.
     Offsets and strides count elements from the start of the array's memory.
     """
     i64 = types.int64

@@ -1,8 +1,8 @@
 """Tiles that do not fill their vectors, on targets without masked moves.
 
 There a masked load or store is a branch for each lane: the tile with masks has 82 KB of code on a Cortex-A76,
-17 KB this way. So its loops move whole vectors only, and a tile with columns beyond the edge reads and writes
-copies on the stack that have room for them.
+17 KB this way. So its loops move only whole vectors, and a tile with columns beyond the edge reads and writes
+copies on the stack that have room for these columns.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ _I64 = ir.IntType(64)
 
 
 class Matrix(NamedTuple):
-    """Where a matrix begins, and the distance between its rows in elements."""
+    """The place of a matrix, and the distance between its rows in elements."""
 
     place: ir.Value
     row: ir.Value
 
 
 class TileEdge:
-    """The copies that one tile function works on if some vector of its tile is not filled.
+    """The copies that a tile function works on if some vector of its tile is not filled.
 
-    writer   what the function is written with
+    writer   the writer of the function
     builder  at the end of the function's first block
     shape    rows and columns of the tile
-    most     the most rows and columns that a tile has
+    most     the largest numbers of rows and columns of a tile
     """
 
     def __init__(
@@ -49,14 +49,14 @@ class TileEdge:
         ]
 
     def copy(self, builder: ir.IRBuilder, matrix: Matrix, is_read: ir.Value) -> Matrix:
-        """What stands in for the start or for C: a copy if one is needed, filled if it is read."""
+        """The start or C, or a copy if one is needed; the copy is filled if it is read."""
         copy = self.spare.pop()
         with builder.if_then(builder.and_(self.is_needed, is_read)):
             self._copy(builder, self.shape, matrix, copy)
         return Matrix(*(builder.select(self.is_needed, *pair) for pair in zip(copy, matrix, strict=True)))
 
     def copy_last_row(self, builder: ir.IRBuilder, depth: ir.Value, b: Matrix, panel: ir.Value) -> ir.Value:
-        """The start of a copy of the last row of B, with this distance between its panels."""
+        """The place of a copy of the last row of B, with this distance between its panels."""
         copy, width = self.spare.pop(0), 2 * self.writer.lanes
         is_read = builder.icmp_signed(">", depth, _I64(0))
         with builder.if_then(builder.and_(self.is_needed, is_read)):
@@ -70,7 +70,7 @@ class TileEdge:
         return copy.place
 
     def write_back(self, builder: ir.IRBuilder, copy: Matrix, c: Matrix, end: ir.Block) -> ir.Block:
-        """The block that writes the copy to C, if there is one, and goes on to `end`."""
+        """The block that writes the copy, if there is one, to C and continues at `end`."""
         done = builder.append_basic_block("tile_done")
         with builder.goto_block(done):
             with builder.if_then(self.is_needed):
@@ -87,7 +87,7 @@ class TileEdge:
         builder.call(self.writer.module.globals[name], [*shape, *source, *target])
 
     def _define_copy(self, name: str) -> None:
-        """The function of a number of rows and of columns, where they are and where they go."""
+        """Define the copy function; it takes the numbers of rows and columns, the source and the target."""
         pointer = self.writer.scalar.as_pointer()
         function = self.writer.new_function(name, [_I64, _I64, pointer, _I64, pointer, _I64], "optsize")
         function.linkage = "internal"

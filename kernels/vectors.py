@@ -1,8 +1,8 @@
 """Vectors of the target in IR, and work on whole vectors and rows: copies, and a transposition in registers.
 
-LLVM does not find these by itself: a copy between slices that may overlap is checked anew for each short row,
-and a transposing loop becomes scalar loads and stores (1.7 ns an element of a 650 x 650 matrix; 0.3 ns this
-way). Rows are copied by memcpy: a loop is as fast, but LLVM needs 30 ms to vectorise each.
+LLVM does not generate these by itself: a copy between slices is checked for overlap at each short row, and a
+transposing loop becomes scalar loads and stores (1.7 ns per element of a 650 x 650 matrix; 0.3 ns this way).
+Rows are copied by memcpy: a loop is as fast, but LLVM needs 30 ms to vectorise each.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ class Target(NamedTuple):
 
     @property
     def vector_registers(self) -> int:
-        """How many vector registers it has."""
+        """The number of its vector registers."""
         return 32 if "+avx512f" in self.features or self.is_arm64 else 16
 
     @property
     def multiply_add(self) -> str:
         """LLVM's name of a multiply-add.
 
-        `fma` is rounded once, whatever the optimiser does; where the processor has no instruction for it, it
-        calls libm, 14 times slower. `fmuladd` may be split: on ARM, LLVM makes a loop over a scalar sum into
-        products and an ordered sum, rounded twice.
+        `fma` is always rounded once; without an instruction for it, it calls libm, which is 14 times slower.
+        `fmuladd` may be split: on ARM, LLVM turns a loop over a scalar sum into products and an ordered sum,
+        rounded twice.
         """
         return "fma" if self.is_arm64 or "+fma" in self.features.split(",") else "fmuladd"
 
     @property
     def has_masked_moves(self) -> bool:
-        """Whether a load or store of some lanes is one instruction; elsewhere it is a branch a lane."""
+        """Whether a load or store of some lanes is one instruction and not a branch for each lane."""
         return "+avx" in self.features or "+sve" in self.features
 
 
@@ -71,11 +71,11 @@ _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 
 class VectorWriter:
-    """Writes what functions on vectors of one kind of float have in common into their LLVM module.
+    """Writes the common parts of functions on vectors of one float type into their LLVM module.
 
     Vectors are aligned to their elements only. LLVM's functions are declared by their full names
-    (`llvm.fmuladd.v16f32`): the short form cannot name vector types. `lanes` other than those of the target
-    are for what is left beside whole vectors.
+    (`llvm.fmuladd.v16f32`): the short form cannot name vector types. `lanes` other than the target's are for
+    the remainder of whole vectors.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class VectorWriter:
         return builder.call(function, [a, b, c])
 
     def lanes_before(self, builder: ir.IRBuilder, count: ir.Value, first: int = 0) -> ir.Value:
-        """A mask: which of the lanes `first`, `first` + 1, .. come before `count`."""
+        """The mask of those lanes `first`, `first` + 1, .. that are below `count`."""
         index = ir.Constant(ir.VectorType(_I32, self.lanes), list(range(first, first + self.lanes)))
         return builder.icmp_signed("<", index, self.splat(builder, builder.trunc(count, _I32)))
 
@@ -126,7 +126,7 @@ class VectorWriter:
         return builder.bitcast(builder.gep(base, [offset]), self.vector.as_pointer())
 
     def load(self, builder: ir.IRBuilder, place: ir.Value, inside: ir.Value | None = None) -> ir.Value:
-        """A vector; of the lanes in the mask `inside`, if there is one, and 0 in the others."""
+        """Load a vector; lanes outside the mask `inside`, if there is one, are 0."""
         if inside is None:
             value = builder.load(place)
             value.align = self.itemsize
@@ -164,7 +164,7 @@ class _Moves(VectorWriter):
         return self.load(self.builder, self.place(self.builder, self.source, self._at(first, stride, count)))
 
     def put(self, value: ir.Value, first: ir.Value, stride: ir.Value, count: int) -> None:
-        """Write it there in the target."""
+        """Write a vector to the place `count` strides after `first` in the target."""
         place = self.place(self.builder, self.target, self._at(first, stride, count))
         self.store(self.builder, value, place)
 
@@ -205,7 +205,7 @@ def _copy_span_twin(source, first, target, place, count):
 def copy_span(typing_context, source, first, target, place, count):
     """target[place + j] = source[first + j] for j < count: contiguous arrays, counted as flat ones.
 
-    The two spans do not overlap. Slices say the same in more code: they made kernels a sixth longer.
+    The two spans do not overlap. Slices would compile to more code: they made kernels a sixth longer.
     """
     if source.dtype != target.dtype or (source.layout, target.layout) != ("C", "C"):
         return None
@@ -253,9 +253,9 @@ def _transpose_twin(source, source_first, source_row, target, target_first, targ
 
 @intrinsic(_transpose_twin)
 def transpose_block(typing_context, source, source_first, source_row, target, target_first, target_row):
-    """target[i, j] = source[j, i] for a square as wide as a vector; flat arrays, distances between rows.
+    """target[i, j] = source[j, i] for a square as wide as a vector; flat arrays with row strides.
 
-    Bit by bit, rows whose numbers differ in that bit exchange the halves of their lanes that differ in it.
+    For each bit, rows whose numbers differ in that bit exchange the lanes whose numbers differ in it.
     """
     i64 = types.int64
     signature = types.void(source, i64, i64, target, i64, i64)

@@ -153,7 +153,7 @@ def test_results_that_differ_are_refused_whatever_is_wrong_with_them():
     ) == pytest.approx(1e-6)
     wrong = {
         "no dxs": {"hs": np.ones((2, 3))},
-        "another shape": {"hs": np.ones((3, 2)), "dxs": np.ones(4)},
+        "returns hs of shape": {"hs": np.ones((3, 2)), "dxs": np.ones(4)},
         "another dxs": {"hs": np.ones((2, 3)), "dxs": np.ones(4) * 1.001},
         "another hs": {"hs": np.full((2, 3), np.nan), "dxs": np.ones(4)},
     }
@@ -239,7 +239,7 @@ def test_without_another_library_the_command_gives_figures_of_rnnfast_alone(tmp_
         monkeypatch.setattr(module, "PEERS", {"absent": Peer("Absent", "absent", ("no_such_library",))})
     code, out, err = rnnfast_bench(*TINY, "--models", "--out", tmp_path)
     assert (code, err) == (0, "")
-    assert "No other library takes part: these are the figures of rnnfast alone." in out
+    assert "No other library was measured: these are the figures of rnnfast alone." in out
     assert "not installed here: Absent (pip install no_such_library)" in out
     assert {path.name for path in tmp_path.iterdir()} == {"bench.json", "bench.md", "bench.png"}
     found = json.loads((tmp_path / "bench.json").read_text())

@@ -116,7 +116,7 @@ def test_the_report_has_times_ratios_shares_and_the_summary(record):
     for words in ("RNN, 2 threads", "PyTorch ms", "Language model, 1 thread", "10,000", "the fastest", "90%"):
         assert words in text
     assert "2 of 7 ratios to the fastest peer are below 1.1:" in text
-    assert "0.90 beside JAX, rnn (20, 35, 100, 100) forward, 1 thread" in text
+    assert "0.90 against JAX, rnn (20, 35, 100, 100) forward, 1 thread" in text
     assert "noisy" not in text
     assert "No ratio to the fastest peer is below 0.5." in shown(record, goal=0.5)
 
@@ -130,8 +130,8 @@ def test_a_narrow_terminal_gets_ratios_without_times_and_no_line_is_cut(record):
 
 def test_a_noisy_machine_is_called_so(record):
     record["runs"][1].update(noise=0.2, noisy=True)
-    assert "spread over 20% of its median" in shown(record)
-    assert "spread over 20% of its median" in report.markdown(record, 1.1)
+    assert "spread over 20% of their median" in shown(record)
+    assert "spread over 20% of their median" in report.markdown(record, 1.1)
 
 
 def test_the_tables_in_markdown_have_as_many_cells_in_each_row(record):

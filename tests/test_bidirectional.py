@@ -214,7 +214,7 @@ def test_the_output_may_not_lie_in_an_input():
 def test_a_layer_may_stand_in_one_place_only():
     layer = make("gru-before", 4, 4, np.float64)
     for composite in (lambda: Stack([layer, layer]), lambda: Bidirectional(layer, layer)):
-        with pytest.raises(ValueError, match=r"each layer may stand in one place only"):
+        with pytest.raises(ValueError, match=r"each layer may be used only once"):
             composite()
 
 

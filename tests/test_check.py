@@ -118,7 +118,7 @@ MESSAGES = [
     ),
     (
         lambda: _check.out("Owner", SHARED[1:], (3, 3), FLOAT64, np.zeros(2), SHARED[:2]),
-        ValueError, "Owner: out shares memory with an input; pass an array of its own.",
+        ValueError, "Owner: out shares memory with an input; pass a separate array.",
     ),
     (
         lambda: _check.called_before("Owner.backward", False, "forward"),

@@ -157,7 +157,7 @@ def test_a_run_with_a_cell_of_ones_own_goes_on_where_its_module_is_named(place):
     assert_one_line(found, "give --cell my_cells_of_this_test:mine, which imports it")
     code, out, err = in_a_process(place, *again, "--cell", "my_cells_of_this_test:mine")
     assert (code, err) == (0, "")
-    assert "my cell: goes on after" in out
+    assert "my cell: continues after" in out
 
 
 def test_a_cell_whose_equations_have_changed_is_said_in_one_line(place, tmp_path):

@@ -124,9 +124,9 @@ def test_sizes_beyond_any_machine_are_refused_before_they_are_tried(option):
         ),
         (("missing.txt",), "rnnfast: missing.txt does not exist."),
         (("--valid", "missing.txt"), "rnnfast: missing.txt does not exist."),
-        (("--encoding", "martian"), "--encoding must be that of a text, such as utf-8"),
-        (("--encoding", "zlib"), "--encoding must be that of a text, such as utf-8"),
-        (("--encoding", "rot13"), "--encoding must be that of a text, such as utf-8"),
+        (("--encoding", "martian"), "--encoding must be a text encoding, such as utf-8"),
+        (("--encoding", "zlib"), "--encoding must be a text encoding, such as utf-8"),
+        (("--encoding", "rot13"), "--encoding must be a text encoding, such as utf-8"),
     ],
 )
 def test_settings_of_train_are_refused_by_the_names_of_their_options(text, tmp_path, options, expected):
@@ -174,7 +174,7 @@ def test_the_other_commands_have_no_options_without_effect(run):
         (("generate", "--seed", "-1"), "--seed must be at least 0, got -1."),
         (("predict", "you", "--top", "0"), "--top must be at least 1, got 0."),
         (("diagnose", "--lags", "0"), "--lags must be at least 1, got 0."),
-        (("diagnose", "--lags", "100000"), "take fewer lags"),
+        (("diagnose", "--lags", "100000"), "use fewer lags"),
         (("diagnose", "--seed", "-1"), "--seed must be at least 0, got -1."),
         (("evaluate", "missing.txt"), "rnnfast: missing.txt does not exist."),
     ],
@@ -198,7 +198,7 @@ def test_bench_and_warmup_speak_of_options_too():
 def test_a_file_with_too_few_tokens_is_named(run, tmp_path):
     short = tmp_path / "short.txt"
     short.write_text("")
-    assert f"{short}: no text in there" in refusal("evaluate", run, short)
+    assert f"{short}: no text" in refusal("evaluate", run, short)
     Checkpoint(tmp_path / "char", tokenizer=(char := CharTokenizer.fit("ab")))(
         RNNLM(char.vocab_size, 2, 2), {"epoch": 1}
     )

@@ -113,7 +113,7 @@ def test_bytes_of_another_encoding_are_told_how_to_be_read(run, tmp_path):
 @pytest.mark.parametrize("encoding", ["martian", "hex", "rot13", 3])
 def test_what_is_no_encoding_of_text_is_refused(tmp_path, encoding):
     (tmp_path / "a").write_text("a")
-    with pytest.raises(ValueError, match="encoding must be that of a text"):
+    with pytest.raises(ValueError, match="encoding must be a text encoding"):
         read_files(tmp_path / "a", encoding)
 
 
@@ -147,10 +147,10 @@ def test_standard_input_that_cannot_be_used_is_refused_by_its_name(run):
     assert rnnfast_command("evaluate", run, "-") == (
         2,
         "",
-        "rnnfast: standard input: no text in there (0 bytes).\n",
+        "rnnfast: standard input: no text (0 bytes).\n",
     )
     code, _, err = rnnfast_command("train", "-", "--valid", "-", given=b"a")
-    assert (code, err) == (2, "rnnfast: standard input (-) can be read once only, and it is named 2 times.\n")
+    assert (code, err) == (2, "rnnfast: standard input (-) can be read only once, but is named 2 times.\n")
     code, _, err = rnnfast_command("predict", run, "-", given=b"caf\xe9")
     assert (code, err.count("\n")) == (2, 1)
     assert "standard input must be UTF-8 text, but byte 3 (0xE9)" in err

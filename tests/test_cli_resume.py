@@ -76,7 +76,7 @@ def stopped_run(monkeypatch, text, folder, model, window, *, options=OFTEN):
         patched.setattr(Experiment, "fit", until_ctrl_c)
         code, _, err = rnnfast_command("train", text, *SMALL.split(), *options.split(), "--save", folder)
     assert code == 130
-    assert f"rnnfast train --resume {folder} goes on" in err
+    assert f"rnnfast train --resume {folder} continues it" in err
 
 
 @pytest.mark.parametrize(("model", "window"), [("RNNLM", 1), ("RNNLM", 17), ("CBOWLM", 7)])
@@ -88,7 +88,7 @@ def test_a_run_ended_by_ctrl_c_goes_on_to_the_same_files(whole, text, tmp_path, 
         file.write('{"event": "progress", "model": "LSTM", "st')  # what a killed process may leave
     code, out, err = rnnfast_command("train", "--resume", folder)
     assert (code, err) == (0, "")
-    assert f"goes on after {window} window" in out
+    assert f"continues after {window} window" in out
     assert outcome(folder) == outcome(whole)
     assert (folder / "learning_curve.png").exists()
 
@@ -107,8 +107,8 @@ def test_a_run_that_lost_where_it_stands_is_refused_and_keeps_its_model(copy, pl
     before = (copy / place / "model.safetensors").read_bytes()
     assert_refused(
         ("train", "--resume", copy),
-        f"{copy / place} has no training.safetensors to go on from",
-        f"train anew with --save {copy} --overwrite.",
+        f"{copy / place} has no training.safetensors to resume",
+        f"train again with --save {copy} --overwrite.",
     )
     assert (copy / place / "model.safetensors").read_bytes() == before
 
@@ -117,8 +117,8 @@ def test_a_finished_run_says_that_it_is_finished(copy):
     code, out, err = rnnfast_command("train", "--resume", copy)
     assert (code, err) == (0, "")
     for name in ("LSTM", "CBOW"):
-        assert f"{name}: already finished; --epochs N goes further" in out
-    assert "goes on after" not in out
+        assert f"{name}: already finished; --epochs N trains longer" in out
+    assert "continues after" not in out
     assert "epochs in" not in out
 
 
@@ -205,7 +205,7 @@ def test_checkpoints_are_made_as_often_as_the_run_is_told(text, tmp_path, monkey
     ("options", "words"),
     [
         (("--nhid", "9"), "--nhid was 8 when the run in"),
-        (("--cell", "gru"), "began, and is gru now; leave it out to go on with that run, or begin another."),
+        (("--cell", "gru"), "began, and is gru now; leave it out to continue that run, or begin another."),
         (("--no-baseline",), "--baseline was on when the run in"),
         (("--no-lower",), "--lower was not given when the run in"),
         (("--valid-fraction", "0.2"), "--valid-fraction was 0.1 when the run in"),

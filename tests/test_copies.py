@@ -214,5 +214,5 @@ def test_the_input_of_the_last_forward_is_not_pickled(make_layer):
 
 def test_a_pickle_of_another_version_is_refused_in_one_sentence():
     layer = TimeAffine.from_sizes(3, 4)
-    with pytest.raises(TypeError, match="TimeAffine: the pickle is of another version of rnnfast"):
+    with pytest.raises(TypeError, match="TimeAffine: another version of rnnfast wrote this pickle"):
         TimeAffine.__new__(TimeAffine).__setstate__({"params": layer.params, "grads": layer.grads})

@@ -121,7 +121,7 @@ def test_what_cannot_be_diagnosed_is_refused_in_one_line(run, tmp_path):
     assert_refused((tmp_path / "nowhere",), "nowhere")
     assert_refused((folder, "--last"), "this run did not stop early; leave out --last.")
     assert_refused((folder, "--lags", 0), "--lags")
-    assert_refused((folder, "--lags", len(ids)), f"has {len(ids)}; take fewer lags")
+    assert_refused((folder, "--lags", len(ids)), f"has {len(ids)}; use fewer lags")
     (tmp_path / "file").write_text("")
     assert_refused(
         (folder, "--lags", 4, "--out", tmp_path / "file"), f"{tmp_path / 'file'} is a file, not a folder."

@@ -236,7 +236,7 @@ def test_measuring_gates_leaves_the_state_alone_and_checks_its_input():
         gate_saturation(model, xs[:0])
     with pytest.raises(ValueError, match="high must be from 0 to 1, got 95"):
         gate_saturation(model, xs, high=95)
-    with pytest.raises(TypeError, match="got CBOWLM; there is no recurrence in others"):
+    with pytest.raises(TypeError, match="got CBOWLM; other models have no recurrence"):
         spectral_radius(CBOWLM(5, 2))
 
 

@@ -162,15 +162,15 @@ def test_rows_that_are_not_one_hot_are_refused(case, dtype):
     if case == "two":
         ts[2, 3] = 0  # there are as many 1 as rows again
     sentence = (
-        r"ts of the shape of the scores must be one-hot, a single 1 and else 0 in each row, "
-        r"got another row at \(1, 2\); pass ids \(3, 4\) to leave positions out\.$"
+        r"ts with the shape of the scores must be one-hot, one 1 in each row, 0 elsewhere, "
+        r"but the row at \(1, 2\) is not; pass ids \(3, 4\) to leave positions out\.$"
     )
     for layer, xs in both_layers():
         with pytest.raises(ValueError, match=rf"^{type(layer).__name__}\.forward: {sentence}"):
             layer.forward(xs, ts)
-    with pytest.raises(ValueError, match=r"^TimeSoftmaxWithLoss\.forward: .*got another row at \(1, 0\)"):
+    with pytest.raises(ValueError, match=r"^TimeSoftmaxWithLoss\.forward: .*but the row at \(1, 0\)"):
         SoftmaxWithLoss().forward(both_layers()[1][1][:, 2].copy(), ts[:, 2])
-    with pytest.raises(ValueError, match=r"^cross_entropy_error: t .*one-hot.*got another row at \(1,\)"):
+    with pytest.raises(ValueError, match=r"^cross_entropy_error: t .*one-hot.*but the row at \(1,\)"):
         cross_entropy_error(np.full((N, V), 1 / V), ts[:, 2])
 
 

@@ -69,7 +69,7 @@ def test_a_text_that_is_cut_short_while_it_trains_is_an_error_and_no_crash(tmp_p
     size = path.stat().st_size
     done = subprocess.run([sys.executable, "-c", TRUNCATED, path], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    assert f"cut short while it is read: {size} bytes were mapped, 5000 are left" in done.stdout
+    assert f"truncated while in use: {size} bytes were mapped, 5000 are left" in done.stdout
 
 
 @POSIX
@@ -100,7 +100,7 @@ def test_every_reader_of_a_mapped_file_sees_that_it_was_cut_short(tmp_path):
     for name in ("ids.npy", "xs.npy", "ts.npy"):
         os.truncate(tmp_path / name, 4000)
     for read in readers:
-        with pytest.raises(CorpusError, match="the memory-mapped file was cut short while it is read"):
+        with pytest.raises(CorpusError, match="the memory-mapped file was truncated while in use"):
             read()
 
 

@@ -136,7 +136,7 @@ def test_a_given_array_may_have_one_number_for_all_units():
         (
             {"drive": np.zeros((2, 4), np.float32), "x": 1},
             TypeError,
-            "there is no argument x; there is drive",
+            "unknown argument x; it takes drive",
         ),
     ],
 )

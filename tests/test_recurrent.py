@@ -291,7 +291,7 @@ def test_lengths_cost_no_more_than_the_steps_they_name(kind):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"lengths": [1, 2]}, ValueError, r"lengths must be \(3,\), one a row of the batch, got \(2,\)"),
+        ({"lengths": [1, 2]}, ValueError, r"lengths must be \(3,\), one per row of the batch, got \(2,\)"),
         (
             {"lengths": [1, 2, 6]},
             ValueError,

@@ -281,9 +281,9 @@ def stop_after(step):
     ("options", "message"),
     [
         ({"batch_size": 3}, "batch_size is 3 and not 2"),
-        ({"ids": IDS[::-1]}, "text is another"),
-        ({"valid": VALID[::-1]}, "valid is another"),
-        ({"valid": None}, "valid is another"),
+        ({"ids": IDS[::-1]}, "text has changed"),
+        ({"valid": VALID[::-1]}, "valid has changed"),
+        ({"valid": None}, "valid has changed"),
         ({"model": lambda: rnn(cell="lstm")}, "cell is 'lstm' and not 'rnn'"),
         ({"model": lambda: CBOWLM(7, 4)}, "cell is None and not 'rnn'"),
         ({"optimizer": lambda: SGD(lr=2.0)}, "lr is 2.0 and not 1.0"),
@@ -303,7 +303,7 @@ def test_what_is_not_as_it_was_is_named_in_one_sentence(tmp_path, options, messa
     options = {"bptt": TruncatedBPTT(5), "anneal": 2.0, **options}
     trainer = Trainer(model, optimizer, **options)
     kept = [param.copy() for param in model.params]
-    sentence = rf"^Trainer\.fit: {message}, so the run in .*t cannot go on\.$"
+    sentence = rf"^Trainer\.fit: {message}, so the run in .*t cannot continue\.$"
     with pytest.raises(CheckpointError, match=sentence):
         trainer.fit(**fitting, epochs=EPOCHS, checkpoint_file=tmp_path / "t", resume=True)
     assert (tmp_path / "t").read_bytes() == before

@@ -110,9 +110,9 @@ def test_the_file_of_a_regression_tells_its_losses(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"data": (XS + 1, EVERY)}, "sequences is another"),
-        ({"data": (XS, EVERY[::-1])}, "sequences is another"),
-        ({"valid": (XS, EVERY[::-1])}, "valid is another"),
+        ({"data": (XS + 1, EVERY)}, "sequences has changed"),
+        ({"data": (XS, EVERY[::-1])}, "sequences has changed"),
+        ({"valid": (XS, EVERY[::-1])}, "valid has changed"),
         ({"bptt": ExactBPTT()}, r"bptt is 'ExactBPTT\(\)' and not 'TruncatedBPTT\(4\)'"),
         ({"bptt": TruncatedBPTT(4, 8)}, r"bptt is 'TruncatedBPTT\(4, 8\)' and not 'TruncatedBPTT\(4\)'"),
     ],
@@ -123,7 +123,7 @@ def test_what_is_not_as_it_was_is_named_in_one_sentence(tmp_path, options, messa
     trainer.bptt = options.get("bptt", trainer.bptt)
     data, valid = options.get("data", (XS, EVERY)), options.get("valid", (XS, EVERY))
     with pytest.raises(
-        CheckpointError, match=rf"^Trainer\.fit: {message}, so the run in .*t cannot go on\.$"
+        CheckpointError, match=rf"^Trainer\.fit: {message}, so the run in .*t cannot continue\.$"
     ):
         trainer.fit(
             data, epochs=EPOCHS, batch_size=BATCH, valid=valid, checkpoint_file=tmp_path / "t", resume=True

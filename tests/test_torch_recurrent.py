@@ -70,7 +70,7 @@ def test_given_arrays_get_gradients(batch_first):
         module(x, push=push)
     with pytest.raises(ValueError, match="pace must have the shape"):
         module(x, push=push, pace=torch.ones(3, 3, dtype=torch.float64))
-    with pytest.raises(TypeError, match="there is no argument pull"):
+    with pytest.raises(TypeError, match="unknown argument pull"):
         module(x, pull=push)
 
 

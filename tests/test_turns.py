@@ -183,7 +183,7 @@ def test_training_one_model_in_two_threads_is_refused():
             return
         inside.wait()
         try:
-            with pytest.raises(RuntimeError, match=r"Trainer\.fit: another thread trains it"):
+            with pytest.raises(RuntimeError, match=r"Trainer\.fit: another thread is training it"):
                 train(None)
             state, xs = State.of(model), ids[:10].reshape(2, 5)
             for method, arguments in {
@@ -194,9 +194,9 @@ def test_training_one_model_in_two_threads_is_refused():
                 "reset_state": (),
                 "backward": (),
             }.items():
-                with pytest.raises(RuntimeError, match=rf"RNNLM\.{method}: another thread trains it"):
+                with pytest.raises(RuntimeError, match=rf"RNNLM\.{method}: another thread is training it"):
                     getattr(model, method)(*arguments)
-            with pytest.raises(RuntimeError, match=r"RNNLM\.forward: another thread trains it"):
+            with pytest.raises(RuntimeError, match=r"RNNLM\.forward: another thread is training it"):
                 ExactBPTT().gradients(model, xs, xs)
             assert np.isfinite([perplexity(model, ids), model.log_prob(ids)]).all()
             assert State.of(model) == state

@@ -1,6 +1,6 @@
-"""asv benchmarks of rnnfast, one file a unit; `measuring.py` and `baseline.py` hold what they share.
+"""asv benchmarks of rnnfast, one file per unit; `measuring.py` and `baseline.py` have their common parts.
 
-One thread everywhere: set here, since libraries read it when they are loaded and asv loads this first.
+All libraries use one thread. It is set here, since they read it when loaded and asv loads this file first.
 """
 
 import os

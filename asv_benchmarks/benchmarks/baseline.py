@@ -1,13 +1,13 @@
-"""The same layers as plain vectorised NumPy, as one would write them from the equations.
+"""The same layers in plain vectorised NumPy, written from the equations.
 
-They are the baseline of the timings in float32 and, in float64, what results are compared with before timing.
+In float32 they are the baseline of the timings; in float64 they check the results before timing.
 """
 
 import numpy as np
 
 
 class TimeRNN:
-    """h_t = tanh(h_{t-1} Wh + x_t Wx + b), one matrix product pair a step."""
+    """h_t = tanh(h_{t-1} Wh + x_t Wx + b), two matrix products per step."""
 
     def __init__(self, Wx, Wh, b):
         self.Wx, self.Wh, self.b = Wx, Wh, b

@@ -1,10 +1,10 @@
-"""Plain NumPy for what stands around recurrent layers: tables, affine, losses, updates of parameters."""
+"""Plain NumPy for the other layers and the optimizers: tables, affine, losses, updates of parameters."""
 
 import numpy as np
 
 
 class TimeEmbedding:
-    """Rows of a table; its gradient is a sum by row."""
+    """Rows of a table; the gradient is summed by row."""
 
     def __init__(self, W):
         self.W = W
@@ -20,7 +20,7 @@ class TimeEmbedding:
 
 
 class TimeContextSum(TimeEmbedding):
-    """The sum of the rows of the last `window` ids, with nothing before the first."""
+    """The sum of the rows of the last `window` ids; before the first id there are none."""
 
     def __init__(self, W, window):
         super().__init__(W)
@@ -58,7 +58,7 @@ class TimeAffine:
 
 
 class TimeDropout:
-    """Zeros in random places, and the others divided by what is kept."""
+    """Zeros in random places; other elements are divided by the kept share."""
 
     def __init__(self, ratio, rng):
         self.ratio, self.rng, self.grads = ratio, rng, []

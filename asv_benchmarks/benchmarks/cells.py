@@ -1,4 +1,4 @@
-"""Every ready cell over a window, forward and backward: what equations become."""
+"""Every built-in cell over a window, forward and backward."""
 
 import functools
 

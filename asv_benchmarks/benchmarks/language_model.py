@@ -37,7 +37,7 @@ class _Rnnfast:
 
 @functools.cache
 def _state(cell, size, library):
-    """A model and one window of ids as frequent as words are; one step compared with float64 NumPy."""
+    """A model and one window of ids with word frequencies; one step is compared with float64 NumPy."""
     N, T, V = SIZES[size]
     rng = np.random.default_rng(0)
     frequency = 1 / np.arange(1, V + 1)

@@ -1,4 +1,4 @@
-"""The layers around the recurrent ones: tables, affine, dropout, losses; and functions of single values."""
+"""The other layers: tables, affine, dropout, losses; and elementwise functions."""
 
 import functools
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ LAYERS += ["softmax loss", "sigmoid loss", "squared loss"]
 
 
 def _maker(name, table, W, b):
-    """Functions that make the layer, ours and NumPy's, in the dtype of the arrays they are given."""
+    """Functions that make the layer, ours and NumPy's, in the dtype of their arguments."""
     head = aligned(W[:, :OUTPUTS]), aligned(b[:OUTPUTS])
     return {
         "embedding": (rnnfast.TimeEmbedding, plain.TimeEmbedding, (table,)),
@@ -32,7 +32,7 @@ def _maker(name, table, W, b):
 
 
 def _given(name, rng):
-    """What `forward` and `backward` get."""
+    """The arguments of `forward` and `backward`."""
     xs, scores = (aligned(rng.standard_normal((N, T, size))) for size in (D, SCORES))
     frequency = 1 / np.arange(1, V + 1)
     ids = rng.choice(V, size=(N, T), p=frequency / frequency.sum())
@@ -50,7 +50,7 @@ def _in_float64(arrays):
 
 @functools.cache
 def _state(name, library):
-    """The layer and two calls; compiled, and compared with float64 NumPy."""
+    """The layer and its two calls, compiled and compared with float64 NumPy."""
     rng = np.random.default_rng(0)
     table, W = aligned(rng.standard_normal((V, D))), aligned(rng.standard_normal((D, SCORES)) / 10)
     ours, naive, made_of = _maker(name, table, W, aligned(rng.standard_normal(SCORES)))
@@ -89,7 +89,7 @@ def _state(name, library):
 
 
 def _check_dropout(state, xs, dout):
-    """Masks are random: the same places forward and backward, as many as asked for."""
+    """Check random masks: the same places forward and backward, and the requested share."""
     out, dxs = state.forward(), state.backward()
     kept = out != 0
     np.testing.assert_array_equal(out[kept], xs[kept] / np.float32(1 - RATIO))

@@ -1,4 +1,4 @@
-"""What benchmark files share: aligned inputs, agreement before timing, shares of the peak, and memory."""
+"""Common parts of benchmarks: aligned inputs, checks before timing, shares of the peak, memory."""
 
 import statistics
 import time
@@ -7,17 +7,17 @@ import tracemalloc
 import numpy as np
 from rnnfast.kernels.peak import fma_peak
 
-# Bytes of Python's own objects (tuples, array headers) that one call makes and frees; the arrays of every
-# benchmark here are many times larger, so that one of them is seen.
+# Bytes of Python objects (tuples, array headers) that one call makes and frees. The arrays of every benchmark
+# are many times larger, so that a single one is detected.
 PYTHON_OBJECTS = 16 * 1024
 
 
 class Timed:
     """asv settings for timings whose state is made once by an `lru_cache`d function.
 
-    asv calls `setup` before each timed call and then times that single call, so `setup` must be cheap and the
-    samples many; compiling happens in the cached function, outside the timer. The timer is that of the
-    process: all runs on one thread, and what other programs take of its core is not its own time.
+    asv calls `setup` before each timed call and then times that single call, so `setup` must be cheap and
+    samples must be many. Compilation happens in the cached function, outside the timer. The timer measures
+    CPU time of the process, which runs on one thread, so that time of other programs is excluded.
     """
 
     timer = time.process_time
@@ -27,7 +27,7 @@ class Timed:
 
 
 def unit(name):
-    """Decorate a figure (`track_...`) with its unit."""
+    """Set the unit of a figure (`track_...`)."""
 
     def decorate(function):
         function.unit = name
@@ -37,7 +37,7 @@ def unit(name):
 
 
 def aligned(values, dtype=np.float32):
-    """A copy that starts at a 64-byte boundary, so that results do not depend on where malloc put it."""
+    """A copy aligned to 64 bytes, so that timings do not depend on malloc."""
     values = np.asarray(values, dtype)
     raw = np.empty(values.nbytes + 64, np.uint8)
     start = -raw.ctypes.data % 64
@@ -47,7 +47,7 @@ def aligned(values, dtype=np.float32):
 
 
 def assert_agrees(what, actual, expected, terms):
-    """Fail unless `actual` is `expected` up to the rounding of sums of `terms` products, by norm."""
+    """Fail unless `actual` equals `expected` by norm, up to the rounding of sums of `terms` products."""
     error = np.linalg.norm(np.asarray(actual, np.float64) - expected) / max(np.linalg.norm(expected), 1e-30)
     limit = 32 * np.finfo(np.asarray(actual).dtype).eps * np.sqrt(terms)
     if not error <= limit:
@@ -55,9 +55,9 @@ def assert_agrees(what, actual, expected, terms):
 
 
 def share_of_peak(call, operations, dtype=np.float32, seconds=1.0):
-    """Median over rounds of the operations a second of `call` over the FMA peak, measured right before it.
+    """Median over rounds of the operations per second of `call` divided by the FMA peak, measured before it.
 
-    A round takes about 20 ms, so that both sides meet the same clock frequency and the same neighbours.
+    A round takes about 20 ms, so that both sides have the same clock frequency and load.
     """
     call()
     begin = time.perf_counter()
@@ -75,15 +75,15 @@ def share_of_peak(call, operations, dtype=np.float32, seconds=1.0):
 
 
 def operations(layer, N, T):
-    """Operations of the products of a forward pass over a window; a backward has twice as many."""
+    """Operations of the products of a forward pass over a window; backward has twice as many."""
     return 2 * N * T * sum(param.size for param in layer.params if param.ndim == 2)
 
 
 def allocated_bytes(call):
-    """Bytes of arrays that a call in the steady state allocates on the way; 0 is the aim.
+    """Bytes of arrays that a call allocates in the steady state; the aim is 0.
 
-    Python's small objects, under PYTHON_OBJECTS together, count as 0. What compiled code allocates itself is
-    not seen here; a test of the sources forbids kernels to allocate.
+    Small Python objects, together under PYTHON_OBJECTS, count as 0. Allocations in compiled code are not
+    detected here; a test of the sources forbids them.
     """
     for _ in range(3):
         call()

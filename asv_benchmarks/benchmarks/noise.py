@@ -1,4 +1,4 @@
-"""Random numbers for a window, beside NumPy's generator, which has a state and so an order of draws."""
+"""Random numbers for a window, compared with NumPy's generator, whose draws depend on their order."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Updates of parameters, and what is done to gradients before them."""
+"""Updates of parameters, and the processing of gradients before them."""
 
 import functools
 
@@ -35,7 +35,7 @@ def _naive(rule, params, grads, states):
 
 @functools.cache
 def _update(name, library):
-    """A call that updates all parameters; compiled, and two updates compared with float64 NumPy."""
+    """A call that updates all parameters; two updates are compared with float64 NumPy."""
     ours, rule = OPTIMIZERS[name]
     params, grads = _arrays(0), _arrays(1)
     if library == "rnnfast":
@@ -95,7 +95,7 @@ def _numpy_clip_by_value(grads, limit):
         np.clip(grad, -limit, limit, out=grad)
 
 
-# Clipping by norm is both of the first: as a whole it would find nothing more to do in its second call.
+# Clipping by norm consists of the first two; as a whole it would have no work in its second call.
 GRADIENTS = {
     "global_norm": (optim.global_norm, _numpy_norm, ()),
     "scale_in_place": (_turn, _numpy_turn, ()),

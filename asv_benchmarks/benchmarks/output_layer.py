@@ -30,7 +30,7 @@ class _Rnnfast:
 
 @functools.cache
 def _state(shape, library):
-    """The layer, hidden states and labels; compiled, and compared with float64 NumPy."""
+    """The layer, hidden states and labels, compiled and compared with float64 NumPy."""
     N, T, H, V = SHAPES[shape]
     rng = np.random.default_rng(0)
     W, b = aligned(rng.standard_normal((H, V)) / np.sqrt(H)), aligned(0.1 * rng.standard_normal(V))

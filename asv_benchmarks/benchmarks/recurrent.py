@@ -28,7 +28,7 @@ SHAPES = {
 
 
 class _Rnnfast:
-    """The layer with its outputs given, as a training loop in the steady state calls it."""
+    """The layer with given output arrays, as in the steady state of a training loop."""
 
     def __init__(self, cell, params, N, T, D, H):
         self.layer = CELLS[cell](*params)
@@ -47,9 +47,9 @@ class _Rnnfast:
 
 @functools.cache
 def _state(cell, shape, library):
-    """The layer, its input and the gradient of its output; compiled, and compared with float64 NumPy.
+    """The layer, its input and the gradient of its output, compiled and compared with float64 NumPy.
 
-    A few sequences of some blocks are compared, not the whole window: the oracle is slow.
+    Only a few sequences of some blocks are compared, since the oracle is slow.
     """
     N, T, D, H = SHAPES[shape]
     rng = np.random.default_rng(0)
@@ -115,7 +115,7 @@ class WindowFigures:
 
 @functools.cache
 def _stream(cell, library, N, D, H):
-    """A call that takes one step; compiled, and compared with float64 NumPy from a state of zeros."""
+    """A call of one step, compiled and compared with float64 NumPy from a zero state."""
     rng = np.random.default_rng(0)
     layer = CELLS[cell].from_sizes(D, H, rng=rng)
     x = aligned(rng.standard_normal((N, D)))
@@ -131,7 +131,7 @@ def _stream(cell, library, N, D, H):
 
 
 class Step(Timed):
-    """One step of a stream; in NumPy a window of one step."""
+    """One step of a stream; NumPy computes a window of one step."""
 
     params = (list(CELLS), ["1x64x128", "8x64x128"], ["rnnfast", "numpy"])
     param_names = ("cell", "N x D x H", "library")

@@ -1,4 +1,4 @@
-"""What a user waits for before anything is learned: the import, and a new process's first training step."""
+"""Startup times: the import, compilation, and the first training step of a new process."""
 
 import os
 import statistics
@@ -24,7 +24,7 @@ assert 9 < loss < 10, loss
 """
 
 
-# The compiler alone: a layer of each kind forward and backward, without the process and its imports.
+# The compiler alone: forward and backward of a layer, without starting the process and its imports.
 COMPILE = """
 import sys
 import time
@@ -40,7 +40,7 @@ print(time.process_time() - start)
 
 
 def _seconds(cache):
-    """From before the process is made until it has ended, with the compiled kernels in folder `cache`."""
+    """Seconds from the start of the process to its end, with the compiled kernels in folder `cache`."""
     with tempfile.TemporaryDirectory() as elsewhere:
         environment = {**os.environ, "NUMBA_CACHE_DIR": cache}
         start = time.perf_counter()
@@ -64,7 +64,7 @@ class FirstStep:
     timeout = 600
 
     def setup_cache(self):
-        """Both times, since the first fills the cache for the second."""
+        """Measure both times, since the first run fills the cache for the second."""
         with tempfile.TemporaryDirectory() as cache:
             return {"cold": _seconds(cache), "warm": statistics.median(_seconds(cache) for _ in range(5))}
 
@@ -78,7 +78,7 @@ class FirstStep:
 
 
 class Compile:
-    """What a layer's forward and backward take to compile, in a new process with an empty cache."""
+    """Compile time of a layer's forward and backward, in a new process with an empty cache."""
 
     params = (["TimeRNN", "TimeLSTM", "TimeGRU"], ["float32"])
     param_names = ("layer", "dtype")

@@ -17,7 +17,7 @@ WINDOWS = ["plain", "lengths", "resets"]
 
 
 def _plain_parts(layer, xs, options):
-    """What a window with options comes to: each sequence in calls of its own, from a reset or to its end."""
+    """A window with options, computed by separate calls for each sequence and each part between resets."""
     lengths, reset = options.get("lengths", np.full(N, T)), options.get("reset", np.zeros((N, T), bool))
     hs = np.zeros((N, T, H), np.float32)
     for n in range(N):
@@ -30,7 +30,7 @@ def _plain_parts(layer, xs, options):
 
 @functools.cache
 def _window(cell, reset_gate, window):
-    """The layer and its calls; compiled, and compared with the same sequences one by one."""
+    """The layer and its calls, compiled and compared with the same sequences one by one."""
     rng = np.random.default_rng(0)
     options = {"reset": reset_gate} if cell == "gru" else {}
     layer = CELLS[cell].from_sizes(D, H, rng=rng, **options)
@@ -55,7 +55,7 @@ def _window(cell, reset_gate, window):
 
 
 class Window(Timed):
-    """Windows of 20 x 35 steps, D = H = 100: whole, of different lengths, with resets in between."""
+    """Windows of 20 x 35 steps, D = H = 100: whole, with different lengths, with resets."""
 
     params = ([*CELLS, "gru reset after"], WINDOWS)
     param_names = ("cell", "window")
@@ -76,7 +76,7 @@ class Window(Timed):
 
 
 def _halves(layer):
-    """The two LSTM of a layer as NumPy layers in float64."""
+    """The two LSTMs of a layer as NumPy layers in float64."""
     wide = [param.astype(np.float64) for param in layer.params]
     return baseline.TimeLSTM(*wide[:3]), baseline.TimeLSTM(*wide[3:])
 
@@ -93,7 +93,7 @@ def _stack(layer, xs):
 
 @functools.cache
 def _composite(name):
-    """Two LSTM side by side or above each other; compiled, and compared with float64 NumPy."""
+    """Two LSTMs in parallel or stacked, compiled and compared with float64 NumPy."""
     rng = np.random.default_rng(0)
     lstms = [rnnfast.TimeLSTM.from_sizes(D, H, rng=rng) for _ in range(2)]
     layer, naive = {
@@ -132,7 +132,7 @@ ONE_STEP = {"rnn": rnnfast.RNN, "lstm": rnnfast.LSTM, "gru": rnnfast.GRU}
 
 @functools.cache
 def _one_step(cell):
-    """A cell of one step, as in the book; compiled, and compared with float64 NumPy from a state of zeros."""
+    """A cell of one step, as in the book, compiled and compared with float64 NumPy from a zero state."""
     rng = np.random.default_rng(0)
     layer = ONE_STEP[cell].from_sizes(D, H, rng=rng)
     x, dh = (aligned(rng.standard_normal((N, size))) for size in (D, H))
@@ -147,7 +147,7 @@ def _one_step(cell):
 
 
 class OneStep(Timed):
-    """`RNN`, `LSTM` and `GRU`, which take and give the state, at 20 x 100 x 100."""
+    """`RNN`, `LSTM` and `GRU`, which take and return the state, at 20 x 100 x 100."""
 
     params = (list(ONE_STEP),)
     param_names = ("cell",)

@@ -1,8 +1,8 @@
-"""Every error a user can meet is worded here: owner, what was expected, what was received, how to fix it.
+"""Checks of arguments. Their errors name the owner, the expected value, the received value and the fix.
 
 One file a subject: `values`, `arrays`, `token_ids`, `parameters`, `objects` (layers, models and states),
-`calls`, `training_data`, `corpora`, `vocabularies` and `runs`; `errors` has the classes. The names below are
-those that the rest of the library uses, as `_check.name`.
+`calls`, `training_data`, `corpora`, `vocabularies` and `runs`; `errors` has the exception classes. The rest
+of the library uses the names below as `_check.name`.
 """
 
 from rnnfast._check.arrays import (

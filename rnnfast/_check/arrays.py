@@ -1,8 +1,8 @@
-"""Arrays: their shape, dtype, layout and memory.
+"""Checks of arrays: shape, dtype, layout and memory.
 
-Compiled code has no bounds checks, so each array passes one of these functions before a kernel sees it. They
-cost about a microsecond and return the array in the one form the kernels compile for: C-contiguous, aligned,
-native.
+Compiled code has no bounds checks, so each array passes one of these functions before a kernel reads it. A
+check takes about a microsecond. The array it returns is C-contiguous, aligned and in native byte order, the
+only form the kernels are compiled for.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def float_dtype(owner: str, dtype: Any) -> np.dtype:
 
 
 def shape_text(shape: tuple) -> str:
-    """A shape as NumPy prints it; names of axes without quotes."""
+    """A shape as NumPy prints it, with the names of axes unquoted."""
     inside = ", ".join(str(axis) for axis in shape)
     return f"({inside},)" if len(shape) == 1 else f"({inside})"
 
@@ -41,15 +41,15 @@ def as_array(owner: str, name: str, value: Any) -> np.ndarray:
         raise TypeError(f"{owner}: {name} must be a NumPy array, got {type(value).__name__}.")
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{owner}: {name} must be a plain NumPy array, got a masked array; fill it first.")
-    if isinstance(value, np.matrix):  # it has other products and always two axes
+    if isinstance(value, np.matrix):  # its `*` is a matrix product, and it always has two axes
         raise TypeError(f"{owner}: {name} must be a plain NumPy array, got a matrix; pass np.array({name}).")
     return value
 
 
 def shape(owner: str, name: str, value: Any, expected: tuple, why: str = "") -> np.ndarray:
-    """An array of the `expected` shape, in which a string stands for any length (`("N", "T", 100)`).
+    """An array of the `expected` shape; a string in it matches any length, as in `("N", "T", 100)`.
 
-    `"..."` in front stands for one or more axes of any length.
+    A leading `"..."` matches one or more axes of any length.
     """
     if type(value) is np.ndarray and value.shape == expected:
         return value
@@ -81,21 +81,20 @@ def float_array(
 
 
 def floats(owner: str, name: str, value: Any, expected: tuple, dtype: np.dtype, why: str = "") -> np.ndarray:
-    """An input array of floats in the layer's dtype, ready for a kernel (copied only if its layout needs
-    it)."""
+    """An array of floats in the layer's dtype, ready for a kernel; copied only if its layout requires it."""
     array = float_array(owner, name, value, expected, dtype, why)
     return kernel_ready(array) if array.dtype == dtype else array.astype(dtype, order="C")
 
 
 def kernel_ready(array: np.ndarray) -> np.ndarray:
-    """The same values as a writable, C-contiguous, aligned, native ndarray: the one form kernels take."""
+    """The same values as a writable, C-contiguous, aligned, native ndarray, the only form kernels accept."""
     if type(array) is np.ndarray and array.flags.carray:  # C-contiguous, aligned and writable
         return array
     return np.array(array, dtype=array.dtype.newbyteorder("="), order="C", copy=True, subok=False)
 
 
 def out(owner: str, value: Any, expected: tuple, dtype: np.dtype, *inputs: np.ndarray) -> np.ndarray:
-    """A caller's output array: right shape and dtype, C-contiguous, writable, apart from the inputs."""
+    """A caller's output array: right shape and dtype, C-contiguous, writable, not overlapping an input."""
     array = shape(owner, "out", value, expected)
     if array.dtype != dtype:
         raise TypeError(f"{owner}: out must be {dtype}, got {array.dtype}.")
@@ -106,12 +105,12 @@ def out(owner: str, value: Any, expected: tuple, dtype: np.dtype, *inputs: np.nd
         raise ValueError(f"{owner}: out must be C-contiguous and aligned; pass np.empty(shape, dtype).")
     for given in inputs:
         if np.may_share_memory(array, given):
-            raise ValueError(f"{owner}: out shares memory with an input; pass an array of its own.")
+            raise ValueError(f"{owner}: out shares memory with an input; pass a separate array.")
     return array
 
 
 def apart(owner: str, name: str, array: np.ndarray, grads: Iterable[np.ndarray]) -> None:
-    """What `backward` reads lies apart from the gradients that it overwrites meanwhile."""
+    """The array that `backward` reads shares no memory with the gradients that it overwrites."""
     if any(np.may_share_memory(array, grad) for grad in grads):
         raise ValueError(
             f"{owner}: {name} shares memory with grads, which backward overwrites; pass {name}.copy()."
@@ -119,9 +118,9 @@ def apart(owner: str, name: str, array: np.ndarray, grads: Iterable[np.ndarray])
 
 
 def whole_file(owner: str, *arrays: Any) -> None:
-    """A memory-mapped file still has its length; reading beyond its end would end the process.
+    """The memory-mapped file has not been truncated; a read beyond its end would kill the process.
 
-    Called before each window is read, which leaves the moments in between: a file may be cut short then.
+    The check runs before each window. It misses a file that is truncated while a window is read.
     """
     for array in arrays:
         base, start = array, 0
@@ -132,8 +131,8 @@ def whole_file(owner: str, *arrays: Any) -> None:
             end = start - start % mmap.ALLOCATIONGRANULARITY + len(base)
             if base.size() < end:
                 raise CorpusError(
-                    f"{owner}: the memory-mapped file was cut short while it is read: {end} bytes were "
-                    f"mapped, {base.size()} are left; leave files alone that training reads, or pass "
+                    f"{owner}: the memory-mapped file was truncated while in use: {end} bytes were "
+                    f"mapped, {base.size()} are left; do not change files that training reads, or pass "
                     f"np.array(ids)."
                 )
 
@@ -146,21 +145,21 @@ def integers(owner: str, name: str, array: np.ndarray) -> np.ndarray:
 
 
 def given(owner: str, name: str, value: Any, expected: tuple[int, int, int], dtype: np.dtype) -> np.ndarray:
-    """An array (N, T, H) or (N, T) that a cell asks for."""
+    """An array (N, T, H) or (N, T) that a cell requires."""
     if value is None:
         raise TypeError(f"{owner}: the cell needs the argument {name}, an array (N, T, H) or (N, T).")
     return floats(owner, name, value, expected[: 2 if np.ndim(value) == 2 else 3], dtype)
 
 
 def numbers(owner: str, name: str, value: np.ndarray) -> np.ndarray:
-    """An array of real numbers or of True and False."""
+    """An array of real numbers or booleans."""
     if value.dtype.kind not in "biuf":
         raise TypeError(f"{owner}: {name} must hold numbers, got {value.dtype}.")
     return value
 
 
 def mask(owner: str, name: str, value: Any, expected: tuple) -> np.ndarray:
-    """An array of True and False."""
+    """A boolean array."""
     array = shape(owner, name, value, expected)
     if array.dtype != np.bool_:
         raise TypeError(f"{owner}: {name} must hold True and False, got {array.dtype}.")
@@ -184,7 +183,7 @@ def lengths(owner: str, value: Any, batch: int, steps: int) -> np.ndarray:
         integers(owner, "lengths", array)
     if array.shape != (batch,):
         raise ValueError(
-            f"{owner}: lengths must be {shape_text((batch,))}, one a row of the batch, "
+            f"{owner}: lengths must be {shape_text((batch,))}, one per row of the batch, "
             f"got {shape_text(array.shape)}."
         )
     wrong = np.flatnonzero((array < 0) | (array > steps))

@@ -1,4 +1,4 @@
-"""Calls that come too early, from another thread, or that an object cannot do."""
+"""Checks of calls: calls made too early, from another thread, or not supported by the object."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Any
 
 
 def called_before(owner: str, ready: bool, first: str) -> None:
-    """Guard for methods that need another one first (`backward` after `forward`)."""
+    """Guard for methods that must follow another one (`backward` after `forward`)."""
     if not ready:
         raise RuntimeError(f"{owner}: call {first} first.")
 
 
 def another_thread(owner: str) -> RuntimeError:
-    """The error of training one object from two threads."""
+    """The error for training one object from two threads."""
     return RuntimeError(
-        f"{owner}: another thread trains it; wait for it, or work with a copy (copy.deepcopy)."
+        f"{owner}: another thread is training it; wait for that, or use a copy (copy.deepcopy)."
     )
 
 
 def forward_elsewhere(owner: str) -> RuntimeError:
-    """The error of a `backward` whose `forward` was called in another thread."""
+    """The error for a `backward` whose `forward` ran in another thread."""
     return RuntimeError(
         f"{owner}: another thread called forward last; call forward and backward in one thread, or give each "
         f"thread a copy (copy.deepcopy)."
@@ -28,14 +28,14 @@ def forward_elsewhere(owner: str) -> RuntimeError:
 
 
 def no_stream(owner: str) -> TypeError:
-    """The error of `step` where the end of the sequence must be known."""
-    return TypeError(f"{owner} cannot step: it reads sequences from their end too; use forward.")
+    """The error for `step` of a layer that also reads sequences backwards."""
+    return TypeError(f"{owner} cannot step: it also reads sequences backwards; use forward.")
 
 
 def fixed(owner: str, name: str) -> TypeError:
-    """The error of replacing an array that stays for the life of its owner."""
+    """The error for replacing an array that its owner keeps for life."""
     return TypeError(
-        f"{owner}: {name} cannot be replaced, since the arrays stay for its life; write into them, "
+        f"{owner}: {name} cannot be replaced, since its arrays are permanent; write into them, "
         f"{name}[0][...] = values."
     )
 
@@ -44,11 +44,11 @@ def known_arguments(owner: str, given: Iterable[str], known: Sequence[str]) -> N
     """Keyword arguments whose names depend on the cell."""
     for name in given:
         if name not in known:
-            raise TypeError(f"{owner}: there is no argument {name}; there is {', '.join(known) or 'none'}.")
+            raise TypeError(f"{owner}: unknown argument {name}; it takes {', '.join(known) or 'none'}.")
 
 
 def in_order(owner: str, names: Sequence[str], values: Sequence[Any], named: dict[str, Any]) -> list[Any]:
-    """Values by position or by name, one for each of the names; None for those left out."""
+    """Values given by position or by name, in the order of `names`; None for each that is missing."""
     known_arguments(owner, named, names)
     if len(values) > len(names) or any(name in named for name in names[: len(values)]):
         raise TypeError(
@@ -58,11 +58,11 @@ def in_order(owner: str, names: Sequence[str], values: Sequence[Any], named: dic
 
 
 def pickled(owner: str, state: dict[str, Any], *needed: str) -> None:
-    """A pickle holds what this version puts into one."""
+    """A pickle has every entry that this version writes."""
     if not all(name in state for name in needed):
-        raise TypeError(f"{owner}: the pickle is of another version of rnnfast; keep models with save().")
+        raise TypeError(f"{owner}: another version of rnnfast wrote this pickle; keep models with save().")
 
 
 def not_copied(owner: str, why: str) -> TypeError:
-    """The error of what cannot be copied or pickled."""
+    """The error for an object that cannot be copied or pickled."""
     return TypeError(f"{owner} cannot be copied or pickled: {why}.")

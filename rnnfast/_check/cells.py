@@ -1,4 +1,4 @@
-"""Cells that cannot be found, or not used where they are asked for."""
+"""Checks of cells: cells that cannot be found, and cells that a place does not accept."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rnnfast._check.errors import CellMissing, CheckpointError
 
 
 def cell_missing(name: str, fingerprint: str, path: Any = None) -> CellMissing:
-    """The error for a cell that this program has not defined, and which the file `path` needs."""
+    """The error for a cell that the file `path` needs and this program has not defined."""
     start = "" if path is None else f"{path}: "
     error = CellMissing(
         f"{start}the cell {name[:80]!r} (fingerprint {fingerprint[:12]!r}) is not defined in this program, "
@@ -30,7 +30,7 @@ def cell_not_found(owner: str, name: str, cell: str, error: Exception) -> ValueE
 
 
 def not_a_cell(owner: str, name: str, cell: str, found: Any) -> ValueError:
-    """The error for a `module:name` that is something else."""
+    """The error for a `module:name` that is not a cell."""
     kind = type(found).__name__
     return ValueError(f"{owner}: {name} must be module:name of a cell, got {cell!r} of type {kind}.")
 
@@ -41,12 +41,12 @@ def no_constant(owner: str, name: Any, known: Sequence[str]) -> ValueError:
 
 
 def constant_stays(owner: str, name: Any) -> TypeError:
-    """The error for a constant that is deleted."""
+    """The error for deleting a constant."""
     return TypeError(f"{owner}: a constant such as {name!r} cannot be deleted, only set.")
 
 
 def nothing_given(owner: str, cell: str, names: Sequence[str]) -> None:
-    """A cell that asks for no arrays beside its inputs."""
+    """The cell takes no arrays besides its inputs."""
     if names:
         raise ValueError(
             f"{owner}: the cell {cell!r} takes the given array {names[0]}, which only its layer can be "
@@ -55,14 +55,14 @@ def nothing_given(owner: str, cell: str, names: Sequence[str]) -> None:
 
 
 def cell_needed(folder: Any, cell: str, told: str = "module:name") -> CheckpointError:
-    """The error for a run with a cell of the user's own, which is imported only if the user says so."""
+    """The error for a run whose cell is the user's own, which is imported only if `--cell` names it."""
     return CheckpointError(
         f"{folder}: the cell {cell!r} of this run is one of your own; give --cell {told}, which imports it."
     )
 
 
 def other_cell(folder: Any, name: str, given: str) -> CheckpointError:
-    """The error for a run with another cell than the one that is given."""
+    """The error for a run whose cell is not the one given."""
     return CheckpointError(
         f"{folder}: the cell {name!r} of this run has other equations than --cell {given}; give the one that "
         f"it was trained with."

@@ -1,4 +1,4 @@
-"""Text and files of text: that they can be read, in which encoding, and that they hold something."""
+"""Checks of text and text files: they can be read, have a known encoding, and are not empty."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def text(owner: str, name: str, value: Any) -> str:
 
 
 def texts(owner: str, value: Any) -> Any:
-    """A string or something that gives strings; paths are a likely mistake."""
+    """A string or an iterable of strings; paths are a likely mistake."""
     if isinstance(value, bytes | bytearray) or not hasattr(value, "__iter__"):
         raise TypeError(
             f"{owner}: texts must be a string, strings or a corpus, got {type(value).__name__}; "
@@ -30,17 +30,17 @@ def encoding(owner: str, value: Any) -> str:
     """The name of an encoding of text, in Python's spelling."""
     try:
         codecs.getincrementaldecoder(value)
-        "a".encode(value)  # a LookupError for an encoding of something else, such as hex or zlib
+        "a".encode(value)  # a LookupError for encodings that are not of text, such as hex or zlib
         return codecs.lookup(value).name
     except (LookupError, TypeError, ValueError):
         pass
     raise ValueError(
-        f"{owner}: encoding must be that of a text, such as utf-8, utf-16 or cp1252, got {value!r}."
+        f"{owner}: encoding must be a text encoding, such as utf-8, utf-16 or cp1252, got {value!r}."
     )
 
 
 def corpus_files(owner: str, names: list[str], titles: list[str] | None = None) -> int:
-    """Size in bytes of all these files, each of which must be a regular file that can be read."""
+    """Total size of the files in bytes; each must be a regular, readable file."""
     if not names:
         raise CorpusError(f"{owner}: at least one file is needed, got none.")
     total, titles = 0, titles or names
@@ -59,20 +59,20 @@ def corpus_files(owner: str, names: list[str], titles: list[str] | None = None) 
         except OSError as error:
             raise CorpusError(f"{owner}: {title} cannot be read ({error.strerror}).") from None
     if not total:
-        raise CorpusError(f"{owner}: {', '.join(titles)}: no text in there (0 bytes).")
+        raise CorpusError(f"{owner}: {', '.join(titles)}: no text (0 bytes).")
     return total
 
 
 def not_text(owner: str, name: str, encoding: str, offset: int, byte: int) -> CorpusError:
-    """The error for bytes that are no text in an encoding."""
+    """The error for bytes that an encoding cannot decode."""
     return CorpusError(
         f"{owner}: {name} must be {encoding.upper()} text, but byte {offset} (0x{byte:02X}) is not part of "
-        f'any character; name its encoding, for example encoding="cp1252" where it is from Windows.'
+        f'any character; name its encoding, for example encoding="cp1252" for a file from Windows.'
     )
 
 
 def other_encoding(owner: str, name: str, encoding: str, mark: bytes) -> CorpusError:
-    """The error for a file that says itself that it is not in UTF-8."""
+    """The error for a file whose byte order mark says that it is not UTF-8."""
     return CorpusError(
         f"{owner}: {name} is {encoding.upper()} text, as its byte order mark ({mark.hex(' ').upper()}) says; "
         f'give encoding="{encoding}".'
@@ -80,36 +80,36 @@ def other_encoding(owner: str, name: str, encoding: str, mark: bytes) -> CorpusE
 
 
 def unmarked(owner: str, name: str, encoding: str, problem: str) -> CorpusError:
-    """The error for a file without the byte order mark that its encoding asks for."""
+    """The error for a file without the byte order mark that its encoding requires."""
     return CorpusError(
         f'{owner}: {name} is not {encoding.upper()} text ({problem}); encoding="{encoding}-le" needs no mark.'
     )
 
 
 def read_once(count: int) -> None:
-    """Standard input is named once at most."""
+    """Standard input is named at most once."""
     if count > 1:
-        raise CorpusError(f"standard input (-) can be read once only, and it is named {count} times.")
+        raise CorpusError(f"standard input (-) can be read only once, but is named {count} times.")
 
 
 def some_tokens(owner: str, name: str, count: int, *, held_out: bool = False) -> None:
-    """A text must have at least one token; a part that was held out has none where the text is short."""
+    """A text must have at least one token; the held-out part of a short text has none."""
     if not count and held_out:
         raise CorpusError(
             f"{owner}: {name} is empty: the text is too short to hold out a part of it; "
-            f"give more text, or another text to validate on."
+            f"give more text, or a separate validation text."
         )
     if not count:
         raise CorpusError(f"{owner}: {name.removeprefix('the training part of ')} has no words.")
 
 
 def no_default_corpus(owner: str) -> CorpusError:
-    """The error where the standard library lacks its documentation."""
+    """The error for a standard library without its documentation."""
     return CorpusError(
         f"{owner}: this Python comes without pydoc_data.topics, the default text; name text files instead."
     )
 
 
 def ids_file(owner: str, name: str, problem: object, fix: str) -> CorpusError:
-    """The error for a file of token ids that is damaged or something else."""
+    """The error for a file that is damaged or does not contain token ids."""
     return CorpusError(f"{owner}: {name} is not a whole file of token ids ({problem}); {fix}.")

@@ -1,8 +1,8 @@
-"""The exceptions that are rnnfast's own."""
+"""The exceptions that rnnfast defines."""
 
 
 class CheckpointError(ValueError):
-    """A model or run that is damaged, incomplete, not from rnnfast or not the one meant; it says why.
+    """A saved model or run is damaged, incomplete, not from rnnfast, or not the expected one.
 
     Examples
     --------
@@ -19,20 +19,20 @@ class CheckpointError(ValueError):
 
 
 class CellMissing(CheckpointError):
-    """A model cannot be loaded, as its cell, of this name and fingerprint, is not defined in this program."""
+    """A model cannot be loaded: this program does not define its cell, named by `name` and `fingerprint`."""
 
     name = ""
     fingerprint = ""
 
 
 class OtherData(CheckpointError):
-    """A run cannot go on, as the data named `name` are not those it began with."""
+    """A run cannot continue: the data named `name` differ from the data it began with."""
 
     name = ""
 
 
 class CorpusError(ValueError):
-    """Text, files of text or a vocabulary that cannot be used; said before training starts.
+    """A text, a text file or a vocabulary cannot be used; raised before training starts.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Layers, models and states: what they must offer, and that they fit each other."""
+"""Checks of layers, models and states: required attributes, and sizes that fit each other."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def instances(owner: str, values: Any, kinds: type | tuple[type, ...], what: str = "layers") -> None:
-    """At least one object, all of these classes (or of one derived from them)."""
+    """At least one object, each an instance of one of these classes."""
     names = [kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,))]
     values = list(values) if isinstance(values, list | tuple) else [values]
     if not values:
@@ -17,9 +17,9 @@ def instances(owner: str, values: Any, kinds: type | tuple[type, ...], what: str
 
 
 def distinct(owner: str, layers: Any) -> None:
-    """A layer keeps what its backward needs, so each place needs a layer of its own; arrays may be shared."""
+    """No layer appears twice, since each caches values for its backward; layers may share arrays."""
     if len({id(layer) for layer in layers}) != len(layers):
-        raise ValueError(f"{owner}: each layer may stand in one place only; make another on the same params.")
+        raise ValueError(f"{owner}: each layer may be used only once; make another on the same params.")
 
 
 def offers(owner: str, name: str, value: Any, attributes: tuple[str, ...], like: str) -> None:
@@ -29,7 +29,7 @@ def offers(owner: str, name: str, value: Any, attributes: tuple[str, ...], like:
 
 
 def works_in_parts(owner: str, model: Any, kind: type) -> None:
-    """A model that can go through a sequence part by part, whose body is of this kind."""
+    """A model that can process a sequence in parts: its body is of this kind."""
     if not isinstance(getattr(model, "body", None), kind):
         raise TypeError(
             f"{owner}: the model must be an RNNLM or a SequenceRegressor, got {type(model).__name__}; "
@@ -38,16 +38,16 @@ def works_in_parts(owner: str, model: Any, kind: type) -> None:
 
 
 def sequence_options(owner: str, model: Any) -> None:
-    """Lengths and resets go to models that take them."""
+    """Only models that accept lengths and resets are given them."""
     if not hasattr(model, "predict") or hasattr(model, "vocab_size"):
         raise TypeError(
-            f"{owner}: lengths, reset and carry are for a SequenceRegressor; a language model leaves out "
+            f"{owner}: lengths, reset and carry are for a SequenceRegressor; a language model ignores "
             f"labels of -1."
         )
 
 
 def equal(owner: str, what: str, first: Any, second: Any) -> None:
-    """Two things that must be the same."""
+    """Two values that must be equal."""
     if first != second:
         raise ValueError(f"{owner}: {what} must be equal, got {first} and {second}.")
 
@@ -62,7 +62,7 @@ def batch(owner: str, carried: int, received: int) -> None:
 
 
 def entries(owner: str, name: str, value: Any, count: int, what: str) -> tuple:
-    """A tuple or list of `count` things, a part of what `get_state` gives."""
+    """A tuple or list of `count` entries, a part of the value of `get_state`."""
     start = f"{owner}: {name}, as get_state() returns it, must be a tuple of {count} ({what}), got"
     if not isinstance(value, tuple | list):
         raise TypeError(f"{start} {type(value).__name__}.")

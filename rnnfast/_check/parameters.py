@@ -1,4 +1,4 @@
-"""Parameters, their gradients, and what an optimiser keeps for them."""
+"""Checks of parameters, gradients and optimiser states."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rnnfast._check.arrays import FLOAT_DTYPES, as_array, float_dtype, shape, sh
 def parameter(
     owner: str, name: str, value: Any, expected: tuple, dtype: np.dtype | None = None
 ) -> np.ndarray:
-    """A parameter array, kept as the very object that was given, since optimisers update it in place."""
+    """A parameter array, returned as the same object, since optimisers update it in place."""
     array = shape(owner, name, value, expected)
     if dtype is None and array.dtype not in FLOAT_DTYPES:
         raise TypeError(f"{owner}: {name} must be float32 or float64, got {array.dtype}.")
@@ -26,18 +26,18 @@ def parameter(
 
 
 def gradient_of(owner: str, name: str, value: Any, param: np.ndarray, *others: np.ndarray) -> np.ndarray:
-    """An array of the caller's for the gradient of a parameter: like it, contiguous or the transpose of such
-    an array, and in memory of its own."""
+    """A caller's array for the gradient of a parameter: same shape and dtype, contiguous or the transpose of
+    a contiguous array, sharing no memory with parameters."""
     array = parameter(owner, name, value, param.shape, param.dtype)
     if not (array.flags.c_contiguous or array.flags.f_contiguous):
         raise ValueError(f"{owner}: {name} must be contiguous, or the transpose of a contiguous array.")
     if any(np.may_share_memory(array, other) for other in (param, *others)):
-        raise ValueError(f"{owner}: {name} shares memory with a parameter; pass an array of its own.")
+        raise ValueError(f"{owner}: {name} shares memory with a parameter; pass a separate array.")
     return array
 
 
 def _list_of_arrays(owner: str, name: str, value: Any) -> None:
-    """A list or tuple; what it holds is looked at elsewhere."""
+    """A list or tuple; its entries are checked elsewhere."""
     if not isinstance(value, list | tuple):
         raise TypeError(f"{owner}: {name} must be a list of arrays, got {type(value).__name__}.")
 
@@ -50,12 +50,12 @@ def gradients(owner: str, grads: Any) -> None:
 
 
 def parameters_and_gradients(owner: str, params: Any, grads: Any) -> None:
-    """Two lists of equally many arrays, each gradient of the shape and dtype of its parameter."""
+    """Two lists of equal length; each gradient has the shape and dtype of its parameter."""
     _list_of_arrays(owner, "params", params)
     _list_of_arrays(owner, "grads", grads)
     if len(params) != len(grads):
         raise ValueError(
-            f"{owner}: one gradient a parameter, got {len(params)} params and {len(grads)} grads."
+            f"{owner}: each parameter needs one gradient, got {len(params)} params and {len(grads)} grads."
         )
     for i, (param, grad) in enumerate(zip(params, grads, strict=True)):
         parameter(owner, f"params[{i}]", param, np.shape(param))
@@ -65,7 +65,7 @@ def parameters_and_gradients(owner: str, params: Any, grads: Any) -> None:
 
 
 def same_parameters(owner: str, expected: list[np.ndarray], params: Any) -> None:
-    """The parameters an optimiser has kept state for: as many as before, with the same shapes and dtypes."""
+    """Parameters that match an optimiser's state in number, shapes and dtypes."""
     if len(expected) != len(params):
         raise ValueError(
             f"{owner}: the state belongs to {len(expected)} params, got {len(params)}; "
@@ -74,7 +74,7 @@ def same_parameters(owner: str, expected: list[np.ndarray], params: Any) -> None
     for i, (state, param) in enumerate(zip(expected, params, strict=True)):
         if state.shape != param.shape or state.dtype != param.dtype:
             raise ValueError(
-                f"{owner}: params[{i}] must be {shape_text(state.shape)} {state.dtype} as its state is, "
+                f"{owner}: params[{i}] must be {shape_text(state.shape)} {state.dtype} like its state, "
                 f"got {shape_text(param.shape)} {param.dtype}; use a new optimiser when the model changes."
             )
 
@@ -82,7 +82,7 @@ def same_parameters(owner: str, expected: list[np.ndarray], params: Any) -> None
 def optimizer_state(
     owner: str, state: Any, name: str, scalars: tuple[str, ...], slots: tuple[str, ...]
 ) -> int:
-    """A `state_dict` of the optimiser `name`, with nothing missing; how many parameters it covers."""
+    """The number of parameters in a complete `state_dict` of the optimiser `name`."""
     if not isinstance(state, dict) or set(state) != {"scalars", "arrays"}:
         raise TypeError(f"{owner}: expected a dict with 'scalars' and 'arrays' as state_dict() returns it.")
     given = state["scalars"].get("name")

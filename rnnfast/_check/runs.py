@@ -1,4 +1,4 @@
-"""Saved models and runs: files that are damaged, and runs that cannot begin or go on."""
+"""Checks of saved models and runs: damaged files, and runs that cannot begin or continue."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rnnfast._check.errors import CheckpointError, OtherData
 
 
 def malformed(path: Any, reason: str) -> CheckpointError:
-    """The error for a file that cannot be what it should be, to be raised by the reader.
+    """The error for a malformed file.
 
     The reason may quote the file, so it is cut to one line of printable ASCII.
     """
@@ -20,7 +20,7 @@ def malformed(path: Any, reason: str) -> CheckpointError:
 def run_in_the_way(folder: Any, name: str) -> FileExistsError:
     """The error for a folder that holds an earlier run."""
     return FileExistsError(
-        f"{folder}: there is a run in this folder already ({name}); choose another, or --overwrite a run."
+        f"{folder}: this folder already has a run ({name}); choose another folder, or --overwrite the run."
     )
 
 
@@ -30,61 +30,61 @@ def run_under_way(folder: Any) -> OSError:
 
 
 def lost_training(folder: Any, name: str, run: Any) -> CheckpointError:
-    """The error for a run that has a model, but no file that says where training stands."""
-    return CheckpointError(f"{folder} has no {name} to go on from; train anew with --save {run} --overwrite.")
+    """The error for a run that has a model but no saved training state."""
+    return CheckpointError(f"{folder} has no {name} to resume; train again with --save {run} --overwrite.")
 
 
 def changed_ids(path: Any) -> CheckpointError:
-    """The error for an encoded text of a run that is not the one it began with."""
+    """The error for a run whose encoded text has changed."""
     return CheckpointError(f"{path} was changed since the run began; train again with --overwrite.")
 
 
 def same_option(folder: Any, option: str, was: Any, now: Any) -> None:
-    """A run goes on with the options it began with."""
+    """A run continues with the options it began with."""
     if was == now:
         return
     told = f"{option} was {_told(was)}" if was not in (None, []) else f"{option} was not given"
     raise CheckpointError(
-        f"{told} when the run in {folder} began, and is {_told(now)} now; leave it out to go on with that "
+        f"{told} when the run in {folder} began, and is {_told(now)} now; leave it out to continue that "
         f"run, or begin another."
     )
 
 
 def _told(value: Any) -> str:
-    """A value of the command line as it is typed."""
+    """A value as typed on the command line."""
     if isinstance(value, bool):
         return "on" if value else "off"
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _run_value(value: Any) -> Any:
-    """A value of a run as errors show it: a user's own cell by its name and the start of its fingerprint."""
+    """A value of a run as errors show it; a cell is shown by its name and the start of its fingerprint."""
     if isinstance(value, dict) and set(value) == {"name", "fingerprint"}:
         return f"{value['name']!s:.80} ({value['fingerprint']!s:.12})"
     return value
 
 
 def _are_equal(was: Any, now: Any) -> bool:
-    """Whether two values of a run say the same; cells may have other names."""
+    """Whether two values of a run are equal; cells are compared by fingerprint, not by name."""
     cells = isinstance(was, dict) and isinstance(now, dict) and "fingerprint" in was
     return was["fingerprint"] == now.get("fingerprint") if cells else was == now
 
 
 def same_run(owner: str, path: Any, saved: dict, given: dict) -> None:
-    """A run goes on with the settings it began with."""
+    """A run continues with the settings it began with."""
     for name in sorted({*saved, *given}, key=str):
         was, now = saved.get(name), given.get(name)
         if not _are_equal(was, now):
             if name in ("text", "sequences", "valid"):
-                error = OtherData(f"{owner}: {name} is another, so the run in {path} cannot go on.")
+                error = OtherData(f"{owner}: {name} has changed, so the run in {path} cannot continue.")
                 error.name = name
                 raise error
             what = f"{_run_value(now)!r} and not {_run_value(was)!r}"
-            raise CheckpointError(f"{owner}: {name} is {what}, so the run in {path} cannot go on.")
+            raise CheckpointError(f"{owner}: {name} is {what}, so the run in {path} cannot continue.")
 
 
 def more_epochs(name: str, path: Any, epochs: int, reached: int) -> None:
-    """A run goes on to an epoch that is not behind it; `name` is how the caller is told the epochs."""
+    """A run continues to an epoch not yet passed; `name` is the caller's name for the number of epochs."""
     if epochs < reached:
         raise CheckpointError(
             f"{name} must be at least {reached}, which the run in {path} has reached, got {epochs}."

@@ -1,4 +1,4 @@
-"""Data to train and validate on: texts of token ids, sequences with targets, and the windows of both."""
+"""Checks of training and validation data: token ids, sequences with targets, and their windows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rnnfast._check.token_ids import ids
 
 
 def text_or_pair(data: Any) -> Any:
-    """A list of arrays as a tuple, which is how a pair of sequences and targets is told from a text."""
+    """A list of arrays as a tuple; a tuple is a pair of sequences and targets, anything else is a text."""
     is_list = isinstance(data, list) and data and all(isinstance(part, np.ndarray) for part in data)
     return tuple(data) if is_list else data
 
@@ -43,14 +43,14 @@ def kind_of_data(owner: str, name: str, data: Any, model: Any, *, wants_pair: bo
 
 
 def validation_kind(owner: str, is_pair: bool, trains_on_pair: bool) -> None:
-    """Validation takes what training takes."""
+    """Validation data are of the same kind as training data."""
     kinds = ("a text", "sequences with targets")
     if is_pair != trains_on_pair:
         raise TypeError(f"{owner}: valid must be {kinds[trains_on_pair]} like ids, got {kinds[is_pair]}.")
 
 
 def order(owner: str, value: Any, count: int) -> np.ndarray:
-    """The numbers of `count` sequences, each once."""
+    """The numbers of `count` sequences, each exactly once."""
     array = ids(owner, "order", value, (count,), count)
     if np.bincount(array, minlength=count).max(initial=0) > 1:
         raise ValueError(f"{owner}: order must name each sequence once.")
@@ -58,20 +58,20 @@ def order(owner: str, value: Any, count: int) -> np.ndarray:
 
 
 def _windows_take(owner: str, bptt: Any, argument: str, meaning: str) -> None:
-    """The pass of a user's own BPTT over the data takes this argument."""
+    """The `windows` method of a user's own BPTT takes this argument."""
     if argument not in inspect.signature(bptt.windows).parameters:
         raise TypeError(f"{owner}: {type(bptt).__name__}.windows must take {argument}=, {meaning}.")
 
 
 def reads_in_any_order(owner: str, bptt: Any) -> None:
-    """Its pass over sequences can follow an order from outside."""
-    meaning = "the numbers of the sequences as they are to be read; or train with Trainer(shuffle=False)"
+    """The BPTT can read sequences in a given order."""
+    meaning = "the sequence numbers in reading order; or train with Trainer(shuffle=False)"
     _windows_take(owner, bptt, "order", meaning)
 
 
 def can_go_on(owner: str, bptt: Any) -> None:
-    """Its pass over the data can begin in the middle."""
-    _windows_take(owner, bptt, "passed", "how many windows of a pass lie behind")
+    """The BPTT can begin a pass over the data in the middle."""
+    _windows_take(owner, bptt, "passed", "the number of windows of the pass already read")
 
 
 def tokens_enough(owner: str, ids: np.ndarray, batch_size: int, time_size: int) -> None:
@@ -89,7 +89,7 @@ def tokens_enough(owner: str, ids: np.ndarray, batch_size: int, time_size: int) 
 
 
 def run_tokens(owner: str, name: str, tokens: int, batch_size: int, bptt: int) -> None:
-    """A text of a run has enough tokens; one to score has a batch and a window of 1."""
+    """A text of a run has enough tokens; a text that is only scored has `batch_size` and `bptt` 1."""
     needed = batch_size * bptt + 1
     if tokens < needed == 2:
         raise CorpusError(f"{owner}: {name} must have at least 2 tokens, got {tokens}; give more text.")
@@ -101,12 +101,12 @@ def run_tokens(owner: str, name: str, tokens: int, batch_size: int, bptt: int) -
 
 
 def window_number(owner: str, window: int, count: int) -> IndexError:
-    """The error for a window that is not there."""
+    """The error for a window number out of range."""
     return IndexError(f"{owner}: windows are numbered 0 to {count - 1}, got {window}.")
 
 
 def data_not_finite(epoch: int, step: int, name: str, place: tuple[int, ...], value: Any) -> str:
-    """The error for data in which a number is NaN or infinite."""
+    """The error for data with a NaN or an infinite number."""
     where = f"sequence {place[0]}" + (f" at step {place[1]}" if len(place) == 3 else "")
     return (
         f"training stopped in epoch {epoch} at step {step}: the {name} are not finite: {value:g} in {where}; "

@@ -1,4 +1,4 @@
-"""Numbers, sizes, choices and other single values that are given as arguments or options."""
+"""Checks of single values given as arguments or options: numbers, sizes, choices."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def size(owner: str, name: str, value: Any, minimum: int = 1, maximum: int | None = None) -> int:
-    """A whole number of at least `minimum`, and at most `maximum` where there is one."""
+    """A whole number of at least `minimum` and, unless it is None, at most `maximum`."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
         raise TypeError(f"{owner}: {name} must be a whole number, got {value!r}.")
     if value < minimum:
@@ -37,7 +37,7 @@ def threads(name: str, value: str) -> int:
 
 
 def memory(owner: str, name: str, value: Any) -> int:
-    """Bytes from a number, or from a text such as "256MB" (decimal) or "1GiB" (binary)."""
+    """A number of bytes, from a number or a text such as "256MB" (decimal) or "1GiB" (binary)."""
     if not isinstance(value, str):
         return size(owner, name, value)
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kMGT]?)(i?)B\s*", value)
@@ -47,16 +47,16 @@ def memory(owner: str, name: str, value: Any) -> int:
 
 
 def memory_enough(owner: str, given: int, least: int, what: str) -> None:
-    """A limit within which the smallest way of doing something fits."""
+    """A memory limit of at least `least` bytes, the minimum for `what`."""
     if given < least:
-        enough = math.ceil(least / 1e4) / 100  # rounded up, so that the named size is enough
+        enough = math.ceil(least / 1e4) / 100  # rounded up, so that the reported size suffices
         raise ValueError(
             f"{owner}: memory must be at least {enough:g}MB for {what}, got {given / 1e6:.3g}MB."
         )
 
 
 def _real(owner: str, name: str, value: Any, what: str = "a number") -> None:
-    """A number of Python or NumPy, but not True or False."""
+    """A Python or NumPy number, but not a boolean."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{owner}: {name} must be {what}, got {value!r}.")
 
@@ -105,7 +105,7 @@ def boolean(owner: str, name: str, value: Any) -> bool:
 
 
 def choice(owner: str, name: str, value: Any, allowed: tuple[str, ...]) -> str:
-    """One of a few words, all in lower case; given in upper case they are the same."""
+    """One of the `allowed` words, compared without case and returned in lower case."""
     found = value.lower() if isinstance(value, str) else value
     if found not in allowed:
         raise ValueError(f"{owner}: {name} must be one of {', '.join(allowed)}, got {value!r}.")
@@ -113,7 +113,7 @@ def choice(owner: str, name: str, value: Any, allowed: tuple[str, ...]) -> str:
 
 
 def generator(owner: str, rng: Any) -> np.random.Generator:
-    """A source of random numbers; a fresh one for None."""
+    """A generator of random numbers; None makes a new one."""
     if rng is None:
         return np.random.default_rng()
     if not isinstance(rng, np.random.Generator):
@@ -125,11 +125,11 @@ def generator(owner: str, rng: Any) -> np.random.Generator:
 
 
 def absent(owner: str, name: str, value: Any, needs: str) -> None:
-    """An argument that belongs to another setting."""
+    """The argument is None, since it belongs to another setting."""
     if value is not None:
         raise ValueError(f"{owner}: {name} belongs to {needs}; leave it out.")
 
 
 def no_effect(option: str, when: str) -> ValueError:
-    """The error for an option that another one leaves without effect."""
+    """The error for an option without effect."""
     return ValueError(f"{option} has no effect {when}; leave it out.")

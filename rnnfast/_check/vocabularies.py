@@ -1,4 +1,4 @@
-"""Tokenizers and their vocabularies, alone and beside those of a model."""
+"""Checks of tokenizers and vocabularies, alone and against a model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rnnfast._check.errors import CorpusError
 
 
 def tokens_of_vocabulary(owner: str, tokens: list, special: tuple[str, ...], longest: int | None) -> None:
-    """Ordinary tokens: strings, each once, none of them special, none longer than `longest` characters."""
+    """Ordinary tokens: distinct strings, none special, none longer than `longest` characters."""
     seen = set(special)
     for token in tokens:
         if not isinstance(token, str) or not token:
@@ -35,13 +35,13 @@ def tokenizer_dict(owner: str, value: Any, kinds: tuple[str, ...]) -> dict:
 
 
 def frequent_tokens(owner: str, count: int, min_count: int) -> None:
-    """Some token must occur `min_count` times."""
+    """At least one token occurs `min_count` times."""
     if not count:
         raise CorpusError(f"{owner}: no token occurs {min_count} times; lower min_count, or give more text.")
 
 
 def same_vocabulary(owner: str, expected: list[str], received: list[str]) -> None:
-    """Two vocabularies, tokens in the order of their ids, must agree."""
+    """Two vocabularies, as tokens in the order of their ids, must be equal."""
     if expected == received:
         return
     for token_id, pair in enumerate(zip(expected, received, strict=False)):
@@ -57,7 +57,7 @@ def same_vocabulary(owner: str, expected: list[str], received: list[str]) -> Non
 
 
 def vocabulary_size(owner: str, expected: int, received: int) -> None:
-    """A model and a tokenizer must have equally many tokens."""
+    """A model and a tokenizer must have the same number of tokens."""
     if expected != received:
         raise CorpusError(
             f"{owner}: the model has a vocabulary of {expected} tokens, got a tokenizer of {received}; "
@@ -66,7 +66,7 @@ def vocabulary_size(owner: str, expected: int, received: int) -> None:
 
 
 def same_tokenizer(owner: str, expected: dict, received: dict) -> None:
-    """Two tokenizers must cut text in the same way (kind, lower case)."""
+    """Two tokenizers must split text in the same way (kind, lower case)."""
     if expected != received:
         raise CorpusError(
             f"{owner}: the tokenizer must be the one the model was trained with, {expected}, got {received}."

@@ -1,4 +1,4 @@
-"""The ratios as a picture: a panel for each cell, bars for each shape, rising from 1 where rnnfast leads."""
+"""A picture of the ratios: a panel for each cell, bars for each shape, above 1 if rnnfast is faster."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from rnnfast.bench.grid import MODEL_PASS_TITLES, PASS_TITLES, Shape
 from rnnfast.bench.report import heading_of, milliseconds, ratio_text
 from rnnfast.bench.summary import FASTEST, MODEL, Run, groups, model_size, ratio_to, threads_text, title
 
-# By the number of threads: a hue; by the pass: light and dark.
+# The hue shows the number of threads, light and dark show the pass.
 _HUES = (("#8fb4e3", "#1f5fbf"), ("#f0bf87", "#d9822b"), ("#a5cfa3", "#3d8a3a"), ("#c9b1dc", "#7a4ba0"))
 
 Bars = list[tuple[str, str, list[float | None]]]  # label, colour, a value for each tick
 
 
 def draw(path: str | os.PathLike[str], record: dict[str, Any]) -> None:
-    """Draw ratios to the fastest peer as a PNG file; times, where there was no peer.
+    """Draw ratios to the fastest peer, or times if there is no peer, as a PNG file.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def _height(record: dict[str, Any], with_peers: bool) -> float | None:
 
 
 def _tick(record: dict[str, Any]) -> str:
-    """What stands below the bars of a record."""
+    """The label below the bars of a record."""
     if "shape" in record:
         return str(Shape(*record["shape"]))
     size = model_size(record)
@@ -118,7 +118,7 @@ def _passes(cell: str) -> dict[str, str]:
 
 
 def _panel(axes: Any, heading: str, ticks: list[str], bars: Bars, with_peers: bool) -> None:
-    """Bars around each tick, each with its value."""
+    """Draw bars around each tick, each with its value."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     values = [value for _, _, heights in bars for value in heights if value is not None]
@@ -163,7 +163,7 @@ def _panel(axes: Any, heading: str, ticks: list[str], bars: Bars, with_peers: bo
 
 
 def _subdivisions(reach: float) -> tuple[float, ...]:
-    """Where the logarithmic axis has marks, finer when it is short."""
+    """The marks of the logarithmic axis, denser if it is short."""
     if reach > 50:
         return (1.0,)
     return (1.0, 2.0, 5.0) if reach > 4 else (1.0, 1.2, 1.5, 2.0, 3.0, 5.0, 7.0)

@@ -1,12 +1,12 @@
-"""Who can be beside rnnfast, and what a contender is: a module with the names below.
+"""The contenders. Each is a module with these functions:
 
-* ``start(threads) -> str``: import the library, bind it to that many threads, and give its version.
-* ``layer(problem) -> Runs | None``: what it does with a `LayerProblem`; None for a cell that it does not
-  have. A pass it does not have is left out.
-* ``language_model(problem) -> Runs | None``: likewise a `ModelProblem`, with the passes ``gradients`` (the
+* ``start(threads) -> str``: import the library, limit it to that many threads, return its version.
+* ``layer(problem) -> Runs | None``: the passes of a `LayerProblem` that it has; None for a cell that it does
+  not have.
+* ``language_model(problem) -> Runs | None``: likewise for a `ModelProblem`: ``gradients`` (the
   loss and all gradients) and ``step`` (which also clips them and updates the weights).
 
-Another library takes part once it has such a module and a line in `PEERS`.
+To add a library, write such a module and add a line to `PEERS`.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Peer:
     title : str
         Its name.
     module : str
-        The module that speaks to it.
+        The module that implements the contender.
     needs : tuple of str
-        What has to be installed, as Python imports it.
+        The required packages, by their import names.
     """
 
     title: str
@@ -40,7 +40,7 @@ class Peer:
 
     @property
     def missing(self) -> list[str]:
-        """What of it is not installed."""
+        """The required packages that are not installed."""
         return [name for name in self.needs if importlib.util.find_spec(name) is None]
 
 
@@ -54,17 +54,16 @@ PEERS = {
 
 @dataclass(frozen=True)
 class Runs:
-    """A problem in the hands of a contender.
+    """A problem prepared for a contender.
 
     Parameters
     ----------
     calls : dict of str to callable
-        By pass (``forward``, ``both``; ``gradients``, ``step``) what is timed; it leaves its results behind.
+        The timed call of each pass (``forward``, ``both``; ``gradients``, ``step``); it keeps its results.
     results : callable
-        Given a pass, runs it once, untimed, and gives what it computed, in rnnfast's layout. ``forward``:
-        ``hs (N, T, H)``; ``both`` adds ``dxs`` and ``dWx``, ``dWh``, ``db`` and so on, one for each parameter
-        of the cell; of a language model ``loss`` and the gradients of all parameters before they are clipped,
-        by number.
+        Runs a pass once, untimed, and returns its results in rnnfast's layout. ``forward``: ``hs (N, T, H)``;
+        ``both`` adds ``dxs`` and ``dWx``, ``dWh``, ``db`` and so on, one for each parameter of the cell. For
+        a language model: ``loss`` and the gradients of all parameters before clipping, by number.
     """
 
     calls: dict[str, Callable[[], object]]
@@ -72,7 +71,7 @@ class Runs:
 
 
 class WrongResult(ValueError):
-    """A contender computes something else."""
+    """A contender's result differs from rnnfast's."""
 
 
 def load(module: str) -> ModuleType:
@@ -81,12 +80,12 @@ def load(module: str) -> ModuleType:
 
 
 def chosen(names: Sequence[str] | None) -> list[str]:
-    """The peers that take part: those named, or all that are installed.
+    """The peers to measure: the named ones, or all that are installed.
 
     Raises
     ------
     ValueError
-        One that is named is unknown or not installed.
+        A named peer is unknown or not installed.
     """
     if names is None:
         return [name for name, peer in PEERS.items() if not peer.missing]
@@ -100,7 +99,7 @@ def chosen(names: Sequence[str] | None) -> list[str]:
 
 
 def reorder(array: np.ndarray, order: tuple[int, ...], negated: tuple[int, ...] = ()) -> np.ndarray:
-    """A copy with the blocks of the last axis in another order, those of `negated` with the other sign.
+    """A copy with the blocks of the last axis reordered, and the blocks of `negated` negated.
 
     Parameters
     ----------
@@ -108,8 +107,8 @@ def reorder(array: np.ndarray, order: tuple[int, ...], negated: tuple[int, ...] 
     order : tuple of int
         Block ``order[j]`` of `array` becomes block j.
     negated : tuple of int
-        Numbers of blocks of `array`. A gate that means "keep" elsewhere and "renew" here is 1 minus the
-        other, and ``1 - sigmoid(a) = sigmoid(-a)``.
+        Numbers of blocks of `array`. If a gate means "keep" in one library and "renew" in the other, one is 1
+        minus the other, and ``1 - sigmoid(a) = sigmoid(-a)``.
 
     Examples
     --------
@@ -121,7 +120,7 @@ def reorder(array: np.ndarray, order: tuple[int, ...], negated: tuple[int, ...] 
 
 
 def restore(array: np.ndarray, order: tuple[int, ...], negated: tuple[int, ...] = ()) -> np.ndarray:
-    """What `reorder` had been given.
+    """The inverse of `reorder`.
 
     Examples
     --------
@@ -140,12 +139,12 @@ def assert_agree(
     expected: dict[str, np.ndarray],
     tolerance: float = 1e-4,
 ) -> float:
-    """Compare what a peer computed with what rnnfast did, each array by the norm of the difference.
+    """Compare a peer's results with rnnfast's, each array by the norm of the difference.
 
     Returns
     -------
     difference : float
-        The largest, relative to the norm of what was expected.
+        The largest difference, relative to the norm of the expected array.
 
     Raises
     ------
@@ -159,14 +158,14 @@ def assert_agree(
         other = np.asarray(actual[name], np.float64)
         if other.shape != value.shape:
             raise WrongResult(
-                f"{title} gives {name} of another shape for {what}: {other.shape}, not {value.shape}."
+                f"{title} returns {name} of shape {other.shape} for {what}, expected {value.shape}."
             )
         scale = float(np.linalg.norm(np.asarray(value, np.float64)))
         difference = float(np.linalg.norm(other - value)) / (scale or 1.0)
-        if not difference <= tolerance:  # so that NaN is refused too
+        if not difference <= tolerance:  # true for NaN, too
             raise WrongResult(
                 f"{title} computes another {name} for {what}: it differs by {difference:.1e} of its norm, "
-                f"more than the {tolerance:.0e} allowed, so its time says nothing."
+                f"more than the {tolerance:.0e} allowed, so its time is meaningless."
             )
         largest = max(largest, difference)
     return largest

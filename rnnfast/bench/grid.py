@@ -1,4 +1,4 @@
-"""What is measured: cells, shapes, passes and language models, and the operations of a layer."""
+"""The problems of the benchmark: cells, shapes, passes and language models; operations of a layer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rnnfast import _check
 from rnnfast.cells import Cell, gru_after, lstm, rnn
 from rnnfast.models.cells import named_cell
 
-# What is measured where no cells are named: those that other libraries have, as they have them.
+# The default cells: those of the other libraries, in their variants.
 CELLS = (rnn.name, lstm.name, gru_after.name)
 PASSES = ("forward", "both")
 PASS_TITLES = {"forward": "forward", "both": "fwd + bwd"}
@@ -46,7 +46,7 @@ QUICK_SHAPES = (Shape(10, 5, 100, 100), Shape(20, 35, 100, 100), Shape(32, 128, 
 
 
 class ModelSize(NamedTuple):
-    """Sizes of a language model, with an embedding as wide as its layers, and of the windows it reads."""
+    """Sizes of a language model and its windows; the embedding is as wide as the layers."""
 
     cell: str
     layers: int
@@ -71,8 +71,8 @@ MODELS = (
 class LayerProblem:
     """A layer with its weights and data, in rnnfast's layout.
 
-    The weights are uniform within 1 / sqrt(H), as PyTorch draws them; parameters of the cell's own start as
-    it says.
+    The weights are uniform within 1 / sqrt(H), as in PyTorch; the cell's own parameters have its initial
+    values.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ class LayerProblem:
         In the order of `cell.shapes`: ``Wx (D, G H)``, ``Wh (H, G H)``, ``b (G H,)``.
     xs, dhs : ndarray (N, T, D), (N, T, H)
     threads : int
-        How many a contender may use.
+        Number of threads a contender may use.
     """
 
     cell: Cell
@@ -94,7 +94,7 @@ class LayerProblem:
 
 
 def layer_problem(name: str, shape: Shape, threads: int = 1) -> LayerProblem:
-    """A problem of the cell of this name, with the same values every time, in float32."""
+    """A problem for the cell of this name, with reproducible values in float32."""
     rng = np.random.default_rng(0)
     cell = named_cell("bench", name)
     N, T, D, H = shape
@@ -115,16 +115,16 @@ def _weights(cell: Cell, depth: int, width: int, rng: np.random.Generator) -> li
 
 @dataclass(frozen=True)
 class ModelProblem:
-    """A language model with its first weights, and a window of ids.
+    """A language model with its initial weights, and a window of ids.
 
     Parameters
     ----------
     size : ModelSize
     params : list of ndarray
-        The embedding ``(V, H)``; those of each layer, in the order of the cell; ``W (H, V)`` and ``b (V,)``
-        of the output.
+        The embedding ``(V, H)``; the parameters of each layer, in the order of the cell; ``W (H, V)`` and
+        ``b (V,)`` of the output.
     xs, ts : ndarray (N, T)
-        Ids to read and ids to predict, as frequent as words are.
+        Input and target ids, with the frequencies of words.
     """
 
     size: ModelSize
@@ -134,7 +134,7 @@ class ModelProblem:
 
 
 def model_problem(size: ModelSize) -> ModelProblem:
-    """A problem with the same values every time, in float32."""
+    """A problem with reproducible values in float32."""
     rng = np.random.default_rng(0)
     V, H = size.V, size.H
     cell, bound = named_cell("bench", size.cell), 1 / np.sqrt(H)
@@ -152,7 +152,7 @@ def model_problem(size: ModelSize) -> ModelProblem:
 
 
 def operations(name: str, shape: Shape, which: str) -> int:
-    """Floating-point operations of the products of a pass, a multiply-add counting as two.
+    """Floating-point operations of the matrix products of a pass; a multiply-add counts as two.
 
     Examples
     --------
@@ -165,7 +165,7 @@ def operations(name: str, shape: Shape, which: str) -> int:
 
 
 def words(text: str) -> list[str]:
-    """The parts of a list as one types it, between commas or spaces; each once.
+    """The distinct parts of a typed list, separated by commas or spaces.
 
     Examples
     --------
@@ -184,15 +184,15 @@ def choices(name: str, text: str, known: tuple[str, ...]) -> list[str]:
 
 
 def cells(text: str, read: Callable[[str], str]) -> list[str]:
-    """Names of cells as one types them, each made by `read` what it is called."""
+    """Names of cells from a typed list; `read` converts each to its canonical form."""
     found = [read(word) for word in words(text)]
     if not found:
-        raise ValueError(f"bench: cells must name at least one, as {CELLS[0]}, or none.")
+        raise ValueError(f"bench: cells must name at least one cell, as {CELLS[0]}, or none.")
     return found
 
 
 def shapes(text: str) -> list[Shape]:
-    """Shapes as one types them.
+    """Shapes from a typed list.
 
     Examples
     --------
@@ -204,16 +204,16 @@ def shapes(text: str) -> list[Shape]:
         sizes = word.lower().split("x")
         if len(sizes) != 4 or not all(size.isdecimal() and int(size) > 0 for size in sizes):
             raise ValueError(
-                f"bench: shapes must be NxTxDxH, four whole numbers from 1 as 20x35x100x100, got {word!r}."
+                f"bench: shapes must be NxTxDxH, four whole numbers from 1, as 20x35x100x100, got {word!r}."
             )
         found.append(Shape(*map(int, sizes)))
     if not found:
-        raise ValueError("bench: shapes must name at least one, as in 20x35x100x100.")
+        raise ValueError("bench: shapes must name at least one shape, as in 20x35x100x100.")
     return found
 
 
 def thread_counts(text: str, cores: int) -> list[int]:
-    """Numbers of threads as one types them, at most one for each core this process may use."""
+    """Numbers of threads from a typed list, none above the number of cores this process may use."""
     found = []
     for word in words(text):
         if not word.isdecimal() or int(word) < 1:
@@ -221,7 +221,7 @@ def thread_counts(text: str, cores: int) -> list[int]:
         if int(word) > cores:
             raise ValueError(
                 f"bench: threads must be at most {cores}, the cores this process may use, got {word}; more "
-                f"threads than cores measure nothing but their waiting."
+                f"threads than cores would only wait for each other."
             )
         found.append(int(word))
     if not found:

@@ -1,4 +1,4 @@
-"""JAX as a contender: `lax.scan`, compiled, the input product taken out of the loop, arrays time-major."""
+"""JAX as a contender: compiled `lax.scan` on time-major arrays, with the input product outside the loop."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def start(threads: int) -> str:
 
 
 def _step_of(cell: cells.Cell) -> Any:
-    """One step of a cell: `(params, carry, xs_t Wx + b) -> carry`, the carry its states; None for others."""
+    """The step of a cell, `(params, carry, xs_t Wx + b) -> carry` with its states as carry, or None."""
     import jax.numpy as jnp
     from jax.nn import sigmoid
 
@@ -43,7 +43,7 @@ def _step_of(cell: cells.Cell) -> Any:
 
 
 def layer(problem: LayerProblem) -> Runs | None:
-    """The layer as a function, and the function with its gradients; None for a cell without a step here."""
+    """The layer as a function, alone and with its gradients; None for a cell without a step here."""
     import jax
     import jax.numpy as jnp
     from jax import jit as compiled_by_xla
@@ -59,7 +59,7 @@ def layer(problem: LayerProblem) -> Runs | None:
             carry = step(params, carry, given)
             return carry, carry[0]
 
-        # unroll=4 was tried: between 0.8 and 1.2 times as fast on most shapes, and slow to compile.
+        # unroll=4 was tried: 0.8 to 1.2 times as fast on most shapes, and slow to compile.
         return jax.lax.scan(one, first, xs @ params[0] + params[2])[1]
 
     def run_and_pull(params: Any, xs: Any, dhs: Any) -> Any:
@@ -87,4 +87,4 @@ def layer(problem: LayerProblem) -> Runs | None:
 
 
 def language_model(problem: ModelProblem) -> None:
-    """Not measured: JAX has no training loop of its own to stand beside."""
+    """None: JAX has no training loop of its own to compare with."""

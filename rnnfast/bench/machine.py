@@ -1,4 +1,4 @@
-"""What it is measured on: the processor, its cores, and versions."""
+"""The machine of the measurement: processor, cores, versions."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from rnnfast.kernels.vectors import VECTOR_BYTES
 
 
 def cores() -> list[int] | None:
-    """The cores this process may use; None where the system does not say."""
+    """The cores this process may use; None if the system does not tell."""
     if not hasattr(os, "sched_getaffinity"):
         return None
     return sorted(os.sched_getaffinity(0))
 
 
 def core_count() -> int:
-    """How many cores this process may use."""
+    """The number of cores this process may use."""
     allowed = cores()
     return len(allowed) if allowed is not None else (os.cpu_count() or 1)
 
 
 def description() -> dict[str, Any]:
-    """All of it."""
+    """The description of the machine, as JSON values."""
     return {
         "processor": processor(),
         "machine": platform.machine(),

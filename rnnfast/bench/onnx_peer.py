@@ -1,4 +1,4 @@
-"""ONNX Runtime as a contender: one recurrent operator, time-major, forward only, results in a bound array."""
+"""ONNX Runtime as a contender: one recurrent operator, time-major, forward only, bound output array."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rnnfast.bench.grid import LayerProblem, ModelProblem
 
 
 class _Operator(NamedTuple):
-    """An operator, its attributes, which of rnnfast's gates its blocks are, and those of the other sign."""
+    """An operator, its attributes, its blocks as numbers of rnnfast's gates, and the negated gates."""
 
     name: str
     attributes: dict[str, Any]
@@ -20,7 +20,7 @@ class _Operator(NamedTuple):
     negated: tuple[int, ...] = ()
 
 
-# The cells it has: blocks i, o, f, c, and z, r, h with z for "keep", so of the other sign.
+# The available cells: blocks i, o, f, c, and z, r, h, where z means "keep" and so is negated.
 _OPERATORS = {
     cells.rnn: _Operator("RNN", {}, (0,)),
     cells.rnn_relu: _Operator("RNN", {"activations": ["Relu"]}, (0,)),
@@ -28,18 +28,18 @@ _OPERATORS = {
     cells.gru: _Operator("GRU", {"linear_before_reset": 0}, (0, 1, 2), (0,)),
     cells.gru_after: _Operator("GRU", {"linear_before_reset": 1}, (0, 1, 2), (0,)),
 }
-_OPSET, _IR = 14, 8  # the operators as they have been since 2021, so that older runtimes read them too
+_OPSET, _IR = 14, 8  # operators of 2021, which older runtimes can also read
 
 
 def start(threads: int) -> str:
-    """The version; each session is bound to its number of threads."""
+    """The version; each session has its own limit of threads."""
     import onnxruntime
 
     return str(onnxruntime.__version__)
 
 
 def _model(problem: LayerProblem) -> bytes:
-    """The operator with its weights."""
+    """The serialized operator with its weights."""
     from onnx import TensorProto, helper, numpy_helper
 
     how, (N, T, D, H) = _OPERATORS[problem.cell], problem.shape
@@ -61,7 +61,7 @@ def _model(problem: LayerProblem) -> bytes:
 
 
 def layer(problem: LayerProblem) -> Runs | None:
-    """A session for the operator; None for a cell that it does not have."""
+    """A session for the operator; None for a cell that ONNX does not have."""
     import onnxruntime
 
     if problem.cell not in _OPERATORS:
@@ -90,4 +90,4 @@ def layer(problem: LayerProblem) -> Runs | None:
 
 
 def language_model(problem: ModelProblem) -> None:
-    """Not measured: ONNX Runtime is for inference."""
+    """None: ONNX Runtime is for inference."""

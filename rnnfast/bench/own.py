@@ -12,13 +12,13 @@ from rnnfast.models.cells import named_cell
 
 
 def start(threads: int) -> str:
-    """Bind it to `threads` threads; the version."""
+    """Limit rnnfast to `threads` threads; return its version."""
     rnnfast.set_num_threads(threads)
     return rnnfast.__version__
 
 
 def layer(problem: LayerProblem) -> Runs:
-    """The layer, with results in arrays that the caller owns, as in a training loop."""
+    """The layer, with results in the caller's arrays, as in a training loop."""
     params = [param.copy() for param in problem.params]
     layer = rnnfast.Recurrent(problem.cell, params, rng=np.random.default_rng(0))
     xs, dhs = problem.xs, problem.dhs
@@ -43,7 +43,7 @@ def layer(problem: LayerProblem) -> Runs:
 
 
 def language_model(problem: ModelProblem) -> Runs:
-    """A training step: forward, backward, and in the whole step clipping and SGD."""
+    """A training step: forward and backward; the whole step adds clipping and SGD."""
     size = problem.size
     cell = named_cell("bench", size.cell)
     model = rnnfast.RNNLM(size.V, size.H, size.H, cell=cell, layers=size.layers, rng=np.random.default_rng(0))

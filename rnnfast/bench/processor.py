@@ -1,4 +1,4 @@
-"""The name of the processor, from what each system says of it."""
+"""The name of the processor, from each system's own source."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-# Linux on ARM gives numbers in place of names: the maker of the core, and its part number.
+# Linux on ARM reports numbers instead of names: the maker of the core, and its part number.
 _MAKERS = {
     0x41: "ARM",
     0x46: "Fujitsu",
@@ -77,12 +77,12 @@ _CPUINFO, _BOARD = "/proc/cpuinfo", "/sys/firmware/devicetree/base/model"
 
 
 def processor(cpuinfo: str = _CPUINFO, board: str = _BOARD) -> str:
-    """The processor as it calls itself; else its cores, else the board, else the instruction set.
+    """The processor's own name, or else its cores, the board, or the instruction set.
 
     Parameters
     ----------
     cpuinfo, board
-        The files in which Linux describes them.
+        Paths of the files in which Linux describes processor and board.
     """
     described = _read(cpuinfo)
     found = _value(described, "model name") or _arm_cores(described) or _value(described, "hardware")
@@ -103,7 +103,7 @@ def _read(path: str) -> str:
 
 
 def _values(described: str, name: str) -> list[str]:
-    """What the lines of this name say."""
+    """The values of the lines with this name."""
     pairs = (line.partition(":")[::2] for line in described.splitlines())
     return [value.strip() for key, value in pairs if key.strip().lower() == name]
 
@@ -113,7 +113,7 @@ def _value(described: str, name: str) -> str:
 
 
 def _arm_cores(described: str) -> str:
-    """The kinds of cores by their numbers, each once; nothing where there are none."""
+    """The distinct kinds of cores, from their numbers; empty if there are none."""
     names: list[str] = []
     pairs = zip(_values(described, "cpu implementer"), _values(described, "cpu part"), strict=False)
     for maker, part in pairs:

@@ -1,4 +1,4 @@
-"""What was measured, as tables on a terminal and in Markdown."""
+"""Results as tables on a terminal and in Markdown."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rnnfast.bench.summary import MODEL, Run, cell_title, threads_text, title
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: its head and its cells, numbers on the right."""
+    """A column of a table: its head and its cells; numbers are right-aligned."""
 
     head: str
     cells: list[str]
@@ -29,7 +29,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table with what stands above it."""
+    """A table with its heading."""
 
     heading: str
     columns: list[Column]
@@ -76,11 +76,11 @@ def sheets(runs: Sequence[Run], goal: float, *, with_times: bool = True) -> list
     Parameters
     ----------
     runs : list of dict
-        What `runner.measure` gives.
+        The results of `runner.measure`.
     goal : float
         Ratios below it are marked.
     with_times : bool
-        Whether the times of the peers stand beside the ratios.
+        Whether to show the times of the peers with the ratios.
     """
     found = []
     for run in runs:
@@ -134,7 +134,7 @@ def _beside(
     figure: Callable[[dict[str, Any], str], str] | None,
     unit: str,
 ) -> list[Column]:
-    """The columns of the peers: figure and ratio, empty where one has no such pass."""
+    """The columns of the peers: figure and ratio, empty if a peer lacks the pass."""
     columns = []
     for peer in peers:
         ratios = [record["ratios"].get(peer) for record in records]
@@ -150,12 +150,12 @@ def _beside(
 
 
 def summary_sheets(runs: Sequence[Run]) -> list[Sheet]:
-    """Ratios, shares of the peak and what threads gain, by cell; those that were measured."""
+    """Tables of the measured ratios, shares of the peak and thread speedups, by cell."""
     found = []
     ratios, shares, gains = summary.ratios(runs), summary.shares(runs), summary.gains(runs)
     if ratios:
         beside = Column("beside", [title(line["peer"]) for line in ratios], False)
-        found.append(_counted("Ratios: how many times as fast rnnfast is", ratios, beside, ratio_text))
+        found.append(_counted("Ratios: speed of rnnfast relative to the peer", ratios, beside, ratio_text))
     if shares:
         passes = Column("pass", [PASS_TITLES[line["pass"]] for line in shares], False)
         heading = f"Share of the FMA peak where N >= {summary.LEAST_ROWS} and H >= {summary.LEAST_WIDTH}"
@@ -186,7 +186,7 @@ def _counted(
 
 
 def introduction(record: dict[str, Any]) -> list[str]:
-    """The machine, and who is compared on it."""
+    """The machine and the compared libraries."""
     machine = record["machine"]
     cores = f"{machine['cores']} core{'s' * (machine['cores'] > 1)}"
     versions: dict[str, str] = next((run["versions"] for run in record["runs"] if "versions" in run), {})
@@ -197,7 +197,7 @@ def introduction(record: dict[str, Any]) -> list[str]:
         who,
     ]
     if versions and not record["settings"]["peers"]:
-        lines.append("No other library takes part: these are the figures of rnnfast alone.")
+        lines.append("No other library was measured: these are the figures of rnnfast alone.")
     missing = [name for name, peer in PEERS.items() if peer.missing]
     if missing and not record["settings"]["peers_named"]:
         packages = " ".join(dict.fromkeys(package for name in missing for package in PEERS[name].missing))
@@ -215,19 +215,17 @@ def notes(record: dict[str, Any]) -> list[str]:
     }
     pinned = all(run["pinned"] is not None for run in record["runs"])
     lines = [
-        "float32; medians of contenders that take turns in one process; a ratio is the time of the other "
-        "over that of rnnfast, above 1 where rnnfast is faster.",
+        "float32; medians of contenders that take turns in one process; a ratio is the time of the peer "
+        "divided by the time of rnnfast, above 1 if rnnfast is faster.",
         "fwd + bwd includes the gradients of input and weights"
-        + ("; results were compared before any was timed." if record["settings"]["peers"] else "."),
-        "of peak: operations a second of the products over the FMA peak, measured in between on all "
-        f"threads at once: {', '.join(peaks.values())}.",
+        + ("; results were compared before timing." if record["settings"]["peers"] else "."),
+        "of peak: operations per second of the products divided by the FMA peak, which is measured between "
+        f"the rounds on all threads at once: {', '.join(peaks.values())}.",
     ]
     if any(run["models"] for run in record["runs"]):
-        lines.append(
-            "loss + bwd: a window forward and backward; whole step: gradient clipping and SGD as well."
-        )
+        lines.append("loss + bwd: a window forward and backward; whole step: also gradient clipping and SGD.")
     if not pinned:
-        lines.append("This system cannot pin processes to cores, so threads may have wandered.")
+        lines.append("This system cannot pin processes to cores, so threads may have moved between cores.")
     return lines
 
 
@@ -242,7 +240,7 @@ def shortfalls(record: dict[str, Any], goal: float) -> list[str]:
     return [
         f"{len(found)} of {compared} ratios to the fastest peer are below {goal:g}:",
         *(
-            f"{ratio_text(line['ratio'])} beside {title(line['peer'])}, {line['what']}, "
+            f"{ratio_text(line['ratio'])} against {title(line['peer'])}, {line['what']}, "
             f"{threads_text(line['threads'])}"
             for line in found
         ),
@@ -284,7 +282,7 @@ def _table(sheet: Sheet) -> Table:
 
 
 def markdown(record: dict[str, Any], goal: float) -> str:
-    """Everything as a page of Markdown."""
+    """The whole report as a page of Markdown."""
     parts = ["\n".join(f"* {line}" for line in introduction(record))]
     for sheet in [*sheets(record["runs"], goal), *summary_sheets(record["runs"])]:
         parts += [f"### {sheet.heading}", _markdown_table(sheet)]

@@ -1,4 +1,4 @@
-"""Starts a worker for each number of threads, pins it, and collects what it finds."""
+"""Starts a worker for each number of threads, pins it, and collects its results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rnnfast.bench.contenders import PEERS
 from rnnfast.bench.grid import ModelSize, Shape
 from rnnfast.bench.timing import distribution, spread
 
-NOISY = 0.05  # spread of repeated work from which on the figures are called uncertain
+NOISY = 0.05  # spread of repeated work above which the figures are reported as uncertain
 
 _THREAD_VARIABLES = (
     "RNNFAST_NUM_THREADS",
@@ -26,19 +26,19 @@ _THREAD_VARIABLES = (
     "OPENBLAS_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
     "NUMBA_NUM_THREADS",
-    "NPROC",  # how many XLA takes
+    "NPROC",  # for XLA
 )
 
 Watch = Callable[[int, dict[str, Any]], object]
 
 
 class BenchFailed(RuntimeError):
-    """A worker could not go on; the message says why.
+    """A worker failed; the message has the reason.
 
     Attributes
     ----------
     details : str
-        What it wrote before it ended in a way nobody foresaw.
+        Its output before an unexpected end.
     """
 
     def __init__(self, message: str, details: str = "") -> None:
@@ -48,7 +48,7 @@ class BenchFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class Settings:
-    """What to measure and how long.
+    """The problems to measure, and for how long.
 
     Parameters
     ----------
@@ -59,11 +59,11 @@ class Settings:
     peers : list of str
         Names of `contenders.PEERS`.
     seconds : float
-        For each line of the table, all contenders together.
+        Time for each line of the table, all contenders together.
     rounds : int
-        How many turns each contender gets at least.
+        Least number of turns of each contender.
     check : bool
-        Whether results are only compared.
+        Whether to compare results without timing.
     """
 
     cells: list[str]
@@ -78,22 +78,22 @@ class Settings:
 
 
 def measure(settings: Settings, runs: list[dict[str, Any]], watch: Watch) -> None:
-    """Measure the grid, then the language models: their times depend on what a process allocated before.
+    """Measure the grid first, then the language models, whose times depend on earlier allocations.
 
     Parameters
     ----------
     settings : Settings
     runs : list of dict
-        A dict is appended for each worker, and filled while it works: ``threads``, ``pinned`` (cores, or None
-        where that is not possible), ``versions`` by contender, ``layers`` and ``models`` (the lines of the
+        A dict is appended for each worker and filled while it works: ``threads``, ``pinned`` (cores, or None
+        if pinning is impossible), ``versions`` by contender, ``layers`` and ``models`` (the lines of the
         tables, see `worker.py`), ``peak``, ``noise`` and ``noisy``.
     watch : callable
-        Told the number of threads and each event as it comes.
+        Called with the number of threads and each event.
 
     Raises
     ------
     BenchFailed
-        A contender computes something else, or failed.
+        A contender failed, or its results differ.
     """
     plan = asdict(settings)
     plan["peers"] = {
@@ -114,7 +114,7 @@ def measure(settings: Settings, runs: list[dict[str, Any]], watch: Watch) -> Non
 
 
 def _work(plan: dict[str, Any], run: dict[str, Any], watch: Watch) -> None:
-    """One worker, from its start to its end."""
+    """Run one worker from start to end."""
     with closing(_events(plan, run["pinned"])) as events:
         for event in events:
             kind = event.pop("event")
@@ -132,7 +132,7 @@ def _work(plan: dict[str, Any], run: dict[str, Any], watch: Watch) -> None:
 
 
 def _events(plan: dict[str, Any], cores: Sequence[int] | None) -> Generator[dict[str, Any], None, None]:
-    """What a worker says, line by line; it is ended with the caller."""
+    """The events of a worker; it is terminated with the caller."""
     command = [sys.executable, "-m", "rnnfast.bench.worker"]
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
         with _pinned(cores):
@@ -170,7 +170,7 @@ def _events(plan: dict[str, Any], cores: Sequence[int] | None) -> Generator[dict
 
 @contextmanager
 def _pinned(cores: Sequence[int] | None) -> Iterator[None]:
-    """Let a process that is started inside inherit these cores, with all its threads."""
+    """Pin processes started inside the block, with all their threads, to these cores."""
     if cores is None:
         yield
         return
@@ -183,7 +183,7 @@ def _pinned(cores: Sequence[int] | None) -> Iterator[None]:
 
 
 def environment(threads: int) -> dict[str, str]:
-    """The environment of a worker: thread counts for all libraries, and no accelerator for JAX."""
+    """The environment of a worker: thread counts for all libraries, JAX without an accelerator."""
     found = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(threads)), "JAX_PLATFORMS": "cpu"}
     flags = found.get("XLA_FLAGS", "").split()
     if threads == 1:

@@ -1,4 +1,4 @@
-"""What the lines of a table come to: ratios, shares of the peak, what threads gain, and what falls short."""
+"""Summaries of the measured lines: ratios, shares of the peak, thread speedups, and lines below the goal."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from rnnfast.models.cells import named_cell
 
 Run = dict[str, Any]
 
-FASTEST = "fastest"  # stands for whichever peer is the fastest in a line
-MODEL = "model"  # stands for language models where cells are named
-# The share of the peak counts where the work is products: enough rows to fill the registers, wide layers.
+FASTEST = "fastest"  # the fastest peer of a line
+MODEL = "model"  # language models, used like the name of a cell
+# The share of the peak is meaningful only if products dominate: rows fill the registers, layers are wide.
 LEAST_ROWS, LEAST_WIDTH = 12, 128
-# More threads are worth their hand-over from here on.
+# From these sizes on, more threads outweigh the cost of sharing the work.
 LEAST_BATCH, LEAST_SECONDS = 8, 0.002
 
 
@@ -32,14 +32,14 @@ def threads_text(threads: int) -> str:
 
 
 def title(name: str) -> str:
-    """What a contender is called."""
+    """The title of a contender."""
     if name == FASTEST:
         return "the fastest"
     return PEERS[name].title if name in PEERS else name
 
 
 def cell_title(cell: str) -> str:
-    """What a cell is called, or `MODEL`.
+    """The title of a cell, or of `MODEL`.
 
     Examples
     --------
@@ -50,12 +50,12 @@ def cell_title(cell: str) -> str:
 
 
 def peers_of(run: Run) -> list[str]:
-    """The names of the peers that took part, in order."""
+    """The names of the measured peers, in order."""
     return [name for name in run.get("versions", {}) if name != "rnnfast"]
 
 
 def geometric_mean(values: Sequence[float]) -> float:
-    """The mean of ratios.
+    """The geometric mean of ratios.
 
     Examples
     --------
@@ -71,14 +71,14 @@ def model_size(record: dict[str, Any]) -> ModelSize:
 
 
 def place(record: dict[str, Any]) -> str:
-    """Which line of a table a record is."""
+    """The name of a record's line in a table."""
     if "shape" in record:
         return f"{Shape(*record['shape'])} {PASS_TITLES[record['pass']]}"
     return f"{model_size(record)} {MODEL_PASS_TITLES[record['pass']]}"
 
 
 def groups(run: Run) -> dict[str, list[dict[str, Any]]]:
-    """The records of a run by cell, those of language models under ``model``."""
+    """The records of a run by cell; language models are under ``model``."""
     found: dict[str, list[dict[str, Any]]] = {}
     for record in run["layers"]:
         found.setdefault(record["cell"], []).append(record)
@@ -88,7 +88,7 @@ def groups(run: Run) -> dict[str, list[dict[str, Any]]]:
 
 
 def lines(runs: Sequence[Run]) -> Iterator[tuple[Run, dict[str, Any], str]]:
-    """Each run with each of its lines, and what the line measures."""
+    """Each run with each of its lines and a description of the line."""
     for run in runs:
         for cell, records in groups(run).items():
             for record in records:
@@ -96,7 +96,7 @@ def lines(runs: Sequence[Run]) -> Iterator[tuple[Run, dict[str, Any], str]]:
 
 
 def ratio_to(record: dict[str, Any], peer: str) -> float | None:
-    """How many times as fast as `peer` rnnfast is, or as the fastest; None where it did not take part."""
+    """The time of `peer` (or of the fastest) divided by rnnfast's; None if it was not measured."""
     ratios: dict[str, float] = record.get("ratios", {})
     return min(ratios.values(), default=None) if peer == FASTEST else ratios.get(peer)
 
@@ -115,9 +115,9 @@ def _counted(cell: str, threads: int, values: list[tuple[float, str]]) -> dict[s
 
 
 def ratios(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """For each cell, number of threads and peer: the least ratio, where, and the geometric mean.
+    """The least ratio, its place and the geometric mean, for each cell, number of threads and peer.
 
-    The last peer of each is `FASTEST`, where there are several.
+    If there are several peers, `FASTEST` is added as the last one.
     """
     found = []
     for run in runs:
@@ -136,7 +136,7 @@ def ratios(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def shares(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """For each cell, pass and number of threads the share of the peak, where N >= 12 and H >= 128."""
+    """The share of the peak for each cell, pass and number of threads, for N >= 12 and H >= 128."""
     found = []
     for run in runs:
         for cell, records in groups(run).items():
@@ -155,7 +155,7 @@ def shares(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def gains(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """For each cell how much faster more threads are than one, where N >= 8 and one takes over 2 ms."""
+    """The speedup of more threads over one for each cell, for N >= 8 and times over 2 ms."""
     alone = {
         (cell, place(record)): record["contenders"]["rnnfast"]["median"]
         for run in runs
@@ -179,7 +179,7 @@ def gains(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def short_of(runs: Sequence[Run], goal: float) -> list[dict[str, Any]]:
-    """The lines in which rnnfast is less than `goal` times as fast as the fastest peer, the worst first."""
+    """The lines whose ratio to the fastest peer is below `goal`, worst first."""
     found = []
     for run, record, what in lines(runs):
         ratio = ratio_to(record, FASTEST)
@@ -190,7 +190,7 @@ def short_of(runs: Sequence[Run], goal: float) -> list[dict[str, Any]]:
 
 
 def everything(runs: Sequence[Run], goal: float) -> dict[str, Any]:
-    """All of it, as in the JSON file."""
+    """All summaries, as in the JSON file."""
     return {
         "ratios": ratios(runs),
         "share_of_peak": shares(runs),
@@ -200,12 +200,12 @@ def everything(runs: Sequence[Run], goal: float) -> dict[str, Any]:
 
 
 def noise_warning(runs: Sequence[Run]) -> str | None:
-    """A warning where the peak moved while it was measured, and what helps; None on a calm machine."""
+    """A warning with advice if the measured peak varied; None on a quiet machine."""
     worst = max((run["noise"] for run in runs if run.get("noisy")), default=None)
     if worst is None:
         return None
     return (
-        f"This machine is noisy: the measurement of its FMA peak, repeated, spread over {worst:.0%} of its "
+        f"This machine is noisy: repeated measurements of its FMA peak spread over {worst:.0%} of their "
         f"median, so the figures may be off by as much. Close other programs, plug in the mains, let the "
         f"machine cool, or pin the command to quiet cores (taskset), and measure again."
     )

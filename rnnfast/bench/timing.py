@@ -1,4 +1,4 @@
-"""How it is measured: contenders in turn, medians, and the peak of the machine in between."""
+"""Timing: contenders take turns, medians are taken, and the machine's peak is measured between rounds."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ import numpy as np
 from rnnfast.kernels.peak import CHAINS, fma_chains, fma_peak
 from rnnfast.kernels.vectors import VECTOR_BYTES
 
-TURN = 0.005  # seconds a turn takes at least: short calls are repeated within it
-# Calls that take less than this are preceded in each turn by one that does not count: it wakes threads, which
-# takes up to a millisecond, and fills caches.
+TURN = 0.005  # least seconds of a turn; short calls are repeated within it
+# Before shorter calls, each turn makes one untimed call: it fills caches and wakes threads, which takes up to
+# a millisecond.
 WARMED = 0.05
 PEAK_SECONDS = 0.004
 _OPERATIONS = 2 * CHAINS * VECTOR_BYTES // 4  # of one round of the chains, in float32
-# How long nothing of this process may run before the next turn: its time is counted in ticks of 4 or 10 ms.
+# The process must be idle for this long before the next turn; its CPU time is counted in ticks of 4 or 10 ms.
 _CALM = 0.012
-_PATIENCE = 0.3  # but no longer than this; ONNX Runtime spins for 30 ms after a call
+_PATIENCE = 0.3  # longest wait for that; ONNX Runtime spins for 30 ms after a call
 
 
 def distribution(samples: Sequence[float]) -> dict[str, float]:
-    """Median, 10 % and 90 % quantiles, and how many there were.
+    """Median, 10 % and 90 % quantiles, and the number of samples.
 
     Examples
     --------
@@ -38,7 +38,7 @@ def distribution(samples: Sequence[float]) -> dict[str, float]:
 
 
 def spread(samples: Sequence[float]) -> float:
-    """The distance of the 10 % and 90 % quantiles over the median: how noisy the machine is.
+    """The distance of the 10 % and 90 % quantiles divided by the median, a measure of noise.
 
     Examples
     --------
@@ -50,7 +50,7 @@ def spread(samples: Sequence[float]) -> float:
 
 
 class PeakMeter:
-    """Fused multiply-adds a second that all threads together can do, measured at the same time on each.
+    """Fused multiply-adds per second of all threads together, measured on all at the same time.
 
     Parameters
     ----------
@@ -59,10 +59,10 @@ class PeakMeter:
     Attributes
     ----------
     samples : list of float
-        Peaks, in operations a second; each is the best of a few short slices.
+        Peaks in operations per second; each is the best of a few short slices.
     noise : list of float
-        Seconds of the same work, once after each peak and for each thread: what other programs take shows
-        here, while the best of a few slices hides it.
+        Seconds of a fixed piece of work, for each thread after each peak. It shows the load of other
+        programs, which the best of a few slices hides.
     """
 
     def __init__(self, threads: int) -> None:
@@ -73,7 +73,7 @@ class PeakMeter:
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
 
     def measure(self) -> float:
-        """Measure once more; operations a second, a multiply-add counting as two."""
+        """Measure once; returns operations per second, where a multiply-add counts as two."""
         tasks = [PEAK_SECONDS] * self.threads
         pairs = list((self._pool.map if self._pool else map)(self._measure_one, tasks))
         self.samples.append(sum(peak for peak, _ in pairs))
@@ -81,7 +81,7 @@ class PeakMeter:
         return self.samples[-1]
 
     def _measure_one(self, seconds: float) -> tuple[float, float]:
-        """The peak of one core, and the seconds of a piece of work that is always the same."""
+        """The peak of one core, and the seconds of a fixed piece of work."""
         peak = fma_peak(seconds)
         if not self._rounds:
             self._rounds = max(1, int(peak * seconds / _OPERATIONS))
@@ -91,15 +91,15 @@ class PeakMeter:
         return peak, time.perf_counter() - start
 
     def close(self) -> None:
-        """End its threads."""
+        """End the threads."""
         if self._pool is not None:
             self._pool.shutdown()
 
 
 def settle() -> None:
-    """Wait until the threads of this process rest.
+    """Wait until the threads of this process are idle.
 
-    Thread pools go on spinning for some milliseconds after a call, on cores that the next contender needs.
+    Thread pools keep spinning for some milliseconds after a call, on cores that the next contender needs.
     """
     end = time.perf_counter() + _PATIENCE
     while time.perf_counter() < end:
@@ -117,18 +117,18 @@ def in_turn(
     rest: Callable[[], object] | None = None,
     between: Callable[[], object] | None = None,
 ) -> dict[str, list[float]]:
-    """Time calls in turn: one after the other, and again, so that all meet the same moods of the machine.
+    """Time calls in rounds of turns, so that all calls see the same variations of the machine.
 
     Parameters
     ----------
     calls
-        By name, each called two to four times before it counts.
+        Functions by name; each is called two to four times before timing.
     seconds
-        About how long all of it may take.
+        Approximate total time.
     rounds
-        How many turns each gets at least.
+        Least number of turns for each.
     rest
-        Called before each turn, and before the calls that do not count.
+        Called before each turn, and before the untimed calls.
     between
         Called after each round.
 
@@ -160,15 +160,15 @@ def in_turn(
 
 
 class _Turn(NamedTuple):
-    """How many calls go before those that count, and how many count."""
+    """The numbers of untimed and timed calls in a turn."""
 
     ahead: int
     repeats: int
 
 
 def _turn_of(call: Callable[[], object], rest: Callable[[], object] | None) -> _Turn:
-    """As many calls as fill a turn, from the shortest of a few: the first ones may have to wait for cores on
-    which the threads of another contender are still spinning."""
+    """The number of calls that fill a turn, from the shortest of a few calls: early calls may wait for cores
+    on which the threads of another contender still spin."""
     if rest is not None:
         rest()
     call()

@@ -1,4 +1,4 @@
-"""PyTorch as a contender: its modules with `batch_first=True`, inference mode where no gradient is wanted."""
+"""PyTorch as a contender: modules with `batch_first=True`, in inference mode unless gradients are needed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rnnfast.models.cells import named_cell
 
 
 class _Module(NamedTuple):
-    """A module, its options, which of rnnfast's gates its blocks are, and those of the other sign."""
+    """A module, its options, its blocks as numbers of rnnfast's gates, and the negated gates."""
 
     name: str
     options: dict[str, str]
@@ -21,7 +21,7 @@ class _Module(NamedTuple):
     negated: tuple[int, ...] = ()
 
 
-# The cells it has: blocks i, f, g, o, and r, z, n with z for "keep", so of the other sign.
+# The available cells: blocks i, f, g, o, and r, z, n, where z means "keep" and so is negated.
 _MODULES = {
     cells.rnn: _Module("RNN", {}, (0,)),
     cells.rnn_relu: _Module("RNN", {"nonlinearity": "relu"}, (0,)),
@@ -31,7 +31,7 @@ _MODULES = {
 
 
 def start(threads: int) -> str:
-    """Bind it to `threads` threads; the version."""
+    """Limit PyTorch to `threads` threads; return its version."""
     import torch
 
     torch.set_num_threads(threads)
@@ -74,7 +74,7 @@ def _recurrent(cell: cells.Cell, *sizes: int) -> Any:
 
 
 def layer(problem: LayerProblem) -> Runs | None:
-    """The module; None for a cell that it does not have."""
+    """The module; None for a cell that PyTorch does not have."""
     import torch
 
     cell, shape = problem.cell, problem.shape
@@ -109,7 +109,7 @@ def layer(problem: LayerProblem) -> Runs | None:
 
 
 def language_model(problem: ModelProblem) -> Runs | None:
-    """The same model from its modules, trained as in PyTorch's own example of a language model."""
+    """The same model made of PyTorch's modules, trained as in PyTorch's example of a language model."""
     import torch
 
     size, params, cell = problem.size, problem.params, named_cell("bench", problem.size.cell)

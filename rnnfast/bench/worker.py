@@ -1,6 +1,6 @@
-"""The process that measures: one for each number of threads, which libraries read when they are loaded.
+"""The measuring process, one for each number of threads, since libraries read that number when loaded.
 
-It reads a plan as JSON from its standard input and writes what it finds as one JSON object a line.
+It reads a plan as JSON from standard input and writes its results as one JSON object per line.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rnnfast.bench.timing import PeakMeter, distribution, in_turn, settle
 from rnnfast.kernels._jit import jit_is_disabled
 
 Emit = Callable[[dict[str, Any]], object]
-_PEAKS = 20  # measurements at the beginning and at the end, so that the noise is known after a short run too
+_PEAKS = 20  # measurements at the beginning and at the end, so that a short run also measures the noise
 
 
 class ContenderFailed(RuntimeError):
@@ -30,16 +30,16 @@ class ContenderFailed(RuntimeError):
 
 
 class Worker:
-    """Measures what a plan asks for.
+    """Carries out the measurements of a plan.
 
     Parameters
     ----------
     plan : dict
         ``threads``; ``peers``, which has title and module by name; ``cells``, ``shapes``, ``passes`` and
-        ``models``; ``seconds`` and ``rounds`` for each line of the table; ``check``, to compare results and
-        time nothing.
+        ``models``; ``seconds`` and ``rounds`` for each line of the table; ``check``, to compare results
+        without timing.
     emit : callable
-        Told each event, a dict whose ``event`` is one of ``started``, ``compiling``, ``compiled``,
+        Called with each event, a dict whose ``event`` is one of ``started``, ``compiling``, ``compiled``,
         ``measuring``, ``layer``, ``model``, ``done``.
     """
 
@@ -51,7 +51,7 @@ class Worker:
         self.peak = PeakMeter(self.threads)
 
     def run(self) -> None:
-        """All of the plan."""
+        """Carry out the plan."""
         versions = {"rnnfast": self.modules["rnnfast"].start(self.threads)}
         for name, peer in self.plan["peers"].items():
             versions[name] = self._ask(name, lambda peer=peer: self._start(peer))  # type: ignore[misc]
@@ -59,7 +59,7 @@ class Worker:
         self.emit({"event": "started", "threads": self.threads, "versions": versions})
         self._compile()
         gc.collect()
-        gc.freeze()  # what is loaded by now stays, so that later collections need not look through it
+        gc.freeze()  # later collections skip everything that is loaded by now
         self._measure_peak()
         for cell in self.plan["cells"]:
             for sizes in self.plan["shapes"]:
@@ -83,7 +83,7 @@ class Worker:
         self.peak.measure()
 
     def _compile(self) -> None:
-        """Compile rnnfast's kernels on a tiny problem, so that no time below is the compiler's."""
+        """Compile rnnfast's kernels on a tiny problem, so that later times exclude the compiler."""
         from rnnfast.cli.progress import compilations
 
         start = time.perf_counter()
@@ -99,7 +99,7 @@ class Worker:
             self.emit({"event": "compiled", "seconds": time.perf_counter() - start})
 
     def _ask(self, name: str, call: Callable[[], Any]) -> Any:
-        """Call another library; what it raises says whose fault it is."""
+        """Call another library; the error for its exceptions names the library."""
         try:
             return call()
         except (KeyboardInterrupt, WrongResult):
@@ -142,7 +142,7 @@ class Worker:
             self.emit({"event": "model", **size._asdict(), "pass": which, **record})
 
     def _compare(self, runs: dict[str, Runs], which: str, what: str) -> dict[str, Any]:
-        """First the results of all, then their times."""
+        """Compare the results of all contenders, then time them."""
         self.emit({"event": "measuring", "what": what})
         able = {name: run for name, run in runs.items() if which in run.calls}
         expected = {name: np.array(value) for name, value in able["rnnfast"].results(which).items()}
@@ -171,9 +171,9 @@ class Worker:
 
 
 def main() -> None:
-    """Read the plan, measure, and write the events; what fails is the last of them."""
+    """Read the plan, measure, and write the events; a failure is the last event."""
     lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print must not come between the lines
+    os.dup2(2, 1)  # output of libraries must not mix with the lines
 
     def emit(event: dict[str, Any]) -> None:
         lines.write(json.dumps(event) + "\n")

@@ -1,4 +1,4 @@
-"""Ready cells as equations, and what equations of a cell may say.
+"""Built-in cells as equations, and the functions and roles for writing cells.
 
 Each cell is a `Cell`: ``leaky.layer(input_size, hidden_size)`` makes a layer, ``cell="leaky"`` a model of it.
 """
@@ -34,7 +34,7 @@ from rnnfast.cells.min_lstm import min_lstm
 from rnnfast.cells.peephole_lstm import peephole_lstm
 from rnnfast.cells.slstm import slstm
 
-# Every ready cell; nothing else knows which there are.
+# Every built-in cell; the only list of them.
 READY: tuple[Cell, ...] = (
     rnn, rnn_relu, lstm, gru, gru_after, leaky, lif, peephole_lstm, coupled_lstm, li_gru, min_gru, min_lstm,
     ind_rnn, slstm,

@@ -1,4 +1,4 @@
-"""A cell as users write and see it: equations, the roles of their arguments, and the layers made of them."""
+"""A cell as users write it: equations, the roles of their arguments, and layers made from it."""
 
 from __future__ import annotations
 
@@ -14,34 +14,35 @@ from rnnfast import _check
 from rnnfast.cells._roles import Role
 from rnnfast.kernels.cell import Cell as Equations
 
-# A value or what draws one from a shape and a generator.
+# A value, or a function that draws one from a shape and a generator.
 Start = float | Callable[[tuple[int, ...], np.random.Generator], np.ndarray]
 
 
-# Every cell that this program has defined, where saved models find theirs; by id: equal ones come and go.
+# Every cell that this program has defined; saved models look for theirs here. The keys are ids, since equal
+# cells may be defined and collected separately.
 _defined: weakref.WeakValueDictionary[int, Cell] = weakref.WeakValueDictionary()
 
 
 class Cell:
-    """A recurrent cell: one step as equations, from which the compiled layer and its gradient follow.
+    """A recurrent cell: one step as equations, from which the compiled layer and its gradient are derived.
 
-    Made by `rnnfast.cell`; `rnnfast.cells` has ready ones.
+    `rnnfast.cell` makes cells; `rnnfast.cells` has the built-in ones.
 
     Attributes
     ----------
     name : str
     gates, states : tuple of str
-        Names of the blocks of columns of Wx, Wh and b, and of the states; the first state is the output.
+        Names of the column blocks of Wx, Wh and b, and of the states; the first state is the output.
     roles : dict of str to Role
-        What the keyword arguments of the step are.
+        Roles of the keyword arguments of the step.
     product : {"h", "diagonal", None}
-        How h_{t-1} enters the gates: by a matrix, by one weight a unit, or not at all.
+        How h_{t-1} enters the gates: through a matrix, through one weight per unit, or not at all.
     fingerprint : str
-        A hash of what the cell computes.
+        A hash of the computation of the cell.
     title : str
-        What tables and pictures call it; the name by default.
+        Its name in tables and pictures; by default `name`.
     forgets : dict of str to str
-        Gates that decide over memory, each with the end at which it forgets: "low" (shut) or "high" (open).
+        Gates that control memory, each with the end at which it forgets: "low" (shut) or "high" (open).
 
     Examples
     --------
@@ -96,17 +97,17 @@ class Cell:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What it may be called where a name is asked for: its own, and that of its equations."""
+        """The names it can be found by: its own, and the name of its equations."""
         return tuple(dict.fromkeys((self.name, self.step.__name__)))
 
     @functools.cached_property
     def activations(self) -> dict[str, str]:
-        """Of each gate that has one, the first sigmoid, tanh or relu that its pre-activation goes into."""
+        """For each gate that has one, the first sigmoid, tanh or relu applied to its pre-activation."""
         return {gate: node.op for gate, node in self.equations.activations.items()}
 
     @property
     def is_plain(self) -> bool:
-        """Whether h_t = activation(x_t Wx + h_{t-1} Wh + b) is all of it, with sigmoid, tanh or relu."""
+        """Whether the step is just h_t = activation(x_t Wx + h_{t-1} Wh + b), with sigmoid, tanh or relu."""
         made, (first, *others) = self.equations.activations.get(self.gates[0]), self.equations.after
         return not others and made is first and made.args[0] is self.equations.inputs[self.gates[0]]
 
@@ -122,7 +123,7 @@ class Cell:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """A hash of what the cell computes: equal for two that say the same, whatever their names."""
+        """A hash of the computation of the cell, independent of its names."""
         roles = [(role.kind, None if role.is_trained else role.value) for role in self.roles.values()]
         return hashlib.sha256(repr((self.equations.fingerprint, self.product, roles)).encode()).hexdigest()
 
@@ -141,9 +142,9 @@ class Cell:
         return shapes
 
     def initial(self, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-        """What a parameter of a shape such as (D, G*H) starts from.
+        """The initial value of a parameter of a shape such as (D, G*H).
 
-        As in the book, weights randn / sqrt(fan-in) and biases zero, unless the cell says otherwise.
+        As in the book, weights are randn / sqrt(fan-in) and biases zero, unless the cell defines others.
         """
         start = self.start.get(name)
         if callable(start):
@@ -165,14 +166,14 @@ class Cell:
         dtype: np.typing.DTypeLike = np.float32,
         stateful: bool = False,
     ) -> Any:
-        """A layer of this cell with fresh parameters.
+        """A layer of this cell with new parameters.
 
         Parameters
         ----------
         input_size, hidden_size : int
             D and H.
         rng : numpy.random.Generator, optional
-            Source of the weights and of the seed of random arguments; a fresh one by default.
+            Source of the weights and of the seed of random arguments; a new one by default.
         dtype : float32 or float64
         stateful : bool
             Whether the state after one `forward` is the initial state of the next.
@@ -186,10 +187,10 @@ class Cell:
         return Recurrent.of(self, input_size, hidden_size, rng=rng, dtype=dtype, stateful=stateful)
 
     def describe(self) -> str:
-        """The equations, the derived gradient, what is kept for the backward pass, and operations a unit.
+        """The equations, the derived gradient, the values cached for backward, and operations per unit.
 
-        ``h`` is a state before the step and ``h_t`` after it; ``dh_t`` is the gradient that arrives there.
-        What is used more than once has a name.
+        ``h`` is a state before the step and ``h_t`` after it; ``dh_t`` is the incoming gradient. A value used
+        more than once has a name.
 
         Returns
         -------
@@ -222,12 +223,12 @@ class Cell:
     def check(self, *, hidden_size: int = 5, steps: int = 6, rng: np.random.Generator | None = None) -> float:
         """Compare the compiled gradient, in float64, with central differences of the equations.
 
-        A `step` has the derivative of its surrogate there, and what `stop_gradient` holds does not move.
+        In the differences, a `step` has the derivative of its surrogate, and `stop_gradient` is constant.
 
         Parameters
         ----------
         hidden_size, steps : int
-            Size of the layer that is tried, and length of its sequences.
+            Size of the tested layer, and length of its sequences.
         rng : numpy.random.Generator, optional
             Source of its weights, inputs and random arguments.
 
@@ -275,7 +276,7 @@ class Cell:
 
 
 def _with_diagonal(step: Callable, gates: int, weights: Sequence[str]) -> Callable:
-    """The step with one weight a unit between h_{t-1} and each gate."""
+    """The step with one weight per unit between h_{t-1} and each gate."""
 
     def whole(*arguments: Any, **named: Any) -> Any:
         h = arguments[gates]

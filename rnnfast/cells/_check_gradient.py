@@ -1,4 +1,4 @@
-"""A cell's compiled gradient against central differences of its equations, step by step in NumPy."""
+"""A cell's compiled gradient compared with central differences of its equations, step by step in NumPy."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from rnnfast.cells._cell import Cell
 
 LIMIT = 1e-5
-EPS = 1e-5  # the error of a difference is some 1e-10 by the curve, and as much by rounding
+EPS = 1e-5  # the error of a difference is some 1e-10 from truncation, and as much from rounding
 SEQUENCES, INPUT_SIZE = 2, 3
 
-# What the first run has made of each `step` and `stop_gradient`, by its number of the step and its node.
+# Values of each `step` and `stop_gradient` in the first run, by time step and node.
 Memory = dict[tuple[int, Node], tuple[Any, ...]]
 
 
 def largest_difference(
     cell: Cell, hidden_size: int, steps: int, rng: np.random.Generator, dtype: type = np.float64
 ) -> float:
-    """What `Cell.check` returns; of a layer in float32, whose gradients are compared likewise."""
+    """The result of `Cell.check`, also for a layer in float32."""
     values, arriving, derived = (
         {name: array.astype(np.float64) for name, array in arrays.items()}
         for arrays in _compiled(cell, hidden_size, steps, rng, dtype)
@@ -42,7 +42,7 @@ def largest_difference(
 
 
 def _largest(name: str, differences: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> float:
-    """The largest relative distance by norm; a norm that is small beside the others does not count."""
+    """The largest relative distance by norm; small norms are replaced by a share of the largest one."""
     least = 1e-3 * max(np.linalg.norm(expected) for _, expected in differences.values())
     worst = 0.0
     for what, (actual, expected) in differences.items():
@@ -59,7 +59,7 @@ def _largest(name: str, differences: Mapping[str, tuple[np.ndarray, np.ndarray]]
 def _compiled(
     cell: Cell, hidden_size: int, steps: int, rng: np.random.Generator, dtype: type
 ) -> tuple[dict[str, np.ndarray], ...]:
-    """Values of all that the cell reads, gradients that arrive, and what the compiled layer makes of them."""
+    """Values the cell reads, incoming gradients, and the outputs and gradients of the compiled layer."""
     layer = cell.layer(INPUT_SIZE, hidden_size, rng=rng, dtype=dtype, stateful=True)
     for param in layer.params:
         spread = rng.standard_normal((2, *param.shape)) / 10
@@ -91,7 +91,7 @@ def _compiled(
 
 
 def _drawn(cell: Cell, name: str, seed: int, numbers: np.ndarray) -> np.ndarray:
-    """The random numbers (N, T, H) of a fresh layer with this seed."""
+    """The random numbers (N, T, H) of a new layer with this seed."""
     role = cell.roles[name]
     draw = normal_forward if role.kind == "normal" else bernoulli_forward
     draw(seed, cell.rows.index(name), 0, role.value, numbers)
@@ -99,7 +99,7 @@ def _drawn(cell: Cell, name: str, seed: int, numbers: np.ndarray) -> np.ndarray:
 
 
 def _both_ways(array: np.ndarray) -> np.ndarray:
-    """Copies of an array, (2 size, *shape): each has one element moved, first up, then down."""
+    """Copies of an array, (2 size, *shape), each with one element changed: first all up, then all down."""
     moves = EPS * np.eye(array.size).reshape(array.size, *array.shape)
     return np.concatenate([array + moves, array - moves])
 
@@ -107,7 +107,7 @@ def _both_ways(array: np.ndarray) -> np.ndarray:
 def _run(cell: Cell, values: Mapping[str, np.ndarray], memory: Memory) -> dict[str, np.ndarray]:
     """The outputs `hs` (..., N, T, H) and the states (..., N, H) after the last step.
 
-    One of the values may have an axis of variants in front. A first run fills the memory; others go by it.
+    One of the values may have a leading axis of variants. The first run fills the memory; later runs use it.
     """
     equations, shape = cell.equations, values[cell.states[0]].shape[-2:]
     units = {equations.inputs[name]: _unit(cell, values, name, shape[1]) for name in equations.units}
@@ -124,7 +124,7 @@ def _run(cell: Cell, values: Mapping[str, np.ndarray], memory: Memory) -> dict[s
 
 
 def _unit(cell: Cell, values: Mapping[str, np.ndarray], name: str, width: int) -> np.ndarray:
-    """What the equations know of each unit, (..., 1, H): an argument, or weights of a diagonal product."""
+    """A value per unit, (..., 1, H): an argument, or the weights of a diagonal product."""
     if name in values:
         return values[name][..., np.newaxis, :]
     first = cell.gates.index(name.removeprefix("Wh.")) * width
@@ -134,7 +134,7 @@ def _unit(cell: Cell, values: Mapping[str, np.ndarray], name: str, width: int) -
 def _gates(
     cell: Cell, values: Mapping[str, np.ndarray], t: int, known: Mapping[Node, Any], memory: Memory
 ) -> dict[Node, np.ndarray]:
-    """The gates (..., N, H) of a step, which the rest of what the equations read decides."""
+    """The gates (..., N, H) of a step, computed from the other inputs of the equations."""
     equations, count = cell.equations, len(cell.gates)
     of_inputs = values["xs"][..., t, :] @ values["Wx"] + values["b"][..., np.newaxis, :]
     gates = {
@@ -161,8 +161,8 @@ def _gates(
 def _evaluated(outputs: Iterable[Node], known: Mapping[Node, Any], t: int, memory: Memory) -> list[Any]:
     """The values of nodes.
 
-    What `stop_gradient` holds stays what it was in the first run, and a `step` is its tangent there: so both
-    show the derivative that they are said to have.
+    A `stop_gradient` keeps its value of the first run, and a `step` is replaced by its tangent there, so that
+    both have their defined derivative.
     """
     outputs, values = list(outputs), dict(known)
     slopes = {node: node.graph.slopes[node] for node in in_order(outputs, known) if node.op == "step"}

@@ -1,4 +1,4 @@
-"""The decorator that makes a cell of a function, and what it refuses."""
+"""The decorator that makes a cell from a function, and its errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rnnfast.kernels.expression import FormulaError
 
 PRODUCTS = ("h", "diagonal", None)
 
-# Names that an argument of a step cannot have, and what every layer or model uses them for.
+# Names that an argument of a step cannot have, with their use in layers or models.
 RESERVED = {
     **dict.fromkeys(("Wx", "Wh", "b", "bhh"), "a parameter of layers"),
     **dict.fromkeys(("xs", "x", "lengths", "reset", "out", "keep", "dhs"), "an argument of layers"),
@@ -27,7 +27,7 @@ RESERVED = {
 
 
 class CellError(TypeError):
-    """A function is no step of a cell; the message names the line and what to write instead.
+    """A function is not the step of a cell; the message names the line and the fix.
 
     Examples
     --------
@@ -53,32 +53,32 @@ def cell(
     title: str = "",
     forgets: Mapping[str, str] | None = None,
 ) -> Any:
-    """Make a recurrent cell of one step written in Python.
+    """Make a recurrent cell from one step written in Python.
 
     The function takes the gates, then the states, then keyword arguments whose default is a role (`unit`,
     `scalar`, `constant`, `given`, `normal`, `bernoulli`), and returns the states after the step. Each gate is
-    ``x_t Wx + h_{t-1} Wh + b`` in one block of columns, with h the first state, which is the output too. The
-    function runs once, here, on symbols: it may use arithmetic and the functions of `rnnfast.cells`, and has
-    no branch on a value.
+    ``x_t Wx + h_{t-1} Wh + b`` in one block of columns; h is the first state and the output. The decorator
+    calls the function once, on symbols. It may use arithmetic and the functions of `rnnfast.cells`, but no
+    branch on a value.
 
     Parameters
     ----------
     states : sequence of str
         Names of the states.
     product : {"h", "diagonal", None}
-        How h_{t-1} enters the gates: by a matrix Wh (H, G*H), by one weight a unit, Wh (G*H,), or not at all.
+        How h_{t-1} enters the gates: through a matrix Wh (H, G*H), through one weight per unit, Wh (G*H,), or
+        not at all.
     apart : sequence of str
-        Gates whose two products stay apart, the last ones: `n.x` is ``x Wx + b`` and `n.h` is ``h Wh + bhh``.
+        The last gates, whose two products stay separate: `n.x` is ``x Wx + b`` and `n.h` is ``h Wh + bhh``.
     again : sequence of str
-        Gates whose product waits for an operand that the step makes, the last ones: ``n(r * h)`` is
-        ``x Wx + b + (r * h) Wh``.
+        The last gates, whose recurrent operand the step computes: ``n(r * h)`` is ``x Wx + b + (r * h) Wh``.
     start : dict, optional
-        What parameters start from, by name: a number, or a function of the shape and a generator.
+        Initial values of parameters by name: a number, or a function of the shape and a generator.
     title : str, optional
-        What tables and pictures call the cell; its name by default.
+        Name of the cell in tables and pictures; by default the name of the function.
     forgets : dict, optional
-        Gates that decide over memory, each with the end at which it forgets: "low" (shut) or "high" (open),
-        as ``{"f": "low"}`` of the LSTM. `rnnfast diagnose` looks at them.
+        Gates that control memory, each with the end at which it forgets: "low" (shut) or "high" (open), for
+        example ``{"f": "low"}`` for the LSTM. `rnnfast diagnose` reports them.
 
     Returns
     -------
@@ -87,7 +87,7 @@ def cell(
     Raises
     ------
     CellError
-        The function says what a cell cannot: in one sentence, with its line.
+        The function is not the step of a cell; one sentence names the line and the reason.
 
     Examples
     --------
@@ -132,7 +132,7 @@ def cell(
         raise CellError(f"{_place(function, error)}: {error}.") from None
     except (TypeError, AttributeError, ValueError, NameError, ArithmeticError) as error:
         raise CellError(
-            f"{_place(function, error)}: {_plain(error)}; a step is arithmetic and functions of "
+            f"{_place(function, error)}: {_plain(error)}; a step may use arithmetic and functions of "
             "rnnfast.cells."
         ) from error
 
@@ -145,13 +145,13 @@ def _names(place: str, kind: str, given: Any) -> tuple[str, ...]:
 
 
 def _signature(function: Callable, states: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, Role]]:
-    """The gates and the roles of a step."""
+    """The gates of a step, and the roles of its keyword arguments."""
     place = _place(function)
     positional: list[str] = []
     roles: dict[str, Role] = {}
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise CellError(f"{place}: every argument of a step needs a name of its own, got *{name}.")
+            raise CellError(f"{place}: every argument of a step must be named, got *{name}.")
         if parameter.kind is parameter.KEYWORD_ONLY:
             if not isinstance(parameter.default, Role):
                 raise CellError(
@@ -161,7 +161,7 @@ def _signature(function: Callable, states: tuple[str, ...]) -> tuple[tuple[str, 
             roles[name] = parameter.default
         elif parameter.default is not parameter.empty:
             raise CellError(
-                f"{place}: the argument {name} has a default, so it must stand behind a *, as in "
+                f"{place}: the argument {name} has a default, so it must follow a *, as in "
                 f"def {function.__name__}(..., *, {name}=...)."
             )
         else:
@@ -209,12 +209,12 @@ def _check_options(function: Callable, gates: tuple[str, ...], roles: Any, optio
     for name in options["start"] or {}:
         if name not in known:
             raise CellError(
-                f"{place}: start has {name}, which is no parameter; there are {', '.join(sorted(known))}."
+                f"{place}: start has {name}, which is not a parameter; use {', '.join(sorted(known))}."
             )
 
 
 def _plain(error: BaseException) -> str:
-    """The message of an error of Python's, which calls values by their class."""
+    """The message of a Python error, with class names replaced by "a value of the step"."""
     return re.sub(r"'?\b(Node|Apart|Again)\b'?( object)?", "a value of the step", str(error))
 
 

@@ -1,4 +1,4 @@
-"""A cell in words: its equations, the derived gradient of a step, what is kept for it, operations a unit."""
+"""A cell as text: its equations, the derived gradient of a step, cached values, operations per unit."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _operations(direction: Iterable[tuple[Program, ...]]) -> int:
 
 
 def _products(cell: Cell) -> list[str]:
-    """What the gates are; those that enter the product alike are one line."""
+    """The equations of the gates; gates with the same kind of product share a line."""
     h, late = cell.states[0], cell.apart or cell.again
     plain = ", ".join(cell.gates[: len(cell.gates) - len(late)])
     product = f" + {h} Wh" if cell.product == "h" else ""
@@ -52,13 +52,13 @@ def _products(cell: Cell) -> list[str]:
 
 
 def _through(gates: Sequence[str], weights: str) -> str:
-    """What comes back through a product."""
+    """The gradient through a product."""
     gradients = ", ".join(f"d{gate}" for gate in gates)
     return f"{gradients} {weights}^T" if len(gates) == 1 else f"({gradients}) {weights}^T"
 
 
 class _Text:
-    """The lines of a step and of its gradient, in which what is used more than once has a name."""
+    """The lines of a step and of its gradient; a value used more than once has a name."""
 
     def __init__(self, cell: Cell, schedule: Schedule) -> None:
         self._cell, self._schedule, equations = cell, schedule, cell.equations
@@ -74,7 +74,7 @@ class _Text:
         second: list[Node | None] = [None] * len(wanted)
         if equations.operand is not None:
             second = gradient([(equations.operand, d_operand)], wanted)
-        # The gradient of each input, and whether it waits for that of the operand.
+        # The gradient of each input, and whether it depends on the gradient of the operand.
         self._gradients: dict[str, tuple[Node, bool]] = {}
         for node, one, two in zip(wanted, first, second, strict=True):
             total = graph.constant(0) if one is None else one
@@ -95,7 +95,7 @@ class _Text:
         )
 
     def _give_names(self, makes: list[tuple[Node, str]]) -> None:
-        """Names for states, for what is kept, and for what is used more than once."""
+        """Name states, cached values, and values used more than once."""
         for node, name in makes:
             if node.op not in LEAVES and node not in self._names:
                 self._names[node] = self._free(name if name == "operand" else f"{name}_t")
@@ -126,7 +126,7 @@ class _Text:
         return name
 
     def _named(self, outputs: Iterable[Node]) -> list[str]:
-        """A line for each named value that these are made of and no line has said."""
+        """A line for each named value that the outputs depend on and that has no line yet."""
         lines = []
         for node in in_order(outputs):
             if node in self._names and node.op not in LEAVES and node not in self._said:
@@ -138,7 +138,7 @@ class _Text:
         return self._names.get(node) or text_of(node, self._names)
 
     def step(self) -> list[str]:
-        """The lines of the step; a state that is another value under a second name comes last."""
+        """The lines of the step; a state that equals another named value comes last."""
         lines, equations = self._named(self._made), self._cell.equations
         if equations.operand is not None and self._names.get(equations.operand) != "operand":
             lines.append(f"operand = {self._value(equations.operand)}")
@@ -148,7 +148,7 @@ class _Text:
         return lines
 
     def gradient(self) -> list[str]:
-        """The lines of the gradient, those that wait for the operand's last."""
+        """The lines of the gradient; those that depend on the operand's gradient come last."""
         cell, lines = self._cell, []
         for waits in (False, True):
             if waits and cell.again:
@@ -162,16 +162,16 @@ class _Text:
 
     @property
     def _plain(self) -> list[str]:
-        """The gates through which the output state goes into the first product."""
+        """The gates whose first product reads the output state."""
         late = (*self._cell.apart, *self._cell.again)
         return [gate for gate in self._gates if gate not in late] if self._cell.product == "h" else []
 
     def _is_whole(self, name: str) -> bool:
-        """Whether what comes back through the formula is all of the gradient of an input."""
+        """Whether the gradient of an input comes from the formula alone."""
         return name not in self._cell.equations.trained and not (name == self._cell.states[0] and self._plain)
 
     def _gradient(self, name: str, node: Node) -> str:
-        """What the gradient of an input is: of the output state, what comes back through the product too."""
+        """The gradient of an input; for the output state it includes the gradient through the product."""
         own = self._value(node)
         if self._is_whole(name):
             return own
@@ -180,7 +180,7 @@ class _Text:
         return _through(self._plain, "Wh") if own == "0" else f"{own} + {_through(self._plain, 'Wh')}"
 
     def kept(self) -> list[str]:
-        """What the forward pass leaves: the states, results of functions, gates that are read again."""
+        """The values cached by forward: states, results of functions, and gates that backward reads."""
         states = [f"{state}_t" for state in self._cell.states]
         functions = [self._value(node) for node in self._schedule.kept]
         gates = sorted(self._schedule.needed, key=lambda node: node.index)

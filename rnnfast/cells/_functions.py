@@ -1,4 +1,4 @@
-"""The functions that equations of a cell may use; on arrays and numbers they calculate."""
+"""The functions for equations of a cell; arrays and numbers are computed at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = [
 
 
 def exp(x: Any) -> Any:
-    """e to the power of x.
+    """The exponential of x.
 
     Examples
     --------
@@ -62,7 +62,7 @@ def softplus(x: Any) -> Any:
 
 
 def where(condition: Any, chosen: Any, other: Any) -> Any:
-    """`chosen` where the condition holds, else `other`; gradients go to what was chosen.
+    """`chosen` where the condition holds, else `other`; the gradient flows to the selected one.
 
     Examples
     --------
@@ -76,7 +76,7 @@ def where(condition: Any, chosen: Any, other: Any) -> Any:
 
 
 def maximum(a: Any, b: Any) -> Any:
-    """The larger of two; NaN if one is. Where they are equal, each has half of the gradient.
+    """The larger of two; NaN if either is NaN. Equal values each get half of the gradient.
 
     Examples
     --------
@@ -88,7 +88,7 @@ def maximum(a: Any, b: Any) -> Any:
 
 
 def minimum(a: Any, b: Any) -> Any:
-    """The smaller of two; NaN if one is. Where they are equal, each has half of the gradient.
+    """The smaller of two; NaN if either is NaN. Equal values each get half of the gradient.
 
     Examples
     --------
@@ -100,7 +100,7 @@ def minimum(a: Any, b: Any) -> Any:
 
 
 def stop_gradient(x: Any) -> Any:
-    """x, through which no gradient goes back.
+    """x, without a gradient.
 
     Examples
     --------
@@ -122,8 +122,8 @@ def step(x: Any, *, surrogate: Callable[[Any], Any] | None = None) -> Any:
     x
         A value of a step, or an array.
     surrogate : callable
-        What takes the place of the derivative, as a function of x; by default ``1 / (1 + 10 |x|)^2``, the
-        SuperSpike of Zenke and Ganguli, 2018.
+        Replacement of the derivative, as a function of x; by default ``1 / (1 + 10 |x|)^2``, the SuperSpike
+        of Zenke and Ganguli, 2018.
 
     Examples
     --------

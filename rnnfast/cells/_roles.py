@@ -1,4 +1,4 @@
-"""What the keyword arguments of a cell's step may be: parameters, constants, given arrays, random numbers."""
+"""Roles of the keyword arguments of a cell's step: parameters, constants, given arrays, random numbers."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from rnnfast import _check
 
 
 class Role(NamedTuple):
-    """What a keyword argument of a step is.
+    """The role of a keyword argument of a step.
 
     Attributes
     ----------
     kind : {"unit", "scalar", "constant", "given", "normal", "bernoulli"}
     value : float
-        Where it starts, or the parameter of the random numbers.
+        The initial value, or the parameter of the random numbers.
 
     Examples
     --------
@@ -33,7 +33,7 @@ class Role(NamedTuple):
 
     @property
     def is_random(self) -> bool:
-        """Whether it is drawn anew at each step."""
+        """Whether it is drawn again at each step."""
         return self.kind in ("normal", "bernoulli")
 
     @property
@@ -43,12 +43,12 @@ class Role(NamedTuple):
 
     @property
     def mean(self) -> float:
-        """What takes the place of random numbers when predicting."""
+        """The value that replaces random numbers in prediction."""
         return self.value if self.kind == "bernoulli" else 0.0
 
 
 def unit(value: float) -> Role:
-    """A parameter of each unit, (H,), that starts from `value` and is trained.
+    """A trained parameter for each unit, (H,), with the initial value `value`.
 
     Examples
     --------
@@ -63,7 +63,7 @@ def unit(value: float) -> Role:
 
 
 def scalar(value: float) -> Role:
-    """A parameter of the whole layer, (1,), that starts from `value` and is trained.
+    """A trained parameter for the whole layer, (1,), with the initial value `value`.
 
     Examples
     --------
@@ -78,7 +78,7 @@ def scalar(value: float) -> Role:
 
 
 def constant(value: float) -> Role:
-    """A number of the whole layer that is not trained; `layer.constants` sets it.
+    """A number for the whole layer that is not trained; `layer.constants` sets it.
 
     Examples
     --------
@@ -95,7 +95,7 @@ def constant(value: float) -> Role:
 
 
 def given() -> Role:
-    """An array (N, T, H) or (N, T) that the caller hands to `forward` under the argument's name.
+    """An array (N, T, H) or (N, T) that the caller passes to `forward` by the argument's name.
 
     Examples
     --------
@@ -113,9 +113,9 @@ def given() -> Role:
 
 
 def normal(std: float) -> Role:
-    """Random numbers with mean 0 and this standard deviation, new for each sequence, step and unit.
+    """Random numbers with mean 0 and this standard deviation, drawn for each sequence, step and unit.
 
-    They follow from the layer's seed, the step, the sequence and the unit alone. When predicting
+    The layer's seed, the step, the sequence and the unit determine them. In prediction
     (``layer.train_flg = False``) they are 0.
 
     Examples
@@ -131,9 +131,9 @@ def normal(std: float) -> Role:
 
 
 def bernoulli(p: float) -> Role:
-    """Random numbers that are 1 with probability `p` and else 0, new for each sequence, step and unit.
+    """Random numbers that are 1 with probability `p` and else 0, drawn for each sequence, step and unit.
 
-    They follow from the layer's seed, the step, the sequence and the unit alone. When predicting
+    The layer's seed, the step, the sequence and the unit determine them. In prediction
     (``layer.train_flg = False``) they are their mean, `p`.
 
     Examples

@@ -1,4 +1,4 @@
-"""Cells made of cells."""
+"""Cells made from other cells."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from rnnfast.cells._roles import bernoulli
 
 
 def zoneout(cell: Cell, p: float) -> Cell:
-    """The cell with each state kept as it was with probability `p`, for each sequence, step and unit by
-    itself.
+    """The cell with zoneout: each state keeps its old value with probability `p`.
 
-    When predicting (``layer.train_flg = False``) the mean of both takes its place.
+    Every sequence, step and unit is drawn independently. In prediction (``layer.train_flg = False``) the
+    state is the mean of both cases.
 
     Parameters
     ----------

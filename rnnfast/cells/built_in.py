@@ -1,4 +1,4 @@
-"""The cells of `TimeRNN`, `TimeLSTM` and `TimeGRU`, as the models' `cell=` names them."""
+"""The cells of `TimeRNN`, `TimeLSTM` and `TimeGRU`, by the names of the models' `cell=`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from rnnfast.kernels import cells
 
 rnn = Cell(cells.rnn_tanh, ("a",), ("h",), {}, name="rnn", title="RNN")
 
-# Recurrent weights tried instead, validation perplexity on the default corpus after 3 epochs of Adam(0.002)
-# with V = 1429, D = H = 100: 92.0 for these, 94.2 orthogonal, 96.2 identity times 0.9. A relu has no upper
-# end. Where its units start near zero, the first updates raise all of Wh until frequent words have their
-# scores, and the state explodes: `rnnfast train --cell relu` stopped within 10 steps with three seeds of
-# four, and also from the identity times 1, 0.5 or 0.1 and from zero. Biases of 0.5 give the output layer
-# something to learn these scores from at once. Source: Le, Jaitly and Hinton, A simple way to initialize
-# recurrent networks of rectified linear units, 2015.
+# Other recurrent weights were tried. Validation perplexity on the default corpus after 3 epochs of
+# Adam(0.002) with V = 1429, D = H = 100: 92.0 with these, 94.2 orthogonal, 96.2 identity times 0.9. A relu is
+# unbounded. If its units start near zero, the first updates raise all of Wh to produce the scores of frequent
+# words, and the state explodes: `rnnfast train --cell relu` stopped within 10 steps for three seeds of four,
+# and also from the identity times 1, 0.5 or 0.1 and from zero. With biases of 0.5 the output layer can learn
+# these scores at once. Source: Le, Jaitly and Hinton, A simple way to initialize recurrent networks of
+# rectified linear units, 2015.
 rnn_relu = Cell(
     cells.rnn_relu,
     ("a",),

@@ -1,4 +1,4 @@
-"""The LSTM that forgets as much as it takes in."""
+"""The LSTM with coupled gates: the input gate is one minus the forget gate."""
 
 from __future__ import annotations
 

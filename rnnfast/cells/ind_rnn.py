@@ -1,4 +1,4 @@
-"""The RNN whose units see no state but their own."""
+"""The independent RNN: each unit sees only its own state."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rnnfast.cells._functions import relu
     title="IndRNN",
 )
 def ind_rnn(a, h):
-    """``h_t = relu(a)`` with ``a = x_t Wx + Wh h + b`` and one recurrent weight a unit.
+    """``h_t = relu(a)`` with ``a = x_t Wx + Wh h + b`` and one recurrent weight per unit.
 
     Source: Li et al., *Independently recurrent neural network (IndRNN)*, 2018.
     """

@@ -11,7 +11,7 @@ from rnnfast.cells._roles import normal, unit
 def leaky(a, h, v, *, alpha=unit(0.1), noise=normal(0.05)):
     """``v_t = v + alpha (a - v) + noise``, ``h_t = relu(v_t)``.
 
-    `alpha` is dt / tau, the share of the way to its input that a unit goes in one step.
+    `alpha` is dt / tau, the fraction of the distance to its input that a unit moves in one step.
 
     Source: Song, Yang and Wang, *Training excitatory-inhibitory recurrent neural networks for cognitive
     tasks*, 2016.

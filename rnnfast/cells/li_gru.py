@@ -9,7 +9,7 @@ from rnnfast.cells._functions import relu, sigmoid
 
 
 def _orthogonal(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """An orthogonal block (H, H) a gate, as in the paper."""
+    """An orthogonal block (H, H) for each gate, as in the paper."""
     H, columns = shape
     blocks = [np.linalg.qr(rng.standard_normal((H, H)))[0] for _ in range(columns // H)]
     return np.concatenate(blocks, axis=1)
@@ -20,15 +20,15 @@ def _biases(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     return np.repeat([0.0, 0.5], shape[0] // 2)
 
 
-# A relu has no upper end, and here no batch normalisation bounds it. Biases of 0.5 keep the first updates
-# from raising all of Wh, as in `rnn_relu`. Training perplexity on 8,000 words of the default corpus (V =
+# A relu is unbounded, and this cell has no batch normalisation. Biases of 0.5 keep the first updates from
+# raising all of Wh, as in `rnn_relu`. Training perplexity on 8,000 words of the default corpus (V =
 # 1,875, D = H = 100, seeds 1 to 3, the second without tied weights; unigram: 245) after 3 epochs of
 # AdamW(0.003), and of Adam(0.01):
-#     169, 144, 172 and 89, 73, 95      these starts
+#     169, 144, 172 and 89, 73, 95      these initial values
 #     169, 144, 165 and 96, 77, 91      Wh from randn / sqrt(H); stuck with one seed of a shorter text
 #     313, 227, 316 and 235, 150, 256   Wh orthogonal, biases zero, words randn / 100
-#     323, 265, 305 and 203, 160, 250   all from the start of the book
-# Half of the last two, and half the identity, diverged from zero biases with one or more of these seeds.
+#     323, 265, 305 and 203, 160, 250   all initial values of the book
+# With zero biases, half of the last two Wh, and half the identity, diverged for at least one of these seeds.
 @cell(
     states=("h",),
     start={
@@ -42,7 +42,7 @@ def _biases(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
 def li_gru(z, n, h):
     """``z = sigmoid(z)``, ``h_t = z h + (1 - z) relu(n)``; without the paper's batch normalisation.
 
-    Recurrent weights start orthogonal, as in the paper, and the biases of n from 0.5.
+    Recurrent weights are initially orthogonal, as in the paper, and the biases of n are 0.5.
 
     Source: Ravanelli et al., *Light gated recurrent units for speech recognition*, 2018.
     """

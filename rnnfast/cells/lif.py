@@ -11,8 +11,8 @@ from rnnfast.cells._roles import constant
 def lif(a, s, v, i, *, alpha=constant(0.9), beta=constant(0.85), threshold=constant(1.0)):
     """``i_t = alpha i + a``, ``v_t = (beta v + i_t) (1 - s)``, ``s_t = v_t > threshold``.
 
-    Currents `i` and potentials `v` decay; a neuron that has spiked starts again from zero. The derivative of
-    a spike is taken to be ``1 / (1 + 10 |v - threshold|)^2``; none goes through the reset.
+    Currents `i` and potentials `v` decay; a spike resets the potential to zero. The surrogate derivative of a
+    spike is ``1 / (1 + 10 |v - threshold|)^2``; no gradient flows through the reset.
 
     Source: Neftci, Mostafa and Zenke, *Surrogate gradient learning in spiking neural networks*, 2019; Zenke
     and Ganguli, *SuperSpike*, 2018.

@@ -1,4 +1,4 @@
-"""The minimal LSTM, whose gates do not see the state."""
+"""The minimal LSTM, whose gates do not depend on the state."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rnnfast.cells._functions import sigmoid
 
 @cell(states=("h",), product=None, title="minLSTM", forgets={"f": "low"})
 def min_lstm(f, i, n, h):
-    """``f, i = sigmoid(f), sigmoid(i)``, ``h_t = (f h + i n) / (f + i)``, with gates of the inputs alone.
+    """``f, i = sigmoid(f), sigmoid(i)``, ``h_t = (f h + i n) / (f + i)``; gates depend only on the inputs.
 
     Source: Feng et al., *Were RNNs all we needed?*, 2024.
     """

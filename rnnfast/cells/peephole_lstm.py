@@ -1,4 +1,4 @@
-"""The LSTM whose gates see the cell."""
+"""The LSTM with peepholes: its gates read the cell state."""
 
 from __future__ import annotations
 

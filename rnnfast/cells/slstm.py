@@ -11,8 +11,8 @@ def slstm(f, z, i, o, h, c, n, m):
     """``m_t = max(log f + m, i)``, ``c_t = f' c + i' tanh(z)``, ``n_t = f' n + i'``, ``h_t = sigmoid(o) c_t
     / max(n_t, 1)``.
 
-    With ``f = sigmoid(f)``, ``i' = exp(i - m_t)`` and ``f' = exp(log f + m - m_t)``: the maximum m takes the
-    range out of both.
+    Here ``f = sigmoid(f)``, ``i' = exp(i - m_t)`` and ``f' = exp(log f + m - m_t)``. Subtracting the maximum
+    m prevents overflow in both.
 
     Source: Beck et al., *xLSTM: extended long short-term memory*, 2024.
     """

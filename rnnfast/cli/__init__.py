@@ -1,15 +1,15 @@
 """The command line, one sub-command a file: `train`, `evaluate`, `generate`, `predict`, `diagnose`, `bench`,
 `warmup`.
 
-* `app.py` puts them together; `options.py` has what `train` can be told, `session.py` what it does with it;
-  `bench_options.py` what `bench` can be told.
-* `experiment.py` is one run: a text, a model and the baselines it has to beat, of which `unigram.py` is one;
-  `run_folder.py` is what lies in its folder beside the model.
-* `errors.py` says in one line what went wrong, `wording.py` in the words of the command line; `numbers.py`
-  reads the values of options.
+* `app.py` registers the sub-commands. `options.py` has the options of `train`, `bench_options.py` those of
+  `bench`. `session.py` runs `train`.
+* `experiment.py` is one run: a text, a model and its baselines, one of which is `unigram.py`. `run_folder.py`
+  manages the files of a run.
+* `errors.py` prints errors in one line, `wording.py` rewords them for the command line, `numbers.py` parses
+  the values of options.
 * `inputs.py` reads text and prompts, also from standard input.
-* `progress.py`, `plots.py`, `results.py` and `words.py` show runs, learning curves, tables and text;
-  `verdicts.py` says what the tables of `diagnose` mean.
+* `progress.py`, `plots.py`, `results.py` and `words.py` show runs, learning curves, tables and text.
+  `verdicts.py` interprets the tables of `diagnose`.
 
 typer, rich and matplotlib come with `pip install "rnnfast[cli]"`; nothing outside this folder needs them.
 """
@@ -26,18 +26,17 @@ _NEEDED = ("typer", "rich", "matplotlib")
 
 
 def main() -> None:
-    """What the command `rnnfast` and `python -m rnnfast` run.
+    """Entry point of `rnnfast` and `python -m rnnfast`.
 
-    Exits with 0 when all went well, 1 when training had to stop, 2 when something given to it cannot be used,
-    130 after Ctrl-C.
+    The exit code is 0 for success, 1 when training had to stop, 2 for unusable input, 130 after Ctrl-C.
     """
     for stream in (sys.stdout, sys.stderr):
-        # A console of Windows may lack letters of a text, which shall not end a run at its last line.
+        # A Windows console may be unable to print some characters; that must not end a run.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
         _run()
-    except KeyboardInterrupt:  # while it imports, before the command can say so
+    except KeyboardInterrupt:  # during the imports, before the command handles it
         print("rnnfast: interrupted.", file=sys.stderr)
         sys.exit(130)
 

@@ -19,8 +19,8 @@ from rnnfast.cli.warmup import warmup
 
 _INTRODUCTION = """Train language models with recurrent networks on this machine's CPU, and use them.
 
-Start with [bold]rnnfast train[/bold]: it needs no files, takes about two minutes, and tells you the folder of
-the run. Give that folder to the other commands:
+Start with [bold]rnnfast train[/bold]: it needs no files, takes about two minutes, and prints the folder of
+the run. Pass that folder to the other commands:
 
 \b
 Examples:
@@ -41,9 +41,9 @@ app = typer.Typer(
 
 
 def help_text(docstring: str | None) -> str:
-    """A docstring as help: each paragraph on one line, to be wrapped to the terminal.
+    """A docstring as help: each paragraph on one line, for the terminal to wrap.
 
-    Blocks that begin with a backspace character stay as they are.
+    Blocks that begin with a backspace character are kept unchanged.
     """
     paragraphs = inspect.cleandoc(docstring or "").split("\n\n")
     return "\n\n".join(p if p.startswith("\b") else p.replace("\n", " ") for p in paragraphs)
@@ -54,7 +54,7 @@ def rnnfast_command(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
-    """The command itself: --version, or the help where no sub-command is named."""
+    """The command without a sub-command: --version, or the help."""
     if version:
         typer.echo(f"rnnfast {rnnfast.__version__}")
     elif context.invoked_subcommand is None:

@@ -1,4 +1,4 @@
-"""`rnnfast bench`: rnnfast beside the libraries that are installed, on this machine."""
+"""`rnnfast bench`: compare rnnfast with the installed libraries on this machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from rnnfast.cli.own_cells import cell_name
 
 _CELLS = ",".join(grid.CELLS)
 _QUICK_SECONDS, _QUICK_ROUNDS = 0.2, 3
-_UNBOUNDED = 160  # columns for a pipe or a file, where no table is cut to the width of a screen
+_UNBOUNDED = 160  # columns for a pipe or a file
 
 
 def bench(
@@ -45,11 +45,11 @@ def bench(
     markdown_path: options.Markdown = None,
     chart_path: options.Chart = None,
 ) -> None:
-    """Measure rnnfast beside PyTorch, JAX and ONNX Runtime, where they are installed, on this machine.
+    """Compare the speed of rnnfast with whichever of PyTorch, JAX and ONNX Runtime is installed.
 
-    All take turns in one process, on the same values, after their results were compared; each number of
-    threads has a process of its own, pinned to as many cores. Without options it takes about ten minutes, and
-    more on a slow machine. Do not use the machine for anything else meanwhile.
+    First the results are compared. Then all libraries take turns in one process, on the same values. Each
+    number of threads gets its own process, pinned to that many cores. Without options this takes about ten
+    minutes, more on a slow machine. Do not use the machine for anything else meanwhile.
 
     \b
     Examples:
@@ -92,7 +92,7 @@ def bench(
 
 
 def _refuse_unused(context: typer.Context, *, check: bool, without_layers: bool) -> None:
-    """Options that others leave without effect, which their user cannot know."""
+    """Refuse options that have no effect with the other options given."""
     untimed = ("seconds", "goal", "out", "json_path", "markdown_path", "chart_path")
     for names, is_unused, when in (
         (untimed, check, "with --check, which times nothing"),
@@ -115,7 +115,7 @@ def _settings(
     quick: bool,
     check: bool,
 ) -> runner.Settings:
-    """What is asked for; what cannot be is said in one line."""
+    """The settings from the options; impossible ones end the command with one line."""
     cores = machine.core_count()
     with one_line(ValueError):
         if cells == "none" and not models:
@@ -142,7 +142,7 @@ def _settings(
 
 
 def _make_room(files: dict[str, Path]) -> None:
-    """Find out before the measurement, not after it, that there is no place for its results."""
+    """Create the folders of the results, so that an unwritable path fails before the measurement."""
     for path in files.values():
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
@@ -151,7 +151,7 @@ def _make_room(files: dict[str, Path]) -> None:
 
 @contextmanager
 def _progress(console: Console, settings: runner.Settings) -> Iterator[runner.Watch]:
-    """Says where it stands: a moving line on a terminal, a line for each result elsewhere."""
+    """Show progress: a moving line on a terminal, a line for each result elsewhere."""
     from rnnfast.bench.report import milliseconds
 
     lines = len(settings.cells) * len(settings.shapes) * len(settings.passes)
@@ -166,7 +166,7 @@ def _progress(console: Console, settings: runner.Settings) -> Iterator[runner.Wa
         if kind == "compiling":
             console.print("compiling kernels, once", soft_wrap=True)
         elif kind == "compiled":
-            console.print(f"compiled in {event['seconds']:.0f} s, which later runs need not wait for")
+            console.print(f"compiled in {event['seconds']:.0f} s; later runs reuse the result")
         elif kind == "measuring":
             now["what"] = event["what"]
             if status is not None:
@@ -186,12 +186,12 @@ def _progress(console: Console, settings: runner.Settings) -> Iterator[runner.Wa
 
 
 def _stop(stop: BaseException, record: dict[str, Any], path: Path | None) -> NoReturn:
-    """Keep the figures there are, and end."""
+    """Keep the figures measured so far, and exit."""
     kept = ""
     if path is not None and any(run["layers"] or run["models"] for run in record["runs"]):
         with one_line(OSError):
             _write_json(path, {**record, "complete": False})
-        kept = f" The figures before that are in {path}."
+        kept = f" The figures measured before are in {path}."
     if isinstance(stop, KeyboardInterrupt):
         fail(f"interrupted.{kept}", INTERRUPTED)
     if isinstance(stop, runner.BenchFailed) and stop.details:
@@ -205,7 +205,7 @@ def _write_json(path: Path, record: dict[str, Any]) -> None:
 
 
 def _say_agreement(console: Console, record: dict[str, Any]) -> None:
-    """What a comparison without timing found."""
+    """Print the result of a comparison without timing."""
     from rnnfast.bench.summary import lines, title
 
     found: dict[str, list[float]] = {}
@@ -223,7 +223,7 @@ def _say_agreement(console: Console, record: dict[str, Any]) -> None:
 
 
 def _report(console: Console, record: dict[str, Any], goal: float, files: dict[str, Path]) -> None:
-    """Files first, then the tables, so that nothing is lost when nobody reads."""
+    """Write the files before the tables, so that a closed output loses nothing."""
     from rnnfast.bench import chart, report, summary
 
     record["summary"] = summary.everything(record["runs"], goal)

@@ -1,4 +1,4 @@
-"""What `rnnfast bench` can be told, and how its help says it."""
+"""The options of `rnnfast bench` and their help."""
 
 from __future__ import annotations
 
@@ -11,45 +11,45 @@ from rnnfast.cli.numbers import number
 
 _WHAT, _HOW, _OUTPUT = "What is measured", "How", "Output"
 
-# One line an option: they are a table, and read as one.
+# One line per option, as a table.
 # fmt: off
 Cells = Annotated[str, typer.Option(
-    metavar="LIST", rich_help_panel=_WHAT, help="What rnnfast train --cell takes; none: only --models.")]
+    metavar="LIST", rich_help_panel=_WHAT, help="Cells, as for rnnfast train --cell; none: only --models.")]
 Shapes = Annotated[str | None, typer.Option(
     metavar="LIST", rich_help_panel=_WHAT, show_default="nine, with --quick three",
-    help="Sizes NxTxDxH, as 20x35x100x100.")]
+    help="Sizes NxTxDxH, for example 20x35x100x100.")]
 Passes = Annotated[str, typer.Option(
     metavar="LIST", rich_help_panel=_WHAT,
-    help="forward: inference; both: forward and backward, with the gradient of the input.")]
+    help="forward: inference; both: forward and backward, including the gradient of the input.")]
 Threads = Annotated[str | None, typer.Option(
-    metavar="LIST", rich_help_panel=_WHAT, show_default="1,2", help="Numbers of threads, as 1,4.")]
+    metavar="LIST", rich_help_panel=_WHAT, show_default="1,2", help="Numbers of threads, for example 1,4.")]
 Peers = Annotated[str | None, typer.Option(
     metavar="LIST", rich_help_panel=_WHAT, show_default="all installed",
-    help="Which of torch, jax, onnxruntime; or none.")]
+    help="Any of torch, jax, onnxruntime; or none.")]
 Models = Annotated[bool, typer.Option(
-    "--models", rich_help_panel=_WHAT, help="Language models as well: their gradients and training steps.")]
+    "--models", rich_help_panel=_WHAT, help="Also language models: their gradients and training steps.")]
 
 Seconds = Annotated[float | None, typer.Option(
     parser=number("--seconds", 0), metavar="S", rich_help_panel=_HOW, show_default="2, with --quick 0.2",
-    help="For each line of the tables.")]
+    help="Seconds per line of the tables.")]
 Quick = Annotated[bool, typer.Option(
-    "--quick", rich_help_panel=_HOW, help="Three shapes, a short time for each: under a minute.")]
+    "--quick", rich_help_panel=_HOW, help="Measure three shapes, each for a short time: under a minute.")]
 Check = Annotated[bool, typer.Option(
-    "--check", rich_help_panel=_HOW, help="Only compare results with the peers, and time nothing.")]
+    "--check", rich_help_panel=_HOW, help="Only compare results with the peers, without timing.")]
 
 Goal = Annotated[float, typer.Option(
     parser=number("--goal", 0), metavar="RATIO", rich_help_panel=_OUTPUT,
     help="List lines whose ratio to the fastest peer is below this.")]
 Out = Annotated[Path | None, typer.Option(
     metavar="FOLDER", rich_help_panel=_OUTPUT, show_default="runs/bench-DATE_TIME",
-    help="For bench.json, bench.md and bench.png.")]
+    help="Folder for bench.json, bench.md and bench.png.")]
 Json = Annotated[Path | None, typer.Option(
     "--json", metavar="FILE", rich_help_panel=_OUTPUT, show_default=False,
-    help="Another place for the figures.")]
+    help="Another path for the figures.")]
 Markdown = Annotated[Path | None, typer.Option(
     "--markdown", metavar="FILE", rich_help_panel=_OUTPUT, show_default=False,
-    help="Another place for the tables.")]
+    help="Another path for the tables.")]
 Chart = Annotated[Path | None, typer.Option(
     "--chart", metavar="FILE", rich_help_panel=_OUTPUT, show_default=False,
-    help="Another place for the picture.")]
+    help="Another path for the picture.")]
 # fmt: on

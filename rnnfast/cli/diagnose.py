@@ -1,4 +1,4 @@
-"""`rnnfast diagnose`: how far the gradients of a run reach, and what stands in their way."""
+"""`rnnfast diagnose`: how far the gradients of a run reach, and what limits them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from rnnfast.cli.verdicts import Verdict
 from rnnfast.cli.words import load_run
 from rnnfast.models import RNNLM
 
-_SEQUENCES = 8  # stretches of text that are read side by side
+_SEQUENCES = 8  # stretches of text in the batch
 _ROWS = 12  # the most in a table
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at: a table for people, values for programs, and what draws it."""
+    """One diagnosis: a table for people, values for programs, and a function that draws it."""
 
     name: str  # of the picture, without its ending
     title: str
@@ -41,29 +41,29 @@ def diagnose(
     lags: Annotated[
         int, options.whole_option("--lags", 1, None, "How many steps to follow gradients back.")
     ] = 50,
-    seed: Annotated[int, options.whole_option("--seed", 0, None, "Chooses the stretches of text.")] = 0,
+    seed: Annotated[int, options.whole_option("--seed", 0, None, "Selects the stretches of text.")] = 0,
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", metavar="DIR", show_default="the run's folder", help="Where to put the pictures."
+            "--out", metavar="DIR", show_default="the run's folder", help="Folder for the pictures."
         ),
     ] = None,
     cell: options.OwnCell = None,
     last: options.Last = False,
     as_json: options.Json = False,
 ) -> None:
-    """Look into a trained model: how far its gradients reach, and what stands in their way.
+    """Diagnose a trained model: how far its gradients reach, and what limits them.
 
-    On stretches of the run's validation text: the gradient of one word's loss by the states 0, 1, 2 ... words
-    before it, what truncated backpropagation gets wrong, the spectral radius of the recurrent weights, and
-    the gates that are shut or wide open. A table and a sentence on each, one advice from all, and a picture
-    of each in the run's folder.
+    The command reads stretches of the run's validation text. It measures the gradient of one word's loss with
+    respect to the states 0, 1, 2 ... words before it, the error of truncated backpropagation, the spectral
+    radius of the recurrent weights, and the share of gates that are shut or wide open. It prints a table and
+    a sentence for each, then one joint advice, and saves a picture of each in the run's folder.
 
     Example: [bold]rnnfast diagnose runs/first --lags 100[/bold]
     """
     model, _, config = load_run(run, cell, last=last)
     if not isinstance(model, RNNLM):
-        fail(f"{run}: only a recurrent model has gradients through time, and this one is a CBOW.")
+        fail(f"{run}: only a recurrent model has gradients through time, and this model is a CBOW.")
     xs, ts = _stretches(run / VALID, model.vocab_size, lags, seed)
     folder = run if out is None else out
     with one_line(OSError):
@@ -89,7 +89,7 @@ def diagnose(
 
 
 def _stretches(path: Path, vocab_size: int, lags: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and targets (N, 2 lags) from places of the validation text, drawn by the seed."""
+    """Inputs and targets (N, 2 lags) from random places of the validation text."""
     if not path.is_file():
         fail(f"{path} does not exist; diagnose a run that has its validation text.")
     with one_line(*BAD_FILES):
@@ -98,7 +98,7 @@ def _stretches(path: Path, vocab_size: int, lags: int, seed: int) -> tuple[np.nd
     if len(ids) <= steps:
         fail(
             f"--lags {lags} needs a validation text of at least {steps + 1} tokens, and {path} has "
-            f"{len(ids)}; take fewer lags."
+            f"{len(ids)}; use fewer lags."
         )
     starts = np.random.default_rng(seed).integers(len(ids) - steps, size=(_SEQUENCES, 1))
     stretches = np.asarray(ids[starts + np.arange(steps + 1)], dtype=np.int64)
@@ -106,7 +106,7 @@ def _stretches(path: Path, vocab_size: int, lags: int, seed: int) -> tuple[np.nd
 
 
 def _findings(model: RNNLM, xs: np.ndarray, ts: np.ndarray, lags: int, bptt: int | None) -> Iterator[Finding]:
-    """All that is looked at, one after the other; `bptt` is the window the model was trained with."""
+    """All diagnoses in turn; `bptt` is the window the model was trained with."""
     layers, cell = [f"layer{index}" for index in range(model.config["layers"])], model.body.cell
     names = [Path(picture).stem for picture in PICTURES]
     by_lag = diagnostics.gradient_by_lag(model, xs, ts, lags)
@@ -160,12 +160,12 @@ def _findings(model: RNNLM, xs: np.ndarray, ts: np.ndarray, lags: int, bptt: int
 
 
 def _listed(found: Any) -> dict[str, Any]:
-    """The arrays of a finding as JSON values, by name."""
+    """The arrays of a diagnosis as JSON values, by name."""
     return {name: np.asarray(value).tolist() for name, value in found._asdict().items()}
 
 
 def _lag_table(found: diagnostics.GradientByLag, layers: list[str]) -> Table:
-    """A few lags, closer together where they are small."""
+    """A table of some lags, denser at small lags."""
     columns: dict[str, np.ndarray] = {}
     for state, means in found.means().items():
         columns |= dict(zip([f"{name} {state}" for name in layers], means, strict=True))
@@ -185,7 +185,7 @@ def _add_gates(
     right: np.ndarray,
     wording: str,
 ) -> None:
-    """A row for each gate of each layer, with its two numbers (L, G)."""
+    """Add a row for each gate of each layer, with its two numbers (L, G)."""
     for layer, *numbers in zip(layers, left, right, strict=True):
         for gate, a, b in zip(gates, *numbers, strict=True):
             table.add_row(layer, gate, wording.format(a), wording.format(b))

@@ -1,4 +1,4 @@
-"""What goes wrong on the command line, in one line on stderr; anything unforeseen keeps its traceback."""
+"""Errors of the command line, in one line on stderr; an unforeseen exception keeps its traceback."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from rnnfast.cli.wording import in_options
 
 STOPPED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
-# What reading text and run folders raises, and what else checking numbers may raise.
+# Exceptions from reading text and run folders, and from checking numbers.
 BAD_FILES = (CorpusError, CheckpointError, OSError)
 BAD_VALUES = (*BAD_FILES, ValueError, TypeError, LookupError, ArithmeticError, MemoryError)
 
 
 def fail(message: str, code: int = BAD_INPUT) -> NoReturn:
-    """Say one line on stderr and end with an exit code."""
+    """Print one line on stderr and exit with a code."""
     typer.echo("rnnfast: " + " ".join(message.split()), err=True)
     raise typer.Exit(code)
 
 
 @contextmanager
 def one_line(*expected: type[Exception], code: int = BAD_INPUT) -> Iterator[None]:
-    """Turn the expected kinds of exception, and no other, into one line and an exit code."""
+    """Turn exceptions of the expected kinds into one line and an exit code."""
     try:
         yield
     except expected as error:
@@ -44,7 +44,7 @@ def one_line(*expected: type[Exception], code: int = BAD_INPUT) -> Iterator[None
 
 
 def is_closed_pipe(error: BaseException) -> bool:
-    """Whether the reader of the output has gone; Windows says EINVAL."""
+    """Whether the reader closed the output; Windows reports EINVAL."""
     if not isinstance(error, OSError) or error.filename:
         return False
     return error.errno == errno.EPIPE or (os.name == "nt" and error.errno == errno.EINVAL)
@@ -52,21 +52,21 @@ def is_closed_pipe(error: BaseException) -> bool:
 
 def wording(error: Exception) -> str:
     """The message of an exception; that of an OSError or a CheckpointError names the path first."""
-    if isinstance(error, FileExistsError) and error.filename:  # where a folder was to be made
+    if isinstance(error, FileExistsError) and error.filename:  # from making a folder
         return f"{os.fspath(error.filename)} is a file, not a folder."
     if isinstance(error, OSError) and error.strerror:
         return f"{os.fspath(error.filename)}: {error.strerror}." if error.filename else f"{error.strerror}."
     if isinstance(error, MemoryError):
         return f"not enough memory: {str(error).rstrip('.')}."
-    # The owner of these two is a path already.
+    # The owner in these two is already a path.
     return str(error) if isinstance(error, OSError | CheckpointError) else in_options(str(error))
 
 
 class ThreadedCommand(TyperCommand):
-    """A sub-command, which refuses a bad number of threads in the environment before it begins."""
+    """A sub-command that first checks the number of threads in the environment."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
-        """Read the arguments; an option without its value does not say of which command it is."""
+        """Read the arguments; the error for an option without a value lacks its command, so add it."""
         try:
             return super().parse_args(ctx, args)
         except Exception as error:
@@ -85,7 +85,7 @@ class OneLineGroup(TyperGroup):
     """The command, with usage errors in one line instead of a box, and Ctrl-C as exit code 130."""
 
     def make_context(self, *args: Any, **options: Any) -> Any:
-        """Read the arguments, for which typer imports much."""
+        """Read the arguments; typer imports many modules for this."""
         try:
             return super().make_context(*args, **options)
         except KeyboardInterrupt:
@@ -126,7 +126,7 @@ class OneLineGroup(TyperGroup):
             typer.echo("rnnfast: interrupted.", err=True)
             sys.exit(INTERRUPTED)
         except Exception as error:
-            # Usage errors; their class belongs to click, or to the copy of it inside newer releases of typer.
+            # Usage errors; their class is from click, or from the copy of click in newer releases of typer.
             if not hasattr(error, "format_message"):
                 raise
             if isinstance(error, BadOption):
@@ -139,13 +139,13 @@ class OneLineGroup(TyperGroup):
             sys.exit(BAD_INPUT)
         try:
             sys.stdout.flush()
-        except OSError:  # said already, where it was written
+        except OSError:  # already reported by the write
             _discard_output()
         sys.exit(code if isinstance(code, int) else 0)
 
 
 def _output_fails(error: OSError) -> bool:
-    """Whether an error that names no file comes from what prints."""
+    """Whether an error that names no file comes from printing."""
     if error.filename is not None or error.strerror is None or is_closed_pipe(error):
         return False
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
@@ -153,5 +153,5 @@ def _output_fails(error: OSError) -> bool:
 
 
 def _discard_output() -> None:
-    """Stop writing to standard output, also what Python still holds when it ends."""
+    """Stop writing to standard output, including the buffer that Python flushes at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

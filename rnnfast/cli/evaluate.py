@@ -29,8 +29,7 @@ def evaluate(
         list[Path] | None,
         typer.Argument(
             metavar="FILES",
-            help="Text files, scored as one text; - is standard input. Without any: the run's own validation "
-            "text.",
+            help="Text files, scored as one text; - is standard input. Default: the run's validation text.",
             show_default=False,
         ),
     ] = None,
@@ -41,8 +40,8 @@ def evaluate(
 ) -> None:
     """Score a text: perplexity, tokens, bits per token, and the share of words the model does not know.
 
-    Perplexity is about how many words the model wavers between: 1 is certainty, the size of the vocabulary is
-    ignorance. Compare it only between models with the same vocabulary.
+    Perplexity is roughly the number of words the model hesitates between: 1 means certainty, the size of the
+    vocabulary means ignorance. Compare it only between models with the same vocabulary.
 
     Example: [bold]rnnfast evaluate runs/first my.txt[/bold]
     """

@@ -1,4 +1,4 @@
-"""One whole run: a text, a recurrent model and the baselines it has to beat, all scored on the same text."""
+"""One run: a text, a recurrent model and its baselines, all scored on the same text."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from rnnfast.training.checkpoint import Checkpoint, load_tokenizer
 from rnnfast.training.progress import Progress
 from rnnfast.training.trainer import Trainer
 
-# Each with the learning rate that is its default here, good for a model and a text of the default size.
+# Each with its default learning rate, tuned for a model and a text of the default size.
 OPTIMIZERS: dict[str, tuple[type[Optimizer], float]] = {
     "adamw": (AdamW, 0.003),
     "adam": (Adam, 0.003),
@@ -46,7 +46,7 @@ OPTIMIZER_OPTIONS = ("momentum", "beta1", "beta2", "eps", "decay_rate", "weight_
 
 
 def optimizers_with(option: str) -> list[str]:
-    """The names of the optimizers that have a setting."""
+    """The names of the optimizers that have this setting."""
     return [name for name, (kind, _) in OPTIMIZERS.items() if option in kind.hyperparameters]
 
 
@@ -54,11 +54,11 @@ def optimizers_with(option: str) -> list[str]:
 class Settings:
     """Every hyperparameter of a run; the defaults are tuned on the default corpus.
 
-    Names are those of PyTorch's `word_language_model` where it has them. None stands for: `max_vocab` no
-    limit, `lower` where the tokenizer is that of words, `min_count` 2 (1 for whitespace), `tied` for words,
-    where emsize equals nhid, `clip`, `clip_value` and `anneal` off, `patience` never, and the optimizer's own
-    value for `lr` (from `OPTIMIZERS`), `weight_decay` (0.1) and what else it has. `cell` is the name of a
-    ready cell, or `module:name` of a user's own.
+    Names follow PyTorch's `word_language_model`. None means: no limit for `max_vocab`; `lower` with the word
+    tokenizer only; `min_count` 2 (1 for whitespace); `tied` for words if emsize equals nhid; `clip`,
+    `clip_value`, `anneal` and `patience` off; and the optimizer's default for `lr` (from `OPTIMIZERS`),
+    `weight_decay` (0.1) and its other settings. `cell` is the name of a built-in cell, or `module:name` of a
+    user's own.
     """
 
     tokenizer: str = "word"
@@ -91,7 +91,7 @@ class Settings:
     seed: int = 1111
 
     def resolved(self) -> Settings:
-        """The same with what the text and the optimizer decide, and what needs no text checked."""
+        """These settings with the defaults of tokenizer and optimizer filled in, checked without the text."""
         owner, values = "Settings", asdict(self)
         tokenizer = _check.choice(owner, "tokenizer", self.tokenizer, TOKENIZERS)
         optimizer = _check.choice(owner, "optimizer", self.optimizer, tuple(OPTIMIZERS))
@@ -111,8 +111,8 @@ class Settings:
         if self.min_count is None:
             values["min_count"] = 1 if tokenizer == "whitespace" else 2
         if self.tied is None:
-            # As output weights, the vectors of characters that the training text lacks are pushed away for
-            # ever, and as inputs they then throw the state off. A vocabulary of characters saves nothing.
+            # Training keeps pushing away the output vectors of characters absent from the training text; as
+            # tied input vectors they would then distort the state. With few characters, tying saves nothing.
             values["tied"] = self.emsize == self.nhid and tokenizer != "char"
         if self.lr is None:
             values["lr"] = OPTIMIZERS[optimizer][1]
@@ -124,11 +124,11 @@ class Settings:
         return settings
 
     def rng(self, purpose: int) -> np.random.Generator:
-        """One stream of random numbers a purpose: 0 the network, 1 the baseline, 2 the sample."""
+        """A separate random stream for each purpose: 0 the network, 1 the baseline, 2 the sample."""
         return np.random.default_rng([self.seed, purpose])
 
     def make_optimizer(self) -> Optimizer:
-        """A fresh optimizer, of `resolved` settings."""
+        """A new optimizer; the settings must be `resolved`."""
         values = {option: getattr(self, option) for option in ("lr", *OPTIMIZER_OPTIONS)}
         given = {option: value for option, value in values.items() if value is not None}
         return OPTIMIZERS[self.optimizer][0](**given)
@@ -138,7 +138,7 @@ class Settings:
         return named_cell("Settings", self.cell)
 
     def make_rnn(self, vocab_size: int) -> RNNLM:
-        """The recurrent model with its first weights."""
+        """The recurrent model with its initial weights."""
         return RNNLM(
             vocab_size,
             self.emsize,
@@ -152,34 +152,34 @@ class Settings:
         )
 
     def make_cbow(self, vocab_size: int) -> CBOWLM:
-        """The baseline with its first weights."""
+        """The baseline with its initial weights."""
         return CBOWLM(vocab_size, self.emsize, self.window, rng=self.rng(1), dtype=self.dtype)
 
 
 class Experiment:
-    """A run with its text encoded, everything checked, and nothing trained.
+    """A run that is ready to train: its text is encoded and everything is checked.
 
     Parameters
     ----------
     settings : Settings
     train, valid : Corpus
-        The text to learn from, and the text to be judged by.
+        The training text and the validation text.
     folder : RunFolder
-        Where ids, checkpoints and metrics go.
+        Receives ids, checkpoints and metrics.
     arguments : dict
-        What the run was told, as JSON values, to be read by who resumes it.
+        The arguments of the run as JSON values, saved for resuming it.
     checkpoint_every : float
         See `Trainer.fit`.
     watch : callable, optional
-        Called with what is about to be done and the corpus for it; gives the corpus to read, so that reading
-        can be watched.
+        Called with a description of the next step and its corpus; returns the corpus to read, so that it can
+        show progress.
 
     Attributes
     ----------
     text : str
         Name of `train`.
     resumed : bool
-        Whether it goes on from where an earlier process stopped.
+        Whether it continues the run of an earlier process.
     tokenizer : Tokenizer
         Learned from `train`.
     train_ids, valid_ids : memmap
@@ -227,12 +227,12 @@ class Experiment:
 
     @classmethod
     def resume(cls, settings: Settings, folder: RunFolder, *, checkpoint_every: float) -> Experiment:
-        """The experiment of a folder in which a run has begun; its text is what was encoded then.
+        """The experiment of a folder in which a run has begun; its text is already encoded.
 
         Raises
         ------
         CheckpointError, CorpusError
-            A file is missing, damaged, or does not belong to the others.
+            A file is missing, damaged, or does not match the others.
         """
         told = folder.read_settings()
         experiment = cls.__new__(cls)
@@ -257,7 +257,7 @@ class Experiment:
         callback: Callable[[Progress], object] | None = None,
         on_epoch: Callable[[dict[str, Any]], object] | None = None,
     ) -> Trainer:
-        """A trainer that saves to the run's folder, the baseline to its own; `notes` join the settings."""
+        """A trainer that saves to the run's or the baseline's folder; `notes` are saved with the settings."""
         settings = self.settings
         place = self.folder.path if isinstance(model, RNNLM) else self.folder.baseline
         kept = {**asdict(settings), **notes}
@@ -292,7 +292,7 @@ class Experiment:
             raise _check.changed_ids(folder.path / (TRAIN if error.name == "text" else VALID)) from None
 
     def unigram_perplexity(self) -> float:
-        """What word frequencies alone reach on the validation text, with one added to each count."""
+        """The validation perplexity of word frequencies alone, with one added to each count."""
         return Unigram(self.train_ids, self.tokenizer.vocab_size).perplexity(self.valid_ids)
 
 
@@ -305,7 +305,7 @@ def _learn(settings: Settings, train: Corpus) -> Tokenizer:
 
 
 def unknown_share(tokenizer: Tokenizer, ids: np.ndarray) -> float:
-    """Share of a text's tokens, from 0 to 1, that are not in the vocabulary; read piece by piece."""
+    """Share of a text's tokens, from 0 to 1, that are not in the vocabulary; `ids` is read in pieces."""
     piece = 1 << 20
     unknown = 0
     for start in range(0, len(ids), piece):

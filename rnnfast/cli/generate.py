@@ -1,4 +1,4 @@
-"""`rnnfast generate`: let a run write."""
+"""`rnnfast generate`: write text with a trained model."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ def generate(
     prompt: Annotated[
         str | None,
         typer.Option(
-            help="The text to go on from; - reads standard input.", show_default="the beginning of a line"
+            help="The text to continue; - reads standard input.", show_default="the beginning of a line"
         ),
     ] = None,
     length: Annotated[
-        int, options.whole_option("--length", 1, None, "How many words (or characters) to write.")
+        int, options.whole_option("--length", 1, None, "Number of words (or characters) to write.")
     ] = 100,
     temperature: Annotated[
         float,
         options.number_option(
-            "--temperature", 0, None, "Below 1 safer, above 1 more daring; 0 always takes the likeliest word."
+            "--temperature", 0, None, "Below 1 safer, above 1 more varied; 0 always picks the likeliest word."
         ),
     ] = 0.8,
     top_k: Annotated[
-        int | None, options.whole_option("--top-k", 1, None, "Draw among this many likeliest words.", "all")
+        int | None, options.whole_option("--top-k", 1, None, "Draw from this many likeliest words.", "all")
     ] = None,
     top_p: Annotated[
         float | None,
         typer.Option(
             parser=share_or_all("--top-p"),
             metavar="SHARE",
-            help="Draw among the likeliest words that hold this share.",
+            help="Draw from the likeliest words that together have this probability.",
             show_default="all",
         ),
     ] = None,
@@ -52,7 +52,7 @@ def generate(
     cell: options.OwnCell = None,
     as_json: options.Json = False,
 ) -> None:
-    """Write text, each word drawn from what the model expects after all words before.
+    """Write text; each word is drawn from the model's distribution given all words before it.
 
     Example: [bold]rnnfast generate runs/first --prompt "the value of" --length 50 --seed 7[/bold]
     """
@@ -88,7 +88,7 @@ def generate(
 
 
 def _write(pieces: Iterable[str]) -> None:
-    """Each word as it comes."""
+    """Print each word as it is drawn."""
     try:
         for piece in pieces:
             typer.echo(piece, nl=False)

@@ -1,4 +1,4 @@
-"""What the commands read: text from files or standard input, and prompts."""
+"""Input of the commands: text from files or standard input, and prompts."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _TITLE = "standard input"
 
 @contextmanager
 def texts(*groups: Sequence[str | Path] | None, encoding: str = "utf-8") -> Iterator[list[Corpus | None]]:
-    """A corpus for each group of files, None for a group without any; `-` is standard input.
+    """A corpus for each group of files, None for an empty group; `-` is standard input.
 
-    A corpus is read several times, so standard input is kept in a temporary file inside the block.
+    A corpus is read several times, so inside the block a temporary file holds standard input.
     """
     _check.encoding("read_files", encoding)
     named = [[str(path) for path in group or ()] for group in groups]
@@ -43,7 +43,7 @@ def texts(*groups: Sequence[str | Path] | None, encoding: str = "utf-8") -> Iter
 
 
 def prompt_text(prompt: str) -> str:
-    """A prompt; `-` reads it from standard input, without the line end at its end."""
+    """A prompt; `-` reads it from standard input, without the final line end."""
     if prompt != STANDARD_INPUT:
         return prompt
     content = _stdin().read()

@@ -1,4 +1,4 @@
-"""Numbers and words given to options: read here, so that every release of typer refuses them in one way."""
+"""Parsers of numbers and words given to options; with them, errors are the same in every release of typer."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import typer
 from rnnfast import _check
 from rnnfast.cli.own_cells import cell_name
 
-_OWNER = "option"  # what `_check` calls the one who asks; left out again
+_OWNER = "option"  # the owner in messages of `_check`, removed again here
 
 
 class BadOption(typer.BadParameter):
-    """A value that an option cannot take, as a whole sentence."""
+    """An invalid value of an option, reported in a whole sentence."""
 
     def format_message(self) -> str:
-        """The sentence, without typer's words around it."""
+        """The sentence alone, without typer's prefix."""
         return self.message
 
 
 def whole(option: str, low: int, high: int | None = None) -> Callable[[Any], int]:
-    """What reads a whole number of at least `low`, and at most `high` where there is a limit.
+    """A parser of whole numbers of at least `low` and, unless it is None, at most `high`.
 
     Examples
     --------
@@ -36,7 +36,7 @@ def whole(option: str, low: int, high: int | None = None) -> Callable[[Any], int
 
 
 def number(option: str, low: float) -> Callable[[Any], float]:
-    """What reads a finite number of at least `low`.
+    """A parser of finite numbers of at least `low`.
 
     Examples
     --------
@@ -48,12 +48,12 @@ def number(option: str, low: float) -> Callable[[Any], float]:
 
 
 def share(option: str) -> Callable[[Any], float]:
-    """What reads a number between 0 and 1, both excluded."""
+    """A parser of numbers between 0 and 1, both excluded."""
     return _reader(float, lambda value: _check.fraction(_OWNER, option, value))
 
 
 def share_or_all(option: str) -> Callable[[Any], float]:
-    """What reads a number above 0 and at most 1."""
+    """A parser of numbers above 0 and at most 1."""
 
     def check(value: Any) -> float:
         found = _check.number(_OWNER, option, value, 0.0, 1.0)
@@ -65,12 +65,12 @@ def share_or_all(option: str) -> Callable[[Any], float]:
 
 
 def below_one(option: str) -> Callable[[Any], float]:
-    """What reads a number from 0 to below 1."""
+    """A parser of numbers of at least 0 and below 1."""
     return _reader(float, lambda value: _check.number_below(_OWNER, option, value, 0, 1))
 
 
 def word(option: str, *allowed: str) -> Callable[[Any], str]:
-    """What reads one of a few words, in upper or lower case.
+    """A parser of the `allowed` words, in upper or lower case.
 
     Examples
     --------
@@ -81,7 +81,7 @@ def word(option: str, *allowed: str) -> Callable[[Any], str]:
 
 
 def cell(option: str) -> Callable[[Any], str]:
-    """What reads the name of a ready cell, or `module:name` for one of the user's own.
+    """A parser of names of built-in cells, or `module:name` of a user's own cell.
 
     Examples
     --------
@@ -92,7 +92,7 @@ def cell(option: str) -> Callable[[Any], str]:
 
 
 def own_cell(option: str) -> Callable[[Any], str]:
-    """What reads `module:name` for a cell of the user's own."""
+    """A parser of `module:name` of a user's own cell."""
 
     def check(value: Any) -> str:
         if ":" not in value:
@@ -107,7 +107,7 @@ def _reader(kind: type, check: Callable[[Any], Any]) -> Callable[[Any], Any]:
         try:
             value = kind(text)
         except ValueError:
-            value = text  # which the check refuses
+            value = text  # the check refuses it
         try:
             return check(value)
         except (TypeError, ValueError) as error:

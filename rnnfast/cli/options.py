@@ -1,4 +1,4 @@
-"""What `rnnfast train` can be told, and how its help says it."""
+"""The options of `rnnfast train` and their help."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _MOST_UNITS = 1_000_000  # no machine has memory for more
 
 
 def given_options(context: typer.Context) -> set[str]:
-    """The names of the parameters that the command line says something about."""
+    """The names of the parameters given on the command line."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return {name for name, source in sources.items() if source and source.name != "DEFAULT"}
 
 
 def _own(option: str) -> str:
-    """The defaults of an optimizer's setting, for the help: one value, or one each."""
+    """The defaults of an optimizer's setting for the help: one value, or one for each optimizer."""
     found: dict[float, list[str]] = {}
     for name in optimizers_with(option):
         default = inspect.signature(OPTIMIZERS[name][0]).parameters[option].default
@@ -46,7 +46,7 @@ def _value(
     text: str,
     shown: bool | str = True,
 ) -> Any:
-    """An option with a value that `read` refuses in one sentence."""
+    """An option whose value is parsed by `read`, which raises one sentence for a bad value."""
     names = (options,) if isinstance(options, str) else options
     return typer.Option(
         *names, parser=read, metavar=metavar, rich_help_panel=panel, help=text, show_default=shown
@@ -68,82 +68,81 @@ def number_option(
 
 
 def _kept(option: str, name: str, text: str) -> Any:
-    """An option with the share of something that an optimizer keeps."""
+    """An option for the share of a running mean that an optimizer keeps."""
     return _value(below_one(option), option, "X", _TRAINING, text, _own(name))
 
 
-# One line an option: they are a table, and read as one.
+# One line per option, as a table.
 # fmt: off
 Files = Annotated[list[Path] | None, typer.Argument(
     metavar="FILES", show_default=False,
-    help="Text files to learn from, in order; - is standard input. Without any: Python's own language "
-    "reference.")]
+    help="Text files to train on, in order; - is standard input. Default: Python's own language reference.")]
 Valid = Annotated[list[Path] | None, typer.Option(
     "--valid", metavar="FILE", show_default=False, rich_help_panel=_TEXT,
-    help="Text to judge the model by; may be given again. Without it, a part of the text is held out.")]
+    help="Validation text; may be repeated. Default: a part of the text is held out.")]
 ValidFraction = Annotated[float, _value(
     share("--valid-fraction"), "--valid-fraction", "SHARE", _TEXT,
-    "How much to hold out, in blocks from all over.")]
+    "Share of the text to hold out, in blocks spread over it.")]
 Encoding = Annotated[str, typer.Option(
     "--encoding", metavar="NAME", rich_help_panel=_TEXT,
-    help="How the files write characters, as utf-16 or cp1252.")]
+    help="Encoding of the files, for example utf-16 or cp1252.")]
 Tokenizer = Annotated[str, _value(
     word("--tokenizer", *TOKENIZERS), "--tokenizer", "|".join(TOKENIZERS), _TEXT,
-    "What the model reads and writes; whitespace is for text prepared by others, such as the Penn Treebank.")]
+    "The model's tokens; whitespace is for text that is already split, such as the Penn Treebank.")]
 Lower = Annotated[bool | None, typer.Option(
     "--lower/--no-lower", rich_help_panel=_TEXT, show_default="lower; whitespace and char no-lower",
     help="Turn words to lower case.")]
 MinCount = Annotated[int | None, whole_option(
     "--min-count", 1, _TEXT, "Words that occur less often become <unk>.", "2; whitespace 1")]
 MaxVocab = Annotated[int | None, whole_option(
-    "--max-vocab", 3, _TEXT, "The most words to know; the frequent ones stay.", "no limit")]
+    "--max-vocab", 3, _TEXT, "Largest vocabulary; the most frequent words are kept.", "no limit")]
 
 Cell = Annotated[str, _value(
     cell("--cell"), ("--cell", "--model"), "NAME", _MODEL,
-    f"Kind of recurrent layer: {', '.join(ready.name for ready in READY)}; module:name for one of your own.")]
+    f"Recurrent cell: {', '.join(ready.name for ready in READY)}; or module:name of a cell of your own.")]
 EmbedSize = Annotated[int, whole_option("--emsize", 1, _MODEL, "Size of word vectors.", high=_MOST_UNITS)]
 HiddenSize = Annotated[int, whole_option(
     "--nhid", 1, _MODEL, "Hidden units in each layer.", high=_MOST_UNITS)]
 Layers = Annotated[int, whole_option(
-    "--nlayers", 1, _MODEL, "Recurrent layers above each other.", high=MOST_LAYERS)]
+    "--nlayers", 1, _MODEL, "Number of stacked recurrent layers.", high=MOST_LAYERS)]
 Dropout = Annotated[float, _value(
     below_one("--dropout"), "--dropout", "SHARE", _MODEL,
-    "Share of units dropped while learning; 0 for none.")]
+    "Share of units dropped in training; 0 for none.")]
 Tied = Annotated[bool | None, typer.Option(
     "--tied/--no-tied", rich_help_panel=_MODEL, show_default="for words, where emsize equals nhid",
-    help="Use the word vectors as output weights too.")]
+    help="Also use the word vectors as output weights.")]
 Dtype = Annotated[str, _value(
     word("--dtype", *DTYPES), "--dtype", "|".join(DTYPES), _MODEL, "Precision.")]
 
-Epochs = Annotated[int, whole_option("--epochs", 1, _TRAINING, "The most passes over the text.")]
+Epochs = Annotated[int, whole_option("--epochs", 1, _TRAINING, "Largest number of passes over the text.")]
 BatchSize = Annotated[int, whole_option(
-    "--batch-size", 1, _TRAINING, "Places of the text that are read side by side.")]
+    "--batch-size", 1, _TRAINING, "Number of places of the text read in parallel.")]
 Bptt = Annotated[int, whole_option(
-    "--bptt", 1, _TRAINING, "Words from one update to the next, in each place.")]
+    "--bptt", 1, _TRAINING, "Words per update in each place (the window).")]
 Optimizer = Annotated[str, _value(
     word("--optimizer", *OPTIMIZERS), "--optimizer", "NAME", _TRAINING,
-    f"How weights are updated: {', '.join(OPTIMIZERS)}.")]
+    f"Update rule: {', '.join(OPTIMIZERS)}.")]
 LearningRate = Annotated[float | None, number_option("--lr", 0, _TRAINING, "Learning rate.", _RATES)]
 Momentum = Annotated[float | None, _kept(
-    "--momentum", "momentum", "How much of its velocity a weight keeps.")]
-Beta1 = Annotated[float | None, _kept("--beta1", "beta1", "How much of the mean gradient is kept.")]
-Beta2 = Annotated[float | None, _kept("--beta2", "beta2", "How much of the mean squared gradient is kept.")]
+    "--momentum", "momentum", "Share of a weight's velocity that is kept.")]
+Beta1 = Annotated[float | None, _kept("--beta1", "beta1", "Share of the mean gradient that is kept.")]
+Beta2 = Annotated[float | None, _kept("--beta2", "beta2", "Share of the mean squared gradient that is kept.")]
 Eps = Annotated[float | None, number_option(
-    "--eps", 0, _TRAINING, "Added where a step is divided by the size of gradients.", _own("eps"))]
+    "--eps", 0, _TRAINING, "Added to the divisor of a step, the size of past gradients.", _own("eps"))]
 DecayRate = Annotated[float | None, _kept(
-    "--decay-rate", "decay_rate", "How much of the mean squared gradient is kept.")]
+    "--decay-rate", "decay_rate", "Share of the mean squared gradient that is kept.")]
 WeightDecay = Annotated[float | None, number_option(
     "--weight-decay", 0, _TRAINING,
-    "How fast adamw shrinks weights; 0 for never.", f"adamw {WEIGHT_DECAY:g}")]
+    "Rate at which adamw shrinks weights; 0 for none.", f"adamw {WEIGHT_DECAY:g}")]
 Clip = Annotated[float, number_option(
-    "--clip", 0, _TRAINING, "Largest norm of all gradients; 0 for no limit.")]
+    "--clip", 0, _TRAINING, "Largest joint norm of the gradients; 0 for no limit.")]
 ClipValue = Annotated[float, number_option(
     "--clip-value", 0, _TRAINING, "Largest value in a gradient; 0 for no limit.")]
 Anneal = Annotated[float, number_option(
     "--anneal", 1, _TRAINING,
-    "Divide the learning rate by this after each epoch that was not the best; 1 for never.")]
+    "Divide the learning rate by this after each epoch without improvement; 1 for never.")]
 Patience = Annotated[int, whole_option(
-    "--patience", 0, _TRAINING, "Stop after this many epochs in a row that were not the best; 0 for never.")]
+    "--patience", 0, _TRAINING, "Stop after this many epochs in a row without improvement; 0 for never.")]
 Seed = Annotated[int, whole_option("--seed", 0, _TRAINING, "The same seed gives the same numbers.")]
 
 Window = Annotated[int, whole_option(
@@ -153,26 +152,26 @@ Baseline = Annotated[bool, typer.Option(
 
 Save = Annotated[Path | None, typer.Option(
     "--save", metavar="DIR", rich_help_panel=_OUTPUT, show_default="runs/DATE_TIME",
-    help="Folder of the run.")]
+    help="Folder for the run.")]
 Overwrite = Annotated[bool, typer.Option(
-    "--overwrite", rich_help_panel=_OUTPUT, help="Replace an earlier run in that folder.")]
+    "--overwrite", rich_help_panel=_OUTPUT, help="Replace a run that is already in that folder.")]
 CheckpointEvery = Annotated[float, number_option(
     "--checkpoint-every", 0, _OUTPUT,
-    "How often to write down where training stands, for --resume; 0 for after every window.",
+    "How often to save the training state for --resume; 0 for after every window.",
     metavar="SECONDS")]
 Resume = Annotated[Path | None, typer.Option(
     "--resume", metavar="RUN", show_default=False, rich_help_panel=_OUTPUT,
-    help="Go on with a run that was stopped or killed, to the same numbers; --epochs may be given anew.")]
+    help="Continue a run that was stopped or killed, with the same result; --epochs may change.")]
 LogInterval = Annotated[int, whole_option(
-    "--log-interval", 1, _OUTPUT, "Report each time this many windows have been read.")]
+    "--log-interval", 1, _OUTPUT, "Windows from one progress report to the next.")]
 
 Run = Annotated[Path, typer.Argument(
-    metavar="RUN", show_default=False, help="Folder of a run, as rnnfast train named it.")]
+    metavar="RUN", show_default=False, help="Folder of a run, as printed by rnnfast train.")]
 OwnCell = Annotated[str | None, _value(
     own_cell("--cell"), "--cell", "MODULE:NAME", None,
-    "The cell of a run that was trained with one of your own.", False)]
+    "Your own cell, if the run was trained with one.", False)]
 Last = Annotated[bool, typer.Option(
-    "--last", help="The last weights of a run that stopped early, not its best.")]
+    "--last", help="Use the last weights of a run that stopped early, not the best.")]
 Json = Annotated[bool, typer.Option(
     "--json", help="Print one JSON object on standard output, and everything else on standard error.")]
 # fmt: on

@@ -1,4 +1,4 @@
-"""Cells as one names them on the command line: a ready one, or `module:name` for one of your own."""
+"""Names of cells on the command line: a built-in cell, or `module:name` of a user's own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rnnfast.models.cells import named_cell
 
 
 def cell_name(owner: str, option: str, text: str) -> str:
-    """The name of a ready cell, or `module:name`, whose module is imported, from this folder too."""
+    """The name of a built-in cell, or `module:name`; its module is imported, also from this folder."""
     with _this_folder():
         cell = named_cell(owner, text, option)
     return text if ":" in text else cell.name
@@ -19,7 +19,7 @@ def cell_name(owner: str, option: str, text: str) -> str:
 
 @contextmanager
 def _this_folder() -> Iterator[None]:
-    """Find modules of the current folder first, as `python -m rnnfast` does anyway."""
+    """Search the current folder first for modules, as `python -m rnnfast` already does."""
     folder = str(Path.cwd())
     sys.path.insert(0, folder)
     try:

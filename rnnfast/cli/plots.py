@@ -29,9 +29,9 @@ def draw_learning_curve(
     histories
         The records of `Trainer.history` of each model, by name.
     unigram
-        Validation perplexity of word frequencies, a level line.
+        Validation perplexity of word frequencies, drawn as a horizontal line.
     title
-        Above the picture.
+        Title of the picture.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def draw_learning_curve(
 
 
 def _curves(axes: Any, name: str, records: Sequence[Mapping[str, Any]]) -> None:
-    """Training thin and dashed, validation bold, the best epoch marked with its value."""
+    """Draw training thin and dashed, validation bold, and mark the best epoch with its value."""
     color = _COLORS.get(name, _RECURRENT)
     epochs = [record["epoch"] for record in records]
     valid = [_drawable(record["valid_perplexity"]) for record in records]
@@ -106,5 +106,5 @@ def _curves(axes: Any, name: str, records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _drawable(value: float | None) -> float:
-    """Perplexities of a run that went wrong may be infinite; they leave a gap."""
+    """The value, or NaN (a gap) for None and the infinite perplexity of a diverged run."""
     return value if value is not None and math.isfinite(value) else math.nan

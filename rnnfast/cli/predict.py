@@ -1,4 +1,4 @@
-"""`rnnfast predict`: what comes next."""
+"""`rnnfast predict`: the likeliest next words."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def predict(
             metavar="PROMPT", help="The words so far, in quotes; - reads standard input.", show_default=False
         ),
     ],
-    top: Annotated[int, options.whole_option("--top", 1, None, "How many words to list.")] = 10,
+    top: Annotated[int, options.whole_option("--top", 1, None, "Number of words to list.")] = 10,
     cell: options.OwnCell = None,
     as_json: options.Json = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""How a run shows where it stands: a live bar on a terminal, plain lines elsewhere."""
+"""Progress of a run: a live bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from rich.progress import Progress as Bar
 from rnnfast.data import Corpus
 from rnnfast.training.progress import Progress
 
-# Texts from this size on are announced where there is no bar; they take seconds.
+# Without a bar, texts of this size or more are announced; they take seconds.
 _LARGE = 10_000_000
 _OFTEN = 1 << 18  # characters from one move of the bar to the next
 
 
 def short(perplexity: float) -> str:
-    """One decimal, below 10 three: characters and small vocabularies end near 1."""
+    """One decimal, or three below 10: characters and small vocabularies reach values near 1."""
     return f"{perplexity:.1f}" if perplexity >= 10 else f"{perplexity:.3f}"
 
 
 class PlainProgress:
-    """A line each epoch, and one at intervals of windows.
+    """Print a line for each epoch, and one at intervals of windows.
 
     Parameters
     ----------
     console : Console
     name : str
-        Of the model, at the beginning of each line.
+        Name of the model, at the beginning of each line.
     interval : int
         Windows from one line to the next.
     """
@@ -57,7 +57,7 @@ class PlainProgress:
             )
 
     def epoch(self, record: dict[str, Any], epochs: int, unigram: float = math.inf) -> None:
-        """An epoch has been validated; `unigram` is what word frequencies alone reach there."""
+        """An epoch has been validated; `unigram` is the perplexity of word frequencies alone."""
         train, valid = record["train_perplexity"], record["valid_perplexity"]
         note = ", the best so far" if record["improved"] else ""
         if valid > unigram:
@@ -76,7 +76,7 @@ class PlainProgress:
 
 
 class LiveProgress(PlainProgress):
-    """A line each epoch, and below them a bar that moves; parameters as `PlainProgress`."""
+    """Print a line for each epoch, and a moving bar below; parameters as in `PlainProgress`."""
 
     def __init__(self, console: Console, name: str, interval: int) -> None:
         super().__init__(console, name, interval)
@@ -114,7 +114,7 @@ def show_progress(console: Console, name: str, interval: int) -> PlainProgress:
 
 
 class PlainReading:
-    """A line for each pass over a large text.
+    """Print a line for each pass over a large text.
 
     Parameters
     ----------
@@ -131,14 +131,14 @@ class PlainReading:
         pass
 
     def watch(self, what: str, text: Corpus) -> Corpus:
-        """The same text, whose reading is shown."""
+        """The same text; reading it is announced."""
         if text.size >= _LARGE:
             self._console.print(f"{what}: {text.name}, {text.size / 1e6:,.0f} MB", soft_wrap=True)
         return text
 
 
 class LiveReading(PlainReading):
-    """A bar that moves while a text is read; parameters as `PlainReading`."""
+    """Move a bar while a text is read; parameters as in `PlainReading`."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
@@ -159,7 +159,7 @@ class LiveReading(PlainReading):
         self._bar.stop()
 
     def watch(self, what: str, text: Corpus) -> Corpus:
-        """The same text, whose reading moves the bar."""
+        """The same text; reading it moves the bar."""
 
         def pieces() -> Iterator[str]:
             task = self._bar.add_task(what, total=max(1, text.size))
@@ -194,7 +194,7 @@ def clock(seconds: float) -> str:
 
 
 class _Compilations(event.Listener):
-    """Counts what Numba compiles and did not find in its cache."""
+    """Counts the functions that Numba compiles because its cache lacks them."""
 
     def __init__(self, first: Callable[[], object]) -> None:
         self.count = 0
@@ -211,7 +211,7 @@ class _Compilations(event.Listener):
 
 @contextmanager
 def compilations(first: Callable[[], object]) -> Iterator[_Compilations]:
-    """Call `first` when something has to be compiled for the first time; `.count` says how much it was."""
+    """Call `first` before the first compilation; `.count` is the number of compiled functions."""
     listener = _Compilations(first)
     with event.install_listener("numba:compile", listener):
         yield listener

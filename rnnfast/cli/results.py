@@ -1,4 +1,4 @@
-"""What a run has reached, as a table for the width of the terminal and as JSON values."""
+"""Results of a run, as a table that fits the terminal and as JSON values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rnnfast.training.checkpoint import finite_or_none
 
 
 class Result(NamedTuple):
-    """What one model has reached; None where it does not train."""
+    """The result of one model; None for values of training if it is not trained."""
 
     title: str
     perplexity: float
@@ -34,7 +34,7 @@ _COLUMNS = {
 
 
 def show_results(console: Console, results: Sequence[Result]) -> None:
-    """One table, or two where the console is too narrow for it."""
+    """Print one table, or two if the console is too narrow."""
     names = list(_COLUMNS)
     whole = _table(results, names)
     wide = console.options.update(max_width=1000)
@@ -53,7 +53,7 @@ def _table(results: Sequence[Result], columns: Sequence[str]) -> Table:
 
 
 def numbers_table(*names: str) -> Table:
-    """A table of numbers, set to the right; its first column is text."""
+    """A table of right-aligned numbers; its first column is text."""
     table = Table(*names, box=SIMPLE_HEAD)
     for column in table.columns[1:]:
         column.justify = "right"
@@ -61,7 +61,7 @@ def numbers_table(*names: str) -> Table:
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """One JSON object on standard output; infinity and NaN, which are no JSON, become null."""
+    """Print one JSON object on standard output; infinity and NaN, which JSON lacks, become null."""
     typer.echo(json.dumps(_finite(value), indent=1, allow_nan=False))
 
 

@@ -1,12 +1,12 @@
-"""What else lies in a run folder beside the checkpoint: ids of the text, metrics, the learning curve.
+"""Files of a run folder besides the checkpoint: ids of the text, metrics, the learning curve.
 
 * `model.safetensors`, `tokenizer.json`, `config.json`: see `training/checkpoint.py`.
-* `train.npy`, `valid.npy`: the encoded text, memory-mapped while it trains.
-* `settings.json`: what the run was told, for resuming it.
-* `training.safetensors`: where training stands, see `training/keeper.py`.
-* `metrics.jsonl`: one JSON object a line, written as training goes.
+* `train.npy`, `valid.npy`: the encoded text, memory-mapped during training.
+* `settings.json`: the arguments of the run, for resuming it.
+* `training.safetensors`: the training state, see `training/keeper.py`.
+* `metrics.jsonl`: one JSON object per line, written during training.
 * `learning_curve.png`: perplexity over epochs.
-* `cbow/`: the baseline, a run folder of its own.
+* `cbow/`: the baseline, itself a run folder.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ SETTINGS, TRAINING = "settings.json", "training.safetensors"
 # Pictures that `rnnfast diagnose` adds, in its order.
 PICTURES = ("gradient_by_lag.png", "truncation_bias.png", "spectral_radius.png", "gate_saturation.png")
 _OURS = (
-    SETTINGS,  # first: without it a folder is no run to go on with
+    SETTINGS,  # first: a folder without it is not a run
     TRAINING,
     checkpoint.MODEL,
     checkpoint.LAST,
@@ -58,7 +58,7 @@ _OURS = (
 
 
 class Reached(NamedTuple):
-    """Where training stands: updates made, the epoch under way, epochs finished."""
+    """Progress of training: updates made, the current epoch, epochs finished."""
 
     step: int
     epoch: int
@@ -66,26 +66,26 @@ class Reached(NamedTuple):
 
 
 class RunFolder:
-    """A folder for a new run. Until `begin`, an earlier run in it stays whole and new files lie apart.
+    """A folder for a new run. Until `begin`, an earlier run stays intact and new files are kept apart.
 
     Parameters
     ----------
     path
-        Made if it is not there; other files in it are left alone.
+        Created if missing; unrelated files in it are not touched.
     overwrite : bool
         Whether an earlier run in it may be replaced.
 
     Attributes
     ----------
     path, metrics, curve, baseline : Path
-        The folder and what lies in it.
+        The folder and its files.
     staged : Path
-        Where files are made ready before the run begins.
+        Folder for files that are prepared before the run begins.
 
     Raises
     ------
     OSError
-        The folder cannot be made or written to; `FileExistsError` where there is an earlier run in it.
+        The folder cannot be created or written; `FileExistsError` if it has an earlier run.
 
     Examples
     --------
@@ -109,12 +109,12 @@ class RunFolder:
 
     @classmethod
     def resume(cls, path: str | os.PathLike[str]) -> RunFolder:
-        """The folder of a run that has begun and is to go on; what a killed process left is removed.
+        """The folder of a run to be continued; remnants of a killed process are removed.
 
         Raises
         ------
         CheckpointError
-            There is no such run in it.
+            It has no such run.
         OSError
             The folder is missing.
         """
@@ -130,7 +130,7 @@ class RunFolder:
         self.metrics, self.curve, self.baseline = self.path / METRICS, self.path / CURVE, self.path / BASELINE
 
     def _clear(self) -> None:
-        """Remove what a process that was killed has left: temporary files, and what it had staged."""
+        """Remove remnants of a killed process: temporary and staged files."""
         with self.alone():
             for leftover in self.path.glob(".rnnfast-*"):
                 if leftover.is_dir():
@@ -140,23 +140,23 @@ class RunFolder:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep other processes out of the folder inside the block; OSError if one is there already."""
+        """Lock the folder against other processes inside the block; OSError if one already has it."""
         with only_one(self.path) as is_ours:
             if not is_ours:
                 raise _check.run_under_way(self.path)
             yield
 
     def begin(self) -> None:
-        """Everything is ready: remove the earlier run, and put the staged files in their places."""
+        """Replace the earlier run by the staged files, once everything is ready."""
         for name in (
             TRAIN,
             VALID,
-        ):  # first: Windows refuses while a process maps one, and the rest then stays
+        ):  # first: Windows refuses while a process maps one, and then nothing else is removed
             (self.path / name).unlink(missing_ok=True)
         for folder in (self.path, self.baseline):
             for name in _OURS:
                 (folder / name).unlink(missing_ok=True)
-        # The settings last: once they are there, so is all that is needed to go on.
+        # The settings last: their presence means that every file needed to continue exists.
         for file in sorted(self.staged.iterdir(), key=lambda file: file.name == SETTINGS):
             file.rename(self.path / file.name)
         self.staged.rmdir()
@@ -164,7 +164,7 @@ class RunFolder:
     def write_settings(
         self, arguments: dict[str, Any], text: str, fingerprint: str, *, staged: bool = False
     ) -> None:
-        """Write down what the run was told, as JSON values, and the name of its text and tokenizer."""
+        """Save the arguments of the run as JSON values, and the names of its text and tokenizer."""
         value = {"format": FORMAT, "arguments": arguments, "text": text, "tokenizer": fingerprint}
         with write_atomically((self.staged if staged else self.path) / SETTINGS) as file:
             file.write(json.dumps(value, indent=1, sort_keys=True, allow_nan=False).encode())
@@ -178,13 +178,13 @@ class RunFolder:
         return value
 
     def reached(self, *, baseline: bool = False) -> Reached | None:
-        """Where the training of the model or the baseline stands; None before there is a file of it.
+        """Progress of training the model or the baseline; None before its first file is written.
 
         Raises
         ------
         CheckpointError, OSError
-            That file is damaged, or the model that was saved before it; or it is lost, since it is written
-            before any model is.
+            The file or the saved model is damaged; or a model exists without the file, which is written
+            first and so must have been lost.
         """
         folder = self.baseline if baseline else self.path
         path = folder / TRAINING
@@ -193,20 +193,20 @@ class RunFolder:
                 raise _check.lost_training(folder, TRAINING, self.path)
             return None
         saved = read_training(path)
-        if saved.has_model:  # the best so far, which may remain the best: said now, not after the last epoch
+        if saved.has_model:  # it may remain the best, so a damaged one is reported now
             load_model(checkpoint.run_file(folder, checkpoint.MODEL))
         return Reached(saved.step, saved.epoch, len(saved.history))
 
     def discard(self) -> None:
-        """The run cannot begin: remove what was staged, and the folders that were made for it."""
+        """Remove the staged files and the folders created for a run that cannot begin."""
         shutil.rmtree(self.staged, ignore_errors=True)
-        with suppress(OSError):  # something else has come to lie there
+        with suppress(OSError):  # the folder is no longer empty
             for folder in self._made:
                 folder.rmdir()
 
 
 def _is_ours_or_absent(folder: Path) -> bool:
-    """Whether the `config.json` of a folder was written by a run, or is not there; a stranger's is kept."""
+    """Whether the `config.json` of a folder is missing or written by a run; any other one is kept."""
     path = folder / checkpoint.CONFIG
     try:
         return not path.exists() or checkpoint.read_json(path).get("format") == FORMAT
@@ -215,7 +215,7 @@ def _is_ours_or_absent(folder: Path) -> bool:
 
 
 def _lines(path: Path, keep: Callable[[dict[str, Any]], bool]) -> list[bytes]:
-    """The lines that are whole and wanted; what a killed process has written of another is none."""
+    """The complete lines that `keep` accepts; a killed process may leave an incomplete one."""
     kept = []
     for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
         with suppress(_check.CheckpointError, LookupError, TypeError):
@@ -225,7 +225,7 @@ def _lines(path: Path, keep: Callable[[dict[str, Any]], bool]) -> list[bytes]:
 
 
 def _missing_folders(path: Path) -> list[Path]:
-    """The folder and those of its parents that are not there yet, innermost first."""
+    """The missing ones among the folder and its parents, innermost first."""
     missing = []
     for folder in (path, *path.parents):
         if folder.exists():
@@ -235,12 +235,12 @@ def _missing_folders(path: Path) -> list[Path]:
 
 
 def open_run_ids(path: str | os.PathLike[str], vocab_size: int) -> np.memmap:
-    """Map the ids (tokens,) of a run's text, which are all read once and must be below `vocab_size`.
+    """Map the ids (tokens,) of a run's text; all are read once to check that they are below `vocab_size`.
 
     Raises
     ------
     CorpusError
-        As for `rnnfast.data.open_ids`, or an id has no token.
+        As for `rnnfast.data.open_ids`, or an id is outside the vocabulary.
     """
     owner, fix = "open_run_ids", "train again with --overwrite"
     ids = map_ids(owner, path, fix)
@@ -253,7 +253,7 @@ def open_run_ids(path: str | os.PathLike[str], vocab_size: int) -> np.memmap:
 
 
 def dated_folder(parent: str | os.PathLike[str] = "runs", now: datetime | None = None) -> Path:
-    """A path below `parent` named after date and time, at which there is nothing yet.
+    """An unused path below `parent`, named after date and time.
 
     Examples
     --------
@@ -269,14 +269,14 @@ def dated_folder(parent: str | os.PathLike[str] = "runs", now: datetime | None =
 
 
 class Metrics:
-    """Writes `metrics.jsonl`; each line is on the disk at once, so that a run can be watched and cut short.
+    """Writes `metrics.jsonl`, each line at once, so that a run can be watched and interrupted.
 
     Parameters
     ----------
     path
-        The file, which is emptied.
+        The file; earlier lines are removed unless `keep` accepts them.
     keep : callable, optional
-        Called with each line of an earlier process, a dict; those it accepts stay, and new ones follow.
+        Called with each line of an earlier process, a dict; accepted lines are kept.
 
     Attributes
     ----------
@@ -310,6 +310,6 @@ class Metrics:
         self._file.close()
 
     def write(self, event: str, **values: Any) -> None:
-        """Add a line: what happened, and JSON values. Infinity and NaN are no JSON; they become null."""
+        """Add a line: the event and JSON values. Infinity and NaN, which JSON lacks, become null."""
         line = {"event": event, **{name: checkpoint.finite_or_none(value) for name, value in values.items()}}
         self._file.write(json.dumps(line, allow_nan=False) + "\n")

@@ -1,4 +1,4 @@
-"""A run as the terminal sees it: both models train, are compared, and say what they learned."""
+"""A run on the terminal: train both models, compare them, print a sample."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SAMPLE_LENGTH = {"word": 60, "whitespace": 60, "char": 300}
 
 
 def _as_called() -> str:
-    """This command as it can be typed again."""
+    """This command as the user can type it again."""
     if shutil.which("rnnfast"):
         return "rnnfast"
     program = Path(sys.argv[0])
@@ -41,13 +41,13 @@ class Session:
     ----------
     experiment : Experiment
     settings : dict
-        What is written down about the run.
+        Settings saved with the run.
     interval : int
         Windows from one report to the next.
     reached : dict
-        Where the network (False) and the baseline (True) stand in a run that is resumed, if they began.
+        Progress of the network (False) and the baseline (True) in a resumed run, if they began.
     console : Console
-        Where to say how it goes.
+        Receives progress and results.
     as_json : bool
         Whether to print the results as JSON on standard output.
     """
@@ -74,7 +74,7 @@ class Session:
         self.cell = experiment.settings.recurrent_cell().title
 
     def run(self, *, baseline: bool) -> None:
-        """The whole run; ends with an exit code when it is stopped early."""
+        """Do the whole run; if it is stopped early, exit with a code."""
         experiment, folder = self.experiment, self.experiment.folder
         size = experiment.tokenizer.vocab_size
         keep = self._is_behind_us if experiment.resumed else None
@@ -102,7 +102,7 @@ class Session:
         self._say(f"try: {_as_called()} generate {run} --prompt {self._known_word()}")
 
     def _own_cell(self) -> str:
-        """What a command must say to find the cell, where it is one of the user's own."""
+        """The `--cell` argument for other commands if the cell is the user's own, else ""."""
         cell = self.experiment.settings.cell
         return f" --cell {shlex.quote(cell)}" if ":" in cell else ""
 
@@ -133,7 +133,7 @@ class Session:
         self._say(f"validation: {judged:,} tokens, {unknown:.1%} of them unknown")
 
     def _is_behind_us(self, line: dict[str, Any]) -> bool:
-        """Whether a line of `metrics.jsonl` was written before the point at which the run goes on."""
+        """Whether a line of `metrics.jsonl` was written before the point of resumption."""
         if line["event"] == "start":
             return True
         place = self.reached.get(line.get("model") == "CBOW")
@@ -146,9 +146,9 @@ class Session:
         place = self.reached.get(name == "CBOW")
         is_over = place is not None and place.finished >= epochs
         if is_over:
-            self._say(f"{name}: already finished; --epochs N goes further")
+            self._say(f"{name}: already finished; --epochs N trains longer")
         elif place is not None:
-            done = f"goes on after {counted(place.step, 'window')}, in epoch {place.epoch}"
+            done = f"continues after {counted(place.step, 'window')}, in epoch {place.epoch}"
             self._say(f"{name}: {done if place.step else 'begins'}")
         self.parameters[name] = sum(param.size for param in model.params)
         with show_progress(self.console, name, self.interval) as display:
@@ -174,7 +174,7 @@ class Session:
             self._say(f"{name}: {counted(last['epoch'], 'epoch')} in {clock(last['seconds'])}{why}")
 
     def _stop(self, stop: BaseException, metrics: Metrics) -> None:
-        """Say what was kept, and end."""
+        """Print what was kept, and exit."""
         folder, cell = self.experiment.folder, self._own_cell()
         interrupted = isinstance(stop, KeyboardInterrupt)
         message = "interrupted" if interrupted else self._divergence(str(stop))
@@ -186,11 +186,11 @@ class Session:
             kept = f"the run is saved in {folder.path}; see rnnfast evaluate {folder.path}{cell}"
         else:
             kept = "nothing had been learned yet"
-        again = f"; rnnfast train --resume {folder.path}{cell} goes on" if interrupted else ""
+        again = f"; rnnfast train --resume {folder.path}{cell} continues it" if interrupted else ""
         fail(f"{message.rstrip('.')}; {kept}{again}.", INTERRUPTED if interrupted else STOPPED)
 
     def _divergence(self, message: str) -> str:
-        """Which model diverged, whether the other is complete, and the setting that is known to do it."""
+        """The message: which model diverged, whether the other is complete, and a likely cause."""
         name = list(self.histories)[-1]
         owner = f"{name} (the baseline)" if name == "CBOW" else name
         complete = "".join(f"; the {other} is complete" for other in self.complete)
@@ -198,7 +198,7 @@ class Session:
         return f"{owner}: {in_options(message).rstrip('.')}{cause}{complete}"
 
     def _compare(self) -> list[Result]:
-        """The table of validation perplexities, and a warning where word frequencies alone do better."""
+        """Show validation perplexities; warn about each model worse than word frequencies alone."""
         settings = self.experiment.settings
         unit = "character" if settings.tokenizer == "char" else "word"
         titles = {
@@ -218,13 +218,13 @@ class Session:
         for result in results[:-1]:
             if result.perplexity > self.unigram:
                 self._say(
-                    f"warning: {result.title}: worse than the unigram, so it has learned less than how often "
-                    f"each {unit} occurs; another --lr, more --epochs or more text may help."
+                    f"warning: {result.title}: worse than the unigram, which knows only frequencies of "
+                    f"{unit}s; another --lr, more --epochs or more text may help."
                 )
         return results
 
     def _summary(self, results: list[Result], sample: str) -> dict[str, Any]:
-        """What --json prints."""
+        """The JSON object of --json."""
         experiment = self.experiment
         return {
             "run": str(experiment.folder.path),
@@ -248,7 +248,7 @@ class Session:
             draw_learning_curve(self.experiment.folder.curve, finished, self.unigram, title)
 
     def _sample(self) -> str:
-        """A text by the model that was saved: the best, which need not be the last."""
+        """A text by the saved model, which is the best and not always the last."""
         experiment = self.experiment
         model = load_checkpoint(experiment.folder.path).model
         tokenizer = experiment.tokenizer
@@ -264,7 +264,7 @@ class Session:
 
 
 def _trained(result: Result) -> dict[str, Any]:
-    """How a model was trained, of one that was."""
+    """Size and, for a trained model, epochs and speed, as JSON values."""
     if result.epochs is None:
         return {"parameters": result.parameters}
     names = ("parameters", "best_epoch", "epochs", "tokens_per_second")

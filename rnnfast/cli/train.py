@@ -66,10 +66,10 @@ def train(
 ) -> None:
     """Train a language model and save it to a run folder.
 
-    Without any files it learns from the language reference that every Python carries; that takes about two
-    minutes. A part of the text is held out, and perplexity on that part says how good the model is: about how
-    many words it wavers between. To show what a memory is worth, a baseline without one (CBOW, which sees no
-    more than the sum of the last few words) is trained with the same settings.
+    Without files it trains on the language reference that comes with Python, which takes about two minutes. A
+    part of the text is held out. The perplexity on that part measures the model: it is roughly the number of
+    words the model hesitates between. A baseline without memory (CBOW, which sees only the sum of the last
+    few words) is trained with the same settings for comparison.
 
     \b
     Examples:
@@ -81,7 +81,7 @@ def train(
     [bold]rnnfast train --resume runs/book[/bold]
 
     The run folder holds the model, metrics.jsonl, a learning curve as PNG, and the baseline in cbow/. Ctrl-C
-    ends a run early, and what was learned is kept; --resume goes on, also after a crash.
+    stops a run early and keeps the trained model; --resume continues the run, also after a crash.
     """
     told = {name: _plain(value) for name, value in context.params.items()}
     given = options.given_options(context)
@@ -92,14 +92,14 @@ def train(
 
 
 def _plain(value: Any) -> Any:
-    """A value of the command line as JSON."""
+    """A value of the command line as a JSON value."""
     if isinstance(value, list | tuple):
         return [str(part) for part in value]
     return str(value) if isinstance(value, Path) else value
 
 
 def _begin(told: dict[str, Any], given: set[str]) -> None:
-    """A new run; `given` names what the command line says."""
+    """Begin a new run; `given` has the names of the options on the command line."""
     console = _console(told)
     with ExitStack() as stack:
         with one_line(*BAD_VALUES):
@@ -126,7 +126,7 @@ def _begin(told: dict[str, Any], given: set[str]) -> None:
 
 
 def _refuse_unused(told: dict[str, Any], given: set[str]) -> None:
-    """Options that others leave without effect, which their user cannot know."""
+    """Refuse options that have no effect with the other options given."""
     texts = told["files"] or told["valid"]
     for name, is_unused, when in (
         ("valid_fraction", told["valid"], "with --valid"),
@@ -139,7 +139,7 @@ def _refuse_unused(told: dict[str, Any], given: set[str]) -> None:
 
 
 def _go_on(told: dict[str, Any], given: set[str]) -> None:
-    """The run of an earlier process; `given` names what the command line says."""
+    """Continue the run of an earlier process; `given` has the names of the options on the command line."""
     with ExitStack() as stack:
         with one_line(*BAD_VALUES):
             for name in sorted(given & {"save", "overwrite"}):
@@ -162,13 +162,13 @@ def _go_on(told: dict[str, Any], given: set[str]) -> None:
 
 
 def _of_the_run(told: dict[str, Any]) -> dict[str, Any]:
-    """What is written down: all but what belongs to one call."""
+    """The options saved with the run: all except those of a single call."""
     of_one_call = ("save", "overwrite", "resume", "as_json")
     return {name: value for name, value in told.items() if name not in of_one_call}
 
 
 def _agreed(folder: RunFolder, told: dict[str, Any], given: set[str]) -> dict[str, Any]:
-    """What the run was told when it began, with those settings given now that may change."""
+    """The options the run began with, updated by the given ones that may change."""
     saved = folder.read_settings()["arguments"]
     if set(saved) != set(_of_the_run(told)):
         raise _check.malformed(folder.path / SETTINGS, "not the arguments of this version of rnnfast train")
@@ -180,7 +180,7 @@ def _agreed(folder: RunFolder, told: dict[str, Any], given: set[str]) -> dict[st
 
 
 def _checked(folder: RunFolder, told: dict[str, Any]) -> Settings:
-    """The settings in a file that anybody may have written."""
+    """The settings from the run's file, checked since anybody may have edited it."""
     try:
         _check.boolean("settings", "baseline", told["baseline"])
         _check.size("settings", "log_interval", told["log_interval"])
@@ -202,7 +202,7 @@ def _settings(told: dict[str, Any]) -> Settings:
 
 
 def _console(told: dict[str, Any]) -> Console:
-    """Where a run says how it goes: with --json not on standard output."""
+    """The console for progress; with --json it is not standard output."""
     return Console(highlight=False, markup=False, stderr=told["as_json"])
 
 

@@ -1,4 +1,4 @@
-"""The simplest language model there is: how often each word occurs. What every other model has to beat."""
+"""The simplest language model: the frequency of each word. Every other model has to beat it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ _PIECE = 1 << 20  # ids counted at a time
 
 
 class Unigram:
-    """`P(w) = (count(w) + add) / (tokens + add * V)`, whatever the words before.
+    """`P(w) = (count(w) + add) / (tokens + add * V)`, independent of the words before.
 
     Parameters
     ----------
     ids : ndarray of int, (tokens,)
-        The training text; a memory map is read piece by piece.
+        The training text; a memory map is read in pieces.
     vocab_size : int
         V.
     add : float
-        Added to each count, so that words the training text lacks have a probability; 1 is Laplace's rule.
+        Added to each count, so that words absent from the training text have a probability; 1 is Laplace's
+        rule.
 
     Raises
     ------
@@ -56,7 +57,7 @@ class Unigram:
         return counts
 
     def perplexity(self, ids: np.ndarray) -> float:
-        """`exp` of the mean of `-log P`, over the words `rnnfast.perplexity` scores: all but the first."""
+        """`exp` of the mean of `-log P` over the words `rnnfast.perplexity` scores: all but the first."""
         _check.tokens_enough("Unigram.perplexity", _check.ids_1d("Unigram.perplexity", "ids", ids), 1, 1)
         counts = self._counts("Unigram.perplexity", ids[1:])
         seen = counts > 0

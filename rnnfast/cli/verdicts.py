@@ -1,4 +1,4 @@
-"""What the tables of `rnnfast diagnose` mean: a sentence for each, and one joint advice, by fixed rules."""
+"""Verdicts on the tables of `rnnfast diagnose`: a sentence for each and one joint advice, by fixed rules."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rnnfast.cells import Cell
 from rnnfast.cli.wording import counted
 from rnnfast.diagnostics import GateSaturation, GradientByLag, SpectralRadius, TruncationCurve
 
-VANISHED = 0.01  # of the gradient at lag 0; less moves no weight
+VANISHED = 0.01  # of the gradient at lag 0; a smaller gradient hardly moves a weight
 EXPLODED = 10.0
 CLOSE_ENOUGH = 0.1  # relative error of a truncated gradient, the tolerance of `TruncatedBPTT(k1, "auto")`
 SATURATED = 0.5  # share of activations at one end
@@ -19,11 +19,11 @@ DEAD = 0.9  # share of zeros behind a relu
 
 
 class Verdict(NamedTuple):
-    """What a table shows, and what to change; "" where nothing is."""
+    """The meaning of a table, and what to change; "" for nothing."""
 
     finding: str
     advice: str = ""
-    comes_first: bool = False  # before it is followed, other advice is of no use
+    comes_first: bool = False  # other advice is useless before this one is followed
 
 
 def joint_advice(verdicts: Sequence[Verdict]) -> str:
@@ -35,7 +35,7 @@ def joint_advice(verdicts: Sequence[Verdict]) -> str:
 
 
 def of_lags(found: GradientByLag, cell: Cell) -> Verdict:
-    """Whether gradients vanish or explode, in the layer in which they last longest."""
+    """Whether gradients vanish or explode, judged by the layer where they last longest."""
     means = found.mean()
     relative = (means / np.maximum(means[:, :1], np.finfo(float).tiny)).max(axis=0)
     most, last = int(np.argmax(relative)), int(found.lags[-1])
@@ -53,13 +53,13 @@ def of_lags(found: GradientByLag, cell: Cell) -> Verdict:
         )
     steps = counted(reach, "step")
     finding = f"Each word more than {steps} back has under {VANISHED:.0%} of the last word's effect."
-    if cell.forgets:  # it has a memory of its own
+    if cell.forgets:  # it has a memory cell already
         return Verdict(finding)
     return Verdict(finding, f"For a memory beyond {steps}, try --cell lstm.")
 
 
 def of_windows(found: TruncationCurve, bptt: int | None) -> Verdict:
-    """Which window has nearly the exact gradient."""
+    """The shortest window whose gradient is close to the exact one."""
     good = np.flatnonzero(found.relative_errors <= CLOSE_ENOUGH)
     if not good.size:
         longest = int(found.ks[-1])
@@ -80,7 +80,7 @@ def of_windows(found: TruncationCurve, bptt: int | None) -> Verdict:
 
 
 def of_radius(found: SpectralRadius, cell: Cell) -> Verdict:
-    """What the recurrent matrices alone do to gradients; the activations between them change it."""
+    """The effect of the recurrent matrices alone on gradients; the activations between them change it."""
     layer, gate = np.unravel_index(int(np.argmax(found.radii)), found.radii.shape)
     radius, norm = float(found.radii.max()), float(found.norms.max())
     if not cell.is_plain:
@@ -101,7 +101,7 @@ def of_radius(found: SpectralRadius, cell: Cell) -> Verdict:
 
 
 def of_gates(found: GateSaturation, cell: Cell) -> Verdict:
-    """The gate that stands most in the way: of those that cut the past off, or else of all."""
+    """The worst gate: among the gates that can cut off the past if there are any, otherwise among all."""
     deciding = [gate for gate in found.gates if gate in cell.forgets]
     if deciding:
         return _of_memory(found, cell, deciding)
@@ -127,7 +127,7 @@ def of_gates(found: GateSaturation, cell: Cell) -> Verdict:
 
 
 def _in_the_way(found: GateSaturation, cell: Cell, gate: str) -> tuple[float, float, int]:
-    """By how much the share of a gate that passes no gradient is too large; that share, and its layer."""
+    """The excess of the share of a gate that passes no gradient; that share, and its layer."""
     place = found.gates.index(gate)
     is_relu = cell.activations[gate] == "relu"
     share, layer = _most(found.low[:, place] if is_relu else (found.low + found.high)[:, place])
@@ -135,7 +135,7 @@ def _in_the_way(found: GateSaturation, cell: Cell, gate: str) -> tuple[float, fl
 
 
 def _of_memory(found: GateSaturation, cell: Cell, deciding: Sequence[str]) -> Verdict:
-    """The gate that cuts the past off: a shut forget gate, or an open update gate."""
+    """The gate that cuts off the past: a shut forget gate, or an open update gate."""
 
     def cut_off(gate: str) -> tuple[float, int]:
         ends = found.low if cell.forgets[gate] == "low" else found.high
@@ -154,6 +154,6 @@ def _of_memory(found: GateSaturation, cell: Cell, deciding: Sequence[str]) -> Ve
 
 
 def _most(shares: np.ndarray) -> tuple[float, int]:
-    """The largest share of all layers, from shares (L,), and its layer."""
+    """The largest of the shares (L,) of all layers, and its layer."""
     layer = int(np.argmax(shares))
     return float(shares[layer]), layer

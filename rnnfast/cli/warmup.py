@@ -1,4 +1,4 @@
-"""`rnnfast warmup`: compile ahead."""
+"""`rnnfast warmup`: compile all kernels ahead of time."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def warmup(
         ),
     ] = None,
 ) -> None:
-    """Compile all kernels now, so that nothing has to wait for the compiler later.
+    """Compile all kernels now, so that later commands need not wait for the compiler.
 
-    Compiled kernels are kept on disk. Without this command, each is compiled when it is first needed.
+    Compiled kernels are cached on disk. Without this command, each kernel is compiled at its first use.
 
     Example: [bold]rnnfast warmup --dtype float32[/bold]
     """
@@ -39,6 +39,6 @@ def warmup(
     typer.echo(f"ready after {seconds:.1f} s ({compiled.count} functions compiled)")
     folder = cache_folder()
     if folder is None:
-        typer.echo("compiled kernels are not kept on disk, so each process compiles what it needs")
+        typer.echo("compiled kernels are not cached on disk, so each process compiles what it needs")
     else:
-        typer.echo(f"compiled kernels are kept in {folder}")
+        typer.echo(f"compiled kernels are cached in {folder}")

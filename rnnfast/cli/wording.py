@@ -1,12 +1,12 @@
-"""Messages of the library in the words of the command line: options instead of functions and arguments."""
+"""Messages of the library, reworded for the command line: options instead of functions and arguments."""
 
 from __future__ import annotations
 
 import re
 
-# `_check` words errors as "owner: name must be ...", where the owner is what was called from Python.
+# Errors of `_check` read "owner: name must be ..."; the owner is the function that Python called.
 _OWNER = re.compile(r"[A-Za-z_][\w.]*: ")
-# Arguments that are called otherwise here.
+# Arguments with another name on the command line.
 _ARGUMENTS = {
     "embed_size": "--emsize",
     "hidden_size": "--nhid",
@@ -15,10 +15,10 @@ _ARGUMENTS = {
     "time_size": "--bptt",
     "clip_norm": "--clip",
 }
-# No words of English: these are arguments wherever they stand.
+# Not English words: always arguments.
 _ANYWHERE = ["batch_size", "beta1", "beta2", "bptt", "clip_value", "decay_rate", "eps", "lr", "max_vocab"]
 _ANYWHERE += ["min_count", "top_k", "top_p", "valid_fraction", "weight_decay"]
-# Words of English too: arguments at the beginning, and before an equals sign.
+# Also English words: arguments only at the beginning and before an equals sign.
 _IN_PLACES = [
     "anneal",
     "cell",
@@ -38,7 +38,7 @@ _IN_PLACES += ["seconds", "shapes", "temperature", "threads", "tied", "tokenizer
 
 
 def in_options(message: str) -> str:
-    """A message of `_check` as one about options.
+    """A message of `_check` that names options instead of arguments.
 
     Examples
     --------
@@ -61,7 +61,7 @@ def in_options(message: str) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """A number of things.
+    """A number with its noun in singular or plural.
 
     Examples
     --------

@@ -21,9 +21,9 @@ from rnnfast.training.checkpoint import LAST, MODEL
 def load_run(
     folder: Path, cell: str | None = None, *, last: bool = False
 ) -> tuple[RNNLM | CBOWLM, Tokenizer, dict[str, Any]]:
-    """The model of a run folder, its tokenizer and its `config.json`; one line says what is wrong with it.
+    """The model of a run folder, its tokenizer and its `config.json`; a bad folder ends with one line.
 
-    `cell` is the user's own cell that the command line names; its module has been imported.
+    `cell` names the user's own cell from the command line; its module has been imported.
     """
     if last and (folder / MODEL).is_file() and not (folder / LAST).exists():
         fail(f"{folder}: this run did not stop early; leave out --last.")
@@ -47,12 +47,12 @@ def load_run(
 
 
 def encode_prompt(tokenizer: Tokenizer, text: str) -> np.ndarray:
-    """Ids of a prompt; words the model does not know are named on stderr, and no words end the command."""
+    """Ids of a prompt; stderr lists unknown words, and a prompt without words ends the command."""
     ids = tokenizer.encode(text)
     if not ids.size:
         fail(f"the prompt has no {'characters' if isinstance(tokenizer, CharTokenizer) else 'words'}.")
     if (ids == tokenizer.unk_id).any():
-        words = set(_pieces(tokenizer, text)) - set(tokenizer.special)  # a text prepared by others has <unk>
+        words = set(_pieces(tokenizer, text)) - set(tokenizer.special)  # prepared texts contain <unk>
         unknown = sorted(word for word in words if (tokenizer.encode(word) == tokenizer.unk_id).all())
         if unknown:
             typer.echo(f"warning: not in the model's vocabulary: {', '.join(unknown)}", err=True)
@@ -69,9 +69,9 @@ def _pieces(tokenizer: Tokenizer, text: str) -> Iterable[str]:
 
 
 def stream_text(tokenizer: Tokenizer, prompt: np.ndarray, ids: Iterable[int]) -> Iterator[str]:
-    """The prompt, then each new word as it is drawn, with the spaces that belong between them.
+    """The prompt, then each new word as it is drawn, with the right spaces between them.
 
-    How a word is joined to those before it depends on its line alone, so only the line is decoded again.
+    The space before a word depends only on its line, so only the current line is decoded again.
     """
     line = [int(index) for index in prompt]
     shown = tokenizer.decode(line)
@@ -86,10 +86,10 @@ def stream_text(tokenizer: Tokenizer, prompt: np.ndarray, ids: Iterable[int]) ->
 
 
 def after_a_line_end(tokenizer: Tokenizer, ids: np.ndarray) -> np.ndarray:
-    """A prompt as a model has met its words in training: at the beginning of a line, not out of nowhere."""
+    """A prompt after a line end, as words at the beginning of a line occur in training."""
     return np.concatenate([first_words(tokenizer), ids])
 
 
 def first_words(tokenizer: Tokenizer) -> np.ndarray:
-    """What generation starts from without a prompt: the end of the line before."""
+    """The start of generation without a prompt: a line end."""
     return np.array([tokenizer.eos_id], dtype=np.int64)

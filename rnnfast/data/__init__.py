@@ -1,16 +1,16 @@
-"""Text for language models: from files to batches of token ids, never all of it in memory.
+"""Text for language models: from files to batches of token ids, without loading the whole text.
 
-A text passes through here in four steps, one file each:
+Text is processed in four steps, one file each:
 
-* `corpus.py`: a `Corpus` streams text, from files (`read_files`) or from memory, and splits off a validation
-  part; `python_manual.py` has the text to train on when none is given (`default_corpus`).
-* `tokenizer.py`: `WordTokenizer` and `CharTokenizer` learn a vocabulary and turn text to ids and back, and so
-  does `WhitespaceTokenizer` in `prepared.py`, for text that is split into words already; `vocabulary.py` has
-  what they share, `words.py` says where words begin and end.
+* `corpus.py`: a `Corpus` streams text from files (`read_files`) or from memory, and splits off a validation
+  part. `python_manual.py` has the default text (`default_corpus`).
+* `tokenizer.py`: `WordTokenizer` and `CharTokenizer` learn a vocabulary and convert text to ids and back.
+  `prepared.py` has `WhitespaceTokenizer`, for text that is already split into words. `vocabulary.py` is their
+  base, `words.py` finds the borders of words.
 * `ids_file.py`: `encode_to_memmap` writes the ids to a memory-mapped file, `open_ids` opens it again.
-* `batching.py`: `WindowBatches` cuts ids to windows for training, `evaluation_windows` for scoring.
+* `batching.py`: `WindowBatches` cuts ids into windows for training, `evaluation_windows` for scoring.
 
-What cannot be used is refused with a `CorpusError` before training starts.
+Unusable data raise a `CorpusError` before training starts.
 
 >>> train, valid = default_corpus().split()
 >>> tokenizer = WordTokenizer.fit(train, min_count=2, lower=True)

@@ -12,21 +12,19 @@ from rnnfast import _check
 class WindowBatches:
     """Batches whose rows read the text in order, from equally spaced offsets.
 
-    With `jump = (tokens - 1) // batch_size`, row n reads the inputs `ids[n*jump:(n+1)*jump]`, `time_size` of
-    them a window, and the target of each input is the token after it. So row n of a window goes on where
-    row n of the window before it stopped, and a state carried over fits. Every window has `time_size`
-    steps but the last, which has the rest of the row. The `(tokens - 1) % batch_size` targets at the very
-    end of the text, fewer than one a row, are left out (`skipped` counts them); with one row there are
-    none, and each token but the first is a target exactly once.
+    With `jump = (tokens - 1) // batch_size`, row n reads the inputs `ids[n*jump:(n+1)*jump]` in windows of
+    `time_size`. The target of each input is the next token. Row n of a window continues row n of the window
+    before it, so the state can be carried over. The last window has the rest of the row and may be shorter.
+    The `(tokens - 1) % batch_size` targets at the very end of the text are left out (`skipped` counts them).
+    With one row there are none, and each token except the first is a target exactly once.
 
-    Windows can be iterated, or taken by number, so that an interrupted pass goes on where it stopped.
-    They are copied into two buffers, which the next window overwrites; nothing else of the text is
-    copied.
+    Windows can be iterated or taken by number, so that an interrupted pass can continue. They are copied into
+    two buffers, which the next window overwrites; nothing else of the text is copied.
 
     Parameters
     ----------
     ids
-        Integer array of shape (tokens,), also a read-only memory map of uint16.
+        Integer array of shape (tokens,); may be a read-only memory map of uint16.
     batch_size
         Rows N of each batch.
     time_size
@@ -81,7 +79,7 @@ class WindowBatches:
         return -(-self.jump // self.time_size)
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """All windows from the first; two iterations at a time would share the buffers."""
+        """All windows from the first; simultaneous iterations share the buffers."""
         return map(self.__getitem__, range(len(self)))
 
     def __getitem__(self, window: int) -> tuple[np.ndarray, np.ndarray]:
@@ -92,7 +90,7 @@ class WindowBatches:
         start = window * self.time_size
         stop = min(start + self.time_size, self.jump)
         shape = (self.batch_size, stop - start)
-        # A short window takes the front of the buffer, which keeps it contiguous.
+        # A short window uses the front of the buffer and stays contiguous.
         xs, ts = self._buffers[:, : shape[0] * shape[1]].reshape(2, *shape)
         xs[...] = self._inputs[:, start:stop]
         ts[...] = self._targets[:, start:stop]
@@ -100,17 +98,17 @@ class WindowBatches:
 
 
 def evaluation_windows(ids: np.ndarray, time_size: int) -> WindowBatches:
-    """One row over the whole text, in which each token but the first is a target exactly once.
+    """One row over the whole text, in which each token except the first is a target exactly once.
 
-    Cutting the text into several rows would give each row a fresh state, and the perplexity would depend
-    on how many there are. The last window is shorter; a text shorter than a window is one short window.
+    Several rows would each start from a fresh state, and the perplexity would depend on their number. The
+    last window is shorter; a text shorter than a window is one short window.
 
     Parameters
     ----------
     ids
         Integer array of shape (tokens,), at least two tokens.
     time_size
-        Steps of each window. The targets are the same whatever it is.
+        Steps of each window; the targets do not depend on it.
 
     Returns
     -------

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Iterator
 from rnnfast import _check
 
 _READ_BYTES = 1 << 16
-# Lines longer than this come in pieces, so that a file without line ends needs no more memory than others.
+# Longer lines are read in pieces, so that a file without line ends needs no extra memory.
 _LONGEST_PIECE = 4096
-# Held-out text comes in at least about this many blocks, spread evenly, and in blocks of at most this length.
+# The least number of evenly spread held-out blocks (about), and the greatest length of a block.
 _BLOCKS = 32
-# The longer marks first: that of UTF-32 begins like that of UTF-16.
+# Longer marks first: the mark of UTF-32 begins with the mark of UTF-16.
 _MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -27,19 +27,19 @@ _LONGEST_BLOCK = 8192
 class Corpus:
     """Text that can be read any number of times, piece by piece.
 
-    Iterating gives strings whose concatenation is the text. A piece is a line with its line end, or,
-    for lines beyond 4096 characters, a part of a line that ends behind a space where there is one.
+    Iteration gives strings whose concatenation is the text. A piece is a line with its line end. A line of
+    more than 4096 characters is cut into parts, after a space if there is one.
 
     Parameters
     ----------
     name
-        What error messages call this text.
+        Name of this text in error messages.
     size
-        About how long the text is, in characters or bytes; used for the lengths of held-out blocks.
+        Approximate length of the text in characters or bytes; it determines the lengths of held-out blocks.
     open_pieces
         Function without arguments; each call returns a new iterator over the pieces from the start.
     held_out
-        Whether this is the validation part of another text, which is empty where that is too short.
+        Whether this is the validation part of another text; it is empty if that text is too short.
 
     Examples
     --------
@@ -58,7 +58,7 @@ class Corpus:
 
     @classmethod
     def from_lines(cls, lines: Iterable[str], name: str = "the text") -> Corpus:
-        """A corpus held in memory; a line end is supplied where a line has none.
+        """A corpus held in memory; lines without a line end get one.
 
         Examples
         --------
@@ -75,12 +75,11 @@ class Corpus:
         return f"Corpus({self.name!r}, about {self.size} characters)"
 
     def split(self, fraction: float = 0.1) -> tuple[Corpus, Corpus]:
-        """Training and validation parts: every so often, a block of whole paragraphs is held out.
+        """Training and validation parts: blocks of whole paragraphs are held out at regular intervals.
 
-        The held-out blocks are spread over the whole text, so both parts are of the same kind even where
-        the text changes its subject. The same text gives the same parts, whatever machine or run. Blocks
-        end at a blank line, or at a line end where paragraphs are very long. Both parts are streams like
-        the whole.
+        The held-out blocks are spread over the whole text, so both parts are alike even if the text changes
+        its subject. The same text gives the same parts on every machine and in every run. Blocks end at a
+        blank line, or at a line end if paragraphs are very long. Both parts are streams like the whole.
 
         Parameters
         ----------
@@ -90,7 +89,7 @@ class Corpus:
         Returns
         -------
         train, valid
-            Two corpora that share no piece and together have every piece.
+            Two disjoint corpora that together contain every piece.
 
         Raises
         ------
@@ -119,8 +118,8 @@ class Corpus:
 def as_pieces(texts: str | Corpus | Iterable[str]) -> Iterator[str]:
     """The pieces of a corpus, a string, or an iterable of strings.
 
-    Strings stand for whole lines: a line end is supplied where the last line of a string has none. A
-    corpus already has its line ends.
+    Strings are whole lines: if the last line of a string has no line end, it gets one. A corpus already has
+    its line ends.
 
     Examples
     --------
@@ -141,19 +140,19 @@ def read_files(
     encoding: str = "utf-8",
     titles: Iterable[str] | None = None,
 ) -> Corpus:
-    """One or more text files, one after the other, as a corpus that streams.
+    """One or more text files, one after the other, as a streaming corpus.
 
-    Line ends of all systems become `"\\n"`, one is supplied at the end of a file that lacks it, and a
-    byte order mark is skipped. Files are opened anew for each pass, 64 KiB at a time.
+    Line ends of all systems become `"\\n"`, a missing one at the end of a file is added, and a byte order
+    mark is skipped. Each pass opens the files again and reads 64 KiB at a time.
 
     Parameters
     ----------
     paths
-        A path or several.
+        One or several paths.
     encoding
-        How all of them write characters.
+        Encoding of all files.
     titles
-        What errors call the files; their paths by default.
+        Names of the files in errors; their paths by default.
 
     Returns
     -------
@@ -163,11 +162,11 @@ def read_files(
     Raises
     ------
     CorpusError
-        Now: no path at all, a file that is missing, not a regular file or not readable, or nothing in any
-        of them, or a byte order mark of another encoding. While reading: bytes that are no text, with the
+        At once: no path, a file that is missing, unreadable or not a regular file, only empty files, or a
+        byte order mark of another encoding. While reading: bytes that cannot be decoded; the message has the
         file and the place.
     ValueError
-        There is no such encoding.
+        The encoding is unknown.
 
     Examples
     --------
@@ -188,7 +187,7 @@ def read_files(
             _refuse_marks(name, title)
     title = called[0] if len(names) == 1 else f"{called[0]} and {len(names) - 1} more"
 
-    places = [os.path.abspath(name) for name in names]  # the working directory may be another at a later pass
+    places = [os.path.abspath(name) for name in names]  # the working directory may change before a later pass
 
     def pieces() -> Iterator[str]:
         for place, title in zip(places, called, strict=True):
@@ -198,7 +197,7 @@ def read_files(
 
 
 def _refuse_marks(path: str, title: str) -> None:
-    """A file that begins with the byte order mark of another encoding than UTF-8 is not read as such."""
+    """CorpusError for a UTF-8 file that begins with the byte order mark of another encoding."""
     with open(path, "rb") as file:
         start = file.read(4)
     for mark, encoding in _MARKS.items():
@@ -207,7 +206,7 @@ def _refuse_marks(path: str, title: str) -> None:
 
 
 def _file_pieces(path: str, title: str, encoding: str) -> Iterator[str]:
-    """The lines of one file, long ones cut."""
+    """The lines of one file; long lines are cut."""
     waiting = ""
     for text in _decoded(path, title, encoding):
         lines = _lines(waiting + text)
@@ -221,15 +220,15 @@ def _file_pieces(path: str, title: str, encoding: str) -> Iterator[str]:
 
 
 def _lines(text: str) -> list[str]:
-    """Lines with their ends, then what follows the last line end (`str.splitlines` also splits elsewhere)."""
+    """Lines with their ends, then the text after the last one (`str.splitlines` also splits elsewhere)."""
     *lines, rest = text.split("\n")
     return [line + "\n" for line in lines] + [rest]
 
 
 def _cut(line: str) -> list[str]:
-    """Parts of at most 4096 characters, cut behind a space where there is one; the last may be empty.
+    """Parts of at most 4096 characters, cut after a space if there is one; the last part may be empty.
 
-    A cut depends only on the characters before it, so an unfinished line is cut as the finished one will be.
+    A cut depends only on the characters before it, so an unfinished line has the cuts of the finished one.
     """
     parts = []
     while len(line) > _LONGEST_PIECE:
@@ -264,7 +263,7 @@ def _decoded(path: str, title: str, encoding: str) -> Iterator[str]:
 
 
 def _part(pieces: Iterator[str], fraction: float, block_size: int, held_out: bool) -> Iterator[str]:
-    """The held-out blocks, or the others. A block is held out whenever less than that share has been."""
+    """The held-out blocks, or the rest. A block is held out if the share so far is below `fraction`."""
     total = held = 0
     for block in _blocks(pieces, block_size):
         length = sum(map(len, block))
@@ -276,7 +275,7 @@ def _part(pieces: Iterator[str], fraction: float, block_size: int, held_out: boo
 
 
 def _blocks(pieces: Iterator[str], size: int) -> Iterator[list[str]]:
-    """Runs of pieces that end at the first blank line past `size` characters, or past four times that."""
+    """Blocks of pieces; each ends at the first blank line after `size` characters, or after 4 `size`."""
     block: list[str] = []
     length = 0
     for piece in pieces:

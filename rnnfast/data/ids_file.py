@@ -1,6 +1,6 @@
-"""Token ids in a memory-mapped file, so that a corpus larger than memory trains.
+"""Token ids in a memory-mapped file, for corpora larger than memory.
 
-The file is an ordinary `.npy` file of two or four bytes a token: `np.load(path, mmap_mode="r")` reads it.
+The file is an ordinary `.npy` file of two or four bytes per token: `np.load(path, mmap_mode="r")` reads it.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ def encode_to_memmap(
 ) -> np.memmap:
     """Write the token ids of a text to a file, piece by piece, and map it into memory.
 
-    The file appears under its name only when it is complete, replacing one that was there.
+    The file appears under its name only when it is complete; an older file is then replaced.
 
     Parameters
     ----------
     tokenizer
-        Gives the ids. Up to 65,536 tokens are stored in two bytes each, more in four.
+        Encodes the text. A vocabulary of up to 65,536 tokens is stored in two bytes per id, a larger one in
+        four.
     texts
         A string, strings of whole lines, or a corpus.
     path
@@ -44,7 +45,7 @@ def encode_to_memmap(
     Raises
     ------
     CorpusError
-        The text has no token, or a file of it is not UTF-8.
+        The text has no token, or one of its files is not UTF-8.
     OSError
         The file cannot be written.
 
@@ -81,7 +82,7 @@ def encode_to_memmap(
 
 
 def open_ids(path: str | os.PathLike[str]) -> np.memmap:
-    """Map a file of token ids into memory, reading nothing yet.
+    """Map a file of token ids into memory without reading them.
 
     Parameters
     ----------
@@ -108,13 +109,13 @@ def open_ids(path: str | os.PathLike[str]) -> np.memmap:
 
 
 def map_ids(owner: str, path: str | os.PathLike[str], fix: str) -> np.memmap:
-    """The same with the words of an error: who says it, and what to do about it."""
+    """`open_ids` with the owner and the fix that its errors name."""
     name = os.fspath(path)
     _check.corpus_files(owner, [name])
     try:
         ids = np.lib.format.open_memmap(name, mode="r")  # np.load would speak of pickles
     except (ValueError, OSError, EOFError) as error:
-        problem = re.split(r"[;\n]", str(error))[0].rstrip(".")  # what follows is advice for other files
+        problem = re.split(r"[;\n]", str(error))[0].rstrip(".")  # the rest is advice for other files
         raise _check.ids_file(owner, name, problem, fix) from None
     if ids.ndim != 1 or ids.dtype.str not in ("<u2", "<u4"):
         raise _check.ids_file(owner, name, "not one row of uint16 or uint32", fix)
@@ -122,7 +123,7 @@ def map_ids(owner: str, path: str | os.PathLike[str], fix: str) -> np.memmap:
 
 
 def _header(dtype: np.dtype, count: int) -> bytes:
-    """Header of the `.npy` format 1.0, of one length whatever the count, which is known only at the end."""
+    """Header of the `.npy` format 1.0. Its length is fixed, since the count is known only at the end."""
     text = f"{{'descr': '{dtype.str}', 'fortran_order': False, 'shape': ({count},), }}"
     start = b"\x93NUMPY\x01\x00" + (_HEADER_BYTES - 10).to_bytes(2, "little")
     return start + text.encode("ascii").ljust(_HEADER_BYTES - 11) + b"\n"

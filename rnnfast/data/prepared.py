@@ -1,4 +1,4 @@
-"""Text that others have split into words already, such as the Penn Treebank and WikiText."""
+"""Text that is already split into words, such as the Penn Treebank and WikiText."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class WhitespaceTokenizer(Tokenizer):
 
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> WhitespaceTokenizer:
-        """The tokenizer `to_dict` was called on; `ValueError` when the values are of something else.
+        """The tokenizer that `to_dict` was called on; `ValueError` if the values are not from one.
 
         Examples
         --------

@@ -1,4 +1,4 @@
-"""The default corpus: the language reference that every Python carries, as plain English sentences."""
+"""The default corpus: the language reference that comes with Python, as plain English sentences."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _EMPHASIS = re.compile(r"(?<![\w*])(\*\*?)(?! )([^*]+?)(?<! )\1(?![\w*])")
 _TERM = re.compile(r"^( *)(?!\* |\d+\. |\[)\S.*\n(?=\1 +\S)")
 _SPLIT_COMPOUND = re.compile(r"(?<=[a-z]-)\s*\n\s*(?=[a-z])")
 _REFERENCE_MARK = re.compile(r"\s\[[\w.]+\](?:_)?(?=[\s.,;:)]|$)")
-# Ends a sentence: a full stop, perhaps a bracket or quote, then a capital; not after "e.g." and its like.
+# End of a sentence: a full stop, an optional bracket or quote, then a capital; not after "e.g." and the like.
 _SENTENCE_END = re.compile(r"(?<![ (][a-z]\.[a-z])(?<! vs)(?<!etc)([.!?][)\"']?) +(?=[A-Z(\"_])")
 _PROSE_WORD = re.compile(r"\(?[A-Za-z][a-z]*(?:['\u2019-][a-z]+)*[.,;:!?)]*")
 
@@ -21,10 +21,10 @@ _PROSE_WORD = re.compile(r"\(?[A-Za-z][a-z]*(?:['\u2019-][a-z]+)*[.,;:!?)]*")
 def default_corpus() -> Corpus:
     """The Python language reference from the standard library's `pydoc_data.topics`, some 40,000 words.
 
-    Only its English is kept: grammar, code, tables and headings are left out, markup and line breaks are
-    removed, and text that stands in several topics is taken once, so that no paragraph is both in the
-    training and in the validation part. Each sentence is one line; a blank line ends each paragraph. The
-    text differs a little from one version of Python to the next.
+    Only English prose is kept: grammar, code, tables, headings, markup and line breaks are removed. Text that
+    occurs in several topics is taken once, so that no paragraph is in both the training and the validation
+    part. Each sentence is one line; a blank line ends each paragraph. The text differs slightly between
+    versions of Python.
 
     Returns
     -------
@@ -62,7 +62,7 @@ def prose_paragraphs(document: str) -> Iterator[str]:
     Parameters
     ----------
     document
-        Text in reStructuredText, or what Sphinx makes of it as plain text.
+        Text in reStructuredText, or its plain-text form from Sphinx.
 
     Yields
     ------
@@ -75,7 +75,7 @@ def prose_paragraphs(document: str) -> Iterator[str]:
     ['The only one is pass, a null operation.']
     """
     for block in re.split(r"\n[ \t]*\n", document):
-        # The items of a list are often set without blank lines between them.
+        # List items often have no blank lines between them.
         for part in re.split(r"\n(?=\s*(?:\* |\d+\. |\[\d+\] ))", block):
             paragraph = _plain(part)
             if _is_prose(paragraph):
@@ -83,7 +83,7 @@ def prose_paragraphs(document: str) -> Iterator[str]:
 
 
 def _plain(block: str) -> str:
-    """One line without the term it defines, list marks, emphasis, and the marks of code and footnotes."""
+    """One line, without the term it defines and the marks of lists, emphasis, code and footnotes."""
     text = _SPLIT_COMPOUND.sub("", _TERM.sub("", block))
     text = _BULLET.sub("", " ".join(text.split()))
     text = _EMPHASIS.sub(r"\2", text)
@@ -94,7 +94,7 @@ def _plain(block: str) -> str:
 
 
 def _is_prose(text: str) -> bool:
-    """Whether a paragraph reads as English: sentences end, and most words are words."""
+    """Whether a paragraph is English prose: it ends like a sentence, and most of its words are words."""
     words = text.split()
     if len(words) < 5 or not text.rstrip(")'").endswith((".", ":", "!", "?")):
         return False

@@ -1,4 +1,4 @@
-"""Training data as batches of rows that are read side by side: a text, or sequences with their targets."""
+"""Training data as batches of rows: a text, or sequences with their targets."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from rnnfast.data.batching import WindowBatches
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
-    """A random order (count,) of the sequences, which follows from the seed and the epoch alone.
+    """A random order (count,) of the sequences, determined by the seed and the epoch alone.
 
-    NumPy keeps the raw numbers of its bit generators the same from version to version, but not the results of
-    `permutation`; a run may go on under another version.
+    A run may continue under another version of NumPy. The raw numbers of its bit generators are the same in
+    all versions; the results of `permutation` are not.
 
     Examples
     --------
@@ -26,9 +26,9 @@ def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
 
 
 class PickedRows:
-    """Some rows of an array (S, ...), read from it where they are needed: ``picked[:, first:last]``.
+    """Some rows of an array (S, ...), read when needed: ``picked[:, first:last]``.
 
-    Copying them at once would hold whole sequences of a memory map in memory.
+    Copying them at once would load whole sequences of a memory map.
     """
 
     def __init__(self, array: Any, rows: np.ndarray) -> None:
@@ -41,7 +41,7 @@ class PickedRows:
         return len(self._rows)
 
     def __getitem__(self, places: tuple[slice, slice]) -> np.ndarray:
-        """A copy of some steps of some of the rows."""
+        """A copy of some steps of some rows."""
         rows, steps = places
         _check.whole_file("training", self._array)
         return self._array[self._rows[rows], steps]
@@ -53,12 +53,12 @@ class SequenceRows:
     Parameters
     ----------
     xs : array (S, T, D)
-        Sequences; a memory map is read where it is needed.
+        Sequences; a memory map is read in parts, as needed.
     ts : array (S, T, O), or (S, O) for targets of the last step
     batch_size : int
-        Sequences in a batch; the last may be smaller.
+        Sequences in a batch; the last batch may be smaller.
     order : ndarray of int (S,), optional
-        The numbers of the sequences in the order they are read in; by default their own.
+        The numbers of the sequences in reading order; 0, 1, 2 ... by default.
 
     Examples
     --------
@@ -85,7 +85,7 @@ class SequenceRows:
         return -(-len(self._xs) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        """Sequences (N, T, D) and targets of each batch; those of every step are not copied."""
+        """Sequences (N, T, D) and targets of each batch; targets of every step are not copied."""
         xs, ts, order = self._xs, self._ts, self._order
         for first in range(0, len(xs), self.batch_size):
             rows = slice(first, first + self.batch_size)
@@ -97,7 +97,7 @@ class SequenceRows:
 
 
 class TextRows:
-    """A text as one batch: rows (N, T) of ids, each with the ids that follow, as in `WindowBatches`."""
+    """A text as one batch: rows (N, T) of ids with the next ids as targets, as in `WindowBatches`."""
 
     every_step = True
 
@@ -116,7 +116,7 @@ class TextRows:
 
 
 def rows_of(data: Any, batch_size: int, order: np.ndarray | None = None) -> SequenceRows | TextRows:
-    """The batches of a text (tokens,), or of a pair of sequences and targets, read in this order."""
+    """The batches of a text (tokens,), or of a pair of sequences and targets in the given order."""
     data = _check.text_or_pair(data)
     if isinstance(data, tuple):
         return SequenceRows(*_check.sequences_and_targets("training", data), batch_size, order)
@@ -125,9 +125,9 @@ def rows_of(data: Any, batch_size: int, order: np.ndarray | None = None) -> Sequ
 
 
 class WholeRows:
-    """One window a batch, over all its steps."""
+    """One window per batch, over all its steps."""
 
-    # Steps of the window that `Trainer` looks at after an epoch without validation.
+    # Steps of the window that `Trainer` checks after an epoch without validation.
     _LOOK = 512
 
     def __init__(self, rows: SequenceRows | TextRows) -> None:
@@ -139,12 +139,12 @@ class WholeRows:
         return len(self._rows)
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Inputs and targets of the beginning of the first batch."""
+        """Inputs and targets of the first steps of the first batch."""
         return WindowRows(self._rows, 1).first_rows(self._LOOK)
 
 
 class WindowRows:
-    """Windows along each batch; one a batch counts where only the last step has a target."""
+    """Windows along each batch; if only the last step has a target, one window per batch counts."""
 
     def __init__(self, rows: SequenceRows | TextRows, time_size: int) -> None:
         self._rows = rows
@@ -164,7 +164,7 @@ class WindowRows:
         return np.array(xs[:, : self.time_size]), np.array(targets)
 
     def first_rows(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
-        """The beginning of the first batch; all of it, where only the last step has a target."""
+        """The first steps of the first batch, or all of them if only the last step has a target."""
         xs, ts = next(iter(self._rows))
         _check.whole_file("WindowRows", xs, ts)
         if not self._rows.every_step:
@@ -172,7 +172,7 @@ class WindowRows:
         return np.array(xs[:, :steps]), np.array(ts[:, :steps])
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray | None, bool, bool]]:
-        """Inputs, targets (None where there are none), and whether a batch begins and ends."""
+        """Inputs, targets (or None), and whether a batch begins and ends with this window."""
         for xs, ts in self._rows:
             for first in range(0, self._steps, self.time_size):
                 _check.whole_file("WindowRows", xs, ts)

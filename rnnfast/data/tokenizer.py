@@ -15,16 +15,17 @@ from rnnfast.data.words import SplitWords, join_words
 
 
 class WordTokenizer(Tokenizer):
-    """Words, numbers and punctuation marks are the tokens; `<eos>` ends each line that is not blank.
+    """Tokenizer of words, numbers and punctuation marks; `<eos>` ends each line that is not blank.
 
-    Contractions and compounds stay whole (`don't`, `well-known`); see `split_words`. Usually made by `fit`.
+    Contractions and compounds stay whole (`don't`, `well-known`); see `split_words`. `fit` makes one from a
+    text.
 
     Parameters
     ----------
     tokens
         The vocabulary in the order of ids, without `<unk>` and `<eos>`, which come first.
     lower
-        Whether text is turned to lower case before it is split.
+        Whether text is converted to lower case before it is split.
 
     Raises
     ------
@@ -65,14 +66,14 @@ class WordTokenizer(Tokenizer):
         min_count
             Rarer words become `<unk>`. With 1, a model never sees `<unk>` in training.
         max_vocab
-            Largest `vocab_size`, special tokens included; the most frequent words stay.
+            Largest `vocab_size`, including special tokens; the most frequent words are kept.
         lower
-            Whether to turn text to lower case first.
+            Whether to convert text to lower case first.
 
         Returns
         -------
         tokenizer
-            Ids by falling frequency; words equally frequent in alphabetical (code point) order.
+            Ids in order of decreasing frequency; equally frequent words in order of their code points.
 
         Raises
         ------
@@ -89,7 +90,7 @@ class WordTokenizer(Tokenizer):
 
     def _split(self, pieces: Iterator[str]) -> Iterator[list[str]]:
         words_of = SplitWords().of_line
-        in_line = False  # a line may go over several pieces
+        in_line = False  # a line may span several pieces
         for piece in pieces:
             first, *others = (piece.lower() if self.lower else piece).split("\n")
             tokens = words_of(first)
@@ -103,7 +104,7 @@ class WordTokenizer(Tokenizer):
             yield tokens
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Readable text of token ids: spaces as in English, `<eos>` as a line end; see `join_words`.
+        """Readable text of token ids, with the spaces of English and `<eos>` as line end; see `join_words`.
 
         Examples
         --------
@@ -131,7 +132,7 @@ class WordTokenizer(Tokenizer):
 
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> WordTokenizer:
-        """The tokenizer `to_dict` was called on; `ValueError` when the values are of something else.
+        """The tokenizer that `to_dict` was called on; `ValueError` if the values are not from one.
 
         Examples
         --------
@@ -143,10 +144,10 @@ class WordTokenizer(Tokenizer):
 
 
 class CharTokenizer(Tokenizer):
-    """Characters are the tokens, white space and case included; the line end is one like others.
+    """Tokenizer of characters, including white space and line ends; case is kept.
 
-    There is no `<eos>` beside it: `eos_id` is the id of `"\\n"`. Blank lines are kept, and decoding gives
-    back the exact text, with U+FFFD in the place of unknown characters. Usually made by `fit`.
+    There is no `<eos>`: `eos_id` is the id of `"\\n"`. Blank lines are kept. Decoding restores the exact
+    text, with U+FFFD for unknown characters. `fit` makes one from a text.
 
     Parameters
     ----------
@@ -188,9 +189,9 @@ class CharTokenizer(Tokenizer):
         return pieces
 
     def _encoded(self, pieces: Iterator[str]) -> Iterator[np.ndarray]:
-        """By a table from code points to ids, without looking each one up in a dictionary."""
+        """Ids from a table indexed by code points, which avoids a dictionary lookup per character."""
         codes = np.array(list(map(ord, self.id_to_token[1:])))
-        table = np.full(codes.max() + 2, self.unk_id, dtype=np.int64)  # the last entry for all beyond
+        table = np.full(codes.max() + 2, self.unk_id, dtype=np.int64)  # last entry: all larger codes
         table[codes] = np.arange(1, self.vocab_size)
         for piece in pieces:
             points = np.frombuffer(piece.encode("utf-32-le", "surrogatepass"), dtype="<u4")
@@ -208,7 +209,7 @@ class CharTokenizer(Tokenizer):
 
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> CharTokenizer:
-        """The tokenizer `to_dict` was called on; `ValueError` when the values are of something else.
+        """The tokenizer that `to_dict` was called on; `ValueError` if the values are not from one.
 
         Examples
         --------
@@ -219,7 +220,7 @@ class CharTokenizer(Tokenizer):
 
 
 def tokenizer_from_dict(saved: dict[str, Any]) -> WordTokenizer | WhitespaceTokenizer | CharTokenizer:
-    """The tokenizer whose `to_dict` gave these JSON values, of whichever class.
+    """The tokenizer of any class whose `to_dict` returned these JSON values.
 
     Raises
     ------

@@ -1,6 +1,6 @@
-"""What all tokenizers share: tokens and their ids, and how a vocabulary is learned from a text.
+"""Base of all tokenizers: tokens and their ids, and learning a vocabulary from a text.
 
-Id 0 is the unknown token, id 1 the end of a line; then come the tokens of the text, most frequent first.
+Id 0 is the unknown token, id 1 the end of a line. The tokens of the text follow, most frequent first.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ import numpy as np
 from rnnfast import _check
 from rnnfast.data.corpus import Corpus, as_pieces
 
-# Counting keeps memory bounded by forgetting the rarest tokens once there are more different ones than this.
-# It takes about half a gigabyte of tokens to get here, and what is forgotten is noise: numbers, addresses.
+# Beyond this number of distinct tokens, counting drops the rarest ones to bound memory. Only texts of about
+# half a gigabyte get there, and the dropped tokens are noise: numbers, addresses.
 _MOST_COUNTED = 4_000_000
 
 
-_BLOCK = 1 << 13  # characters worked on at a time
+_BLOCK = 1 << 13  # characters processed at a time
 
 
 class Tokenizer(ABC):
-    """What all tokenizers share: the vocabulary, its comparison and its JSON form.
+    """Base class of tokenizers: the vocabulary, its comparison and its JSON form.
 
     Attributes
     ----------
@@ -60,17 +60,17 @@ class Tokenizer(ABC):
 
     @property
     def vocab_size(self) -> int:
-        """Number of tokens, the two special ones included."""
+        """Number of tokens, including the two special ones."""
         return len(self.id_to_token)
 
     def encode(self, text: str) -> np.ndarray:
-        """Token ids of a text, int64 of shape (tokens,). No line end is supplied: a prompt stays open."""
+        """Token ids of a text, int64 of shape (tokens,). No line end is added: a prompt stays open."""
         _check.text(f"{type(self).__name__}.encode", "text", text)
         parts = list(self._encoded(iter((text,))))
         return parts[0] if parts else np.empty(0, dtype=np.int64)
 
     def encode_pieces(self, texts: str | Corpus | Iterable[str]) -> Iterator[np.ndarray]:
-        """Token ids of a long text, int64 (tokens,) for some lines at a time; each string is whole lines."""
+        """Token ids of a long text, int64 (tokens,) for some lines at a time; strings are whole lines."""
         return self._encoded(_blocks_of_lines(as_pieces(texts)))
 
     def _encoded(self, pieces: Iterator[str]) -> Iterator[np.ndarray]:
@@ -79,7 +79,7 @@ class Tokenizer(ABC):
             yield np.array(list(map(find, tokens, repeat(self.unk_id))), dtype=np.int64)
 
     def _tokens_of(self, ids: Iterable[int]) -> list[str]:
-        """Tokens of ids, each of which must be in the vocabulary (Python would take -1 for the last)."""
+        """Tokens of ids, all checked to be in the vocabulary (in Python, index -1 is the last token)."""
         found = []
         for index in ids:
             if not 0 <= index < self.vocab_size:
@@ -96,16 +96,16 @@ class Tokenizer(ABC):
         """Text of token ids."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The tokenizer as JSON values; `from_dict` of the class, or `tokenizer_from_dict`, reads it."""
+        """The tokenizer as JSON values, for `from_dict` of the class or `tokenizer_from_dict`."""
         return {"kind": self.kind, "tokens": self.id_to_token[len(self.special) :]}
 
     def fingerprint(self) -> str:
-        """Hexadecimal SHA-256 of the JSON form: equal exactly when two tokenizers are."""
+        """Hexadecimal SHA-256 of the JSON form; equal for equal tokenizers only."""
         text = json.dumps(self.to_dict(), sort_keys=True)
         return hashlib.sha256(text.encode("ascii")).hexdigest()
 
     def check_same(self, other: Tokenizer, owner: str = "tokenizer") -> None:
-        """Raise `CorpusError`, saying what differs, unless `other` gives the same ids as this tokenizer."""
+        """Raise `CorpusError`, which names the difference, unless `other` gives the same ids."""
         _check.same_vocabulary(owner, self.id_to_token, other.id_to_token)
         _check.same_tokenizer(owner, self._options(), other._options())
 
@@ -127,7 +127,7 @@ class Tokenizer(ABC):
 def learn_tokens(
     empty: Tokenizer, texts: str | Corpus | Iterable[str], min_count: int, max_vocab: int | None
 ) -> list[str]:
-    """The tokens worth an id, by falling frequency, then by text."""
+    """The tokens of the vocabulary in order of decreasing frequency, then of text."""
     owner = f"{type(empty).__name__}.fit"
     min_count = _check.size(owner, "min_count", min_count)
     if max_vocab is not None:
@@ -143,9 +143,9 @@ def learn_tokens(
 
 
 def _blocks_of_lines(pieces: Iterator[str]) -> Iterator[str]:
-    """Pieces of a text, short lines put together, since each piece has a cost of its own.
+    """Pieces of a text with short lines joined into blocks, since each piece has a fixed cost.
 
-    A piece that ends within a line ends its block, so that a word which is cut there stays cut.
+    A piece that ends within a line also ends its block, so that a word cut there stays cut.
     """
     block: list[str] = []
     length = 0
@@ -160,7 +160,7 @@ def _blocks_of_lines(pieces: Iterator[str]) -> Iterator[str]:
 
 
 def _count(token_lists: Iterator[Iterable[str]]) -> Counter[str]:
-    """How often each token occurs."""
+    """The count of each token."""
     counts: Counter[str] = Counter()
     forget = 1
     for tokens in token_lists:

@@ -1,4 +1,4 @@
-"""Where words begin and end: text to words, and words back to readable text."""
+"""Splitting text into words, and joining words into readable text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from itertools import chain
 
 # Alternatives are tried in this order. A full stop, hyphen or apostrophe between two word characters belongs
-# to the word: splitting "well-known", "don't" or "example.com" would lose where the spaces were.
+# to the word: if "well-known", "don't" or "example.com" were split, the missing spaces could not be inferred.
 _WORD = re.compile(
     r"""
       <unk> | <eos>                         # in corpora prepared by others
@@ -22,7 +22,7 @@ _WORD = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 
-# Typed prompts have straight quotes, books have curly ones; both must find the same word.
+# Typed prompts have straight quotes and books curly ones; both must give the same word.
 _STRAIGHT_QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u02bc": "'", "\u201c": '"', "\u201d": '"'})
 
 _NO_SPACE_BEFORE = frozenset([*".,;:!?)]}%\u2026", "...", "n't"])
@@ -40,7 +40,7 @@ def split_words(line: str) -> list[str]:
     Parameters
     ----------
     line
-        Text; white space of any kind only separates.
+        Text; white space of any kind separates words.
 
     Returns
     -------
@@ -58,9 +58,9 @@ def split_words(line: str) -> list[str]:
 
 
 class SplitWords(dict[str, list[str]]):
-    """`split_words` of each run of characters between white space, remembered, since most of them return.
+    """A cache of `split_words` for runs of characters without white space, since most runs recur.
 
-    No word reaches across white space, so a line is split as its runs are.
+    No word contains white space, so the words of a line are those of its runs.
 
     Examples
     --------
@@ -68,7 +68,7 @@ class SplitWords(dict[str, list[str]]):
     ['(', 'yes', ',', 'yes', ')']
     """
 
-    _MOST = 50_000  # runs remembered, some megabytes
+    _MOST = 50_000  # cached runs, some megabytes
 
     def __missing__(self, run: str) -> list[str]:
         if len(self) >= self._MOST:
@@ -82,14 +82,14 @@ class SplitWords(dict[str, list[str]]):
 
 
 def join_words(words: Iterable[str]) -> str:
-    """One readable line from words: spaces where English has them, quotes opening and closing in turn.
+    """One readable line from words: spaces as in English, quotes alternately opening and closing.
 
-    Splitting keeps no record of the spaces, so this is a good guess and not an exact inverse.
+    Splitting discards the spaces, so this is a good guess and not an exact inverse.
 
     Parameters
     ----------
     words
-        Words and marks as `split_words` gives them.
+        Words and marks as returned by `split_words`.
 
     Returns
     -------

@@ -1,11 +1,11 @@
-"""Looking into training: what gradients are worth, how far they reach, and what stands in their way.
+"""Diagnostics of training: errors of gradients, their reach through time, and what limits it.
 
-* `truncation.py`: how far the gradients of truncated backpropagation are from the exact ones.
-* `windows.py`: the same over the length of the window.
-* `lags.py`: how much of a gradient arrives at states that lie back in time.
+* `truncation.py`: the error of truncated backpropagation against the exact gradient.
+* `windows.py`: this error for several window lengths.
+* `lags.py`: gradients with respect to earlier states.
 * `spectrum.py`: the eigenvalues of recurrent weights.
 * `saturation.py`: gates that are shut or wide open.
-* `plots.py`: the pictures of all of these. `apart.py`: a model's layers, apart from what it carries.
+* `plots.py`: pictures of all of these. `apart.py`: separate layers on a model's parameters.
 """
 
 from rnnfast.diagnostics.lags import GradientByLag, gradient_by_lag

@@ -1,4 +1,4 @@
-"""A model's layers once more, on its parameters: to look into it without touching what it carries."""
+"""Separate layers on a model's parameters, so that diagnostics leave its state unchanged."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from rnnfast.models.rnnlm import RNNLM
 
 
 class Apart:
-    """The layers of a model, others around the same parameters, with a fresh state; no dropout, no noise.
+    """New layers on the parameters of a model, with a fresh state, without dropout and noise.
 
     Attributes
     ----------
     cell : Cell
     layers : list of Recurrent
-        From the lowest.
+        From the bottom to the top.
     output : TimeAffineSoftmaxWithLoss or TimeAffineSquaredLoss
     """
 
@@ -27,7 +27,7 @@ class Apart:
         if not isinstance(model, RNNLM | SequenceRegressor):
             raise TypeError(
                 f"{owner}: the model must be an RNNLM or a SequenceRegressor, got {type(model).__name__}; "
-                f"there is no recurrence in others."
+                f"other models have no recurrence."
             )
         self._owner, self._model = owner, model
         self._arrays = dict(zip(model.parameter_names, model.params, strict=True))
@@ -36,7 +36,7 @@ class Apart:
         self.output: Any = type(model.output)(*model.output.params)
 
     def vectors(self, xs: np.ndarray) -> np.ndarray:
-        """The input (N, T, D) of the lowest layer; at least one sequence and one step."""
+        """The input (N, T, D) of the bottom layer, with at least one sequence and one step."""
         model = self._model
         if isinstance(model, RNNLM):
             xs = _check.ids(self._owner, "xs", xs, ("N", "T"), model.vocab_size)
@@ -48,7 +48,7 @@ class Apart:
         return self._arrays["embed_W"][xs] if isinstance(model, RNNLM) else xs
 
     def targets(self, ts: np.ndarray, batch: int, steps: int) -> np.ndarray:
-        """The targets of every step, (N, T) or (N, T, O), or those of the last one, (N, O), checked."""
+        """The checked targets: of every step, (N, T) or (N, T, O), or of the last one, (N, O)."""
         model = self._model
         if isinstance(model, RNNLM):
             return _check.ids(self._owner, "ts", ts, (batch, steps), model.vocab_size, also=-1)
@@ -58,12 +58,12 @@ class Apart:
 
     @property
     def names(self) -> list[str]:
-        """Of the layers, as in the names of the parameters."""
+        """Names of the layers, as in the names of the parameters."""
         return [f"layer{index}" for index, _ in enumerate(self.layers)]
 
 
 def _again(layer: Recurrent) -> Recurrent:
-    """A layer on the same parameters, with gradients and a state of its own, and without noise."""
+    """A layer on the same parameters, with its own gradients and state, without noise."""
     other = Recurrent(layer.cell, layer.params, layer.stateful)
     other.constants.update(layer.constants)
     other.train_flg = False

@@ -1,4 +1,4 @@
-"""How much of a gradient arrives at states that lie back in time: vanishing and exploding gradients."""
+"""Vanishing and exploding gradients: the gradient of a loss with respect to earlier states."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ _MOST_TARGETS = 16
 
 
 class GradientByLag(NamedTuple):
-    """Norms of the gradients of single losses by the states before them; L layers, J targets, K lags.
+    """Gradient norms of single losses with respect to earlier states; L layers, J targets, K lags.
 
-    The states are those of the cell, the first of them the output: h, and c of an LSTM, along which its
-    gradient is meant to last.
+    The states are the cell's: h, the output, is the first. An LSTM also has c, along which gradients are
+    meant to last.
 
     Attributes
     ----------
     lags : ndarray of int (K + 1,)
-        0 to K: how many steps the state lies before the loss.
+        0 to K, the number of steps from the state to the loss.
     targets : ndarray of int (J,)
         The steps of the losses.
     norms : dict of str to ndarray (L, J, K + 1)
-        By state ``||dL_t / dh_{t-k}||`` of each layer, from the lowest, the mean over the sequences. NaN at a
-        step at which no sequence has a target. 0 at lag 0 of all states but the output, which alone the loss
-        reads.
+        For each state, ``||dL_t / dh_{t-k}||`` of each layer from the bottom, averaged over the sequences.
+        NaN if no sequence has a target at the step. Lag 0 is 0 except for the output, since the loss reads no
+        other state.
 
     Examples
     --------
@@ -49,7 +49,7 @@ class GradientByLag(NamedTuple):
 
     @property
     def h_norms(self) -> np.ndarray:
-        """Those of the output, (L, J, K + 1)."""
+        """The norms of the output, (L, J, K + 1)."""
         return next(iter(self.norms.values()))
 
     def mean(self) -> np.ndarray:
@@ -68,23 +68,23 @@ def gradient_by_lag(
     lags: int | None = None,
     targets: Sequence[int] | None = None,
 ) -> GradientByLag:
-    """How much the loss at a step is moved by the states 0, 1, 2 ... steps before it.
+    """Gradient of the loss at a step with respect to the states 0, 1, 2 ... steps before it.
 
-    For a sequence and a step t, ``L_t`` is the loss of this one prediction, and the gradient by the state
-    ``h_{t-k}`` of a layer is taken over every path to it, through the layers above too. The farther it falls
-    with k, the less can be learned over k steps; where it grows, gradients explode. Without dropout, from a
-    fresh state; the model stays as it is, its gradients included.
+    ``L_t`` is the loss of the single prediction at step t of a sequence. Its gradient with respect to the
+    state ``h_{t-k}`` of a layer is taken over every path, including paths through the layers above. A
+    gradient that falls with k limits learning over k steps; a gradient that grows explodes. Computed without
+    dropout, from a fresh state. The model and its gradients do not change.
 
     Parameters
     ----------
     model : RNNLM or SequenceRegressor
-        Of any cell and number of layers.
+        With any cell and number of layers.
     xs, ts : ndarray (N, T, ...)
-        What `forward` of the model takes.
+        The arguments of the model's `forward`.
     lags : int, optional
-        K, below T; by default half of the steps (all, with a target at the last step only), at most 100.
+        K, below T; by default half of the steps (all, if only the last step has a target), at most 100.
     targets : sequence of int, optional
-        Steps whose losses are taken, each with K steps before it; by default up to 16 of them, evenly spread.
+        Steps of the losses, each with K steps before it; by default up to 16, evenly spread.
 
     Returns
     -------
@@ -98,7 +98,7 @@ def gradient_by_lag(
 
     Notes
     -----
-    It takes K + 1 steps back, with all targets and sequences side by side.
+    The computation takes K + 1 steps back, with all targets and sequences in one batch.
 
     Source: Pascanu, Mikolov and Bengio, *On the difficulty of training recurrent neural networks*, 2013.
 
@@ -136,7 +136,7 @@ def gradient_by_lag(
 
 
 def _chosen(owner: str, targets: Sequence[int] | None, scored: np.ndarray, first: int) -> np.ndarray:
-    """The steps (J,) of the losses: as given, or spread over those from `first` on that have a target."""
+    """The steps (J,) of the losses: as given, or spread over the steps with a target from `first` on."""
     last = scored.shape[1] - 1
     found = first + np.flatnonzero(scored[:, first:].any(axis=0))
     if targets is not None:
@@ -152,7 +152,7 @@ def _chosen(owner: str, targets: Sequence[int] | None, scored: np.ndarray, first
 
 
 def _read(layers: list[Any], vectors: np.ndarray) -> tuple[list[np.ndarray], list[list[np.ndarray]]]:
-    """Of each layer: its inputs (T, N, D), and its states (T + 1, N, H), the initial ones first."""
+    """The inputs (T, N, D) and the states (T + 1, N, H) of each layer, initial states first."""
     inputs, states = [np.ascontiguousarray(vectors.swapaxes(0, 1))], []
     for layer in layers:
         kept = [[np.zeros((vectors.shape[0], layer.hidden_size), layer.dtype) for _ in layer.cell.states]]
@@ -165,7 +165,7 @@ def _read(layers: list[Any], vectors: np.ndarray) -> tuple[list[np.ndarray], lis
 
 
 def _loss_gradient(output: Any, hs: np.ndarray, ts: np.ndarray) -> np.ndarray:
-    """The gradient (J * N, H) of each loss by its own output (J, N, H); zero where there is no target."""
+    """The gradient (J * N, H) of each loss with respect to its output (J, N, H); zero without a target."""
     width = hs.shape[-1]
     flat = ts.reshape(-1, 1, *ts.shape[2:])
     output.forward(hs.reshape(-1, 1, width), flat)
@@ -181,10 +181,10 @@ def _go_back(
     dhs: np.ndarray,
     lags: int,
 ) -> list[np.ndarray]:
-    """Norms (L, J, N, K + 1) of the gradients of each state, one step after the other for all targets.
+    """Norms (L, J, N, K + 1) of the gradients of each state, computed step by step for all targets.
 
-    A step is a window of its own, read again from the state before it, so that the gradient of each state
-    comes out of `backward`.
+    Each step is a separate window, read again from the state before it, so that `backward` returns the
+    gradient of each state.
     """
     rows = len(dhs)
     batch = rows // targets.size
@@ -213,12 +213,12 @@ def _go_back(
 
 
 def _norm(gradient: np.ndarray) -> np.ndarray:
-    """Of each row, in float64: squares of small numbers are zero in float32."""
+    """The norm of each row, in float64: squares of small numbers are zero in float32."""
     return np.linalg.norm(gradient.astype(np.float64), axis=-1)
 
 
 def _mean_over_rows(norms: np.ndarray, counted: np.ndarray) -> np.ndarray:
-    """The mean (L, J, K + 1) of norms (L, J, N, K + 1) over the rows that have a target; others are zero."""
+    """The mean (L, J, K + 1) of norms (L, J, N, K + 1) over the rows with a target; other norms are zero."""
     count = counted.sum(axis=1)
     means = norms.sum(axis=2) / np.maximum(1, count)[:, np.newaxis]
     means[:, count == 0] = np.nan

@@ -1,4 +1,4 @@
-"""The pictures of what the other files of this folder find; matplotlib is imported when one is drawn."""
+"""Pictures of all diagnostics; matplotlib is imported when one is drawn."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DASHES = ("--", ":", "-.")
 def plot_gradient_by_lag(found: GradientByLag, ax: Any = None) -> Any:
     """Norm of the gradient over the lag on a logarithmic scale, a line for each layer.
 
-    Thin lines are single targets, a bold one is their mean, dashed ones those of states beside the output.
+    Thin lines are single targets, the bold line is their mean, dashed lines are other states than the output.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def plot_gradient_by_lag(found: GradientByLag, ax: Any = None) -> Any:
         for dashes, (state, values) in zip(itertools.cycle(_DASHES), others, strict=False):
             style = {"color": color, "linewidth": 1.6, "linestyle": dashes, "label": f"layer{index}, {state}"}
             ax.plot(found.lags, _positive(values[index]), **style)
-    if (np.nan_to_num(found.h_norms) > 0).any():  # otherwise a logarithm has nothing to show
+    if (np.nan_to_num(found.h_norms) > 0).any():  # otherwise a logarithmic axis would be empty
         ax.set_yscale("log")
     _finish(ax, "lag k, steps", r"$\|\partial L_t / \partial h_{t-k}\|$", "Gradient by lag")
     return ax
@@ -97,7 +97,7 @@ def plot_truncation_bias(found: TruncationCurve, ax: Any = None) -> Any:
 
 
 def plot_spectral_radius(found: SpectralRadius, ax: Any = None) -> Any:
-    """A bar for the spectral radius of each recurrent matrix, a mark at its norm, and a line at 1.
+    """A bar for the spectral radius of each recurrent matrix, a mark at its norm, a line at 1.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def plot_spectral_radius(found: SpectralRadius, ax: Any = None) -> Any:
 
 
 def plot_gate_saturation(found: GateSaturation, ax: Any = None) -> Any:
-    """A bar for each gate: the share at the lower end of its range downwards, at the upper end upwards.
+    """A bar for each gate: downwards the share at the lower end of its range, upwards at the upper end.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ def plot_gate_saturation(found: GateSaturation, ax: Any = None) -> Any:
 
 
 def _axes(owner: str, ax: Any) -> Any:
-    """The caller's axes, or those of a new figure that needs no display."""
+    """The caller's axes, or the axes of a new figure that needs no display."""
     if ax is not None:
         return ax
     try:
@@ -179,12 +179,12 @@ def _axes(owner: str, ax: Any) -> Any:
 
 
 def _positive(values: np.ndarray) -> np.ndarray:
-    """What a logarithm can show; gaps elsewhere."""
+    """The positive values, with gaps elsewhere, for a logarithmic axis."""
     return np.where(np.isfinite(values) & (values > 0), values, np.nan)
 
 
 def _bars(ax: Any, gates: tuple[str, ...], layers: int) -> tuple[np.ndarray, list[str]]:
-    """Places and colours of a bar for each gate of each layer, with names below and a gap between layers."""
+    """Places and colours of the bars, one for each gate of each layer, with a gap between layers."""
     names = [(index, gate) for index in range(layers) for gate in gates]
     places = np.array([float(i) + 0.6 * index for i, (index, _) in enumerate(names)])
     ax.set_xticks(places, [f"layer{index} {gate}" for index, gate in names])
@@ -194,7 +194,7 @@ def _bars(ax: Any, gates: tuple[str, ...], layers: int) -> tuple[np.ndarray, lis
 
 
 def _finish(ax: Any, xlabel: str, ylabel: str, title: str) -> None:
-    """What all pictures share."""
+    """Set the labels and the title, and draw the legend, as in all pictures."""
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
     ax.set_title(title, loc="left", fontsize=11)

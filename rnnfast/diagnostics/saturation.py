@@ -1,4 +1,4 @@
-"""How many gates are shut or wide open, where little gradient passes."""
+"""Shares of gates that are shut or wide open; such gates pass little gradient."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class GateSaturation(NamedTuple):
     Attributes
     ----------
     gates : tuple of str
-        Those gates of the cell that go into a sigmoid, a tanh or a relu; there may be none.
+        Gates of the cell that go into a sigmoid, a tanh or a relu; there may be none.
     low, high : ndarray (L, G)
-        Shares from 0 to 1. Of a sigmoid: below 0.05 and above 0.95. Of a tanh: below -0.95 and above 0.95. Of
-        a relu: `low` is the share of zeros, and `high` is 0.
+        Shares from 0 to 1. Sigmoid: below 0.05 and above 0.95. Tanh: below -0.95 and above 0.95. Relu: `low`
+        is the share of zeros, and `high` is 0.
 
     Examples
     --------
@@ -40,19 +40,20 @@ class GateSaturation(NamedTuple):
 def gate_saturation(model: Model, xs: np.ndarray, *, low: float = 0.05, high: float = 0.95) -> GateSaturation:
     """Shares of saturated activations of each gate, over all sequences, steps and units.
 
-    The activation of a gate is the first sigmoid, tanh or relu that its pre-activation goes into. A sigmoid
-    or tanh at the end of its range passes no gradient on to its weights. What it means depends on the gate:
-    an open forget gate is a memory, a shut one cuts the past off. Without dropout, from a fresh state; the
-    model stays as it is.
+    The activation of a gate is the first sigmoid, tanh or relu applied to its pre-activation. A sigmoid or
+    tanh at the end of its range passes no gradient to its weights. The effect depends on the gate: an open
+    forget gate keeps memory, a shut one cuts off the past. Computed without dropout, from a fresh state. The
+    model does not change.
 
     Parameters
     ----------
     model : RNNLM or SequenceRegressor
-        Of any cell.
+        With any cell.
     xs : ndarray (N, T), or (N, T, D)
-        What `forward` of the model takes.
+        The argument of the model's `forward`.
     low, high : float
-        Where a sigmoid counts as shut, and where as open; a tanh counts beyond `high` on either side.
+        A sigmoid counts as shut below `low` and as open above `high`; a tanh is saturated beyond `high` on
+        either side.
 
     Returns
     -------
@@ -93,7 +94,7 @@ def gate_saturation(model: Model, xs: np.ndarray, *, low: float = 0.05, high: fl
 
 
 def _shares(values: np.ndarray, kind: str, low: float, high: float) -> tuple[float, float]:
-    """At the lower and at the upper end."""
+    """The shares of values at the lower and at the upper end."""
     if kind == "relu":
         return float(np.mean(values <= 0)), 0.0
     return float(np.mean(values < (low if kind == "sigmoid" else -high))), float(np.mean(values > high))

@@ -11,7 +11,7 @@ from rnnfast.models.model import Model
 
 
 class SpectralRadius(NamedTuple):
-    """Of each recurrent matrix (H, H); L layers, G gates.
+    """Spectral radius and norm of each recurrent matrix (H, H); L layers, G gates.
 
     Attributes
     ----------
@@ -20,7 +20,7 @@ class SpectralRadius(NamedTuple):
     radii : ndarray (L, G)
         The largest absolute value of an eigenvalue.
     norms : ndarray (L, G)
-        The largest singular value, never below the radius: the most that one step can make longer.
+        The largest singular value, never below the radius: the largest growth in one step.
 
     Examples
     --------
@@ -37,17 +37,17 @@ class SpectralRadius(NamedTuple):
 
 
 def spectral_radius(model: Model) -> SpectralRadius:
-    """The spectral radius and norm of each recurrent matrix, one a gate.
+    """The spectral radius and norm of each recurrent matrix, one per gate.
 
-    In an RNN ``dh_{t-1} = (dh_t f'(h_t)) Wh^T``, ``f' <= 1``: where the norm is below 1, gradients vanish,
-    and only where it is above 1 can they explode. A radius below 1 with a larger norm lets them grow for some
-    steps. In gated cells the matrices alone do not decide, since the state also passes around them. One
-    recurrent weight a unit counts as a diagonal matrix.
+    In an RNN ``dh_{t-1} = (dh_t f'(h_t)) Wh^T``, ``f' <= 1``: gradients vanish if the norm is below 1, and
+    can explode only if it is above 1. With a radius below 1 and a norm above 1 they may grow for some steps.
+    In gated cells the matrices alone do not decide, since the state also passes around them. One recurrent
+    weight per unit counts as a diagonal matrix.
 
     Parameters
     ----------
     model : RNNLM or SequenceRegressor
-        Of a cell with recurrent weights.
+        With a cell that has recurrent weights.
 
     Returns
     -------
@@ -56,7 +56,7 @@ def spectral_radius(model: Model) -> SpectralRadius:
     Raises
     ------
     TypeError, ValueError
-        The model has no recurrent layers, its cell no recurrent weights, or weights are not finite.
+        The model has no recurrent layers, its cell has no recurrent weights, or weights are not finite.
 
     Notes
     -----

@@ -1,4 +1,4 @@
-"""How far the gradient of truncated backpropagation through time is from the exact one."""
+"""The error of the gradient of truncated backpropagation through time."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from rnnfast.training.exact import ExactBPTT
 
 
 class TruncationBias(NamedTuple):
-    """The truncated gradient against the exact one, all parameters as one vector.
+    """The truncated gradient compared with the exact one, all parameters as one vector.
 
     Attributes
     ----------
     relative_error : float
-        The norm of the difference over that of the exact gradient.
+        The norm of the difference divided by the norm of the exact gradient.
     cosine : float
-        Of the angle between the two; 1 where truncation leaves the direction as it is.
+        The cosine of the angle between the two; 1 if truncation keeps the direction.
 
     Examples
     --------
@@ -43,21 +43,20 @@ class TruncationBias(NamedTuple):
 def truncation_bias(
     model: Model, xs: np.ndarray, ts: np.ndarray, k: int, k2: int | None = None
 ) -> TruncationBias:
-    """What `TruncatedBPTT(k, k2)` gets wrong on one stretch of data, with the parameters as they are.
+    """The gradient error of `TruncatedBPTT(k, k2)` on one stretch of data, with the current parameters.
 
-    The truncated gradient is the sum of those of all windows of `k` steps, each of which goes back `k2` steps
-    from the end of its window. Without dropout, from a fresh state. The model stays as it is, its gradients
-    included.
+    The truncated gradient is the sum over all windows of `k` steps; each goes back `k2` steps from the end of
+    its window. Computed without dropout, from a fresh state. The model and its gradients do not change.
 
     Parameters
     ----------
     model : RNNLM or SequenceRegressor
     xs, ts : ndarray (N, T, ...)
-        What `forward` of the model takes; the longer, the more truncation can miss.
+        The arguments of the model's `forward`; truncation can miss more in longer sequences.
     k : int
         Steps from one update to the next, `k1` of `TruncatedBPTT`.
     k2 : int, optional
-        Steps the gradient goes back, at least `k`, which is what None means.
+        Steps the gradient goes back, at least `k`; None means `k`.
 
     Returns
     -------
@@ -87,7 +86,7 @@ def truncation_bias(
 def truncation_biases(
     model: Model, xs: np.ndarray, ts: np.ndarray, k: int, reaches: Sequence[int]
 ) -> Iterator[tuple[int, TruncationBias]]:
-    """Each reach with its `truncation_bias`, one after the other, for one exact gradient."""
+    """Each reach with its `truncation_bias`, all compared with one exact gradient."""
     _check.works_in_parts("truncation_bias", model, Body)
     model = _apart(model)
     model.reset_state()
@@ -99,14 +98,14 @@ def truncation_biases(
 
 
 def _apart(model: Model) -> Model:
-    """Another model on the same parameters, with gradients of its own; no dropout."""
+    """Another model on the same parameters, with its own gradients and without dropout."""
     other = model.another()
     other.train_flg = False
     return other
 
 
 def _truncated_gradient(model: Model, xs: np.ndarray, ts: np.ndarray, k: int, reach: int) -> list[np.ndarray]:
-    """The gradient of the mean loss with its chains cut, summed in float64."""
+    """The truncated gradient of the mean loss, summed in float64."""
     steps = np.shape(xs)[1]
     every_step = np.ndim(ts) == np.ndim(xs)
     chain = chain_for(model, k, reach)
@@ -126,7 +125,7 @@ def _truncated_gradient(model: Model, xs: np.ndarray, ts: np.ndarray, k: int, re
 
 
 def _compare(truncated: list[np.ndarray], exact: list[np.ndarray]) -> TruncationBias:
-    """All arrays as one vector; where both are zero, there is no bias."""
+    """The bias with all arrays as one vector; no bias if both gradients are zero."""
 
     def dot(left: list[np.ndarray], right: list[np.ndarray]) -> float:
         return sum(float(np.vdot(a, b)) for a, b in zip(left, right, strict=True))

@@ -1,4 +1,4 @@
-"""The bias of truncation over the length of the window."""
+"""The bias of truncation for several window lengths."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from rnnfast.models.model import Model
 
 
 class TruncationCurve(NamedTuple):
-    """`truncation_bias` of several windows.
+    """`truncation_bias` for several window lengths.
 
     Attributes
     ----------
     ks : ndarray of int (W,)
         Steps of the windows.
     relative_errors, cosines : ndarray (W,)
-        Of each.
+        The bias for each window length.
 
     Examples
     --------
@@ -47,7 +47,7 @@ def truncation_curve(
     ----------
     model : RNNLM or SequenceRegressor
     xs, ts : ndarray (N, T, ...)
-        What `forward` of the model takes.
+        The arguments of the model's `forward`.
     ks : sequence of int, optional
         The windows; by default 1, 2, 4 ... below T.
 
