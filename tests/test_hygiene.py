@@ -208,17 +208,6 @@ def test_each_kernel_docstring_names_every_argument():
     assert wrong == []
 
 
-def test_the_kernels_readme_repeats_every_contract():
-    """A section for each kernel: its signature as the heading, and its docstring."""
-    text = (ROOT / "kernels" / "README.md").read_text(encoding="utf-8")
-    sections = dict(re.findall(r"^### `(.*?)`\n\n```text\n(.*?)\n```", text, re.MULTILINE | re.DOTALL))
-    expected = {}
-    for name, function in kernels().items():
-        signature = f"{name}({', '.join(a.arg for a in function.args.args)})"
-        expected[signature] = (ast.get_docstring(function) or "").replace("`", "")
-    assert sections == expected
-
-
 def named_in_benchmarks():
     """What of rnnfast the benchmarks name: `rnnfast.x`, `optim.x`, and what they import from its kernels."""
     names = set()
