@@ -330,7 +330,7 @@ def test_an_earlier_run_is_neither_overwritten_nor_lost_to_bad_text(trained, tex
     shutil.copytree(trained[0], folder)
     (folder / "gradient_by_lag.png").write_bytes(b"a picture of the earlier model")
     before = contents(folder)
-    assert_refused(("train", text, *SMALL, "--save", folder), "there is a run", folder)
+    assert_refused(("train", text, *SMALL, "--save", folder), "already has a run", folder)
     bad = tmp_path / "bad.txt"
     bad.write_bytes(TEXT.encode() + b"\xff")
     assert_refused(("train", bad, *SMALL, "--save", folder, "--overwrite"), "UTF-8")
@@ -645,7 +645,7 @@ def test_after_warmup_no_kernel_is_left_to_compile():
     code, out, err = rnnfast_command("warmup", "--dtype", "float32")
     assert (code, err) == (0, "")
     assert re.search(r"ready after \d+\.\d s", out)
-    folder = Path(re.search(r"kept in (.+)$", out, re.M)[1])
+    folder = Path(re.search(r"cached in (.+)$", out, re.M)[1])
     assert folder.is_dir()
     kernels = compiled_kernels()
     assert len(kernels) > 20
