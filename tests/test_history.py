@@ -29,4 +29,4 @@ def test_steps_and_tokens_are_counted_from_the_beginning_of_the_run(tmp_path):
 
 
 def test_the_documentation_says_from_where_counts_run():
-    assert "counted from the beginning of the run, also across a resume" in " ".join(Trainer.__doc__.split())
+    assert "count from the beginning of the run, also across a resume" in " ".join(Trainer.__doc__.split())

@@ -66,7 +66,7 @@ def test_gradients_and_their_gradients_are_differences(cell, form, options):
     module = makers[cell](WIDTH, WIDTH, dtype=torch.float64, **options)
     function, leaves = function_of(module, form)
     with bridge.enable():
-        assert torch.autograd.gradcheck(function, leaves)
+        assert torch.autograd.gradcheck(function, leaves, fast_mode=form != "padded")
         assert torch.autograd.gradgradcheck(function, leaves, fast_mode=True)
         assert not bridge.report().left
         assert bridge.report().served
