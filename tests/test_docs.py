@@ -109,6 +109,7 @@ def test_every_local_link_of_a_page_leads_to_a_file():
 
 
 PUBLIC = (
+    ".models",
     "",
     ".cells",
     ".data",

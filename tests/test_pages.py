@@ -15,7 +15,7 @@ PAGES = sorted(
     path for path in DOCS.rglob("*.md") if "_build" not in path.parts and "generated" not in path.parts
 )
 CELL = re.compile(r"^(`{3,})\{code-cell\}[^\n]*\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
-MODULES = ("", ".cells", ".data", ".diagnostics", ".optim", ".time_layers", ".torch", ".training")
+MODULES = ("", ".cells", ".data", ".diagnostics", ".models", ".optim", ".time_layers", ".torch", ".training")
 
 
 def code_of(path):
