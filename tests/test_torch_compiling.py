@@ -13,6 +13,12 @@ import rnnfast  # noqa: E402
 import rnnfast.torch as bridge  # noqa: E402
 from rnnfast.layers import plans  # noqa: E402
 from rnnfast.torch import operators  # noqa: E402
+from rnnfast.torch.compiling import LOWEST  # noqa: E402
+
+if tuple(int(part) for part in torch.__version__.split(".")[:2]) < LOWEST:
+    with pytest.raises(RuntimeError, match="needs PyTorch 2"):
+        bridge.compile(torch.nn.GRU(2, 2))
+    pytest.skip("the compiler of this PyTorch is too old", allow_module_level=True)
 
 # The compiler's own words about itself.
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("fresh_compiler")]

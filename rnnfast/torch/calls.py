@@ -87,7 +87,7 @@ def states_of(
     if hx is None:
         shape = module.num_layers * (2 if module.bidirectional else 1), batch, module.hidden_size
         return [torch.zeros(shape, dtype=data.dtype, device=data.device)] * count
-    given = list(hx) if isinstance(hx, tuple | list) else [hx]
+    given = list(hx) if isinstance(hx, (tuple, list)) else [hx]
     if len(given) != count or any(not isinstance(one, torch.Tensor) for one in given):
         return []
     if any(one.dim() != (3 if is_batched else 2) for one in given):

@@ -10,6 +10,8 @@ from rnnfast.torch import graphs
 from rnnfast.torch.accelerating import OURS, accelerate, survey
 from rnnfast.torch.recurrent import Recurrent
 
+LOWEST = (2, 13)  # the compiler of older ones does not trace all of the layers
+
 
 def compile(model: torch.nn.Module, **options: Any) -> Any:
     """`torch.compile` for a model with recurrent layers, which go into its graph on the kernels.
@@ -32,6 +34,8 @@ def compile(model: torch.nn.Module, **options: Any) -> Any:
     ------
     TypeError
         `model` is no module.
+    RuntimeError
+        PyTorch is older than 2.13.
     ValueError
         A layer cannot be in the graph; the model is unchanged.
 
@@ -52,6 +56,8 @@ def compile(model: torch.nn.Module, **options: Any) -> Any:
     >>> compiled(torch.zeros(5, 2, 3))[0].shape
     torch.Size([5, 2, 4])
     """
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < LOWEST:
+        raise RuntimeError(f"compile: needs PyTorch 2.13 or newer, this is {torch.__version__}.")
     plain = {name: why for name, why in survey("compile", model).left.items() if why != OURS}
     for name, module in model.named_modules():
         if isinstance(module, Recurrent):
