@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parent / "extensions"), str(Path(__file__).parents[1])]
-# Pages run in processes of their own: they find the cell files beside them, and the source tree.
+# Each page runs in its own process, which imports the source tree.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
 
 project = "rnnfast"
