@@ -37,7 +37,7 @@ def learning_curve(name, bptt, steps, epochs, sequences, hidden_size, seed):
     bias = model.params[model.parameter_names.index("layer0_b")].reshape(4, hidden_size)
     bias[0], bias[2] = slow, -slow
     new = make_sequences(rng, 500, steps)
-    trainer = Trainer(model, optim.Adam(lr=0.01), bptt, clip_norm=1.0, anneal=None)
+    trainer = Trainer(model, optim.Adam(lr=0.01), bptt, clip_norm=1.0, anneal=None, rng=rng)
     errors = []
     for epoch in range(1, epochs + 1):
         data = make_sequences(rng, sequences, steps)

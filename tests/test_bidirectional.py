@@ -180,6 +180,10 @@ def test_parts_that_do_not_fit_are_refused():
         ValueError, match=r"^Stack: a hidden size and the input size above must be equal, got 4 and 3"
     ):
         Stack([small, make("lstm", 3, 4, np.float32, seed=1)])
+    with pytest.raises(
+        TypeError, match=r"^Stack: layers must be a list, as in Stack\(\[lower, upper\]\), got"
+    ):
+        Stack(small, small)
     with pytest.raises(ValueError, match=r"^Stack: at least one layer is needed, got none"):
         Stack([])
     layer = Bidirectional(small, make("lstm", 3, 4, np.float32))

@@ -104,8 +104,8 @@ def test_what_a_step_cannot_say_is_one_sentence_with_its_line(name):
          "the default of k must be a role such as rnnfast.unit(0.1), got 0.1"),
         ("return a", "a, h, *, k", 'states="h"',
          "the default of k must be a role such as rnnfast.unit(0.1), got none"),
-        ("return a", "a, h", "states=()", "states must name each state once, got ()"),
-        ("return a", "a, h", 'states=("h", "h")', "states must name each state once, got ('h', 'h')"),
+        ("return a", "a, h", "states=()", 'each state once, as in @rnnfast.cell(states=("h",)), got ()'),
+        ("return a", "a, h", 'states=("h", "h")', "states must name each state once, as in"),
         ("return a", "a, h", "states=1", "states must be a sequence of names, got 1"),
         ("return a", "a, h", "states=(1,)", "states must be a sequence of names, got (1,)"),
         ("return a", "a, h", 'states="c"', "at least one gate and then the states c, got (a, h)"),
@@ -159,6 +159,14 @@ def test_wrong_arguments_and_results_are_one_sentence(body, signature, options, 
     assert re.match(r"cell mine \(<cell of a notebook>, line [24]\): ", sentence)
     assert message in sentence
     assert re.fullmatch(r"[^\n]*[^.]\.", sentence)
+
+
+def test_the_decorator_without_parentheses_says_what_it_needs():
+    with pytest.raises(CellError, match=r"states must name each state once, as in @rnnfast.cell\(states="):
+
+        @rnnfast.cell
+        def mine(a, h):
+            return a + h
 
 
 @pytest.mark.parametrize(

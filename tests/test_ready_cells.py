@@ -138,6 +138,11 @@ def test_a_given_array_may_have_one_number_for_all_units():
             TypeError,
             "unknown argument x; it takes drive",
         ),
+        (
+            {"drive": np.zeros((2, 4), np.float32), "resets": 1},
+            TypeError,
+            r"unknown argument resets; did you mean reset\?",
+        ),
     ],
 )
 def test_wrong_given_arrays_are_named_and_the_state_stays(given, error, message):

@@ -56,6 +56,7 @@ from rnnfast._check.corpora import (
 )
 from rnnfast._check.errors import CellMissing, CheckpointError, CorpusError, OtherData
 from rnnfast._check.objects import (
+    a_cell,
     batch,
     distinct,
     entries,
@@ -136,6 +137,7 @@ __all__ = [
     "CheckpointError",
     "CorpusError",
     "OtherData",
+    "a_cell",
     "above",
     "absent",
     "another_thread",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -44,7 +45,10 @@ def known_arguments(owner: str, given: Iterable[str], known: Sequence[str]) -> N
     """Keyword arguments whose names depend on the cell."""
     for name in given:
         if name not in known:
-            raise TypeError(f"{owner}: unknown argument {name}; it takes {', '.join(known) or 'none'}.")
+            near = difflib.get_close_matches(name, (*known, "lengths", "reset"), 1)
+            others = f"it takes {', '.join(known)}." if known else "the cell has no arguments of its own."
+            hint = f"did you mean {near[0]}?" if near else others
+            raise TypeError(f"{owner}: unknown argument {name}; {hint}")
 
 
 def in_order(owner: str, names: Sequence[str], values: Sequence[Any], named: dict[str, Any]) -> list[Any]:

@@ -5,15 +5,27 @@ from __future__ import annotations
 from typing import Any
 
 
-def instances(owner: str, values: Any, kinds: type | tuple[type, ...], what: str = "layers") -> None:
-    """At least one object, each an instance of one of these classes."""
-    names = [kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,))]
-    values = list(values) if isinstance(values, list | tuple) else [values]
-    if not values:
+def a_cell(owner: str, cell: Any, kind: type) -> None:
+    """An instance of the class `Cell`, not the name of a cell."""
+    if not isinstance(cell, kind):
+        raise TypeError(
+            f"{owner}: cell must be a Cell, such as rnnfast.cells.gru or one made by rnnfast.cell, "
+            f"got {cell!r:.60}."
+        )
+
+
+def instances(owner: str, layers: Any, kinds: tuple[type, ...]) -> None:
+    """A list of at least one layer, each an instance of one of these classes."""
+    if not isinstance(layers, list | tuple):
+        raise TypeError(
+            f"{owner}: layers must be a list, as in {owner}([lower, upper]), got {type(layers).__name__}."
+        )
+    if not layers:
         raise ValueError(f"{owner}: at least one layer is needed, got none.")
-    for value in values:
-        if not isinstance(value, kinds):
-            raise TypeError(f"{owner}: {what} must be {' or '.join(names)}, got {type(value).__name__}.")
+    for layer in layers:
+        if not isinstance(layer, kinds):
+            names = " or ".join(kind.__name__ for kind in kinds)
+            raise TypeError(f"{owner}: layers must be {names}, got {type(layer).__name__}.")
 
 
 def distinct(owner: str, layers: Any) -> None:

@@ -45,7 +45,7 @@ class CellError(TypeError):
 def cell(
     function: Callable | None = None,
     *,
-    states: Sequence[str],
+    states: Sequence[str] = (),
     product: str | None = "h",
     apart: Sequence[str] = (),
     again: Sequence[str] = (),
@@ -167,7 +167,9 @@ def _signature(function: Callable, states: tuple[str, ...]) -> tuple[tuple[str, 
         else:
             positional.append(name)
     if not states or len(set(states)) < len(states):
-        raise CellError(f"{place}: states must name each state once, got {states}.")
+        raise CellError(
+            f'{place}: states must name each state once, as in @rnnfast.cell(states=("h",)), got {states}.'
+        )
     if tuple(positional[-len(states) :]) != states or len(positional) == len(states):
         raise CellError(
             f"{place}: the arguments must be at least one gate and then the states {', '.join(states)}, got "

@@ -52,7 +52,7 @@ class Bidirectional(Composed):
 
     def __init__(self, layer_forward: Recurrent, layer_backward: Recurrent) -> None:
         owner = type(self).__name__
-        _check.instances(owner, (layer_forward, layer_backward), Recurrent)
+        _check.instances(owner, (layer_forward, layer_backward), (Recurrent,))
         _check.equal(owner, "input sizes", layer_forward.input_size, layer_backward.input_size)
         _check.equal(owner, "dtypes", layer_forward.dtype, layer_backward.dtype)
         self.layer_forward: Any = layer_forward

@@ -80,7 +80,7 @@ class Recurrent(Activations):
         rng: np.random.Generator | None = None,
     ) -> None:
         owner = type(self).__name__
-        _check.instances(owner, (cell,), Cell, "cell")
+        _check.a_cell(owner, cell, Cell)
         names = tuple(cell.shapes(1, 1))
         params = _check.entries(owner, "params", params, len(names), ", ".join(names))
         self._set_up(cell, dict(zip(names, params, strict=True)), stateful, rng)

@@ -48,6 +48,9 @@ class _Served:
 class RNN(_Served, torch.nn.RNN):
     """`torch.nn.RNN` on the kernels, with `lengths` and `resets` in `forward`.
 
+    The arguments are those of `torch.nn.RNN`: input_size, hidden_size, num_layers=1, nonlinearity="tanh",
+    bias=True, batch_first=False, dropout=0.0, bidirectional=False, device=None, dtype=None.
+
     Examples
     --------
     >>> import torch, rnnfast.torch
@@ -61,6 +64,9 @@ class RNN(_Served, torch.nn.RNN):
 class LSTM(_Served, torch.nn.LSTM):
     """`torch.nn.LSTM` on the kernels, with `lengths` and `resets` in `forward`.
 
+    The arguments are those of `torch.nn.LSTM`: input_size, hidden_size, num_layers=1, bias=True,
+    batch_first=False, dropout=0.0, bidirectional=False, proj_size=0, device=None, dtype=None.
+
     Examples
     --------
     >>> import torch, rnnfast.torch
@@ -73,6 +79,9 @@ class LSTM(_Served, torch.nn.LSTM):
 
 class GRU(_Served, torch.nn.GRU):
     """`torch.nn.GRU` on the kernels, with `lengths` and `resets` in `forward`.
+
+    The arguments are those of `torch.nn.GRU`: input_size, hidden_size, num_layers=1, bias=True,
+    batch_first=False, dropout=0.0, bidirectional=False, device=None, dtype=None.
 
     Examples
     --------

@@ -161,7 +161,7 @@ class Recurrent(torch.nn.Module):
     ) -> None:
         super().__init__()
         owner = type(self).__name__
-        _check.instances(owner, cell, Cell, "cell")
+        _check.a_cell(owner, cell, Cell)
         self.cell = cell
         self.input_size = _check.size(owner, "input_size", input_size)
         self.hidden_size = _check.size(owner, "hidden_size", hidden_size)
