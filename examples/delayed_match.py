@@ -80,7 +80,7 @@ def main(epochs=12, trials=500, hidden_size=64, seed=0, plot=None):
     """Train, and return the accuracy on new trials after each epoch."""
     rng = np.random.default_rng(seed)
     model = SequenceRegressor(INPUTS, hidden_size, 1, cell=leaky, rng=rng)
-    trainer = Trainer(model, optim.Adam(lr=0.005), TruncatedBPTT(END), clip_norm=1.0)
+    trainer = Trainer(model, optim.Adam(lr=0.005), TruncatedBPTT(END), clip_norm=1.0, rng=rng)
     found = []
     for epoch in range(1, epochs + 1):
         xs, ts, _ = make_trials(rng, trials)

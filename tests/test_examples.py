@@ -131,10 +131,22 @@ def test_the_tags_say_what_stands_before_and_after():
 def test_a_sum_of_two_numbers_far_back_is_learned_from_exact_gradients_only():
     """Always saying 1 has an error of 1/6."""
     truncated, exact = example("long_memory").main(
-        epochs=5, steps=60, window=15, sequences=1600, hidden_size=24
+        epochs=4, steps=60, window=15, sequences=1600, hidden_size=24
     )
     assert 0.12 < truncated < 0.25
     assert exact < 0.03
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("long_memory", {"steps": 20, "window": 5, "sequences": 96, "hidden_size": 4}),
+        ("delayed_match", {"trials": 100, "hidden_size": 4}),
+    ],
+)
+def test_a_seed_repeats_an_example(name, sizes):
+    first, second = (example(name).main(epochs=2, seed=3, **sizes) for _ in range(2))
+    assert first == second
 
 
 def test_a_mark_lies_before_every_truncated_gradient():
