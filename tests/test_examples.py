@@ -141,7 +141,7 @@ def test_a_sum_of_two_numbers_far_back_is_learned_from_exact_gradients_only():
     ("name", "sizes"),
     [
         ("long_memory", {"steps": 20, "window": 5, "sequences": 96, "hidden_size": 4}),
-        ("delayed_match", {"trials": 100, "hidden_size": 4}),
+        ("delayed_match", {"trials": 500, "hidden_size": 16}),
     ],
 )
 def test_a_seed_repeats_an_example(name, sizes):
