@@ -566,7 +566,8 @@ def test_without_the_extras_the_command_says_what_to_install(monkeypatch, capsys
         rnnfast.cli.main()
     assert exit_info.value.code == 2
     assert capsys.readouterr().err == (
-        'rnnfast: the command line needs no_such_package: pip install "rnnfast[cli]"\n'
+        'rnnfast: the command line needs no_such_package: pip install "rnnfast[cli]", or, in a clone, '
+        'pip install -e ".[cli]"\n'
     )
 
 

@@ -324,6 +324,13 @@ def test_wrong_lengths_and_resets_are_refused_and_the_state_stays(kind, argument
         assert_same_bits(actual, expected)
 
 
+def test_sizes_in_place_of_arrays_are_refused():
+    with pytest.raises(
+        TypeError, match=r"^TimeLSTM: takes arrays; for sizes use TimeLSTM\.from_sizes, got 3\.$"
+    ):
+        TimeLSTM(3, 4, 16)
+
+
 def test_gates_that_do_not_divide_the_width_are_refused():
     for kind, gates in ((TimeLSTM, 4), (TimeGRU, 3)):
         Wx, b = np.ones((2, 12)), np.ones(12)

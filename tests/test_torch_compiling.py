@@ -148,7 +148,10 @@ def test_gradients_of_gradients_are_an_error():
     [
         (torch.nn.LSTM(3, 4, proj_size=2), "the kernels have no projections"),
         (bridge.LSTM(3, 4, proj_size=2), "the kernels have no projections"),
-        (bridge.Recurrent(rnnfast.cells.gru, 3, 4), "Recurrent is no operator of a graph"),
+        (
+            bridge.Recurrent(rnnfast.cells.gru, 3, 4),
+            "use accelerate, or torch.nn.LSTM or GRU, instead of Recurrent",
+        ),
     ],
 )
 def test_what_a_graph_cannot_hold_is_named_and_nothing_changes(layer, why):

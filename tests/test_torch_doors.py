@@ -6,9 +6,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch.nn.utils.rnn import pack_padded_sequence  # noqa: E402
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
-from torch_helpers import CLASSES, DOORS, D, H, assert_close, gradients_of, tensors, through  # noqa: E402
+from torch_helpers import CLASSES, DOORS, D, H, assert_close, gradients_of, same, tensors, through  # noqa: E402
 
 import rnnfast.torch as bridge  # noqa: E402
 
@@ -83,6 +83,35 @@ def test_no_sequences_are_legal_and_no_steps_are_pytorch_s_error(door, cell):
 
     assert_close(*through(door, program))
     assert errors[0] == errors[1]
+
+
+# Bits.
+
+
+@every_door
+@every_cell
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_bits_depend_neither_on_the_batch_nor_on_packing_nor_on_cuts(door, cell, bidirectional):
+    def program(classes, prepare):
+        module = prepare(classes[cell](D, 33, 2, bidirectional=bidirectional))
+        x, lengths = torch.randn(9, 17, D), torch.arange(17) % 9 + 1
+        whole = module(x)[0]
+        if classes is CLASSES and prepare is same and not bridge.is_enabled():
+            return [whole]
+        assert torch.equal(module(x[:, 3:8])[0], whole[:, 3:8])
+        assert torch.equal(module(x[:, 5])[0], whole[:, 5])
+        packed = module(pack_padded_sequence(x, lengths, enforce_sorted=False))[0]
+        out = pad_packed_sequence(packed)[0]
+        for n in (0, 4, 16):
+            assert torch.equal(module(x[: lengths[n], n])[0], out[: lengths[n], n])
+        if door == "classes":
+            assert torch.equal(module(x, lengths=lengths)[0], out)
+        if not bidirectional:
+            first, state = module(x[:4])
+            assert torch.equal(torch.cat([first, module(x[4:], state)[0]]), whole)
+        return [whole]
+
+    assert_close(*through(door, program), 1e-5)
 
 
 # Memory.

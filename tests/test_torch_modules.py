@@ -216,6 +216,10 @@ def test_the_command_says_how_it_is_used(tmp_path):
     done = run(cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("usage: python -m rnnfast.torch")
+    done = run("--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.startswith("usage: python -m rnnfast.torch (script.py | -m module) [arguments]\n")
+    assert done.stderr == ""
     done = run("none.py", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("rnnfast.torch: there is no file none.py; usage: ")

@@ -115,12 +115,14 @@ def test_modules_are_copied_trained_and_kept():
 
 
 def test_wrong_arguments_are_refused_in_one_sentence():
-    with pytest.raises(TypeError, match=r"^Recurrent: .*Cell"):
+    with pytest.raises(TypeError, match=r"^rnnfast\.torch\.Recurrent: .*Cell"):
         bridge.Recurrent("lstm", D, H)
     module = bridge.Recurrent(cells.lstm, D, H)
     with pytest.raises(ValueError, match=r"input must have the shape \(T, N, 3\), got \(4, 2, 4\)"):
         module(torch.zeros(4, 2, D + 1))
-    with pytest.raises(TypeError, match="states must be a tuple of h, c"):
+    with pytest.raises(
+        TypeError, match=r"states must be a tuple \(h, c\), each \(num_layers, N, H\); got list of 1\."
+    ):
         module(torch.zeros(4, 2, D), [torch.zeros(1, 2, H)])
     with pytest.raises(TypeError, match="input must be a Tensor, got ndarray"):
         module(np.zeros((4, 2, D), np.float32))

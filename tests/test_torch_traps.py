@@ -148,6 +148,24 @@ def test_cells_run_on_as_many_threads_as_pytorch_may(monkeypatch):
     assert used == [1, 2]
 
 
+@pytest.mark.parametrize("cell", CLASSES)
+def test_outputs_are_contiguous_except_with_dropout_between_batch_first_layers(cell):
+    x = torch.randn(3, 7, D)
+    for batch_first in (True, False):
+        module = CLASSES[cell](D, H, 2, batch_first=batch_first, dropout=0.5, bidirectional=True)
+        bridge.accelerate(module)
+        assert module(x)[0].is_contiguous() is not batch_first
+        assert module.eval()(x)[0].is_contiguous()
+
+
+def test_denormal_numbers_count_as_zero():
+    module = bridge.RNN(1, 1, bias=False, nonlinearity="relu")
+    with torch.no_grad():
+        for param in module.parameters():
+            param.fill_(1)
+        assert not module(torch.full((3, 1, 1), 1e-40))[0].any()
+
+
 # Memory.
 
 

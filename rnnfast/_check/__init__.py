@@ -69,6 +69,7 @@ from rnnfast._check.objects import (
 from rnnfast._check.parameters import (
     gradient_of,
     gradients,
+    no_size,
     optimizer_state,
     parameter,
     parameters_and_gradients,
@@ -190,6 +191,7 @@ __all__ = [
     "no_constant",
     "no_default_corpus",
     "no_effect",
+    "no_size",
     "no_stream",
     "not_a_cell",
     "not_copied",

@@ -38,7 +38,9 @@ def shape_text(shape: tuple) -> str:
 def as_array(owner: str, name: str, value: Any) -> np.ndarray:
     """A plain ndarray; lists are not accepted, since their dtype would be guessed."""
     if not isinstance(value, np.ndarray):
-        raise TypeError(f"{owner}: {name} must be a NumPy array, got {type(value).__name__}.")
+        is_torch = type(value).__module__.partition(".")[0] == "torch"
+        way = f"; pass {name}.numpy(), or use a layer of rnnfast.torch" if is_torch else ""
+        raise TypeError(f"{owner}: {name} must be a NumPy array, got {type(value).__name__}{way}.")
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{owner}: {name} must be a plain NumPy array, got a masked array; fill it first.")
     if isinstance(value, np.matrix):  # its `*` is a matrix product, and it always has two axes

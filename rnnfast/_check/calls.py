@@ -45,9 +45,10 @@ def known_arguments(owner: str, given: Iterable[str], known: Sequence[str]) -> N
     """Keyword arguments whose names depend on the cell."""
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, (*known, "lengths", "reset"), 1)
-            others = f"it takes {', '.join(known)}." if known else "the cell has no arguments of its own."
-            hint = f"did you mean {near[0]}?" if near else others
+            others = known if "resets" in known else (*known, "lengths", "reset")
+            near = difflib.get_close_matches(name, others, 1)
+            taken = f"it takes {', '.join(known)}." if known else "the cell has no arguments of its own."
+            hint = f"did you mean {near[0]}?" if near else taken
             raise TypeError(f"{owner}: unknown argument {name}; {hint}")
 
 

@@ -37,7 +37,10 @@ def distinct(owner: str, layers: Any) -> None:
 def offers(owner: str, name: str, value: Any, attributes: tuple[str, ...], like: str) -> None:
     """An object, not a class, that has these attributes."""
     if isinstance(value, type) or not all(hasattr(value, attribute) for attribute in attributes):
-        raise TypeError(f"{owner}: {name} must be an object like {like}, got {value!r:.60}.")
+        text = repr(value)
+        if len(text) > 60 or "\n" in text:
+            text = f"{type(value).__module__}.{type(value).__qualname__}"
+        raise TypeError(f"{owner}: {name} must be an object like {like}, got {text}.")
 
 
 def works_in_parts(owner: str, model: Any, kind: type) -> None:

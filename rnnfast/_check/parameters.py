@@ -25,6 +25,12 @@ def parameter(
     return array
 
 
+def no_size(owner: str, value: Any) -> None:
+    """An array, not a size."""
+    if isinstance(value, int):
+        raise TypeError(f"{owner}: takes arrays; for sizes use {owner}.from_sizes, got {value}.")
+
+
 def gradient_of(owner: str, name: str, value: Any, param: np.ndarray, *others: np.ndarray) -> np.ndarray:
     """A caller's array for the gradient of a parameter: same shape and dtype, contiguous or the transpose of
     a contiguous array, sharing no memory with parameters."""

@@ -45,7 +45,11 @@ def _run() -> None:
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         needed = " and ".join(missing)
-        print(f'rnnfast: the command line needs {needed}: pip install "rnnfast[cli]"', file=sys.stderr)
+        print(
+            f'rnnfast: the command line needs {needed}: pip install "rnnfast[cli]", or, in a clone, '
+            'pip install -e ".[cli]"',
+            file=sys.stderr,
+        )
         sys.exit(2)
     from rnnfast.cli.app import app
 

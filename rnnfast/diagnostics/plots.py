@@ -172,7 +172,10 @@ def _axes(owner: str, ax: Any) -> Any:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError(f'{owner}: drawing needs matplotlib: pip install "rnnfast[cli]"') from error
+        raise ImportError(
+            f'{owner}: drawing needs matplotlib: pip install "rnnfast[cli]", or, in a clone, '
+            'pip install -e ".[cli]"'
+        ) from error
     figure = Figure(figsize=(7.2, 4.4), dpi=144, layout="constrained")
     FigureCanvasAgg(figure)
     return figure.add_subplot()

@@ -94,6 +94,8 @@ class Recurrent(Activations):
     ) -> None:
         """Set the parameters after checking that their shapes agree: Wx decides D, b decides H."""
         owner, gates = type(self).__name__, len(cell.gates)
+        if hasattr(self, "from_sizes"):
+            _check.no_size(owner, given["Wx"])
         columns = "H" if gates == 1 else f"{gates}*H"
         first = "Wh" if cell.product == "h" else "b"
         array = _check.parameter(owner, first, given[first], ("H", columns) if first == "Wh" else (columns,))

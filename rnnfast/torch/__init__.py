@@ -14,7 +14,10 @@ from __future__ import annotations
 try:
     import torch as _torch
 except ModuleNotFoundError as error:
-    raise ModuleNotFoundError("rnnfast.torch needs PyTorch: pip install 'rnnfast[torch]'.") from error
+    raise ModuleNotFoundError(
+        "rnnfast.torch needs PyTorch: pip install 'rnnfast[torch]', or, in a clone, "
+        "pip install -e '.[torch]'."
+    ) from error
 
 if not hasattr(_torch.library, "get_kernel"):
     raise ImportError(f"rnnfast.torch needs PyTorch 2.9 or newer, got {_torch.__version__}.")

@@ -10,17 +10,19 @@ from pathlib import Path
 
 from rnnfast.torch import enable, report
 
-USAGE = """usage: python -m rnnfast.torch [-m module | script.py] [arguments of the script]
+USAGE = """usage: python -m rnnfast.torch (script.py | -m module) [arguments]
 
 The recurrent layers of the program run on rnnfast. At its end it prints how many calls ran there, how many on
-PyTorch, and why. RNNFAST_VERBOSE=1 prints each new shape."""
+PyTorch, and why. RNNFAST_VERBOSE=1 prints each new shape. Options of python come first, as in
+python -u -m rnnfast.torch script.py."""
 
 
 def main(arguments: list[str]) -> None:
     """Run a script, a folder with a __main__.py or a module as `python` would."""
     if not arguments or arguments[0] in ("-h", "--help") or arguments == ["-m"]:
-        print(USAGE, file=sys.stderr)
-        raise SystemExit(0 if arguments[:1] in (["-h"], ["--help"]) else 2)
+        is_asked = arguments[:1] in (["-h"], ["--help"])
+        print(USAGE, file=sys.stdout if is_asked else sys.stderr)
+        raise SystemExit(0 if is_asked else 2)
     is_module = arguments[0] == "-m"
     sys.path[0] = str(Path.cwd())
     if is_module and importlib.util.find_spec(arguments[1].partition(".")[0]) is None:

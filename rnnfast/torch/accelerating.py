@@ -12,8 +12,10 @@ from rnnfast.torch.modules import GRU, LSTM, RNN
 from rnnfast.torch.operators import is_in_graph, traced
 
 _CLASSES = (torch.nn.RNN, torch.nn.LSTM, torch.nn.GRU)
+_CELLS = (torch.nn.RNNCell, torch.nn.LSTMCell, torch.nn.GRUCell)
 
 OURS = "a class of rnnfast.torch needs no acceleration"
+CELL = "cells run in PyTorch; use torch.nn.RNN, LSTM or GRU"
 
 
 class Accelerated(NamedTuple):
@@ -87,6 +89,8 @@ def survey(owner: str, model: Any) -> Accelerated:
     for name, module in model.named_modules():
         if isinstance(module, RNN | LSTM | GRU):
             left[name] = OURS
+        elif isinstance(module, _CELLS):
+            left[name] = CELL
         elif not isinstance(module, torch.nn.RNNBase):
             continue
         elif type(module).forward not in [one.forward for one in _CLASSES]:

@@ -14,6 +14,7 @@ from rnnfast.torch import layers, report
 from rnnfast.torch.kinds import KINDS
 from rnnfast.torch.layers import Options
 from rnnfast.torch.lies import Lie, padded
+from rnnfast.torch.refusals import refused
 from rnnfast.torch.serving import are_sizes, serve_data, serve_input, why_not
 from rnnfast.torch.untraced import untraced
 
@@ -56,9 +57,7 @@ def call(
         why = "shapes"
     report.note(name, data, why)
     if why and (lengths is not None or resets is not None):
-        raise ValueError(
-            f"{owner}: lengths and resets need the kernels, which do not serve this call: {why}."
-        )
+        raise refused(owner, module, given, hx, why)
     if why:
         return otherwise(given, hx)
     if is_packed:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from rnnfast.torch import graphs
-from rnnfast.torch.accelerating import OURS, accelerate, survey
+from rnnfast.torch.accelerating import CELL, OURS, accelerate, survey
 from rnnfast.torch.recurrent import Recurrent
 
 LOWEST = (2, 13)  # the compiler of older ones does not trace all of the layers
@@ -58,10 +58,10 @@ def compile(model: torch.nn.Module, **options: Any) -> Any:
     """
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < LOWEST:
         raise RuntimeError(f"compile: needs PyTorch 2.13 or newer, this is {torch.__version__}.")
-    plain = {name: why for name, why in survey("compile", model).left.items() if why != OURS}
+    plain = {name: why for name, why in survey("compile", model).left.items() if why not in (OURS, CELL)}
     for name, module in model.named_modules():
         if isinstance(module, Recurrent):
-            plain[name] = "Recurrent is no operator of a graph"
+            plain[name] = "use accelerate, or torch.nn.LSTM or GRU, instead of Recurrent"
         elif getattr(module, "proj_size", 0):
             plain[name] = "the kernels have no projections (proj_size)"
     for name, why in plain.items():

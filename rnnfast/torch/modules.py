@@ -45,6 +45,9 @@ class _Served:
         return plain
 
 
+_Served.forward.__qualname__ = "rnnfast.torch: forward"  # in errors about its arguments
+
+
 class RNN(_Served, torch.nn.RNN):
     """`torch.nn.RNN` on the kernels, with `lengths` and `resets` in `forward`.
 

@@ -193,7 +193,10 @@ def traced(
     ):
         if lengths is not None or resets is not None:
             owner = f"rnnfast.torch.{type(module).__name__}.forward"
-            raise ValueError(f"{owner}: lengths and resets need the kernels, which do not serve this call.")
+            raise ValueError(
+                f"{owner}: lengths and resets need the kernels, which do not serve this call; outside the "
+                f"graph the error says why."
+            )
         return otherwise(given, hx)
     options, kind, first = Options.of(module), KINDS[module.mode.lower()], module.batch_first
     turns = first and options.drops  # PyTorch draws its masks over (T, N, H)

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn import functional
+from torch.nn.utils.rnn import PackedSequence
 
 from rnnfast import _check
 from rnnfast.cells import Cell
 from rnnfast.layers.recurrent import Recurrent as Layer
 from rnnfast.torch import report
-from rnnfast.torch.tensors import DTYPES, array_of
+from rnnfast.torch.tensors import DTYPES, array_of, is_plain
 from rnnfast.torch.untraced import untraced
 from rnnfast.torch.windows import OnTorchThreads, idle
 
@@ -34,7 +35,7 @@ class _Lent(OnTorchThreads, Layer):
             idle.give_back(self._key, self._workspace)
 
 
-_Lent.__name__ = "Recurrent"  # in error messages
+_Lent.__name__ = "rnnfast.torch.Recurrent"  # in error messages
 
 
 class _Window(torch.autograd.Function):
@@ -135,8 +136,9 @@ class Recurrent(torch.nn.Module):
     ``b_l0``, and the cell's own. They start as those of `cell.layer`, with seeds drawn by
     PyTorch. Random arguments of the cell are drawn anew in each call in training, from PyTorch's seed, and
     are their mean after `eval()`. Gradients cannot be differentiated again, which is an error. PyTorch has no
-    code for other cells to fall back on, so autocast, `torch.func`, graphs of `compile` and export are
-    errors, too. Inputs are batches of Tensors; there is one direction.
+    code for other cells to fall back on, so `torch.func`, forward mode, `rnnfast.torch.compile` and export
+    are errors, too. Inputs are batches of Tensors in the dtype of the parameters, also under autocast. There
+    is one direction.
 
     Examples
     --------
@@ -160,7 +162,7 @@ class Recurrent(torch.nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        owner = type(self).__name__
+        owner = f"rnnfast.torch.{type(self).__name__}"
         _check.a_cell(owner, cell, Cell)
         self.cell = cell
         self.input_size = _check.size(owner, "input_size", input_size)
@@ -203,11 +205,13 @@ class Recurrent(torch.nn.Module):
         """A tensor of the parameters' dtype, on the CPU, of this shape; named axes may have any size."""
         dtype = next(self.parameters()).dtype
         if not isinstance(tensor, torch.Tensor):
-            raise TypeError(f"{owner}: {name} must be a Tensor, got {type(tensor).__name__}.")
+            way = "; pass the padded tensor with lengths=" if isinstance(tensor, PackedSequence) else ""
+            raise TypeError(f"{owner}: {name} must be a Tensor, got {type(tensor).__name__}{way}.")
         if tensor.device.type != "cpu" or tensor.dtype is not dtype or dtype not in DTYPES:
+            way = f"; under autocast, pass {name}.to({dtype})" if torch.is_autocast_enabled("cpu") else ""
             raise TypeError(
                 f"{owner}: {name} and the parameters must be float32 or float64 of one kind on the CPU, got "
-                f"{tensor.dtype} on {tensor.device} and {dtype}."
+                f"{tensor.dtype} on {tensor.device} and {dtype}{way}."
             )
         fits = len(shape) == tensor.dim() and all(
             isinstance(want, str) or want == got for want, got in zip(shape, tensor.shape, strict=True)
@@ -280,7 +284,9 @@ class Recurrent(torch.nn.Module):
         if states is None:
             states = [x.new_zeros(shape)] * count
         if not isinstance(states, tuple | list) or len(states) != count:
-            raise TypeError(f"{owner}: states must be a tuple of {', '.join(self.cell.states)}.")
+            names = f"({', '.join(self.cell.states)}{',' * (count == 1)})"
+            got = type(states).__name__ + (f" of {len(states)}" if isinstance(states, tuple | list) else "")
+            raise TypeError(f"{owner}: states must be a tuple {names}, each (num_layers, N, H); got {got}.")
         for name, state in zip(self.cell.states, states, strict=True):
             self._checked(owner, name, state, shape)
         if resets is not None:
@@ -290,6 +296,25 @@ class Recurrent(torch.nn.Module):
             "reset": resets,
         }
         report.note(self.cell.name, input, "")
+        try:
+            return self._run(x, states, arrays, options)
+        except (RuntimeError, NotImplementedError) as error:
+            tensors = x, *states, *arrays, *self.parameters()
+            if torch.autograd.forward_ad._current_level < 0 and all(is_plain(one) for one in tensors):
+                raise
+            raise RuntimeError(
+                f"{owner}: torch.func, forward mode, export and tensor subclasses need PyTorch's own layers; "
+                f"use torch.nn.RNN, LSTM or GRU."
+            ) from error
+
+    def _run(
+        self,
+        x: torch.Tensor,
+        states: Sequence[torch.Tensor],
+        arrays: list[torch.Tensor],
+        options: dict[str, Any],
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        """Outputs and final states, from checked arguments; x (N, T, D)."""
         finals = []
         for index in range(self.num_layers):
             params = [getattr(self, f"{name}_l{index}") for name in self.cell.shapes(1, 1)]
@@ -302,7 +327,7 @@ class Recurrent(torch.nn.Module):
                 layer,
                 torch.is_grad_enabled(),
                 options,
-                (len(arrays), count),
+                (len(arrays), len(states)),
                 x,
                 *arrays,
                 *(state[index] for state in states),

@@ -117,7 +117,7 @@ class Trainer:
         on_epoch: Callable[[dict[str, Any]], object] | None = None,
         checkpoint: Callable[[Any, dict[str, Any]], object] | None = None,
     ) -> None:
-        _check.offers("Trainer", "optimizer", optimizer, ("lr", "update"), "optim.SGD(lr=1.0)")
+        _check.offers("Trainer", "optimizer", optimizer, ("lr", "update"), "rnnfast.optim.SGD()")
         if bptt is not None:
             _check.offers("Trainer", "bptt", bptt, ("batches", "windows"), "TruncatedBPTT(35)")
         self.model = model
