@@ -1,13 +1,17 @@
 """What tests of compiled code share: sizes for both modes, poison, guards, distances."""
 
+import gc
 import re
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
 from numba.core.registry import cpu_target
 from rnnfast.kernels._jit import jit_is_disabled
 from rnnfast.kernels.tile import panel_width
+
+from rnnfast.models import RNNLM
 
 JIT = not jit_is_disabled()
 sends_interrupts = pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT to another process")
@@ -32,7 +36,7 @@ def poisoned(shape, dtype):
 
 
 def poison(layer, keep=()):
-    """Spoil what a layer's next call must overwrite: gradients, and scratch but for the memory of `keep`."""
+    """Spoil what a layer's next call must overwrite: gradients, and scratch except the memory of `keep`."""
     for grad in layer.grads:
         grad[...] = np.nan
     for buffer in layer._workspace._buffers.values():
@@ -95,3 +99,28 @@ def distance(actual, expected):
     """The largest relative distance by norm."""
     pairs = [(a, e) for a, e in zip(actual, expected, strict=True) if e.size]
     return max(np.linalg.norm(a - e) / np.linalg.norm(e) for a, e in pairs)
+
+
+def small_model(seed=0, **options):
+    return RNNLM(7, 6, 6, rng=np.random.default_rng(seed), **options)
+
+
+def copies(model):
+    return [param.copy() for param in model.params]
+
+
+def assert_equal(actual, expected):
+    """Equal arrays, one by one."""
+    for one, other in zip(actual, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def peak_of(call):
+    """The most bytes that Python and NumPy held during a call."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()

@@ -1,6 +1,5 @@
 """The command line: runs that work, input that cannot, and runs that stop before their end."""
 
-import contextlib
 import io
 import json
 import math
@@ -15,6 +14,7 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 import pytest
+from cli_helpers import rnnfast_command
 from helpers import sends_interrupts
 from rich.console import Console
 from rnnfast.kernels import _jit
@@ -35,31 +35,12 @@ SMALL = ("--emsize", "8", "--nhid", "8", "--bptt", "7", "--batch-size", "4", "--
 MODULE = [sys.executable, "-m", "rnnfast"]
 
 
-def rnnfast_command(*arguments):
-    """Exit code, stdout and stderr of the command, run in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with (
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-        pytest.raises(SystemExit) as exit_info,
-    ):
-        app([str(argument) for argument in arguments], prog_name="rnnfast")
-    return exit_info.value.code, out.getvalue(), err.getvalue()
-
-
 def metrics_of(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def contents(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory):
-    path = tmp_path_factory.mktemp("text") / "song.txt"
-    path.write_text(TEXT)
-    return path
 
 
 @pytest.fixture(scope="module")
