@@ -1,6 +1,7 @@
 """What tests of compiled code share: sizes for both modes, poison, guards, distances."""
 
 import gc
+import importlib.util
 import re
 import sys
 import tracemalloc
@@ -18,6 +19,9 @@ sends_interrupts = pytest.mark.skipif(sys.platform == "win32", reason="sends SIG
 needs_jit = pytest.mark.skipif(not JIT, reason="looks at compiled code, and NUMBA_DISABLE_JIT is set")
 
 DTYPES = (np.float32, np.float64)
+# The public modules, as what follows "rnnfast".
+MODULES = ["", ".cells", ".data", ".diagnostics", ".models", ".optim", ".time_layers", ".training"]
+MODULES += [".torch"] if importlib.util.find_spec("torch") else []
 SHAPES = [(1,), (7,), (16, 17), (3, 0), (65,)]  # of parameters
 
 
