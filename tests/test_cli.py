@@ -108,12 +108,12 @@ def test_the_table_tells_the_perplexity_of_the_model_that_was_saved(trained):
         assert perplexity(load_checkpoint(place).model, valid) == expected
 
 
-def test_the_learning_curve_is_a_picture_with_curves_in_both_colours(trained):
+def test_the_learning_curve_is_a_picture_with_curves_in_both_colors(trained):
     pixels = matplotlib.image.imread(trained[0] / "learning_curve.png")[..., :3]
     assert pixels.shape[0] > 400
     assert pixels.shape[1] > 700
-    for colour in ((0x1F, 0x5F, 0xBF), (0xD9, 0x82, 0x2B)):
-        assert (np.abs(pixels * 255 - colour).max(axis=-1) < 8).sum() > 300
+    for color in ((0x1F, 0x5F, 0xBF), (0xD9, 0x82, 0x2B)):
+        assert (np.abs(pixels * 255 - color).max(axis=-1) < 8).sum() > 300
 
 
 def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(text, tmp_path):

@@ -239,7 +239,7 @@ def test_damaged_files_are_named_in_one_line(copy):
                 ("log_interval", 0),
                 ("lr", 10**400),
                 ("checkpoint_every", -1),
-                ("colour", 1),
+                ("color", 1),
             ]
         ),
     ):
