@@ -659,3 +659,11 @@ def test_cells_may_be_called_as_in_word_language_model(text, tmp_path):
 def test_importing_the_entry_point_does_not_import_the_extras():
     code = "import sys, rnnfast.cli; assert not {'typer', 'rich', 'matplotlib'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("command", [(), *((name,) for name in ("train", "evaluate", "diagnose", "bench"))])
+def test_the_help_shows_no_type_for_a_flag(command):
+    code, out, err = rnnfast_command(*command, "--help")
+    assert (code, err) == (0, "")
+    assert "--help" in out
+    assert "bool" not in out.lower()

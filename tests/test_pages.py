@@ -53,6 +53,7 @@ def test_the_code_of_a_page_runs(path, monkeypatch):
     monkeypatch.syspath_prepend(str(path.parent))
     names = {"__name__": "page"}
     exec(compile(code_of(path), str(path), "exec"), names)
+    assert names.keys() - {"__name__", "__builtins__"}
     plt.close("all")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # temporary folders that a page leaves
