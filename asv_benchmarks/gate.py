@@ -8,7 +8,7 @@ the same core, layers with the product (some processors slow down during multipl
 the rest with NumPy on the same data. Both sides take turns, and the best of many short turns counts, which
 other programs do not slow down. The limits are some 80 % of the lowest ratio on Granite Rapids, which is
 lower than on Zen 5: noise does not reach them, and an LSTM's forward pass with one loop that is no longer
-vectorised falls below.
+vectorized falls below.
 """
 
 import sys
@@ -70,7 +70,7 @@ def recurrent(rng, cell, shape, least_forward, least_both):
     yield Case(f"{name} both", least_both, both, 3 * operations)
 
 
-def beside_numpy(rng, cell, least):
+def compared_with_numpy(rng, cell, least):
     """A layer written in NumPy as in the book, compared with ours."""
     N, T, D, H = 20, 35, 100, 100
     layer = cell.layer(D, H, rng=rng)
@@ -81,7 +81,7 @@ def beside_numpy(rng, cell, least):
         one.forward(xs)
         one.backward(dhs)
 
-    yield Case(f"{cell.name} beside NumPy", least, lambda: both(layer), other=lambda: both(naive))
+    yield Case(f"{cell.name} against NumPy", least, lambda: both(layer), other=lambda: both(naive))
 
 
 def functions(rng):
@@ -93,7 +93,7 @@ def functions(rng):
         ("sigmoid", sigmoid_forward, lambda x: 1 / (1 + np.exp(-x)), 1.05),
         ("tanh", tanh_forward, np.tanh, 0.45),
     ):
-        yield Case(f"{name} beside NumPy", least, lambda call=call: call(x, y), other=lambda f=naive: f(x))
+        yield Case(f"{name} against NumPy", least, lambda call=call: call(x, y), other=lambda f=naive: f(x))
 
 
 def output_and_updates(rng):
@@ -110,7 +110,7 @@ def output_and_updates(rng):
         v[...] += 0.001 * (grads[0] ** 2 - v)
         params[0][...] -= 1e-6 * m / (np.sqrt(v) + 1e-8)
 
-    yield Case("Adam beside NumPy", 2.0, lambda: adam.update(params, grads), other=naive)
+    yield Case("Adam against NumPy", 2.0, lambda: adam.update(params, grads), other=naive)
 
 
 def cases():
@@ -120,9 +120,9 @@ def cases():
     yield from recurrent(rng, cells.lstm, (32, 128, 64, 128), 0.55, 0.55)
     yield from recurrent(rng, cells.gru_after, (32, 128, 64, 128), 0.56, 0.58)
     yield from recurrent(rng, cells.lstm, (1, 400, 64, 128), 0.30, 0.35)
-    yield from beside_numpy(rng, cells.rnn, 1.8)
-    yield from beside_numpy(rng, cells.lstm, 2.3)
-    yield from beside_numpy(rng, cells.gru, 2.4)
+    yield from compared_with_numpy(rng, cells.rnn, 1.8)
+    yield from compared_with_numpy(rng, cells.lstm, 2.3)
+    yield from compared_with_numpy(rng, cells.gru, 2.4)
     yield from functions(rng)
     yield from output_and_updates(rng)
 

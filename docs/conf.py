@@ -1,13 +1,14 @@
-"""How Sphinx builds the site: `sphinx-build -W docs docs/_build`."""
+"""How Sphinx builds the site: `sphinx-build -j 2 -W docs docs/_build/html`."""
 
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parent / "extensions"), str(Path(__file__).parents[1])]
+ROOT = str(Path(__file__).parents[1])
+sys.path[:0] = [str(Path(__file__).parent / "extensions"), ROOT]
 # Each page runs in its own process, which imports the source tree.
-os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH")]))
 
 project = "rnnfast"
 author = "The rnnfast developers"
@@ -26,7 +27,6 @@ extensions = [
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build", "README.md", "extensions"]
-suppress_warnings = ["myst.xref_missing"] if os.environ.get("RNNFAST_DOCS_DRAFT") else []
 
 nb_execution_mode = "cache"
 nb_execution_cache_path = str(Path(__file__).parent / "_build" / ".jupyter_cache")
@@ -40,16 +40,28 @@ autodoc_preserve_defaults = True
 numpydoc_show_class_members = False
 
 
-def skip_fields(
-    app: object, what: str, name: str, member: object, skip: bool, options: object
-) -> bool | None:
-    """Leave the fields of named tuples to the docstring of their class, which describes them."""
-    return True if type(member).__name__ == "_tuplegetter" else None
+# Members without an underscore that other modules of the library call and users do not.
+INNER = """
+TAPE PASSING another carried carried_rows carry check_same check_sequences claim count drawing dropouts
+expected_tensors forget_window from_saved go_back go_on_from hand_over index input_gradient looks_up loop
+make_room OVER_TIME parameter_gradients part_losses period plan_backward plan_forward read read_part
+reader reads_words recurrent roll_back run_backward run_forward score score_part scored scratch_bytes
+share_constants tape time_blocks turned wind window_rows workspace
+AffineLoss.mean TimeAffineSquaredLoss.mean Cell.is_plain Cell.random Cell.rows ExactBPTT.batches
+ExactBPTT.windows TimeEmbedding.rows
+"""  # `Class.member` where another class has a public member of this name
+
+
+def skip_member(app: object, what: str, name: str, member: Any, skip: bool, options: object) -> bool | None:
+    """Skip inner members, and fields of named tuples, which the docstring of their class describes."""
+    function = getattr(member, "fget", None) or getattr(member, "func", None) or member
+    names = {name.rpartition(".")[2], getattr(function, "__qualname__", name)}
+    return True if names & set(INNER.split()) or type(member).__name__ == "_tuplegetter" else None
 
 
 def setup(app: Any) -> None:
     """Called by Sphinx."""
-    app.connect("autodoc-skip-member", skip_fields)
+    app.connect("autodoc-skip-member", skip_member)
 
 
 templates_path = ["_templates"]
@@ -58,6 +70,7 @@ html_theme = "pydata_sphinx_theme"
 html_math_renderer = "mathml"
 html_static_path = ["_static"]
 html_css_files = ["rnnfast.css"]
+html_copy_source = False
 html_show_sourcelink = False
 html_theme_options = {
     "show_prev_next": True,

@@ -66,7 +66,7 @@ def draw(path, model, rng):
     axes[0].set(ylabel="input", title="A trial of the delayed match-to-sample task")
     axes[1].imshow(rates[:, rates.argmax(axis=0).argsort()].T, aspect="auto", origin="lower", cmap="viridis")
     axes[1].set(ylabel="unit, by the time of its peak")
-    axes[2].plot(ts[0, :, 0], color="grey", linestyle="--", label="target")
+    axes[2].plot(ts[0, :, 0], color="gray", linestyle="--", label="target")
     axes[2].plot(model.predict(xs)[0, :, 0], label="output")
     axes[2].set(xlabel="step", ylabel="match", ylim=(-1.5, 1.5))
     axes[2].legend(loc="lower left")

@@ -54,7 +54,7 @@ def draw(path, curves, steps):
     axes = figure.add_subplot()
     for name, errors in curves.items():
         axes.plot(np.arange(1, len(errors) + 1), errors, marker="o", markersize=4, label=name)
-    axes.axhline(1 / 6, color="grey", linestyle="--", label="always saying 1")
+    axes.axhline(1 / 6, color="gray", linestyle="--", label="always saying 1")
     axes.set(
         xlabel="epoch", ylabel="mean squared error", yscale="log", title=f"Adding two numbers, {steps} steps"
     )

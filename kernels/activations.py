@@ -1,4 +1,4 @@
-"""exp, sigmoid and tanh for float32 and float64, in arithmetic that LLVM vectorises with the loop around it.
+"""exp, sigmoid and tanh for float32 and float64, in arithmetic that LLVM vectorizes with the loop around it.
 
 Each is within 2 units in the last place (ULP) everywhere and gives the same bits at every vector width.
 Largest error in ULP, and nanoseconds an element on one Zen 4 core with AVX-512 and data in L1:

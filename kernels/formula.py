@@ -3,7 +3,7 @@
 A formula is a function of floats without loops and branches. With NumPy arrays or numbers it computes; with
 `Lanes` it writes instructions; in a kernel, with numbers, it is compiled inline. `map_row` compiles it for
 whole rows: all work on a unit happens in registers, between one load and one store of each operand. (LLVM's
-own vectoriser checks pairs of arrays for overlap and gives up beyond a few, so that a cell was half a dozen
+own vectorizer checks pairs of arrays for overlap and gives up beyond a few, so that a cell was half a dozen
 loops: 2.2 ns forward and backward for a unit of an LSTM on Zen 5; 1.2 ns this way.)
 """
 

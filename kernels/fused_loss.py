@@ -27,7 +27,7 @@ from .vectors import VECTOR_BYTES, copy_panel_row, copy_span, transpose_block
 # Words processed at a time: the scores of 256 rows fit the L2 cache. 128 words took 1 to 2 % longer.
 SLAB_WORDS = 256
 
-# The lowest finite scores: a maximum initialised with these avoids -inf - -inf.
+# The lowest finite scores: a maximum initialized with these avoids -inf - -inf.
 LOWEST_SINGLE, LOWEST_DOUBLE = float(np.finfo(np.float32).min), float(np.finfo(np.float64).min)
 
 # Rows in one block of the fused loss: as many as BLOCK_SCORES scores allow, between the two bounds. At V =
@@ -171,7 +171,7 @@ def _score_slab(left, count, own, depth, w, b, packed_x, labels, words, slab, m,
     c = (slab.reshape(-1), r_first, width, panel)
     x = (packed_x, r_first * depth, panel, panel * depth)
     gemm(count, r_last - r_first, depth, a, x, c, c, OVERWRITE)
-    # Views from index 0: a loop from r_first is not vectorised, since its indices might be negative.
+    # Views from index 0: a loop from r_first is not vectorized, since its indices might be negative.
     highest, sums, scratch = m[r_first:r_last], total[r_first:r_last], part[r_first:r_last]
     for r in range(highest.size):
         scratch[r] = highest[r]

@@ -1,4 +1,4 @@
-"""log and softplus for float32 and float64, in arithmetic that LLVM vectorises, as in `activations.py`.
+"""log and softplus for float32 and float64, in arithmetic that LLVM vectorizes, as in `activations.py`.
 
 Each is within 2 units in the last place (ULP) everywhere and gives the same bits at every vector width.
 Largest error in ULP, and nanoseconds an element on one Zen 4 core with AVX-512 and data in L1:

@@ -27,8 +27,8 @@ from .formula import formula
 from .logarithm import log
 from .random_words import GOLDEN, LOW, WORD, splitmix_of_unsigned, unsigned, word_at
 
-# The quantile is measured from the centre. With x = P(|Z| < z) and w = -log(1 - x^2), z / x is a smooth
-# function of w, so that one rational function covers the centre and the tails. (Giles, "Approximating the
+# The quantile is measured from the center. With x = P(|Z| < z) and w = -log(1 - x^2), z / x is a smooth
+# function of w, so that one rational function covers the center and the tails. (Giles, "Approximating the
 # erfinv function", 2010, uses polynomials in this w, and two ranges.) The coefficients are nearly minimax
 # fits of the relative error for w up to 21.6, by least squares whose weights follow the errors; the last word
 # has 21.5. Lowest powers come first, and the denominator begins with 1.

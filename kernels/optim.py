@@ -1,7 +1,7 @@
 """Updates of flat parameter arrays, and the kernels of clipping: one pass over memory each.
 
 Every array is one-dimensional. Memory limits these loops, so they are plain loops that the compiler
-vectorises. Each element is computed independently, without contraction into fused operations, so the bits do
+vectorizes. Each element is computed independently, without contraction into fused operations, so the bits do
 not depend on the vector width.
 """
 
@@ -14,7 +14,7 @@ from .denormals import flush_denormals, restore_mode
 
 # Partial sums of a squared norm, and squares summed before each update of a partial sum; the same on every
 # target. On 80 MB of float32: 32 GB/s, the speed of memory. 64 lanes read rows 256 bytes apart, which the
-# hardware does not prefetch: 10 GB/s. 8 lanes are not vectorised: 8 GB/s.
+# hardware does not prefetch: 10 GB/s. 8 lanes are not vectorized: 8 GB/s.
 LANES = 16
 ROWS = 8
 FINITE_BLOCK = 4096  # elements checked before `all_finite` may stop

@@ -2,7 +2,7 @@
 
 LLVM does not generate these by itself: a copy between slices is checked for overlap at each short row, and a
 transposing loop becomes scalar loads and stores (1.7 ns per element of a 650 x 650 matrix; 0.3 ns this way).
-Rows are copied by memcpy: a loop is as fast, but LLVM needs 30 ms to vectorise each.
+Rows are copied by memcpy: a loop is as fast, but LLVM needs 30 ms to vectorize each.
 """
 
 from __future__ import annotations

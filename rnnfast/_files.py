@@ -34,7 +34,7 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """Open a binary file that replaces `path` only once it is complete and on the disk.
 
     The bytes go to a temporary file in the same folder (a rename across file systems is not atomic). At the
-    end of the `with` block, the file is flushed, synchronised and renamed, then the folder is synchronised.
+    end of the `with` block, the file is flushed, synchronized and renamed, then the folder is synchronized.
     After any exception, including `KeyboardInterrupt`, the temporary file is removed and `path` is unchanged.
 
     Parameters
@@ -74,7 +74,7 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             _lock(file.fileno())
             yield file
             file.flush()
-            _synchronise(file.fileno())
+            _synchronize(file.fileno())
         with suppress(OSError):  # there is no old file, or its file system has no permissions
             os.chmod(temporary, target.stat().st_mode & 0o777)
         _replace(temporary, target)
@@ -84,7 +84,7 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         if isinstance(error, OSError) and error.filename in (None, str(temporary)):
             error.filename = str(target)  # the error of a full disk has no file name
         raise
-    _synchronise_folder(target.parent)
+    _synchronize_folder(target.parent)
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> None:
@@ -168,7 +168,7 @@ def _replace(temporary: Path, target: Path) -> None:
     os.replace(temporary, target)
 
 
-def _synchronise(descriptor: int) -> None:
+def _synchronize(descriptor: int) -> None:
     """Write the file through to the drive; on macOS, `fsync` alone leaves it in the drive's cache."""
     whole = getattr(fcntl, "F_FULLFSYNC", None)
     if whole is not None:
@@ -186,13 +186,13 @@ def _create(temporary: Path, target: Path) -> IO[bytes]:
         raise OSError(error.errno, error.strerror, str(target)) from None
 
 
-def _synchronise_folder(folder: Path) -> None:
+def _synchronize_folder(folder: Path) -> None:
     """Make the rename survive a power cut. Windows and some network drives do not support this."""
     if os.name == "nt":
         return
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
-            _synchronise(descriptor)
+            _synchronize(descriptor)
         finally:
             os.close(descriptor)

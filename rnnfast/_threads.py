@@ -1,7 +1,7 @@
 """The thread pool: the number of threads for kernels, and the hand-off of work to them.
 
 A kernel that can share its work takes a team and a member's number (`kernels/team.py`). The members
-synchronise inside compiled code, so a window is handed to the threads once, not at each step. Results have
+synchronize inside compiled code, so a window is handed to the threads once, not at each step. Results have
 the same bits for every number of threads.
 
 Training calls one kernel after another, so a worker that has finished spins for half a millisecond, waiting
@@ -14,7 +14,7 @@ here needs to be restored:
 * A caller takes the team out of the pool, and gives it back after a successful call. A team that is not given
   back is lost; the pool makes a new one, and the old workers end when no reference to their team is left.
 * A worker enters the kernel after its caller (`begin_call`), so never for a call that was interrupted before.
-  Compiled code cannot be interrupted, and a caller leaves it only after the last synchronisation.
+  Compiled code cannot be interrupted, and a caller leaves it only after the last synchronization.
 """
 
 from __future__ import annotations

@@ -6,6 +6,15 @@ from pathlib import Path
 os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parent / "__pycache__" / "numba"))
 
 import hypothesis
+import pytest
 
 hypothesis.settings.register_profile("default", deadline=None, derandomize=True, max_examples=30)
 hypothesis.settings.load_profile("default")
+
+
+@pytest.fixture(scope="module")
+def text(request, tmp_path_factory):
+    """A file with the `TEXT` of the test module."""
+    path = tmp_path_factory.mktemp("text") / "song.txt"
+    path.write_text(request.module.TEXT)
+    return path

@@ -1,7 +1,10 @@
 """What tests of compiled code share: sizes for both modes, poison, guards, distances."""
 
+import gc
+import importlib.util
 import re
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -9,11 +12,16 @@ from numba.core.registry import cpu_target
 from rnnfast.kernels._jit import jit_is_disabled
 from rnnfast.kernels.tile import panel_width
 
+from rnnfast.models import RNNLM
+
 JIT = not jit_is_disabled()
 sends_interrupts = pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT to another process")
 needs_jit = pytest.mark.skipif(not JIT, reason="looks at compiled code, and NUMBA_DISABLE_JIT is set")
 
 DTYPES = (np.float32, np.float64)
+# The public modules, as what follows "rnnfast".
+MODULES = ["", ".cells", ".data", ".diagnostics", ".models", ".optim", ".time_layers", ".training"]
+MODULES += [".torch"] if importlib.util.find_spec("torch") else []
 SHAPES = [(1,), (7,), (16, 17), (3, 0), (65,)]  # of parameters
 
 
@@ -32,7 +40,7 @@ def poisoned(shape, dtype):
 
 
 def poison(layer, keep=()):
-    """Spoil what a layer's next call must overwrite: gradients, and scratch but for the memory of `keep`."""
+    """Spoil what a layer's next call must overwrite: gradients, and scratch except the memory of `keep`."""
     for grad in layer.grads:
         grad[...] = np.nan
     for buffer in layer._workspace._buffers.values():
@@ -95,3 +103,28 @@ def distance(actual, expected):
     """The largest relative distance by norm."""
     pairs = [(a, e) for a, e in zip(actual, expected, strict=True) if e.size]
     return max(np.linalg.norm(a - e) / np.linalg.norm(e) for a, e in pairs)
+
+
+def small_model(seed=0, **options):
+    return RNNLM(7, 6, 6, rng=np.random.default_rng(seed), **options)
+
+
+def copies(model):
+    return [param.copy() for param in model.params]
+
+
+def assert_equal(actual, expected):
+    """Equal arrays, one by one."""
+    for one, other in zip(actual, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def peak_of(call):
+    """The most bytes that Python and NumPy held during a call."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()

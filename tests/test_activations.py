@@ -61,7 +61,7 @@ def largest_error(name, x, wider):
 
 
 def edges(dtype):
-    """Powers of two, multiples of ln2 / 4 where the reduction steps, ends of ranges, and their neighbours."""
+    """Powers of two, multiples of ln2 / 4 where the reduction steps, ends of ranges, and their neighbors."""
     info = np.finfo(dtype)
     powers = np.ldexp(dtype(1), np.arange(info.minexp - info.nmant, 11)).astype(dtype)
     steps = (np.arange(4400) * (np.log(2) / 4)).astype(dtype)
@@ -260,7 +260,7 @@ def assembly(loop, *arguments):
 @needs_jit
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", NAMES)
-def test_loops_are_vectorised_and_call_no_library(name, dtype):
+def test_loops_are_vectorized_and_call_no_library(name, dtype):
     architecture, _, features = cpu_target.target_context.codegen().magic_tuple()
     if not architecture.startswith("x86_64") or "+avx2" not in features:
         pytest.skip("reads x86 assembly with AVX2")

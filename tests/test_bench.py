@@ -185,7 +185,7 @@ def test_a_worker_compares_and_then_times_each_line_in_turn_with_the_others(fake
     assert len(of_kind(events, "done")[0]["peaks"]) >= 2
 
 
-def test_a_language_model_stands_beside_those_that_have_one(fake_peer):
+def test_a_language_model_is_compared_with_the_peers_that_have_one(fake_peer):
     peers = fake_peer(able={"models": True, "pause": 0.001}, unable={})
     lines = of_kind(events_of(plan(peers=peers, cells=[], models=[SMALL_MODEL])), "model")
     assert [line["pass"] for line in lines] == ["gradients", "step"]

@@ -144,12 +144,12 @@ def test_the_tables_in_markdown_have_as_many_cells_in_each_row(record):
     assert "| (64, 100, 128, 256) | fwd + bwd | 10.0 | 20.0 | 2.00 | 40.0 | 4.00 | 90% |" in tables[0]
 
 
-def bars_in(path, colours):
-    """How many pixels of each colour a picture has."""
+def bars_in(path, colors):
+    """How many pixels of each color a picture has."""
     pixels = matplotlib.image.imread(path)[..., :3] * 255
     return [
         int((np.abs(pixels - [int(c[i : i + 2], 16) for i in (1, 3, 5)]).max(axis=-1) < 6).sum())
-        for c in colours
+        for c in colors
     ]
 
 

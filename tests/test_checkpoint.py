@@ -315,7 +315,7 @@ def test_a_header_that_lies_is_refused_before_anything_is_allocated(tmp_path):
         ({"dtype": "float64"}, "must be float64, got float32"),
         ({"dtype": "object"}, "dtype must be float32 or float64"),
         ({"tied": True}, "tied=True needs"),
-        ({"colour": 1}, "unexpected keyword argument 'colour'"),
+        ({"color": 1}, "unexpected keyword argument 'color'"),
         ({"two\nlines \ud800 \x1b[2J": 1}, r"argument 'two lines \\ud800 \?\[2J'"),
         ({"hidden_size": 9 * 10**4299, "cell": "lstm"}, "its configuration is not valid"),
         ({"dropout": 10**400}, "its configuration is not valid"),

@@ -1,6 +1,5 @@
 """The command line: runs that work, input that cannot, and runs that stop before their end."""
 
-import contextlib
 import io
 import json
 import math
@@ -15,6 +14,7 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 import pytest
+from cli_helpers import rnnfast_command
 from helpers import sends_interrupts
 from rich.console import Console
 from rnnfast.kernels import _jit
@@ -35,31 +35,12 @@ SMALL = ("--emsize", "8", "--nhid", "8", "--bptt", "7", "--batch-size", "4", "--
 MODULE = [sys.executable, "-m", "rnnfast"]
 
 
-def rnnfast_command(*arguments):
-    """Exit code, stdout and stderr of the command, run in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with (
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-        pytest.raises(SystemExit) as exit_info,
-    ):
-        app([str(argument) for argument in arguments], prog_name="rnnfast")
-    return exit_info.value.code, out.getvalue(), err.getvalue()
-
-
 def metrics_of(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def contents(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory):
-    path = tmp_path_factory.mktemp("text") / "song.txt"
-    path.write_text(TEXT)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -127,12 +108,12 @@ def test_the_table_tells_the_perplexity_of_the_model_that_was_saved(trained):
         assert perplexity(load_checkpoint(place).model, valid) == expected
 
 
-def test_the_learning_curve_is_a_picture_with_curves_in_both_colours(trained):
+def test_the_learning_curve_is_a_picture_with_curves_in_both_colors(trained):
     pixels = matplotlib.image.imread(trained[0] / "learning_curve.png")[..., :3]
     assert pixels.shape[0] > 400
     assert pixels.shape[1] > 700
-    for colour in ((0x1F, 0x5F, 0xBF), (0xD9, 0x82, 0x2B)):
-        assert (np.abs(pixels * 255 - colour).max(axis=-1) < 8).sum() > 300
+    for color in ((0x1F, 0x5F, 0xBF), (0xD9, 0x82, 0x2B)):
+        assert (np.abs(pixels * 255 - color).max(axis=-1) < 8).sum() > 300
 
 
 def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(text, tmp_path):
@@ -679,3 +660,11 @@ def test_cells_may_be_called_as_in_word_language_model(text, tmp_path):
 def test_importing_the_entry_point_does_not_import_the_extras():
     code = "import sys, rnnfast.cli; assert not {'typer', 'rich', 'matplotlib'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("command", [(), *((name,) for name in ("train", "evaluate", "diagnose", "bench"))])
+def test_the_help_shows_no_type_for_a_flag(command):
+    code, out, err = rnnfast_command(*command, "--help")
+    assert (code, err) == (0, "")
+    assert "--help" in out
+    assert "bool" not in out.lower()

@@ -1,19 +1,17 @@
 """Every ready cell on the command line, and cells of one's own as module:name."""
 
-import contextlib
-import io
 import json
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from cli_helpers import rnnfast_command
 from helpers import needs_jit
 from rnnfast.kernels.recurrence import time_loop
 
 import rnnfast
 from rnnfast.cells import READY, tanh
-from rnnfast.cli.app import app
 from rnnfast.training import load_checkpoint
 
 TEXT = "you say goodbye and i say hello . hello hello i do not know why you say goodbye\n" * 12
@@ -40,14 +38,6 @@ number = 3
 '''
 
 
-def rnnfast_command(*arguments):
-    """Exit code, stdout and stderr of the command, run in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as stop:
-        app([str(argument) for argument in arguments], prog_name="rnnfast")
-    return stop.value.code, out.getvalue(), err.getvalue()
-
-
 def in_a_process(folder, *arguments):
     """The same as a program of its own in a folder that is not on its path, as of an installed script."""
     code = "import sys; sys.path.remove(''); from rnnfast.cli import main; main()"
@@ -62,13 +52,6 @@ def assert_one_line(found, *words):
     assert err.startswith("rnnfast: "), err
     for word in words:
         assert word in err
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory):
-    path = tmp_path_factory.mktemp("text") / "song.txt"
-    path.write_text(TEXT)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,13 @@
 """What the command line refuses, in the words of the command line: options and files, no functions."""
 
-import contextlib
-import io
 import re
 
 import numpy as np
 import pytest
+from cli_helpers import rnnfast_command
 
 import rnnfast
 from rnnfast import _check, cells, data, diagnostics, models, optim, training
-from rnnfast.cli.app import app
 from rnnfast.cli.experiment import Settings
 from rnnfast.data import CharTokenizer, WhitespaceTokenizer, WordTokenizer, encode_to_memmap
 from rnnfast.models import RNNLM, SequenceRegressor
@@ -25,14 +23,6 @@ FUNCTIONS = {
 }
 
 
-def rnnfast_command(*arguments):
-    """Exit code, stdout and stderr of the command, run in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as stop:
-        app([str(argument) for argument in arguments], prog_name="rnnfast")
-    return stop.value.code, out.getvalue(), err.getvalue()
-
-
 def refusal(*arguments):
     """The one line on stderr of a command that is refused."""
     code, out, err = rnnfast_command(*arguments)
@@ -41,13 +31,6 @@ def refusal(*arguments):
     assert not FUNCTIONS & set(re.findall(r"\w+", err)), err
     assert not re.search(r"\b[a-z]+_[a-z_]+ (must|belongs|is)\b", err), err
     return err
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory):
-    path = tmp_path_factory.mktemp("text") / "song.txt"
-    path.write_text(TEXT)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 """What the command line reads and writes besides files: encodings, standard input, JSON, pipes."""
 
-import contextlib
-import io
 import json
 import os
 import re
@@ -10,8 +8,8 @@ import sys
 
 import numpy as np
 import pytest
+from cli_helpers import rnnfast_command
 
-from rnnfast.cli.app import app
 from rnnfast.data import CorpusError, WordTokenizer, encode_to_memmap, read_files
 from rnnfast.models import RNNLM
 from rnnfast.training import Checkpoint, load_checkpoint
@@ -34,20 +32,6 @@ SMALL = [
     "0.01",
 ]
 MODULE = [sys.executable, "-m", "rnnfast"]
-
-
-def rnnfast_command(*arguments, given=b""):
-    """Exit code, stdout and stderr of the command, run in this process, with bytes on standard input."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(given), encoding="ascii"))
-        with (
-            contextlib.redirect_stdout(out),
-            contextlib.redirect_stderr(err),
-            pytest.raises(SystemExit) as stop,
-        ):
-            app([str(argument) for argument in arguments], prog_name="rnnfast")
-    return stop.value.code, out.getvalue(), err.getvalue()
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,13 @@
 """rnnfast train --resume: what it goes on with, what it refuses, and what it leaves behind."""
 
-import contextlib
-import io
 import json
 import shutil
 
+import kill_and_resume
 import numpy as np
 import pytest
-from kill_and_resume import OFTEN, SMALL, TEXT, outcome
+from cli_helpers import rnnfast_command
+from kill_and_resume import OFTEN, SMALL, outcome
 
 from rnnfast._files import fcntl, only_one
 from rnnfast.cli.app import app
@@ -15,13 +15,7 @@ from rnnfast.cli.experiment import Experiment
 from rnnfast.training import TrainingDiverged
 from rnnfast.training.keeper import read_training
 
-
-def rnnfast_command(*arguments):
-    """Exit code, stdout and stderr of the command, run in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as stop:
-        app([str(argument) for argument in arguments], prog_name="rnnfast")
-    return stop.value.code, out.getvalue(), err.getvalue()
+TEXT = kill_and_resume.TEXT  # of the fixture `text`
 
 
 def assert_refused(arguments, *words, code=2):
@@ -35,13 +29,6 @@ def assert_refused(arguments, *words, code=2):
 @pytest.fixture(autouse=True)
 def _no_waiting_for_the_disk(monkeypatch):
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory):
-    path = tmp_path_factory.mktemp("text") / "song.txt"
-    path.write_text(TEXT)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -252,7 +239,7 @@ def test_damaged_files_are_named_in_one_line(copy):
                 ("log_interval", 0),
                 ("lr", 10**400),
                 ("checkpoint_every", -1),
-                ("colour", 1),
+                ("color", 1),
             ]
         ),
     ):

@@ -1,16 +1,14 @@
 """`rnnfast diagnose` from a run folder to tables and pictures, and what it refuses."""
 
-import contextlib
-import io
 import re
 import shutil
 
 import matplotlib.image
 import numpy as np
 import pytest
+from cli_helpers import rnnfast_command
 
 from rnnfast import CBOWLM, RNNLM, WordTokenizer
-from rnnfast.cli.app import app
 from rnnfast.data import encode_to_memmap
 from rnnfast.diagnostics import (
     gate_saturation,
@@ -23,18 +21,6 @@ from rnnfast.training import Checkpoint, load_checkpoint
 
 TEXT = "you say goodbye and i say hello . hello hello i do not know why you say goodbye\n" * 12
 PICTURES = ["gate_saturation.png", "gradient_by_lag.png", "spectral_radius.png", "truncation_bias.png"]
-
-
-def rnnfast_command(*arguments):
-    """Exit code, stdout and stderr of the command, run in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with (
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-        pytest.raises(SystemExit) as exit_info,
-    ):
-        app([str(argument) for argument in arguments], prog_name="rnnfast")
-    return exit_info.value.code, out.getvalue(), err.getvalue()
 
 
 def make_run(folder, model):

@@ -278,8 +278,8 @@ def test_pictures_are_drawn_on_new_axes_and_on_given_ones():
         ax = plot(found)
         pixels = drawn(ax)
         assert pixels.shape[0] > 400, plot.__name__
-        colour = np.array([0x1F, 0x5F, 0xBF]) / 255
-        assert (np.abs(pixels - colour).max(axis=-1) < 0.03).sum() > 100, plot.__name__
+        color = np.array([0x1F, 0x5F, 0xBF]) / 255
+        assert (np.abs(pixels - color).max(axis=-1) < 0.03).sum() > 100, plot.__name__
         given = ax.figure.add_subplot()
         assert plot(found, ax=given) is given
         assert given.get_title(loc="left") == ax.get_title(loc="left") != ""

@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from helpers import assert_equal, copies, small_model
 
-from rnnfast.models import CBOWLM, RNNLM
+from rnnfast.models import CBOWLM
 from rnnfast.optim import SGD
 from rnnfast.training import (
     Checkpoint,
@@ -21,19 +22,6 @@ IDS = np.random.default_rng(100).integers(7, size=121)  # six windows of 10 step
 
 # Plain Python warns of it; compiled code does not.
 pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered")
-
-
-def small_model(seed=0, **options):
-    return RNNLM(7, 6, 6, rng=np.random.default_rng(seed), **options)
-
-
-def copies(model):
-    return [param.copy() for param in model.params]
-
-
-def assert_equal(actual, expected):
-    for one, other in zip(actual, expected, strict=True):
-        np.testing.assert_array_equal(one, other)
 
 
 def diverged(model, optimizer=None, *, valid=None, epochs=4, **options):

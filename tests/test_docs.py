@@ -7,11 +7,13 @@ import inspect
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
-from helpers import needs_jit
+from helpers import MODULES, needs_jit
 
-from rnnfast import cells
+from rnnfast import RNNLM, WordTokenizer, cells
 from rnnfast.cells import _functions
+from rnnfast.training import Checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 HAS_TORCH = importlib.util.find_spec("torch") is not None
@@ -52,16 +54,17 @@ def python_blocks(path):
     "name",
     [
         pytest.param("README.md", marks=needs_jit),  # it trains, which takes a minute in plain Python
-        "kernels/README.md",
-        "CONTRIBUTING.md",
-        "asv_benchmarks/README.md",
+        "docs/guides/command-line.md",
     ],
 )
 def test_the_python_blocks_of_a_page_run(name, tmp_path, monkeypatch):
     """Blocks of one page share their names, as a reader who types them in would; `>>>` lines are compared."""
     monkeypatch.chdir(tmp_path)
+    tokenizer = WordTokenizer.fit("the value of a name")
+    model = RNNLM(tokenizer.vocab_size, 4, 4, rng=np.random.default_rng(0))
+    Checkpoint("runs/book", tokenizer=tokenizer)(model, {"epoch": 1})  # the run that a page reads
     blocks = python_blocks(ROOT / name)
-    assert blocks or name != "README.md"
+    assert blocks
     names, output, failed = {}, [], 0
     for number, block in enumerate(blocks):
         if "rnnfast.torch" in block and not HAS_TORCH:
@@ -95,33 +98,34 @@ def test_the_contributing_page_names_each_folder_of_the_library():
     assert {name for name in folders if f"`{name}/`" not in text} == set()
 
 
-def test_every_local_link_of_a_page_leads_to_a_file():
+def without_code(page):
+    return re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page):
+    """The anchors of the headings of a page, as GitHub and the site make them."""
+    headings = re.findall(r"^#{1,3} +(.*?) *$", without_code(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_local_link_of_a_page_leads_to_a_file_and_to_a_heading():
     made = {".venv", ".asv", "node_modules", "_build"}
     pages = [path for path in ROOT.rglob("*.md") if not made & set(path.parts)]
-    assert pages
-    missing = []
+    wrong, checked = [], 0
     for page in pages:
-        text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
-        for target in re.findall(r"\]\(([^)#\s]+)\)", text):
-            if "://" not in target and not (page.parent / target).exists():
-                missing.append(f"{page.name}: {target}")
-    assert missing == []
+        for target in re.findall(r"\]\(([^)\s]+)\)", without_code(page)):
+            name, _, anchor = target.partition("#")
+            if "://" in target:
+                continue
+            file = page.parent / name if name else page
+            if not file.exists() or (anchor and anchor not in anchors(file)):
+                wrong.append(f"{page.name}: {target}")
+            checked += bool(anchor)
+    assert wrong == []
+    assert checked
 
 
-PUBLIC = (
-    ".models",
-    "",
-    ".cells",
-    ".data",
-    ".diagnostics",
-    ".optim",
-    ".time_layers",
-    ".training",
-    *((".torch",) if HAS_TORCH else ()),
-)
-
-
-@pytest.mark.parametrize("module", PUBLIC)
+@pytest.mark.parametrize("module", MODULES)
 def test_every_public_name_has_an_example(module):
     found = importlib.import_module(f"rnnfast{module}")
     objects = {name: getattr(found, name) for name in found.__all__}

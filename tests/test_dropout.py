@@ -54,7 +54,7 @@ def test_the_share_of_dropped_elements_is_the_ratio_and_the_mean_is_kept(ratio):
     assert abs(masks.mean() - 1) < 5 * deviation / (1 - ratio)
 
 
-def test_masks_of_neighbours_calls_and_seeds_are_uncorrelated():
+def test_masks_of_neighbors_calls_and_seeds_are_uncorrelated():
     ones = np.ones((1, 200, 100))
     first, second = layer_and_input(seed=1)[0], layer_and_input(seed=2)[0]
     second.rng_state = (first.rng_state[0] + 1, 0)

@@ -1,13 +1,11 @@
 """`ExactBPTT(memory=...)`: the limit is kept, whatever the model, the lengths and the resets."""
 
-import gc
 import os
 import re
-import tracemalloc
 
 import numpy as np
 import pytest
-from helpers import needs_jit
+from helpers import needs_jit, peak_of
 
 from rnnfast import RNNLM, ExactBPTT, SequenceRegressor
 from rnnfast.layers.base import Workspace
@@ -61,16 +59,6 @@ def emptied(model):
     for layer in model.body.layers:
         layer._full_rows = layer._dstate = None
     return model
-
-
-def peak_of(call):
-    gc.collect()
-    tracemalloc.start()
-    try:
-        call()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
 
 
 def kept_limit(model, data, options, memory):

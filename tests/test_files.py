@@ -68,7 +68,7 @@ def test_a_failing_disk_leaves_the_old_file_and_no_temporary_one(tmp_path, monke
     assert names(tmp_path) == ["weights"]
 
 
-def test_file_and_folder_are_synchronised_around_the_rename(tmp_path, monkeypatch):
+def test_file_and_folder_are_synchronized_around_the_rename(tmp_path, monkeypatch):
     actual = []
     fsync, replace = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda fd: (actual.append("fsync"), fsync(fd)))
@@ -187,7 +187,7 @@ def test_only_windows_waits_for_a_target_that_is_open():
 
 @pytest.mark.parametrize("refuses", [False, True])
 def test_macos_has_the_drive_write_its_own_memory_down(tmp_path, monkeypatch, refuses):
-    asked, synchronised = [], []
+    asked, synchronized = [], []
 
     def control(descriptor, command):
         asked.append(command)
@@ -196,11 +196,11 @@ def test_macos_has_the_drive_write_its_own_memory_down(tmp_path, monkeypatch, re
 
     macos = types.SimpleNamespace(F_FULLFSYNC=51, fcntl=control, LOCK_EX=2, LOCK_NB=4, flock=lambda *_: None)
     monkeypatch.setattr(_files, "fcntl", macos)
-    monkeypatch.setattr(os, "fsync", synchronised.append)
+    monkeypatch.setattr(os, "fsync", synchronized.append)
     with write_atomically(tmp_path / "weights") as file:
         file.write(b"abc")
     assert asked == [51] * (1 if os.name == "nt" else 2)
-    assert len(synchronised) == (len(asked) if refuses else 0)
+    assert len(synchronized) == (len(asked) if refuses else 0)
 
 
 class Windows:

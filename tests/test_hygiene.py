@@ -415,15 +415,6 @@ def test_public_names_that_take_or_give_arrays_say_their_shapes():
     assert wrong == []
 
 
-def test_every_public_class_and_function_has_an_example():
-    wrong = []
-    for name in rnnfast.__all__:
-        value = getattr(rnnfast, name)
-        if (inspect.isclass(value) or inspect.isfunction(value)) and ">>>" not in (value.__doc__ or ""):
-            wrong.append(name)
-    assert wrong == []
-
-
 # Methods whose arguments are also the cell's states and given arrays; others are refused there.
 NAMED_BY_THE_CELL = {"forward", "backward", "step", "set_state"}
 

@@ -15,7 +15,7 @@ CELLS = ("rnn", "lstm", "gru-before", "gru-after")
 
 
 class InterruptedAfter:
-    """Stands for `_threads.run`: an interrupt arrives when so many kernels have run."""
+    """Stands for `_threads.run`: an interrupt arrives after `calls` kernels."""
 
     def __init__(self, monkeypatch, calls):
         self.left, self.run = calls, _threads.run

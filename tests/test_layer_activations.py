@@ -1,4 +1,4 @@
-"""What gates let through, read off the tape of a layer, beside the equations of its cell in NumPy."""
+"""What gates let through, read off the tape of a layer, compared with the equations of its cell in NumPy."""
 
 import numpy as np
 import pytest

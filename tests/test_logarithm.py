@@ -91,7 +91,7 @@ def assert_within(name, x, limit=2.0):
 
 
 def edges(dtype):
-    """Powers of two, ends of the ranges where the arithmetic changes, and their neighbours, of both signs."""
+    """Powers of two, ends of the ranges where the arithmetic changes, and their neighbors, of both signs."""
     info = np.finfo(dtype)
     powers = np.ldexp(dtype(1), np.arange(info.minexp, info.maxexp)).astype(dtype)
     halves = (powers * dtype(np.sqrt(0.5)))[1:]
@@ -275,7 +275,7 @@ def test_avx2_and_avx512_give_the_same_bits():
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("functions", [ROWS, LOOPS], ids=["rows", "numbers"])
-def test_loops_are_vectorised_and_call_no_library(name, dtype, functions):
+def test_loops_are_vectorized_and_call_no_library(name, dtype, functions):
     architecture, _, features = cpu_target.target_context.codegen().magic_tuple()
     if not architecture.startswith("x86_64") or "+avx2" not in features:
         pytest.skip("reads x86 assembly with AVX2")

@@ -85,7 +85,7 @@ def test_the_loss_of_given_scores_equals_the_reference(V, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("V", VOCABULARIES)
 def test_fused_and_separate_layers_agree(V, dtype):
-    """But for the order of their sums over H and V."""
+    """They differ in the order of their sums over H and V."""
     rng = np.random.default_rng(3)
     fused = fused_layer(6, V, dtype)
     affine, softmax = TimeAffine(*fused.params), TimeSoftmaxWithLoss()

@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = sorted((ROOT / "rnnfast").rglob("*.py"))
 
-NAMEDTUPLES = {"_asdict", "_fields", "_replace"}  # public, but for their names
+NAMEDTUPLES = {"_asdict", "_fields", "_replace"}  # public in spite of their names
 ALLOWED = {
     "rnnfast/_turns.py: turn._at_fork_reinit": "CPython names it so for locks",
     "rnnfast/torch/calls.py: module._flat_weights": "PyTorch's name for the parameters in order",

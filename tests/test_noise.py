@@ -46,7 +46,7 @@ def quantile_row(x, rest, z):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_quantile_is_accurate_from_the_centre_to_the_last_word(dtype):
+def test_the_quantile_is_accurate_from_the_center_to_the_last_word(dtype):
     rng, count = np.random.default_rng(0), sized(100_000, 500)
     ends = np.concatenate([np.arange(300), 2 ** np.arange(31)])
     steps = np.concatenate([ends, 2**31 - 1 - ends, (2 ** rng.uniform(0, 31, count)).astype(np.int64)])
@@ -89,7 +89,7 @@ def test_both_types_have_the_same_draws_up_to_rounding():
     np.testing.assert_array_equal(single, double)
 
 
-def test_neighbours_are_uncorrelated():
+def test_neighbors_are_uncorrelated():
     """Units, sequences and steps of one noise; the noises of other streams, steps and seeds."""
     shape = (10, 20, 100)
     whole = draws("normal", shape)
@@ -164,7 +164,7 @@ def test_an_empty_window_has_no_draws(name, shape):
 @needs_jit
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", NAMES)
-def test_loops_are_vectorised_and_call_no_library(name, dtype):
+def test_loops_are_vectorized_and_call_no_library(name, dtype):
     architecture, _, features = cpu_target.target_context.codegen().magic_tuple()
     if not architecture.startswith("x86_64") or "+avx2" not in features:
         pytest.skip("reads x86 assembly with AVX2")

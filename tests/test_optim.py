@@ -1,4 +1,4 @@
-"""Optimisers, clipping and merging against their naive twins; bits against vector widths and layouts."""
+"""Optimizers, clipping and merging against their naive twins; bits against vector widths and layouts."""
 
 import hashlib
 import json

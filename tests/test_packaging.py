@@ -155,6 +155,9 @@ def test_pinned_tools_have_one_version():
         pins = set(re.findall(rf"{tool}==([\d.]+)", pyproject() + hooks))
         assert len(pins) == 1
         assert f"{tool}==" in hooks
+    lowest = re.findall(r'"(\w+>=[\d.]+)"', hooks)
+    assert lowest
+    assert [requirement for requirement in lowest if f'"{requirement}"' not in pyproject()] == []
 
 
 @pytest.mark.parametrize("name", ["run", "arm64"])

@@ -357,7 +357,7 @@ def test_dc_next_of_another_size_is_refused():
 
 
 @needs_jit
-def test_cells_are_vectorised_and_call_no_library():
+def test_cells_are_vectorized_and_call_no_library():
     architecture, _, features = cpu_target.target_context.codegen().magic_tuple()
     if not architecture.startswith("x86_64") or "+avx2" not in features:
         pytest.skip("reads x86 assembly with AVX2")

@@ -22,7 +22,7 @@ TIMES = {"seconds", "tokens_per_second"}
 
 @pytest.fixture(autouse=True)
 def _no_waiting_for_the_disk(monkeypatch):
-    """Nobody pulls the plug here; test_files.py looks at what is synchronised and when."""
+    """Nobody pulls the plug here; test_files.py looks at what is synchronized and when."""
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
 
 

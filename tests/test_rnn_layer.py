@@ -48,7 +48,7 @@ def test_params_and_grads_keep_their_identity(rng, xs, dhs):
         layer.backward(dhs)
     assert all(kept is given for kept, given in zip(layer.grads, grads, strict=True))
     before = layer.forward(xs)
-    Wh *= 0.5  # as an optimiser does
+    Wh *= 0.5  # as an optimizer does
     assert not np.array_equal(layer.forward(xs), before)
 
 

@@ -32,7 +32,7 @@ LAYERS = {
 
 
 def within(layer, count, last=False):
-    """So many elements in the memory of a gradient that is large enough."""
+    """The first or last `count` elements of a gradient that has as many."""
     fitting = [grad for grad in layer.grads if grad.size >= count]
     flat = fitting[0].reshape(-1)
     return flat[-count:] if last else flat[:count]

@@ -4,11 +4,11 @@ import json
 import os
 import subprocess
 import sys
-import tracemalloc
 import zlib
 
 import numpy as np
 import pytest
+from helpers import peak_of
 from safetensors.numpy import load_file, save, save_file
 
 from rnnfast import RNNLM, State, Trainer, TruncatedBPTT
@@ -81,15 +81,6 @@ def test_an_array_of_another_type_is_refused_before_a_file_is_made(tmp_path):
     with pytest.raises(TypeError, match="b must be float32, float64 or int64, got float16"):
         write_tensors(tmp_path / "file", "form", {"a": np.ones(2), "b": np.ones(2, np.float16)}, {})
     assert not list(tmp_path.iterdir())
-
-
-def peak_of(call):
-    tracemalloc.start()
-    try:
-        call()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("transposed", [False, True])

@@ -54,7 +54,7 @@ def test_scripts_and_traces_are_served(cell, when):
     with bridge.enable():
         made = made or [torch.jit.script(module), torch.jit.trace(module, x)]
         for one in made:
-            for _ in range(3):  # the second call is optimised
+            for _ in range(3):  # the second call is optimized
                 assert_close(gradients_of(one, *one(x)), expected, 1e-5)
         assert bridge.report().served
 

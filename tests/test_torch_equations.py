@@ -1,4 +1,4 @@
-"""Every ready cell beside PyTorch's autograd on the same equations, written apart from them here."""
+"""Every ready cell compared with PyTorch's autograd on its equations, which are written again here."""
 
 import numpy as np
 import pytest

@@ -92,8 +92,8 @@ def test_classes_held_before_and_looked_up_by_name_are_served(cell):
 
 
 @every_door
-def test_initialisers_that_ask_for_the_class(door):
-    def initialise(module):
+def test_initializers_that_ask_for_the_class(door):
+    def initialize(module):
         if "LSTM" in type(module).__name__ and isinstance(module, torch.nn.LSTM):
             for name, param in module.named_parameters():
                 torch.nn.init.orthogonal_(param) if "weight" in name else torch.nn.init.ones_(param)
@@ -101,7 +101,7 @@ def test_initialisers_that_ask_for_the_class(door):
     def program(classes, prepare):
         model = torch.nn.Sequential(classes["lstm"](D, H, dtype=torch.float64))
         prepare(model)
-        model.apply(initialise)
+        model.apply(initialize)
         return gradients_of(model, *model(torch.randn(7, 3, D, dtype=torch.float64)))
 
     assert_close(*through(door, program))

@@ -9,7 +9,7 @@ import threading
 
 import numpy as np
 import pytest
-from helpers import sends_interrupts
+from helpers import assert_equal, copies, sends_interrupts, small_model
 
 from rnnfast._check import CorpusError
 from rnnfast.models import CBOWLM, RNNLM
@@ -18,19 +18,6 @@ from rnnfast.training import Progress, Trainer, TrainingDiverged, TruncatedBPTT
 from rnnfast.training.safety import interrupts_deferred
 
 IDS = np.random.default_rng(100).integers(7, size=121)
-
-
-def small_model(seed=0, **options):
-    return RNNLM(7, 6, 6, rng=np.random.default_rng(seed), **options)
-
-
-def copies(model):
-    return [param.copy() for param in model.params]
-
-
-def assert_equal(actual, expected):
-    for one, other in zip(actual, expected, strict=True):
-        np.testing.assert_array_equal(one, other)
 
 
 def train_by_hand(model, steps, optimizer, batch_size=2, k1=10, clip_norm=0.25):

@@ -28,10 +28,10 @@ def compiled(module, target, cpu):
     module.triple = target.triple
     found = llvm.Target.from_triple(target.triple)
     machine = found.create_target_machine(cpu=cpu, features=target.features, opt=3)
-    optimised = llvm.parse_assembly(str(module))
+    optimized = llvm.parse_assembly(str(module))
     passes = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
-    passes.getModulePassManager().run(optimised, passes)
-    return machine, optimised
+    passes.getModulePassManager().run(optimized, passes)
+    return machine, optimized
 
 
 def code_bytes(machine, module):

@@ -1,4 +1,4 @@
-"""The same layers in plain vectorised NumPy, written from the equations.
+"""The same layers in plain vectorized NumPy, written from the equations.
 
 In float32 they are the baseline of the timings; in float64 they check the results before timing.
 """

@@ -1,4 +1,4 @@
-"""Checks of parameters, gradients and optimiser states."""
+"""Checks of parameters, gradients and optimizer states."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rnnfast._check.arrays import FLOAT_DTYPES, as_array, float_dtype, shape, sh
 def parameter(
     owner: str, name: str, value: Any, expected: tuple, dtype: np.dtype | None = None
 ) -> np.ndarray:
-    """A parameter array, returned as the same object, since optimisers update it in place."""
+    """A parameter array, returned as the same object, since optimizers update it in place."""
     array = shape(owner, name, value, expected)
     if dtype is None and array.dtype not in FLOAT_DTYPES:
         raise TypeError(f"{owner}: {name} must be float32 or float64, got {array.dtype}.")
@@ -71,24 +71,24 @@ def parameters_and_gradients(owner: str, params: Any, grads: Any) -> None:
 
 
 def same_parameters(owner: str, expected: list[np.ndarray], params: Any) -> None:
-    """Parameters that match an optimiser's state in number, shapes and dtypes."""
+    """Parameters that match an optimizer's state in number, shapes and dtypes."""
     if len(expected) != len(params):
         raise ValueError(
             f"{owner}: the state belongs to {len(expected)} params, got {len(params)}; "
-            f"use one optimiser a model, and a new one when the model changes."
+            f"use one optimizer a model, and a new one when the model changes."
         )
     for i, (state, param) in enumerate(zip(expected, params, strict=True)):
         if state.shape != param.shape or state.dtype != param.dtype:
             raise ValueError(
                 f"{owner}: params[{i}] must be {shape_text(state.shape)} {state.dtype} like its state, "
-                f"got {shape_text(param.shape)} {param.dtype}; use a new optimiser when the model changes."
+                f"got {shape_text(param.shape)} {param.dtype}; use a new optimizer when the model changes."
             )
 
 
 def optimizer_state(
     owner: str, state: Any, name: str, scalars: tuple[str, ...], slots: tuple[str, ...]
 ) -> int:
-    """The number of parameters in a complete `state_dict` of the optimiser `name`."""
+    """The number of parameters in a complete `state_dict` of the optimizer `name`."""
     if not isinstance(state, dict) or set(state) != {"scalars", "arrays"}:
         raise TypeError(f"{owner}: expected a dict with 'scalars' and 'arrays' as state_dict() returns it.")
     given = state["scalars"].get("name")

@@ -14,7 +14,7 @@ from rnnfast.bench.summary import FASTEST, MODEL, Run, groups, model_size, ratio
 # The hue shows the number of threads, light and dark show the pass.
 _HUES = (("#8fb4e3", "#1f5fbf"), ("#f0bf87", "#d9822b"), ("#a5cfa3", "#3d8a3a"), ("#c9b1dc", "#7a4ba0"))
 
-Bars = list[tuple[str, str, list[float | None]]]  # label, colour, a value for each tick
+Bars = list[tuple[str, str, list[float | None]]]  # label, color, a value for each tick
 
 
 def draw(path: str | os.PathLike[str], record: dict[str, Any]) -> None:
@@ -126,13 +126,11 @@ def _panel(axes: Any, heading: str, ticks: list[str], bars: Bars, with_peers: bo
     base = 1.0 if with_peers else least / 2
     axes.set_yscale("log")
     width = 0.84 / max(1, len(bars))
-    for number, (label, colour, heights) in enumerate(bars):
+    for number, (label, color, heights) in enumerate(bars):
         shift = (number - (len(bars) - 1) / 2) * width
         drawn = [(tick + shift, value) for tick, value in enumerate(heights) if value is not None]
         places, tops = [place for place, _ in drawn], [value for _, value in drawn]
-        axes.bar(
-            places, [top - base for top in tops], width * 0.94, base, color=colour, label=label, zorder=2
-        )
+        axes.bar(places, [top - base for top in tops], width * 0.94, base, color=color, label=label, zorder=2)
         for place, top in drawn:
             below = round(top, 2) < base
             axes.annotate(

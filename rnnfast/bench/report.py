@@ -154,8 +154,8 @@ def summary_sheets(runs: Sequence[Run]) -> list[Sheet]:
     found = []
     ratios, shares, gains = summary.ratios(runs), summary.shares(runs), summary.gains(runs)
     if ratios:
-        beside = Column("beside", [title(line["peer"]) for line in ratios], False)
-        found.append(_counted("Ratios: speed of rnnfast relative to the peer", ratios, beside, ratio_text))
+        peers = Column("compared with", [title(line["peer"]) for line in ratios], False)
+        found.append(_counted("Ratios: speed of rnnfast relative to the peer", ratios, peers, ratio_text))
     if shares:
         passes = Column("pass", [PASS_TITLES[line["pass"]] for line in shares], False)
         heading = f"Share of the FMA peak where N >= {summary.LEAST_ROWS} and H >= {summary.LEAST_WIDTH}"

@@ -20,7 +20,7 @@ def _biases(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     return np.repeat([0.0, 0.5], shape[0] // 2)
 
 
-# A relu is unbounded, and this cell has no batch normalisation. Biases of 0.5 keep the first updates from
+# A relu is unbounded, and this cell has no batch normalization. Biases of 0.5 keep the first updates from
 # raising all of Wh, as in `rnn_relu`. Training perplexity on 8,000 words of the default corpus (V =
 # 1,875, D = H = 100, seeds 1 to 3, the second without tied weights; unigram: 245) after 3 epochs of
 # AdamW(0.003), and of Adam(0.01):
@@ -40,7 +40,7 @@ def _biases(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     forgets={"z": "low"},
 )
 def li_gru(z, n, h):
-    """``z = sigmoid(z)``, ``h_t = z h + (1 - z) relu(n)``; without the paper's batch normalisation.
+    """``z = sigmoid(z)``, ``h_t = z h + (1 - z) relu(n)``; without the paper's batch normalization.
 
     Recurrent weights are initially orthogonal, as in the paper, and the biases of n are 0.5.
 

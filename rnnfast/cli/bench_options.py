@@ -14,7 +14,9 @@ _WHAT, _HOW, _OUTPUT = "What is measured", "How", "Output"
 # One line per option, as a table.
 # fmt: off
 Cells = Annotated[str, typer.Option(
-    metavar="LIST", rich_help_panel=_WHAT, help="Cells, as for rnnfast train --cell; none: only --models.")]
+    metavar="LIST", rich_help_panel=_WHAT,
+    help="Cells, as for rnnfast train --cell; "
+    "the word none leaves the layers out and measures only --models.")]
 Shapes = Annotated[str | None, typer.Option(
     metavar="LIST", rich_help_panel=_WHAT, show_default="nine, with --quick three",
     help="Sizes NxTxDxH, for example 20x35x100x100.")]

@@ -57,7 +57,7 @@ def diagnose(
     The command reads stretches of the run's validation text. It measures the gradient of one word's loss with
     respect to the states 0, 1, 2 ... words before it, the error of truncated backpropagation, the spectral
     radius of the recurrent weights, and the share of gates that are shut or wide open. It prints a table and
-    a sentence for each, then one joint advice, and saves a picture of each in the run's folder.
+    a sentence for each, then one recommendation, and saves a picture of each in the run's folder.
 
     Example: [bold]rnnfast diagnose runs/first --lags 100[/bold]
     """

@@ -62,8 +62,20 @@ def wording(error: Exception) -> str:
     return str(error) if isinstance(error, OSError | CheckpointError) else in_options(str(error))
 
 
+def _with_bare_flags(params: list[Any]) -> list[Any]:
+    """The parameters, with no type shown in the help of a flag, which takes no value."""
+    for param in params:
+        if getattr(param, "is_flag", False):
+            param.metavar = ""
+    return params
+
+
 class ThreadedCommand(TyperCommand):
     """A sub-command that first checks the number of threads in the environment."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Its arguments and options."""
+        return _with_bare_flags(super().get_params(ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
         """Read the arguments; the error for an option without a value lacks its command, so add it."""
@@ -83,6 +95,10 @@ class ThreadedCommand(TyperCommand):
 
 class OneLineGroup(TyperGroup):
     """The command, with usage errors in one line instead of a box, and Ctrl-C as exit code 130."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Its options."""
+        return _with_bare_flags(super().get_params(ctx))
 
     def make_context(self, *args: Any, **options: Any) -> Any:
         """Read the arguments; typer imports many modules for this."""

@@ -90,7 +90,7 @@ Tokenizer = Annotated[str, _value(
     word("--tokenizer", *TOKENIZERS), "--tokenizer", "|".join(TOKENIZERS), _TEXT,
     "The model's tokens; whitespace is for text that is already split, such as the Penn Treebank.")]
 Lower = Annotated[bool | None, typer.Option(
-    "--lower/--no-lower", rich_help_panel=_TEXT, show_default="lower; whitespace and char no-lower",
+    "--lower/--no-lower", rich_help_panel=_TEXT, show_default="on for word, off for whitespace and char",
     help="Turn words to lower case.")]
 MinCount = Annotated[int | None, whole_option(
     "--min-count", 1, _TEXT, "Words that occur less often become <unk>.", "2; whitespace 1")]
@@ -116,9 +116,9 @@ Dtype = Annotated[str, _value(
 
 Epochs = Annotated[int, whole_option("--epochs", 1, _TRAINING, "Largest number of passes over the text.")]
 BatchSize = Annotated[int, whole_option(
-    "--batch-size", 1, _TRAINING, "Number of places of the text read in parallel.")]
+    "--batch-size", 1, _TRAINING, "Rows of the batch: parts of the text read in parallel.")]
 Bptt = Annotated[int, whole_option(
-    "--bptt", 1, _TRAINING, "Words per update in each place (the window).")]
+    "--bptt", 1, _TRAINING, "Window: words from one update to the next in each row of the batch.")]
 Optimizer = Annotated[str, _value(
     word("--optimizer", *OPTIMIZERS), "--optimizer", "NAME", _TRAINING,
     f"Update rule: {', '.join(OPTIMIZERS)}.")]
@@ -128,7 +128,8 @@ Momentum = Annotated[float | None, _kept(
 Beta1 = Annotated[float | None, _kept("--beta1", "beta1", "Share of the mean gradient that is kept.")]
 Beta2 = Annotated[float | None, _kept("--beta2", "beta2", "Share of the mean squared gradient that is kept.")]
 Eps = Annotated[float | None, number_option(
-    "--eps", 0, _TRAINING, "Added to the divisor of a step, the size of past gradients.", _own("eps"))]
+    "--eps", 0, _TRAINING,
+    "Small number added to the denominator of the update, against division by zero.", _own("eps"))]
 DecayRate = Annotated[float | None, _kept(
     "--decay-rate", "decay_rate", "Share of the mean squared gradient that is kept.")]
 WeightDecay = Annotated[float | None, number_option(

@@ -1,4 +1,4 @@
-"""Verdicts on the tables of `rnnfast diagnose`: a sentence for each and one joint advice, by fixed rules."""
+"""Verdicts on the tables of `rnnfast diagnose`: a sentence for each, one recommendation, by fixed rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`rnnfast warmup`: compile all kernels ahead of time."""
+"""`rnnfast warmup`: compile kernels ahead of time."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ def warmup(
         ),
     ] = None,
 ) -> None:
-    """Compile all kernels now, so that later commands need not wait for the compiler.
+    """Compile the layers RNN, LSTM and GRU, the losses and the optimizers, so that later commands do not
+    wait for the compiler.
 
-    Compiled kernels are cached on disk. Without this command, each kernel is compiled at its first use.
+    Compiled kernels are cached on disk. Other cells are compiled at their first use.
 
     Example: [bold]rnnfast warmup --dtype float32[/bold]
     """

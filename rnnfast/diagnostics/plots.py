@@ -187,7 +187,7 @@ def _positive(values: np.ndarray) -> np.ndarray:
 
 
 def _bars(ax: Any, gates: tuple[str, ...], layers: int) -> tuple[np.ndarray, list[str]]:
-    """Places and colours of the bars, one for each gate of each layer, with a gap between layers."""
+    """Places and colors of the bars, one for each gate of each layer, with a gap between layers."""
     names = [(index, gate) for index in range(layers) for gate in gates]
     places = np.array([float(i) + 0.6 * index for i, (index, _) in enumerate(names)])
     ax.set_xticks(places, [f"layer{index} {gate}" for index, gate in names])

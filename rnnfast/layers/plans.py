@@ -19,7 +19,7 @@ from rnnfast.layers.window import Inputs, Run, Team
 # and `backward` recomputes the others from the states, which takes up to 4/3 of the time.
 KEPT_BYTES = 128 * 2**20
 
-# With fewer sequences than this, threads split the units instead, if a step is worth the synchronisation.
+# With fewer sequences than this, threads split the units instead, if a step is worth the synchronization.
 LEAST_SEQUENCES = 8
 LEAST_STEP_OPERATIONS = 1e5
 

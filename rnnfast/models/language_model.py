@@ -217,7 +217,7 @@ class LanguageModel(Model):
         length : int
             The largest number of ids to draw.
         temperature : float
-            Scores are divided by it: values below 1 favour likely words, values above 1 give more variety,
+            Scores are divided by it: values below 1 favor likely words, values above 1 give more variety,
             0 always takes the likeliest word.
         top_k : int, optional
             Draw among the k likeliest words.

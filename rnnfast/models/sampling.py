@@ -72,7 +72,7 @@ def draw(scores: np.ndarray, rules: SamplingRules, rng: np.random.Generator) -> 
 
 
 def _weights(values: np.ndarray, rules: SamplingRules) -> np.ndarray:
-    """The unnormalised weight of each word in the draw; equal scores are ordered by id."""
+    """The unnormalized weight of each word in the draw; equal scores are ordered by id."""
     with np.errstate(under="ignore", over="ignore"):
         weights = np.exp((values - values.max()) / rules.temperature)
     if rules.top_k is None and rules.top_p is None:

@@ -77,7 +77,7 @@ class Optimizer:
         """
         owner = f"{type(self).__name__}.update"
         _check.parameters_and_gradients(owner, params, grads)
-        # The same memory, without the behaviour of array subclasses.
+        # The same memory, without the behavior of array subclasses.
         params, grads = list(map(np.asarray, params)), list(map(np.asarray, grads))
         if self.slots and not self._state:
             self._state = {slot: [np.zeros_like(param) for param in params] for slot in self.slots}
