@@ -39,7 +39,7 @@ def __getattr__(name: str) -> object:
     return importlib.import_module(f"rnnfast.{name}")
 
 
-from rnnfast import cells, optim  # noqa: E402
+from rnnfast import cells, heads, optim  # noqa: E402
 from rnnfast._check import CheckpointError, CorpusError  # noqa: E402
 from rnnfast._threads import get_num_threads, set_num_threads  # noqa: E402
 from rnnfast._warmup import warmup  # noqa: E402
@@ -62,11 +62,11 @@ from rnnfast.layers.bidirectional import Bidirectional  # noqa: E402
 from rnnfast.layers.dropout import TimeDropout  # noqa: E402
 from rnnfast.layers.embedding import TimeContextSum, TimeEmbedding  # noqa: E402
 from rnnfast.layers.gru import TimeGRU  # noqa: E402
+from rnnfast.layers.head import TimeAffineSquaredLoss, TimeAffineWithLoss  # noqa: E402
 from rnnfast.layers.loss import TimeAffineSoftmaxWithLoss, TimeSoftmaxWithLoss  # noqa: E402
 from rnnfast.layers.lstm import TimeLSTM  # noqa: E402
 from rnnfast.layers.recurrent import Recurrent  # noqa: E402
 from rnnfast.layers.rnn import TimeRNN  # noqa: E402
-from rnnfast.layers.squared import TimeAffineSquaredLoss  # noqa: E402
 from rnnfast.layers.stack import Stack  # noqa: E402
 from rnnfast.models import CBOWLM, RNNLM, SequenceRegressor  # noqa: E402
 from rnnfast.state import State  # noqa: E402
@@ -91,6 +91,7 @@ __all__ = [
     "TimeAffine",
     "TimeAffineSoftmaxWithLoss",
     "TimeAffineSquaredLoss",
+    "TimeAffineWithLoss",
     "TimeBiLSTM",
     "TimeContextSum",
     "TimeDropout",
@@ -111,6 +112,7 @@ __all__ = [
     "constant",
     "get_num_threads",
     "given",
+    "heads",
     "normal",
     "optim",
     "perplexity",

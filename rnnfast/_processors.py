@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 CPU_MAX = "/sys/fs/cgroup/cpu.max"
@@ -16,8 +17,19 @@ def allowed() -> int:
 
 
 def worthwhile() -> int:
-    """The number of fast processors among them, at most the quota of a container."""
-    return max(1, min(allowed(), fast_cores(), quota(CPU_MAX)))
+    """The number of fast processors among them, at most a container's quota and a worker's share."""
+    return max(1, min(allowed(), fast_cores(), quota(CPU_MAX), share(os.environ)))
+
+
+def share(environment: Mapping[str, str]) -> int:
+    """The threads that OMP_NUM_THREADS and NUMBA_NUM_THREADS allow; a large number if neither is set.
+
+    joblib and Dask set them, so that the workers on one machine do not use more threads than it has cores. A
+    value that is no number is ignored: it is not addressed to this library.
+    """
+    given = (environment.get(name, "") for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"))
+    first = (value.split(",")[0].strip() for value in given)  # OpenMP has a number for each nested level
+    return min((int(value) for value in first if value.isdecimal() and int(value)), default=sys.maxsize)
 
 
 def fast_cores(platform: str = sys.platform, library: Any = None) -> int:

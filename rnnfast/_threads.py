@@ -235,7 +235,8 @@ if hasattr(os, "register_at_fork"):
 def get_num_threads() -> int:
     """The thread limit of kernels: the number set, else RNNFAST_NUM_THREADS, else the process's cores.
 
-    Kernels never use more threads than this process has processors.
+    OMP_NUM_THREADS and NUMBA_NUM_THREADS, which joblib and Dask set for their workers, lower the last of
+    these. Kernels never use more threads than this process has processors.
 
     Returns
     -------

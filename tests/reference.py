@@ -1,5 +1,6 @@
 """The specification: naive float64 NumPy with the public names."""
 
+import math
 from statistics import NormalDist
 from types import SimpleNamespace
 
@@ -628,6 +629,63 @@ class TimeAffineSquaredLoss:
 
     def backward(self, dout=1.0):
         return self.affine.backward(2 * dout * self.d / max(1, self.count))
+
+
+def softplus(x):
+    return math.log1p(math.exp(-abs(x))) + max(x, 0.0)
+
+
+def head_loss(name, parameters, t, levels=()):
+    """The loss of a target under a head with these parameters, a list of numbers."""
+    if name == "quantiles":
+        value, total = parameters[0], 0.0
+        for index, level in enumerate(levels):
+            value += softplus(parameters[index]) if index else 0.0
+            total += level * (t - value) if t > value else (1 - level) * (value - t)
+        return total
+    m = parameters[0]
+    if name == "squared":
+        return (m - t) ** 2
+    if name == "absolute":
+        return abs(m - t)
+    if name == "negative_binomial":
+        mean, alpha = softplus(m) + 1e-6, softplus(parameters[1]) + 1e-6
+        r, p = 1 / alpha, 1 / (1 + alpha * mean)
+        counted = math.lgamma(t + r) - math.lgamma(r) - math.lgamma(t + 1)
+        return -(counted + r * math.log(p) + t * math.log(1 - p))
+    sigma = softplus(parameters[1]) + 1e-6
+    z = (t - m) / sigma
+    if name == "gaussian":
+        return z**2 / 2 + math.log(sigma) + math.log(2 * math.pi) / 2
+    nu = 2 + softplus(parameters[2])
+    constant = math.lgamma((nu + 1) / 2) - math.lgamma(nu / 2) - math.log(nu * math.pi) / 2
+    return -constant + math.log(sigma) + (nu + 1) / 2 * math.log(1 + z**2 / nu)
+
+
+class TimeAffineWithLoss:
+    """The mean of the head's losses, weighted, over the steps of each sequence or over its last step."""
+
+    def __init__(self, W, b, head, levels=()):
+        self.W, self.b, self.head, self.levels = W, b, head, levels
+
+    def losses(self, xs, ts, lengths=None, weights=None):
+        N, T, _ = xs.shape
+        scores, size = xs @ self.W + self.b, ts.shape[-1]
+        losses, self.total = np.zeros((N, T)), 0.0
+        for n in range(N):
+            for t in range(T if lengths is None else lengths[n]):
+                last = t == (T if lengths is None else lengths[n]) - 1
+                weight = 1.0 if weights is None else weights[n, t] if weights.ndim == 2 else weights[n]
+                if weight and (ts.ndim == 3 or last):
+                    targets = ts[n, t] if ts.ndim == 3 else ts[n]
+                    for o in range(size):
+                        parameters = scores[n, t, o::size]
+                        losses[n, t] += weight * head_loss(self.head, parameters, targets[o], self.levels)
+                        self.total += weight
+        return losses
+
+    def forward(self, xs, ts, lengths=None, weights=None):
+        return self.losses(xs, ts, lengths, weights).sum() / (self.total or 1.0)
 
 
 class SequenceRegressor:

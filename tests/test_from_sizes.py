@@ -28,6 +28,7 @@ LAYERS = [
     ("TimeAffine", ("input_size", "output_size"), {}, (IN**-0.5, 0)),
     ("TimeAffineSoftmaxWithLoss", ("hidden_size", "vocab_size"), {}, (IN**-0.5, 0)),
     ("TimeAffineSquaredLoss", ("hidden_size", "output_size"), {}, (IN**-0.5, 0)),
+    ("TimeAffineWithLoss", ("hidden_size", "output_size"), {"head": "gaussian"}, (IN**-0.5, 0)),
     ("TimeEmbedding", ("vocab_size", "embed_size"), {}, (0.01,)),
     ("TimeContextSum", ("vocab_size", "embed_size"), {"window": 2}, (0.01,)),
 ]

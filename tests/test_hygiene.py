@@ -234,6 +234,7 @@ def test_each_kernel_is_timed_by_its_name_or_through_its_layer():
         reached.add(name)
         waiting |= uses.get(name, set()) - reached
     assert "loop" in reached, "no layer calls a time loop"
+    reached |= {name.removesuffix("_of") for name in reached}  # `x_of` makes the kernel x
     assert {name for name in kernels() if not name.startswith("cell_")} - reached == set()
 
 
@@ -433,7 +434,7 @@ def test_public_functions_name_their_arguments():
 
 def test_no_file_is_longer_than_400_lines():
     allowed = {
-        "tests/reference.py": 760,  # the whole specification
+        "tests/reference.py": 820,  # the whole specification
         "tests/test_cli.py": 700,
         "tests/test_hygiene.py": 560,  # all rules
     }

@@ -69,6 +69,9 @@ SHOWN = {
     "TimeAffineSquaredLoss(hidden_size=3, output_size=4)": lambda: rnnfast.TimeAffineSquaredLoss(
         matrix(), matrix()[0]
     ),
+    "TimeAffineWithLoss(hidden_size=3, output_size=2, head='gaussian')": lambda: rnnfast.TimeAffineWithLoss(
+        matrix(), matrix()[0], "gaussian"
+    ),
     "TimeSigmoidWithLoss()": rnnfast.TimeSigmoidWithLoss,
     "SoftmaxWithLoss()": time_layers.SoftmaxWithLoss,
     "SigmoidWithLoss()": time_layers.SigmoidWithLoss,

@@ -72,7 +72,8 @@ def test_numbers_of_threads_are_checked(value, error):
 
 
 def process(program, **environment):
-    kept = {name: value for name, value in os.environ.items() if name != "RNNFAST_NUM_THREADS"}
+    others = ("RNNFAST_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
+    kept = {name: value for name, value in os.environ.items() if name not in others}
     command = [sys.executable, "-c", program]
     return subprocess.run(command, capture_output=True, text=True, check=False, env={**kept, **environment})
 
@@ -81,7 +82,25 @@ def test_the_environment_names_the_number_of_threads():
     program = "import rnnfast; print(rnnfast.get_num_threads())"
     done = process(program, RNNFAST_NUM_THREADS="3")
     assert (done.stdout, done.stderr) == ("3\n", "")
-    assert process(program).stdout == f"{_processors.worthwhile()}\n"
+    cores = int(process(program).stdout)
+    assert cores == min(_processors.allowed(), _processors.quota(_processors.CPU_MAX))
+    for variable in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        assert process(program, **{variable: "1"}).stdout == "1\n"
+        assert process(program, **{variable: str(cores + 1)}).stdout == f"{cores}\n"
+    assert process(program, RNNFAST_NUM_THREADS="3", OMP_NUM_THREADS="1").stdout == "3\n"
+
+
+@pytest.mark.parametrize(
+    ("environment", "threads"),
+    [
+        ({}, sys.maxsize),
+        ({"OMP_NUM_THREADS": "3"}, 3),
+        ({"OMP_NUM_THREADS": "4,2", "NUMBA_NUM_THREADS": "8"}, 4),
+        ({"OMP_NUM_THREADS": "many", "NUMBA_NUM_THREADS": "0"}, sys.maxsize),
+    ],
+)
+def test_variables_of_other_libraries_limit_the_threads(environment, threads):
+    assert _processors.share(environment) == threads
 
 
 BAD = "RNNFAST_NUM_THREADS must be a whole number of at least 1, got {!r}; unset it to use all cores."

@@ -126,6 +126,30 @@ class TimeAffineSquaredLoss:
         return (d @ self.params[0].T).reshape(shape)
 
 
+class TimeAffineGaussianLoss:
+    """Mean negative log-likelihood; the first half of the columns are means, the second scales."""
+
+    def __init__(self, W, b):
+        self.params, self.grads = [W, b], [np.zeros_like(W), np.zeros_like(b)]
+
+    def forward(self, xs, ts):
+        W, b = self.params
+        flat = xs.reshape(-1, W.shape[0])
+        mean, raw = np.split(flat @ W + b, 2, axis=1)
+        sigma = np.log1p(np.exp(-np.abs(raw))) + np.maximum(raw, 0) + 1e-6
+        z = (ts.reshape(mean.shape) - mean) / sigma
+        self.cache = xs.shape, flat, raw, sigma, z
+        return float((0.5 * z**2 + np.log(sigma) + 0.5 * np.log(2 * np.pi)).mean())
+
+    def backward(self):
+        shape, flat, raw, sigma, z = self.cache
+        slope = 1 / (1 + np.exp(-raw))
+        d = np.concatenate([-z, (1 - z**2) * slope], axis=1) / np.tile(sigma * z.size, 2)
+        self.grads[0][...] = flat.T @ d
+        self.grads[1][...] = d.sum(axis=0)
+        return (d @ self.params[0].T).reshape(shape)
+
+
 def sgd(param, grad, state, lr):
     param -= lr * grad
 

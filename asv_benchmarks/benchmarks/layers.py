@@ -13,7 +13,11 @@ from .measuring import Timed, aligned, allocated_bytes, assert_agrees, unit, wor
 
 N, T, V, D, SCORES, OUTPUTS, WINDOW, RATIO = 20, 35, 10_000, 100, 1_000, 4, 5, 0.5
 LAYERS = ["embedding", "tied embedding", "context sum", "affine", "dropout"]
-LAYERS += ["softmax loss", "sigmoid loss", "squared loss"]
+LAYERS += ["softmax loss", "sigmoid loss", "squared loss", "gaussian loss"]
+
+
+def _gaussian(W, b):
+    return rnnfast.TimeAffineWithLoss(W, b, "gaussian")
 
 
 def _maker(name, table, W, b):
@@ -28,6 +32,7 @@ def _maker(name, table, W, b):
         "softmax loss": (rnnfast.TimeSoftmaxWithLoss, plain.TimeSoftmaxWithLoss, ()),
         "sigmoid loss": (rnnfast.TimeSigmoidWithLoss, plain.TimeSigmoidWithLoss, ()),
         "squared loss": (rnnfast.TimeAffineSquaredLoss, plain.TimeAffineSquaredLoss, head),
+        "gaussian loss": (_gaussian, plain.TimeAffineGaussianLoss, head),
     }[name]
 
 
@@ -39,6 +44,7 @@ def _given(name, rng):
     forward = {"affine": (xs,), "dropout": (xs,), "softmax loss": (scores, rng.integers(0, SCORES, (N, T)))}
     forward["sigmoid loss"] = (aligned(xs[..., 0]), rng.integers(0, 2, (N, T)))
     forward["squared loss"] = (xs, aligned(scores[..., :OUTPUTS]))
+    forward["gaussian loss"] = (xs, aligned(scores[..., : OUTPUTS // 2]))
     width = SCORES if name == "affine" else D
     backward = () if name.endswith("loss") else (aligned(rng.standard_normal((N, T, width))),)
     return forward.get(name, (ids,)), backward

@@ -19,6 +19,7 @@ from rnnfast._check.arrays import (
     numbers,
     out,
     shape,
+    weights,
 )
 from rnnfast._check.calls import (
     another_thread,
@@ -237,6 +238,7 @@ __all__ = [
     "unmarked",
     "validation_kind",
     "vocabulary_size",
+    "weights",
     "whole_file",
     "window_number",
     "works_in_parts",

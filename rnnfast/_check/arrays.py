@@ -197,6 +197,24 @@ def lengths(owner: str, value: Any, batch: int, steps: int) -> np.ndarray:
     return array.astype(np.int64)
 
 
+def weights(owner: str, value: Any, shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
+    """Weights of steps (N, T) or of sequences (N,) as (N, T) or (N, 1), each finite and at least 0."""
+    array = as_array(owner, "weights", np.asanyarray(value))
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{owner}: weights must be numbers, got {array.dtype}.")
+    if array.shape not in (shape, shape[:1]):
+        raise ValueError(
+            f"{owner}: weights must be {shape_text(shape)} or {shape_text(shape[:1])}, got "
+            f"{shape_text(array.shape)}."
+        )
+    array = np.ascontiguousarray(array.reshape(shape[0], -1) if array.ndim == 1 else array, dtype)
+    wrong = ~(np.isfinite(array) & (array >= 0))
+    if wrong.any():
+        place = first_place(wrong)
+        raise ValueError(f"{owner}: weights must be finite and at least 0, got {array[place]} at {place}.")
+    return array
+
+
 def first_place(wrong: np.ndarray) -> tuple[int, ...]:
     """The indices of the first True."""
     return tuple(int(axis) for axis in np.argwhere(wrong)[0])

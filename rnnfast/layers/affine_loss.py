@@ -24,9 +24,9 @@ class AffineLoss(Affine):
         targets: Any,
         blocks: np.ndarray | None,
         sums: np.ndarray | None = None,
-        scored: int = -1,
+        scored: float = -1,
         adds: bool = False,
-    ) -> tuple[np.ndarray, bool, int]:
+    ) -> tuple[np.ndarray, bool, float]:
         """The losses (N, T) of checked arguments, whether there are gradients, and the count of scored steps.
 
         With `sums` (N,), it adds each row's losses to them and computes gradients of the mean over `scored`
@@ -89,7 +89,7 @@ class AffineLoss(Affine):
         """`losses` (N, steps) of a part, with arguments as in `score`; the next call overwrites them."""
         return self._run(hs, self._part_targets(owner, hs, ts, part), blocks)[0]
 
-    def mean(self, sums: np.ndarray, scored: int) -> float:
+    def mean(self, sums: np.ndarray, scored: float) -> float:
         """The mean of `scored` losses, from the sums (N,) of the rows, added in order."""
         total = float(np.add.accumulate(sums)[-1]) if sums.size else 0.0
-        return total / max(1, int(scored))
+        return total / scored if scored else 0.0

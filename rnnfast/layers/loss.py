@@ -234,9 +234,9 @@ class TimeAffineSoftmaxWithLoss(AffineLoss, _LabelLoss):
         targets: np.ndarray,
         blocks: np.ndarray | None,
         sums: np.ndarray | None = None,
-        scored: int = -1,
+        scored: float = -1,
         adds: bool = False,
-    ) -> tuple[np.ndarray, bool, int]:
+    ) -> tuple[np.ndarray, bool, float]:
         gradients = sums is not None
         W, b = self._weights
         batch, steps, _ = xs.shape

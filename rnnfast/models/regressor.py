@@ -9,7 +9,7 @@ import numpy as np
 from rnnfast import _check
 from rnnfast._turns import in_turn
 from rnnfast.cells import Cell
-from rnnfast.layers.squared import TimeAffineSquaredLoss
+from rnnfast.layers.head import TimeAffineSquaredLoss
 from rnnfast.layers.window import Part
 from rnnfast.models.body import Body
 from rnnfast.models.cells import MOST_LAYERS, cell_of, recurrent_layers, recurrent_shapes, saved_cell

@@ -1,0 +1,227 @@
+"""Heads: how a model predicts a target, as the loss of its parameters.
+
+A head has parameters for each output, which the output layer computes from the hidden vector, and a loss,
+written as equations. Its gradient is derived, and both are compiled. The losses of distributions are negative
+log-likelihoods in nats.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from rnnfast import _check
+from rnnfast.cells import log, maximum, minimum, softplus, where
+from rnnfast.kernels import head as kernels
+
+__all__ = [
+    "Head",
+    "absolute",
+    "gaussian",
+    "negative_binomial",
+    "quantiles",
+    "squared",
+    "student_t",
+]
+
+_HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
+# Added to scales and rates, so that a loss stays finite where softplus underflows.
+_LEAST = 1e-6
+
+
+class Head:
+    """A way to predict a target.
+
+    Parameters
+    ----------
+    name : str
+        Its name in models and their files.
+    loss : callable
+        Takes the parameters of one output, then its target; returns the loss. It may use arithmetic and the
+        functions of `rnnfast.cells`.
+    values : callable
+        The values of the distribution's own parameters from those of the output layer, as a dict; "mean" is
+        the point forecast.
+    options : dict, optional
+        What distinguishes the head from others of its name, as JSON values.
+
+    Attributes
+    ----------
+    parameters : tuple of str
+        The names of the parameters.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnfast.heads import gaussian
+    >>> gaussian.parameters
+    ('location', 'scale')
+    >>> sorted(gaussian.values(np.zeros((2, 3, 2))))
+    ['mean', 'scale']
+    """
+
+    def __init__(
+        self,
+        name: str,
+        loss: Callable,
+        values: Callable[..., dict[str, np.ndarray]],
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        self.name, self.options, self._values = name, options or {}, values
+        self.equations = kernels.Head(name, loss)
+        self.parameters = self.equations.parameters
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{value}" for value in self.options.values())
+        return f"rnnfast.heads.{self.name}" + (f"({options})" if options else "")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Head) and (self.name, self.options) == (other.name, other.options)
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def values(self, scores: np.ndarray) -> dict[str, np.ndarray]:
+        """The distribution's parameters (..., O) by name from the scores (..., P*O) of the output layer."""
+        blocks = np.split(np.asarray(scores), len(self.parameters), axis=-1)
+        return self._values(*blocks)
+
+    def mean(self, scores: np.ndarray) -> np.ndarray:
+        """The point forecast (..., O)."""
+        return self.values(scores)["mean"]
+
+
+def _log_gamma(x: Any) -> Any:
+    """log(gamma(x)) for x > 0: Stirling's series from 8 on, reached by the recurrence from smaller x.
+
+    The error of the series at 8 is below 1e-13.
+    """
+    product = shifted = minimum(x, 8.0)  # larger products would overflow float32
+    for _ in range(7):
+        shifted = shifted + 1
+        product = product * shifted
+    z = where(x < 8, x + 8, x)
+    inverse = 1 / z
+    square = inverse * inverse
+    series = 1 / 1260 - square * (1 / 1680 - square / 1188)
+    series = inverse * (1 / 12 - square * (1 / 360 - square * series))
+    return (z - 0.5) * log(z) - z + _HALF_LOG_TAU + series - log(where(x < 8, product, 1))
+
+
+def _squared(location: Any, t: Any) -> Any:
+    error = location - t
+    return error * error
+
+
+def _absolute(location: Any, t: Any) -> Any:
+    return abs(location - t)
+
+
+def _gaussian(location: Any, scale: Any, t: Any) -> Any:
+    sigma = softplus(scale) + _LEAST
+    z = (t - location) / sigma
+    return 0.5 * (z * z) + log(sigma) + _HALF_LOG_TAU
+
+
+def _student_t(location: Any, scale: Any, freedom: Any, t: Any) -> Any:
+    sigma, nu = softplus(scale) + _LEAST, 2 + softplus(freedom)
+    z = (t - location) / sigma
+    half = 0.5 * (nu + 1)
+    constant = _log_gamma(0.5 * nu) - _log_gamma(half) + 0.5 * log(math.pi * nu)
+    return constant + log(sigma) + half * log(1 + z * z / nu)
+
+
+def _negative_binomial(location: Any, dispersion: Any, t: Any) -> Any:
+    mean, alpha = softplus(location) + _LEAST, softplus(dispersion) + _LEAST
+    rate, product = 1 / alpha, alpha * mean
+    counted = _log_gamma(rate) + _log_gamma(t + 1) - _log_gamma(t + rate)
+    return counted + rate * log(1 + product) - t * (log(product) - log(1 + product))
+
+
+def _quantile_loss(levels: Sequence[float]) -> Callable:
+    """The sum of the pinball losses of quantiles that cannot cross: each adds a positive step to the last."""
+    names = [f"q{index}" for index in range(len(levels))]
+
+    def loss(*arguments: Any) -> Any:
+        *raw, t = arguments
+        total: Any = 0.0
+        for level, value in zip(levels, _rising(raw), strict=True):
+            error = t - value
+            total = total + maximum(level * error, (level - 1) * error)
+        return total
+
+    loss.__signature__ = _signature((*names, "t"))  # type: ignore[attr-defined]
+    return loss
+
+
+def _signature(names: Sequence[str]) -> Any:
+    from inspect import Parameter, Signature
+
+    return Signature([Parameter(name, Parameter.POSITIONAL_ONLY) for name in names])
+
+
+def _rising(raw: Sequence[Any]) -> list[Any]:
+    """The first value, then each value plus the softplus of the next."""
+    values = [raw[0]]
+    for step in raw[1:]:
+        values.append(values[-1] + softplus(step))
+    return values
+
+
+def quantiles(*levels: float) -> Head:
+    """Quantiles of the target at these levels, which never cross.
+
+    Parameters
+    ----------
+    *levels : float
+        Rising levels between 0 and 1. The point forecast is the quantile nearest to the median.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnfast.heads import quantiles
+    >>> head = quantiles(0.1, 0.5, 0.9)
+    >>> low, middle, high = head.values(np.zeros((1, 3)))["quantiles"]
+    >>> bool(low < middle < high)
+    True
+    """
+    checked = tuple(_check.number("quantiles", "a level", level, 0.0, 1.0) for level in levels)
+    if not checked or any(not 0 < level < 1 for level in checked) or list(checked) != sorted(set(checked)):
+        raise ValueError(f"quantiles: levels must rise between 0 and 1, got {levels}.")
+    middle = int(np.argmin(np.abs(np.subtract(checked, 0.5))))
+
+    def values(*raw: np.ndarray) -> dict[str, np.ndarray]:
+        rising = _rising(raw)
+        return {"mean": rising[middle], "quantiles": np.stack(rising)}
+
+    return Head("quantiles", _quantile_loss(checked), values, {"levels": list(checked)})
+
+
+def head_of(owner: str, head: Any) -> Head:
+    """A head, or the ready one with this name."""
+    if isinstance(head, Head):
+        return head
+    if isinstance(head, str) and head in _READY:
+        return _READY[head]
+    known = ", ".join(_READY)
+    raise ValueError(f"{owner}: head must be {known}, or one of rnnfast.heads, got {head!r:.60}.")
+
+
+squared = Head("squared", _squared, lambda m: {"mean": m})
+absolute = Head("absolute", _absolute, lambda m: {"mean": m})
+gaussian = Head("gaussian", _gaussian, lambda m, s: {"mean": m, "scale": softplus(s) + _LEAST})
+student_t = Head(
+    "student_t",
+    _student_t,
+    lambda m, s, n: {"mean": m, "scale": softplus(s) + _LEAST, "freedom": 2 + softplus(n)},
+)
+negative_binomial = Head(
+    "negative_binomial",
+    _negative_binomial,
+    lambda m, a: {"mean": softplus(m) + _LEAST, "dispersion": softplus(a) + _LEAST},
+)
+
+_READY = {head.name: head for head in (squared, absolute, gaussian, student_t, negative_binomial)}

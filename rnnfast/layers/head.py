@@ -1,0 +1,318 @@
+"""The output layer of a head: affine, and its loss at every step or at the last step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from threading import get_ident
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rnnfast import _check
+from rnnfast._turns import in_turn
+from rnnfast.heads import Head, head_of, squared
+from rnnfast.kernels.affine_loss import affine_loss_of
+from rnnfast.kernels.gemm import packed_size
+from rnnfast.kernels.sequence import block_steps
+from rnnfast.layers.affine_loss import AffineLoss
+from rnnfast.layers.rows import packed_rows
+from rnnfast.layers.window import Part, nothing
+
+
+class Span(NamedTuple):
+    """The scored steps of each sequence, begins .. ends, both (N,)."""
+
+    begins: np.ndarray
+    ends: np.ndarray
+
+    def steps(self) -> int:
+        """Scored steps of all sequences."""
+        return int((self.ends - self.begins).sum())
+
+    def part(self, first: int, last: int) -> Span:
+        """The span within steps first .. last, counted from `first`."""
+        return Span(np.clip(self.begins, first, last) - first, np.clip(self.ends, first, last) - first)
+
+
+def scored_span(ends: np.ndarray, every_step: bool) -> Span:
+    """Every step up to the ends (N,), or the last one only."""
+    return Span(np.zeros_like(ends) if every_step else np.maximum(ends - 1, 0), ends)
+
+
+class Targets(NamedTuple):
+    """Targets (N, T, O) or (N, 1, O), the scored steps, and weights (N, T), (N, 1) or (0, 0) for none."""
+
+    ts: np.ndarray
+    span: Span
+    weights: np.ndarray
+
+    def scored(self) -> float:
+        """The sum of the weights of the scored steps."""
+        if not self.weights.size:
+            return self.span.steps()
+        steps = np.arange(int(self.span.ends.max(initial=0)))
+        inside = (self.span.begins[:, np.newaxis] <= steps) & (steps < self.span.ends[:, np.newaxis])
+        weights = self.weights if self.weights.shape[1] == 1 else self.weights[:, : steps.size]
+        return float(np.where(inside, weights, 0).sum(dtype=np.float64))
+
+
+class TimeAffineWithLoss(AffineLoss):
+    """The output layer of a head: affine and a mean loss in one pass.
+
+    ``loss = mean(head(xs W + b, ts))`` over scored steps and outputs; `forward` computes the gradient.
+
+    Parameters
+    ----------
+    W : ndarray (H, P*O)
+        Weights, float32 or float64, C-contiguous; a block of O columns for each of the head's P parameters.
+    b : ndarray (P*O,)
+        Bias.
+    head : str or Head
+        One of `rnnfast.heads`, or its name.
+
+    Attributes
+    ----------
+    params, grads : list of ndarray
+        ``[W, b]`` and their gradients; always the same arrays; `backward` writes in place.
+
+    Raises
+    ------
+    ValueError, TypeError
+        The columns of W are no multiple of P, an array does not fit, or the head is unknown.
+
+    Examples
+    --------
+    >>> import numpy as np, rnnfast
+    >>> layer = rnnfast.TimeAffineWithLoss.from_sizes(3, 1, head="gaussian", dtype=np.float64)
+    >>> loss = layer.forward(np.ones((2, 5, 3)), np.ones((2, 5, 1)), weights=np.array([1.0, 0.5]))
+    >>> layer.backward().shape
+    (2, 5, 3)
+    """
+
+    AXES: tuple[str, str] = ("H", "P*O")
+    SIZES: tuple[str, str] = ("hidden_size", "output_size")
+
+    def __init__(self, W: np.ndarray, b: np.ndarray, head: str | Head = squared) -> None:
+        super().__init__(W, b)
+        self._set_head(head)
+
+    def _set_head(self, head: str | Head) -> None:
+        owner = type(self).__name__
+        self.head = head_of(owner, head)
+        count, cols = len(self.head.parameters), self._weights[1].size
+        if cols % count:
+            raise ValueError(
+                f"{owner}: the columns of W must be a multiple of {count} for the head {self.head.name}, got "
+                f"{cols}."
+            )
+        self.output_size = cols // count
+
+    @classmethod
+    def from_sizes(
+        cls,
+        hidden_size: int,
+        output_size: int,
+        *,
+        head: str | Head = squared,
+        rng: np.random.Generator | None = None,
+        dtype: np.typing.DTypeLike = np.float32,
+    ) -> Any:
+        """Create a layer with the book's initial values: weights randn / sqrt(fan-in), zero bias.
+
+        Parameters
+        ----------
+        hidden_size, output_size : int
+            H and O.
+        head : str or Head
+            One of `rnnfast.heads`, or its name.
+        rng : numpy.random.Generator, optional
+            Draws the weights; a fresh generator by default.
+        dtype : float32 or float64
+        """
+        head = head_of(f"{cls.__name__}.from_sizes", head)
+        size = _check.size(f"{cls.__name__}.from_sizes", "output_size", output_size)
+        layer = cls._drawn((hidden_size, len(head.parameters) * size), rng, dtype)
+        layer._set_head(head)
+        return layer
+
+    def _shown(self) -> dict[str, Any]:
+        return {**super()._shown(), "output_size": self.output_size, "head": self.head.name}
+
+    def forward(self, xs: np.ndarray, ts: np.ndarray, *, lengths: Any = None, weights: Any = None) -> float:
+        """The mean loss; its gradients are kept for `backward`.
+
+        Parameters
+        ----------
+        xs : ndarray (N, T, H)
+            Hidden states, in the dtype of the parameters.
+        ts : ndarray (N, T, O), or (N, O) for a target at the last step only
+            Targets, in the same dtype.
+        lengths : sequence of N ints, optional
+            Steps of each sequence; T by default. Later steps are not scored.
+        weights : ndarray (N, T) or (N,), optional
+            Weights of the steps or of the sequences in the mean, at least 0; 1 by default. Targets of weight
+            0 are not read.
+        """
+        with self._turn:
+            owner = f"{type(self).__name__}.forward"
+            xs, targets, blocks = self._checked(owner, xs, ts, lengths, weights)
+            sums, scored = np.zeros(xs.shape[0]), targets.scored()
+            self._run(xs, targets, blocks, sums, scored)
+            return self.mean(sums, scored)
+
+    @in_turn
+    def losses(
+        self, xs: np.ndarray, ts: np.ndarray, *, lengths: Any = None, weights: Any = None
+    ) -> np.ndarray:
+        """The loss of each step, summed over the outputs and times its weight, (N, T) in float64; arguments
+        are as in `forward`, and gradients are unchanged."""
+        owner = f"{type(self).__name__}.losses"
+        return self._run(*self._checked(owner, xs, ts, lengths, weights))[0].copy()
+
+    def _checked(
+        self, owner: str, xs: np.ndarray, ts: np.ndarray, lengths: Any, weights: Any
+    ) -> tuple[np.ndarray, Targets, np.ndarray]:
+        depth, cols = self._weights[0].shape[0], self.output_size
+        xs = _check.floats(owner, "xs", xs, ("N", "T", depth), self.dtype, "H is the rows of W")
+        batch, steps, _ = xs.shape
+        every_step = np.ndim(ts) != 2
+        shape = (batch, steps, cols) if every_step else (batch, cols)
+        ts = _check.floats(owner, "ts", ts, shape, self.dtype, "O is the number of outputs")
+        ends = np.full(batch, steps) if lengths is None else _check.lengths(owner, lengths, batch, steps)
+        ts = ts.reshape(batch, steps if every_step else 1, cols)
+        blocks = packed_rows(owner, batch, steps, lengths, None, None).blocks
+        weights = (
+            nothing(self.dtype, 2)
+            if weights is None
+            else _check.weights(owner, weights, (batch, steps), self.dtype)
+        )
+        return xs, Targets(ts, scored_span(ends, every_step), weights), blocks
+
+    def _run(
+        self,
+        xs: np.ndarray,
+        targets: Targets,
+        blocks: np.ndarray | None,
+        sums: np.ndarray | None = None,
+        scored: float = -1,
+        adds: bool = False,
+    ) -> tuple[np.ndarray, bool, float]:
+        ts, span, weights = targets
+        W, b = map(_check.kernel_ready, self._weights)
+        (depth, cols), (batch, steps, _) = W.shape, xs.shape
+        dtype, gradients, wide = self.dtype, sums is not None, np.dtype(np.float64)
+        if gradients:
+            self._gradients = None
+        rows = block_steps(batch) * batch
+
+        def take(name: str, *shape: int) -> np.ndarray:
+            return self._workspace.take(name, shape, dtype)
+
+        losses = self._workspace.take("losses", (batch, steps), wide)
+        dxs = take("dxs", *(xs.shape if gradients else (0, 0, 0)))
+        dW, db = take("dW", depth, cols), take("db", cols)
+        outputs = self.output_size
+        scored_blocks = affine_loss_of(self.head.equations)(
+            xs, ts, weights, W, b, *span, blocks, dtype.type(1 / (scored * outputs or 1)), gradients, adds,
+            losses, np.zeros(batch) if sums is None else sums, dxs, dW, db,
+            take("x_block", rows, depth), take("y_block", rows, cols),
+            self._workspace.take("values", ((cols + 2 * outputs) * rows,), wide),
+            take("packed_w", packed_size(depth, cols, dtype)),
+            take("packed_wt", packed_size(cols, depth, dtype)),
+            take("packed_dy", packed_size(rows, cols, dtype)),
+            take("block_sum", cols),
+        )  # fmt: skip
+        if gradients:
+            self._made_by = get_ident()
+            self._gradients = dxs, dW, db
+        return losses, scored_blocks > 0, scored
+
+    def make_room(self, batch: int, steps: int) -> None:
+        """Allocate the arrays of a window before the first call."""
+        self._gradients = None
+        self._workspace.take("losses", (batch, steps), np.dtype(np.float64))
+        self._workspace.take("dxs", (batch, steps, self.params[0].shape[0]), self.dtype)
+
+    def parameter_gradients(self, dout: float = 1.0, *, adds: bool = False) -> None:
+        """The second half of `backward`: fills `grads`, or adds to them."""
+        assert self._gradients is not None
+        for grad, made in zip(self._dweights, self._gradients[1:], strict=True):
+            with np.errstate(under="ignore"):
+                scaled = made * self.dtype.type(dout)
+            grad[...] = grad + scaled if adds else scaled
+
+    # A sequence in parts, for models.
+
+    def _part_targets(self, owner: str, hs: np.ndarray, ts: Any, part: Part) -> Targets:
+        batch, steps, _ = hs.shape
+        cols, every_step = self.output_size, np.ndim(ts) != 2
+        span = scored_span(part.ends(batch), every_step).part(part.first, part.last)
+        if every_step:
+            ts = _check.floats(owner, "ts", part.of(ts), (batch, steps, cols), self.dtype)
+        else:
+            ts = _check.floats(owner, "ts", ts, (batch, cols), self.dtype)[:, np.newaxis]
+        return Targets(ts, span, nothing(self.dtype, 2))
+
+    def scored(self, ts: Any, parts: Sequence[Part]) -> int:
+        """Scored steps of the whole sequence, with targets (N, T, O) or (N, O)."""
+        return scored_span(parts[0].ends(len(ts)), np.ndim(ts) != 2).steps()
+
+    def mean(self, sums: np.ndarray, scored: float) -> float:
+        """The mean loss, from the sums (N,) of `score`, added in order."""
+        return super().mean(sums, scored * self.output_size)
+
+    def period(self, batch: int) -> int:
+        """Chunk lengths are multiples of this number of steps, so that sums over time have whole blocks."""
+        return block_steps(batch)
+
+    def scratch_bytes(self, batch: int, steps: int) -> int:
+        """Upper bound in bytes on `forward` with gradients, including targets and the ends of sequences."""
+        depth, cols = self._weights[0].shape
+        rows = block_steps(batch) * batch
+        packed = packed_size(depth, cols, self.dtype) + packed_size(cols, depth, self.dtype)
+        packed += packed_size(rows, cols, self.dtype) + rows * (depth + cols) + (3 * depth + 4) * cols
+        elements = packed + batch * steps * (depth + 2 * cols)
+        return elements * self.dtype.itemsize + batch * (steps + 20) * 8 + 4096
+
+
+class TimeAffineSquaredLoss(TimeAffineWithLoss):
+    """The output layer of a regression: affine and mean squared error in one pass.
+
+    ``loss = mean((xs W + b - ts)^2)``: `TimeAffineWithLoss` with the head "squared".
+
+    Parameters
+    ----------
+    W : ndarray (H, O)
+        Weights, float32 or float64, C-contiguous.
+    b : ndarray (O,)
+        Bias.
+
+    Examples
+    --------
+    >>> import numpy as np, rnnfast
+    >>> layer = rnnfast.TimeAffineSquaredLoss(np.ones((3, 1)), np.zeros(1))
+    >>> layer.forward(np.ones((2, 5, 3)), np.full((2, 5, 1), 1.0))
+    4.0
+    >>> layer.backward().shape
+    (2, 5, 3)
+    """
+
+    AXES = ("H", "O")
+
+    def __init__(self, W: np.ndarray, b: np.ndarray) -> None:
+        super().__init__(W, b)
+
+    @classmethod
+    def from_sizes(  # type: ignore[override]
+        cls,
+        hidden_size: int,
+        output_size: int,
+        *,
+        rng: np.random.Generator | None = None,
+        dtype: np.typing.DTypeLike = np.float32,
+    ) -> TimeAffineSquaredLoss:
+        """Create a layer, as `TimeAffineWithLoss.from_sizes` does."""
+        return cls._drawn((hidden_size, output_size), rng, dtype)
+
+    def _shown(self) -> dict[str, Any]:
+        return {name: value for name, value in super()._shown().items() if name != "head"}

@@ -1,0 +1,149 @@
+"""Heads: their losses and derived gradients against the naive twins, and the layer around them."""
+
+import math
+
+import numpy as np
+import pytest
+import reference
+from helpers import DTYPES, normal, poisoned, relative_distance
+
+import rnnfast
+from rnnfast import heads
+
+LEVELS = (0.1, 0.5, 0.75)
+HEADS = [
+    heads.squared,
+    heads.absolute,
+    heads.gaussian,
+    heads.student_t,
+    heads.negative_binomial,
+    heads.quantiles(*LEVELS),
+]
+every_head = pytest.mark.parametrize("head", HEADS, ids=lambda head: head.name)
+
+
+def targets_of(head, rng, shape, dtype):
+    if head.name == "negative_binomial":
+        return rng.poisson(3, shape).astype(dtype)
+    return normal(rng, shape, dtype)
+
+
+def problem(head, dtype, N=3, T=7, H=5, size=2, seed=0):
+    rng = np.random.default_rng(seed)
+    cols = len(head.parameters) * size
+    W, b = normal(rng, (H, cols), dtype), normal(rng, cols, dtype)
+    return rng, W, b, normal(rng, (N, T, H), dtype), targets_of(head, rng, (N, T, size), dtype)
+
+
+@every_head
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("every_step", [True, False])
+def test_weighted_losses_equal_the_twin_and_targets_of_weight_zero_are_not_read(head, dtype, every_step):
+    rng, W, b, xs, ts = problem(head, dtype)
+    weights = rng.random((3, 7) if every_step else 3).astype(dtype)
+    weights[1] = 0
+    if every_step:
+        weights[0, 6] = weights[2, 1] = 0
+    else:
+        ts = ts[:, 0]
+    options = {"lengths": np.array([7, 5, 3]), "weights": weights}
+    naive = reference.TimeAffineWithLoss(*(array.astype(np.float64) for array in (W, b)), head.name, LEVELS)
+    expected = naive.forward(xs.astype(np.float64), ts.astype(np.float64), **options)
+    losses = naive.losses(xs.astype(np.float64), ts.astype(np.float64), **options)
+    ts[weights == 0] = np.nan
+    if every_step:
+        ts[2, 3:] = np.nan
+    limit = 1e-5 if dtype == np.float32 else 1e-11
+    layer = rnnfast.TimeAffineWithLoss(W, b, head)
+    assert layer.forward(xs, ts, **options) == pytest.approx(expected, rel=limit)
+    dxs = layer.backward(out=poisoned(xs.shape, dtype))
+    assert np.isfinite(dxs).all()
+    assert (dxs[1] == 0).all()
+    assert (dxs[2, 3:] == 0).all()
+    assert relative_distance(layer.losses(xs, ts, **options), losses) <= limit
+
+
+@every_head
+@pytest.mark.parametrize("every_step", [True, False])
+def test_gradients_equal_central_differences(head, every_step):
+    rng, W, b, xs, ts = problem(head, np.float64, seed=1)
+    ts = ts if every_step else ts[:, 0]
+    weights = rng.random(3)
+    layer = rnnfast.TimeAffineWithLoss(W, b, head)
+    layer.forward(xs, ts, weights=weights)
+    dxs = layer.backward()
+    for array, gradient in ((W, layer.grads[0]), (b, layer.grads[1]), (xs, dxs)):
+        actual = gradient.copy()
+        expected = reference.central_differences(lambda: layer.forward(xs, ts, weights=weights), array)
+        assert relative_distance(actual, expected) <= 1e-7
+
+
+@every_head
+def test_float32_gradients_are_those_of_float64(head):
+    found = []
+    for dtype in DTYPES:
+        _, W, b, xs, ts = problem(head, np.float32, N=4, T=50, seed=2)
+        layer = rnnfast.TimeAffineWithLoss(W.astype(dtype), b.astype(dtype), head)
+        layer.forward(xs.astype(dtype), ts.astype(dtype))
+        found.append([layer.backward(), *layer.grads])
+    for single, double in zip(*found, strict=True):
+        assert relative_distance(single, double) <= 1e-5
+
+
+def test_the_log_of_gamma_and_its_derivative_are_exact_in_all_magnitudes():
+    for x in (1e-3, 0.5, 1.0, 3.7, 7.999, 8.0, 20.5, 1e3, 1e6):
+        assert float(heads._log_gamma(np.float64(x))) == pytest.approx(math.lgamma(x), rel=1e-12, abs=1e-13)
+        assert float(heads._log_gamma(np.float32(x))) == pytest.approx(math.lgamma(x), rel=1e-6, abs=1e-5)
+
+
+def test_large_counts_have_finite_losses_and_gradients_in_float32():
+    layer = rnnfast.TimeAffineWithLoss.from_sizes(3, 1, head="negative_binomial")
+    ts = np.array([[[0.0], [1e4], [1e6]]], np.float32)
+    assert np.isfinite(layer.forward(np.ones((1, 3, 3), np.float32), ts))
+    assert np.isfinite(layer.backward()).all()
+
+
+def test_quantiles_never_cross():
+    scores = np.random.default_rng(3).normal(0, 30, (200, 3))
+    rising = heads.quantiles(*LEVELS).values(scores)["quantiles"]
+    assert rising.shape == (3, 200, 1)
+    assert (np.diff(rising, axis=0) >= 0).all()
+
+
+def test_heads_with_equal_options_are_equal_and_share_their_code():
+    one, two = heads.quantiles(*LEVELS), heads.quantiles(*LEVELS)
+    other = heads.quantiles(0.5)
+    assert (one == two, one == other, hash(one) == hash(two)) == (True, False, True)
+    assert one.equations == two.equations != other.equations
+    assert repr(other) == "rnnfast.heads.quantiles([0.5])"
+    assert repr(heads.gaussian) == "rnnfast.heads.gaussian"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: heads.quantiles(), "levels must rise between 0 and 1, got ()"),
+        (lambda: heads.quantiles(0.5, 0.1), "levels must rise between 0 and 1, got (0.5, 0.1)"),
+        (lambda: heads.quantiles(0.0, 0.5), "levels must rise between 0 and 1, got (0.0, 0.5)"),
+        (
+            lambda: rnnfast.TimeAffineWithLoss.from_sizes(2, 1, head="normal"),
+            "gaussian, student_t, negative_binomial, or one of rnnfast.heads, got 'normal'",
+        ),
+        (
+            lambda: rnnfast.TimeAffineWithLoss(np.zeros((2, 3)), np.zeros(3), "gaussian"),
+            "the columns of W must be a multiple of 2 for the head gaussian, got 3",
+        ),
+        (lambda: scored(np.ones((2, 2))), "weights must be (2, 3) or (2,), got (2, 2)"),
+        (lambda: scored(np.array([1.0, -1.0])), "weights must be finite and at least 0, got -1.0 at (1, 0)"),
+        (lambda: scored(np.array([1.0, np.nan])), "weights must be finite and at least 0, got nan at (1, 0)"),
+    ],
+)
+def test_wrong_arguments_are_one_sentence(call, message):
+    with pytest.raises(ValueError, match=r"^[^\n]*\.$") as error:
+        call()
+    assert message in str(error.value)
+
+
+def scored(weights):
+    layer = rnnfast.TimeAffineWithLoss.from_sizes(2, 1, dtype=np.float64)
+    return layer.forward(np.ones((2, 3, 2)), np.ones((2, 3, 1)), weights=weights)
