@@ -79,10 +79,25 @@ class Head:
         return f"rnnfast.heads.{self.name}" + (f"({options})" if options else "")
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Head) and (self.name, self.options) == (other.name, other.options)
+        return isinstance(other, Head) and self._key() == other._key()
 
     def __hash__(self) -> int:
-        return hash(self.name)
+        return hash(self.equations)
+
+    def __reduce__(self) -> Any:
+        """A head of this module by its name, with the levels of quantiles; another one with its functions."""
+        if self._is_ready:
+            return _head_again, (self.name, self.options)
+        return Head, (self.name, self.equations.formula, self._values, self.options)
+
+    @property
+    def _is_ready(self) -> bool:
+        """Whether this module makes the head."""
+        made = quantiles(*self.options["levels"]) if self.name == "quantiles" else _READY.get(self.name)
+        return self == made
+
+    def _key(self) -> tuple[Any, ...]:
+        return self.name, self.options, self.equations
 
     def values(self, scores: np.ndarray) -> dict[str, np.ndarray]:
         """The distribution's parameters (..., O) by name from the scores (..., P*O) of the output layer."""
@@ -201,13 +216,27 @@ def quantiles(*levels: float) -> Head:
 
 
 def head_of(owner: str, head: Any) -> Head:
-    """A head, or the ready one with this name."""
+    """A head, the ready one with this name, or the one of an entry of `saved_head`."""
     if isinstance(head, Head):
         return head
     if isinstance(head, str) and head in _READY:
         return _READY[head]
+    if isinstance(head, dict) and head.keys() == {"quantiles"} and isinstance(head["quantiles"], list):
+        return quantiles(*head["quantiles"])
     known = ", ".join(_READY)
     raise ValueError(f"{owner}: head must be {known}, or one of rnnfast.heads, got {head!r:.60}.")
+
+
+def saved_head(owner: str, head: Head) -> str | dict[str, Any]:
+    """The entry of a head in a saved model: its name, with the levels of quantiles."""
+    if not head._is_ready:
+        raise ValueError(f"{owner}: {head.name} is a head of your own; models take those of rnnfast.heads.")
+    return {head.name: head.options["levels"]} if head.options else head.name
+
+
+def _head_again(name: str, options: dict[str, Any]) -> Head:
+    """The head of this module with this name and these options."""
+    return quantiles(*options["levels"]) if options else _READY[name]
 
 
 squared = Head("squared", _squared, lambda m: {"mean": m})

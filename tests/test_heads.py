@@ -1,14 +1,17 @@
 """Heads: their losses and derived gradients against the naive twins, and the layer around them."""
 
 import math
+import pickle
 
 import numpy as np
 import pytest
 import reference
-from helpers import DTYPES, normal, poisoned, relative_distance
+from helpers import DTYPES, assert_same_bits, normal, poisoned, relative_distance
+from rnnfast.kernels.expression import FormulaError
 
 import rnnfast
-from rnnfast import heads
+from rnnfast import cells, heads
+from rnnfast.models import load_model
 
 LEVELS = (0.1, 0.5, 0.75)
 HEADS = [
@@ -147,3 +150,74 @@ def test_wrong_arguments_are_one_sentence(call, message):
 def scored(weights):
     layer = rnnfast.TimeAffineWithLoss.from_sizes(2, 1, dtype=np.float64)
     return layer.forward(np.ones((2, 3, 2)), np.ones((2, 3, 1)), weights=weights)
+
+
+@every_head
+@pytest.mark.parametrize("every_step", [True, False])
+def test_a_model_learns_with_its_head_and_is_the_same_after_saving(head, every_step, tmp_path):
+    rng = np.random.default_rng(4)
+    model = rnnfast.SequenceRegressor(2, 6, 1, cell="gru", head=head, rng=rng)
+    xs = normal(rng, (60, 9, 2), np.float32)
+    ts = np.abs(np.round(2 * xs[..., :1])) + 1
+    ts = ts if every_step else np.ascontiguousarray(ts[:, -1])
+    trainer = rnnfast.Trainer(model, rnnfast.optim.Adam(lr=0.02), rnnfast.TruncatedBPTT(9), rng=rng)
+    history = trainer.fit((xs, ts), epochs=6, batch_size=10)
+    assert history[-1]["train_loss"] < history[0]["train_loss"]
+    model.save(tmp_path / "model.safetensors")
+    again, copy = load_model(tmp_path / "model.safetensors"), pickle.loads(pickle.dumps(model))
+    for other in (again, copy):
+        assert other.head == head
+        for name, values in model.distribution(xs).items():
+            assert (other.distribution(xs)[name] == values).all()
+    predictions = model.predict(xs)
+    assert predictions.shape == (60, 9, 1)
+    assert model.evaluate(xs, ts) == pytest.approx(model.forward(xs, ts), rel=1e-6)
+
+
+@every_head
+def test_gradients_of_a_model_by_chunks_have_the_bits_of_one_pass(head):
+    rng = np.random.default_rng(5)
+    model = rnnfast.SequenceRegressor(2, 4, 1, cell="rnn", head=head, rng=rng)
+    xs, ts = normal(rng, (2, 600, 2), np.float32), np.ones((2, 600, 1), np.float32)
+    loss = model.forward(xs, ts)
+    model.backward()
+    expected = [grad.copy() for grad in model.grads]
+    assert rnnfast.ExactBPTT(chunk=256).gradients(model, xs, ts) == loss
+    for actual, wanted in zip(model.grads, expected, strict=True):
+        assert_same_bits(actual, wanted)
+
+
+def test_weights_of_a_model_leave_out_targets():
+    rng = np.random.default_rng(6)
+    model = rnnfast.SequenceRegressor(2, 4, 1, rng=rng, dtype=np.float64)
+    xs, ts = rng.standard_normal((3, 8, 2)), rng.standard_normal((3, 8, 1))
+    weights = np.ones((3, 8))
+    weights[:, 5:] = 0
+    expected = model.forward(xs[:, :5], ts[:, :5])
+    ts[:, 5:] = np.nan
+    assert model.forward(xs, ts, weights=weights) == pytest.approx(expected, rel=1e-14)
+    model.backward()
+    assert all(np.isfinite(grad).all() for grad in model.grads)
+
+
+def test_a_head_of_ones_own_works_in_a_layer_and_not_in_a_model():
+    huber = heads.Head("huber", _huber, _location)
+    layer = rnnfast.TimeAffineWithLoss(np.zeros((2, 1)), np.zeros(1), huber)
+    ts = np.array([[[0.5], [3.0]]])
+    assert layer.forward(np.ones((1, 2, 2)), ts) == (0.125 + 2.5) / 2
+    layer.backward()
+    assert layer.grads[1].tolist() == [-0.75]
+    assert pickle.loads(pickle.dumps(huber)) == huber
+    with pytest.raises(ValueError, match=r"huber is a head of your own; models take those of rnnfast\.heads"):
+        rnnfast.SequenceRegressor(2, 3, 1, head=huber)
+    with pytest.raises(FormulaError, match="the loss of the head flat does not depend on b"):
+        heads.Head("flat", lambda a, b, t: a - t, _location)
+
+
+def _huber(location, t):
+    error = abs(location - t)
+    return cells.where(error < 1, 0.5 * error * error, error - 0.5)
+
+
+def _location(location):
+    return {"mean": location}

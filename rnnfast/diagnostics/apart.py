@@ -20,7 +20,7 @@ class Apart:
     cell : Cell
     layers : list of Recurrent
         From the bottom to the top.
-    output : TimeAffineSoftmaxWithLoss or TimeAffineSquaredLoss
+    output : TimeAffineSoftmaxWithLoss or TimeAffineWithLoss
     """
 
     def __init__(self, owner: str, model: Any) -> None:
@@ -33,7 +33,7 @@ class Apart:
         self._arrays = dict(zip(model.parameter_names, model.params, strict=True))
         self.layers = [_again(layer) for layer in model.body.layers]
         self.cell = self.layers[0].cell
-        self.output: Any = type(model.output)(*model.output.params)
+        self.output: Any = model.another().output
 
     def vectors(self, xs: np.ndarray) -> np.ndarray:
         """The input (N, T, D) of the bottom layer, with at least one sequence and one step."""

@@ -1,4 +1,4 @@
-"""Regression on sequences: recurrent layers, an affine head, squared error."""
+"""Regression on sequences: recurrent layers, an affine layer, and the loss of a head."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 from rnnfast import _check
 from rnnfast._turns import in_turn
 from rnnfast.cells import Cell
-from rnnfast.layers.head import TimeAffineSquaredLoss
+from rnnfast.heads import Head, head_of, saved_head
+from rnnfast.layers.head import TimeAffineWithLoss
 from rnnfast.layers.window import Part
 from rnnfast.models.body import Body
 from rnnfast.models.cells import MOST_LAYERS, cell_of, recurrent_layers, recurrent_shapes, saved_cell
@@ -18,7 +19,7 @@ from rnnfast.models.scoring import mean_error
 
 
 class SequenceRegressor(Model):
-    """Regression on sequences of vectors: recurrent layers, then `hs W + b`; loss is mean squared error.
+    """Regression on sequences of vectors: recurrent layers, then `hs W + b`; the loss is that of a head.
 
     Targets belong to every step, or only to the last step of each sequence.
 
@@ -31,7 +32,9 @@ class SequenceRegressor(Model):
     layers : int
         The number of stacked recurrent layers.
     dropout : float
-        Share of units dropped in training, before each recurrent layer and before the head.
+        Share of units dropped in training, before each recurrent layer and before the output layer.
+    head : str or Head
+        The loss, and what is predicted: one of `rnnfast.heads`, or its name; mean squared error by default.
     rng : numpy.random.Generator, optional
         Draws the weights and the dropped units.
     dtype : float32 or float64
@@ -60,9 +63,12 @@ class SequenceRegressor(Model):
     >>> model.backward()
     >>> model.predict(xs).shape
     (2, 5, 1)
+    >>> model = rnnfast.SequenceRegressor(3, 8, 1, head="gaussian", rng=np.random.default_rng(0))
+    >>> sorted(model.distribution(xs))
+    ['mean', 'scale']
     """
 
-    output: TimeAffineSquaredLoss
+    output: TimeAffineWithLoss
 
     def __init__(
         self,
@@ -73,6 +79,7 @@ class SequenceRegressor(Model):
         cell: str | Cell = "lstm",
         layers: int = 1,
         dropout: float = 0.0,
+        head: str | Head = "squared",
         rng: np.random.Generator | None = None,
         dtype: np.typing.DTypeLike = np.float32,
     ) -> None:
@@ -84,6 +91,7 @@ class SequenceRegressor(Model):
             layers=layers,
             dropout=dropout,
             dtype=dtype,
+            head=head,
         )
         self._begin(config, rng, cell_of(type(self).__name__, cell))
 
@@ -98,8 +106,10 @@ class SequenceRegressor(Model):
         layers: Any,
         dropout: Any,
         dtype: Any,
+        head: Any = "squared",
     ) -> dict[str, Any]:
         owner = cls.__name__
+        entry = saved_head(owner, head_of(owner, head))
         return {
             "model": owner,
             "input_size": _check.size(owner, "input_size", input_size),
@@ -109,11 +119,13 @@ class SequenceRegressor(Model):
             "layers": _check.size(owner, "layers", layers, 1, MOST_LAYERS),
             "dropout": _check.number_below(owner, "dropout", dropout, 0, 1),
             "dtype": _check.float_dtype(owner, dtype).name,
+            **({} if entry == "squared" else {"head": entry}),  # files from before heads have no entry
         }
 
     @classmethod
     def _shapes(cls, config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-        width, outputs = config["hidden_size"], config["output_size"]
+        head = head_of(cls.__name__, config.get("head", "squared"))
+        width, outputs = config["hidden_size"], len(head.parameters) * config["output_size"]
         shapes = recurrent_shapes(
             cell_of(cls.__name__, config["cell"]), config["layers"], config["input_size"], width
         )
@@ -123,7 +135,8 @@ class SequenceRegressor(Model):
         owner = type(self).__name__
         layers = recurrent_layers(cell_of(owner, self.config["cell"]), self.config["layers"], arrays, rng)
         self.body = Body(owner, None, layers, self.config["dropout"], rng)
-        self.output = TimeAffineSquaredLoss(arrays["output_W"], arrays["output_b"])
+        self.head = head_of(owner, self.config.get("head", "squared"))
+        self.output = TimeAffineWithLoss(arrays["output_W"], arrays["output_b"], self.head)
 
     def _inputs(self, method: str, xs: Any, carry: bool = True) -> np.ndarray:
         owner = self._owner(method)
@@ -150,9 +163,10 @@ class SequenceRegressor(Model):
         *,
         lengths: Any = None,
         reset: Any = None,
+        weights: Any = None,
         carry: bool = False,
     ) -> float:
-        """Mean squared error of the predictions.
+        """The mean loss of the head; by default, the mean squared error of the predictions.
 
         Parameters
         ----------
@@ -164,6 +178,9 @@ class SequenceRegressor(Model):
             Steps of each sequence, T by default; later steps are neither read nor scored.
         reset : ndarray of bool (N, T), optional
             True sets the state to zero before that step.
+        weights : ndarray (N, T) or (N,), optional
+            Weights of the steps or of the sequences in the mean, at least 0; 1 by default. Targets of weight
+            0 are not read and may be NaN.
         carry : bool
             Start from the state after the last call; by default the state is fresh. `backward` always ends
             at the first step of this call.
@@ -171,7 +188,7 @@ class SequenceRegressor(Model):
         Returns
         -------
         float
-            The mean over all scored steps and outputs.
+            The weighted mean over all scored steps and outputs.
         """
         with self._turn:
             self.claim("forward")
@@ -180,16 +197,26 @@ class SequenceRegressor(Model):
             outputs = self.config["output_size"]
             shape = (xs.shape[0], outputs) if np.ndim(ts) == 2 else (*xs.shape[:2], outputs)
             _check.floats(self._owner("forward"), "ts", ts, shape, self.dtype)
-            return self._forward(xs, ts, part, fresh=not carry, lengths=part.lengths)
+            options = {"lengths": part.lengths, "weights": weights}
+            return self._forward(xs, ts, part, fresh=not carry, **options)
 
-    @in_turn
     def predict(
         self, xs: np.ndarray, *, lengths: Any = None, reset: Any = None, carry: bool = False
     ) -> np.ndarray:
-        """Predictions (N, T, O) for inputs `xs` (N, T, D), without dropout.
+        """Point predictions (N, T, O) for inputs `xs` (N, T, D), without dropout.
 
         `lengths` and `reset` are as in `forward`. By default the sequences start fresh, and the carried state
         is unchanged; with `carry`, they start from the carried state and advance it.
+        """
+        return self.distribution(xs, lengths=lengths, reset=reset, carry=carry)["mean"]
+
+    @in_turn
+    def distribution(
+        self, xs: np.ndarray, *, lengths: Any = None, reset: Any = None, carry: bool = False
+    ) -> dict[str, np.ndarray]:
+        """The parameters of the head's distribution by name, arrays (N, T, O); arguments as in `predict`.
+
+        "mean" is the point prediction; "quantiles" of the head `quantiles` is (levels, N, T, O).
         """
         xs = self._inputs("predict", xs, _check.boolean(self._owner("predict"), "carry", carry))
         if carry:
@@ -198,14 +225,14 @@ class SequenceRegressor(Model):
         body = self.reader().body
         if not carry:
             body.reset_state()
-        predictions = self._scores(body.read(xs, drop=False, keep=False, part=part))
+        predictions = self.head.values(self._scores(body.read(xs, drop=False, keep=False, part=part)))
         if carry:
             self.body.go_on_from(body)
         return predictions
 
     @in_turn
     def evaluate(self, xs: np.ndarray, ts: np.ndarray, *, batch_size: int = 64) -> float:
-        """Mean squared error on sequences `xs` (S, T, D) with targets as in `forward`, from fresh states.
+        """The mean loss on sequences `xs` (S, T, D) with targets as in `forward`, from fresh states.
 
         Dropout is off. `batch_size` sequences are read at a time, long ones part by part, so memory maps
         work. The carried state is unchanged.
