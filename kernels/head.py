@@ -45,7 +45,7 @@ class Head:
 
     def __init__(self, name: str, formula: Callable) -> None:
         *parameters, target = inspect.signature(formula).parameters
-        self.name, self.formula, self.parameters = name, formula, tuple(parameters)
+        self.name, self.parameters = name, tuple(parameters)
         graph = Graph()
         self._outputs: list[Node] = []
         inputs = [graph.input(one) for one in (*parameters, target)]

@@ -7,6 +7,8 @@ log-likelihoods in nats.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -70,9 +72,13 @@ class Head:
         values: Callable[..., dict[str, np.ndarray]],
         options: dict[str, Any] | None = None,
     ) -> None:
-        self.name, self.options, self._values = name, options or {}, values
-        self.equations = kernels.Head(name, loss)
-        self.parameters = self.equations.parameters
+        self.name, self.options, self._loss, self._values = name, options or {}, loss, values
+        self.parameters = tuple(inspect.signature(loss).parameters)[:-1]
+
+    @functools.cached_property
+    def equations(self) -> kernels.Head:
+        """The loss and its gradient, derived when they are first needed; FormulaError if they cannot be."""
+        return kernels.Head(self.name, self._loss)
 
     def __repr__(self) -> str:
         options = ", ".join(f"{value}" for value in self.options.values())
@@ -88,7 +94,7 @@ class Head:
         """A head of this module by its name, with the levels of quantiles; another one with its functions."""
         if self._is_ready:
             return _head_again, (self.name, self.options)
-        return Head, (self.name, self.equations.formula, self._values, self.options)
+        return Head, (self.name, self._loss, self._values, self.options)
 
     @property
     def _is_ready(self) -> bool:
@@ -173,9 +179,8 @@ def _quantile_loss(levels: Sequence[float]) -> Callable:
 
 
 def _signature(names: Sequence[str]) -> Any:
-    from inspect import Parameter, Signature
-
-    return Signature([Parameter(name, Parameter.POSITIONAL_ONLY) for name in names])
+    kind = inspect.Parameter.POSITIONAL_ONLY
+    return inspect.Signature([inspect.Parameter(name, kind) for name in names])
 
 
 def _rising(raw: Sequence[Any]) -> list[Any]:

@@ -211,12 +211,16 @@ def test_a_head_of_ones_own_works_in_a_layer_and_not_in_a_model():
     with pytest.raises(ValueError, match=r"huber is a head of your own; models take those of rnnfast\.heads"):
         rnnfast.SequenceRegressor(2, 3, 1, head=huber)
     with pytest.raises(FormulaError, match="the loss of the head flat does not depend on b"):
-        heads.Head("flat", lambda a, b, t: a - t, _location)
+        rnnfast.TimeAffineWithLoss.from_sizes(2, 1, head=heads.Head("flat", _flat, _location))
 
 
 def _huber(location, t):
     error = abs(location - t)
     return cells.where(error < 1, 0.5 * error * error, error - 0.5)
+
+
+def _flat(a, b, t):
+    return a - t
 
 
 def _location(location):

@@ -99,7 +99,7 @@ class TimeAffineWithLoss(AffineLoss):
     def _set_head(self, head: str | Head) -> None:
         owner = type(self).__name__
         self.head = head_of(owner, head)
-        count, cols = len(self.head.parameters), self._weights[1].size
+        count, cols = len(self.head.equations.parameters), self._weights[1].size
         if cols % count:
             raise ValueError(
                 f"{owner}: the columns of W must be a multiple of {count} for the head {self.head.name}, got "
