@@ -92,12 +92,12 @@ class Head:
 
     def __reduce__(self) -> Any:
         """A head of this module by its name, with the levels of quantiles; another one with its functions."""
-        if self._is_ready:
+        if self.is_ready:
             return _head_again, (self.name, self.options)
         return Head, (self.name, self._loss, self._values, self.options)
 
     @property
-    def _is_ready(self) -> bool:
+    def is_ready(self) -> bool:
         """Whether this module makes the head."""
         made = quantiles(*self.options["levels"]) if self.name == "quantiles" else _READY.get(self.name)
         return self == made
@@ -234,7 +234,7 @@ def head_of(owner: str, head: Any) -> Head:
 
 def saved_head(owner: str, head: Head) -> str | dict[str, Any]:
     """The entry of a head in a saved model: its name, with the levels of quantiles."""
-    if not head._is_ready:
+    if not head.is_ready:
         raise ValueError(f"{owner}: {head.name} is a head of your own; models take those of rnnfast.heads.")
     return {head.name: head.options["levels"]} if head.options else head.name
 

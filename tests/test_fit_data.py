@@ -51,7 +51,7 @@ WRONG_PAIRS = {
     "no arrays": ((), ValueError, r"sequences and targets must be a pair of arrays, got 0\."),
     "three arrays": ((XS, TS, TS), ValueError, r"sequences and targets must be a pair of arrays, got 3\."),
     "list of three": ([XS, TS, TS], ValueError, r"sequences and targets must be a pair of arrays, got 3\."),
-    "lists": ((XS.tolist(), TS), TypeError, r"xs must be a NumPy array, got list\."),
+    "lists": ((XS.tolist(), TS), TypeError, r"xs\[0\] must be a NumPy array, got list\."),
     "targets missing": ((XS, None), TypeError, r"ts must be a NumPy array, got NoneType\."),
     "masked": ((XS, np.ma.array(TS)), TypeError, "ts must be a plain NumPy array, got a masked array"),
     "matrix": ((XS, LAST.view(np.matrix)), TypeError, "ts must be a plain NumPy array, got a matrix"),
@@ -148,5 +148,7 @@ def test_sequences_of_the_other_byte_order_or_layout_are_taken():
 def test_evaluation_refuses_in_the_same_words():
     with pytest.raises(ValueError, match=r"^SequenceRegressor\.evaluate: ts must be \(5, 6, 2\), got"):
         regressor().evaluate(XS, TS[..., :1])
-    with pytest.raises(TypeError, match=r"^SequenceRegressor\.evaluate: xs must be a NumPy array, got list"):
+    with pytest.raises(
+        TypeError, match=r"^SequenceRegressor\.evaluate: xs\[0\] must be a NumPy array, got list"
+    ):
         regressor().evaluate(XS.tolist(), TS)

@@ -85,7 +85,7 @@ def test_reports_say_where_training_stands():
 
 def test_the_learning_rate_falls_only_when_validation_does_not_improve(monkeypatch):
     values = iter([9.0, 8.0, 8.5, 8.0, 7.0])
-    monkeypatch.setattr("rnnfast.training.trainer.perplexity", lambda model, ids: next(values))
+    monkeypatch.setattr("rnnfast.training.fitting.perplexity", lambda model, ids: next(values))
     saved, epochs = [], []
     optimizer = SGD(lr=1.0)
     trainer = Trainer(

@@ -18,11 +18,44 @@ def text_or_pair(data: Any) -> Any:
     return tuple(data) if is_list else data
 
 
+def parts_of_sequences(owner: str, data: Any) -> tuple[Any, Any, Any, Any]:
+    """Inputs, targets, lengths and weights of a pair or of `Sequences`."""
+    if len(data) not in (2, 4):
+        raise ValueError(f"{owner}: sequences and targets must be a pair of arrays, got {len(data)}.")
+    return (*data, None, None)[:4]
+
+
+def list_of_arrays(owner: str, name: str, arrays: Any) -> list[np.ndarray]:
+    """At least one array (T_i, ...), all with the same dtype and the same size behind the first axis."""
+    if not len(arrays):
+        raise ValueError(f"{owner}: {name} must have at least one sequence, got an empty list.")
+    arrays = [as_array(owner, f"{name}[{index}]", array) for index, array in enumerate(arrays)]
+    for index, array in enumerate(arrays):
+        if array.ndim != arrays[0].ndim or not array.ndim or array.shape[1:] != arrays[0].shape[1:]:
+            wanted = shape_text(("T", *arrays[0].shape[1:]))
+            raise ValueError(f"{owner}: {name}[{index}] must be {wanted}, got {shape_text(array.shape)}.")
+        if array.dtype != arrays[0].dtype:
+            raise TypeError(
+                f"{owner}: {name}[{index}] must be {arrays[0].dtype} like the first, got {array.dtype}."
+            )
+    return arrays
+
+
+def equal_lengths(owner: str, name: str, found: np.ndarray, lengths: np.ndarray) -> None:
+    """Targets or weights of each step have as many steps as their sequence."""
+    wrong = np.flatnonzero(found != lengths) if found.shape == lengths.shape else np.arange(1)
+    if wrong.size:
+        at = wrong[0]
+        raise ValueError(
+            f"{owner}: {name}[{at}] must have {lengths[at]} steps like its sequence, got {found[at]}."
+        )
+
+
 def sequences_and_targets(owner: str, data: Any) -> tuple[Any, Any]:
     """A pair of arrays (S, T, D), and (S, T, O) or (S, O)."""
-    if len(data) != 2:
-        raise ValueError(f"{owner}: sequences and targets must be a pair of arrays, got {len(data)}.")
-    shapes = [as_array(owner, name, array).shape for name, array in zip(("xs", "ts"), data, strict=True)]
+    shapes = []
+    for name, array in zip(("xs", "ts"), data, strict=True):
+        shapes.append(array.shape if hasattr(array, "lengths") else as_array(owner, name, array).shape)
     fits = len(shapes[0]) == 3 and len(shapes[1]) in (2, 3)
     if fits and 0 in shapes[0][:2]:
         raise ValueError(f"{owner}: at least one step is needed, got xs {shape_text(shapes[0])}.")
@@ -47,6 +80,11 @@ def validation_kind(owner: str, is_pair: bool, trains_on_pair: bool) -> None:
     kinds = ("a text", "sequences with targets")
     if is_pair != trains_on_pair:
         raise TypeError(f"{owner}: valid must be {kinds[trains_on_pair]} like ids, got {kinds[is_pair]}.")
+
+
+def needs_equal_lengths(what: str) -> ValueError:
+    """The error for sequences of unequal lengths where they must be equal."""
+    return ValueError(f"{what} measures on sequences of equal lengths; give k2 as a number.")
 
 
 def order(owner: str, value: Any, count: int) -> np.ndarray:

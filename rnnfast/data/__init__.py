@@ -1,4 +1,4 @@
-"""Text for language models: from files to batches of token ids, without loading the whole text.
+"""Training data: text as batches of token ids, without loading the whole text, and sequences of vectors.
 
 Text is processed in four steps, one file each:
 
@@ -9,6 +9,8 @@ Text is processed in four steps, one file each:
   base, `words.py` finds the borders of words.
 * `ids_file.py`: `encode_to_memmap` writes the ids to a memory-mapped file, `open_ids` opens it again.
 * `batching.py`: `WindowBatches` cuts ids into windows for training, `evaluation_windows` for scoring.
+
+`sequences.py` has `Sequences`, vectors with targets, and `rows.py` their batches.
 
 Unusable data raise a `CorpusError` before training starts.
 
@@ -24,6 +26,7 @@ from rnnfast.data.corpus import Corpus, read_files
 from rnnfast.data.ids_file import encode_to_memmap, open_ids
 from rnnfast.data.prepared import WhitespaceTokenizer
 from rnnfast.data.python_manual import default_corpus
+from rnnfast.data.sequences import Sequences
 from rnnfast.data.tokenizer import CharTokenizer, WordTokenizer, tokenizer_from_dict
 from rnnfast.data.vocabulary import Tokenizer
 from rnnfast.data.words import join_words, split_words
@@ -32,6 +35,7 @@ __all__ = [
     "CharTokenizer",
     "Corpus",
     "CorpusError",
+    "Sequences",
     "Tokenizer",
     "WhitespaceTokenizer",
     "WindowBatches",

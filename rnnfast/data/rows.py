@@ -9,42 +9,62 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast.data.batching import WindowBatches
+from rnnfast.data.sequences import Batch, checked
+
+_POOL = 32  # batches whose sequences are sorted by length
 
 
-def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
-    """A random order (count,) of the sequences, determined by the seed and the epoch alone.
+def epoch_order(
+    seed: int, epoch: int, count: int, lengths: np.ndarray | None = None, batch_size: int = 1
+) -> np.ndarray:
+    """A random order (count,) of the sequences, determined by the arguments alone.
 
     A run may continue under another version of NumPy. The raw numbers of its bit generators are the same in
-    all versions; the results of `permutation` are not.
+    all versions; the results of `permutation` are not. With `lengths` (count,), sequences of similar length
+    come together, so that batches hold little padding: the order is random, then sorted by length within
+    pools of `_POOL` batches, then the batches are shuffled.
 
     Examples
     --------
     >>> epoch_order(7, 1, 5), epoch_order(7, 2, 5)
     (array([3, 1, 2, 4, 0]), array([4, 0, 1, 3, 2]))
+    >>> epoch_order(7, 1, 5, np.array([9, 2, 8, 2, 9]), batch_size=2)
+    array([3, 1, 2, 4, 0])
     """
-    return np.argsort(np.random.Philox(key=seed + (epoch << 64)).random_raw(count), kind="stable")
+    numbers = np.random.Philox(key=seed + (epoch << 64)).random_raw(count + count // batch_size)
+    order = np.argsort(numbers[:count], kind="stable")
+    if lengths is None:
+        return order
+    pool = _POOL * batch_size
+    pools = [order[first : first + pool] for first in range(0, count, pool)]
+    order = np.concatenate([one[np.argsort(lengths[one], kind="stable")] for one in pools])
+    whole = count // batch_size  # a smaller batch stays the last one
+    batches = order[: whole * batch_size].reshape(whole, batch_size)
+    shuffled = batches[np.argsort(numbers[count : count + whole], kind="stable")]
+    return np.concatenate([shuffled.reshape(-1), order[whole * batch_size :]])
 
 
 class PickedRows:
-    """Some rows of an array (S, ...), read when needed: ``picked[:, first:last]``.
+    """Some rows of an array (S, T, ...) up to a step, read when needed: ``picked[:, first:last]``.
 
     Copying them at once would load whole sequences of a memory map.
     """
 
-    def __init__(self, array: Any, rows: np.ndarray) -> None:
-        self._array, self._rows = array, rows
-        self.shape = (len(rows), *array.shape[1:])
+    def __init__(self, array: Any, rows: Any, steps: int) -> None:
+        self._array, self._rows, self._steps = array, rows, steps
+        count = len(range(*rows.indices(len(array)))) if isinstance(rows, slice) else len(rows)
+        self.shape = (count, steps, *array.shape[2:])
         self.ndim = len(self.shape)
 
     def __len__(self) -> int:
         """Number of rows."""
-        return len(self._rows)
+        return self.shape[0]
 
     def __getitem__(self, places: tuple[slice, slice]) -> np.ndarray:
-        """A copy of some steps of some rows."""
-        rows, steps = places
+        """Some steps of all rows, ``picked[:, first:last]``."""
         _check.whole_file("training", self._array)
-        return self._array[self._rows[rows], steps]
+        first, last, _ = places[1].indices(self._steps)
+        return self._array[self._rows, first:last]
 
 
 class SequenceRows:
@@ -52,74 +72,93 @@ class SequenceRows:
 
     Parameters
     ----------
-    xs : array (S, T, D)
-        Sequences; a memory map is read in parts, as needed.
-    ts : array (S, T, O), or (S, O) for targets of the last step
+    data : pair or Sequences
+        Memory maps are read in parts, as needed.
     batch_size : int
-        Sequences in a batch; the last batch may be smaller.
+        Sequences in a batch; the last batch may be smaller. A batch is as long as its longest sequence.
     order : ndarray of int (S,), optional
         The numbers of the sequences in reading order; 0, 1, 2 ... by default.
 
     Examples
     --------
-    >>> rows = SequenceRows(np.zeros((5, 7, 3)), np.zeros((5, 1)), batch_size=2)
-    >>> [xs.shape for xs, ts in rows]
+    >>> rows = SequenceRows((np.zeros((5, 7, 3)), np.zeros((5, 1))), batch_size=2)
+    >>> [batch.xs.shape for batch in rows]
     [(2, 7, 3), (2, 7, 3), (1, 7, 3)]
     """
 
-    def __init__(self, xs: Any, ts: Any, batch_size: int, order: np.ndarray | None = None) -> None:
+    def __init__(self, data: Any, batch_size: int, order: np.ndarray | None = None) -> None:
         owner = type(self).__name__
         self.batch_size = _check.size(owner, "batch_size", batch_size)
-        self._xs, self._ts = _check.sequences_and_targets(owner, (xs, ts))
-        self._order = None if order is None else _check.order(owner, order, len(xs))
-        self.every_step = np.ndim(ts) == 3
-        self.steps = np.shape(xs)[1]
+        self._data = checked(owner, data)
+        count = len(self._data.xs)
+        self._order = None if order is None else _check.order(owner, order, count)
+        self.every_step = np.ndim(self._data.ts) == 3
+        self.has_lengths = self._data.lengths is not None
 
     @property
     def tokens(self) -> int:
         """Steps of all sequences."""
-        return self._xs.shape[0] * self._xs.shape[1]
+        shape, lengths = self._data.xs.shape, self._data.lengths
+        return shape[0] * shape[1] if lengths is None else int(lengths.sum())
 
     def __len__(self) -> int:
         """Number of batches."""
-        return -(-len(self._xs) // self.batch_size)
+        return -(-len(self._data.xs) // self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        """Sequences (N, T, D) and targets of each batch; targets of every step are not copied."""
-        xs, ts, order = self._xs, self._ts, self._order
-        for first in range(0, len(xs), self.batch_size):
+    def _rows(self) -> Iterator[Any]:
+        """The rows of each batch."""
+        for first in range(0, len(self._data.xs), self.batch_size):
             rows = slice(first, first + self.batch_size)
-            if order is None:
-                yield xs[rows], ts[rows]
-            else:
-                targets = PickedRows(ts, order[rows])
-                yield PickedRows(xs, order[rows]), targets if self.every_step else targets[:, :]
+            yield rows if self._order is None else self._order[rows]
+
+    def longest(self) -> Iterator[np.ndarray]:
+        """The steps of each batch, or the lengths of its sequences."""
+        steps = np.array(self._data.xs.shape[1:2])
+        for rows in self._rows():
+            yield steps if self._data.lengths is None else self._data.lengths[rows]
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Sequences and targets of each batch; those of every step are not copied."""
+        xs, ts, lengths, weights = self._data
+        for rows in self._rows():
+            own = None if lengths is None else lengths[rows]
+            steps = xs.shape[1] if own is None else max(1, int(own.max(initial=0)))
+            scale = None if weights is None else weights[rows]
+            if scale is not None and scale.ndim == 2:
+                scale = scale[:, :steps]
+            _check.whole_file("training", ts)
+            targets = PickedRows(ts, rows, steps) if self.every_step else np.array(ts[rows])
+            yield Batch(PickedRows(xs, rows, steps), targets, own, scale)
 
 
 class TextRows:
     """A text as one batch: rows (N, T) of ids with the next ids as targets, as in `WindowBatches`."""
 
-    every_step = True
+    every_step, has_lengths = True, False
 
     def __init__(self, ids: np.ndarray, batch_size: int) -> None:
         windows = WindowBatches(ids, batch_size, 1)
         self._rows = windows.rows
-        self.tokens, self.steps = windows.tokens, windows.jump
+        self.tokens, self._steps = windows.tokens, windows.jump
+
+    def longest(self) -> Iterator[np.ndarray]:
+        """The steps of the one batch."""
+        yield np.array([self._steps])
 
     def __len__(self) -> int:
         """Number of batches."""
         return 1
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def __iter__(self) -> Iterator[Batch]:
         """The one batch, views of the text."""
-        yield self._rows
+        yield Batch(*self._rows)
 
 
 def rows_of(data: Any, batch_size: int, order: np.ndarray | None = None) -> SequenceRows | TextRows:
     """The batches of a text (tokens,), or of a pair of sequences and targets in the given order."""
     data = _check.text_or_pair(data)
     if isinstance(data, tuple):
-        return SequenceRows(*_check.sequences_and_targets("training", data), batch_size, order)
+        return SequenceRows(data, batch_size, order)
     _check.absent("training", "order", order, "sequences with targets")
     return TextRows(data, batch_size)
 
@@ -138,46 +177,41 @@ class WholeRows:
         """Number of windows."""
         return len(self._rows)
 
-    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Inputs and targets of the first steps of the first batch."""
-        return WindowRows(self._rows, 1).first_rows(self._LOOK)
+    def __getitem__(self, number: int) -> Batch:
+        """The first steps of the first batch."""
+        return WindowRows(self._rows, self._LOOK)[0]
 
 
 class WindowRows:
-    """Windows along each batch; if only the last step has a target, one window per batch counts."""
+    """Windows along each batch; those without a scored step have no targets and do not count."""
 
     def __init__(self, rows: SequenceRows | TextRows, time_size: int) -> None:
         self._rows = rows
         self.tokens = rows.tokens
         self.time_size = _check.size("WindowRows", "time_size", time_size)
-        self._steps = rows.steps
 
     def __len__(self) -> int:
         """Windows with targets."""
-        return len(self._rows) * (-(-self._steps // self.time_size) if self._rows.every_step else 1)
+        windows = (-(-steps // self.time_size) for steps in self._rows.longest())
+        if self._rows.every_step:
+            return sum(int(numbers.max(initial=0)) for numbers in windows)
+        return sum(np.unique(numbers[numbers > 0]).size for numbers in windows)
 
-    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Inputs and targets of the first window, whatever the number."""
-        xs, ts = next(iter(self._rows))
-        _check.whole_file("WindowRows", xs, ts)
-        targets = ts[:, : self.time_size] if self._rows.every_step else ts
-        return np.array(xs[:, : self.time_size]), np.array(targets)
+    def __getitem__(self, number: int) -> Batch:
+        """The first window with targets, whatever the number."""
+        return next((window for window, _, _ in self if window.ts is not None), self.first_rows(1))
 
-    def first_rows(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    def first_rows(self, steps: int) -> Batch:
         """The first steps of the first batch, or all of them if only the last step has a target."""
-        xs, ts = next(iter(self._rows))
-        _check.whole_file("WindowRows", xs, ts)
-        if not self._rows.every_step:
-            return np.array(xs[:, :]), np.array(ts)
-        return np.array(xs[:, :steps]), np.array(ts[:, :steps])
+        batch = next(iter(self._rows))
+        _check.whole_file("WindowRows", batch.xs, batch.ts)
+        return batch.window(0, min(steps, batch.xs.shape[1]) if self._rows.every_step else batch.xs.shape[1])
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray | None, bool, bool]]:
-        """Inputs, targets (or None), and whether a batch begins and ends with this window."""
-        for xs, ts in self._rows:
-            for first in range(0, self._steps, self.time_size):
-                _check.whole_file("WindowRows", xs, ts)
-                last = min(first + self.time_size, self._steps)
-                targets = ts[:, first:last] if self._rows.every_step else ts
-                ends = last == self._steps
-                scored = np.array(targets) if self._rows.every_step or ends else None
-                yield np.array(xs[:, first:last]), scored, first == 0, ends
+    def __iter__(self) -> Iterator[tuple[Batch, bool, bool]]:
+        """Each window, and whether a batch begins and ends with it."""
+        for batch in self._rows:
+            steps = batch.xs.shape[1]
+            for first in range(0, steps, self.time_size):
+                _check.whole_file("WindowRows", batch.xs, batch.ts)
+                last = min(first + self.time_size, steps)
+                yield batch.window(first, last), first == 0, last == steps

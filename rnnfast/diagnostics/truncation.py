@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rnnfast import _check
+from rnnfast.data.sequences import Batch
 from rnnfast.layers.window import Part
 from rnnfast.models.body import Body
 from rnnfast.models.model import Model
@@ -115,7 +116,7 @@ def _truncated_gradient(model: Model, xs: np.ndarray, ts: np.ndarray, k: int, re
         last = min(first + k, steps)
         window = np.array(ts[:, first:last] if every_step else ts)
         has_targets = every_step or last == steps
-        if chain.learn(np.array(xs[:, first:last]), window if has_targets else None) is None:
+        if chain.learn(Batch(np.array(xs[:, first:last]), window if has_targets else None)) is None:
             continue
         count = model.output.scored(window, [Part(0, last - first, last - first)])
         scored += count

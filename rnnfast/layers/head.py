@@ -251,11 +251,17 @@ class TimeAffineWithLoss(AffineLoss):
             ts = _check.floats(owner, "ts", part.of(ts), (batch, steps, cols), self.dtype)
         else:
             ts = _check.floats(owner, "ts", ts, (batch, cols), self.dtype)[:, np.newaxis]
-        return Targets(ts, span, nothing(self.dtype, 2))
+        weights = part.weights
+        if weights is None:
+            weights = nothing(self.dtype, 2)
+        elif weights.shape[1] > 1:
+            weights = np.ascontiguousarray(part.of(weights))
+        return Targets(ts, span, weights)
 
-    def scored(self, ts: Any, parts: Sequence[Part]) -> int:
+    def scored(self, ts: Any, parts: Sequence[Part]) -> float:
         """Scored steps of the whole sequence, with targets (N, T, O) or (N, O)."""
-        return scored_span(parts[0].ends(len(ts)), np.ndim(ts) != 2).steps()
+        span, weights = scored_span(parts[0].ends(len(ts)), np.ndim(ts) != 2), parts[0].weights
+        return Targets(ts, span, nothing(self.dtype, 2) if weights is None else weights).scored()
 
     def mean(self, sums: np.ndarray, scored: float) -> float:
         """The mean loss, from the sums (N,) of `score`, added in order."""

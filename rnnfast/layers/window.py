@@ -47,6 +47,7 @@ class Part(NamedTuple):
     lengths: np.ndarray | None = None
     order: np.ndarray | None = None
     reset: np.ndarray | None = None
+    weights: np.ndarray | None = None  # (N, T) or (N, 1), of targets
 
     @property
     def place(self) -> Place:

@@ -9,6 +9,8 @@ import numpy as np
 from rnnfast import _check
 from rnnfast._turns import in_turn
 from rnnfast.cells import Cell
+from rnnfast.data.rows import SequenceRows
+from rnnfast.data.sequences import Ragged, Sequences, checked
 from rnnfast.heads import Head, head_of, saved_head
 from rnnfast.layers.head import TimeAffineWithLoss
 from rnnfast.layers.window import Part
@@ -231,21 +233,28 @@ class SequenceRegressor(Model):
         return predictions
 
     @in_turn
-    def evaluate(self, xs: np.ndarray, ts: np.ndarray, *, batch_size: int = 64) -> float:
-        """The mean loss on sequences `xs` (S, T, D) with targets as in `forward`, from fresh states.
+    def evaluate(
+        self, xs: Any, ts: Any, *, lengths: Any = None, weights: Any = None, batch_size: int = 64
+    ) -> float:
+        """The mean loss on sequences, from fresh states and without dropout; arguments as in `Sequences`.
 
-        Dropout is off. `batch_size` sequences are read at a time, long ones part by part, so memory maps
-        work. The carried state is unchanged.
+        `batch_size` sequences are read at a time, long ones part by part, so memory maps work. The carried
+        state is unchanged.
         """
-        self.check_sequences(self._owner("evaluate"), xs, ts)
-        size = _check.size(self._owner("evaluate"), "batch_size", batch_size)
-        chunk = 512 * max(1, 4096 // (512 * min(size, len(xs))))
-        return mean_error(self.reader(), xs, ts, size, chunk)
+        owner = self._owner("evaluate")
+        data = self.check_sequences(owner, xs, ts, lengths, weights)
+        size = _check.size(owner, "batch_size", batch_size)
+        chunk = 512 * max(1, 4096 // (512 * min(size, len(data.xs))))
+        return mean_error(self.reader(), SequenceRows(data, size), chunk)
 
-    def check_sequences(self, owner: str, xs: Any, ts: Any) -> None:
-        """Raise an error of `owner` unless sequences `xs` (S, T, D) and targets `ts`, (S, T, O) or (S, O),
-        fit the model in shape and dtype; memory maps are not read."""
-        _check.sequences_and_targets(owner, (xs, ts))
-        for name, array, size in (("xs", xs, "input_size"), ("ts", ts, "output_size")):
-            expected = (*array.shape[:-1], self.config[size])
-            _check.float_array(owner, name, array, expected, self.dtype, f"the last axis is {size}")
+    def check_sequences(
+        self, owner: str, xs: Any, ts: Any, lengths: Any = None, weights: Any = None
+    ) -> Sequences:
+        """The checked `Sequences`; an error of `owner` unless sequences `xs` (S, T, D) and targets `ts`, (S,
+        T, O) or (S, O), fit the model in shape and dtype; memory maps are not read."""
+        data = checked(owner, (xs, ts, lengths, weights))
+        for name, array, size in (("xs", data.xs, "input_size"), ("ts", data.ts, "output_size")):
+            like = array[:0] if isinstance(array, Ragged) else array
+            expected = (*like.shape[:-1], self.config[size])
+            _check.float_array(owner, name, like, expected, self.dtype, f"the last axis is {size}")
+        return data

@@ -9,6 +9,7 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast._turns import turn_of
+from rnnfast.data.rows import SequenceRows
 from rnnfast.layers.window import Part
 from rnnfast.models.model import Model
 
@@ -45,18 +46,23 @@ def _losses(reader: Model, xs: np.ndarray, ts: np.ndarray) -> np.ndarray:
     return reader.output.part_losses(f"{type(reader).__name__}.losses", hs, ts, part, None)
 
 
-def mean_error(model: Any, xs: Any, ts: Any, batch_size: int, chunk: int) -> float:
-    """The mean loss of a `SequenceRegressor` over sequences (S, T, D) from fresh states, without dropout.
+def mean_error(model: Any, rows: SequenceRows, chunk: int) -> float:
+    """The mean loss of a `SequenceRegressor` over batches of sequences from fresh states, without dropout.
 
-    `batch_size` sequences and `chunk` steps are read at a time; the model's state is unchanged.
+    `chunk` steps are read at a time; the model's state is unchanged.
     """
-    kept, steps, owner = model.get_state(), np.shape(xs)[1], f"{type(model).__name__}.forward"
-    total, scored = 0.0, 0
+    kept, owner = model.get_state(), f"{type(model).__name__}.forward"
+    total, scored = 0.0, 0.0
     try:
-        for first in range(0, len(xs), batch_size):
-            x, t = xs[first : first + batch_size], ts[first : first + batch_size]
+        for x, t, lengths, weights in rows:
+            batch, steps = x.shape[:2]
+            if weights is not None:
+                weights = _check.weights(owner, weights, (batch, steps), model.dtype)
             model.reset_state()
-            parts = [Part(start, min(start + chunk, steps), steps) for start in range(0, steps, chunk)]
+            parts = [
+                Part(start, min(start + chunk, steps), steps, lengths, weights=weights)
+                for start in range(0, steps, chunk)
+            ]
             for part in parts:
                 _check.whole_file("evaluate", x, t)
                 hs = model.read_part(x, part, drop=False, keep=False)

@@ -10,6 +10,7 @@ import numpy as np
 from rnnfast import _check
 from rnnfast.data.batching import WindowBatches
 from rnnfast.data.rows import SequenceRows, WindowRows
+from rnnfast.data.sequences import Batch
 from rnnfast.training.chain import chain_for
 from rnnfast.training.window import Window
 
@@ -84,7 +85,7 @@ class TruncatedBPTT:
         """The first `k2` within the tolerance on the beginning of the data, and its bias."""
         from rnnfast.diagnostics.truncation import truncation_biases
 
-        xs, ts = batches.first_rows(max(_MEASURED_STEPS, _MEASURED_WINDOWS * self.k1))
+        xs, ts = batches.first_rows(max(_MEASURED_STEPS, _MEASURED_WINDOWS * self.k1))[:2]
         steps, k2 = xs.shape[1], self.k1
         reaches = []
         while k2 < steps:
@@ -104,8 +105,10 @@ class TruncatedBPTT:
         in `order` (S,); `CorpusError` when a text has too few tokens."""
         data = _check.text_or_pair(data)
         if isinstance(data, tuple):
-            pair = _check.sequences_and_targets("TruncatedBPTT", data)
-            return WindowRows(SequenceRows(*pair, batch_size, order), self.k1)
+            rows = SequenceRows(data, batch_size, order)
+            if self.tolerance is not None and rows.has_lengths:
+                raise _check.needs_equal_lengths('TruncatedBPTT(k1, "auto")')
+            return WindowRows(rows, self.k1)
         _check.absent("TruncatedBPTT", "order", order, "sequences with targets")
         return WindowBatches(data, batch_size, self.k1)
 
@@ -123,9 +126,9 @@ class TruncatedBPTT:
         ----------
         model : RNNLM, CBOWLM or SequenceRegressor
             With ``k2 == k1``, anything with `reset_state`, `forward` and `backward`.
-        data : ndarray of int (tokens,), or a pair of arrays (S, T, D) and (S, T, O) or (S, O)
+        data : ndarray of int (tokens,), a pair of arrays (S, T, D) and (S, T, O) or (S, O), or Sequences
             A text, or sequences and their targets; a memory map is read window by window. With targets for
-            the last step only, the windows before the last are read without a loss.
+            the last step only, windows in which no sequence ends are read without a loss.
         batch_size : int
             Rows of a batch. A text is read from equally spaced places; sequences are read in batches of this
             size.
@@ -144,28 +147,26 @@ class TruncatedBPTT:
             self.k2, self.bias = self._measured(model, batches)
         chain = chain_for(model, self.k1, self.k2)
         number = 0
-        for xs, ts, fresh, last in _in_order(batches):
+        for window, fresh, last in _in_order(batches):
             if number < passed:
-                number += ts is not None
+                number += window.ts is not None
                 continue
             if fresh:
                 model.reset_state()
                 chain.forget()
-            loss = chain.learn(xs, ts)
+            loss = chain.learn(window)
             if loss is not None:
                 number += 1
                 whole = last or not chain.reaches_back
                 if self.tolerance is not None:  # k2 holds for the whole pass
                     whole = number == len(batches)
-                yield Window(number, len(batches), xs.shape[0] * xs.shape[1], loss, whole)
+                yield Window(number, len(batches), window.tokens, loss, whole)
 
 
-def _in_order(
-    batches: WindowBatches | WindowRows,
-) -> Iterator[tuple[np.ndarray, np.ndarray | None, bool, bool]]:
-    """Inputs, targets, and whether they are the first and the last of a row."""
+def _in_order(batches: WindowBatches | WindowRows) -> Iterator[tuple[Batch, bool, bool]]:
+    """Each window, and whether it is the first and the last of a row."""
     if isinstance(batches, WindowRows):
         yield from batches
     else:
         for number, (xs, ts) in enumerate(batches, start=1):
-            yield xs, ts, number == 1, number == len(batches)
+            yield Batch(xs, ts), number == 1, number == len(batches)

@@ -8,6 +8,7 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast._turns import turn_of
+from rnnfast.data.sequences import Batch
 from rnnfast.layers.window import Part
 from rnnfast.models.body import Body
 from rnnfast.models.regressor import SequenceRegressor
@@ -18,9 +19,10 @@ def chain_for(model: Any, k1: int, k2: int) -> OneWindow | Chain:
     return Chain(model, k1, k2) if k2 > k1 else OneWindow(model)
 
 
-def _read(model: Any, xs: np.ndarray, *, keep: bool = True) -> np.ndarray:
+def _read(model: Any, xs: np.ndarray, lengths: np.ndarray | None, *, keep: bool = True) -> np.ndarray:
     """Hidden vectors (N, T, H) of a window; advances the carried state."""
-    return model.read_part(xs, Part(0, xs.shape[1], xs.shape[1]), drop=model.train_flg, keep=keep)
+    part = Part(0, xs.shape[1], xs.shape[1], lengths)
+    return model.read_part(xs, part, drop=model.train_flg, keep=keep)
 
 
 class OneWindow:
@@ -35,15 +37,15 @@ class OneWindow:
     def forget(self) -> None:
         """Do nothing: there are no tapes."""
 
-    def learn(self, xs: np.ndarray, ts: np.ndarray | None) -> float | None:
+    def learn(self, window: Batch) -> float | None:
         """The loss of a window, with the gradients in the model; None if it has no targets."""
         model = self._model
-        if ts is None:
+        if window.ts is None:
             _check.works_in_parts("TruncatedBPTT with targets of the last step", model, Body)
             with turn_of(model):
-                _read(model, xs, keep=False)
+                _read(model, window.xs, window.lengths, keep=False)
             return None
-        loss = float(model.forward(xs, ts, **self._options))
+        loss = float(model.forward(window.xs, window.ts, **window.options(), **self._options))
         model.backward()
         return loss
 
@@ -70,35 +72,38 @@ class Chain:
         self._spare += [tape for _, tape in self._past]
         self._past = []
 
-    def learn(self, xs: np.ndarray, ts: np.ndarray | None) -> float | None:
+    def learn(self, window: Batch) -> float | None:
         """The loss of a window, with the gradients in the model; None if it has no targets."""
         with turn_of(self._model):
             self._model.claim("forward")
             outside = self._model.tape()  # a caller may use the model between two windows
             try:
-                return self._learned(xs, ts)
+                return self._learned(window)
             finally:
                 self._model.wind(outside)
                 self._model.forget_window()  # the output layer holds this window, not the caller's
 
-    def _learned(self, xs: np.ndarray, ts: np.ndarray | None) -> float | None:
-        model, body, steps = self._model, self._model.body, xs.shape[1]
+    def _learned(self, window: Batch) -> float | None:
+        model, body, steps = self._model, self._model.body, window.xs.shape[1]
         pieces = [(first, last) for first, last in ((0, self._cut), (self._cut, steps)) if first < last]
         pieces = [(first, min(last, steps)) for first, last in pieces]
         own, outputs = [], []
         for first, last in pieces:
             body.wind(self._spare.pop() if self._spare else None)
-            outputs.append(_read(model, xs[:, first:last].copy()))
+            piece = window.window(first, last)
+            outputs.append(_read(model, piece.xs, piece.lengths))
             own.append((last - first, body.tape()))
-        loss = None if ts is None else self._go_back(np.concatenate(outputs, axis=1), ts, pieces, own)
+        loss = None
+        if window.ts is not None:
+            loss = self._go_back(np.concatenate(outputs, axis=1), window, pieces, own)
         self._past += own
         while self._past and sum(count for count, _ in self._past[1:]) >= self._reach:
             self._spare.append(self._past.pop(0)[1])
         return loss
 
-    def _go_back(self, hs: np.ndarray, ts: np.ndarray, pieces: list[tuple[int, int]], own: list) -> float:
+    def _go_back(self, hs: np.ndarray, window: Batch, pieces: list[tuple[int, int]], own: list) -> float:
         body, output = self._model.body, self._model.output
-        loss = output.forward(hs, ts)
+        loss = output.forward(hs, window.ts, **window.options())
         dhs = output.input_gradient()
         arriving = None
         for index in reversed(range(len(own))):

@@ -180,11 +180,11 @@ class Cut:
         return found
 
 
-def parts(cut: Cut, chunk: int, steps: int, lengths: Any, reset: Any) -> list[Part]:
+def parts(cut: Cut, chunk: int, steps: int, lengths: Any, reset: Any, weights: Any = None) -> list[Part]:
     """The chunks of a batch up to the end of its longest sequence; none if no step is read."""
     bounds = cut.bounds(chunk)
     return [
-        Part(int(first), int(after), steps, lengths, cut.order, reset)
+        Part(int(first), int(after), steps, lengths, cut.order, reset, weights)
         for first, after in pairwise(bounds)
         if first < after
     ]

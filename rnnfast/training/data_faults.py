@@ -25,8 +25,8 @@ def blamed(error: TrainingDiverged, data: Any, valid: Any) -> TrainingDiverged:
     for name, pair in (("", data), ("validation ", valid)):
         if not isinstance(pair, tuple):
             continue
-        for kind, array in zip(("inputs", "targets"), pair, strict=True):
-            place = first_not_finite(array)
+        for kind, array in zip(("inputs", "targets"), pair, strict=False):
+            place = first_not_finite(array, *pair[2:])
             if place is not None:
                 return TrainingDiverged(
                     _check.data_not_finite(error.epoch, error.step, name + kind, place, array[place]),
@@ -36,11 +36,17 @@ def blamed(error: TrainingDiverged, data: Any, valid: Any) -> TrainingDiverged:
     return error
 
 
-def first_not_finite(array: Any) -> tuple[int, ...] | None:
-    """The index of the first NaN or infinity of an array (S, ...); None if there is none."""
+def first_not_finite(array: Any, lengths: Any = None, weights: Any = None) -> tuple[int, ...] | None:
+    """The index of the first NaN or infinity of an array (S, ...) before the end of its sequence and with a
+    weight; None if there is none."""
     rows = max(1, _PIECE // max(1, int(np.prod(np.shape(array)[1:]))))
     for start in range(0, len(array), rows):
-        wrong = ~np.isfinite(array[start : start + rows])
+        piece = slice(start, start + rows)
+        wrong = ~np.isfinite(array[piece])
+        if lengths is not None and wrong.ndim == 3:
+            wrong &= (np.arange(wrong.shape[1]) < lengths[piece, np.newaxis])[..., np.newaxis]
+        if weights is not None and wrong.ndim >= weights.ndim:
+            wrong = (wrong.T & (weights[piece] > 0).T).T
         if wrong.any():
             first, *others = (int(axis) for axis in np.argwhere(wrong)[0])
             return (start + first, *others)

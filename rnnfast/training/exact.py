@@ -114,6 +114,7 @@ class ExactBPTT:
         *,
         lengths: Any = None,
         reset: Any = None,
+        weights: Any = None,
         carry: bool = False,
     ) -> float:
         """The mean loss over a whole sequence, with its gradients in `model.grads`.
@@ -126,7 +127,7 @@ class ExactBPTT:
         model : RNNLM or SequenceRegressor
         xs, ts : array (N, T, ...)
             The arguments of the model's `forward`.
-        lengths, reset : array (N,), array (N, T), optional
+        lengths, reset, weights : arrays, optional
             As in `SequenceRegressor.forward`; not for language models.
         carry : bool
             As in `SequenceRegressor.forward`; language models always start from the carried state.
@@ -139,15 +140,18 @@ class ExactBPTT:
         owner = type(self).__name__
         _check.works_in_parts(owner, model, Body)
         batch, steps = np.shape(xs)[:2]
-        if lengths is not None or reset is not None or _check.boolean(owner, "carry", carry):
+        given = [option for option in (lengths, reset, weights) if option is not None]
+        if given or _check.boolean(owner, "carry", carry):
             _check.sequence_options(owner, model)
         if lengths is not None:
             lengths = _check.lengths(owner, lengths, batch, steps)
         if reset is not None:
             _check.shape(owner, "reset", reset, (batch, steps))
+        if weights is not None:
+            weights = _check.weights(owner, weights, (batch, steps), model.dtype)
         cut = Cut(model, batch, steps, lengths)
         chunk = self._plan(cut, batch, steps).chunk
-        chunks = parts(cut, chunk, steps, lengths, reset)
+        chunks = parts(cut, chunk, steps, lengths, reset, weights)
         if not chunks:
             return _nothing(model, xs, ts, lengths, reset)
         with turn_of(model):
@@ -183,7 +187,7 @@ class ExactBPTT:
         Parameters
         ----------
         model : RNNLM or SequenceRegressor
-        data : ndarray of int (tokens,), or a pair of arrays (S, T, D) and (S, T, O) or (S, O)
+        data : ndarray of int (tokens,), a pair of arrays (S, T, D) and (S, T, O) or (S, O), or Sequences
             A text, or sequences and their targets.
         batch_size : int
             A text is cut into this number of rows, which form one batch; sequences are read in batches of
@@ -199,12 +203,12 @@ class ExactBPTT:
             The caller updates the parameters before it asks for the next one.
         """
         rows = rows_of(data, batch_size, order)
-        for number, (xs, ts) in enumerate(rows, start=1):
+        for number, batch in enumerate(rows, start=1):
             if number <= passed:
                 continue
             model.reset_state()
-            loss = self.gradients(model, xs, ts)
-            yield Window(number, len(rows), ts.shape[0] * np.shape(xs)[1], loss)
+            loss = self.gradients(model, batch.xs, batch.ts, **batch.options())
+            yield Window(number, len(rows), batch.tokens, loss)
 
 
 def _nothing(model: Any, xs: Any, ts: Any, lengths: Any, reset: Any) -> float:

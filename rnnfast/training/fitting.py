@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from rnnfast import _check
+from rnnfast.data.rows import epoch_order
+from rnnfast.data.sequences import Batch, Sequences, checked
+from rnnfast.training.evaluation import perplexity
 
 
 def checked_data(owner: str, name: str, data: Any, model: Any) -> Any:
-    """A text (tokens,), or a pair of sequences (S, T, D) and targets, that `model` can learn from.
+    """A text (tokens,), or sequences with targets, that `model` can learn from.
 
-    A list of two arrays becomes a pair. A user's own model may declare no checks; then any data passes. The
-    ids of a text are not checked.
+    A list of two arrays becomes a pair. A pair stays a pair, for a user's own BPTT; with lists, lengths or
+    weights it becomes `Sequences`. A user's own model may declare no checks; then any data passes. The ids of
+    a text are not checked.
     """
     data = _check.text_or_pair(data)
     fits = getattr(model, "check_sequences", None)
@@ -19,11 +25,11 @@ def checked_data(owner: str, name: str, data: Any, model: Any) -> Any:
     if fits is not None or hasattr(model, "vocab_size"):
         _check.kind_of_data(owner, name, data, model, wants_pair=fits is not None)
     place = owner if name == "ids" else f"{owner}: {name}"
-    if is_pair and fits is not None and len(data) == 2:
-        fits(place, *data)
-    elif is_pair:
-        _check.sequences_and_targets(place, data)
-    return data
+    if not is_pair:
+        return data
+    found = checked(place, data) if fits is None else fits(place, *_check.parts_of_sequences(place, data))
+    is_pair = found is None or all(part is None for part in found[2:])
+    return data if is_pair else found
 
 
 def check_validation(owner: str, data: Any, model: Any, trains_on_pair: bool) -> None:
@@ -52,7 +58,24 @@ def loss_of_first_window(model: Any, batches: Any) -> float:
     model.train_flg = False
     try:
         model.reset_state()
-        return float(model.forward(*batches[0]))
+        window = Batch(*batches[0])
+        return float(model.forward(window.xs, window.ts, **window.options()))
     finally:
         model.reset_state()
         model.train_flg = True
+
+
+def validated(model: Any, valid: Any, batch_size: int) -> float:
+    """The perplexity on a text, or the mean loss on sequences."""
+    if not isinstance(valid, tuple):
+        return perplexity(model, valid)
+    xs, ts, *others = valid
+    return model.evaluate(
+        xs, ts, batch_size=batch_size, **dict(zip(("lengths", "weights"), others, strict=False))
+    )
+
+
+def reading_order(seed: int, epoch: int, data: Any, batch_size: int) -> np.ndarray:
+    """The order of the sequences in an epoch; with lengths, similar ones come together."""
+    lengths = data.lengths if isinstance(data, Sequences) else None
+    return epoch_order(seed, epoch, len(data[0]), lengths, int(batch_size))

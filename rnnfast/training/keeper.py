@@ -233,7 +233,7 @@ def described(trainer: Any) -> dict[str, Any]:
 
 
 def checksum(data: Any) -> int | None:
-    """CRC-32 of token ids (tokens,), or of sequences (S, T, D) and their targets; read piece by piece.
+    """CRC-32 of token ids (tokens,), or of sequences with targets; read piece by piece.
 
     The checksum of ids does not depend on their dtype. Other numbers are converted to float64, which
     represents them exactly, and their shapes are included.
@@ -244,6 +244,8 @@ def checksum(data: Any) -> int | None:
         return _crc(data, "<i8", _PIECE, 0)
     crc = 0
     for array in data:
+        if array is None:  # no lengths, or no weights
+            continue
         crc = zlib.crc32(repr(tuple(np.shape(array))).encode(), crc)
         rows = max(1, _PIECE // max(1, int(np.prod(np.shape(array)[1:]))))
         crc = _crc(array, "<f8", rows, crc)

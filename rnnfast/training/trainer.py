@@ -14,13 +14,18 @@ import numpy as np
 from rnnfast import _check
 from rnnfast._shown import shown
 from rnnfast._turns import trains_alone
-from rnnfast.data.rows import epoch_order
 from rnnfast.layers.base import Workspace
 from rnnfast.optim import all_finite, clip_by_norm, clip_by_value, global_norm, merge_shared
 from rnnfast.training.bptt import TruncatedBPTT, Window
 from rnnfast.training.data_faults import blamed
-from rnnfast.training.evaluation import perplexity
-from rnnfast.training.fitting import check_validation, check_vocabulary, checked_data, loss_of_first_window
+from rnnfast.training.fitting import (
+    check_validation,
+    check_vocabulary,
+    checked_data,
+    loss_of_first_window,
+    reading_order,
+    validated,
+)
 from rnnfast.training.keeper import Keeper, checksum
 from rnnfast.training.progress import Meter, Progress, has_stalled
 from rnnfast.training.safety import LastGood, TrainingDiverged, interrupts_deferred
@@ -141,8 +146,7 @@ class Trainer:
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything except the attributes that serve only a running `fit`."""
-        own = {"last_good", "_keeper", "_workspace"}
-        return {name: value for name, value in self.__dict__.items() if name not in own}
+        return {k: v for k, v in self.__dict__.items() if k not in ("last_good", "_keeper", "_workspace")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, history=list(state["history"]), last_good=LastGood(state["model"].params))
@@ -169,9 +173,10 @@ class Trainer:
 
         Parameters
         ----------
-        ids : ndarray of int, (tokens,), or a pair of arrays (S, T, D) and (S, T, O) or (S, O)
+        ids : ndarray of int, (tokens,), or a pair of arrays (S, T, D) and (S, T, O) or (S, O), or Sequences
             The text; or, for a `SequenceRegressor`, sequences and their targets, at each step or the last, in
-            the dtype of the model. A memory map is read window by window.
+            the dtype of the model. Memory maps are read window by window. `rnnfast.data.Sequences` adds
+            lengths and weights and takes lists; batches then hold sequences of similar length.
         epochs : int
             The number of passes over the data. Each begins with a fresh state.
         batch_size : int
@@ -269,7 +274,7 @@ class Trainer:
             meter.start_epoch()
         options: dict[str, Any] = {"passed": passed} if passed else {}
         if self.order_seed is not None:
-            options["order"] = epoch_order(self.order_seed, meter.epoch, len(ids[0]))
+            options["order"] = reading_order(self.order_seed, meter.epoch, ids, batch_size)
         for window in self.bptt.windows(self.model, ids, batch_size, **options):
             self._update(meter, window)
             self._write_if_due()
@@ -335,9 +340,7 @@ class Trainer:
             step,
         )
 
-    def _validated(
-        self, meter: Meter, ids: np.ndarray, batch_size: int, valid: np.ndarray | None
-    ) -> float | None:
+    def _validated(self, meter: Meter, ids: Any, batch_size: int, valid: Any) -> float | None:
         """Perplexity on the validation text, if any. It is the first check of the last update."""
         if not all_finite(self.model.params):
             raise self._diverged(meter, meter.step, "a parameter is not finite")
@@ -347,8 +350,7 @@ class Trainer:
                 raise self._diverged(meter, meter.step, f"the loss after it is {loss:g}")
             return None
         began = time.perf_counter()
-        text = not isinstance(valid, tuple)
-        value = perplexity(self.model, valid) if text else self.model.evaluate(*valid, batch_size=batch_size)
+        value = validated(self.model, valid, batch_size)
         meter.add_validation(time.perf_counter() - began)
         if not math.isfinite(value):
             raise self._diverged(meter, meter.step, f"the validation {self.measure} is {value:g}")

@@ -1,0 +1,165 @@
+"""Sequences with targets: of equal or unequal lengths, with weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rnnfast import _check
+
+
+class Sequences(NamedTuple):
+    """Sequences with targets, for `Trainer.fit` and its `valid`.
+
+    A pair ``(xs, ts)`` does the same where there are neither lengths nor weights.
+
+    Attributes
+    ----------
+    xs : array (S, T, D), or list of S arrays (T_i, D)
+        Inputs.
+    ts : array (S, T, O) or (S, O), or list of S arrays (T_i, O)
+        Targets of every step, or of the last step of each sequence.
+    lengths : sequence of S ints, optional
+        Steps of each sequence; T by default, and known for lists.
+    weights : array (S,) or (S, T), or list of S arrays (T_i,), optional
+        Weights of the sequences or of the steps in the mean loss, at least 0. Targets of weight 0 are not
+        read and may be NaN.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnfast.data import Sequences
+    >>> xs = [np.ones((5, 2), np.float32), np.ones((3, 2), np.float32)]
+    >>> Sequences(xs, np.zeros((2, 1), np.float32)).weights is None
+    True
+    """
+
+    xs: Any
+    ts: Any
+    lengths: Any = None
+    weights: Any = None
+
+
+class Ragged:
+    """Arrays (T_i, ...) of unequal lengths, read as one array (S, T, ...) with zeros behind each end.
+
+    Examples
+    --------
+    >>> rows = Ragged([np.array([1.0, 2.0]), np.array([3.0])])
+    >>> rows.shape, rows[:, 0:2]
+    ((2, 2), array([[1., 2.],
+           [3., 0.]]))
+    """
+
+    def __init__(self, arrays: Sequence[np.ndarray]) -> None:
+        self.lengths = np.array([len(array) for array in arrays], np.int64)
+        self._begins = np.concatenate(([0], np.cumsum(self.lengths)))
+        self._flat = np.concatenate(arrays)
+        self.dtype = self._flat.dtype
+        self.shape = (len(arrays), int(self.lengths.max(initial=0)), *self._flat.shape[1:])
+        self.ndim = len(self.shape)
+
+    def __len__(self) -> int:
+        """Number of arrays."""
+        return len(self.lengths)
+
+    def __getitem__(self, places: Any) -> np.ndarray:
+        """A copy of some steps of some rows, ``ragged[rows, first:last]`` or all steps, ``ragged[rows]``."""
+        rows, steps = places if isinstance(places, tuple) else (places, slice(None))
+        first, last, _ = steps.indices(self.shape[1])
+        picked = np.arange(len(self))[rows]
+        last = max(first, last)
+        result = np.zeros((len(picked), last - first, *self.shape[2:]), self.dtype)
+        for row, number in enumerate(picked):
+            begin, end = (
+                self._begins[number] + first,
+                min(self._begins[number] + last, self._begins[number + 1]),
+            )
+            if begin < end:
+                result[row, : end - begin] = self._flat[begin:end]
+        return result
+
+
+def checked(owner: str, data: Any) -> Sequences:
+    """A pair or `Sequences` whose parts agree: arrays or `Ragged`, lengths in int64, weights in float64."""
+    xs, ts, lengths, weights = _check.parts_of_sequences(owner, data)
+    if isinstance(xs, list | tuple):
+        _check.absent(owner, "lengths", lengths, "arrays; those of lists are known")
+        xs = Ragged(_check.list_of_arrays(owner, "xs", xs))
+    if isinstance(ts, list | tuple):
+        ts = Ragged(_check.list_of_arrays(owner, "ts", ts))
+    if isinstance(weights, list | tuple) and not all(np.isscalar(weight) for weight in weights):
+        weights = Ragged(_check.list_of_arrays(owner, "weights", weights))
+    _check.sequences_and_targets(owner, (xs, ts))
+    count, steps = xs.shape[:2]
+    if isinstance(xs, Ragged):
+        lengths = xs.lengths
+    elif lengths is not None:
+        lengths = _check.lengths(owner, lengths, count, steps)
+    for name, part in (("ts", ts), ("weights", weights)):
+        if isinstance(part, Ragged):
+            _check.equal_lengths(
+                owner, name, part.lengths, np.full(count, steps) if lengths is None else lengths
+            )
+    if weights is not None:
+        weights = weights[:] if isinstance(weights, Ragged) else np.asarray(weights)
+        _check.weights(owner, weights, (count, steps), np.dtype(np.float64))
+    return Sequences(xs, ts, lengths, weights)
+
+
+class Batch(NamedTuple):
+    """Inputs (N, T, ...) and targets of a batch or window, or None; lengths (N,), weights (N,) or (N, T)."""
+
+    xs: Any
+    ts: Any
+    lengths: np.ndarray | None = None
+    weights: np.ndarray | None = None
+
+    def options(self) -> dict[str, Any]:
+        """The arguments `lengths` and `weights` of a model's `forward`."""
+        given = {"lengths": self.lengths, "weights": self.weights}
+        return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def tokens(self) -> int:
+        """Steps of all sequences."""
+        return self.xs.shape[0] * self.xs.shape[1] if self.lengths is None else int(self.lengths.sum())
+
+    def window(self, first: int, last: int) -> Batch:
+        """Steps first .. last, copied; without targets if none of these steps is scored."""
+        steps, every_step, weights = self.xs.shape[1], np.ndim(self.ts) == 3, self.weights
+        xs, ts = np.array(self.xs[:, first:last]), None
+        lengths = None if self.lengths is None else np.clip(self.lengths - first, 0, last - first)
+        if weights is not None and weights.ndim == 2:
+            weights = weights[:, first:last]
+        if every_step:
+            ts = np.array(self.ts[:, first:last])
+        elif self.lengths is None:
+            ts = np.array(self.ts) if last == steps else None
+        else:
+            ends = (first < self.lengths) & (self.lengths <= last)
+            ts = np.array(self.ts) if ends.any() else None
+            if weights is not None:
+                weights = (weights.T * ends).T
+            elif not ends.all():
+                weights = ends
+        if ts is None or (lengths is not None and not lengths.any()):
+            return Batch(xs, None, lengths)
+        if weights is not None and not _scores(lengths, weights, every_step):
+            return Batch(xs, None, lengths)
+        return Batch(xs, ts, lengths, weights)
+
+
+def _scores(lengths: np.ndarray | None, weights: np.ndarray, every_step: bool) -> bool:
+    """Whether a step of a window has a weight above 0."""
+    if lengths is None:
+        return bool(weights[:, -1:].any() if weights.ndim == 2 and not every_step else weights.any())
+    if weights.ndim == 1:
+        return bool(weights[lengths > 0].any())
+    steps = np.arange(weights.shape[1])
+    inside = steps < lengths[:, np.newaxis]
+    if not every_step:
+        inside &= steps == lengths[:, np.newaxis] - 1
+    return bool(weights[inside].any())
