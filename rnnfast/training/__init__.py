@@ -13,7 +13,7 @@ from rnnfast.training.checkpoint import Checkpoint, Run, load_checkpoint
 from rnnfast.training.evaluation import perplexity
 from rnnfast.training.exact import ExactBPTT
 from rnnfast.training.progress import Progress
-from rnnfast.training.safety import TrainingDiverged
+from rnnfast.training.safety import StopTraining, TrainingDiverged
 from rnnfast.training.trainer import Trainer
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "ExactBPTT",
     "Progress",
     "Run",
+    "StopTraining",
     "Trainer",
     "TrainingDiverged",
     "TruncatedBPTT",

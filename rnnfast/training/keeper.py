@@ -134,6 +134,7 @@ class Keeper:
         arrays = dict(arrays, history=_table(trainer.history[: mark.epochs], trainer.measure))
         arrays |= {f"param.{i}": param for i, param in enumerate(_params(trainer.model))}
         arrays |= {f"good.{i}": good for i, good in enumerate(trainer.last_good.copies or ())}
+        arrays |= {f"best.{i}": best for i, best in enumerate(trainer.best.copies or ())}
         arrays |= {f"optimizer.{name}": array for name, array in kept["arrays"].items()}
         about = {
             "run": self._run,
@@ -179,10 +180,8 @@ class Keeper:
         model, params = trainer.model, _params(trainer.model)
         values = [arrays[f"param.{i}"] for i in range(len(params))]
         _check.same_parameters("the parameters", values, params)
-        good = [arrays[name] for name in arrays if name.startswith("good.")]
-        if good:
-            good = [arrays[f"good.{i}"] for i in range(len(good))]
-            _check.same_parameters("the last good parameters", good, model.params)
+        good = _copies(arrays, "good", "the last good parameters", model)
+        best = _copies(arrays, "best", "the best parameters", model)
         prefix = "optimizer."
         kept = {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
         for name, array in kept.items():
@@ -195,11 +194,22 @@ class Keeper:
         meter.set_state(about["meter"])
         for param, value in zip(params, values, strict=True):
             param[...] = value
-        trainer.last_good.put(good or None)
+        trainer.last_good.put(good)
+        trainer.best.put(best)
         trainer.order_seed = seed
         trainer.history = saved.history
         if about["saver"] is not None and hasattr(trainer.checkpoint, "set_state"):
             trainer.checkpoint.set_state(parse_object(self.path, about["saver"], "the state of the saver"))
+
+
+def _copies(arrays: dict[str, np.ndarray], kind: str, what: str, model: Any) -> list[np.ndarray] | None:
+    """The copies of the parameters under this name; None if the file has none."""
+    count = sum(name.startswith(f"{kind}.") for name in arrays)
+    if not count:
+        return None
+    copies = [arrays[f"{kind}.{i}"] for i in range(count)]
+    _check.same_parameters(what, copies, model.params)
+    return copies
 
 
 def _without_copy(optimizer: Any, method: str) -> dict[str, bool]:
@@ -229,6 +239,7 @@ def described(trainer: Any) -> dict[str, Any]:
         "clip_value": trainer.clip_value,
         "anneal": trainer.anneal,
         "patience": trainer.patience,
+        **({"restore_best": True} if trainer.restore_best else {}),
     }
 
 

@@ -98,6 +98,22 @@ class Meter:
         """Seconds since the run began."""
         return time.perf_counter() - self._began
 
+    def record(self, measure: str, history: list[dict[str, Any]], learning_rate: float) -> dict[str, Any]:
+        """The record of the current epoch; `measure` is "perplexity" or "loss"."""
+        best = f"best_valid_{measure}"
+        return {
+            "epoch": self.epoch,
+            f"train_{measure}": getattr(self, f"train_{measure}"),
+            f"valid_{measure}": None,
+            best: history[-1][best] if history else None,
+            "improved": True,
+            "learning_rate": float(learning_rate),
+            "steps": self.step,
+            "tokens": self.tokens,
+            "tokens_per_second": self.tokens_per_second,
+            "seconds": self.seconds,
+        }
+
     @property
     def tokens_per_second(self) -> float:
         """Training speed. A process's first window loads kernels; it counts only while it is the only one."""

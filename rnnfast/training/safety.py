@@ -37,6 +37,22 @@ class TrainingDiverged(FloatingPointError):
         self.epoch, self.step = epoch, step
 
 
+class StopTraining(Exception):
+    """Raised by a callback of `Trainer` to end training; `fit` then returns as after its last epoch.
+
+    Examples
+    --------
+    >>> import numpy as np, rnnfast
+    >>> def enough(record):
+    ...     if record["train_perplexity"] < 5:
+    ...         raise rnnfast.training.StopTraining
+    >>> model = rnnfast.RNNLM(3, 8, 8, rng=np.random.default_rng(0))
+    >>> trainer = rnnfast.Trainer(model, rnnfast.optim.SGD(lr=1.0), on_epoch=enough)
+    >>> len(trainer.fit(np.arange(400) % 3, epochs=9, batch_size=2))
+    1
+    """
+
+
 @contextmanager
 def interrupts_deferred() -> Iterator[None]:
     """Delay Ctrl-C until the end of the block.

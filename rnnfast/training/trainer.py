@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from rnnfast.training.fitting import (
 )
 from rnnfast.training.keeper import Keeper, checksum
 from rnnfast.training.progress import Meter, Progress, has_stalled
-from rnnfast.training.safety import LastGood, TrainingDiverged, interrupts_deferred
+from rnnfast.training.safety import LastGood, StopTraining, TrainingDiverged, interrupts_deferred
 
 # A mean loss whose perplexity overflows a float counts as infinite.
 _LARGEST_LOSS = 700.0
@@ -63,6 +64,8 @@ class Trainer:
     patience : int, optional
         Training ends after this number of epochs in a row without a new best on the validation text; None
         for never.
+    restore_best : bool
+        Whether the parameters of the best epoch on the validation data come back at the end of `fit`.
     shuffle : bool
         Read sequences in a new random order each epoch; False for their own order. A text is always read in
         its order.
@@ -70,7 +73,7 @@ class Trainer:
         Each `fit` on sequences draws one seed from it for the orders of all its epochs; a fresh generator by
         default.
     callback : callable, optional
-        Called with a `Progress` after every window.
+        Called with a `Progress` after every window. Like `on_epoch`, it may raise `StopTraining`.
     on_epoch : callable, optional
         Called with the epoch's record, a dict as in `history`, after its validation.
     checkpoint : callable, optional
@@ -116,6 +119,7 @@ class Trainer:
         clip_value: float | None = None,
         anneal: float | None = 4.0,
         patience: int | None = None,
+        restore_best: bool = False,
         shuffle: bool = True,
         rng: np.random.Generator | None = None,
         callback: Callable[[Progress], object] | None = None,
@@ -132,6 +136,7 @@ class Trainer:
         self.clip_value = _check.above("Trainer", "clip_value", clip_value, 0.0)
         self.anneal = _check.above("Trainer", "anneal", anneal, 1.0)
         self.patience = None if patience is None else _check.size("Trainer", "patience", patience)
+        self.restore_best = _check.boolean("Trainer", "restore_best", restore_best)
         self.shuffle = _check.boolean("Trainer", "shuffle", shuffle)
         self.order_seed: int | None = None
         self.callback = callback
@@ -139,17 +144,19 @@ class Trainer:
         self.checkpoint = checkpoint
         self.history: list[dict[str, Any]] = []
         self.measure = "perplexity"
-        self.last_good = LastGood(model.params)
+        self.last_good, self.best = LastGood(model.params), LastGood(model.params)
         self._rng = _check.generator("Trainer", rng)
         self._keeper: Keeper | None = None
         self._workspace = Workspace()
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything except the attributes that serve only a running `fit`."""
-        return {k: v for k, v in self.__dict__.items() if k not in ("last_good", "_keeper", "_workspace")}
+        own = ("last_good", "best", "_keeper", "_workspace")
+        return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, history=list(state["history"]), last_good=LastGood(state["model"].params))
+        self.__dict__.update(state, history=list(state["history"]))
+        self.last_good, self.best = LastGood(self.model.params), LastGood(self.model.params)
         self._keeper, self._workspace = None, Workspace()
 
     def __repr__(self) -> str:
@@ -234,6 +241,7 @@ class Trainer:
         self.measure = "loss" if of_sequences else "perplexity"
         self.history = []
         self.last_good.forget()
+        self.best.forget()
         meter = Meter(epochs, len(batches), batches.tokens)
         passed, self._keeper = 0, None
         if checkpoint_file is not None:
@@ -245,12 +253,13 @@ class Trainer:
             passed = self._keeper.resume(meter) if resume else 0
         try:
             self._mark(meter, passed)
-            while len(self.history) < epochs and not has_stalled(self.history, self.patience):
-                self._write_if_due()
-                self._epoch(meter, ids, batch_size, passed)
-                value, passed = self._validated(meter, ids, batch_size, valid), 0
-                with interrupts_deferred():
-                    self._finish_epoch(meter, value)
+            with suppress(StopTraining):
+                while len(self.history) < epochs and not has_stalled(self.history, self.patience):
+                    self._write_if_due()
+                    self._epoch(meter, ids, batch_size, passed)
+                    value, passed = self._validated(meter, ids, batch_size, valid), 0
+                    with interrupts_deferred():
+                        self._finish_epoch(meter, value)
             if self._keeper is not None:
                 self._keeper.write()
         except KeyboardInterrupt:
@@ -260,6 +269,8 @@ class Trainer:
             named = blamed(error, ids, valid)
             self._stop(meter, "diverged", str(named))
             raise named from None
+        if self.restore_best:
+            self.best.restore()
         return self.history
 
     def _drawn_seed(self) -> int:
@@ -358,7 +369,7 @@ class Trainer:
 
     def _finish_epoch(self, meter: Meter, value: float | None) -> None:
         """Anneal, record, save; `value` is the validation perplexity."""
-        record = self._record(meter)
+        record = meter.record(self.measure, self.history, self.optimizer.lr)
         best = record[f"best_valid_{self.measure}"]
         if value is not None:
             record[f"valid_{self.measure}"] = value
@@ -367,31 +378,20 @@ class Trainer:
                 record[f"best_valid_{self.measure}"] = value
             elif self.anneal is not None:
                 self.optimizer.lr /= self.anneal
+        if self.restore_best and value is not None and record["improved"]:
+            self.best.keep()
         self.history.append(record)
-        if self.on_epoch is not None:
-            self.on_epoch(record)
         if self.checkpoint is not None and record["improved"]:
             self.checkpoint(self.model, record)
-        self._mark(meter, 0)
-
-    def _record(self, meter: Meter) -> dict[str, Any]:
-        best = f"best_valid_{self.measure}"
-        return {
-            "epoch": meter.epoch,
-            f"train_{self.measure}": getattr(meter, f"train_{self.measure}"),
-            f"valid_{self.measure}": None,
-            best: self.history[-1][best] if self.history else None,
-            "improved": True,
-            "learning_rate": float(self.optimizer.lr),
-            "steps": meter.step,
-            "tokens": meter.tokens,
-            "tokens_per_second": meter.tokens_per_second,
-            "seconds": meter.seconds,
-        }
+        try:
+            if self.on_epoch is not None:
+                self.on_epoch(record)
+        finally:
+            self._mark(meter, 0)
 
     def _stop(self, meter: Meter, stopped: str, message: str) -> None:
         """Save the run; a second Ctrl-C waits until that is done."""
-        record = self._record(meter)
+        record = meter.record(self.measure, self.history, self.optimizer.lr)
         record.update(improved=False, stopped=stopped, message=message)
         with interrupts_deferred():
             if self._keeper is not None and stopped == "interrupted":  # a diverged run would diverge again
