@@ -29,7 +29,7 @@ def epoch_order(
     >>> epoch_order(7, 1, 5), epoch_order(7, 2, 5)
     (array([3, 1, 2, 4, 0]), array([4, 0, 1, 3, 2]))
     >>> epoch_order(7, 1, 5, np.array([9, 2, 8, 2, 9]), batch_size=2)
-    array([3, 1, 2, 4, 0])
+    array([2, 4, 3, 1, 0])
     """
     numbers = np.random.Philox(key=seed + (epoch << 64)).random_raw(count + count // batch_size)
     order = np.argsort(numbers[:count], kind="stable")

@@ -92,4 +92,4 @@ class AffineLoss(Affine):
     def mean(self, sums: np.ndarray, scored: float) -> float:
         """The mean of `scored` losses, from the sums (N,) of the rows, added in order."""
         total = float(np.add.accumulate(sums)[-1]) if sums.size else 0.0
-        return total / scored if scored else 0.0
+        return float(total / scored) if scored else 0.0
