@@ -24,6 +24,7 @@ from rnnfast._check import CorpusError
 from rnnfast.data.batching import WindowBatches, evaluation_windows
 from rnnfast.data.corpus import Corpus, read_files
 from rnnfast.data.ids_file import encode_to_memmap, open_ids
+from rnnfast.data.mauna_loa import mauna_loa_co2
 from rnnfast.data.prepared import WhitespaceTokenizer
 from rnnfast.data.python_manual import default_corpus
 from rnnfast.data.sequences import Sequences
@@ -44,6 +45,7 @@ __all__ = [
     "encode_to_memmap",
     "evaluation_windows",
     "join_words",
+    "mauna_loa_co2",
     "open_ids",
     "read_files",
     "split_words",
