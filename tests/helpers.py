@@ -20,7 +20,19 @@ needs_jit = pytest.mark.skipif(not JIT, reason="looks at compiled code, and NUMB
 
 DTYPES = (np.float32, np.float64)
 # The public modules, as what follows "rnnfast".
-MODULES = ["", ".cells", ".data", ".diagnostics", ".heads", ".models", ".optim", ".time_layers", ".training"]
+MODULES = [
+    "",
+    ".cells",
+    ".data",
+    ".diagnostics",
+    ".forecast",
+    ".forecast.metrics",
+    ".heads",
+    ".models",
+    ".optim",
+    ".time_layers",
+    ".training",
+]
 MODULES += [".torch"] if importlib.util.find_spec("torch") else []
 SHAPES = [(1,), (7,), (16, 17), (3, 0), (65,)]  # of parameters
 

@@ -56,6 +56,7 @@ from rnnfast._check.corpora import (
     unmarked,
 )
 from rnnfast._check.errors import CellMissing, CheckpointError, CorpusError, OtherData
+from rnnfast._check.forecasts import levels, steps_of_forecasts
 from rnnfast._check.objects import (
     a_cell,
     batch,
@@ -188,6 +189,7 @@ __all__ = [
     "kind_of_data",
     "known_arguments",
     "lengths",
+    "levels",
     "list_of_arrays",
     "lost_training",
     "malformed",
@@ -235,6 +237,7 @@ __all__ = [
     "size",
     "sizes",
     "some_tokens",
+    "steps_of_forecasts",
     "text",
     "text_or_pair",
     "texts",

@@ -1,0 +1,28 @@
+"""Checks of forecasts and of the values they are compared with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from rnnfast._check.arrays import shape_text
+
+
+def steps_of_forecasts(owner: str, actual: np.ndarray, forecast: np.ndarray, axes: int) -> None:
+    """Actual values (..., h) of at least one step, and forecasts of this shape behind `axes` more axes."""
+    if not actual.ndim or not actual.shape[-1]:
+        raise ValueError(f"{owner}: actual must have at least one step, got {shape_text(actual.shape)}.")
+    if forecast.ndim != actual.ndim + axes or forecast.shape[axes:] != actual.shape:
+        wanted = shape_text((*(["k"] * axes), *actual.shape))
+        raise ValueError(f"{owner}: forecasts must be {wanted}, got {shape_text(forecast.shape)}.")
+    if not forecast.size:
+        raise ValueError(f"{owner}: at least one forecast is needed, got none.")
+
+
+def levels(owner: str, value: Any, count: int) -> np.ndarray:
+    """`count` levels of quantiles between 0 and 1."""
+    array = np.asarray(value, np.float64)
+    if array.shape != (count,) or not ((array > 0) & (array < 1)).all():
+        raise ValueError(f"{owner}: levels must be {count} numbers between 0 and 1, got {value!r:.60}.")
+    return array
