@@ -25,7 +25,6 @@ MODULES = [
     ".cells",
     ".data",
     ".diagnostics",
-    ".forecast",
     ".forecast.metrics",
     ".heads",
     ".models",
