@@ -30,8 +30,12 @@ class Idle:
     def __init__(self) -> None:
         self._kept: deque[tuple[Hashable, Workspace, int]] = deque()
         self._returned: deque[tuple[Hashable, Workspace]] = deque()
-        self.nbytes = 0
         self.renew_lock()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the memory that is kept, added up anew: an interrupt could leave a running sum wrong."""
+        return sum(nbytes for _, _, nbytes in self._kept)
 
     def renew_lock(self) -> None:
         """A child made by a fork has no thread that would release the old one."""
@@ -43,31 +47,28 @@ class Idle:
             self._sort_in()
             for index in range(len(self._kept) - 1, -1, -1):
                 if self._kept[index][0] == key:
-                    _, found, nbytes = self._kept[index]
+                    found = self._kept[index][1]
                     del self._kept[index]
-                    self.nbytes -= nbytes
                     return found
         return Workspace()
 
     def give_back(self, key: Hashable, workspace: Workspace) -> None:
         """Keep it for the next window.
 
-        Python may collect a window at any moment, also inside `take`: so this never waits for the lock.
+        Python may collect a window at any moment, also inside `take`: the thread that holds the lock must not
+        wait for it. An interrupt may come between any two calls, so only `with` may take the lock.
         """
         self._returned.append((key, workspace))
-        if self._lock.acquire(blocking=False):
-            try:
+        if not self._lock.locked():
+            with self._lock:
                 self._sort_in()
-            finally:
-                self._lock.release()
 
     def _sort_in(self) -> None:
         while self._returned:
             key, workspace = self._returned.popleft()
             self._kept.append((key, workspace, workspace.nbytes))
-            self.nbytes += workspace.nbytes
-        while self.nbytes > self.MOST_BYTES or len(self._kept) > 64:
-            self.nbytes -= self._kept.popleft()[2]
+        while len(self._kept) > 64 or self.nbytes > self.MOST_BYTES:
+            self._kept.popleft()
 
 
 idle = Idle()
