@@ -124,7 +124,7 @@ def test_an_exact_gradient_reads_a_shuffled_memory_map_part_by_part():
     rows = np.array([2, 0])
     chunk = exact.plan(model, 2, 600).chunk
     assert chunk < 600
-    loss = exact.gradients(model, PickedRows(counting, rows), xs[rows][..., :2].copy())
+    loss = exact.gradients(model, PickedRows(counting, rows, 600), xs[rows][..., :2].copy())
     assert loss == exact.gradients(twin, xs[rows], xs[rows][..., :2].copy())
     assert counting.most == chunk
 
