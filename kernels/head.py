@@ -8,12 +8,12 @@ which `derive` derives. An output sees only its own parameters and its own targe
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Callable
 
 from .derive import gradient
-from .expression import FormulaError, Graph, Node, contracted, text_of
+from .expression import FormulaError, Graph, Node, contracted
+from .passes import content_of
 from .schedule import Program
 
 # Places of the operands: the parameters of an output, which its gradients replace, its target and its loss.
@@ -56,8 +56,7 @@ class Head:
                 raise FormulaError(f"the loss of the head {name} does not depend on {one}")
             self._outputs.append(found)
         self._outputs.append(self.loss)
-        text = "\n".join(text_of(node) for node in self._outputs)
-        self.content = hashlib.sha256(text.encode()).hexdigest()[:16]
+        self.content = content_of(self.program)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Head) and self.content == other.content

@@ -44,7 +44,7 @@ def row_pass(programs: Sequence[Program]) -> Callable:
             writer = FormulaWriter(builder.module, arrays[0].dtype)
             for program in programs:
                 function = writer.function(
-                    _key(program), _traced(program), len(program.reads), len(program.writes)
+                    content_of(program), _traced(program), len(program.reads), len(program.writes)
                 )
                 rows = [
                     _row(context, builder, signature.args[1], arguments[1], where)
@@ -88,7 +88,7 @@ def _traced(program: Program) -> Callable:
     return formula
 
 
-def _key(program: Program) -> str:
+def content_of(program: Program) -> str:
     """A name for the computation of the program."""
     numbers = {node: index for index, (node, _) in enumerate(program.reads)}
     lines = [str(len(numbers))]

@@ -118,6 +118,8 @@ def test_heads_with_equal_options_are_equal_and_share_their_code():
     other = heads.quantiles(0.5)
     assert (one == two, one == other, hash(one) == hash(two)) == (True, False, True)
     assert one.equations == two.equations != other.equations
+    close = heads.quantiles(0.1, 0.5, 0.75 + 1e-12)
+    assert close.equations != one.equations  # all digits of a constant count
     assert repr(other) == "rnnfast.heads.quantiles([0.5])"
     assert repr(heads.gaussian) == "rnnfast.heads.gaussian"
 
