@@ -22,7 +22,7 @@ TIMES = {"seconds", "tokens_per_second"}
 
 @pytest.fixture(autouse=True)
 def _no_waiting_for_the_disk(monkeypatch):
-    """Nobody pulls the plug here; test_files.py looks at what is synchronized and when."""
+    """Nothing here cuts the power; test_files.py checks the order of writes to the disk."""
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
 
 

@@ -1,4 +1,4 @@
-"""Errors of the bridge say what is wrong with the sizes, and what to write instead."""
+"""Errors of the bridge name the wrong sizes and the fix."""
 
 import pytest
 

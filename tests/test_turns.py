@@ -53,7 +53,7 @@ class Rows:
 
 
 def in_threads(work, count=THREADS):
-    """Run `work(number)` on `count` threads at once; return what they raised."""
+    """Run `work(number)` on `count` threads at once; return their exceptions."""
     errors, start = [], threading.Barrier(count)
 
     def run(number):

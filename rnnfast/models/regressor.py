@@ -36,7 +36,7 @@ class SequenceRegressor(Model):
     dropout : float
         Share of units dropped in training, before each recurrent layer and before the output layer.
     head : str or Head
-        The loss, and what is predicted: one of `rnnfast.heads`, or its name; mean squared error by default.
+        One of `rnnfast.heads`, or its name: the loss and the kind of prediction; squared error by default.
     rng : numpy.random.Generator, optional
         Draws the weights and the dropped units.
     dtype : float32 or float64
