@@ -54,12 +54,20 @@ class Ragged:
     """
 
     def __init__(self, arrays: Sequence[np.ndarray]) -> None:
-        self.lengths = np.array([len(array) for array in arrays], np.int64)
-        self._begins = np.concatenate(([0], np.cumsum(self.lengths)))
-        self._flat = np.concatenate(arrays)
-        self.dtype = self._flat.dtype
-        self.shape = (len(arrays), int(self.lengths.max(initial=0)), *self._flat.shape[1:])
+        self._set_up(np.concatenate(arrays), np.array([len(array) for array in arrays], np.int64))
+
+    def _set_up(self, flat: np.ndarray, lengths: np.ndarray) -> None:
+        self._flat, self.lengths, self.dtype = flat, lengths, flat.dtype
+        self._begins = np.concatenate(([0], np.cumsum(lengths)))
+        self.shape = (len(lengths), int(lengths.max(initial=0)), *flat.shape[1:])
         self.ndim = len(self.shape)
+
+    @classmethod
+    def of_flat(cls, flat: np.ndarray, lengths: np.ndarray) -> Ragged:
+        """Arrays of these lengths (S,), one after the other in `flat` (total, ...), which is not copied."""
+        self = cls.__new__(cls)
+        self._set_up(flat, lengths)
+        return self
 
     def __len__(self) -> int:
         """Number of arrays."""

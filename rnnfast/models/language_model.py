@@ -86,7 +86,7 @@ class LanguageModel(Model):
         self.claim("predict")
         xs = self._inputs("predict", xs)
         body = self.reader().body
-        scores = self._scores(body.read(xs, drop=False, keep=False))
+        scores = self.scores(body.read(xs, drop=False, keep=False))
         self.body.go_on_from(body)
         return scores
 
@@ -146,7 +146,7 @@ class LanguageModel(Model):
             body, carried = state
             body.carry(carried)
             h = body.step(ids)
-        return self._scores(h)[0], (body, body.carried)
+        return self.scores(h)[0], (body, body.carried)
 
     def _prompt(self, method: str, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         prompt = _check.id_sequence(self._owner(method), "prompt_ids", ids, self.vocab_size)

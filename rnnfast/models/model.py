@@ -212,7 +212,7 @@ class Model(Holder):
         other.body.share_constants(self.body)
         return other
 
-    def _scores(self, hs: np.ndarray) -> np.ndarray:
+    def scores(self, hs: np.ndarray) -> np.ndarray:
         """The output layer's scores for hidden vectors (..., H), without a loss."""
         if self._affine is None:
             self._affine = TimeAffine(*self.output.params)

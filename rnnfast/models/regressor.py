@@ -227,7 +227,7 @@ class SequenceRegressor(Model):
         body = self.reader().body
         if not carry:
             body.reset_state()
-        predictions = self.head.values(self._scores(body.read(xs, drop=False, keep=False, part=part)))
+        predictions = self.head.values(self.scores(body.read(xs, drop=False, keep=False, part=part)))
         if carry:
             self.body.go_on_from(body)
         return predictions

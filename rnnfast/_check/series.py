@@ -1,0 +1,266 @@
+"""Checks of time series: arrays, long frames, dates, covariates and the arguments of forecasts."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from rnnfast._check.arrays import shape_text
+
+
+def series(owner: str, name: str, value: Any, most_axes: int = 1) -> np.ndarray:
+    """Values (T,), or (n, T) where `most_axes` is 2, in float32 or float64; NaN is a missing value."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf" or not 1 <= array.ndim <= most_axes:
+        wanted = "(T,)" if most_axes == 1 else "a frame, an array (T,) or (n, T), or a list of arrays (T_i,)"
+        raise TypeError(
+            f"{owner}: {name} must be {wanted} of numbers, got {shape_text(array.shape)} {array.dtype}."
+        )
+    array = array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
+    wrong = np.argwhere(np.isinf(array))
+    if wrong.size:
+        raise ValueError(
+            f"{owner}: {name} must be finite or NaN, got {array[tuple(wrong[0])]} at {wrong[0].tolist()}."
+        )
+    return array
+
+
+def some_series(owner: str, name: str, lengths: np.ndarray) -> None:
+    """At least one series, and none without a step."""
+    if not lengths.size:
+        raise ValueError(f"{owner}: {name} must have at least one series, got none.")
+    if not lengths.all():
+        raise ValueError(f"{owner}: {name}: series {int(np.argmin(lengths))} has no value.")
+
+
+def observed_series(owner: str, ids: Sequence[Any], values: np.ndarray, begins: np.ndarray) -> None:
+    """Each series with at least one value that is not NaN."""
+    known = np.add.reduceat(~np.isnan(values), begins[:-1], dtype=np.int64)
+    if not known.all():
+        raise ValueError(f"{owner}: series {ids[int(np.argmin(known))]!r} has no value that is not NaN.")
+
+
+def trainable(owner: str, windows: int, ids: Sequence[Any], least: int) -> None:
+    """A panel with a series that is long enough to train on."""
+    if not windows:
+        raise ValueError(
+            f"{owner}: a series needs more than {least} values to train on, but none of {len(ids)} has them."
+        )
+
+
+def values_of_frame(owner: str, name: str, values: np.ndarray, where: Callable[[int], str]) -> np.ndarray:
+    """The values (rows,) of a frame in float32 or float64, finite or NaN."""
+    if values.dtype.kind == "O":  # None is a missing value
+        try:
+            values = np.array([np.nan if one is None else one for one in values], np.float64)
+        except (TypeError, ValueError):
+            raise not_numbers(owner, name, values.dtype) from None
+    if values.dtype.kind not in "biuf":
+        raise not_numbers(owner, name, values.dtype)
+    values = values if values.dtype in (np.float32, np.float64) else values.astype(np.float64)
+    wrong = np.flatnonzero(np.isinf(values))
+    if wrong.size:
+        raise ValueError(
+            f"{owner}: {name} must be finite or NaN, got {values[wrong[0]]} in {where(int(wrong[0]))}."
+        )
+    return values
+
+
+def not_numbers(owner: str, name: str, dtype: Any) -> TypeError:
+    """The error for a column that must hold numbers."""
+    return TypeError(f"{owner}: the column {name!r} must hold numbers, got {dtype}.")
+
+
+# Frames.
+
+
+def needed(owner: str, package: str, extra: str) -> Any:
+    """The module of a package that an extra brings; an error that says how to install it."""
+    try:
+        return importlib.import_module(package)
+    except ImportError:
+        raise ImportError(f'{owner}: frames need {package}: pip install "rnnfast[{extra}]".') from None
+
+
+def not_a_frame(owner: str, name: str, value: Any) -> TypeError:
+    """The error for an argument that is no frame."""
+    return TypeError(
+        f"{owner}: {name} must be a frame of pandas, polars or the like, got {type(value).__name__}."
+    )
+
+
+def missing_column(owner: str, name: str, column: str, columns: Sequence[str]) -> ValueError:
+    """The error for a frame without a column."""
+    shown = ", ".join(map(str, columns[:8]))
+    return ValueError(f"{owner}: {name} needs the column {column!r}, got {shown}.")
+
+
+def some_rows(owner: str, name: str, rows: int) -> None:
+    """A frame with at least one row."""
+    if not rows:
+        raise ValueError(f"{owner}: {name} must have at least one row, got none.")
+
+
+def names(owner: str, name: str, value: Any) -> tuple[str, ...]:
+    """A sequence of different column names."""
+    if isinstance(value, str) or not all(isinstance(one, str) for one in value):
+        raise TypeError(f"{owner}: {name} must be a list of column names, got {value!r:.60}.")
+    if len(set(value)) < len(value):
+        raise ValueError(f"{owner}: {name} must name each column once, got {list(value)!r:.60}.")
+    return tuple(value)
+
+
+# Dates.
+
+
+def date_text(date: Any) -> str:
+    """A date for a message, without a time at midnight."""
+    return str(date).removesuffix("T00:00:00")
+
+
+def with_time_zone(owner: str, name: str) -> TypeError:
+    """The error for dates with a time zone."""
+    return TypeError(f"{owner}: the column {name!r} must hold dates without a time zone; convert it first.")
+
+
+def unknown_frequency(owner: str, freq: Any) -> ValueError:
+    """The error for a frequency that is unknown, or cannot be found in the dates."""
+    if freq is None:
+        return ValueError(f"{owner}: no series has two dates from which the step could be found; give freq.")
+    return ValueError(
+        f'{owner}: freq must be a number of steps, or one of "s", "min", "h", "D", "B", "W", "MS", "ME", '
+        f'"QS", "QE", "YS", "YE", also as "15min", got {freq!r}.'
+    )
+
+
+def on_grid(
+    owner: str, freq: str, ids: Sequence[Any], begins: np.ndarray, ds: np.ndarray, off: np.ndarray
+) -> None:
+    """Dates that all lie on the grid of their series."""
+    wrong = np.flatnonzero(off)
+    if wrong.size:
+        series = int(np.searchsorted(begins, wrong[0], side="right")) - 1
+        raise ValueError(
+            f"{owner}: the step {freq} does not fit series {ids[series]!r} at {date_text(ds[wrong[0]])}; give "
+            "freq, or mend the date."
+        )
+
+
+def dates_or_numbers(owner: str, ds: np.ndarray, of_dates: bool | None) -> None:
+    """Dates for a frequency of dates, numbers for a step that is a number."""
+    is_date = ds.dtype.kind == "M"
+    if of_dates is not None and is_date != of_dates:
+        kind = "dates" if is_date else "numbers"
+        raise ValueError(f"{owner}: freq does not fit a column of {kind}.")
+
+
+def not_dates(owner: str, name: str, values: np.ndarray) -> TypeError:
+    """The error for a column that holds no dates."""
+    first = values[0] if len(values) else None
+    return TypeError(
+        f"{owner}: the column {name!r} must hold dates, in whole seconds, or whole "
+        f"numbers, got {values.dtype} such as {first!r:.40}."
+    )
+
+
+def out_of_order(owner: str, where: str, repeated: bool) -> ValueError:
+    """The error for dates that do not rise."""
+    what = "occurs twice" if repeated else "comes after a later date"
+    return ValueError(f"{owner}: dates must rise within each series, but {where} {what}.")
+
+
+def few_gaps(owner: str, freq: str, rows: int, steps: int, most: int) -> None:
+    """Not far more steps than rows, which a frequency that is too short would make."""
+    if steps > most * rows + 1000:
+        raise ValueError(
+            f"{owner}: with steps of {freq}, only {rows} of {steps} values would be known; give a longer "
+            "freq."
+        )
+
+
+# Covariates.
+
+
+def unseen_category(owner: str, name: str, category: str, where: str) -> ValueError:
+    """The error for a category that was not in the training data."""
+    return ValueError(f"{owner}: {name} was never {category!r} in the training data, but is in {where}.")
+
+
+def missing_covariate(owner: str, name: str, where: str) -> ValueError:
+    """The error for a covariate without a value."""
+    return ValueError(f"{owner}: the covariate {name!r} must be known and finite, but is not in {where}.")
+
+
+def future_needed(owner: str, columns: Sequence[str]) -> ValueError:
+    """The error for a forecast without its future covariates."""
+    return ValueError(f"{owner}: futr_df is needed, with the future values of {', '.join(columns)}.")
+
+
+def future_missing(owner: str, name: Any, date: Any) -> ValueError:
+    """The error for a date without future covariates."""
+    return ValueError(f"{owner}: the future covariates of series {name!r} are missing at {date_text(date)}.")
+
+
+def static_needed(owner: str, columns: Sequence[str]) -> ValueError:
+    """The error for series without their static covariates."""
+    return ValueError(f"{owner}: static_df is needed, with the columns {', '.join(columns)}.")
+
+
+def unknown_static(owner: str, name: Any) -> ValueError:
+    """The error for a series without static covariates."""
+    return ValueError(f"{owner}: static_df has no row of series {name!r}.")
+
+
+# Forecasts.
+
+
+def forecaster(settings: Any, owner: str) -> None:
+    """Options of a forecaster that fit together."""
+    target, train_horizon = settings.target, settings.train_horizon
+    if target == "seasonal_difference" and settings.season_length == 1:
+        raise ValueError(f'{owner}: target="seasonal_difference" needs a season_length above 1.')
+    if settings.head.name == "negative_binomial" and target != "level":
+        raise ValueError(f'{owner}: the head negative_binomial predicts counts, so target must be "level".')
+    if settings.futr_exog and train_horizon > 1:
+        raise ValueError(f"{owner}: futr_exog needs train_horizon=1, got {train_horizon}.")
+
+
+def percentages(owner: str, name: str, values: Any, limit: float) -> tuple[float, ...]:
+    """Different numbers between 0 and `limit`."""
+    array = np.atleast_1d(np.asarray(values, np.float64))
+    if array.ndim != 1 or not array.size or not ((array > 0) & (array < limit)).all():
+        raise ValueError(f"{owner}: {name} must be numbers between 0 and {limit:g}, got {values!r:.60}.")
+    return tuple(dict.fromkeys(array.tolist()))
+
+
+def unknown_series(owner: str, name: Any) -> ValueError:
+    """The error for new values of a series that was not fitted."""
+    return ValueError(f"{owner}: series {name!r} was not in fit; predict(h, df) forecasts other series.")
+
+
+def not_after(owner: str, name: Any, date: Any) -> ValueError:
+    """The error for new values that do not follow those already read."""
+    return ValueError(
+        f"{owner}: series {name!r}: the new date {date_text(date)} must follow the dates already read."
+    )
+
+
+def origins(owner: str, ids: Sequence[Any], lengths: np.ndarray, needed_steps: int) -> None:
+    """Series that are long enough for all origins."""
+    if (lengths <= needed_steps).any():
+        short = int(np.argmin(lengths))
+        raise ValueError(
+            f"{owner}: these origins need more than {needed_steps} values, but series {ids[short]!r} has "
+            f"{lengths[short]}."
+        )
+
+
+def no_distribution(owner: str, head: str) -> ValueError:
+    """The error for intervals or paths of a head that has no distribution."""
+    return ValueError(
+        f'{owner}: the head {head} has no distribution; take head="gaussian", "student_t" or '
+        "rnnfast.heads.quantiles(...)."
+    )

@@ -1,0 +1,78 @@
+"""Covariates as numbers: measurements in standard units, categories as one column each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from rnnfast import _check
+
+
+class Column(NamedTuple):
+    """How a covariate is encoded: its categories, or mean and standard deviation where it has none."""
+
+    name: str
+    categories: tuple[str, ...]
+    mean: float
+    deviation: float
+
+    @property
+    def width(self) -> int:
+        """The number of encoded columns."""
+        return max(1, len(self.categories))
+
+
+# The series, and the date where there is one, of a row, as words for an error.
+Where = Callable[[int], str]
+
+
+def fitted_column(owner: str, name: str, values: np.ndarray, where: Where) -> Column:
+    """The encoding of a covariate (rows,), from training data."""
+    if values.dtype.kind in "biuf":
+        numbers = _finite(owner, name, values, where)
+        deviation = float(numbers.std())
+        return Column(name, (), float(numbers.mean()), deviation if deviation > 0 else 1.0)
+    return Column(name, tuple(sorted(set(_texts(owner, name, values, where)))), 0.0, 1.0)
+
+
+def encoded(
+    owner: str, columns: Sequence[Column], data: Mapping[str, np.ndarray], rows: int, where: Where
+) -> np.ndarray:
+    """Covariates as an array (rows, F), from the columns of a frame.
+
+    ValueError names the series and the date of a missing number or of a category that is unknown.
+    """
+    found = [np.zeros((rows, 0))]
+    for column in columns:
+        values = data[column.name]
+        if not column.categories:
+            if values.dtype.kind not in "biuf":
+                raise _check.not_numbers(owner, column.name, values.dtype)
+            numbers = _finite(owner, column.name, values, where)
+            found.append(((numbers - column.mean) / column.deviation)[:, np.newaxis])
+            continue
+        number = {category: index for index, category in enumerate(column.categories)}
+        texts = _texts(owner, column.name, values, where)
+        codes = np.array([number.get(text, -1) for text in texts], np.int64)
+        unseen = np.flatnonzero(codes < 0)
+        if unseen.size:
+            raise _check.unseen_category(owner, column.name, texts[unseen[0]], where(int(unseen[0])))
+        found.append((codes[:, np.newaxis] == np.arange(column.width)).astype(np.float64))
+    return np.concatenate(found, axis=1)
+
+
+def _finite(owner: str, name: str, values: np.ndarray, where: Where) -> np.ndarray:
+    numbers = values.astype(np.float64)
+    wrong = np.flatnonzero(~np.isfinite(numbers))
+    if wrong.size:
+        raise _check.missing_covariate(owner, name, where(int(wrong[0])))
+    return numbers
+
+
+def _texts(owner: str, name: str, values: np.ndarray, where: Where) -> list[str]:
+    for index, value in enumerate(values):
+        if value is None or value != value:
+            raise _check.missing_covariate(owner, name, where(index))
+    return [str(value) for value in values]

@@ -1,0 +1,181 @@
+"""A fitted forecaster: the network, what it knows of each series, and forecasts from there."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rnnfast.forecast.covariates import Column
+from rnnfast.forecast.panel import Panel
+from rnnfast.forecast.reading import Ahead, Reading, Stepper, continued, fresh_state, in_groups, read
+from rnnfast.forecast.recipe import Recipe, Scale, Table
+from rnnfast.models.regressor import SequenceRegressor
+from rnnfast.state import State
+
+
+class Group(NamedTuple):
+    """n series that can be continued: names, the reading of each, and scale, phases (n,), static (n, S)."""
+
+    ids: list[Any]
+    reading: Reading
+    scale: Scale
+    phases: np.ndarray
+    static: np.ndarray
+
+    def rows(self, rows: np.ndarray) -> Group:
+        """Some of the series."""
+        ids = [self.ids[row] for row in rows]
+        return Group(
+            ids, self.reading.rows(rows), self.scale.rows(rows), self.phases[rows], self.static[rows]
+        )
+
+    def ahead(self, rows: np.ndarray, future: np.ndarray) -> Ahead:
+        """What is known of some series, with future covariates (n, h, F)."""
+        return Ahead(self.scale.rows(rows), self.phases[rows], self.static[rows], future[rows])
+
+
+class Forecasts(NamedTuple):
+    """Point forecasts (n, h), and quantiles (n, h, Q) if there are levels."""
+
+    points: np.ndarray
+    quantiles: np.ndarray | None
+
+
+class Fitted(NamedTuple):
+    """The network with its recipe and the encodings of covariates."""
+
+    model: SequenceRegressor
+    recipe: Recipe
+    futures: Sequence[Column]
+    statics: Sequence[Column]
+
+    def read(self, panel: Panel, scale: Scale, static: np.ndarray) -> Group:
+        """Read each series of a panel from its beginning."""
+        table, rows = Table(self.recipe, panel, scale, static), np.arange(len(panel.ids))
+        last = panel.lengths - 1
+        state = read(self.model, table, rows, np.zeros_like(last), last, fresh_state(self.model, len(rows)))
+        return Group(panel.ids, Reading(state, table.past(rows, last)), scale, panel.phases, static)
+
+    def read_on(self, group: Group, panel: Panel) -> Group:
+        """Read the values of a panel after the past of each series of the group."""
+        past, before = group.reading.past, self.recipe.before
+        count, rows = panel.lengths, np.arange(len(panel.ids))
+        # The past of a series and its new values as one series: steps before .. before + count are new.
+        known = past.recent.copy()
+        known[~past.observed, -1] = np.nan
+        places = np.repeat(panel.begins[:-1], before + 1)
+        values = np.insert(panel.values, places, known.reshape(-1))
+        future = np.insert(panel.future, places, 0.0, axis=0)
+        begins = panel.begins + np.arange(len(rows) + 1) * (before + 1)
+        whole = Panel(panel.ids, values, begins, past.positions - before, panel.phases, future)
+        table, first = Table(self.recipe, whole, group.scale, group.static), np.full(len(rows), before)
+        state = read(self.model, table, rows, first, first + count, group.reading.state.copy())
+        return group._replace(reading=Reading(state, table.past(rows, first + count)))
+
+    def branches(self, panel: Panel, scale: Scale, static: np.ndarray, cutoffs: np.ndarray) -> list[Group]:
+        """The group after the first steps `cutoffs` (W, n), rising, of each series; each step is read
+        once."""
+        table, rows = Table(self.recipe, panel, scale, static), np.arange(len(panel.ids))
+        state, first, found = fresh_state(self.model, len(rows)), np.zeros_like(cutoffs[0]), []
+        for cutoff in cutoffs:
+            last = cutoff - 1
+            state = read(self.model, table, rows, first, last, state)
+            reading = Reading(state.copy(), table.past(rows, last))
+            found.append(Group(panel.ids, reading, scale, panel.phases, static))
+            first = last
+        return found
+
+    def forecast(
+        self, group: Group, steps: int, future: np.ndarray, levels: Sequence[float], paths: int, seed: int
+    ) -> Forecasts:
+        """Forecasts of each series of a group, with future covariates (n, h, F).
+
+        Quantiles of steps that the head predicts at once come from its distribution; those of later steps
+        from simulated paths.
+        """
+        mean = self.model.head.mean
+        points = in_groups(
+            len(group.ids),
+            lambda rows: continued(
+                self._stepper(group, rows, future), steps, self.recipe.horizon, lambda scores, _: mean(scores)
+            ),
+        )
+        if not levels:
+            return Forecasts(np.concatenate(points), None)
+        if steps <= self.recipe.horizon:
+            quantiles = in_groups(
+                len(group.ids), lambda rows: self._quantiles(group, rows, steps, future, levels)
+            )
+            return Forecasts(np.concatenate(points), np.concatenate(quantiles))
+        simulated = in_groups(
+            len(group.ids),
+            lambda rows: np.moveaxis(
+                np.quantile(self._paths(group, rows, steps, future, paths, seed), levels, 1), 0, 2
+            ),
+            max(1, (1 << 15) // paths),
+        )
+        return Forecasts(np.concatenate(points), np.concatenate(simulated))
+
+    def simulate(self, group: Group, steps: int, future: np.ndarray, paths: int, seed: int) -> np.ndarray:
+        """Paths (n, paths, h) drawn from the head's distributions; each depends on its series alone."""
+        found = in_groups(
+            len(group.ids),
+            lambda rows: self._paths(group, rows, steps, future, paths, seed),
+            max(1, (1 << 15) // paths),
+        )
+        return np.concatenate(found)
+
+    def _stepper(self, group: Group, rows: np.ndarray, future: np.ndarray) -> Stepper:
+        return Stepper(self.model, self.recipe, group.reading.rows(rows), group.ahead(rows, future))
+
+    def _quantiles(
+        self, group: Group, rows: np.ndarray, steps: int, future: np.ndarray, levels: Sequence[float]
+    ) -> np.ndarray:
+        stepper, head = self._stepper(group, rows, future), self.model.head
+        scores = stepper.scores()
+        return np.stack(
+            [stepper.values(head.quantile(scores, level))[:, :steps] for level in levels], axis=-1
+        )
+
+    def _paths(
+        self, group: Group, rows: np.ndarray, steps: int, future: np.ndarray, paths: int, seed: int
+    ) -> np.ndarray:
+        from rnnfast.kernels.noise import uniform_rows
+
+        streams = np.array([_stream(group.ids[row]) for row in rows], np.int64)
+        head, horizon = self.model.head, self.recipe.horizon
+
+        def choose(scores: np.ndarray, step: int) -> np.ndarray:
+            levels = np.empty((len(rows), paths * horizon))
+            uniform_rows(seed, streams, step, levels)
+            return head.quantile(scores, levels.reshape(-1, horizon))
+
+        stepper = self._stepper(group, np.repeat(rows, paths), future)
+        return continued(stepper, steps, horizon, choose).reshape(len(rows), paths, steps)
+
+
+def merged(groups: Sequence[Group]) -> Group:
+    """The series of several groups as one."""
+    first = groups[0]
+    if len(groups) == 1:
+        return first
+    states = [group.reading.state for group in groups]
+    layers = zip(*(state.value for state in states), strict=True)
+    state = State(tuple(tuple(map(np.concatenate, zip(*layer, strict=True))) for layer in layers))
+    pasts = zip(*(group.reading.past for group in groups), strict=True)
+    scales = zip(*(group.scale for group in groups), strict=True)
+    return Group(
+        [one for group in groups for one in group.ids],
+        Reading(state, type(first.reading.past)(*map(np.concatenate, pasts))),
+        Scale(*map(np.concatenate, scales)),
+        np.concatenate([group.phases for group in groups]),
+        np.concatenate([group.static for group in groups]),
+    )
+
+
+def _stream(name: Any) -> int:
+    """The stream of random numbers of a series, from its name."""
+    return int.from_bytes(hashlib.blake2b(str(name).encode(), digest_size=7).digest(), "big")

@@ -1,0 +1,134 @@
+"""Training the network of a forecaster."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rnnfast import _check
+from rnnfast.data.sequences import Sequences
+from rnnfast.forecast.data import Loaded
+from rnnfast.forecast.fitted import Fitted, Group
+from rnnfast.forecast.recipe import Recipe, Table
+from rnnfast.forecast.windows import Columns, Windows
+from rnnfast.models.regressor import SequenceRegressor
+from rnnfast.optim import Adam
+from rnnfast.training.bptt import TruncatedBPTT
+from rnnfast.training.progress import Progress
+from rnnfast.training.trainer import Trainer
+
+# Updates of a training whose epochs are not given.
+_UPDATES, _LEAST_EPOCHS, _MOST_EPOCHS = 500, 2, 500
+
+
+class Trained(NamedTuple):
+    """The result of a training: the network, the series read to their ends, records, and the seed of
+    paths."""
+
+    fitted: Fitted
+    group: Group
+    history: list[dict[str, Any]]
+    seed: int
+
+
+def trained_on(
+    settings: Any,
+    owner: str,
+    data: Loaded,
+    val_size: int = 0,
+    checkpoint_file: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+) -> Trained:
+    """Train a network with the settings of a forecaster on all series, and read them."""
+    panel, (weights, order, paths) = data.panel, np.random.default_rng(settings.random_state).spawn(3)
+    validated = _check.size(owner, "val_size", val_size, 0)
+    _check.observed_series(owner, panel.ids, panel.values, panel.begins)
+    recipe = Recipe(
+        settings.target,
+        settings.season_length,
+        settings.train_horizon,
+        settings.scaler,
+        panel.has_gaps,
+        settings.head.name == "negative_binomial",
+        data.grid,
+        data.grid.waves(int(panel.lengths.max())) if settings.calendar else [],
+        panel.future.shape[1] + data.static.shape[1],
+    )
+    scale = recipe.scale_of(panel.until(np.maximum(1, panel.lengths - validated)) if validated else panel)
+    table = Table(recipe, panel, scale, data.static)
+    model = SequenceRegressor(
+        recipe.width,
+        settings.hidden_size,
+        recipe.horizon,
+        cell=settings.cell,
+        layers=settings.layers,
+        dropout=settings.dropout,
+        head=settings.head,
+        rng=weights,
+    )
+    targets = np.maximum(0, panel.lengths - recipe.horizon)  # steps that have one
+    learned = np.maximum(0, targets - validated)
+    train = _sequences(settings, table, panel, learned, model)
+    _check.trainable(owner, len(train.xs), panel.ids, recipe.least)
+    valid = _sequences(settings, table, panel, targets, model, learned) if validated else None
+    epochs = settings.max_epochs or _epochs(len(train.xs), settings.batch_size)
+    trainer = _trainer(settings, model, order, valid is not None)
+    history = trainer.fit(
+        train,
+        epochs=epochs,
+        batch_size=settings.batch_size,
+        valid=valid,
+        checkpoint_file=checkpoint_file,
+        resume=resume,
+    )
+    fitted = Fitted(model, recipe, data.futures, data.statics)
+    return Trained(fitted, fitted.read(panel, scale, data.static), history, int(paths.integers(2**62)))
+
+
+def _sequences(
+    settings: Any, table: Table, panel: Any, steps: np.ndarray, model: SequenceRegressor, since: Any = None
+) -> Sequences:
+    """Windows of the first steps (n,) of each series; with `since` (n,), only later steps are scored."""
+    windows = Windows(panel.begins, steps, settings.window)
+    config = model.config
+    xs = Columns(windows, table.inputs, config["input_size"], model.dtype)
+    ts = Columns(windows, table.targets, config["output_size"], model.dtype)
+    return Sequences(xs, ts, None, windows.weights(table.scored(), since))
+
+
+def _epochs(windows: int, batch_size: int) -> int:
+    """As many epochs as make `_UPDATES` updates, within limits."""
+    wanted = -(-_UPDATES // -(-windows // batch_size))
+    return min(max(wanted, _LEAST_EPOCHS), _MOST_EPOCHS)
+
+
+def _trainer(settings: Any, model: SequenceRegressor, rng: np.random.Generator, validates: bool) -> Trainer:
+    optimizer = Adam(lr=settings.learning_rate)
+
+    def fall(progress: Progress) -> None:
+        optimizer.lr = settings.learning_rate * (1 - progress.step / (progress.steps + 1))
+
+    def report(record: dict[str, Any]) -> None:
+        if settings.verbose:
+            valid = record.get("valid_loss")
+            shown = "" if valid is None else f", validation {valid:.4f}"
+            print(
+                f"epoch {record['epoch']}: loss {record['train_loss']:.4f}{shown}, {record['seconds']:.1f} s"
+            )
+        for callback in settings.callbacks:
+            callback(record)
+
+    return Trainer(
+        model,
+        optimizer,
+        TruncatedBPTT(settings.window),
+        clip_norm=settings.clip_norm,
+        anneal=None,
+        patience=settings.patience if validates else None,
+        restore_best=validates,
+        rng=rng,
+        callback=fall,
+        on_epoch=report,
+    )

@@ -1,0 +1,409 @@
+"""`RNNForecaster`: one recurrent network for many series."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from rnnfast import _check
+from rnnfast._shown import shown
+from rnnfast.cells import Cell
+from rnnfast.forecast.backtest import Origins, backtest, read_again
+from rnnfast.forecast.data import Arrays, Frames, Loaded, levels_of, loaded
+from rnnfast.forecast.fitting import Trained, trained_on
+from rnnfast.forecast.frames import Names
+from rnnfast.forecast.recipe import SCALERS, TARGETS
+from rnnfast.forecast.saving import read_forecaster, write_forecaster
+from rnnfast.heads import Head, head_of, saved_head
+from rnnfast.models.cells import cell_of, saved_cell
+
+
+class RNNForecaster:
+    """Forecasts of many series by one recurrent network, which is trained on all of them.
+
+    The network reads a series value by value and predicts the next ones. It takes long frames of pandas,
+    polars and others with the columns `unique_id`, `ds` and `y`, or arrays (n, T) and lists of arrays
+    (T_i,). NaN and missing dates are values that were not observed.
+
+    Parameters
+    ----------
+    freq : str or int, optional
+        The step between two dates: "15min", "h", "D", "W", "B", "MS", "ME", "QS", "Y", ..., or a number for
+        `ds` that are numbers. By default it is found in the dates.
+    cell : str or Cell
+        The recurrent layers: "rnn", "lstm", "gru", ..., or your own cell.
+    hidden_size, layers : int
+        Units of a layer, and the number of layers.
+    dropout : float
+        Share of units dropped in training.
+    head : str or Head
+        What is predicted: one of `rnnfast.heads`, or its name. "squared" and "absolute" have no intervals;
+        "negative_binomial" is for counts.
+    season_length : int
+        Steps of a season, such as 12 for months; 1 for none. The network reads the season before.
+    target : str
+        "difference": changes from the last value; "seasonal_difference": changes from the season before;
+        "level": the values themselves, for series without a trend.
+    scaler : str or None
+        "standard": each series is divided by the standard deviation of its targets; "mean": by its mean
+        size; None: not at all. "auto" is "mean" for counts, else "standard". A series keeps the scale it was
+        first seen with.
+    calendar : bool
+        Whether the network reads the time of day, week and year of the dates, if the series span two of them.
+    futr_exog, stat_exog : sequence of str
+        Columns of covariates: known in advance, in the frame of the series and `futr_df`; of the series, in
+        `static_df`. Texts are categories.
+    train_horizon : int
+        Steps that the network predicts at once. Later steps are predicted from its own forecasts.
+    window : int
+        The most steps through which gradients flow.
+    max_epochs : int, optional
+        Passes over the series; by default as many as make 500 updates, at least 2 and at most 500.
+    batch_size : int
+        Windows in a batch.
+    learning_rate : float
+        Of Adam; it falls to 0 along a line.
+    clip_norm : float, optional
+        The largest norm of all gradients together.
+    patience : int
+        With validation, training ends after this number of epochs without a new best.
+    random_state : int, optional
+        The seed of everything random; the same seed gives the same bits.
+    verbose : int
+        1 prints a line for each epoch.
+    callbacks : sequence of callable
+        Each is called with the record of an epoch, a dict; it may raise `rnnfast.training.StopTraining`.
+
+    Attributes
+    ----------
+    history_ : list of dict
+        The records of the last training.
+    model_ : SequenceRegressor
+        The network.
+
+    Raises
+    ------
+    ValueError, TypeError
+        An argument does not fit; the message names the series and date where there is one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnfast.forecast import RNNForecaster
+    >>> months = np.arange(96)
+    >>> sales = 10 + 0.1 * months + 3 * np.sin(2 * np.pi * months / 12)
+    >>> forecaster = RNNForecaster(season_length=12, max_epochs=30, random_state=0).fit(sales)
+    >>> forecaster.predict(6).shape
+    (6,)
+    >>> forecaster.predict(6, quantiles=[0.1, 0.9]).shape
+    (6, 2)
+    """
+
+    def __init__(
+        self,
+        freq: str | int | None = None,
+        *,
+        cell: str | Cell = "gru",
+        hidden_size: int = 32,
+        layers: int = 1,
+        dropout: float = 0.0,
+        head: str | Head = "student_t",
+        season_length: int = 1,
+        target: str = "difference",
+        scaler: str | None = "auto",
+        calendar: bool = True,
+        futr_exog: Sequence[str] = (),
+        stat_exog: Sequence[str] = (),
+        train_horizon: int = 1,
+        window: int = 128,
+        max_epochs: int | None = None,
+        batch_size: int = 32,
+        learning_rate: float = 0.01,
+        clip_norm: float | None = 1.0,
+        patience: int = 10,
+        random_state: int | None = None,
+        verbose: int = 0,
+        callbacks: Sequence[Callable[[dict[str, Any]], object]] = (),
+    ) -> None:
+        owner = type(self).__name__
+        self.freq = freq
+        self.cell = cell_of(owner, cell)
+        self.hidden_size = _check.size(owner, "hidden_size", hidden_size)
+        self.layers = _check.size(owner, "layers", layers)
+        self.dropout = _check.number_below(owner, "dropout", dropout, 0, 1)
+        self.head = head_of(owner, head)
+        self.season_length = _check.size(owner, "season_length", season_length)
+        self.target = _check.choice(owner, "target", target, TARGETS)
+        self.scaler = None if scaler is None else _check.choice(owner, "scaler", scaler, SCALERS)
+        self.calendar = _check.boolean(owner, "calendar", calendar)
+        self.futr_exog = _check.names(owner, "futr_exog", futr_exog)
+        self.stat_exog = _check.names(owner, "stat_exog", stat_exog)
+        most = self.season_length if self.season_length > 1 else None
+        self.train_horizon = _check.size(owner, "train_horizon", train_horizon, 1, most)
+        self.window = _check.size(owner, "window", window, 2)
+        self.max_epochs = None if max_epochs is None else _check.size(owner, "max_epochs", max_epochs)
+        self.batch_size = _check.size(owner, "batch_size", batch_size)
+        self.learning_rate = _check.above(owner, "learning_rate", learning_rate, 0.0)
+        self.clip_norm = _check.above(owner, "clip_norm", clip_norm, 0.0)
+        self.patience = _check.size(owner, "patience", patience)
+        self.random_state = (
+            None if random_state is None else _check.size(owner, "random_state", random_state, 0)
+        )
+        self.verbose = _check.size(owner, "verbose", verbose, 0)
+        self.callbacks = tuple(callbacks)
+        _check.forecaster(self, owner)
+        self.history_: list[dict[str, Any]] = []
+        self._kind: Arrays | Frames | None = None
+        self._trained: Trained | None = None
+
+    @property
+    def model_(self) -> Any:
+        """The network, a `SequenceRegressor`."""
+        return self._parts("model_")[0].fitted.model
+
+    def __repr__(self) -> str:
+        names = ("freq", "cell", "hidden_size", "layers", "head", "season_length", "target", "train_horizon")
+        values = {name: getattr(self, name) for name in names}
+        values.update(cell=self.cell.name, head=self.head.name)
+        return shown(self, {name: value for name, value in values.items() if value is not None})
+
+    def fit(
+        self,
+        df: Any,
+        static_df: Any = None,
+        val_size: int = 0,
+        *,
+        id_col: str = "unique_id",
+        time_col: str = "ds",
+        target_col: str = "y",
+        checkpoint_file: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+    ) -> RNNForecaster:
+        """Train a new network on series, and read them, so that `predict` can continue them.
+
+        Parameters
+        ----------
+        df : frame, array (T,) or (n, T), or list of arrays (T_i,)
+            The series. Their dates must rise within each series.
+        static_df : frame, optional
+            One row for each series, with the columns `stat_exog`.
+        val_size : int
+            The last values of each series that are for validation alone: the network of the epoch with the
+            smallest loss on them is kept.
+        id_col, time_col, target_col : str
+            The columns of the series' name, date and value.
+        checkpoint_file, resume
+            As in `Trainer.fit`: a file from which a stopped training continues to the same bits.
+
+        Returns
+        -------
+        RNNForecaster
+            The forecaster itself.
+        """
+        owner = f"{type(self).__name__}.fit"
+        data = self._loaded(owner, df, static_df, Names(id_col, time_col, target_col))
+        trained = trained_on(self, owner, data, val_size, checkpoint_file, resume)
+        self._kind, self._trained, self.history_ = data.kind, trained, trained.history
+        return self
+
+    def _loaded(self, owner: str, df: Any, static_df: Any, names: Names) -> Loaded:
+        return loaded(owner, df, static_df, names, self.freq, self.futr_exog, self.stat_exog)
+
+    def predict(
+        self,
+        h: int,
+        df: Any = None,
+        *,
+        level: Sequence[float] | float | None = None,
+        quantiles: Sequence[float] | float | None = None,
+        futr_df: Any = None,
+        static_df: Any = None,
+        n_paths: int = 200,
+    ) -> Any:
+        """Forecasts of the next `h` values.
+
+        Parameters
+        ----------
+        h : int
+            Steps.
+        df : frame, array or list, optional
+            Series to continue, also ones that were not in the training data; by default those of `fit`,
+            after all that `update` has added.
+        level : numbers between 0 and 100, optional
+            Coverage of central intervals in per cent.
+        quantiles : numbers between 0 and 1, optional
+        futr_df : frame, optional
+            The columns `futr_exog` for the `h` dates after each series.
+        static_df : frame, optional
+            The columns `stat_exog` of series that were not in the training data.
+        n_paths : int
+            Simulated paths from which quantiles are taken, where `h` is above `train_horizon`.
+
+        Returns
+        -------
+        frame, or array
+            For frames a frame of the same library: the columns of name and date, "RNNForecaster", and for
+            each level "RNNForecaster-lo-80" and "RNNForecaster-hi-80", for each quantile
+            "RNNForecaster_ql0.1". For arrays (n, h), with quantiles or levels (n, h, Q) in rising order;
+            without n for one series (T,).
+        """
+        owner = f"{type(self).__name__}.predict"
+        steps, paths = _check.size(owner, "h", h), _check.size(owner, "n_paths", n_paths, 2)
+        levels = levels_of(owner, self.head, level, quantiles)
+        trained, kind = self._parts("predict")
+        group = trained.group if df is None else read_again(owner, kind, trained, df, static_df)
+        fitted, grid = trained.fitted, trained.fitted.recipe.grid
+        future = kind.future(owner, futr_df, group, fitted.futures, grid, steps)
+        found = fitted.forecast(group, steps, future, levels.sorted, paths, trained.seed)
+        return kind.forecasts(type(self).__name__, group, grid, found, levels)
+
+    def simulate(
+        self,
+        h: int,
+        n_paths: int = 100,
+        seed: int | None = None,
+        df: Any = None,
+        *,
+        futr_df: Any = None,
+        static_df: Any = None,
+    ) -> np.ndarray:
+        """Paths of the next `h` values, drawn from the distributions of the head.
+
+        A path of a series depends on `seed`, the series' name and the path's number alone. Arguments are as
+        in `predict`; by default, the seed is that of `fit`.
+
+        Returns
+        -------
+        ndarray (n, n_paths, h)
+            In the order of the series; without n for one series (T,).
+        """
+        owner = f"{type(self).__name__}.simulate"
+        steps, paths = _check.size(owner, "h", h), _check.size(owner, "n_paths", n_paths)
+        levels_of(owner, self.head, None, 0.5)
+        trained, kind = self._parts("simulate")
+        group = trained.group if df is None else read_again(owner, kind, trained, df, static_df)
+        fitted = trained.fitted
+        future = kind.future(owner, futr_df, group, fitted.futures, fitted.recipe.grid, steps)
+        seed = trained.seed if seed is None else _check.size(owner, "seed", seed, 0)
+        found = fitted.simulate(group, steps, future, paths, seed)
+        return found[0] if isinstance(kind, Arrays) and kind.single else found
+
+    def update(self, new_rows: Any) -> RNNForecaster:
+        """Read new values after the series of `fit`, without training.
+
+        Forecasts then have the same bits as if the whole series had been read at once.
+
+        Parameters
+        ----------
+        new_rows : frame, array (k,) or (n, k), or list of n arrays (k_i,)
+            The next values of the series; a frame may leave out some series.
+
+        Returns
+        -------
+        RNNForecaster
+            The forecaster itself.
+        """
+        owner = f"{type(self).__name__}.update"
+        trained, kind = self._parts("update")
+        fitted, group = trained.fitted, trained.group
+        rows, panel = kind.following(owner, new_rows, group, fitted.futures, fitted.recipe.grid)
+        part = fitted.read_on(group.rows(rows), panel)
+        group.reading.state[rows] = part.reading.state
+        for own, new in zip(group.reading.past, part.reading.past, strict=True):
+            own[rows] = new
+        return self
+
+    def cross_validation(
+        self,
+        df: Any,
+        h: int,
+        n_windows: int = 1,
+        step_size: int | None = None,
+        refit: bool = False,
+        *,
+        level: Sequence[float] | float | None = None,
+        quantiles: Sequence[float] | float | None = None,
+        static_df: Any = None,
+        n_paths: int = 200,
+        id_col: str = "unique_id",
+        time_col: str = "ds",
+        target_col: str = "y",
+    ) -> Any:
+        """Forecasts from several origins, each from the values before it alone.
+
+        The forecaster itself is unchanged. With `refit=False` a network is trained once, on the values
+        before the first origin; each series is then read once, and the forecasts branch from its states.
+        With `refit=True` a network is trained for each origin.
+
+        Parameters
+        ----------
+        df, static_df, id_col, time_col, target_col
+            As in `fit`.
+        h, n_windows, step_size : int
+            Steps of a forecast, the number of origins, and steps between two origins, by default `h`. The
+            last forecast ends with the series.
+        refit : bool
+        level, quantiles, n_paths
+            As in `predict`.
+
+        Returns
+        -------
+        frame, or array
+            For frames, as from `predict`, with the columns "cutoff", the last date that was read, and of the
+            values. For arrays (n, n_windows, h), with quantiles (n, n_windows, h, Q).
+        """
+        owner = f"{type(self).__name__}.cross_validation"
+        steps, windows = _check.size(owner, "h", h), _check.size(owner, "n_windows", n_windows)
+        stride = steps if step_size is None else _check.size(owner, "step_size", step_size)
+        refit, paths = _check.boolean(owner, "refit", refit), _check.size(owner, "n_paths", n_paths, 2)
+        levels = levels_of(owner, self.head, level, quantiles)
+        data = self._loaded(owner, df, static_df, Names(id_col, time_col, target_col))
+        return backtest(self, owner, data, Origins(steps, windows, stride, refit), levels, paths)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted forecaster to one safetensors file, atomically; callbacks are not saved.
+
+        Examples
+        --------
+        >>> import pathlib, tempfile
+        >>> import numpy as np
+        >>> forecaster = RNNForecaster(max_epochs=1, random_state=0).fit(np.arange(20.0))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder) / "forecaster.safetensors"
+        ...     forecaster.save(path)
+        ...     bool((RNNForecaster.load(path).predict(3) == forecaster.predict(3)).all())
+        True
+        """
+        owner = f"{type(self).__name__}.save"
+        trained, kind = self._parts("save")
+        names = inspect.signature(type(self)).parameters
+        settings = {name: getattr(self, name) for name in names if name != "callbacks"}
+        settings["cell"], settings["head"] = saved_cell(owner, self.cell), saved_head(owner, self.head)
+        write_forecaster(path, settings, kind, trained)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> RNNForecaster:
+        """Read a forecaster from a file of `save`.
+
+        Raises
+        ------
+        CheckpointError
+            The file is damaged or holds no forecaster, or the program has not defined its cell.
+        OSError
+            The file cannot be read.
+        """
+        settings, kind, trained = read_forecaster(path)
+        self = cls(**settings)
+        self._kind, self._trained, self.history_ = kind, trained, trained.history
+        return self
+
+    def _parts(self, method: str) -> tuple[Trained, Arrays | Frames]:
+        """What `fit` has left; an error before."""
+        _check.called_before(f"{type(self).__name__}.{method}", self._trained is not None, "fit")
+        assert self._trained is not None
+        assert self._kind is not None
+        return self._trained, self._kind

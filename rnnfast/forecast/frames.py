@@ -1,0 +1,144 @@
+"""Long frames of pandas, polars and others, read and written by narwhals: one row for each series and
+date."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rnnfast import _check
+from rnnfast.forecast.covariates import Column, encoded
+from rnnfast.forecast.grid import Grid, found_grid
+from rnnfast.forecast.panel import Panel
+
+# Steps without a row that a frame may have for each row; more is a frequency that does not fit.
+_MOST_GAPS = 50
+
+
+class Names(NamedTuple):
+    """The columns of a long frame: series, date and value."""
+
+    id: str = "unique_id"
+    time: str = "ds"
+    target: str = "y"
+
+
+class Rows(NamedTuple):
+    """A frame whose series lie together: names (n,), where they begin (n+1,), dates (rows,), the unit in
+    which the frame holds them, and other columns."""
+
+    ids: list[Any]
+    begins: np.ndarray
+    ds: np.ndarray
+    unit: str
+    columns: dict[str, np.ndarray]
+
+    def where(self, row: int) -> str:
+        """The series and the date of a row, for errors."""
+        series = int(np.searchsorted(self.begins, row, side="right")) - 1
+        return f"series {self.ids[series]!r} at {_check.date_text(self.ds[row])}"
+
+
+def is_frame(data: Any) -> bool:
+    """Whether data is a frame, not an array or a list."""
+    return hasattr(data, "columns")
+
+
+def columns_of(owner: str, name: str, frame: Any, wanted: Sequence[str]) -> dict[str, np.ndarray]:
+    """Columns of a frame as arrays."""
+    narwhals = _check.needed(owner, "narwhals", "forecast")
+    try:
+        frame = narwhals.from_native(frame, eager_only=True)
+    except TypeError:
+        raise _check.not_a_frame(owner, name, frame) from None
+    missing = [column for column in wanted if column not in frame.columns]
+    if missing:
+        raise _check.missing_column(owner, name, missing[0], list(frame.columns))
+    for column in wanted:
+        if getattr(frame.schema[column], "time_zone", None) is not None:
+            raise _check.with_time_zone(owner, column)
+    return {column: frame[column].to_numpy() for column in wanted}
+
+
+def made_frame(backend: str, columns: Mapping[str, Any]) -> Any:
+    """A frame of the library `backend` with these columns."""
+    import narwhals
+
+    return narwhals.from_dict(dict(columns), backend=backend).to_native()
+
+
+def rows_of_frame(owner: str, name: str, frame: Any, names: Names, others: Sequence[str]) -> Rows:
+    """The rows of a long frame, series after series, with rising dates.
+
+    ValueError names the first series and date that are out of order or occur twice.
+    """
+    columns = columns_of(owner, name, frame, [names.id, names.time, *others])
+    ids, given = columns.pop(names.id), columns.pop(names.time)
+    ds, unit = _dates(owner, names.time, given)
+    _check.some_rows(owner, name, len(ids))
+    heads = np.flatnonzero(np.concatenate(([True], ids[1:] != ids[:-1])))
+    numbers = {ids[head]: None for head in heads}
+    if len(numbers) < len(heads):  # the rows of the series are mixed
+        numbers = dict.fromkeys(ids)
+        code = {one: index for index, one in enumerate(numbers)}
+        codes = np.array([code[one] for one in ids], np.int64)
+        order = np.argsort(codes, kind="stable")
+        ids, ds = ids[order], ds[order]
+        columns = {key: values[order] for key, values in columns.items()}
+        heads = np.flatnonzero(np.concatenate(([True], ids[1:] != ids[:-1])))
+    names_of_series = [one.item() if isinstance(one, np.generic) else one for one in numbers]
+    rows = Rows(names_of_series, np.concatenate((heads, [len(ids)])), ds, unit, columns)
+    falls = ds[1:] <= ds[:-1]
+    falls[rows.begins[1:-1] - 1] = False
+    wrong = np.flatnonzero(falls)
+    if wrong.size:
+        raise _check.out_of_order(owner, rows.where(int(wrong[0]) + 1), ds[wrong[0]] == ds[wrong[0] + 1])
+    return rows
+
+
+def _dates(owner: str, name: str, ds: np.ndarray) -> tuple[np.ndarray, str]:
+    """Dates (rows,) as datetime64[s], or whole numbers, and their unit: "D", "s", "us", "ns", ..., "" for
+    numbers."""
+    if ds.dtype.kind in "iu":
+        return ds.astype(np.int64), ""
+    try:
+        if ds.dtype.kind in "OUST" and not any(isinstance(one, int | float) for one in ds[:1]):
+            ds = np.array([str(one) for one in ds], "datetime64[s]")
+        dates = ds.astype("datetime64[s]", casting="same_kind")
+        if not np.isnat(dates).any() and (dates == ds).all():
+            return dates, np.datetime_data(ds.dtype)[0]
+    except (ValueError, TypeError):
+        pass
+    raise _check.not_dates(owner, name, ds)
+
+
+def panel_of_rows(
+    owner: str, rows: Rows, grid: Grid | None, target: str, columns: Sequence[Column] = ()
+) -> tuple[Panel, Grid]:
+    """The panel of a frame, with NaN at dates without a row, and its grid, found if it is None."""
+    _check.dates_or_numbers(owner, rows.ds, None if grid is None else grid.of_dates)
+    grid = found_grid(owner, rows.begins, rows.ds) if grid is None else grid
+    positions, phases = grid.positions(owner, rows.ids, rows.begins, rows.ds)
+    first, last = positions[rows.begins[:-1]], positions[rows.begins[1:] - 1]
+    begins = np.concatenate(([0], np.cumsum(last - first + 1)))
+    count, total = len(positions), int(begins[-1])
+    _check.few_gaps(owner, str(grid), count, total, _MOST_GAPS)
+    values = _check.values_of_frame(owner, target, rows.columns[target], rows.where)
+    future = encoded(owner, columns, rows.columns, count, rows.where)
+    if total > count:
+        places = positions + np.repeat(begins[:-1] - first, np.diff(rows.begins))
+        wide = np.full(total, np.nan, values.dtype)
+        wide[places] = values
+        values = wide
+        if future.shape[1]:
+            all_future = np.full((total, future.shape[1]), np.nan)
+            all_future[places] = future
+            gap = int(np.flatnonzero(np.isnan(all_future[:, 0]))[0])
+            series = int(np.searchsorted(begins, gap, side="right")) - 1
+            date = grid.dates(first[series] + gap - begins[series : series + 1], phases[series])[0]
+            raise _check.missing_covariate(
+                owner, columns[0].name, f"series {rows.ids[series]!r} at {_check.date_text(date)}"
+            )
+    return Panel(rows.ids, values, begins, first, phases, future), grid

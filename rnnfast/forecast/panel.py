@@ -1,0 +1,115 @@
+"""Many series of unequal lengths as flat arrays, and the values before a step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rnnfast import _check
+
+
+class Panel(NamedTuple):
+    """n series in one flat array.
+
+    Attributes
+    ----------
+    ids : list
+        A name for each series.
+    values : ndarray (total,)
+        The values, series after series; NaN is a missing one.
+    begins : ndarray of int (n+1,)
+        Where each series begins in `values`, and the end of the last one.
+    starts, phases : ndarray of int (n,)
+        Position and phase of the first value, as in `Grid`.
+    future : ndarray (total, F)
+        Covariates that are known in advance, at the step of each value.
+    """
+
+    ids: list[Any]
+    values: np.ndarray
+    begins: np.ndarray
+    starts: np.ndarray
+    phases: np.ndarray
+    future: np.ndarray
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """The steps (n,) of each series."""
+        return np.diff(self.begins)
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether a value is missing."""
+        return bool(np.isnan(self.values).any())
+
+    def ends(self) -> np.ndarray:
+        """The position (n,) after the last value of each series."""
+        return self.starts + self.lengths
+
+    def after_gaps(self, gaps: np.ndarray) -> Panel:
+        """The panel with this number of missing values (n,) before each series."""
+        if not gaps.any():
+            return self
+        places = np.repeat(self.begins[:-1], gaps)
+        values, future = np.insert(self.values, places, np.nan), np.insert(self.future, places, 0.0, axis=0)
+        begins = self.begins + np.concatenate(([0], np.cumsum(gaps)))
+        return self._replace(values=values, future=future, begins=begins, starts=self.starts - gaps)
+
+    def after(self, steps: np.ndarray, count: int) -> np.ndarray:
+        """The future covariates (n, count, F) after the first steps (n,) of each series."""
+        return self.future[(self.begins[:-1] + steps)[:, np.newaxis] + np.arange(count)]
+
+    def until(self, lengths: np.ndarray) -> Panel:
+        """The first steps (n,) of each series, copied."""
+        kept = np.concatenate([np.arange(b, b + n) for b, n in zip(self.begins, lengths, strict=False)])
+        begins = np.concatenate(([0], np.cumsum(lengths)))
+        return self._replace(values=self.values[kept], begins=begins, future=self.future[kept])
+
+
+def is_one_series(data: Any) -> bool:
+    """Whether data is an array (T,) or a list of T numbers."""
+    if isinstance(data, list | tuple):
+        return bool(data) and all(np.isscalar(value) for value in data)
+    return np.ndim(data) == 1
+
+
+def panel_of_arrays(owner: str, name: str, data: Any) -> Panel:
+    """The panel of an array (T,) or (n, T), or of a list of arrays (T_i,), named by their numbers.
+
+    Values of another dtype than float32 and float64 are converted to float64.
+    """
+    series: Sequence[Any]
+    if isinstance(data, list | tuple) and not is_one_series(data):
+        series = [_check.series(owner, f"{name}[{index}]", one) for index, one in enumerate(data)]
+        lengths = np.array([len(one) for one in series], np.int64)
+        values = np.concatenate(series) if series else np.zeros(0)
+    else:
+        array = _check.series(owner, name, data, most_axes=2)
+        array = array[np.newaxis] if array.ndim == 1 else array
+        values, lengths = array.reshape(-1), np.full(len(array), array.shape[1], np.int64)
+    _check.some_series(owner, name, lengths)
+    zeros = np.zeros(len(lengths), np.int64)
+    begins = np.concatenate(([0], np.cumsum(lengths)))
+    return Panel(list(range(len(lengths))), values, begins, zeros, zeros, np.zeros((values.size, 0)))
+
+
+def filled(values: np.ndarray, begins: np.ndarray, season: int) -> np.ndarray:
+    """Values (total,) whose gaps hold the value `season` steps before, or that of an earlier season.
+
+    NaN stays where a series has no such value. Without gaps, the result is `values` itself.
+    """
+    missing = np.isnan(values)
+    if not missing.any():
+        return values
+    # Sorted by series, then phase, then time, each gap takes the last known value on its left.
+    series = np.repeat(np.arange(len(begins) - 1), np.diff(begins))
+    phase = (np.arange(values.size) - begins[series]) % season
+    order = np.lexsort((phase, series)) if season > 1 else np.arange(values.size)
+    group = series[order] * season + phase[order]
+    first = np.searchsorted(group, group)  # where the group of each value begins
+    known = np.maximum.accumulate(np.where(missing[order], -1, np.arange(values.size)))
+    result = np.empty_like(values)
+    result[order] = np.where(known >= first, values[order][np.maximum(known, 0)], np.nan)
+    return result
