@@ -20,6 +20,7 @@ from rnnfast._check.arrays import (
     out,
     shape,
     weights,
+    whole_numbers,
 )
 from rnnfast._check.calls import (
     another_thread,
@@ -56,7 +57,7 @@ from rnnfast._check.corpora import (
     unmarked,
 )
 from rnnfast._check.errors import CellMissing, CheckpointError, CorpusError, OtherData
-from rnnfast._check.forecasts import levels, steps_of_forecasts
+from rnnfast._check.forecasts import levels, probabilities, steps_of_forecasts
 from rnnfast._check.objects import (
     a_cell,
     batch,
@@ -221,6 +222,7 @@ __all__ = [
     "parameters_and_gradients",
     "parts_of_sequences",
     "pickled",
+    "probabilities",
     "read_once",
     "reads_in_any_order",
     "run_in_the_way",
@@ -251,6 +253,7 @@ __all__ = [
     "vocabulary_size",
     "weights",
     "whole_file",
+    "whole_numbers",
     "window_number",
     "works_in_parts",
 ]
