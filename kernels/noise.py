@@ -1,5 +1,7 @@
 """Random numbers for a window, each a function of (seed, stream, step, sequence, unit) alone.
 
+`uniform_rows` has a stream for each row instead, so that a number depends on no other row.
+
 Nothing is stored. A draw does not depend on the division of a sequence into windows or on the number of
 sequences. A stream is one of the noises of a cell. Each step of it has two keys, under which the positions of
 its (N, H) numbers are hashed (`random_words.py`).
@@ -173,3 +175,21 @@ def bernoulli_forward(seed, stream, first_step, p, out):
         first, second = np.uint32(keys & LOW), np.uint32(keys >> 32)
         for n in range(out.shape[0]):
             _bernoulli_row(n * width, first, second, threshold, out[n, t])
+
+
+@kernel
+def uniform_rows(seed, streams, step, out):
+    """`out[n, j]` uniform between 0 and 1, both excluded, a function of (seed, streams[n], step, j).
+
+    It is one of 2**52 numbers, symmetric around 1/2 and at least 2**-53 from the ends.
+
+    seed     int     seed of the numbers, below 2**63
+    streams  (N,)    read, int64, the stream of each row
+    step     int     number of the step
+    out      (N, M)  overwritten, float64
+    """
+    for n in range(out.shape[0]):
+        key, row = _step_keys(seed, streams[n], step), out[n]
+        for j in range(row.size):
+            word = splitmix_of_unsigned((key + unsigned(j) * GOLDEN) & WORD)
+            row[j] = (np.float64(word >> 12) + 0.5) * 2.0**-52

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from rnnfast import _check
+from rnnfast import _check, _quantiles
 from rnnfast.cells import log, maximum, minimum, softplus, where
 from rnnfast.kernels import head as kernels
 
@@ -49,6 +49,8 @@ class Head:
         the point forecast.
     options : dict, optional
         What distinguishes the head from others of its name, as JSON values.
+    quantile : callable, optional
+        The quantiles of the target from the dict of `values` and an array of levels, all in float64.
 
     Attributes
     ----------
@@ -63,6 +65,19 @@ class Head:
     ('location', 'scale')
     >>> sorted(gaussian.values(np.zeros((2, 3, 2))))
     ['mean', 'scale']
+
+    A head of one's own, the exponential distribution with the logarithm of the mean as parameter:
+
+    >>> from rnnfast.cells import exp
+    >>> from rnnfast.heads import Head
+    >>> exponential = Head(
+    ...     "exponential",
+    ...     lambda a, t: a + t * exp(-a),
+    ...     lambda a: {"mean": np.exp(a)},
+    ...     quantile=lambda values, levels: -values["mean"] * np.log(1 - levels),
+    ... )
+    >>> exponential.quantile(np.zeros((1, 1)), 0.5).round(4)
+    array([[0.6931]])
     """
 
     def __init__(
@@ -71,8 +86,10 @@ class Head:
         loss: Callable,
         values: Callable[..., dict[str, np.ndarray]],
         options: dict[str, Any] | None = None,
+        quantile: Callable[[dict[str, np.ndarray], np.ndarray], np.ndarray] | None = None,
     ) -> None:
         self.name, self.options, self._loss, self._values = name, options or {}, loss, values
+        self._quantile = quantile
         self.parameters = tuple(inspect.signature(loss).parameters)[:-1]
 
     @functools.cached_property
@@ -94,7 +111,7 @@ class Head:
         """A head of this module by its name, with the levels of quantiles; another one with its functions."""
         if self.is_ready:
             return _head_again, (self.name, self.options)
-        return Head, (self.name, self._loss, self._values, self.options)
+        return Head, (self.name, self._loss, self._values, self.options, self._quantile)
 
     @property
     def is_ready(self) -> bool:
@@ -113,6 +130,72 @@ class Head:
     def mean(self, scores: np.ndarray) -> np.ndarray:
         """The point forecast (..., O)."""
         return self.values(scores)["mean"]
+
+    def quantile(self, scores: np.ndarray, levels: Any) -> np.ndarray:
+        """The quantiles of the target at `levels`, in float64; NaN for NaN scores.
+
+        `quantiles` interpolates and extends its quantiles linearly in the normal scores of the levels.
+
+        Parameters
+        ----------
+        scores : (..., P*O) array
+            Scores of the output layer.
+        levels : float or array
+            Levels between 0 and 1, both excluded, which broadcast with (..., O).
+
+        Raises
+        ------
+        ValueError
+            The head has no distribution, or a level is not between 0 and 1.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from rnnfast.heads import negative_binomial
+        >>> negative_binomial.quantile(np.array([[50.0, -1.0]]), np.array([0.1, 0.5, 0.9]))
+        array([[18., 45., 89.]])
+        """
+        owner = f"{self.name}.quantile"
+        if self._quantile is None:
+            raise ValueError(
+                f"{owner}: the head has no distribution; take gaussian or another one that has, "
+                "or give your own head the argument quantile."
+            )
+        values = self.values(np.asarray(scores, np.float64))
+        return self._quantile(values, _check.probabilities(owner, "levels", levels, values["mean"].shape))
+
+    def sample(self, scores: np.ndarray, seed: int, streams: np.ndarray, step: int, count: int) -> np.ndarray:
+        """Random draws (count, N, O) of the target, in float64: `quantile` at uniform numbers.
+
+        A draw is a function of its scores and of (seed, stream, step, number of the draw, output, O). So the
+        draws of a series depend neither on the other series nor on `count`.
+
+        Parameters
+        ----------
+        scores : (N, P*O) array
+            Scores of the output layer.
+        seed, step : int
+            Seed of the random numbers, and the step they are for, from 0 to 2**63 - 1.
+        streams : (N,) array
+            A whole number for each row, such as the number of its series.
+        count : int
+            Number of draws.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from rnnfast.heads import gaussian
+        >>> gaussian.sample(np.zeros((2, 2)), seed=0, streams=np.array([7, 8]), step=0, count=100).shape
+        (100, 2, 1)
+        """
+        owner = f"{self.name}.sample"
+        N, cols = _check.shape(owner, "scores", scores, ("N", "P*O")).shape
+        streams = _check.whole_numbers(owner, "streams", streams, (N,))
+        seed, step = (
+            _check.size(owner, name, value, 0, 2**63 - 1) for name, value in (("seed", seed), ("step", step))
+        )
+        shape = _check.size(owner, "count", count), N, cols // len(self.parameters)
+        return self.quantile(scores, _quantiles.uniform(seed, streams, step, shape))
 
 
 def _log_gamma(x: Any) -> Any:
@@ -217,7 +300,10 @@ def quantiles(*levels: float) -> Head:
         rising = _rising(raw)
         return {"mean": rising[middle], "quantiles": np.stack(rising)}
 
-    return Head("quantiles", _quantile_loss(checked), values, {"levels": list(checked)})
+    def quantile(values: dict[str, np.ndarray], levels: np.ndarray) -> np.ndarray:
+        return _quantiles.interpolated(checked, values["quantiles"], levels)
+
+    return Head("quantiles", _quantile_loss(checked), values, {"levels": list(checked)}, quantile)
 
 
 def head_of(owner: str, head: Any) -> Head:
@@ -246,16 +332,27 @@ def _head_again(name: str, options: dict[str, Any]) -> Head:
 
 squared = Head("squared", _squared, lambda m: {"mean": m})
 absolute = Head("absolute", _absolute, lambda m: {"mean": m})
-gaussian = Head("gaussian", _gaussian, lambda m, s: {"mean": m, "scale": softplus(s) + _LEAST})
+gaussian = Head(
+    "gaussian",
+    _gaussian,
+    lambda m, s: {"mean": m, "scale": softplus(s) + _LEAST},
+    quantile=lambda values, levels: values["mean"] + values["scale"] * _quantiles.normal(levels),
+)
 student_t = Head(
     "student_t",
     _student_t,
     lambda m, s, n: {"mean": m, "scale": softplus(s) + _LEAST, "freedom": 2 + softplus(n)},
+    quantile=lambda values, levels: (
+        values["mean"] + values["scale"] * _quantiles.student_t(levels, values["freedom"])
+    ),
 )
 negative_binomial = Head(
     "negative_binomial",
     _negative_binomial,
     lambda m, a: {"mean": softplus(m) + _LEAST, "dispersion": softplus(a) + _LEAST},
+    quantile=lambda values, levels: _quantiles.negative_binomial(
+        levels, values["mean"], values["dispersion"]
+    ),
 )
 
 _READY = {head.name: head for head in (squared, absolute, gaussian, student_t, negative_binomial)}

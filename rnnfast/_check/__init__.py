@@ -20,6 +20,7 @@ from rnnfast._check.arrays import (
     out,
     shape,
     weights,
+    whole_numbers,
 )
 from rnnfast._check.calls import (
     another_thread,
@@ -56,7 +57,7 @@ from rnnfast._check.corpora import (
     unmarked,
 )
 from rnnfast._check.errors import CellMissing, CheckpointError, CorpusError, OtherData
-from rnnfast._check.forecasts import levels, steps_of_forecasts
+from rnnfast._check.forecasts import levels, probabilities, steps_of_forecasts
 from rnnfast._check.objects import (
     a_cell,
     batch,
@@ -274,6 +275,7 @@ __all__ = [
     "parts_of_sequences",
     "percentages",
     "pickled",
+    "probabilities",
     "read_once",
     "reads_in_any_order",
     "run_in_the_way",
@@ -314,6 +316,7 @@ __all__ = [
     "vocabulary_size",
     "weights",
     "whole_file",
+    "whole_numbers",
     "window_number",
     "with_time_zone",
     "works_in_parts",

@@ -146,6 +146,11 @@ def integers(owner: str, name: str, array: np.ndarray) -> np.ndarray:
     return array
 
 
+def whole_numbers(owner: str, name: str, value: Any, expected: tuple) -> np.ndarray:
+    """An array of whole numbers, as int64, ready for a kernel."""
+    return integers(owner, name, shape(owner, name, value, expected)).astype(np.int64, order="C")
+
+
 def given(owner: str, name: str, value: Any, expected: tuple[int, int, int], dtype: np.dtype) -> np.ndarray:
     """An array (N, T, H) or (N, T) that a cell requires."""
     if value is None:

@@ -20,6 +20,20 @@ def steps_of_forecasts(owner: str, actual: np.ndarray, forecast: np.ndarray, axe
         raise ValueError(f"{owner}: at least one forecast is needed, got none.")
 
 
+def probabilities(owner: str, name: str, value: Any, expected: tuple[int, ...]) -> np.ndarray:
+    """Numbers between 0 and 1, both excluded, which broadcast with the shape `expected`."""
+    array = np.asarray(value, np.float64)
+    wrong = array[~((array > 0) & (array < 1))]
+    if wrong.size:
+        raise ValueError(f"{owner}: {name} must lie between 0 and 1, both excluded, got {wrong[0]}.")
+    try:
+        np.broadcast_shapes(array.shape, expected)
+    except ValueError:
+        wanted, found = shape_text(expected), shape_text(array.shape)
+        raise ValueError(f"{owner}: {name} must broadcast with {wanted}, got {found}.") from None
+    return array
+
+
 def levels(owner: str, value: Any, count: int) -> np.ndarray:
     """`count` levels of quantiles between 0 and 1."""
     array = np.asarray(value, np.float64)
