@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check, _quantiles
-from rnnfast.cells import log, maximum, minimum, softplus, where
+from rnnfast.cells import exp, log, maximum, minimum, softplus, where
 from rnnfast.kernels import head as kernels
 
 __all__ = [
@@ -131,6 +131,11 @@ class Head:
         """The point forecast (..., O)."""
         return self.values(scores)["mean"]
 
+    @property
+    def has_distribution(self) -> bool:
+        """Whether the head has quantiles and can be drawn from."""
+        return self._quantile is not None
+
     def quantile(self, scores: np.ndarray, levels: Any) -> np.ndarray:
         """The quantiles of the target at `levels`, in float64; NaN for NaN scores.
 
@@ -152,8 +157,8 @@ class Head:
         --------
         >>> import numpy as np
         >>> from rnnfast.heads import negative_binomial
-        >>> negative_binomial.quantile(np.array([[50.0, -1.0]]), np.array([0.1, 0.5, 0.9]))
-        array([[18., 45., 89.]])
+        >>> negative_binomial.quantile(np.array([[4.0, -1.0]]), np.array([0.1, 0.5, 0.9]))
+        array([[20., 49., 97.]])
         """
         owner = f"{self.name}.quantile"
         if self._quantile is None:
@@ -238,8 +243,8 @@ def _student_t(location: Any, scale: Any, freedom: Any, t: Any) -> Any:
     return constant + log(sigma) + half * log(1 + z * z / nu)
 
 
-def _negative_binomial(location: Any, dispersion: Any, t: Any) -> Any:
-    mean, alpha = softplus(location) + _LEAST, softplus(dispersion) + _LEAST
+def _negative_binomial(log_mean: Any, dispersion: Any, t: Any) -> Any:
+    mean, alpha = exp(log_mean), softplus(dispersion) + _LEAST
     rate, product = 1 / alpha, alpha * mean
     counted = _log_gamma(rate) + _log_gamma(t + 1) - _log_gamma(t + rate)
     return counted + rate * log(1 + product) - t * (log(product) - log(1 + product))
@@ -349,7 +354,7 @@ student_t = Head(
 negative_binomial = Head(
     "negative_binomial",
     _negative_binomial,
-    lambda m, a: {"mean": softplus(m) + _LEAST, "dispersion": softplus(a) + _LEAST},
+    lambda m, a: {"mean": exp(m), "dispersion": softplus(a) + _LEAST},
     quantile=lambda values, levels: _quantiles.negative_binomial(
         levels, values["mean"], values["dispersion"]
     ),

@@ -649,7 +649,7 @@ def head_loss(name, parameters, t, levels=()):
     if name == "absolute":
         return abs(m - t)
     if name == "negative_binomial":
-        mean, alpha = softplus(m) + 1e-6, softplus(parameters[1]) + 1e-6
+        mean, alpha = np.exp(m), softplus(parameters[1]) + 1e-6
         r, p = 1 / alpha, 1 / (1 + alpha * mean)
         counted = math.lgamma(t + r) - math.lgamma(r) - math.lgamma(t + 1)
         return -(counted + r * math.log(p) + t * math.log(1 - p))

@@ -112,7 +112,9 @@ def test_covariates_are_read(frame):
     make = type(frame(data))
     forecaster = small(freq="D", futr_exog=["price", "promo"], stat_exog=["kind", "size"])
     forecaster.fit(frame(data), make(static))
-    assert forecaster.model_.config["input_size"] == 1 + 2 + 3 + 3  # value, week, price and promo, kind and size
+    assert (
+        forecaster.model_.config["input_size"] == 1 + 2 + 3 + 3
+    )  # value, week, price and promo, kind and size
     one, other = (
         forecaster.predict(3, futr_df=frame(after(data, 4, price=price, promo="half")))
         for price in (0.1, 0.9)
@@ -122,7 +124,7 @@ def test_covariates_are_read(frame):
     known = make({**static, "unique_id": ["new s2", "new s1", "new s0"]})
     future = frame(after(new, 3, price=0.1, promo="half"))
     found = forecaster.predict(3, frame(new), futr_df=future, static_df=known)
-    assert list(found["unique_id"])[0] == "new s0"
+    assert found["unique_id"][0] == "new s0"
 
 
 @both
@@ -145,7 +147,9 @@ def test_backtests_name_origins_and_values(frame):
     found = small(freq="D").cross_validation(frame(data), 3, 2, 4)
     assert list(found.columns) == ["unique_id", "ds", "cutoff", "y", "RNNForecaster"]
     values = dict(zip(zip(data["unique_id"], data["ds"], strict=True), data["y"], strict=True))
-    rows = zip(found["unique_id"], found["ds"].to_numpy(), found["cutoff"].to_numpy(), found["y"], strict=True)
+    rows = zip(
+        found["unique_id"], found["ds"].to_numpy(), found["cutoff"].to_numpy(), found["y"], strict=True
+    )
     seen = 0
     for name, ds, cutoff, y in rows:
         assert values[name, ds.astype("datetime64[s]")] == y
@@ -157,7 +161,9 @@ def test_backtests_name_origins_and_values(frame):
 def test_columns_and_dates_of_other_kinds():
     data = columns()
     days = [datetime.date(2024, 1, 1) + datetime.timedelta(int(n)) for n in range(30)]
-    found = small().fit(polars.DataFrame({"unique_id": ["a"] * 30, "ds": days, "y": data["y"][:30]})).predict(1)
+    found = (
+        small().fit(polars.DataFrame({"unique_id": ["a"] * 30, "ds": days, "y": data["y"][:30]})).predict(1)
+    )
     assert found["ds"].to_list() == [datetime.date(2024, 1, 31)]
     numbers = pandas.DataFrame({"shop": [7] * 20, "week": 2 * np.arange(20), "sales": data["y"][:20]})
     forecaster = small().fit(numbers, id_col="shop", time_col="week", target_col="sales")
@@ -187,11 +193,11 @@ def test_frames_that_do_not_fit_name_series_and_date():
         (lambda: small().fit(df.iloc[::-1]), "series 's2' at 2024-01-29 comes after a later date"),
         (lambda: small().fit(df.iloc[[0, 1, 1, 2]]), "series 's0' at 2024-01-02 occurs twice"),
         (lambda: small(freq="W").fit(df), "step W does not fit series 's0' at 2024-01-02"),
-        (lambda: small(freq="min").fit(df), "only 105 of 151203 values would be known"),
+        (lambda: small(freq="min").fit(df), "only 105 of 146883 values would be known"),
         (lambda: small(freq=1).fit(df), "freq does not fit a column of dates"),
         (lambda: small().fit(df.assign(y=np.nan)), "series 's0' has no value that is not NaN"),
         (lambda: small().fit(df.assign(y="x")), "the column 'y' must hold numbers"),
-        (lambda: small().fit(df.assign(y=df.y.where(df.y.index != 3, np.inf))), "got inf in series 's0' at 2024-01-04"),
+        (lambda: small().fit(df.assign(y=df.y.where(df.index != 3, np.inf))), "series 's0' at 2024-01-04"),
         (lambda: small().fit(df.drop(columns="y")), "df needs the column 'y'"),
         (lambda: small().fit(df.iloc[:0]), "df must have at least one row"),
         (lambda: small().fit(df.assign(ds="soon")), "the column 'ds' must hold dates"),
@@ -202,14 +208,14 @@ def test_frames_that_do_not_fit_name_series_and_date():
         (lambda: plain.update(df.iloc[:3].assign(unique_id="z")), "series 'z' was not in fit"),
         (lambda: plain.predict(3, futr_df=df), "futr_df"),
         (lambda: with_covariates.predict(3), "futr_df is needed, with the future values of price, promo"),
-        (lambda: with_covariates.predict(4, futr_df=pandas_frame(future)), "series 's0' are missing at 2024-02-13"),
+        (lambda: with_covariates.predict(4, futr_df=pandas_frame(future)), "'s0' are missing at 2024-02-13"),
         (
             lambda: with_covariates.predict(3, futr_df=pandas_frame({**future, "promo": ["new"] * 9})),
             "promo was never 'new' in the training data, but is in series 's0' at 2024-02-10",
         ),
         (lambda: with_covariates.fit(df), "static_df is needed"),
         (lambda: with_covariates.fit(df, static.iloc[:2]), "static_df has no row of series 's2'"),
-        (lambda: with_covariates.fit(gap, static), "'price' must be known and finite, but is not in series 's0' at 2024-01-05"),
+        (lambda: with_covariates.fit(gap, static), "but is not in series 's0' at 2024-01-05"),
         (lambda: with_covariates.fit(df.assign(promo=None), static), "'promo' must be known"),
     ]:  # fmt: skip
         with pytest.raises((ValueError, TypeError), match=match):

@@ -45,7 +45,9 @@ def test_positions_count_steps_and_lead_back_to_dates(unit):
 def test_series_may_have_phases_of_their_own():
     first, second = dates_of("2024-01-06", 5, "W-SAT"), dates_of("2024-01-01", 5, "W-SAT")
     grid = grid_of("test", "W")
-    positions, phases = grid.positions("test", ["a", "b"], np.array([0, 5, 10]), np.concatenate((first, second)))
+    positions, phases = grid.positions(
+        "test", ["a", "b"], np.array([0, 5, 10]), np.concatenate((first, second))
+    )
     assert phases[0] != phases[1]
     np.testing.assert_array_equal(grid.dates(positions[5:], phases[1]).astype("datetime64[s]"), second)
 

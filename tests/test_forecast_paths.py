@@ -69,9 +69,11 @@ def test_intervals_cover_a_random_walk(horizon):
 
 def test_counts_stay_whole_numbers():
     rng = np.random.default_rng(0)
-    means = np.array([0.5, 20.0, 300.0])
+    means = np.array([5.0, 40.0, 300.0])
     y = rng.poisson(means[:, np.newaxis], (3, 80)).astype(float)
-    forecaster = RNNForecaster(head="negative_binomial", target="level", max_epochs=150, random_state=0).fit(y)
+    forecaster = RNNForecaster(head="negative_binomial", target="level", max_epochs=150, random_state=0).fit(
+        y
+    )
     paths = forecaster.simulate(4, 300, seed=0)
     np.testing.assert_array_equal(paths, np.round(paths))
     assert (paths >= 0).all()

@@ -40,10 +40,7 @@ def base_naively(known, t, k, target, season, location):
 def inputs_naively(y, t, recipe, location, scale):
     step = recipe.season if recipe.target == "seasonal_difference" else 1
     known = filled_naively(y, step)
-    if recipe.target == "level":
-        origin = location
-    else:
-        origin = known[t - step] if t >= step else NAN
+    origin = location if recipe.target == "level" else known[t - step] if t >= step else NAN
     row = [0.0 if np.isnan(y[t] - origin) else (y[t] - origin) / scale]
     if recipe.flags:
         row.append(float(not np.isnan(y[t])))
@@ -125,7 +122,9 @@ def test_gaps_take_the_value_of_the_season_before(season):
     panel = panel_of_arrays("test", "y", series)
     found = filled(panel.values, panel.begins, season)
     for row, y in enumerate(series):
-        np.testing.assert_array_equal(found[panel.begins[row] : panel.begins[row + 1]], filled_naively(y, season))
+        np.testing.assert_array_equal(
+            found[panel.begins[row] : panel.begins[row + 1]], filled_naively(y, season)
+        )
 
 
 def test_without_gaps_nothing_is_copied():

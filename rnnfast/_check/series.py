@@ -142,10 +142,9 @@ def on_grid(
     """Dates that all lie on the grid of their series."""
     wrong = np.flatnonzero(off)
     if wrong.size:
-        series = int(np.searchsorted(begins, wrong[0], side="right")) - 1
+        name, date = ids[int(np.searchsorted(begins, wrong[0], side="right")) - 1], date_text(ds[wrong[0]])
         raise ValueError(
-            f"{owner}: the step {freq} does not fit series {ids[series]!r} at {date_text(ds[wrong[0]])}; give "
-            "freq, or mend the date."
+            f"{owner}: the step {freq} does not fit series {name!r} at {date}; give freq, or mend the date."
         )
 
 

@@ -40,8 +40,11 @@ def seasonal_naive(y: Any, h: int, season_length: int = 1) -> np.ndarray:
 def drift(y: Any, h: int, season_length: int = 1) -> np.ndarray:
     """The line through the first and the last value; with seasons, `seasonal_naive` plus its slope.
 
-    Arguments and result are as in `seasonal_naive`. The slope of a season is the mean change from a value to
-    the one a season later.
+    Arguments are as in `seasonal_naive`. The slope of a season is the mean change over one season.
+
+    Returns
+    -------
+    ndarray (h,) for one series (T,), else (n, h)
 
     Examples
     --------

@@ -148,7 +148,7 @@ class Frames(NamedTuple):
         after = group.reading.past.positions[:, np.newaxis] + np.arange(1, steps + 1)
         for row, name in enumerate(group.ids):
             number = numbers.get(name)
-            begin, end = (0, 0) if number is None else rows.begins[number : number + 2]
+            begin, end = (0, 0) if number is None else map(int, rows.begins[number : number + 2])
             places = begin + np.searchsorted(positions[begin:end], after[row])
             found = places < end
             found[found] = positions[places[found]] == after[row][found]
@@ -169,7 +169,7 @@ class Frames(NamedTuple):
                 raise _check.unknown_series(owner, name)
         rows = np.array([numbers[name] for name in panel.ids], np.int64)
         gaps = panel.starts - (group.reading.past.positions[rows] + 1)
-        for index in np.flatnonzero((gaps < 0) | (panel.phases != group.phases[rows])):
+        for index in np.flatnonzero((gaps < 0) | (panel.phases != group.phases[rows])).tolist():
             date = grid.dates(panel.starts[index : index + 1], panel.phases[index])[0]
             raise _check.not_after(owner, panel.ids[index], date)
         if gaps.any() and panel.future.shape[1]:
@@ -195,7 +195,7 @@ class Frames(NamedTuple):
         """A frame with a row for each series, origin and step, and the values there."""
         steps, windows, count = found.points.shape[1], len(cutoffs), len(panel.ids)
         order = np.arange(windows * count).reshape(windows, count).T.reshape(-1)  # series, then origins
-        found = Forecasts(*(None if part is None else part[order] for part in found))
+        found = Forecasts(found.points[order], None if found.quantiles is None else found.quantiles[order])
         cutoff = (panel.starts + cutoffs - 1).T  # (n, W)
         after = cutoff[..., np.newaxis] + np.arange(1, steps + 1)
         places = (panel.begins[:-1] + cutoffs).T[..., np.newaxis] + np.arange(steps)
@@ -238,19 +238,12 @@ class Loaded(NamedTuple):
     static: np.ndarray
 
 
-def loaded(
-    owner: str,
-    data: Any,
-    static_df: Any,
-    names: Names,
-    freq: str | int | None,
-    futr_exog: Sequence[str],
-    stat_exog: Sequence[str],
-) -> Loaded:
-    """Training data; encodings of covariates are made from it."""
+def loaded(settings: Any, owner: str, data: Any, static_df: Any, names: Names) -> Loaded:
+    """The data of a forecaster with these settings; the encodings of covariates are made from them."""
+    freq, futr_exog, stat_exog = settings.freq, settings.futr_exog, settings.stat_exog
     if not is_frame(data):
-        for name, given in (("futr_exog", futr_exog), ("stat_exog", stat_exog)):
-            _check.absent(owner, name, given or None, "frames")
+        for name, columns in (("futr_exog", futr_exog), ("stat_exog", stat_exog)):
+            _check.absent(owner, name, columns or None, "frames")
         kind = Arrays(single=is_one_series(data))
         grid = grid_of(owner, 1)
         panel = kind.panel(owner, data, grid, [])
@@ -262,8 +255,8 @@ def loaded(
     frames = Frames(names, type(data).__module__.partition(".")[0], rows.unit)
     statics = []
     if stat_exog:
-        columns = _static_columns(owner, static_df, panel.ids, stat_exog, names)
-        statics = [fitted_column(owner, name, columns[name], _series(panel.ids)) for name in stat_exog]
+        found = _static_columns(owner, static_df, panel.ids, stat_exog, names)
+        statics = [fitted_column(owner, name, found[name], _series(panel.ids)) for name in stat_exog]
     return Loaded(frames, panel, grid, futures, statics, frames.static(owner, static_df, panel.ids, statics))
 
 

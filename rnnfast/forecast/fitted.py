@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rnnfast._quantiles import uniform
 from rnnfast.forecast.covariates import Column
 from rnnfast.forecast.panel import Panel
 from rnnfast.forecast.reading import Ahead, Reading, Stepper, continued, fresh_state, in_groups, read
@@ -143,15 +144,12 @@ class Fitted(NamedTuple):
     def _paths(
         self, group: Group, rows: np.ndarray, steps: int, future: np.ndarray, paths: int, seed: int
     ) -> np.ndarray:
-        from rnnfast.kernels.noise import uniform_rows
-
         streams = np.array([_stream(group.ids[row]) for row in rows], np.int64)
         head, horizon = self.model.head, self.recipe.horizon
 
         def choose(scores: np.ndarray, step: int) -> np.ndarray:
-            levels = np.empty((len(rows), paths * horizon))
-            uniform_rows(seed, streams, step, levels)
-            return head.quantile(scores, levels.reshape(-1, horizon))
+            levels = uniform(seed, streams, step, (paths, len(rows), horizon))
+            return head.quantile(scores, np.swapaxes(levels, 0, 1).reshape(-1, horizon))
 
         stepper = self._stepper(group, np.repeat(rows, paths), future)
         return continued(stepper, steps, horizon, choose).reshape(len(rows), paths, steps)

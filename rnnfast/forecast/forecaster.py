@@ -13,7 +13,7 @@ from rnnfast import _check
 from rnnfast._shown import shown
 from rnnfast.cells import Cell
 from rnnfast.forecast.backtest import Origins, backtest, read_again
-from rnnfast.forecast.data import Arrays, Frames, Loaded, levels_of, loaded
+from rnnfast.forecast.data import Arrays, Frames, levels_of, loaded
 from rnnfast.forecast.fitting import Trained, trained_on
 from rnnfast.forecast.frames import Names
 from rnnfast.forecast.recipe import SCALERS, TARGETS
@@ -85,15 +85,9 @@ class RNNForecaster:
     model_ : SequenceRegressor
         The network.
 
-    Raises
-    ------
-    ValueError, TypeError
-        An argument does not fit; the message names the series and date where there is one.
-
     Examples
     --------
     >>> import numpy as np
-    >>> from rnnfast.forecast import RNNForecaster
     >>> months = np.arange(96)
     >>> sales = 10 + 0.1 * months + 3 * np.sin(2 * np.pi * months / 12)
     >>> forecaster = RNNForecaster(season_length=12, max_epochs=30, random_state=0).fit(sales)
@@ -150,9 +144,8 @@ class RNNForecaster:
         self.learning_rate = _check.above(owner, "learning_rate", learning_rate, 0.0)
         self.clip_norm = _check.above(owner, "clip_norm", clip_norm, 0.0)
         self.patience = _check.size(owner, "patience", patience)
-        self.random_state = (
-            None if random_state is None else _check.size(owner, "random_state", random_state, 0)
-        )
+        seed = random_state
+        self.random_state = None if seed is None else _check.size(owner, "random_state", seed, 0)
         self.verbose = _check.size(owner, "verbose", verbose, 0)
         self.callbacks = tuple(callbacks)
         _check.forecaster(self, owner)
@@ -166,9 +159,12 @@ class RNNForecaster:
         return self._parts("model_")[0].fitted.model
 
     def __repr__(self) -> str:
-        names = ("freq", "cell", "hidden_size", "layers", "head", "season_length", "target", "train_horizon")
-        values = {name: getattr(self, name) for name in names}
-        values.update(cell=self.cell.name, head=self.head.name)
+        names = ("freq", "hidden_size", "layers", "season_length", "target", "train_horizon")
+        values = {
+            "cell": self.cell.name,
+            "head": self.head.name,
+            **{name: getattr(self, name) for name in names},
+        }
         return shown(self, {name: value for name, value in values.items() if value is not None})
 
     def fit(
@@ -205,13 +201,10 @@ class RNNForecaster:
             The forecaster itself.
         """
         owner = f"{type(self).__name__}.fit"
-        data = self._loaded(owner, df, static_df, Names(id_col, time_col, target_col))
+        data = loaded(self, owner, df, static_df, Names(id_col, time_col, target_col))
         trained = trained_on(self, owner, data, val_size, checkpoint_file, resume)
         self._kind, self._trained, self.history_ = data.kind, trained, trained.history
         return self
-
-    def _loaded(self, owner: str, df: Any, static_df: Any, names: Names) -> Loaded:
-        return loaded(owner, df, static_df, names, self.freq, self.futr_exog, self.stat_exog)
 
     def predict(
         self,
@@ -335,7 +328,7 @@ class RNNForecaster:
     ) -> Any:
         """Forecasts from several origins, each from the values before it alone.
 
-        The forecaster itself is unchanged. With `refit=False` a network is trained once, on the values
+        With `refit=False` a network is trained once, on the values
         before the first origin; each series is then read once, and the forecasts branch from its states.
         With `refit=True` a network is trained for each origin.
 
@@ -346,9 +339,8 @@ class RNNForecaster:
         h, n_windows, step_size : int
             Steps of a forecast, the number of origins, and steps between two origins, by default `h`. The
             last forecast ends with the series.
-        refit : bool
-        level, quantiles, n_paths
-            As in `predict`.
+        refit, level, quantiles, n_paths
+            `refit` as above, the others as in `predict`.
 
         Returns
         -------
@@ -361,7 +353,7 @@ class RNNForecaster:
         stride = steps if step_size is None else _check.size(owner, "step_size", step_size)
         refit, paths = _check.boolean(owner, "refit", refit), _check.size(owner, "n_paths", n_paths, 2)
         levels = levels_of(owner, self.head, level, quantiles)
-        data = self._loaded(owner, df, static_df, Names(id_col, time_col, target_col))
+        data = loaded(self, owner, df, static_df, Names(id_col, time_col, target_col))
         return backtest(self, owner, data, Origins(steps, windows, stride, refit), levels, paths)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -370,7 +362,6 @@ class RNNForecaster:
         Examples
         --------
         >>> import pathlib, tempfile
-        >>> import numpy as np
         >>> forecaster = RNNForecaster(max_epochs=1, random_state=0).fit(np.arange(20.0))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = pathlib.Path(folder) / "forecaster.safetensors"

@@ -64,8 +64,7 @@ def columns_of(owner: str, name: str, frame: Any, wanted: Sequence[str]) -> dict
 
 def made_frame(backend: str, columns: Mapping[str, Any]) -> Any:
     """A frame of the library `backend` with these columns."""
-    import narwhals
-
+    narwhals = _check.needed("RNNForecaster", "narwhals", "forecast")
     return narwhals.from_dict(dict(columns), backend=backend).to_native()
 
 

@@ -33,7 +33,7 @@ class Places(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """Steps of `count` units: "s", "min", "h", "D", "W", "B" (working days), "M", "Q", "Y", or "step".
+    """Steps of `size` units: "s", "min", "h", "D", "W", "B" (working days), "M", "Q", "Y", or "step".
 
     Examples
     --------
@@ -45,10 +45,10 @@ class Grid(NamedTuple):
     """
 
     unit: str
-    count: int = 1
+    size: int = 1
 
     def __str__(self) -> str:
-        return f"{self.count if self.count > 1 else ''}{self.unit}"
+        return f"{self.size if self.size > 1 else ''}{self.unit}"
 
     @property
     def of_dates(self) -> bool:
@@ -68,31 +68,31 @@ class Grid(NamedTuple):
             days = (day - months.astype("datetime64[D]")).astype(np.int64) + 1
             is_last = (day + 1).astype("datetime64[M]") != months
             month_ends = np.repeat(np.logical_and.reduceat(is_last, first), lengths)
-            units, size = months.astype(np.int64), _MONTHS[self.unit] * self.count
-            within = np.where(month_ends, _MONTH_END, days) + 32 * (units % size)
+            units, step = months.astype(np.int64), _MONTHS[self.unit] * self.size
+            within = np.where(month_ends, _MONTH_END, days) + 32 * (units % step)
         elif self.unit == _BUSINESS:
             day = ds.astype("datetime64[D]")
-            units, size = np.busday_count(np.datetime64(0, "D"), day), self.count
-            within, off = units % size, ~np.is_busday(day)
+            units, step = np.busday_count(np.datetime64(0, "D"), day), self.size
+            within, off = units % step, ~np.is_busday(day)
         else:
             units = ds.astype("datetime64[s]").astype(np.int64) if self.of_dates else ds
-            size = _SECONDS.get(self.unit, 1) * self.count
-            within = units % size
+            step = _SECONDS.get(self.unit, 1) * self.size
+            within = units % step
         phases = within[first]
         off |= within != np.repeat(phases, lengths)
         _check.on_grid(owner, str(self), ids, begins, ds, off)
-        return Places(units // size, phases)
+        return Places(units // step, phases)
 
     def dates(self, positions: np.ndarray, phase: np.ndarray | int) -> np.ndarray:
         """The dates at positions of series with these phases: datetime64[D] or [s], or numbers."""
         if self.unit in _MONTHS:
-            size = _MONTHS[self.unit] * self.count
-            month = (positions * size + phase // 32).astype("datetime64[M]")
+            step = _MONTHS[self.unit] * self.size
+            month = (positions * step + phase // 32).astype("datetime64[M]")
             first, last = (shifted.astype("datetime64[D]") for shifted in (month, month + 1))
             return np.minimum(first + (np.asarray(phase) % 32 - 1).astype("timedelta64[D]"), last - 1)
         if self.unit == _BUSINESS:
-            return np.busday_offset(np.datetime64(0, "D"), positions * self.count + phase, roll="forward")
-        units = positions * (_SECONDS.get(self.unit, 1) * self.count) + phase
+            return np.busday_offset(np.datetime64(0, "D"), positions * self.size + phase, roll="forward")
+        units = positions * (_SECONDS.get(self.unit, 1) * self.size) + phase
         if not self.of_dates:
             return units
         whole_days = self.unit in ("D", "W") and not np.any(np.asarray(phase) % 86400)
@@ -104,7 +104,7 @@ class Grid(NamedTuple):
         if not self.of_dates:
             return []
         unit = 1.4 * _DAY if self.unit == _BUSINESS else 30.44 * _DAY * _MONTHS.get(self.unit, 0)
-        unit = self.count * _SECONDS.get(self.unit, unit)
+        unit = self.size * _SECONDS.get(self.unit, unit)
         found = [(_DAY, 1), (_WEEK, 1), (_YEAR, 1), (_YEAR, 2)]
         span = steps * unit
         return [(period, number) for period, number in found if 2 * unit * number < period <= span / 2]
