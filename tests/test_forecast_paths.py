@@ -71,9 +71,8 @@ def test_counts_stay_whole_numbers():
     rng = np.random.default_rng(0)
     means = np.array([5.0, 40.0, 300.0])
     y = rng.poisson(means[:, np.newaxis], (3, 80)).astype(float)
-    forecaster = RNNForecaster(head="negative_binomial", target="level", max_epochs=150, random_state=0).fit(
-        y
-    )
+    options = {"target": "level", "dropout": 0.0, "max_epochs": 150, "random_state": 0}
+    forecaster = RNNForecaster(head="negative_binomial", **options).fit(y)
     paths = forecaster.simulate(4, 300, seed=0)
     np.testing.assert_array_equal(paths, np.round(paths))
     assert (paths >= 0).all()

@@ -89,6 +89,7 @@ from rnnfast._check.runs import (
     same_run,
 )
 from rnnfast._check.series import (
+    calibrates,
     date_text,
     dates_or_numbers,
     few_gaps,
@@ -186,6 +187,7 @@ __all__ = [
     "batch",
     "binary",
     "boolean",
+    "calibrates",
     "called_before",
     "can_go_on",
     "cell_missing",

@@ -257,6 +257,15 @@ def origins(owner: str, ids: Sequence[Any], lengths: np.ndarray, needed_steps: i
         )
 
 
+def calibrates(owner: str, found: int, needed_steps: int) -> None:
+    """A series that is long enough to measure intervals on."""
+    if not found:
+        raise ValueError(
+            f"{owner}: prediction_intervals need a series of more than {needed_steps} values, with known "
+            "ones in the last steps."
+        )
+
+
 def no_distribution(owner: str, head: str) -> ValueError:
     """The error for intervals or paths of a head that has no distribution."""
     return ValueError(

@@ -9,12 +9,14 @@
 * `recipe.py`: the inputs and targets of a step; `windows.py` cuts series for training; `reading.py` reads
   series
   into states and continues them.
+* `intervals.py`: intervals that are measured.
 * `metrics.py`: how good forecasts are; `baselines.py`: forecasts to compare with; `plot.py`: pictures.
 """
 
 from rnnfast.forecast import metrics
 from rnnfast.forecast.baselines import drift, seasonal_naive
 from rnnfast.forecast.forecaster import RNNForecaster
+from rnnfast.forecast.intervals import PredictionIntervals
 from rnnfast.forecast.plot import plot
 
-__all__ = ["RNNForecaster", "drift", "metrics", "plot", "seasonal_naive"]
+__all__ = ["PredictionIntervals", "RNNForecaster", "drift", "metrics", "plot", "seasonal_naive"]

@@ -9,7 +9,8 @@ import numpy as np
 from rnnfast import _check
 from rnnfast.forecast.data import Arrays, Frames, Levels, Loaded
 from rnnfast.forecast.fitted import Forecasts, Group, merged
-from rnnfast.forecast.fitting import Trained, trained_on
+from rnnfast.forecast.fitting import NOT_MEASURED, Trained, trained_on
+from rnnfast.forecast.intervals import PredictionIntervals
 from rnnfast.forecast.recipe import Scale
 
 
@@ -45,12 +46,22 @@ class Origins(NamedTuple):
         return lengths - self.steps - self.stride * np.arange(self.windows)[::-1, np.newaxis]
 
 
-def backtest(settings: Any, owner: str, data: Loaded, origins: Origins, levels: Levels, paths: int) -> Any:
+def backtest(
+    settings: Any,
+    owner: str,
+    data: Loaded,
+    origins: Origins,
+    levels: Levels,
+    paths: int,
+    intervals: PredictionIntervals | None,
+) -> Any:
     """Forecasts from each origin, by a network trained on the values before it, or before the first one."""
     panel, parts = data.panel, []
     cutoffs = origins.cutoffs(owner, panel.ids, panel.lengths)
     for own in np.split(cutoffs, origins.windows if origins.refit else 1):
-        trained = trained_on(settings, owner, data._replace(panel=panel.until(own[0])))
+        before = data._replace(panel=panel.until(own[0]))
+        errors = NOT_MEASURED if intervals is None else intervals.measured(settings, owner, before)
+        trained = trained_on(settings, owner, before, errors=errors)
         fitted, group = trained.fitted, trained.group
         groups = merged(fitted.branches(panel, group.scale, group.static, own))
         future = np.concatenate([panel.after(cutoff, origins.steps) for cutoff in own])

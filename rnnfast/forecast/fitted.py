@@ -17,6 +17,13 @@ from rnnfast.models.regressor import SequenceRegressor
 from rnnfast.state import State
 
 
+# Levels at one standard deviation of a normal distribution; half the way between them is the spread of a
+# forecast.
+SPREAD = (0.15866, 0.84134)
+# The levels of the table of errors.
+ERROR_LEVELS = np.linspace(0, 1, 401)
+
+
 class Group(NamedTuple):
     """n series that can be continued: names, the reading of each, and scale, phases (n,), static (n, S)."""
 
@@ -46,12 +53,20 @@ class Forecasts(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """The network with its recipe and the encodings of covariates."""
+    """The network with its recipe, the encodings of covariates, and the calibration of its quantiles.
+
+    Attributes
+    ----------
+    errors : ndarray (401,) or (0,)
+        Quantiles of measured errors at `ERROR_LEVELS`, in units of the predicted spread; (0,) if quantiles
+        are those of the head.
+    """
 
     model: SequenceRegressor
     recipe: Recipe
     futures: Sequence[Column]
     statics: Sequence[Column]
+    errors: np.ndarray
 
     def read(self, panel: Panel, scale: Scale, static: np.ndarray) -> Group:
         """Read each series of a panel from its beginning."""
@@ -95,30 +110,38 @@ class Fitted(NamedTuple):
         """Forecasts of each series of a group, with future covariates (n, h, F).
 
         Quantiles of steps that the head predicts at once come from its distribution; those of later steps
-        from simulated paths.
+        from simulated paths. Calibrated ones are the point forecasts plus measured errors times the spread.
         """
-        mean = self.model.head.mean
-        points = in_groups(
-            len(group.ids),
-            lambda rows: continued(
-                self._stepper(group, rows, future), steps, self.recipe.horizon, lambda scores, _: mean(scores)
-            ),
+        mean, count = self.model.head.mean, len(group.ids)
+        points = np.concatenate(
+            in_groups(
+                count,
+                lambda rows: continued(
+                    self._stepper(group, rows, future),
+                    steps,
+                    self.recipe.horizon,
+                    lambda scores, _: mean(scores),
+                ),
+            )
         )
         if not levels:
-            return Forecasts(np.concatenate(points), None)
+            return Forecasts(points, None)
+        asked = SPREAD if self.errors.size else levels
         if steps <= self.recipe.horizon:
-            quantiles = in_groups(
-                len(group.ids), lambda rows: self._quantiles(group, rows, steps, future, levels)
+            parts = in_groups(count, lambda rows: self._quantiles(group, rows, steps, future, asked))
+        else:
+            parts = in_groups(
+                count,
+                lambda rows: np.moveaxis(
+                    np.quantile(self._paths(group, rows, steps, future, paths, seed), asked, 1), 0, 2
+                ),
+                max(1, (1 << 15) // paths),
             )
-            return Forecasts(np.concatenate(points), np.concatenate(quantiles))
-        simulated = in_groups(
-            len(group.ids),
-            lambda rows: np.moveaxis(
-                np.quantile(self._paths(group, rows, steps, future, paths, seed), levels, 1), 0, 2
-            ),
-            max(1, (1 << 15) // paths),
-        )
-        return Forecasts(np.concatenate(points), np.concatenate(simulated))
+        quantiles = np.concatenate(parts)
+        if self.errors.size:
+            spread = (quantiles[..., 1:] - quantiles[..., :1]) / 2
+            quantiles = points[..., np.newaxis] + spread * np.interp(levels, ERROR_LEVELS, self.errors)
+        return Forecasts(points, quantiles)
 
     def simulate(self, group: Group, steps: int, future: np.ndarray, paths: int, seed: int) -> np.ndarray:
         """Paths (n, paths, h) drawn from the head's distributions; each depends on its series alone."""

@@ -20,7 +20,11 @@ from rnnfast.training.progress import Progress
 from rnnfast.training.trainer import Trainer
 
 # Updates of a training whose epochs are not given.
-_UPDATES, _LEAST_EPOCHS, _MOST_EPOCHS = 500, 2, 500
+_UPDATES, _LEAST_EPOCHS, _MOST_EPOCHS = 200, 2, 200
+
+
+# Quantiles that are those of the head.
+NOT_MEASURED = np.zeros(0)
 
 
 class Trained(NamedTuple):
@@ -38,6 +42,7 @@ def trained_on(
     owner: str,
     data: Loaded,
     val_size: int = 0,
+    errors: np.ndarray = NOT_MEASURED,
     checkpoint_file: str | os.PathLike[str] | None = None,
     resume: bool = False,
 ) -> Trained:
@@ -83,7 +88,7 @@ def trained_on(
         checkpoint_file=checkpoint_file,
         resume=resume,
     )
-    fitted = Fitted(model, recipe, data.futures, data.statics)
+    fitted = Fitted(model, recipe, data.futures, data.statics, errors)
     return Trained(fitted, fitted.read(panel, scale, data.static), history, int(paths.integers(2**62)))
 
 

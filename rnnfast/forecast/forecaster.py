@@ -14,9 +14,10 @@ from rnnfast._shown import shown
 from rnnfast.cells import Cell
 from rnnfast.forecast.backtest import Origins, backtest, read_again
 from rnnfast.forecast.data import Arrays, Frames, levels_of, loaded
-from rnnfast.forecast.fitting import Trained, trained_on
+from rnnfast.forecast.fitting import NOT_MEASURED, Trained, trained_on
 from rnnfast.forecast.frames import Names
 from rnnfast.forecast.recipe import SCALERS, TARGETS
+from rnnfast.forecast.intervals import PredictionIntervals
 from rnnfast.forecast.saving import read_forecaster, write_forecaster
 from rnnfast.heads import Head, head_of, saved_head
 from rnnfast.models.cells import cell_of, saved_cell
@@ -62,7 +63,7 @@ class RNNForecaster:
     window : int
         The most steps through which gradients flow.
     max_epochs : int, optional
-        Passes over the series; by default as many as make 500 updates, at least 2 and at most 500.
+        Passes over the series; by default as many as make 200 updates, at least 2 and at most 200.
     batch_size : int
         Windows in a batch.
     learning_rate : float
@@ -104,7 +105,7 @@ class RNNForecaster:
         cell: str | Cell = "gru",
         hidden_size: int = 32,
         layers: int = 1,
-        dropout: float = 0.0,
+        dropout: float = 0.1,
         head: str | Head = "student_t",
         season_length: int = 1,
         target: str = "difference",
@@ -172,6 +173,7 @@ class RNNForecaster:
         df: Any,
         static_df: Any = None,
         val_size: int = 0,
+        prediction_intervals: PredictionIntervals | None = None,
         *,
         id_col: str = "unique_id",
         time_col: str = "ds",
@@ -190,6 +192,8 @@ class RNNForecaster:
         val_size : int
             The last values of each series that are for validation alone: the network of the epoch with the
             smallest loss on them is kept.
+        prediction_intervals : PredictionIntervals, optional
+            How to calibrate intervals and quantiles; by default they are those of the head.
         id_col, time_col, target_col : str
             The columns of the series' name, date and value.
         checkpoint_file, resume
@@ -202,7 +206,10 @@ class RNNForecaster:
         """
         owner = f"{type(self).__name__}.fit"
         data = loaded(self, owner, df, static_df, Names(id_col, time_col, target_col))
-        trained = trained_on(self, owner, data, val_size, checkpoint_file, resume)
+        errors = (
+            NOT_MEASURED if prediction_intervals is None else prediction_intervals.measured(self, owner, data)
+        )
+        trained = trained_on(self, owner, data, val_size, errors, checkpoint_file, resume)
         self._kind, self._trained, self.history_ = data.kind, trained, trained.history
         return self
 
@@ -317,6 +324,7 @@ class RNNForecaster:
         n_windows: int = 1,
         step_size: int | None = None,
         refit: bool = False,
+        prediction_intervals: PredictionIntervals | None = None,
         *,
         level: Sequence[float] | float | None = None,
         quantiles: Sequence[float] | float | None = None,
@@ -334,7 +342,7 @@ class RNNForecaster:
 
         Parameters
         ----------
-        df, static_df, id_col, time_col, target_col
+        df, static_df, prediction_intervals, id_col, time_col, target_col
             As in `fit`.
         h, n_windows, step_size : int
             Steps of a forecast, the number of origins, and steps between two origins, by default `h`. The
@@ -354,21 +362,11 @@ class RNNForecaster:
         refit, paths = _check.boolean(owner, "refit", refit), _check.size(owner, "n_paths", n_paths, 2)
         levels = levels_of(owner, self.head, level, quantiles)
         data = loaded(self, owner, df, static_df, Names(id_col, time_col, target_col))
-        return backtest(self, owner, data, Origins(steps, windows, stride, refit), levels, paths)
+        origins = Origins(steps, windows, stride, refit)
+        return backtest(self, owner, data, origins, levels, paths, prediction_intervals)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fitted forecaster to one safetensors file, atomically; callbacks are not saved.
-
-        Examples
-        --------
-        >>> import pathlib, tempfile
-        >>> forecaster = RNNForecaster(max_epochs=1, random_state=0).fit(np.arange(20.0))
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = pathlib.Path(folder) / "forecaster.safetensors"
-        ...     forecaster.save(path)
-        ...     bool((RNNForecaster.load(path).predict(3) == forecaster.predict(3)).all())
-        True
-        """
+        """Write the fitted forecaster to one safetensors file, atomically; callbacks are not saved."""
         owner = f"{type(self).__name__}.save"
         trained, kind = self._parts("save")
         names = inspect.signature(type(self)).parameters

@@ -61,6 +61,22 @@ class Panel(NamedTuple):
         """The future covariates (n, count, F) after the first steps (n,) of each series."""
         return self.future[(self.begins[:-1] + steps)[:, np.newaxis] + np.arange(count)]
 
+    def values_after(self, steps: np.ndarray, count: int) -> np.ndarray:
+        """The values (n, count) after the first steps (n,) of each series."""
+        return self.values[(self.begins[:-1] + steps)[:, np.newaxis] + np.arange(count)]
+
+    def rows(self, rows: np.ndarray) -> Panel:
+        """Some of the series, copied."""
+        kept = np.concatenate([np.arange(self.begins[row], self.begins[row + 1]) for row in rows])
+        return Panel(
+            [self.ids[row] for row in rows],
+            self.values[kept],
+            np.concatenate(([0], np.cumsum(self.lengths[rows]))),
+            self.starts[rows],
+            self.phases[rows],
+            self.future[kept],
+        )
+
     def until(self, lengths: np.ndarray) -> Panel:
         """The first steps (n,) of each series, copied."""
         kept = np.concatenate([np.arange(b, b + n) for b, n in zip(self.begins, lengths, strict=False)])

@@ -44,6 +44,7 @@ def write_forecaster(
         "positions": group.reading.past.positions,
         "phases": group.phases,
         "static": group.static,
+        "errors": fitted.errors,
         "ids": _as_numbers(json.dumps(group.ids)),
     }
     description = {
@@ -86,7 +87,7 @@ def _specs(described: dict[str, Any]) -> dict[str, Spec]:
     recipe = _recipe(described)
     expected = {f"model.{name}": Spec(dtype, shape) for name, shape in shapes.items()}
     expected |= specs(described["state"])
-    expected |= {name: Spec(_WIDE, (-1,)) for name in ("location", "scale")}
+    expected |= {name: Spec(_WIDE, (-1,)) for name in ("location", "scale", "errors")}
     expected |= {name: Spec(_WHOLE, (-1,)) for name in ("observed", "positions", "phases", "ids")}
     static = sum(Column(*column).width for column in described["statics"])
     return {**expected, "recent": Spec(_WIDE, (-1, recipe.before + 1)), "static": Spec(_WIDE, (-1, static))}
@@ -108,7 +109,8 @@ def _rebuilt(
     constants = saved_constants(config, described["constants"])
     model = SequenceRegressor.from_saved(SavedModel(config, tensors, {}, constants))
     columns = [[Column(*column) for column in described[name]] for name in ("futures", "statics")]
-    fitted = Fitted(model, _recipe(described), *[[_column(one) for one in part] for part in columns])
+    futures, statics = ([_column(one) for one in part] for part in columns)
+    fitted = Fitted(model, _recipe(described), futures, statics, arrays["errors"])
     ids = json.loads(_as_text(arrays["ids"]))
     counts = {
         name: len(arrays[name])
