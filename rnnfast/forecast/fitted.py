@@ -16,7 +16,6 @@ from rnnfast.forecast.recipe import Recipe, Scale, Table
 from rnnfast.models.regressor import SequenceRegressor
 from rnnfast.state import State
 
-
 # Levels at one standard deviation of a normal distribution; half the way between them is the spread of a
 # forecast.
 SPREAD = (0.15866, 0.84134)

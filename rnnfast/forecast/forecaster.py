@@ -16,8 +16,8 @@ from rnnfast.forecast.backtest import Origins, backtest, read_again
 from rnnfast.forecast.data import Arrays, Frames, levels_of, loaded
 from rnnfast.forecast.fitting import NOT_MEASURED, Trained, trained_on
 from rnnfast.forecast.frames import Names
-from rnnfast.forecast.recipe import SCALERS, TARGETS
 from rnnfast.forecast.intervals import PredictionIntervals
+from rnnfast.forecast.recipe import SCALERS, TARGETS
 from rnnfast.forecast.saving import read_forecaster, write_forecaster
 from rnnfast.heads import Head, head_of, saved_head
 from rnnfast.models.cells import cell_of, saved_cell
