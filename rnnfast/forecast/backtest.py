@@ -8,7 +8,7 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast.forecast.data import Arrays, Frames, Levels, Loaded
-from rnnfast.forecast.fitted import Forecasts, Group, merged
+from rnnfast.forecast.fitted import Forecasts, Group
 from rnnfast.forecast.fitting import NOT_MEASURED, Trained, trained_on
 from rnnfast.forecast.intervals import PredictionIntervals
 from rnnfast.forecast.recipe import Scale
@@ -63,7 +63,7 @@ def backtest(
         errors = NOT_MEASURED if intervals is None else intervals.measured(settings, owner, before)
         trained = trained_on(settings, owner, before, errors=errors)
         fitted, group = trained.fitted, trained.group
-        groups = merged(fitted.branches(panel, group.scale, group.static, own))
+        groups = fitted.branches(panel, group.scale, group.static, own)
         future = np.concatenate([panel.after(cutoff, origins.steps) for cutoff in own])
         parts.append(fitted.forecast(groups, origins.steps, future, levels.sorted, paths, trained.seed))
     points, quantiles = zip(*parts, strict=True)

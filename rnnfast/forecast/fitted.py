@@ -11,10 +11,18 @@ import numpy as np
 from rnnfast._quantiles import uniform
 from rnnfast.forecast.covariates import Column
 from rnnfast.forecast.panel import Panel
-from rnnfast.forecast.reading import Ahead, Reading, Stepper, continued, fresh_state, in_groups, read
+from rnnfast.forecast.reading import (
+    Ahead,
+    Reading,
+    Stepper,
+    branched,
+    continued,
+    fresh_state,
+    in_groups,
+    read,
+)
 from rnnfast.forecast.recipe import Recipe, Scale, Table
 from rnnfast.models.regressor import SequenceRegressor
-from rnnfast.state import State
 
 # Levels at one standard deviation of a normal distribution; half the way between them is the spread of a
 # forecast.
@@ -90,18 +98,17 @@ class Fitted(NamedTuple):
         state = read(self.model, table, rows, first, first + count, group.reading.state.copy())
         return group._replace(reading=Reading(state, table.past(rows, first + count)))
 
-    def branches(self, panel: Panel, scale: Scale, static: np.ndarray, cutoffs: np.ndarray) -> list[Group]:
-        """The group after the first steps `cutoffs` (W, n), rising, of each series; each step is read
-        once."""
-        table, rows = Table(self.recipe, panel, scale, static), np.arange(len(panel.ids))
-        state, first, found = fresh_state(self.model, len(rows)), np.zeros_like(cutoffs[0]), []
-        for cutoff in cutoffs:
-            last = cutoff - 1
-            state = read(self.model, table, rows, first, last, state)
-            reading = Reading(state.copy(), table.past(rows, last))
-            found.append(Group(panel.ids, reading, scale, panel.phases, static))
-            first = last
-        return found
+    def branches(self, panel: Panel, scale: Scale, static: np.ndarray, cutoffs: np.ndarray) -> Group:
+        """The series after their first steps `cutoffs` (W, n), equally far apart: W groups of n as one of W
+        n.
+
+        Each step is read once.
+        """
+        table, windows = Table(self.recipe, panel, scale, static), len(cutoffs)
+        state = branched(self.model, table, cutoffs - 1)
+        rows = np.tile(np.arange(len(panel.ids)), windows)
+        reading = Reading(state, table.past(rows, cutoffs.reshape(-1) - 1))
+        return Group(panel.ids * windows, reading, scale.rows(rows), panel.phases[rows], static[rows])
 
     def forecast(
         self, group: Group, steps: int, future: np.ndarray, levels: Sequence[float], paths: int, seed: int
@@ -175,25 +182,6 @@ class Fitted(NamedTuple):
 
         stepper = self._stepper(group, np.repeat(rows, paths), future)
         return continued(stepper, steps, horizon, choose).reshape(len(rows), paths, steps)
-
-
-def merged(groups: Sequence[Group]) -> Group:
-    """The series of several groups as one."""
-    first = groups[0]
-    if len(groups) == 1:
-        return first
-    states = [group.reading.state for group in groups]
-    layers = zip(*(state.value for state in states), strict=True)
-    state = State(tuple(tuple(map(np.concatenate, zip(*layer, strict=True))) for layer in layers))
-    pasts = zip(*(group.reading.past for group in groups), strict=True)
-    scales = zip(*(group.scale for group in groups), strict=True)
-    return Group(
-        [one for group in groups for one in group.ids],
-        Reading(state, type(first.reading.past)(*map(np.concatenate, pasts))),
-        Scale(*map(np.concatenate, scales)),
-        np.concatenate([group.phases for group in groups]),
-        np.concatenate([group.static for group in groups]),
-    )
 
 
 def _stream(name: Any) -> int:

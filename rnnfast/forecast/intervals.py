@@ -9,7 +9,7 @@ import numpy as np
 from rnnfast import _check
 from rnnfast._shown import shown
 from rnnfast.forecast.data import Loaded
-from rnnfast.forecast.fitted import ERROR_LEVELS, SPREAD, merged
+from rnnfast.forecast.fitted import ERROR_LEVELS, SPREAD
 from rnnfast.forecast.fitting import trained_on
 
 
@@ -65,7 +65,7 @@ class PredictionIntervals:
         fitted, group, own = trained.fitted, trained.group, panel.rows(rows)
         branches = fitted.branches(own, group.scale.rows(rows), group.static[rows], cutoffs[:, rows])
         future = np.concatenate([own.after(cutoff, self.h) for cutoff in cutoffs[:, rows]])
-        points, quantiles = fitted.forecast(merged(branches), self.h, future, SPREAD, paths, trained.seed)
+        points, quantiles = fitted.forecast(branches, self.h, future, SPREAD, paths, trained.seed)
         assert quantiles is not None
         values = np.concatenate([own.values_after(cutoff, self.h) for cutoff in cutoffs[:, rows]])
         errors = (values - points) / np.maximum((quantiles[..., 1] - quantiles[..., 0]) / 2, 1e-12)

@@ -18,6 +18,8 @@ from rnnfast.state import State
 
 # Series that are read together, and their steps at a time.
 _ROWS, _STEPS = 256, 512
+# Up to this number of steps, single steps are faster than a window.
+_FEW_STEPS = 4
 # Rows of a forecast that are computed together.
 _PATHS = 1 << 15
 
@@ -77,6 +79,32 @@ def _read(
         xs = table.inputs(rows, first + begin, end - begin).astype(model.dtype)
         body.read(xs, drop=False, keep=False, part=Part(begin, end, longest, steps))
     return State(body.get_state())
+
+
+def branched(model: SequenceRegressor, table: Table, ends: np.ndarray) -> State:
+    """The states after the first steps `ends` (W, n) of each series, equally far apart: one state of W n
+    rows."""
+    windows, count = ends.shape
+    stride = int(ends[1, 0] - ends[0, 0]) if windows > 1 else 0
+    body = model.reader().body
+    found: list[list[Any]] = [[] for _ in range(windows)]
+    for begin in range(0, count, _ROWS):
+        rows = np.arange(begin, min(begin + _ROWS, count))
+        first, steps = ends[0, rows], stride * (windows - 1)
+        state = read(model, table, rows, np.zeros_like(first), first, fresh_state(model, len(rows)))
+        found[0].append(state.value)
+        body.set_state(state.value)
+        xs = table.inputs(rows, first, steps).astype(model.dtype)
+        for window, place in enumerate(range(0, steps, stride or 1), start=1):
+            if stride <= _FEW_STEPS:
+                for t in range(place, place + stride):
+                    body.step(xs[:, t])
+            else:
+                part = Part(place, place + stride, steps)
+                body.read(part.of(xs), drop=False, keep=False, part=part)
+            found[window].append(body.get_state())
+    layers = zip(*(state for states in found for state in states), strict=True)
+    return State(tuple(tuple(map(np.concatenate, zip(*layer, strict=True))) for layer in layers))
 
 
 class Ahead(NamedTuple):
