@@ -89,6 +89,7 @@ from rnnfast._check.runs import (
     same_run,
 )
 from rnnfast._check.series import (
+    columns,
     date_text,
     dates_or_numbers,
     few_gaps,
@@ -193,6 +194,7 @@ __all__ = [
     "cell_not_found",
     "changed_ids",
     "choice",
+    "columns",
     "constant_stays",
     "corpus_files",
     "data_not_finite",

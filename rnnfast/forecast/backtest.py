@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,12 +46,25 @@ class Origins(NamedTuple):
         return lengths - self.steps - self.stride * np.arange(self.windows)[::-1, np.newaxis]
 
 
-def backtest(settings: Any, owner: str, data: Loaded, origins: Origins, levels: Levels, paths: int) -> Any:
+def backtest(
+    settings: Any,
+    owner: str,
+    data: Loaded,
+    origins: Origins,
+    levels: Levels,
+    paths: int,
+    checkpoint_file: str | os.PathLike[str] | None,
+    resume: bool,
+) -> Any:
     """Forecasts from each origin, by a network trained on the values before it, or before the first one."""
+    if origins.refit:
+        _check.absent(owner, "checkpoint_file", checkpoint_file, "refit=False")
     panel, parts = data.panel, []
     cutoffs = origins.cutoffs(owner, panel.ids, panel.lengths)
     for own in np.split(cutoffs, origins.windows if origins.refit else 1):
-        trained = trained_on(settings, owner, data._replace(panel=panel.until(own[0])))
+        trained = trained_on(
+            settings, owner, data._replace(panel=panel.until(own[0])), 0, checkpoint_file, resume
+        )
         fitted, group = trained.fitted, trained.group
         groups = merged(fitted.branches(panel, group.scale, group.static, own))
         future = np.concatenate([panel.after(cutoff, origins.steps) for cutoff in own])

@@ -109,6 +109,8 @@ def _trainer(settings: Any, model: SequenceRegressor, rng: np.random.Generator, 
 
     def fall(progress: Progress) -> None:
         optimizer.lr = settings.learning_rate * (1 - progress.step / (progress.steps + 1))
+        if settings.on_update is not None:
+            settings.on_update(progress)
 
     def report(record: dict[str, Any]) -> None:
         if settings.verbose:
