@@ -68,6 +68,18 @@ def test_columns_may_be_lists_with_gaps_dates_and_missing_values():
     np.testing.assert_array_equal(one["RNNForecaster"], same["RNNForecaster"])
 
 
+def test_backtests_of_series_with_missing_dates_are_those_with_missing_values():
+    data, row = frame(), 20
+    found = []
+    for name in ("ds", "y"):
+        if name == "y":
+            changed = {**data, "y": np.where(np.arange(56) == row, np.nan, data["y"])}
+        else:
+            changed = {key: np.delete(np.asarray(values), row) for key, values in data.items()}
+        found.append(small(freq="D").cross_validation(changed, 6, 3)["RNNForecaster"])
+    np.testing.assert_array_equal(*found)
+
+
 def test_covariates_updates_backtests_files_and_pictures_work_with_dicts(without_libraries, tmp_path):
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("agg")

@@ -12,6 +12,7 @@ from rnnfast.cli.bench import bench
 from rnnfast.cli.diagnose import diagnose
 from rnnfast.cli.errors import OneLineGroup, ThreadedCommand
 from rnnfast.cli.evaluate import evaluate
+from rnnfast.cli.forecast import forecast
 from rnnfast.cli.generate import generate
 from rnnfast.cli.predict import predict
 from rnnfast.cli.train import train
@@ -61,5 +62,5 @@ def rnnfast_command(
         typer.echo(context.get_help())
 
 
-for command in (train, evaluate, generate, predict, diagnose, bench, warmup):
+for command in (train, evaluate, generate, predict, diagnose, forecast, bench, warmup):
     app.command(cls=ThreadedCommand, help=help_text(command.__doc__))(command)

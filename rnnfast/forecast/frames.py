@@ -159,4 +159,5 @@ def panel_of_rows(
             raise _check.missing_covariate(
                 owner, columns[0].name, f"series {rows.ids[series]!r} at {_check.date_text(date)}"
             )
+        future = np.zeros((total, 0))
     return Panel(rows.ids, values, begins, first, phases, future), grid
