@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,16 @@ from rich.console import Console
 
 from rnnfast import _check
 from rnnfast.cli import forecast_options as options
-from rnnfast.cli.errors import BAD_VALUES, INTERRUPTED, STOPPED, fail, one_line, wording
+from rnnfast.cli.errors import (
+    BAD_INPUT,
+    BAD_VALUES,
+    INTERRUPTED,
+    STOPPED,
+    fail,
+    is_closed_pipe,
+    one_line,
+    wording,
+)
 from rnnfast.cli.forecasting import FILES, Forecasting
 from rnnfast.cli.options import given_options
 from rnnfast.cli.out_folder import OutFolder
@@ -105,7 +115,23 @@ def _agreed(path: Path, told: dict[str, Any], given: set[str]) -> dict[str, Any]
         if name in _OF_ONE_CALL:
             _check.absent("forecast", flag, told[name], "a run that begins, not to --resume")
         _check.same_option(path, flag, saved[name], _saved(told)[name])
-    return {**told, **saved}
+    return {**told, **_parsed(path / SETTINGS, saved)}
+
+
+def _parsed(path: Path, saved: dict[str, Any]) -> dict[str, Any]:
+    """Saved options, checked like those on the command line, since anybody may have edited the file."""
+    try:
+        _check.boolean("settings", "plot", saved["plot"])
+        found = {name: value if value is None else _value(name, value) for name, value in saved.items()}
+        return {**found, "level": list(map(options.PARSERS["level"], saved["level"] or ()))}
+    except (typer.BadParameter, ValueError, TypeError) as error:
+        raise _check.malformed(path, f"not the settings of a run ({error})") from None
+
+
+def _value(name: str, value: Any) -> Any:
+    if name in ("plot", "level"):
+        return value
+    return options.PARSERS.get(name, str)(value)
 
 
 def _saved(told: dict[str, Any]) -> dict[str, Any]:
@@ -125,15 +151,16 @@ def _folder(told: dict[str, Any]) -> OutFolder:
 
 def _run(work: Forecasting, folder: OutFolder, *, resumes: bool) -> None:
     """Do all of it; a command that cannot go on leaves no files, and one that was stopped can be resumed."""
+    again = f"; rnnfast forecast --resume {shlex.quote(str(folder.path))} continues it" if work.trains else ""
     try:
         work.run(folder.path, resumes=resumes)
     except KeyboardInterrupt:
-        again = f"rnnfast forecast --resume {folder.path} continues it"
-        fail(f"interrupted; {again}." if work.trains else "interrupted.", INTERRUPTED)
-    except TrainingDiverged as error:
-        fail(wording(error), STOPPED)
-    except (*BAD_VALUES, ImportError) as error:
+        fail(f"interrupted{again}.", INTERRUPTED)
+    except OSError as error:
+        if is_closed_pipe(error):
+            raise
+        fail(f"{wording(error).rstrip('.')}{again}.", STOPPED)
+    except (ValueError, TypeError, MemoryError, ImportError, TrainingDiverged) as error:
         if not resumes:
             folder.discard()
-        with one_line(*BAD_VALUES, ImportError, code=STOPPED if isinstance(error, OSError) else 2):
-            raise
+        fail(wording(error), STOPPED if isinstance(error, TrainingDiverged | MemoryError) else BAD_INPUT)

@@ -106,18 +106,16 @@ class Forecasting:
         self._console.print(text, soft_wrap=True)
 
     def _describe(self, data: SeriesFile) -> None:
-        """Print one line: series, steps, gaps, dates."""
+        """Print one line: series, steps, gaps, season."""
         panel, grid = self._panel, self._grid
         missing = int(np.isnan(panel.values).sum())
         size, unit = grid.size, _STEPS[grid.unit]
         step = f"{size} {unit}s" if size > 1 else f"1 {unit}"
-        dates = np.asarray(data.columns[data.names.time])
-        first, last = as_texts(np.array([dates.min(), dates.max()]))
-        gaps = f"{counted(missing, 'value')} missing" if missing else "no value missing"
+        gaps = f"{missing:,} missing" if missing else "none missing"
         season = f"season {self._season}" if self._season > 1 else "no season"
         self._say(
-            f"{data.title}: {len(panel.ids):,} series, {counted(panel.values.size, 'step')} of {step} from "
-            f"{first} to {last}, {gaps}; {season}"
+            f"{data.title}: {len(panel.ids):,} series, {counted(panel.values.size, 'step')} of {step}, "
+            f"{gaps}, {season}"
         )
 
     def _forecaster(self, on_update: Any = None) -> RNNForecaster:

@@ -37,7 +37,7 @@ def built_in() -> SeriesFile:
     """The concentration of CO2 at Mauna Loa."""
     days, values = mauna_loa_co2()
     columns = {"unique_id": np.full(len(days), "CO2"), "ds": days, "y": values}
-    return SeriesFile("CO2 at Mauna Loa in ppm", columns, Names())
+    return SeriesFile("CO2 at Mauna Loa", columns, Names())
 
 
 def read_series(path: str, given: Mapping[str, str | None]) -> SeriesFile:
