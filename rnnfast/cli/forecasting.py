@@ -205,8 +205,8 @@ class Forecasting:
             self._say(f"the network's error is {share:.0%} smaller than that of {others[least].title}")
         elif ours > theirs[least]:
             self._say(
-                f"warning: {others[least].title} has a smaller error than the network; another --cell, "
-                f"--target or --seed, or more data may help."
+                f"warning: {others[least].title} has a smaller error than the network; fewer "
+                f"--max-epochs, another --target or --cell, or more data may help."
             )
 
     def _train(self, file: Path, resumes: bool) -> RNNForecaster:
