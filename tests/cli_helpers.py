@@ -20,3 +20,13 @@ def rnnfast_command(*arguments, given=b""):
         ):
             app([str(argument) for argument in arguments], prog_name="rnnfast")
     return stop.value.code, out.getvalue(), err.getvalue()
+
+
+def assert_one_line(arguments, *words, code=2):
+    """The command ends with this code and one line on stderr, which has all words."""
+    found, out, err = rnnfast_command(*arguments)
+    assert found == code, (out, err)
+    assert err.count("\n") == 1, err
+    assert err.startswith("rnnfast"), err
+    for word in words:
+        assert str(word) in err, err

@@ -90,6 +90,7 @@ from rnnfast._check.runs import (
 )
 from rnnfast._check.series import (
     calibrates,
+    columns,
     date_text,
     dates_or_numbers,
     few_gaps,
@@ -122,6 +123,7 @@ from rnnfast._check.series import (
     values_of_frame,
     with_time_zone,
 )
+from rnnfast._check.tables import bad_file, bad_line, file_column, no_dates
 from rnnfast._check.token_ids import (
     id_sequence,
     ids,
@@ -184,6 +186,8 @@ __all__ = [
     "absent",
     "another_thread",
     "apart",
+    "bad_file",
+    "bad_line",
     "batch",
     "binary",
     "boolean",
@@ -195,6 +199,7 @@ __all__ = [
     "cell_not_found",
     "changed_ids",
     "choice",
+    "columns",
     "constant_stays",
     "corpus_files",
     "data_not_finite",
@@ -206,6 +211,7 @@ __all__ = [
     "equal",
     "equal_lengths",
     "few_gaps",
+    "file_column",
     "fixed",
     "float_array",
     "float_dtype",
@@ -245,6 +251,7 @@ __all__ = [
     "needed",
     "needs_equal_lengths",
     "no_constant",
+    "no_dates",
     "no_default_corpus",
     "no_distribution",
     "no_effect",

@@ -88,7 +88,8 @@ def needed(owner: str, package: str, extra: str) -> Any:
 def not_a_frame(owner: str, name: str, value: Any) -> TypeError:
     """The error for an argument that is no frame."""
     return TypeError(
-        f"{owner}: {name} must be a frame of pandas, polars or the like, got {type(value).__name__}."
+        f"{owner}: {name} must be a frame of pandas, polars or the like, or a dict of columns, got "
+        f"{type(value).__name__}."
     )
 
 
@@ -96,6 +97,21 @@ def missing_column(owner: str, name: str, column: str, columns: Sequence[str]) -
     """The error for a frame without a column."""
     shown = ", ".join(map(str, columns[:8]))
     return ValueError(f"{owner}: {name} needs the column {column!r}, got {shown}.")
+
+
+def columns(owner: str, name: str, values: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The columns of a dict as arrays (rows,) of one length."""
+    arrays = {column: np.asarray(one) for column, one in values.items()}
+    for column, array in arrays.items():
+        if array.ndim != 1:
+            raise ValueError(
+                f"{owner}: {name}: the column {column!r} must be (rows,), got {shape_text(array.shape)}."
+            )
+    lengths = {column: len(array) for column, array in arrays.items()}
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{column} {length}" for column, length in lengths.items())
+        raise ValueError(f"{owner}: {name} must have columns of one length, got {told}.")
+    return arrays
 
 
 def some_rows(owner: str, name: str, rows: int) -> None:

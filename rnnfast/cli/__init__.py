@@ -1,10 +1,12 @@
-"""The command line, one sub-command a file: `train`, `evaluate`, `generate`, `predict`, `diagnose`, `bench`,
-`warmup`.
+"""The command line, one sub-command a file: `train`, `evaluate`, `generate`, `predict`, `diagnose`,
+`forecast`, `classify`, `bench`, `warmup`.
 
 * `app.py` registers the sub-commands. `options.py` has the options of `train`, `bench_options.py` those of
   `bench`. `session.py` runs `train`.
 * `experiment.py` is one run: a text, a model and its baselines, one of which is `unigram.py`. `run_folder.py`
   manages the files of a run.
+* `forecasting.py` runs `forecast`, whose options are in `forecast_options.py`; `backtests.py` has its scores,
+  `series_files.py` its files. `out_folder.py` manages the results of `forecast` and `classify`.
 * `errors.py` prints errors in one line, `wording.py` rewords them for the command line, `numbers.py` parses
   the values of options.
 * `inputs.py` reads text and prompts, also from standard input.

@@ -9,15 +9,17 @@ import typer
 
 import rnnfast
 from rnnfast.cli.bench import bench
+from rnnfast.cli.classify import classify
 from rnnfast.cli.diagnose import diagnose
 from rnnfast.cli.errors import OneLineGroup, ThreadedCommand
 from rnnfast.cli.evaluate import evaluate
+from rnnfast.cli.forecast import forecast
 from rnnfast.cli.generate import generate
 from rnnfast.cli.predict import predict
 from rnnfast.cli.train import train
 from rnnfast.cli.warmup import warmup
 
-_INTRODUCTION = """Train language models with recurrent networks on this machine's CPU, and use them.
+_INTRODUCTION = """Train recurrent networks on this machine's CPU: language models, forecasts, classifiers.
 
 Start with [bold]rnnfast train[/bold]: it needs no files, takes about two minutes, and prints the folder of
 the run. Pass that folder to the other commands:
@@ -28,6 +30,8 @@ Examples:
 [bold]rnnfast generate runs/first --prompt "the value of"[/bold]
 [bold]rnnfast predict runs/first "the value of"[/bold]
 [bold]rnnfast evaluate runs/first my.txt[/bold]
+[bold]rnnfast forecast sales.csv --h 12[/bold]
+[bold]rnnfast classify GunPoint_TRAIN.ts GunPoint_TEST.ts[/bold]
 """
 
 app = typer.Typer(
@@ -61,5 +65,5 @@ def rnnfast_command(
         typer.echo(context.get_help())
 
 
-for command in (train, evaluate, generate, predict, diagnose, bench, warmup):
+for command in (train, evaluate, generate, predict, diagnose, forecast, classify, bench, warmup):
     app.command(cls=ThreadedCommand, help=help_text(command.__doc__))(command)

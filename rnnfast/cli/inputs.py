@@ -14,7 +14,7 @@ from rnnfast import _check
 from rnnfast.data import Corpus, read_files
 
 STANDARD_INPUT = "-"
-_TITLE = "standard input"
+TITLE = "standard input"
 
 
 @contextmanager
@@ -36,10 +36,15 @@ def texts(*groups: Sequence[str | Path] | None, encoding: str = "utf-8") -> Iter
             if not group:
                 return None
             paths = [str(kept) if name == STANDARD_INPUT else name for name in group]
-            titles = [_TITLE if name == STANDARD_INPUT else name for name in group]
+            titles = [TITLE if name == STANDARD_INPUT else name for name in group]
             return read_files(paths, encoding, titles)
 
         yield [corpus(group) for group in named]
+
+
+def content(path: str) -> bytes:
+    """The bytes of a file; `-` is standard input."""
+    return _stdin().read() if path == STANDARD_INPUT else Path(path).read_bytes()
 
 
 def prompt_text(prompt: str) -> str:
@@ -50,7 +55,7 @@ def prompt_text(prompt: str) -> str:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise _check.not_text("prompt", _TITLE, "utf-8", error.start, content[error.start]) from None
+        raise _check.not_text("prompt", TITLE, "utf-8", error.start, content[error.start]) from None
     text = text.replace("\r\n", "\n")
     return text.removesuffix("\n")
 

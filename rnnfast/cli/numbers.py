@@ -52,6 +52,18 @@ def share(option: str) -> Callable[[Any], float]:
     return _reader(float, lambda value: _check.fraction(_OWNER, option, value))
 
 
+def between(option: str, low: float, high: float) -> Callable[[Any], float]:
+    """A parser of numbers between `low` and `high`, both excluded."""
+
+    def check(value: Any) -> float:
+        found = _check.number(_OWNER, option, value, low, high)
+        if not low < found < high:
+            raise BadOption(f"{option} must be between {low:g} and {high:g}, got {value}.")
+        return found
+
+    return _reader(float, check)
+
+
 def share_or_all(option: str) -> Callable[[Any], float]:
     """A parser of numbers above 0 and at most 1."""
 

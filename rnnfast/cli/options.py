@@ -20,6 +20,9 @@ _BASELINE, _OUTPUT = "Baseline", "Output"
 
 _RATES = ", ".join(f"{name} {rate:g}" for name, (_, rate) in OPTIMIZERS.items())
 DTYPES = tuple(kind.name for kind in FLOAT_DTYPES)
+READY_CELLS = (
+    f"Recurrent cell: {', '.join(ready.name for ready in READY)}; or module:name of a cell of your own."
+)
 _MOST_UNITS = 1_000_000  # no machine has memory for more
 
 
@@ -99,7 +102,7 @@ MaxVocab = Annotated[int | None, whole_option(
 
 Cell = Annotated[str, _value(
     cell("--cell"), ("--cell", "--model"), "NAME", _MODEL,
-    f"Recurrent cell: {', '.join(ready.name for ready in READY)}; or module:name of a cell of your own.")]
+    READY_CELLS)]
 EmbedSize = Annotated[int, whole_option("--emsize", 1, _MODEL, "Size of word vectors.", high=_MOST_UNITS)]
 HiddenSize = Annotated[int, whole_option(
     "--nhid", 1, _MODEL, "Hidden units in each layer.", high=_MOST_UNITS)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -75,19 +76,18 @@ class PlainProgress:
         self._console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
+def _bar(console: Console, *columns: TextColumn) -> Bar:
+    """A moving bar between a description and other columns, gone at its end."""
+    shown = (TextColumn("{task.description}"), BarColumn(bar_width=24), *columns)
+    return Bar(*shown, console=console, transient=True, refresh_per_second=4)
+
+
 class LiveProgress(PlainProgress):
     """Print a line for each epoch, and a moving bar below; parameters as in `PlainProgress`."""
 
     def __init__(self, console: Console, name: str, interval: int) -> None:
         super().__init__(console, name, interval)
-        self._bar = Bar(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[text]}"),
-            console=console,
-            transient=True,
-            refresh_per_second=4,
-        )
+        self._bar = _bar(console, TextColumn("{task.fields[text]}"))
         self._task = self._bar.add_task(name, total=None, text="starting")
 
     def __enter__(self) -> LiveProgress:
@@ -142,14 +142,7 @@ class LiveReading(PlainReading):
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
-        self._bar = Bar(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.percentage:>3.0f} %"),
-            console=console,
-            transient=True,
-            refresh_per_second=4,
-        )
+        self._bar = _bar(console, TextColumn("{task.percentage:>3.0f} %"))
 
     def __enter__(self) -> LiveReading:
         self._bar.start()
@@ -178,6 +171,62 @@ class LiveReading(PlainReading):
 def show_reading(console: Console) -> PlainReading:
     """The display of reading that suits the console."""
     return (LiveReading if console.is_terminal else PlainReading)(console)
+
+
+class PlainSteps:
+    """Print a line for each fifth of a training.
+
+    Parameters
+    ----------
+    console : Console
+    name : str
+        What is trained, at the beginning of each line.
+    """
+
+    def __init__(self, console: Console, name: str) -> None:
+        self._console, self._name, self._began = console, name, time.perf_counter()
+        self._first: int | None = None
+
+    def __enter__(self) -> PlainSteps:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def reached(self, epoch: int, epochs: int, step: int, steps: int, loss: float) -> None:
+        """A step of an epoch is done; steps count from 1 over all epochs."""
+        first = self._first = step - 1 if self._first is None else self._first
+        seconds = time.perf_counter() - self._began
+        left = clock(seconds / (step - first) * (steps - step))
+        self._show(step, steps, f"{self._name} epoch {epoch}/{epochs}", f"loss {loss:.4f}, {left} left")
+
+    def _show(self, step: int, steps: int, name: str, text: str) -> None:
+        if 5 * step // steps > 5 * (step - 1) // steps:
+            self._console.print(f"{name}: {text}", soft_wrap=True, highlight=False, markup=False)
+
+
+class LiveSteps(PlainSteps):
+    """Move a bar; parameters as in `PlainSteps`."""
+
+    def __init__(self, console: Console, name: str) -> None:
+        super().__init__(console, name)
+        self._bar = _bar(console, TextColumn("{task.fields[text]}"))
+        self._task = self._bar.add_task(name, total=None, text="starting")
+
+    def __enter__(self) -> LiveSteps:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def _show(self, step: int, steps: int, name: str, text: str) -> None:
+        self._bar.update(self._task, completed=step, total=steps, description=name, text=text)
+
+
+def show_steps(console: Console, name: str) -> PlainSteps:
+    """The display of a training with a loss that suits the console."""
+    return (LiveSteps if console.is_terminal else PlainSteps)(console, name)
 
 
 def clock(seconds: float) -> str:

@@ -102,7 +102,7 @@ class RunFolder:
         earlier = [name for name in _OURS if (self.path / name).exists()]
         if earlier and not (overwrite and _is_ours_or_absent(self.path)):
             raise _check.run_in_the_way(self.path, earlier[0])
-        self._made = _missing_folders(self.path)
+        self._made = missing_folders(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         self._clear()
         self.staged = Path(tempfile.mkdtemp(prefix=".rnnfast-", dir=self.path))
@@ -224,7 +224,7 @@ def _lines(path: Path, keep: Callable[[dict[str, Any]], bool]) -> list[bytes]:
     return kept
 
 
-def _missing_folders(path: Path) -> list[Path]:
+def missing_folders(path: Path) -> list[Path]:
     """The missing ones among the folder and its parents, innermost first."""
     missing = []
     for folder in (path, *path.parents):

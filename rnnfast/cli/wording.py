@@ -17,7 +17,16 @@ _ARGUMENTS = {
 }
 # Not English words: always arguments.
 _ANYWHERE = ["batch_size", "beta1", "beta2", "bptt", "clip_value", "decay_rate", "eps", "lr", "max_vocab"]
-_ANYWHERE += ["min_count", "top_k", "top_p", "valid_fraction", "weight_decay"]
+_ANYWHERE += [
+    "freq",
+    "max_epochs",
+    "min_count",
+    "season_length",
+    "top_k",
+    "top_p",
+    "valid_fraction",
+    "weight_decay",
+]
 # Also English words: arguments only at the beginning and before an equals sign.
 _IN_PLACES = [
     "anneal",
@@ -26,6 +35,7 @@ _IN_PLACES = [
     "dropout",
     "encoding",
     "goal",
+    "head",
     "lags",
     "length",
     "lower",
@@ -34,7 +44,7 @@ _IN_PLACES = [
     "passes",
     "peers",
 ]
-_IN_PLACES += ["seconds", "shapes", "temperature", "threads", "tied", "tokenizer", "window"]
+_IN_PLACES += ["seconds", "shapes", "target", "temperature", "threads", "tied", "tokenizer", "window"]
 
 
 def in_options(message: str) -> str:

@@ -10,7 +10,8 @@ Text is processed in four steps, one file each:
 * `ids_file.py`: `encode_to_memmap` writes the ids to a memory-mapped file, `open_ids` opens it again.
 * `batching.py`: `WindowBatches` cuts ids into windows for training, `evaluation_windows` for scoring.
 
-`sequences.py` has `Sequences`, vectors with targets, and `rows.py` their batches.
+`sequences.py` has `Sequences`, vectors with targets, and `rows.py` their batches. `ts_files.py` reads
+sequences with classes from `.ts` files.
 
 Unusable data raise a `CorpusError` before training starts.
 
@@ -29,6 +30,7 @@ from rnnfast.data.prepared import WhitespaceTokenizer
 from rnnfast.data.python_manual import default_corpus
 from rnnfast.data.sequences import Sequences
 from rnnfast.data.tokenizer import CharTokenizer, WordTokenizer, tokenizer_from_dict
+from rnnfast.data.ts_files import read_ts
 from rnnfast.data.vocabulary import Tokenizer
 from rnnfast.data.words import join_words, split_words
 
@@ -48,6 +50,7 @@ __all__ = [
     "mauna_loa_co2",
     "open_ids",
     "read_files",
+    "read_ts",
     "split_words",
     "tokenizer_from_dict",
 ]

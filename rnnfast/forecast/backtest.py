@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,14 +55,18 @@ def backtest(
     levels: Levels,
     paths: int,
     intervals: PredictionIntervals | None,
+    checkpoint_file: str | os.PathLike[str] | None,
+    resume: bool,
 ) -> Any:
     """Forecasts from each origin, by a network trained on the values before it, or before the first one."""
+    if origins.refit:
+        _check.absent(owner, "checkpoint_file", checkpoint_file, "refit=False")
     panel, parts = data.panel, []
     cutoffs = origins.cutoffs(owner, panel.ids, panel.lengths)
     for own in np.split(cutoffs, origins.windows if origins.refit else 1):
         before = data._replace(panel=panel.until(own[0]))
         errors = NOT_MEASURED if intervals is None else intervals.measured(settings, owner, before)
-        trained = trained_on(settings, owner, before, errors=errors)
+        trained = trained_on(settings, owner, before, 0, errors, checkpoint_file, resume)
         fitted, group = trained.fitted, trained.group
         groups = fitted.branches(panel, group.scale, group.static, own)
         future = np.concatenate([panel.after(cutoff, origins.steps) for cutoff in own])

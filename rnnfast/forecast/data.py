@@ -15,6 +15,7 @@ from rnnfast.forecast.frames import (
     Rows,
     columns_of,
     is_frame,
+    library_of,
     made_frame,
     panel_of_rows,
     rows_of_frame,
@@ -101,7 +102,7 @@ class Arrays(NamedTuple):
 
 
 class Frames(NamedTuple):
-    """Long frames with these columns, of the library whose module is `backend`; `unit` is that of the
+    """Long frames with these columns, of the library `backend`, as in `library_of`; `unit` is that of the
     dates."""
 
     names: Names
@@ -252,7 +253,7 @@ def loaded(settings: Any, owner: str, data: Any, static_df: Any, names: Names) -
     futures = [fitted_column(owner, name, rows.columns[name], rows.where) for name in futr_exog]
     given = None if freq is None else grid_of(owner, freq)
     panel, grid = panel_of_rows(owner, rows, given, names.target, futures)
-    frames = Frames(names, type(data).__module__.partition(".")[0], rows.unit)
+    frames = Frames(names, library_of(data), rows.unit)
     statics = []
     if stat_exog:
         found = _static_columns(owner, static_df, panel.ids, stat_exog, names)

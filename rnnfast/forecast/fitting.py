@@ -20,7 +20,7 @@ from rnnfast.training.progress import Progress
 from rnnfast.training.trainer import Trainer
 
 # Updates of a training whose epochs are not given.
-_UPDATES, _LEAST_EPOCHS, _MOST_EPOCHS = 200, 2, 200
+_UPDATES, _LEAST_EPOCHS, _MOST_EPOCHS = 200, 2, 100
 
 
 # Quantiles that are those of the head.
@@ -114,6 +114,8 @@ def _trainer(settings: Any, model: SequenceRegressor, rng: np.random.Generator, 
 
     def fall(progress: Progress) -> None:
         optimizer.lr = settings.learning_rate * (1 - progress.step / (progress.steps + 1))
+        if settings.on_update is not None:
+            settings.on_update(progress)
 
     def report(record: dict[str, Any]) -> None:
         if settings.verbose:

@@ -21,14 +21,15 @@ from rnnfast.forecast.recipe import SCALERS, TARGETS
 from rnnfast.forecast.saving import read_forecaster, write_forecaster
 from rnnfast.heads import Head, head_of, saved_head
 from rnnfast.models.cells import cell_of, saved_cell
+from rnnfast.training.progress import Progress
 
 
 class RNNForecaster:
     """Forecasts of many series by one recurrent network, which is trained on all of them.
 
-    The network reads a series value by value and predicts the next ones. It takes long frames of pandas,
-    polars and others with the columns `unique_id`, `ds` and `y`, or arrays (n, T) and lists of arrays
-    (T_i,). NaN and missing dates are values that were not observed.
+    The network reads a series value by value and predicts the next ones. It takes long frames with the
+    columns `unique_id`, `ds` and `y`, of pandas, polars and others or a dict of arrays (rows,); or arrays
+    (n, T) and lists of arrays (T_i,). NaN and missing dates are values that were not observed.
 
     Parameters
     ----------
@@ -63,7 +64,7 @@ class RNNForecaster:
     window : int
         The most steps through which gradients flow.
     max_epochs : int, optional
-        Passes over the series; by default as many as make 200 updates, at least 2 and at most 200.
+        Passes over the series; by default as many as make 200 updates, at least 2 and at most 100.
     batch_size : int
         Windows in a batch.
     learning_rate : float
@@ -78,6 +79,8 @@ class RNNForecaster:
         1 prints a line for each epoch.
     callbacks : sequence of callable
         Each is called with the record of an epoch, a dict; it may raise `rnnfast.training.StopTraining`.
+    on_update : callable, optional
+        Called with the `rnnfast.training.Progress` after each update.
 
     Attributes
     ----------
@@ -123,6 +126,7 @@ class RNNForecaster:
         random_state: int | None = None,
         verbose: int = 0,
         callbacks: Sequence[Callable[[dict[str, Any]], object]] = (),
+        on_update: Callable[[Progress], object] | None = None,
     ) -> None:
         owner = type(self).__name__
         self.freq = freq
@@ -148,7 +152,7 @@ class RNNForecaster:
         seed = random_state
         self.random_state = None if seed is None else _check.size(owner, "random_state", seed, 0)
         self.verbose = _check.size(owner, "verbose", verbose, 0)
-        self.callbacks = tuple(callbacks)
+        self.callbacks, self.on_update = tuple(callbacks), on_update
         _check.forecaster(self, owner)
         self.history_: list[dict[str, Any]] = []
         self._kind: Arrays | Frames | None = None
@@ -161,11 +165,8 @@ class RNNForecaster:
 
     def __repr__(self) -> str:
         names = ("freq", "hidden_size", "layers", "season_length", "target", "train_horizon")
-        values = {
-            "cell": self.cell.name,
-            "head": self.head.name,
-            **{name: getattr(self, name) for name in names},
-        }
+        values = {"cell": self.cell.name, "head": self.head.name}
+        values |= {name: getattr(self, name) for name in names}
         return shown(self, {name: value for name, value in values.items() if value is not None})
 
     def fit(
@@ -293,9 +294,7 @@ class RNNForecaster:
         return found[0] if isinstance(kind, Arrays) and kind.single else found
 
     def update(self, new_rows: Any) -> RNNForecaster:
-        """Read new values after the series of `fit`, without training.
-
-        Forecasts then have the same bits as if the whole series had been read at once.
+        """Read new values after the series of `fit`, without training; as if all had been read at once.
 
         Parameters
         ----------
@@ -333,22 +332,23 @@ class RNNForecaster:
         id_col: str = "unique_id",
         time_col: str = "ds",
         target_col: str = "y",
+        checkpoint_file: str | os.PathLike[str] | None = None,
+        resume: bool = False,
     ) -> Any:
         """Forecasts from several origins, each from the values before it alone.
 
-        With `refit=False` a network is trained once, on the values
-        before the first origin; each series is then read once, and the forecasts branch from its states.
-        With `refit=True` a network is trained for each origin.
+        With `refit=False` a network is trained once, on the values before the first origin; each series is
+        then read once, and forecasts branch from its states. With `refit=True`, each origin has a network.
 
         Parameters
         ----------
-        df, static_df, prediction_intervals, id_col, time_col, target_col
-            As in `fit`.
+        df, static_df, prediction_intervals, id_col, time_col, target_col, checkpoint_file, resume
+            As in `fit`; `checkpoint_file` needs `refit=False`.
         h, n_windows, step_size : int
             Steps of a forecast, the number of origins, and steps between two origins, by default `h`. The
             last forecast ends with the series.
-        refit, level, quantiles, n_paths
-            `refit` as above, the others as in `predict`.
+        level, quantiles, n_paths
+            As in `predict`.
 
         Returns
         -------
@@ -363,14 +363,16 @@ class RNNForecaster:
         levels = levels_of(owner, self.head, level, quantiles)
         data = loaded(self, owner, df, static_df, Names(id_col, time_col, target_col))
         origins = Origins(steps, windows, stride, refit)
-        return backtest(self, owner, data, origins, levels, paths, prediction_intervals)
+        return backtest(
+            self, owner, data, origins, levels, paths, prediction_intervals, checkpoint_file, resume
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted forecaster to one safetensors file, atomically; callbacks are not saved."""
         owner = f"{type(self).__name__}.save"
         trained, kind = self._parts("save")
         names = inspect.signature(type(self)).parameters
-        settings = {name: getattr(self, name) for name in names if name != "callbacks"}
+        settings = {name: getattr(self, name) for name in names if name not in ("callbacks", "on_update")}
         settings["cell"], settings["head"] = saved_cell(owner, self.cell), saved_head(owner, self.head)
         write_forecaster(path, settings, kind, trained)
 
@@ -380,10 +382,8 @@ class RNNForecaster:
 
         Raises
         ------
-        CheckpointError
-            The file is damaged or holds no forecaster, or the program has not defined its cell.
-        OSError
-            The file cannot be read.
+        CheckpointError, OSError
+            The file cannot be read or holds no forecaster, or the program has not defined its cell.
         """
         settings, kind, trained = read_forecaster(path)
         self = cls(**settings)

@@ -1,5 +1,7 @@
-"""Long frames of pandas, polars and others, read and written by narwhals: one row for each series and
-date."""
+"""Long frames: one row for each series and date.
+
+A frame is a dict of columns, or one of pandas, polars and others, which narwhals reads and writes.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +17,7 @@ from rnnfast.forecast.panel import Panel
 
 # Steps without a row that a frame may have for each row; more is a frequency that does not fit.
 _MOST_GAPS = 50
+_DICT = "dict"
 
 
 class Names(NamedTuple):
@@ -43,19 +46,33 @@ class Rows(NamedTuple):
 
 def is_frame(data: Any) -> bool:
     """Whether data is a frame, not an array or a list."""
-    return hasattr(data, "columns")
+    return isinstance(data, Mapping) or hasattr(data, "columns")
+
+
+def library_of(frame: Any) -> str:
+    """The module of a frame's library, or "dict"."""
+    return _DICT if isinstance(frame, Mapping) else type(frame).__module__.partition(".")[0]
+
+
+def column_names(frame: Any) -> list[str]:
+    """The names of a frame's columns."""
+    return list(frame) if isinstance(frame, Mapping) else list(frame.columns)
 
 
 def columns_of(owner: str, name: str, frame: Any, wanted: Sequence[str]) -> dict[str, np.ndarray]:
-    """Columns of a frame as arrays."""
-    narwhals = _check.needed(owner, "narwhals", "forecast")
-    try:
-        frame = narwhals.from_native(frame, eager_only=True)
-    except TypeError:
-        raise _check.not_a_frame(owner, name, frame) from None
-    missing = [column for column in wanted if column not in frame.columns]
+    """Columns of a frame as arrays (rows,)."""
+    if not isinstance(frame, Mapping):
+        narwhals = _check.needed(owner, "narwhals", "forecast")
+        try:
+            frame = narwhals.from_native(frame, eager_only=True)
+        except TypeError:
+            raise _check.not_a_frame(owner, name, frame) from None
+    given = column_names(frame)
+    missing = [column for column in wanted if column not in given]
     if missing:
-        raise _check.missing_column(owner, name, missing[0], list(frame.columns))
+        raise _check.missing_column(owner, name, missing[0], given)
+    if isinstance(frame, Mapping):
+        return _check.columns(owner, name, {column: frame[column] for column in wanted})
     for column in wanted:
         if getattr(frame.schema[column], "time_zone", None) is not None:
             raise _check.with_time_zone(owner, column)
@@ -63,7 +80,9 @@ def columns_of(owner: str, name: str, frame: Any, wanted: Sequence[str]) -> dict
 
 
 def made_frame(backend: str, columns: Mapping[str, Any]) -> Any:
-    """A frame of the library `backend` with these columns."""
+    """A frame of the library `backend` with these columns; for "dict", a dict of arrays."""
+    if backend == _DICT:
+        return {name: np.asarray(values) for name, values in columns.items()}
     narwhals = _check.needed("RNNForecaster", "narwhals", "forecast")
     return narwhals.from_dict(dict(columns), backend=backend).to_native()
 
@@ -140,4 +159,5 @@ def panel_of_rows(
             raise _check.missing_covariate(
                 owner, columns[0].name, f"series {rows.ids[series]!r} at {_check.date_text(date)}"
             )
+        future = np.zeros((total, 0))
     return Panel(rows.ids, values, begins, first, phases, future), grid

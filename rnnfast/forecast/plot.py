@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
-from rnnfast.forecast.frames import Names, is_frame, rows_of_frame
+from rnnfast.forecast.frames import Names, column_names, is_frame, rows_of_frame
 
 __all__ = ["plot"]
 
@@ -90,7 +90,7 @@ def _series_of_arrays(df: Any, forecasts: Any, ids: Any, names: Names) -> list[A
 
 def _series_of_frames(df: Any, forecasts: Any, ids: Any, names: Names) -> list[Any]:
     rows = rows_of_frame("plot", "df", df, names, [names.target])
-    others = [name for name in forecasts.columns if name not in (names.id, names.time)]
+    others = [name for name in column_names(forecasts) if name not in (names.id, names.time)]
     ahead = rows_of_frame("plot", "forecasts", forecasts, names, others)
     drawn = []
     for name in ahead.ids[:4] if ids is None else ids:

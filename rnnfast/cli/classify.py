@@ -1,0 +1,200 @@
+"""`rnnfast classify`: a classifier of sequences from `.ts` files, and how often it is right."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import typer
+from rich.console import Console
+
+from rnnfast import _check
+from rnnfast.cli import options
+from rnnfast.cli.errors import (
+    BAD_INPUT,
+    BAD_VALUES,
+    INTERRUPTED,
+    STOPPED,
+    fail,
+    is_closed_pipe,
+    one_line,
+    wording,
+)
+from rnnfast.cli.numbers import cell as cell_parser
+from rnnfast.cli.numbers import word
+from rnnfast.cli.out_folder import OutFolder
+from rnnfast.cli.progress import clock, compilations, show_steps
+from rnnfast.cli.results import numbers_table
+from rnnfast.cli.run_folder import dated_folder
+from rnnfast.cli.series_files import write_csv
+from rnnfast.cli.wording import counted
+from rnnfast.data import read_ts
+from rnnfast.models.cells import MOST_LAYERS, named_cell
+from rnnfast.training import TrainingDiverged
+
+PREDICTIONS, MODEL = "predictions.csv", "model.safetensors"
+_POOLINGS = ("last", "mean", "max")
+_BATCH = 32
+# Updates of a training whose epochs are not given, and its limits.
+_UPDATES, _LEAST_EPOCHS, _MOST_EPOCHS = 500, 30, 300
+
+
+class Part(NamedTuple):
+    """Sequences (T_i, D) and their classes (N,)."""
+
+    xs: list[np.ndarray]
+    labels: np.ndarray
+
+
+# One line per option, as a table.
+# fmt: off
+Train = Annotated[Path, typer.Argument(
+    metavar="TRAIN", show_default=False, help="A .ts file of sequences with classes to learn from.")]
+Test = Annotated[Path, typer.Argument(
+    metavar="TEST", show_default=False, help="A .ts file of sequences to classify.")]
+Cell = Annotated[str, typer.Option(
+    "--cell", parser=cell_parser("--cell"), metavar="NAME", help=options.READY_CELLS)]
+HiddenSize = Annotated[int, options.whole_option(
+    "--hidden-size", 1, None, "Units of each layer.", high=1_000_000)]
+Layers = Annotated[int, options.whole_option("--layers", 1, None, "Recurrent layers.", high=MOST_LAYERS)]
+Bidirectional = Annotated[bool, typer.Option(
+    "--bidirectional", help="Read each sequence backwards too.")]
+Pooling = Annotated[str, typer.Option(
+    "--pooling", parser=word("--pooling", *_POOLINGS), metavar="|".join(_POOLINGS),
+    help="The vector of a sequence: the final state, or the mean or maximum over its steps.")]
+MaxEpochs = Annotated[int | None, options.whole_option(
+    "--max-epochs", 1, None, "Passes over the sequences.", "as many as make 500 updates, 30 to 300")]
+Seed = Annotated[int, options.whole_option("--seed", 0, None, "The same seed gives the same numbers.")]
+Out = Annotated[Path | None, typer.Option(
+    "--out", metavar="FOLDER", show_default="runs/DATE_TIME",
+    help="Folder for the predictions and the model.")]
+Overwrite = Annotated[bool, typer.Option(
+    "--overwrite", help="Replace earlier results of the command in that folder.")]
+# fmt: on
+
+
+def classify(
+    train: Train,
+    test: Test,
+    cell: Cell = "gru",
+    hidden_size: HiddenSize = 64,
+    layers: Layers = 1,
+    bidirectional: Bidirectional = False,
+    pooling: Pooling = "last",
+    max_epochs: MaxEpochs = None,
+    seed: Seed = 0,
+    out: Out = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train a classifier of sequences on one .ts file, and judge it on another.
+
+    The files are those of the UCR and UEA archives. Sequences may differ in length, and ? is a value that was
+    not observed. The accuracy stands beside the share of the most common class. The folder holds
+    predictions.csv and the model.
+
+    Example: [bold]rnnfast classify GunPoint_TRAIN.ts GunPoint_TEST.ts[/bold]
+    """
+    console = Console(highlight=False, markup=False)
+    with one_line(*BAD_VALUES, ImportError):
+        if overwrite and out is None:
+            raise _check.no_effect("--overwrite", "without --out, since each run then has a new folder")
+        classifier_of = importlib.import_module("rnnfast.sklearn").RNNClassifier
+        learned, judged = Part(*read_ts(train)), Part(*read_ts(test))
+        _check_parts(test, learned, judged)
+        folder = OutFolder(out or dated_folder(), "classify", (PREDICTIONS, MODEL), overwrite=overwrite)
+        folder.write_settings({"train": str(train), "test": str(test), "seed": seed})
+    _describe(console, learned, judged)
+    updates = -(-len(learned.xs) // _BATCH)
+    epochs = max_epochs or min(max(-(-_UPDATES // updates), _LEAST_EPOCHS), _MOST_EPOCHS)
+    name = f"{named_cell('classify', cell).title}, {layers} x {hidden_size}"
+    try:
+        with folder.alone(), compilations(lambda: console.print("compiling kernels, once")):
+            with show_steps(console, name) as display:
+
+                def report(record: dict[str, Any], _: Any) -> None:
+                    done.append(record["seconds"])
+                    display.reached(len(done), epochs, len(done), epochs, record["train_loss"])
+
+                done: list[float] = []
+                classifier = classifier_of(
+                    cell=named_cell("classify", cell),
+                    hidden_size=hidden_size,
+                    layers=layers,
+                    bidirectional=bidirectional,
+                    pooling=pooling,
+                    max_epochs=epochs,
+                    batch_size=_BATCH,
+                    random_state=seed,
+                    callbacks=[report],
+                )
+                classifier.fit(*learned)
+            console.print(f"{name}: {counted(epochs, 'epoch')} in {clock(done[-1])}", soft_wrap=True)
+            _report(console, classifier, learned, judged, folder.path)
+    except KeyboardInterrupt:
+        folder.discard()
+        fail("interrupted.", INTERRUPTED)
+    except (ValueError, TypeError, MemoryError, OSError, TrainingDiverged) as error:
+        if is_closed_pipe(error):
+            raise
+        folder.discard()
+        of_input = isinstance(error, ValueError | TypeError)
+        fail(wording(error), BAD_INPUT if of_input else STOPPED)
+
+
+def _check_parts(test: Path, learned: Part, judged: Part) -> None:
+    channels = [part.xs[0].shape[1] for part in (learned, judged)]
+    if channels[0] != channels[1]:
+        raise _check.bad_file(
+            "classify", test, f"must have {channels[0]} channels, as TRAIN has, got {channels[1]}"
+        )
+
+
+def _describe(console: Console, learned: Part, judged: Part) -> None:
+    """Print one line: sequences, lengths, channels, classes."""
+    lengths = [len(x) for part in (learned, judged) for x in part.xs]
+    steps = counted(max(lengths), "step")
+    steps = steps if min(lengths) == max(lengths) else f"{min(lengths):,} to {steps}"
+    missing = sum(int(np.isnan(x).sum()) for part in (learned, judged) for x in part.xs)
+    console.print(
+        f"{counted(len(learned.xs), 'sequence')} to learn, {len(judged.xs):,} to judge: {steps}, "
+        f"{counted(learned.xs[0].shape[1], 'channel')}, {len(set(learned.labels)):,} classes"
+        + (f", {counted(missing, 'value')} missing" if missing else ""),
+        soft_wrap=True,
+    )
+
+
+def _report(console: Console, classifier: Any, learned: Part, judged: Part, folder: Path) -> None:
+    """Print how often the classifier is right, and write its predictions and itself."""
+    shares = classifier.predict_proba(judged.xs)
+    predicted = classifier.classes_[shares.argmax(axis=1)]
+    common = _most_common(learned.labels)
+    table = numbers_table("", "training", "test")
+    right = (np.mean(classifier.predict(learned.xs) == learned.labels), np.mean(predicted == judged.labels))
+    table.add_row("accuracy", *(f"{share:.1%}" for share in right))
+    guessed = (np.mean(part.labels == common) for part in (learned, judged))
+    table.add_row(f"always {common}, the most common class", *(f"{share:.1%}" for share in guessed))
+    console.print(table)
+    table = numbers_table("class", "training", "test", "recall in test")
+    for label in sorted({*learned.labels.tolist(), *judged.labels.tolist()}):
+        ours = judged.labels == label
+        found = f"{np.mean(predicted[ours] == label):.1%}" if ours.any() else ""
+        table.add_row(label, f"{np.sum(learned.labels == label):,}", f"{ours.sum():,}", found)
+    console.print(table)
+    columns = {
+        "sequence": np.arange(1, len(predicted) + 1),
+        "class": judged.labels,
+        "predicted": predicted,
+        "probability": shares.max(axis=1).round(6),
+    }
+    write_csv(folder / PREDICTIONS, columns)
+    classifier.save(folder / MODEL)
+    console.print(f"written to {folder}: {PREDICTIONS}, {MODEL}", soft_wrap=True)
+    again = f"RNNClassifier.load({str(folder / MODEL)!r}).predict(xs)"
+    console.print(f"use the model in Python: {again}", soft_wrap=True)
+
+
+def _most_common(labels: np.ndarray) -> str:
+    names, counts = np.unique(labels, return_counts=True)
+    return str(names[np.argmax(counts)])
