@@ -22,6 +22,7 @@ from rnnfast.kernels import head as kernels
 __all__ = [
     "Head",
     "absolute",
+    "categorical",
     "gaussian",
     "negative_binomial",
     "quantiles",
@@ -32,6 +33,8 @@ __all__ = [
 _HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 # Added to scales and rates, so that a loss stays finite where softplus underflows.
 _LEAST = 1e-6
+# A damaged file could otherwise ask for a billion.
+_MOST_CLASSES = 1 << 16
 
 
 class Head:
@@ -47,8 +50,8 @@ class Head:
     values : callable
         The values of the distribution's own parameters from those of the output layer, as a dict; "mean" is
         the point forecast.
-    options : dict, optional
-        What distinguishes the head from others of its name, as JSON values.
+    options : optional
+        What distinguishes the head from others of its name, as a JSON value.
 
     Attributes
     ----------
@@ -70,19 +73,18 @@ class Head:
         name: str,
         loss: Callable,
         values: Callable[..., dict[str, np.ndarray]],
-        options: dict[str, Any] | None = None,
+        options: Any = None,
     ) -> None:
-        self.name, self.options, self._loss, self._values = name, options or {}, loss, values
+        self.name, self.options, self._loss, self._values = name, options, loss, values
         self.parameters = tuple(inspect.signature(loss).parameters)[:-1]
 
     @functools.cached_property
-    def equations(self) -> kernels.Head:
+    def equations(self) -> kernels.Head | kernels.Softmax:
         """The loss and its gradient, derived when they are first needed; FormulaError if they cannot be."""
         return kernels.Head(self.name, self._loss)
 
     def __repr__(self) -> str:
-        options = ", ".join(f"{value}" for value in self.options.values())
-        return f"rnnfast.heads.{self.name}" + (f"({options})" if options else "")
+        return f"rnnfast.heads.{self.name}" + ("" if self.options is None else f"({self.options})")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Head) and self._key() == other._key()
@@ -91,16 +93,15 @@ class Head:
         return hash(self.equations)
 
     def __reduce__(self) -> Any:
-        """A head of this module by its name, with the levels of quantiles; another one with its functions."""
+        """A head of this module by its name and options; another one with its functions."""
         if self.is_ready:
-            return _head_again, (self.name, self.options)
+            return _ready, (self.name, self.options)
         return Head, (self.name, self._loss, self._values, self.options)
 
     @property
     def is_ready(self) -> bool:
         """Whether this module makes the head."""
-        made = quantiles(*self.options["levels"]) if self.name == "quantiles" else _READY.get(self.name)
-        return self == made
+        return self == _ready(self.name, self.options)
 
     def _key(self) -> tuple[Any, ...]:
         return self.name, self.options, self.equations
@@ -113,6 +114,35 @@ class Head:
     def mean(self, scores: np.ndarray) -> np.ndarray:
         """The point forecast (..., O)."""
         return self.values(scores)["mean"]
+
+    def check(self, owner: str, ts: np.ndarray, is_read: Callable[[], np.ndarray]) -> None:
+        """An error of `owner` unless the head can take the targets `ts` (N, T, O).
+
+        `is_read()` says which of the first targets are read, (N, steps).
+        """
+
+
+class _Categorical(Head):
+    """The head of K classes, whose loss is compiled for every K."""
+
+    def __init__(self, classes: int) -> None:
+        self.name, self.options = "categorical", classes
+        self.parameters = self.equations.parameters
+
+    @functools.cached_property
+    def equations(self) -> kernels.Softmax:
+        return kernels.Softmax(self.options)
+
+    def values(self, scores: np.ndarray) -> dict[str, np.ndarray]:
+        scores = np.asarray(scores)
+        by_class = scores.reshape(*scores.shape[:-1], self.options, -1)
+        powers = np.exp(by_class - by_class.max(axis=-2, keepdims=True))
+        powers /= powers.sum(axis=-2, keepdims=True)
+        most = by_class.argmax(axis=-2).astype(scores.dtype)
+        return {"mean": most, "probabilities": powers.reshape(scores.shape)}
+
+    def check(self, owner: str, ts: np.ndarray, is_read: Callable[[], np.ndarray]) -> None:
+        _check.class_numbers(owner, ts, is_read(), self.options)
 
 
 def _log_gamma(x: Any) -> Any:
@@ -217,7 +247,29 @@ def quantiles(*levels: float) -> Head:
         rising = _rising(raw)
         return {"mean": rising[middle], "quantiles": np.stack(rising)}
 
-    return Head("quantiles", _quantile_loss(checked), values, {"levels": list(checked)})
+    return Head("quantiles", _quantile_loss(checked), values, list(checked))
+
+
+def categorical(classes: int) -> Head:
+    """One of K classes; the loss is the cross-entropy of a softmax.
+
+    A target is the number of a class, from 0 to K-1, as a float. The values are "probabilities", (..., K),
+    and as "mean" the number of the most probable class.
+
+    Parameters
+    ----------
+    classes : int
+        K, at least 2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnfast.heads import categorical
+    >>> values = categorical(3).values(np.array([0.0, 5.0, 0.0]))
+    >>> values["mean"], values["probabilities"].round(2)
+    (array([1.]), array([0.01, 0.99, 0.01]))
+    """
+    return _Categorical(_check.size("categorical", "classes", classes, 2, _MOST_CLASSES))
 
 
 def head_of(owner: str, head: Any) -> Head:
@@ -226,22 +278,29 @@ def head_of(owner: str, head: Any) -> Head:
         return head
     if isinstance(head, str) and head in _READY:
         return _READY[head]
-    if isinstance(head, dict) and head.keys() == {"quantiles"} and isinstance(head["quantiles"], list):
-        return quantiles(*head["quantiles"])
+    if isinstance(head, dict) and len(head) == 1:
+        ((name, options),) = head.items()
+        found = _ready(name, options)
+        if found is not None:
+            return found
     known = ", ".join(_READY)
     raise ValueError(f"{owner}: head must be {known}, or one of rnnfast.heads, got {head!r:.60}.")
 
 
 def saved_head(owner: str, head: Head) -> str | dict[str, Any]:
-    """The entry of a head in a saved model: its name, with the levels of quantiles."""
+    """The entry of a head in a saved model: its name, with its options."""
     if not head.is_ready:
         raise ValueError(f"{owner}: {head.name} is a head of your own; models take those of rnnfast.heads.")
-    return {head.name: head.options["levels"]} if head.options else head.name
+    return head.name if head.options is None else {head.name: head.options}
 
 
-def _head_again(name: str, options: dict[str, Any]) -> Head:
-    """The head of this module with this name and these options."""
-    return quantiles(*options["levels"]) if options else _READY[name]
+def _ready(name: str, options: Any) -> Head | None:
+    """The head of this module with this name and these options, if there is one."""
+    if options is None:
+        return _READY.get(name)
+    if name == "quantiles" and isinstance(options, list):
+        return quantiles(*options)
+    return categorical(options) if name == "categorical" else None
 
 
 squared = Head("squared", _squared, lambda m: {"mean": m})

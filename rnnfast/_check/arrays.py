@@ -178,6 +178,18 @@ def binary(owner: str, name: str, value: Any, expected: tuple) -> np.ndarray:
     return array
 
 
+def class_numbers(owner: str, ts: np.ndarray, is_read: np.ndarray, classes: int) -> None:
+    """Targets (N, T, O) that are class numbers where they are read, (N, steps)."""
+    labels = ts[:, : is_read.shape[1]]
+    wrong = ~((labels >= 0) & (labels < classes) & (labels == np.floor(labels)))
+    wrong &= is_read[..., np.newaxis]
+    if wrong.any():
+        place = first_place(wrong)
+        raise ValueError(
+            f"{owner}: ts must hold class numbers from 0 to {classes - 1}, got {labels[place]:g} at {place}."
+        )
+
+
 def lengths(owner: str, value: Any, batch: int, steps: int) -> np.ndarray:
     """The length of each of `batch` sequences, from 0 to `steps`, as int64."""
     array = as_array(owner, "lengths", np.asanyarray(value))
