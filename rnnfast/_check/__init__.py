@@ -29,6 +29,7 @@ from rnnfast._check.calls import (
     forward_elsewhere,
     in_order,
     known_arguments,
+    no_state,
     no_stream,
     not_copied,
     pickled,
@@ -98,6 +99,7 @@ from rnnfast._check.token_ids import (
     whole_file,
 )
 from rnnfast._check.training_data import (
+    axes_of_targets,
     can_go_on,
     data_not_finite,
     equal_lengths,
@@ -109,9 +111,11 @@ from rnnfast._check.training_data import (
     reads_in_any_order,
     run_tokens,
     sequences_and_targets,
+    some_steps,
     text_or_pair,
     tokens_enough,
     validation_kind,
+    whole_sequences,
     window_number,
 )
 from rnnfast._check.values import (
@@ -150,6 +154,7 @@ __all__ = [
     "absent",
     "another_thread",
     "apart",
+    "axes_of_targets",
     "batch",
     "binary",
     "boolean",
@@ -204,6 +209,7 @@ __all__ = [
     "no_default_corpus",
     "no_effect",
     "no_size",
+    "no_state",
     "no_stream",
     "not_a_cell",
     "not_copied",
@@ -238,6 +244,7 @@ __all__ = [
     "shape",
     "size",
     "sizes",
+    "some_steps",
     "some_tokens",
     "steps_of_forecasts",
     "text",
@@ -253,6 +260,7 @@ __all__ = [
     "vocabulary_size",
     "weights",
     "whole_file",
+    "whole_sequences",
     "window_number",
     "works_in_parts",
 ]

@@ -143,6 +143,8 @@ class TruncatedBPTT:
             The caller updates the parameters before it asks for the next one.
         """
         batches = self.batches(data, batch_size, order)
+        if getattr(model, "reads_whole", False) and isinstance(batches, WindowRows):
+            _check.whole_sequences(type(self).__name__, self.k1, batches.longest)
         if self.tolerance is not None:
             self.k2, self.bias = self._measured(model, batches)
         chain = chain_for(model, self.k1, self.k2)
