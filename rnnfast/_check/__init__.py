@@ -1,8 +1,8 @@
 """Checks of arguments. Their errors name the owner, the expected value, the received value and the fix.
 
 One file a subject: `values`, `arrays`, `token_ids`, `parameters`, `objects` (layers, models and states),
-`calls`, `training_data`, `corpora`, `vocabularies` and `runs`; `errors` has the exception classes. The rest
-of the library uses the names below as `_check.name`.
+`calls`, `training_data`, `estimators`, `forecasts`, `corpora`, `vocabularies` and `runs`; `errors` has the
+exception classes. The rest of the library uses the names below as `_check.name`.
 """
 
 from rnnfast._check.arrays import (
@@ -58,6 +58,25 @@ from rnnfast._check.corpora import (
     unmarked,
 )
 from rnnfast._check.errors import CellMissing, CheckpointError, CorpusError, OtherData
+from rnnfast._check.estimators import (
+    balanced_in_parts,
+    first_classes,
+    infinite_value,
+    known_classes,
+    label_for_file,
+    not_numbers,
+    other_channels,
+    other_estimator,
+    same_classes,
+    sample_weights,
+    sequence,
+    sequence_shape,
+    some_classes,
+    some_sequences,
+    some_weight,
+    steps_of_labels,
+    target_given,
+)
 from rnnfast._check.forecasts import levels, steps_of_forecasts
 from rnnfast._check.objects import (
     a_cell,
@@ -155,6 +174,7 @@ __all__ = [
     "another_thread",
     "apart",
     "axes_of_targets",
+    "balanced_in_parts",
     "batch",
     "binary",
     "boolean",
@@ -174,6 +194,7 @@ __all__ = [
     "entries",
     "equal",
     "equal_lengths",
+    "first_classes",
     "fixed",
     "float_array",
     "float_dtype",
@@ -191,10 +212,13 @@ __all__ = [
     "ids_file",
     "ids_in_vocabulary",
     "in_order",
+    "infinite_value",
     "instances",
     "kernel_ready",
     "kind_of_data",
     "known_arguments",
+    "known_classes",
+    "label_for_file",
     "lengths",
     "levels",
     "list_of_arrays",
@@ -213,6 +237,7 @@ __all__ = [
     "no_stream",
     "not_a_cell",
     "not_copied",
+    "not_numbers",
     "not_text",
     "nothing_given",
     "number",
@@ -223,7 +248,9 @@ __all__ = [
     "optimizer_state",
     "order",
     "other_cell",
+    "other_channels",
     "other_encoding",
+    "other_estimator",
     "out",
     "parameter",
     "parameters_and_gradients",
@@ -234,19 +261,28 @@ __all__ = [
     "run_in_the_way",
     "run_tokens",
     "run_under_way",
+    "same_classes",
     "same_option",
     "same_parameters",
     "same_run",
     "same_tokenizer",
     "same_vocabulary",
+    "sample_weights",
+    "sequence",
     "sequence_options",
+    "sequence_shape",
     "sequences_and_targets",
     "shape",
     "size",
     "sizes",
+    "some_classes",
+    "some_sequences",
     "some_steps",
     "some_tokens",
+    "some_weight",
     "steps_of_forecasts",
+    "steps_of_labels",
+    "target_given",
     "text",
     "text_or_pair",
     "texts",
