@@ -131,6 +131,15 @@ def test_callbacks_see_each_epoch_and_may_stop(kind, y, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_a_callback_may_use_the_estimator():
+    scores = []
+    model = made(RNNClassifier, callbacks=[lambda record, estimator: scores.append(estimator.score(X, Y))])
+    model.fit(X, Y)
+    assert len(scores) == 4
+    assert scores[-1] == model.score(X, Y)
+    assert_same_bits(outputs(model), outputs(made(RNNClassifier).fit(X, Y)))
+
+
 @EVERY
 @pytest.mark.parametrize(
     "options",

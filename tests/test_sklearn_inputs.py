@@ -167,6 +167,7 @@ FITTED = RNNClassifier(**SMALL).fit(X, Y)
             lambda: RNNClassifier(pooling="first").fit(X, Y),
             "must be one of last, mean, max, got 'first'",
         ),
+        (lambda: RNNClassifier(pooling=None).fit(X, Y), "must be one of last, mean, max, got None"),
         (lambda: RNNClassifier(cell="tree").fit(X, Y), "cell must be one of"),
         (
             lambda: RNNClassifier(validation_fraction=1).fit(X, Y),

@@ -16,7 +16,7 @@ from rnnfast.cells import Cell
 from rnnfast.data.sequences import Sequences
 from rnnfast.heads import Head
 from rnnfast.models.network import Network
-from rnnfast.models.pooling import Pooling
+from rnnfast.models.pooling import POOLINGS, Pooling
 from rnnfast.models.weights import SavedModel
 from rnnfast.optim import Adam
 from rnnfast.sklearn.inputs import Series, read, weights_of
@@ -137,6 +137,8 @@ class SequenceEstimator(BaseEstimator):
         _check.above(owner, "learning_rate", _check.number(owner, "learning_rate", self.learning_rate), 0.0)
         _check.above(owner, "clip_norm", self.clip_norm, 0.0)
         _check.fraction(owner, "validation_fraction", self.validation_fraction)
+        if "pooling" in self.get_params(deep=False):
+            _check.choice(owner, "pooling", self.pooling, POOLINGS)
         for name in ("scale", "early_stopping", "warm_start"):
             _check.boolean(owner, name, getattr(self, name))
 
