@@ -142,7 +142,7 @@ class _Categorical(Head):
         return {"mean": most, "probabilities": powers.reshape(scores.shape)}
 
     def check(self, owner: str, ts: np.ndarray, is_read: Callable[[], np.ndarray]) -> None:
-        _check.class_numbers(owner, ts, is_read(), self.options)
+        _check.class_numbers(owner, ts, self.options, is_read)
 
 
 def _log_gamma(x: Any) -> Any:

@@ -162,7 +162,9 @@ FITTED = RNNClassifier(**SMALL).fit(X, Y)
         (lambda: FITTED.fit(X, Y, np.zeros(60)), "all sample weights are zero"),
         (lambda: FITTED.fit(X, ["up"] * 60), "at least two classes are needed, got 1 class"),
         (lambda: RNNClassifier(batch_size=0).fit(X, Y), "batch_size must be at least 1, got 0"),
-        (lambda: RNNClassifier(hidden_size=0).fit(X, Y), "hidden_size must be at least 1, got 0"),
+        (lambda: RNNClassifier(hidden_size=0).fit(X, Y), "RNNClassifier.fit: hidden_size must be at least 1"),
+        (lambda: RNNClassifier(dropout=1).fit(X, Y), "fit: dropout must be at least 0 and below 1, got 1"),
+        (lambda: RNNClassifier(learning_rate=0).fit(X, Y), "fit: learning_rate must be above 0"),
         (
             lambda: RNNClassifier(pooling="first").fit(X, Y),
             "must be one of last, mean, max, got 'first'",
@@ -188,9 +190,11 @@ def test_bad_input_is_one_sentence(call, message):
 def test_a_failed_call_leaves_a_fitted_estimator_usable():
     model = RNNClassifier(**SMALL).fit(X, Y)
     expected = model.predict_proba(X)
-    with pytest.raises(ValueError, match="has no steps"):
-        model.fit(empty_at(3), Y)
-    assert_same_bits(model.predict_proba(X), expected)
+    for wrong in ((empty_at(3), Y), (X, np.arange(60) % 1), (X, [None, *Y[1:]]), (X[0], Y)):
+        with pytest.raises((TypeError, ValueError)):
+            model.fit(*wrong)
+        assert_same_bits(model.predict_proba(X), expected)
+    assert model.classes_.tolist() == ["down", "up"]
 
 
 @pytest.mark.parametrize("method", ["predict", "predict_proba", "decision_function"])

@@ -15,6 +15,7 @@ from rnnfast import _check
 from rnnfast.cells import Cell
 from rnnfast.data.sequences import Sequences
 from rnnfast.heads import Head
+from rnnfast.models.cells import cell_of
 from rnnfast.models.network import Network
 from rnnfast.models.pooling import POOLINGS, Pooling
 from rnnfast.models.weights import SavedModel
@@ -130,16 +131,18 @@ class SequenceEstimator(BaseEstimator):
         return hasattr(self, "network_")
 
     def _checked_parameters(self, owner: str) -> None:
-        """Check the parameters that the network does not."""
-        _check.size(owner, "max_epochs", self.max_epochs)
-        _check.size(owner, "batch_size", self.batch_size)
-        _check.size(owner, "patience", self.patience)
+        """Check all parameters before anything changes."""
+        cell_of(owner, self.cell)
+        _check.float_dtype(owner, self.dtype)
+        for name in ("hidden_size", "layers", "max_epochs", "batch_size", "patience"):
+            _check.size(owner, name, getattr(self, name))
+        _check.number_below(owner, "dropout", self.dropout, 0, 1)
         _check.above(owner, "learning_rate", _check.number(owner, "learning_rate", self.learning_rate), 0.0)
         _check.above(owner, "clip_norm", self.clip_norm, 0.0)
         _check.fraction(owner, "validation_fraction", self.validation_fraction)
         if "pooling" in self.get_params(deep=False):
             _check.choice(owner, "pooling", self.pooling, POOLINGS)
-        for name in ("scale", "early_stopping", "warm_start"):
+        for name in ("bidirectional", "scale", "early_stopping", "warm_start"):
             _check.boolean(owner, name, getattr(self, name))
 
     def _fit(

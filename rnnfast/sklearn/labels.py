@@ -69,15 +69,16 @@ class LabelEstimator(SequenceEstimator):
     ) -> tuple[np.ndarray, np.ndarray]:
         """The number of the class of each label (m,), and its weight."""
         check_classification_targets(labels)
-        if start:
-            self.classes_ = np.unique(labels) if classes is None else classes
-        _check.some_classes(owner, self.classes_)
-        is_known = np.isin(labels, self.classes_)
-        _check.known_classes(owner, is_known, labels, self.classes_)
-        numbers = np.searchsorted(self.classes_, labels)
+        if not start:
+            classes = self.classes_
+        elif classes is None:
+            classes = np.unique(labels)
+        _check.some_classes(owner, classes)
+        _check.known_classes(owner, np.isin(labels, classes), labels, classes)
+        self.classes_, numbers = classes, np.searchsorted(classes, labels)
         if self.class_weight is None:
             return numbers, np.ones(len(labels))
-        return numbers, compute_class_weight(self.class_weight, classes=self.classes_, y=labels)[numbers]
+        return numbers, compute_class_weight(self.class_weight, classes=classes, y=labels)[numbers]
 
     def _probabilities(self, scores: np.ndarray) -> np.ndarray:
         return self.network_.head.values(scores)["probabilities"]
