@@ -70,13 +70,15 @@ class Ragged:
         rows, steps = places if isinstance(places, tuple) else (places, slice(None))
         first, last, _ = steps.indices(self.shape[1])
         picked = np.arange(len(self))[rows]
-        width = max(0, last - first)
-        result = np.zeros((len(picked), width, *self.shape[2:]), self.dtype)
-        counts = np.clip(self.lengths[picked] - first, 0, width)
-        # Steps of the rows behind each other: from where each row begins, less the steps before it.
-        begins = self._begins[picked] + first - (np.cumsum(counts) - counts)
-        found = self._flat[np.arange(counts.sum()) + np.repeat(begins, counts)]
-        result[np.arange(width) < counts[:, np.newaxis]] = found
+        last = max(first, last)
+        result = np.zeros((len(picked), last - first, *self.shape[2:]), self.dtype)
+        for row, number in enumerate(picked):
+            begin, end = (
+                self._begins[number] + first,
+                min(self._begins[number] + last, self._begins[number + 1]),
+            )
+            if begin < end:
+                result[row, : end - begin] = self._flat[begin:end]
         return result
 
 

@@ -221,11 +221,13 @@ class SequenceEstimator(BaseEstimator):
     def _data(self, series: Series, ts: np.ndarray, weights: np.ndarray, rows: np.ndarray) -> Sequences:
         """Some sequences as the network reads them."""
         own, dtype = series.take(rows), self.network_.dtype
+        xs = own.for_training(self._scaling.apply(own.flat, dtype))
         places = series.steps_of(rows) if self.pooling is None else rows
         ts, weights = ts[places].astype(dtype), weights[places]
-        if self.pooling is None:
-            ts, weights = own.for_training(ts), own.for_training(weights)
-        return Sequences(own.for_training(self._scaling.apply(own.flat, dtype)), ts, None, weights)
+        as_given = own.for_training if self.pooling is None else np.asarray
+        # Equal weights are none, which takes less time.
+        own_weights = None if (weights == weights[0]).all() else as_given(weights)
+        return Sequences(xs, as_given(ts), None, own_weights)
 
     def _train(self, data: Sequences, valid: Sequences | None, epochs: int) -> None:
         self._optimizer.lr = float(self.learning_rate)
