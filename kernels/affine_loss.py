@@ -4,7 +4,8 @@ Positions are processed in the blocks of the recurrent layers' time grid, last b
 positions are processed: a window with a target at the last step alone costs one row. A position is scored if
 it lies in the span of its sequence and has a weight other than 0.
 
-The head's equations are computed in float64: gradients of likelihoods are differences of large terms.
+Losses are computed in float64, from a head's equations or as a softmax: gradients of likelihoods are
+differences of large terms.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import numpy as np
 from ._jit import kernel_of, spliced
 from .denormals import flush_denormals, restore_mode
 from .gemm import ONE, ZERO, gemm, pack, packed_view
-from .head import Head
+from .head import Head, Softmax
 from .passes import row_pass
+from .softmax_loss import softmax_loss
 from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
 from .vectors import clear_span, copy_span
 
@@ -69,9 +71,8 @@ def _scatter_scored(t_first, t_last, begins, ends, weights, x_block, dxs):
                 clear_span(dxs, place, width)
 
 
-@functools.cache
-def affine_loss_of(head: Head) -> Any:
-    """The compiled loss of a head; equal heads share it."""
+def _losses_of_formula(head: Head) -> Any:
+    """The losses of equations."""
     run, COUNT = row_pass((head.program,)), np.int64(len(head.parameters))
 
     @spliced
@@ -118,6 +119,33 @@ def affine_loss_of(head: Head) -> Any:
                             y[p * outputs + j] = weight * line[j]
                 losses[n, t] = total
                 sums[n] += total
+
+    return losses_of
+
+
+@spliced
+def _losses_of_softmax(t_first, t_last, begins, ends, rows, ts, weights, y_block, values, losses, sums):
+    """As the losses of equations; the parameters of an output are the scores of its classes."""
+    last_target, outputs = ts.shape[1] - 1, ts.shape[2]
+    line = values[: y_block.shape[1] // outputs]
+    r = rows
+    for t in range(t_last - 1, t_first - 1, -1):
+        for n in range(begins.size - 1, -1, -1):
+            total, weight = 0.0, _weight(n, t, begins, ends, weights)
+            if weight != 0:
+                r -= 1
+                target = ts[n, min(t, last_target)]
+                for j in range(outputs):
+                    total += softmax_loss(y_block[r], j, outputs, int(target[j]), weight, line)
+                total *= weight
+            losses[n, t] = total
+            sums[n] += total
+
+
+@functools.cache
+def affine_loss_of(head: Head | Softmax) -> Any:
+    """The compiled loss of a head; equal heads share it, and so do all numbers of classes."""
+    losses_of = _losses_of_formula(head) if isinstance(head, Head) else _losses_of_softmax
 
     @kernel_of(head.content)
     def affine_loss(

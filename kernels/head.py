@@ -3,7 +3,8 @@
     loss = formula(y_1, ..., y_P, t)
 
 The output layer computes the P parameters of each output, and `affine_loss` the losses with their gradients,
-which `derive` derives. An output sees only its own parameters and its own target.
+which `derive` derives. An output sees only its own parameters and its own target. The loss of classes,
+`Softmax`, is written by hand for any number of them.
 """
 
 from __future__ import annotations
@@ -74,3 +75,24 @@ class Head:
             tuple(zip(self._inputs, [*homes, (TARGET, 0)], strict=True)),
             tuple(zip(outputs, [*homes, (LOSS, 0)], strict=True)),
         )
+
+
+class Softmax:
+    """The head of K classes: its parameters are their scores, its loss is the cross-entropy.
+
+    Parameters
+    ----------
+    classes : int
+        K. All numbers of classes share their compiled code.
+    """
+
+    content = "softmax"
+
+    def __init__(self, classes: int) -> None:
+        self.parameters = tuple(f"score{k}" for k in range(classes))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Softmax)
+
+    def __hash__(self) -> int:
+        return hash(self.content)

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from rnnfast import _check, _quantiles
-from rnnfast.cells import exp, log, maximum, minimum, softplus, where
+from rnnfast import _check, _head_losses, _quantiles
+from rnnfast._head_losses import LEAST, rising
+from rnnfast.cells import exp, softplus
 from rnnfast.kernels import head as kernels
 
 __all__ = [
     "Head",
     "absolute",
+    "categorical",
     "gaussian",
     "negative_binomial",
     "quantiles",
@@ -29,9 +30,7 @@ __all__ = [
     "student_t",
 ]
 
-_HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
-# Added to scales and rates, so that a loss stays finite where softplus underflows.
-_LEAST = 1e-6
+_MOST_CLASSES = 1 << 16
 
 
 class Head:
@@ -47,8 +46,8 @@ class Head:
     values : callable
         The values of the distribution's own parameters from those of the output layer, as a dict; "mean" is
         the point forecast.
-    options : dict, optional
-        What distinguishes the head from others of its name, as JSON values.
+    options : optional
+        What distinguishes the head from others of its name, as a JSON value.
     quantile : callable, optional
         The quantiles of the target from the dict of `values` and an array of levels, all in float64.
 
@@ -85,10 +84,10 @@ class Head:
         name: str,
         loss: Callable,
         values: Callable[..., dict[str, np.ndarray]],
-        options: dict[str, Any] | None = None,
+        options: Any = None,
         quantile: Callable[[dict[str, np.ndarray], np.ndarray], np.ndarray] | None = None,
     ) -> None:
-        self.name, self.options, self._loss, self._values = name, options or {}, loss, values
+        self.name, self.options, self._loss, self._values = name, options, loss, values
         self._quantile = quantile
         self.parameters = tuple(inspect.signature(loss).parameters)[:-1]
 
@@ -98,8 +97,7 @@ class Head:
         return kernels.Head(self.name, self._loss)
 
     def __repr__(self) -> str:
-        options = ", ".join(f"{value}" for value in self.options.values())
-        return f"rnnfast.heads.{self.name}" + (f"({options})" if options else "")
+        return f"rnnfast.heads.{self.name}" + ("" if self.options is None else f"({self.options})")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Head) and self._key() == other._key()
@@ -108,16 +106,15 @@ class Head:
         return hash(self.equations)
 
     def __reduce__(self) -> Any:
-        """A head of this module by its name, with the levels of quantiles; another one with its functions."""
+        """A head of this module by its name and options; another one with its functions."""
         if self.is_ready:
-            return _head_again, (self.name, self.options)
+            return _ready, (self.name, self.options)
         return Head, (self.name, self._loss, self._values, self.options, self._quantile)
 
     @property
     def is_ready(self) -> bool:
         """Whether this module makes the head."""
-        made = quantiles(*self.options["levels"]) if self.name == "quantiles" else _READY.get(self.name)
-        return self == made
+        return self == _ready(self.name, self.options)
 
     def _key(self) -> tuple[Any, ...]:
         return self.name, self.options, self.equations
@@ -202,81 +199,41 @@ class Head:
         shape = _check.size(owner, "count", count), N, cols // len(self.parameters)
         return self.quantile(scores, _quantiles.uniform(seed, streams, step, shape))
 
+    def check(self, owner: str, ts: np.ndarray, is_read: Callable[[], np.ndarray]) -> None:
+        """An error of `owner` unless the head can take the targets `ts` (N, T, O).
 
-def _log_gamma(x: Any) -> Any:
-    """log(gamma(x)) for x > 0: Stirling's series from 8 on, reached by the recurrence from smaller x.
-
-    The error of the series at 8 is below 1e-13.
-    """
-    product = shifted = minimum(x, 8.0)  # larger products would overflow float32
-    for _ in range(7):
-        shifted = shifted + 1
-        product = product * shifted
-    z = where(x < 8, x + 8, x)
-    inverse = 1 / z
-    square = inverse * inverse
-    series = 1 / 1260 - square * (1 / 1680 - square / 1188)
-    series = inverse * (1 / 12 - square * (1 / 360 - square * series))
-    return (z - 0.5) * log(z) - z + _HALF_LOG_TAU + series - log(where(x < 8, product, 1))
+        `is_read()` says which of the first targets are read, (N, steps).
+        """
 
 
-def _squared(location: Any, t: Any) -> Any:
-    error = location - t
-    return error * error
+class _Categorical(Head):
+    """The head of K classes, whose loss is compiled for every K."""
 
+    def __init__(self, classes: int) -> None:
+        self.name, self.options = "categorical", classes
+        self.parameters = self.equations.parameters
 
-def _absolute(location: Any, t: Any) -> Any:
-    return abs(location - t)
+    @functools.cached_property
+    def equations(self) -> kernels.Softmax:
+        return kernels.Softmax(self.options)
 
+    def values(self, scores: np.ndarray) -> dict[str, np.ndarray]:
+        scores = np.asarray(scores)
+        by_class = scores.reshape(*scores.shape[:-1], self.options, -1)
+        powers = np.exp(by_class - by_class.max(axis=-2, keepdims=True))
+        powers /= powers.sum(axis=-2, keepdims=True)
+        most = by_class.argmax(axis=-2).astype(scores.dtype)
+        return {"mean": most, "probabilities": powers.reshape(scores.shape)}
 
-def _gaussian(location: Any, scale: Any, t: Any) -> Any:
-    sigma = softplus(scale) + _LEAST
-    z = (t - location) / sigma
-    return 0.5 * (z * z) + log(sigma) + _HALF_LOG_TAU
+    def _quantile(self, values: dict[str, np.ndarray], levels: np.ndarray) -> np.ndarray:
+        """The first class at which the sum of the probabilities reaches the level."""
+        chances = values["probabilities"]
+        sums = np.cumsum(chances.reshape(*chances.shape[:-1], self.options, -1), axis=-2)
+        below = (sums < levels[..., np.newaxis, :]).sum(axis=-2)
+        return np.minimum(below, self.options - 1).astype(np.float64)
 
-
-def _student_t(location: Any, scale: Any, freedom: Any, t: Any) -> Any:
-    sigma, nu = softplus(scale) + _LEAST, 2 + softplus(freedom)
-    z = (t - location) / sigma
-    half = 0.5 * (nu + 1)
-    constant = _log_gamma(0.5 * nu) - _log_gamma(half) + 0.5 * log(math.pi * nu)
-    return constant + log(sigma) + half * log(1 + z * z / nu)
-
-
-def _negative_binomial(log_mean: Any, dispersion: Any, t: Any) -> Any:
-    mean, alpha = exp(log_mean), softplus(dispersion) + _LEAST
-    rate, product = 1 / alpha, alpha * mean
-    counted = _log_gamma(rate) + _log_gamma(t + 1) - _log_gamma(t + rate)
-    return counted + rate * log(1 + product) - t * (log(product) - log(1 + product))
-
-
-def _quantile_loss(levels: Sequence[float]) -> Callable:
-    """The sum of the pinball losses of quantiles that cannot cross: each adds a positive step to the last."""
-    names = [f"q{index}" for index in range(len(levels))]
-
-    def loss(*arguments: Any) -> Any:
-        *raw, t = arguments
-        total: Any = 0.0
-        for level, value in zip(levels, _rising(raw), strict=True):
-            error = t - value
-            total = total + maximum(level * error, (level - 1) * error)
-        return total
-
-    loss.__signature__ = _signature((*names, "t"))  # type: ignore[attr-defined]
-    return loss
-
-
-def _signature(names: Sequence[str]) -> Any:
-    kind = inspect.Parameter.POSITIONAL_ONLY
-    return inspect.Signature([inspect.Parameter(name, kind) for name in names])
-
-
-def _rising(raw: Sequence[Any]) -> list[Any]:
-    """The first value, then each value plus the softplus of the next."""
-    values = [raw[0]]
-    for step in raw[1:]:
-        values.append(values[-1] + softplus(step))
-    return values
+    def check(self, owner: str, ts: np.ndarray, is_read: Callable[[], np.ndarray]) -> None:
+        _check.class_numbers(owner, ts, self.options, is_read)
 
 
 def quantiles(*levels: float) -> Head:
@@ -302,13 +259,35 @@ def quantiles(*levels: float) -> Head:
     middle = int(np.argmin(np.abs(np.subtract(checked, 0.5))))
 
     def values(*raw: np.ndarray) -> dict[str, np.ndarray]:
-        rising = _rising(raw)
-        return {"mean": rising[middle], "quantiles": np.stack(rising)}
+        found = rising(raw)
+        return {"mean": found[middle], "quantiles": np.stack(found)}
 
     def quantile(values: dict[str, np.ndarray], levels: np.ndarray) -> np.ndarray:
         return _quantiles.interpolated(checked, values["quantiles"], levels)
 
-    return Head("quantiles", _quantile_loss(checked), values, {"levels": list(checked)}, quantile)
+    return Head("quantiles", _head_losses.quantile_loss(checked), values, list(checked), quantile)
+
+
+def categorical(classes: int) -> Head:
+    """One of K classes; the loss is the cross-entropy of a softmax.
+
+    A target is the number of a class, from 0 to K-1, as a float. The values are "probabilities", (..., K),
+    and as "mean" the number of the most probable class.
+
+    Parameters
+    ----------
+    classes : int
+        K, at least 2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnfast.heads import categorical
+    >>> values = categorical(3).values(np.array([0.0, 5.0, 0.0]))
+    >>> values["mean"], values["probabilities"].round(2)
+    (array([1.]), array([0.01, 0.99, 0.01]))
+    """
+    return _Categorical(_check.size("categorical", "classes", classes, 2, _MOST_CLASSES))
 
 
 def head_of(owner: str, head: Any) -> Head:
@@ -317,44 +296,51 @@ def head_of(owner: str, head: Any) -> Head:
         return head
     if isinstance(head, str) and head in _READY:
         return _READY[head]
-    if isinstance(head, dict) and head.keys() == {"quantiles"} and isinstance(head["quantiles"], list):
-        return quantiles(*head["quantiles"])
+    if isinstance(head, dict) and len(head) == 1:
+        ((name, options),) = head.items()
+        found = _ready(name, options)
+        if found is not None:
+            return found
     known = ", ".join(_READY)
     raise ValueError(f"{owner}: head must be {known}, or one of rnnfast.heads, got {head!r:.60}.")
 
 
 def saved_head(owner: str, head: Head) -> str | dict[str, Any]:
-    """The entry of a head in a saved model: its name, with the levels of quantiles."""
+    """The entry of a head in a saved model: its name, with its options."""
     if not head.is_ready:
         raise ValueError(f"{owner}: {head.name} is a head of your own; models take those of rnnfast.heads.")
-    return {head.name: head.options["levels"]} if head.options else head.name
+    return head.name if head.options is None else {head.name: head.options}
 
 
-def _head_again(name: str, options: dict[str, Any]) -> Head:
-    """The head of this module with this name and these options."""
-    return quantiles(*options["levels"]) if options else _READY[name]
+def _ready(name: str, options: Any) -> Head | None:
+    """The head of this module with this name and these options, if there is one."""
+    if options is None:
+        return _READY.get(name)
+    if name == "quantiles" and isinstance(options, list):
+        return quantiles(*options)
+    return categorical(options) if name == "categorical" else None
 
 
-squared = Head("squared", _squared, lambda m: {"mean": m})
-absolute = Head("absolute", _absolute, lambda m: {"mean": m})
+squared = Head("squared", _head_losses.squared, lambda m: {"mean": m})
+absolute = Head("absolute", _head_losses.absolute, lambda m: {"mean": m})
 gaussian = Head(
     "gaussian",
-    _gaussian,
-    lambda m, s: {"mean": m, "scale": softplus(s) + _LEAST},
+    _head_losses.gaussian,
+    lambda m, s: {"mean": m, "scale": softplus(s) + LEAST},
     quantile=lambda values, levels: values["mean"] + values["scale"] * _quantiles.normal(levels),
 )
 student_t = Head(
     "student_t",
-    _student_t,
-    lambda m, s, n: {"mean": m, "scale": softplus(s) + _LEAST, "freedom": 2 + softplus(n)},
+    _head_losses.student_t,
+    lambda m, s, n: {"mean": m, "scale": softplus(s) + LEAST, "freedom": 2 + softplus(n)},
     quantile=lambda values, levels: (
         values["mean"] + values["scale"] * _quantiles.student_t(levels, values["freedom"])
     ),
 )
 negative_binomial = Head(
     "negative_binomial",
-    _negative_binomial,
-    lambda m, a: {"mean": exp(m), "dispersion": softplus(a) + _LEAST},
+    _head_losses.negative_binomial,
+    lambda m, a: {"mean": exp(m), "dispersion": softplus(a) + LEAST},
     quantile=lambda values, levels: _quantiles.negative_binomial(
         levels, values["mean"], values["dispersion"]
     ),

@@ -32,7 +32,7 @@ MODULES = [
     ".time_layers",
     ".training",
 ]
-MODULES += [".torch"] if importlib.util.find_spec("torch") else []
+MODULES += [f".{name}" for name in ("sklearn", "torch") if importlib.util.find_spec(name)]
 SHAPES = [(1,), (7,), (16, 17), (3, 0), (65,)]  # of parameters
 
 

@@ -643,6 +643,9 @@ def head_loss(name, parameters, t, levels=()):
             value += softplus(parameters[index]) if index else 0.0
             total += level * (t - value) if t > value else (1 - level) * (value - t)
         return total
+    if name == "categorical":
+        largest = max(parameters)
+        return math.log(sum(math.exp(y - largest) for y in parameters)) + largest - parameters[int(t)]
     m = parameters[0]
     if name == "squared":
         return (m - t) ** 2

@@ -302,7 +302,7 @@ def test_a_header_that_lies_is_refused_before_anything_is_allocated(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model": "GPT"}, "model must be RNNLM or CBOWLM or SequenceRegressor, got 'GPT'"),
+        ({"model": "GPT"}, "model must be RNNLM or CBOWLM or SequenceRegressor or Network, got 'GPT'"),
         ({"model": ["RNNLM"]}, "model must be RNNLM or CBOWLM"),
         ({"model": "CBOWLM"}, "its configuration is not valid"),
         ({"vocab_size": 10**30}, r"'embed_W' must be \(10+, 4\), got \(9, 4\)"),

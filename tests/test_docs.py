@@ -16,7 +16,7 @@ from rnnfast.cells import _functions
 from rnnfast.training import Checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
-HAS_TORCH = importlib.util.find_spec("torch") is not None
+MISSING = tuple(f"rnnfast.{name}" for name in ("sklearn", "torch") if importlib.util.find_spec(name) is None)
 OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 
@@ -24,11 +24,7 @@ def module_names():
     library = [p.relative_to(ROOT).with_suffix("").parts for p in (ROOT / "rnnfast").rglob("*.py")]
     kernels = [("rnnfast", "kernels", p.stem) for p in (ROOT / "kernels").glob("*.py")]
     names = {".".join(part for part in parts if part != "__init__") for parts in library + kernels}
-    return sorted(
-        name
-        for name in names
-        if not name.endswith("__main__") and (HAS_TORCH or not name.startswith("rnnfast.torch"))
-    )
+    return sorted(name for name in names if not name.endswith("__main__") and not name.startswith(MISSING))
 
 
 def run(test, output):
@@ -67,7 +63,7 @@ def test_the_python_blocks_of_a_page_run(name, tmp_path, monkeypatch):
     assert blocks
     names, output, failed = {}, [], 0
     for number, block in enumerate(blocks):
-        if "rnnfast.torch" in block and not HAS_TORCH:
+        if any(name in block for name in MISSING):
             continue
         if ">>>" in block:
             test = doctest.DocTestParser().get_doctest(block, names, f"{name}[{number}]", name, 0)

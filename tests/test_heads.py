@@ -6,7 +6,8 @@ import pickle
 import numpy as np
 import pytest
 import reference
-from helpers import DTYPES, assert_same_bits, normal, poisoned, relative_distance
+from helpers import DTYPES, assert_same_bits, needs_jit, normal, poisoned, relative_distance
+from rnnfast.kernels.affine_loss import affine_loss_of
 from rnnfast.kernels.expression import FormulaError
 
 import rnnfast
@@ -21,6 +22,7 @@ HEADS = [
     heads.student_t,
     heads.negative_binomial,
     heads.quantiles(*LEVELS),
+    heads.categorical(12),
 ]
 every_head = pytest.mark.parametrize("head", HEADS, ids=lambda head: head.name)
 
@@ -28,6 +30,8 @@ every_head = pytest.mark.parametrize("head", HEADS, ids=lambda head: head.name)
 def targets_of(head, rng, shape, dtype):
     if head.name == "negative_binomial":
         return rng.poisson(3, shape).astype(dtype)
+    if head.name == "categorical":
+        return rng.integers(0, head.options, shape).astype(dtype)
     return normal(rng, shape, dtype)
 
 
@@ -106,6 +110,62 @@ def test_large_counts_have_finite_losses_and_gradients_in_float32():
     assert np.isfinite(layer.backward()).all()
 
 
+@pytest.mark.parametrize("classes", [2, 3, 300])
+def test_large_scores_of_classes_have_finite_losses_and_gradients_in_float32(classes):
+    W = np.zeros((1, classes), np.float32)
+    W[0, 0], W[0, -1] = 1e4, -1e4
+    layer = rnnfast.TimeAffineWithLoss(W, np.zeros(classes, np.float32), heads.categorical(classes))
+    ts = np.array([[[0.0], [classes - 1]]], np.float32)
+    assert layer.losses(np.ones((1, 2, 1), np.float32), ts)[0].tolist() == [0.0, 2e4]
+    layer.forward(np.ones((1, 2, 1), np.float32), ts)
+    layer.backward()
+    assert layer.grads[1].tolist() == [0.5, *[0.0] * (classes - 2), -0.5]
+
+
+def test_probabilities_of_classes_sum_to_one_and_the_mean_is_the_most_probable_class():
+    scores = np.random.default_rng(3).normal(0, 100, (4, 5, 7))
+    values = heads.categorical(7).values(scores)
+    assert values["probabilities"].shape == (4, 5, 7)
+    np.testing.assert_allclose(values["probabilities"].sum(axis=-1), 1, rtol=1e-15)
+    assert (values["mean"][..., 0] == scores.argmax(axis=-1)).all()
+    two = heads.categorical(2).values(np.arange(4.0))  # of two outputs, each class is a block
+    assert two["mean"].tolist() == [1, 1]
+    assert two["probabilities"][0] + two["probabilities"][2] == pytest.approx(1, rel=1e-15)
+
+
+def test_all_numbers_of_classes_share_their_code():
+    two, five = heads.categorical(2), heads.categorical(5)
+    assert two.equations == five.equations
+    assert (two == five, two == heads.categorical(2)) == (False, True)
+    assert len(heads.categorical(10_000).parameters) == 10_000
+    assert repr(five) == "rnnfast.heads.categorical(5)"
+    assert pickle.loads(pickle.dumps(five)) == five
+
+
+@needs_jit
+def test_all_numbers_of_classes_are_one_kernel():
+    assert affine_loss_of(heads.categorical(3).equations) is affine_loss_of(heads.categorical(4).equations)
+    assert affine_loss_of(heads.categorical(3).equations) is not affine_loss_of(heads.squared.equations)
+
+
+@pytest.mark.parametrize("label", [-1.0, 3.0, 0.5, np.nan, np.inf])
+def test_a_target_that_is_no_class_is_one_sentence_where_it_is_read(label):
+    layer = rnnfast.TimeAffineWithLoss.from_sizes(2, 1, head=heads.categorical(3), dtype=np.float64)
+    xs, ts = np.ones((2, 3, 2)), np.zeros((2, 3, 1))
+    ts[1, 2] = label
+    message = rf"^[^\n]*: ts must hold class numbers from 0 to 2, got {label:g} at \(1, 2, 0\)\.$"
+    with pytest.raises(ValueError, match=message):
+        layer.forward(xs, ts)
+    with pytest.raises(ValueError, match=r"at \(1, 0, 0\)"):
+        layer.forward(xs, np.ascontiguousarray(ts[:, 2]))
+    expected = layer.forward(xs[:, :2], ts[:, :2])
+    assert layer.forward(xs, ts, lengths=[2, 2]) == expected
+    weights = np.ones((2, 3))
+    weights[:, 2] = 0
+    assert layer.forward(xs, ts, weights=weights) == expected
+    assert np.isfinite(layer.forward(xs, np.ascontiguousarray(ts[:, 2]), lengths=[3, 0]))
+
+
 def test_quantiles_never_cross():
     scores = np.random.default_rng(3).normal(0, 30, (200, 3))
     rising = heads.quantiles(*LEVELS).values(scores)["quantiles"]
@@ -130,6 +190,11 @@ def test_heads_with_equal_options_are_equal_and_share_their_code():
         (lambda: heads.quantiles(), "levels must rise between 0 and 1, got ()"),
         (lambda: heads.quantiles(0.5, 0.1), "levels must rise between 0 and 1, got (0.5, 0.1)"),
         (lambda: heads.quantiles(0.0, 0.5), "levels must rise between 0 and 1, got (0.0, 0.5)"),
+        (lambda: heads.categorical(1), "categorical: classes must be at least 2, got 1"),
+        (
+            lambda: rnnfast.TimeAffineWithLoss.from_sizes(2, 1, head={"classes": 3}),
+            "or one of rnnfast.heads, got {'classes': 3}",
+        ),
         (
             lambda: rnnfast.TimeAffineWithLoss.from_sizes(2, 1, head="normal"),
             "gaussian, student_t, negative_binomial, or one of rnnfast.heads, got 'normal'",

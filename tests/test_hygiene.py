@@ -359,7 +359,7 @@ def test_the_python_of_a_layer_does_not_grow_with_batch_time_or_features(name):
 
 def public_modules():
     folders = [p.parent.name for p in LIBRARY if p.name == "__init__.py"]
-    left_out = "_" if importlib.util.find_spec("torch") else ("_", "torch")
+    left_out = ("_", *(name for name in ("sklearn", "torch") if not importlib.util.find_spec(name)))
     names = ["rnnfast", *[f"rnnfast.{name}" for name in folders[1:] if not name.startswith(left_out)]]
     return [module for name in names if hasattr(module := importlib.import_module(name), "__all__")]
 
@@ -506,7 +506,7 @@ def test_importing_rnnfast_is_light_and_compiles_nothing():
 import sys
 import rnnfast
 
-heavy = {"matplotlib", "onnx", "pytest", "rich", "torch", "typer"}
+heavy = {"matplotlib", "onnx", "pytest", "rich", "sklearn", "torch", "typer"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 for name, module in list(sys.modules.items()):
     if name.startswith("rnnfast"):

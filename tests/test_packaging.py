@@ -75,14 +75,42 @@ rnnfast.nothing
     assert "module 'rnnfast' has no attribute 'nothing'" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("blocked", "message"),
+    [
+        (
+            'sys.modules["sklearn"] = None',
+            "rnnfast.sklearn needs scikit-learn: pip install 'rnnfast[sklearn]'",
+        ),
+        (
+            "sys.modules.update({name: types.ModuleType(name) for name in NAMES})",
+            "rnnfast.sklearn needs scikit-learn 1.6 or newer.",
+        ),
+    ],
+)
+def test_estimators_without_their_package_are_one_sentence(blocked, message):
+    code = f"""
+import sys, types
+NAMES = ("sklearn", "sklearn.utils", "sklearn.utils.validation")
+{blocked}
+import rnnfast
+import rnnfast.sklearn
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    last = done.stderr.splitlines()[-1]
+    assert last.split(": ", 1)[0] in ("ImportError", "ModuleNotFoundError")
+    assert last.split(": ", 1)[1].startswith(message)
+
+
 def test_kernels_are_loaded_once():
     """As rnnfast.kernels, never as the folder's bare name, which is importable in the repository root."""
     code = """
 import importlib, pkgutil, sys
 import rnnfast, rnnfast.kernels
+OTHERS = ("rnnfast.sklearn", "rnnfast.torch")
 for package in (rnnfast, rnnfast.kernels):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-        if not module.name.endswith("__main__") and not module.name.startswith("rnnfast.torch"):
+        if not module.name.endswith("__main__") and not module.name.startswith(OTHERS):
             importlib.import_module(module.name)
 assert "kernels" not in sys.modules
 files = [getattr(module, "__file__", None) or "" for module in list(sys.modules.values())]

@@ -8,7 +8,7 @@ only form the kernels are compiled for.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -181,6 +181,21 @@ def binary(owner: str, name: str, value: Any, expected: tuple) -> np.ndarray:
         where = first_place(wrong)
         raise ValueError(f"{owner}: {name} must hold 0 and 1, got {array[where]} at {where}.")
     return array
+
+
+def class_numbers(owner: str, ts: np.ndarray, classes: int, is_read: Callable[[], np.ndarray]) -> None:
+    """Targets (N, T, O) that are class numbers where they are read, `is_read()` (N, steps)."""
+    wrong = ~((ts >= 0) & (ts < classes) & (ts == np.floor(ts)))
+    if not wrong.any():
+        return
+    read = is_read()
+    wrong[:, read.shape[1] :] = False
+    wrong[:, : read.shape[1]] &= read[..., np.newaxis]
+    if wrong.any():
+        place = first_place(wrong)
+        raise ValueError(
+            f"{owner}: ts must hold class numbers from 0 to {classes - 1}, got {ts[place]:g} at {place}."
+        )
 
 
 def lengths(owner: str, value: Any, batch: int, steps: int) -> np.ndarray:

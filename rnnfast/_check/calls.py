@@ -33,6 +33,11 @@ def no_stream(owner: str) -> TypeError:
     return TypeError(f"{owner} cannot step: it also reads sequences backwards; use forward.")
 
 
+def no_state(owner: str) -> TypeError:
+    """The error for setting a state of a model that reads whole sequences."""
+    return TypeError(f"{owner}: the model reads whole sequences and carries no state; pass None.")
+
+
 def fixed(owner: str, name: str) -> TypeError:
     """The error for replacing an array that its owner keeps for life."""
     return TypeError(

@@ -197,6 +197,11 @@ class WindowRows:
             return sum(int(numbers.max(initial=0)) for numbers in windows)
         return sum(np.unique(numbers[numbers > 0]).size for numbers in windows)
 
+    @property
+    def longest(self) -> int:
+        """Steps of the longest sequence."""
+        return max(int(steps.max(initial=0)) for steps in self._rows.longest())
+
     def __getitem__(self, number: int) -> Batch:
         """The first window with targets, whatever the number."""
         return next((window for window, _, _ in self if window.ts is not None), self.first_rows(1))

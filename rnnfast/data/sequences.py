@@ -117,6 +117,19 @@ def checked(owner: str, data: Any) -> Sequences:
     return Sequences(xs, ts, lengths, weights)
 
 
+def fitting(owner: str, data: Any, sizes: dict[str, int], dtype: np.dtype) -> Sequences:
+    """Checked sequences whose inputs and targets fit a model; memory maps are not read.
+
+    `sizes` are those of the last axes of inputs and targets, by name.
+    """
+    found = checked(owner, data)
+    for name, array, (size, count) in zip(("xs", "ts"), found[:2], sizes.items(), strict=True):
+        like = array[:0] if isinstance(array, Ragged) else array
+        expected = (*like.shape[:-1], count)
+        _check.float_array(owner, name, like, expected, dtype, f"the last axis is {size}")
+    return found
+
+
 class Batch(NamedTuple):
     """Inputs (N, T, ...) and targets of a batch or window, or None; lengths (N,), weights (N,) or (N, T)."""
 

@@ -10,6 +10,7 @@ import numpy as np
 from rnnfast import _check
 from rnnfast.layers.composed import Composed
 from rnnfast.layers.recurrent import Recurrent
+from rnnfast.layers.rows import packed_rows
 
 
 class Bidirectional(Composed):
@@ -122,9 +123,12 @@ class Bidirectional(Composed):
             batch, steps, _ = xs.shape
             shape = (batch, steps, self.hidden_size)
             hs = self._output(owner, out, shape, xs, *self._weights)
-            lengths = (
-                np.full(batch, steps) if lengths is None else _check.lengths(owner, lengths, batch, steps)
-            )
+            options: dict[str, Any] = {"keep": keep, "lengths": lengths}
+            if lengths is not None:
+                lengths = options["lengths"] = _check.lengths(owner, lengths, batch, steps)
+                if reset is None:  # both directions have the same rows
+                    options["lengths"] = packed_rows(owner, batch, steps, lengths, None, None)
+            lengths = np.full(batch, steps) if lengths is None else lengths
             places = reversed_places(lengths, steps)
             mirrored = None
             if reset is not None:
@@ -135,7 +139,6 @@ class Bidirectional(Composed):
             back = {name: array[places] for name, array in back.items()}
             width = self.layer_forward.hidden_size
             self._places = None
-            options = {"lengths": lengths, "keep": keep}
             with self._all_or_nothing():
                 hs[..., :width] = self.layer_forward.forward(xs, reset=reset, **options, **ahead)
                 backwards = self.layer_backward.forward(xs[places], reset=mirrored, **options, **back)

@@ -48,12 +48,22 @@ class Targets(NamedTuple):
 
     def scored(self) -> float:
         """The sum of the weights of the scored steps."""
-        if not self.weights.size:
-            return self.span.steps()
+        return float(self._step_weights().sum(dtype=np.float64)) if self.weights.size else self.span.steps()
+
+    def is_read(self) -> np.ndarray:
+        """Whether each target is read, (N, steps) up to the last scored step, or (N, 1)."""
+        read = self._step_weights() != 0
+        return read.any(axis=1, keepdims=True) if self.ts.shape[1] == 1 else read
+
+    def _step_weights(self) -> np.ndarray:
+        """The weights (N, steps) up to the last scored step, 0 at unscored ones."""
         steps = np.arange(int(self.span.ends.max(initial=0)))
         inside = (self.span.begins[:, np.newaxis] <= steps) & (steps < self.span.ends[:, np.newaxis])
-        weights = self.weights if self.weights.shape[1] == 1 else self.weights[:, : steps.size]
-        return float(np.where(inside, weights, 0).sum(dtype=np.float64))
+        if not self.weights.size:
+            return inside.astype(self.weights.dtype)
+        return np.where(
+            inside, self.weights if self.weights.shape[1] == 1 else self.weights[:, : steps.size], 0
+        )
 
 
 class TimeAffineWithLoss(AffineLoss):
@@ -186,7 +196,12 @@ class TimeAffineWithLoss(AffineLoss):
             if weights is None
             else _check.weights(owner, weights, (batch, steps), self.dtype)
         )
-        return xs, Targets(ts, scored_span(ends, every_step), weights), blocks
+        return xs, self._fitting(owner, Targets(ts, scored_span(ends, every_step), weights)), blocks
+
+    def _fitting(self, owner: str, targets: Targets) -> Targets:
+        """Targets that the head can take."""
+        self.head.check(owner, targets.ts, targets.is_read)
+        return targets
 
     def _run(
         self,
@@ -256,7 +271,7 @@ class TimeAffineWithLoss(AffineLoss):
             weights = nothing(self.dtype, 2)
         elif weights.shape[1] > 1:
             weights = np.ascontiguousarray(part.of(weights))
-        return Targets(ts, span, weights)
+        return self._fitting(owner, Targets(ts, span, weights))
 
     def scored(self, ts: Any, parts: Sequence[Part]) -> float:
         """Scored steps of the whole sequence, with targets (N, T, O) or (N, O)."""

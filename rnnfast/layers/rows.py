@@ -43,7 +43,9 @@ def falling_order(lengths: np.ndarray) -> np.ndarray:
 
 def packed_rows(owner: str, batch: int, steps: int, lengths: Any, reset: Any, last: Rows | None) -> Rows:
     """The order of rows in time-major arrays: longest sequence first, no rows after its end; `last` if it
-    fits."""
+    fits. `lengths` may be the `Rows` of another layer for the same window."""
+    if isinstance(lengths, Rows):
+        return lengths
     resets = NO_RESETS if reset is None else _check.mask(owner, "reset", reset, (batch, steps)).copy()
     if lengths is not None:
         order = lengths.order if isinstance(lengths, Sorted) else None

@@ -67,6 +67,8 @@ def saved_constants(config: Mapping[str, Any], values: Any) -> list[Constants]:
     if values is None:  # a file without constants
         return []
     cell, layers = cell_of("its cell", config["cell"]), config["layers"]
+    if config.get("bidirectional"):
+        layers *= 2
     if not isinstance(values, list) or len(values) != layers:
         raise ValueError(f"its constants must be a list of {layers}, one per layer")
     constants = [Constants("its constants", cell) for _ in values]

@@ -8,14 +8,17 @@ from typing import Any
 import numpy as np
 
 from rnnfast.models.cbow import CBOWLM
+from rnnfast.models.model import Model
+from rnnfast.models.network import Network
 from rnnfast.models.regressor import SequenceRegressor
 from rnnfast.models.rnnlm import RNNLM
 from rnnfast.models.weights import read_weights
 
-_MODELS: dict[str, type[RNNLM] | type[CBOWLM] | type[SequenceRegressor]] = {
+_MODELS: dict[str, type[Model]] = {
     "RNNLM": RNNLM,
     "CBOWLM": CBOWLM,
     "SequenceRegressor": SequenceRegressor,
+    "Network": Network,
 }
 
 

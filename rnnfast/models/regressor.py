@@ -10,7 +10,7 @@ from rnnfast import _check
 from rnnfast._turns import in_turn
 from rnnfast.cells import Cell
 from rnnfast.data.rows import SequenceRows
-from rnnfast.data.sequences import Ragged, Sequences, checked
+from rnnfast.data.sequences import Sequences, fitting
 from rnnfast.heads import Head, head_of, saved_head
 from rnnfast.layers.head import TimeAffineWithLoss
 from rnnfast.layers.window import Part
@@ -252,9 +252,5 @@ class SequenceRegressor(Model):
     ) -> Sequences:
         """The checked `Sequences`; an error of `owner` unless sequences `xs` (S, T, D) and targets `ts`, (S,
         T, O) or (S, O), fit the model in shape and dtype; memory maps are not read."""
-        data = checked(owner, (xs, ts, lengths, weights))
-        for name, array, size in (("xs", data.xs, "input_size"), ("ts", data.ts, "output_size")):
-            like = array[:0] if isinstance(array, Ragged) else array
-            expected = (*like.shape[:-1], self.config[size])
-            _check.float_array(owner, name, like, expected, self.dtype, f"the last axis is {size}")
-        return data
+        sizes = {name: self.config[name] for name in ("input_size", "output_size")}
+        return fitting(owner, (xs, ts, lengths, weights), sizes, self.dtype)

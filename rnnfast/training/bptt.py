@@ -143,9 +143,11 @@ class TruncatedBPTT:
             The caller updates the parameters before it asks for the next one.
         """
         batches = self.batches(data, batch_size, order)
+        if getattr(model, "reads_whole", False) and isinstance(batches, WindowRows):
+            _check.whole_sequences(type(self).__name__, self.k1, batches.longest)
         if self.tolerance is not None:
             self.k2, self.bias = self._measured(model, batches)
-        chain = chain_for(model, self.k1, self.k2)
+        chain, count = chain_for(model, self.k1, self.k2), len(batches)
         number = 0
         for window, fresh, last in _in_order(batches):
             if number < passed:
@@ -159,8 +161,8 @@ class TruncatedBPTT:
                 number += 1
                 whole = last or not chain.reaches_back
                 if self.tolerance is not None:  # k2 holds for the whole pass
-                    whole = number == len(batches)
-                yield Window(number, len(batches), window.tokens, loss, whole)
+                    whole = number == count
+                yield Window(number, count, window.tokens, loss, whole)
 
 
 def _in_order(batches: WindowBatches | WindowRows) -> Iterator[tuple[Batch, bool, bool]]:

@@ -1,0 +1,135 @@
+"""The layers below the output of a network for whole sequences: recurrent, dropout, pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rnnfast import _check
+from rnnfast.layers.bidirectional import Bidirectional
+from rnnfast.layers.constants import Constants
+from rnnfast.layers.drawing import Drawing
+from rnnfast.layers.dropout import TimeDropout
+from rnnfast.layers.recurrent import Recurrent
+from rnnfast.layers.window import Part
+from rnnfast.models.pooling import Pooling, pool, spread
+
+
+class Encoder(Drawing):
+    """Stacked layers with dropout before each and after the last, and one vector for each sequence.
+
+    It serves `Model` as a `Body` does, but reads every sequence from its first to its last step: there is no
+    state.
+
+    Parameters
+    ----------
+    owner : str
+        The model's name, for errors.
+    layers : list of Recurrent or Bidirectional
+        The layers from bottom to top.
+    pooling : {"last", "mean", "max"} or None
+        None keeps the outputs of every step.
+    dropout : float
+    rng : numpy.random.Generator
+        Draws the dropped units.
+    """
+
+    TAPE = (*Drawing.TAPE, "_kept")
+    _kept: Any = None  # steps, and what the gradient of the pooling needs
+    carried = carried_rows = None
+
+    def __init__(
+        self,
+        owner: str,
+        layers: Sequence[Recurrent | Bidirectional],
+        pooling: Pooling | None,
+        dropout: float,
+        rng: np.random.Generator,
+    ) -> None:
+        self.owner, self.layers, self.pooling = owner, list(layers), pooling
+        self.dropouts = [TimeDropout(dropout, rng=rng) for _ in [*layers, None]] if dropout else []
+        self.dtype, top = layers[0].dtype, layers[-1]
+        self.hidden_size = top.hidden_size
+        self._ahead = top.layer_forward.hidden_size if isinstance(top, Bidirectional) else top.hidden_size
+        self._hold(
+            [param for layer in layers for param in layer.params],
+            [grad for layer in layers for grad in layer.grads],
+        )
+
+    def read(self, xs: np.ndarray, *, drop: bool, keep: bool = True, part: Part) -> np.ndarray:
+        """Hidden vectors (N, T, H), or (N, 1, H) with pooling, of checked sequences (N, T, D).
+
+        `part` holds the lengths. Without `keep`, the layers cache no activations.
+        """
+        (batch, steps, _), hs = xs.shape, xs
+        for place, layer in enumerate(self.layers):
+            hs = self._dropped(place, hs, drop)
+            layer.train_flg = drop
+            out = self._take(f"hs{place}", batch, steps, layer.hidden_size)
+            hs = layer.forward(hs, lengths=part.lengths, keep=keep, out=out)
+        if self.pooling is not None:
+            hs, kept = pool(self.pooling, hs, part.ends(batch), self._ahead)
+            self._kept = steps, kept
+        return self._dropped(len(self.layers), hs, drop)
+
+    def go_back(self, dhs: np.ndarray) -> None:
+        """Fill the gradients of the last `read` from those of its hidden vectors."""
+        dhs = self._undropped(len(self.layers), dhs)
+        if self.pooling is not None:
+            steps, kept = self._kept
+            dpooled, dhs = dhs, self._take("dwhole", len(dhs), steps, self.hidden_size)
+            spread(self.pooling, dpooled, kept, dhs, self._ahead)
+        for place in reversed(range(len(self.layers))):
+            layer = self.layers[place]
+            out = self._take(f"dxs{place}", *dhs.shape[:2], layer.input_size)
+            dhs = self._undropped(place, layer.backward(dhs, out=out))
+
+    def gradients_of_outputs(self, batch: int, steps: int) -> np.ndarray:
+        """Memory for the gradients that `go_back` takes."""
+        return self._take("dhs", batch, steps, self.hidden_size)
+
+    def _dropped(self, place: int, hs: np.ndarray, drop: bool) -> np.ndarray:
+        if not self.dropouts:
+            return hs
+        return self.dropouts[place].read(hs, hs if drop and place else None, drop=drop)
+
+    def _undropped(self, place: int, dhs: np.ndarray) -> np.ndarray:
+        return self.dropouts[place].backward(dhs, out=dhs) if self.dropouts else dhs
+
+    def _take(self, name: str, *shape: int) -> np.ndarray:
+        return self._workspace.take(name, shape, self.dtype)
+
+    # There is no state.
+
+    def roll_back(self, state: None) -> None:
+        """Do nothing."""
+
+    def go_on_from(self, other: Encoder) -> None:
+        """Do nothing."""
+
+    def get_state(self) -> None:
+        """None."""
+
+    def set_state(self, state: Any) -> None:
+        """None is the only state."""
+        if state is not None:
+            raise _check.no_state(f"{self.owner}.set_state")
+
+    # Constants of cells.
+
+    def share_constants(self, other: Encoder) -> None:
+        """Use the constants of another encoder's layers, including values set later."""
+        for layer, own in zip(self.recurrent, other.recurrent, strict=True):
+            layer.share_constants(own)
+
+    @property
+    def constants(self) -> list[Constants]:
+        """The constants of each recurrent layer's cell, from bottom to top; may be set."""
+        return [layer.constants for layer in self.recurrent]
+
+    @constants.setter
+    def constants(self, values: Sequence[Mapping[str, float]]) -> None:
+        for layer, own in zip(self.recurrent, values, strict=True):
+            layer.constants = own

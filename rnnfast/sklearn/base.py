@@ -1,0 +1,304 @@
+"""What the estimators share: their parameters, training, and reading."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils import Tags, check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from rnnfast import _check
+from rnnfast.cells import Cell
+from rnnfast.data.sequences import Sequences
+from rnnfast.heads import Head
+from rnnfast.models.cells import cell_of
+from rnnfast.models.network import Network
+from rnnfast.models.pooling import POOLINGS, Pooling
+from rnnfast.models.weights import SavedModel
+from rnnfast.optim import Adam
+from rnnfast.sklearn.inputs import Series, read, weights_of
+from rnnfast.sklearn.saving import load_estimator, save_estimator
+from rnnfast.sklearn.scaling import Scaling
+from rnnfast.training.bptt import TruncatedBPTT
+from rnnfast.training.trainer import Trainer
+
+
+class SequenceEstimator(BaseEstimator):
+    """Base of the estimators: a network for whole sequences, trained with Adam."""
+
+    network_: Network
+    pooling: Pooling | None
+    _optimizer: Adam
+    _rng: np.random.Generator
+
+    def __init__(
+        self,
+        *,
+        cell: str | Cell,
+        hidden_size: int,
+        layers: int,
+        bidirectional: bool,
+        dropout: float,
+        max_epochs: int,
+        batch_size: int,
+        learning_rate: float,
+        clip_norm: float | None,
+        scale: bool,
+        early_stopping: bool,
+        validation_fraction: float,
+        patience: int,
+        warm_start: bool,
+        random_state: Any,
+        verbose: int,
+        callbacks: Sequence[Callable[[dict[str, Any], Any], object]] | None,
+        dtype: str,
+    ) -> None:
+        self.cell = cell
+        self.hidden_size = hidden_size
+        self.layers = layers
+        self.bidirectional = bidirectional
+        self.dropout = dropout
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.clip_norm = clip_norm
+        self.scale = scale
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose
+        self.callbacks = callbacks
+        self.dtype = dtype
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = tags.input_tags.three_d_array = True
+        tags.input_tags.allow_nan = True
+        tags.target_tags.required = True
+        return tags
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if self._is_fitted and not all(param.flags.writeable for param in self.network_.params):
+            self._take_out_of_memory_map()
+
+    def _take_out_of_memory_map(self) -> None:
+        """Copy the network: joblib hands large arrays to its workers as read-only memory maps."""
+        mapped, optimizer = self.network_, Adam()
+        arrays = {
+            name: np.array(param) for name, param in zip(mapped.parameter_names, mapped.params, strict=True)
+        }
+        network = Network.from_saved(SavedModel(mapped.config, arrays, {}, mapped.constants))
+        network.rng_state = mapped.rng_state
+        optimizer.load_state_dict(self._optimizer.state_dict())
+        self._begin(network, self._rng)
+        self._optimizer = optimizer
+
+    # What an estimator defines.
+
+    def _targets(
+        self,
+        owner: str,
+        y: Any,
+        series: Series,
+        weights: np.ndarray,
+        start: bool,
+        classes: np.ndarray | None,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Targets (N, O) or (steps, O) in float64, their weights (N,) or (steps,), and labels to stratify by.
+
+        With `start`, they decide the scales, or the classes unless these are given.
+        """
+        raise NotImplementedError
+
+    def head_and_outputs(self) -> tuple[Head, int]:
+        """The head of the network and its number of outputs."""
+        raise NotImplementedError
+
+    # Training.
+
+    def _owner(self, method: str) -> str:
+        return f"{type(self).__name__}.{method}"
+
+    @property
+    def _is_fitted(self) -> bool:
+        return hasattr(self, "network_")
+
+    def _checked_parameters(self, owner: str) -> None:
+        """Check all parameters before anything changes."""
+        cell_of(owner, self.cell)
+        _check.float_dtype(owner, self.dtype)
+        for name in ("hidden_size", "layers", "max_epochs", "batch_size", "patience"):
+            _check.size(owner, name, getattr(self, name))
+        _check.number_below(owner, "dropout", self.dropout, 0, 1)
+        _check.above(owner, "learning_rate", _check.number(owner, "learning_rate", self.learning_rate), 0.0)
+        _check.above(owner, "clip_norm", self.clip_norm, 0.0)
+        _check.fraction(owner, "validation_fraction", self.validation_fraction)
+        if "pooling" in self.get_params(deep=False):
+            _check.choice(owner, "pooling", self.pooling, POOLINGS)
+        for name in ("bidirectional", "scale", "early_stopping", "warm_start"):
+            _check.boolean(owner, name, getattr(self, name))
+
+    def _fit(
+        self,
+        method: str,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        *,
+        start: bool,
+        epochs: int,
+        stops_early: bool,
+        classes: np.ndarray | None = None,
+    ) -> Any:
+        """Train for some epochs, with `start` from the beginning."""
+        owner = self._owner(method)
+        _check.target_given(owner, y)
+        self._checked_parameters(owner)
+        series = read(self, method, X, reset=start)
+        weights = weights_of(owner, sample_weight, series.size)
+        ts, weights, strata = self._targets(owner, y, series, weights, start, classes)
+        of_steps = self.pooling is None
+        total = np.add.reduceat(weights, np.cumsum(series.lengths) - series.lengths) if of_steps else weights
+        _check.some_weight(owner, total)
+        if start:
+            self._start(series, weights if of_steps else np.repeat(weights, series.lengths))
+        rows = np.flatnonzero(total)
+        valid = None
+        if stops_early:
+            rows, held = self._split(rows, None if strata is None else strata[rows])
+            valid = self._data(series, ts, weights, held)
+        self._train(self._data(series, ts, weights, rows), valid, epochs)
+        return self
+
+    def _start(self, series: Series, weights: np.ndarray) -> None:
+        """A new network on the channels of the sequences, whose steps have these weights."""
+        rng = self._generator()
+        self.n_channels_ = series.flat.shape[1]
+        self._scaling = Scaling.of(series.flat, weights, active=self.scale)
+        head, outputs = self.head_and_outputs()
+        network = Network(
+            self._scaling.channels,
+            self.hidden_size,
+            outputs,
+            cell=self.cell,
+            layers=self.layers,
+            bidirectional=self.bidirectional,
+            dropout=self.dropout,
+            pooling=self.pooling,
+            head=head,
+            rng=rng,
+            dtype=self.dtype,
+        )
+        self._begin(network, rng)
+        self.loss_curve_: list[float] = []
+        self.validation_loss_curve_: list[float] = []
+        self.n_iter_ = 0
+
+    def _generator(self) -> np.random.Generator:
+        return np.random.default_rng(check_random_state(self.random_state).randint(2**31 - 1))
+
+    def _begin(self, network: Network, rng: np.random.Generator) -> None:
+        """Take a network; the optimizer is fresh."""
+        self.network_, self._optimizer, self._rng = network, Adam(), rng
+
+    def _split(self, rows: np.ndarray, strata: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Sequences for training and for validation."""
+        from sklearn.model_selection import train_test_split
+
+        seed = int(self._rng.integers(2**31))
+        train, held = train_test_split(
+            rows, test_size=self.validation_fraction, stratify=strata, random_state=seed
+        )
+        return np.sort(train), np.sort(held)
+
+    def _data(self, series: Series, ts: np.ndarray, weights: np.ndarray, rows: np.ndarray) -> Sequences:
+        """Some sequences as the network reads them."""
+        own, dtype = series.take(rows), self.network_.dtype
+        xs = own.for_training(self._scaling.apply(own.flat, dtype))
+        places = series.steps_of(rows) if self.pooling is None else rows
+        ts, weights = ts[places].astype(dtype), weights[places]
+        as_given = own.for_training if self.pooling is None else np.asarray
+        # Equal weights are none, which takes less time.
+        own_weights = None if (weights == weights[0]).all() else as_given(weights)
+        return Sequences(xs, as_given(ts), None, own_weights)
+
+    def _train(self, data: Sequences, valid: Sequences | None, epochs: int) -> None:
+        self._optimizer.lr = float(self.learning_rate)
+        longest = max(len(x) for x in data.xs)
+        seconds = [0.0]
+
+        def report(record: dict[str, Any]) -> None:
+            self.loss_curve_.append(record["train_loss"])
+            self.n_iter_ += 1
+            if valid is not None:
+                self.validation_loss_curve_.append(record["valid_loss"])
+            if self.verbose:
+                losses = f"loss {record['train_loss']:.4g}"
+                if valid is not None:
+                    losses += f", validation loss {record['valid_loss']:.4g}"
+                print(f"epoch {self.n_iter_}: {losses}, {record['seconds'] - seconds[-1]:.2f} s")
+                seconds.append(record["seconds"])
+            for callback in self.callbacks or ():
+                callback(record, self)
+
+        trainer = Trainer(
+            self.network_,
+            self._optimizer,
+            TruncatedBPTT(longest),
+            clip_norm=self.clip_norm,
+            anneal=None,
+            patience=None if valid is None else self.patience,
+            restore_best=valid is not None,
+            rng=self._rng,
+            on_epoch=report,
+        )
+        trainer.fit(data, epochs=epochs, batch_size=self.batch_size, valid=valid)
+
+    # Reading.
+
+    def _scores(self, method: str, X: Any) -> tuple[np.ndarray, Series]:
+        """The scores (N, P) of sequences, or (steps, P) of their steps, in float64, and the sequences."""
+        check_is_fitted(self)
+        series, network = read(self, method, X, reset=False), self.network_
+        whole = series._replace(flat=self._scaling.apply(series.flat, network.dtype))
+        of_steps = network.config["pooling"] is None
+        scores = np.empty((len(series.flat) if of_steps else series.size, network.output.params[1].size))
+        for rows, xs, lengths in whole.padded():
+            found = network.scores(xs, lengths=lengths)
+            if of_steps:
+                inside = np.arange(xs.shape[1]) < lengths[:, np.newaxis]
+                scores[series.steps_of(rows)] = found[inside]
+            else:
+                scores[rows] = found
+        return scores, series
+
+    # Files.
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted estimator to one safetensors file, atomically and without a pickle.
+
+        It holds the parameters, the network and what prediction needs; not `callbacks`, the state of the
+        optimizer, or a `random_state` other than a number.
+        """
+        check_is_fitted(self)
+        save_estimator(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Any:
+        """Load an estimator from a file of `save`; its predictions have the same bits.
+
+        Raises
+        ------
+        CheckpointError
+            The file is damaged, or holds something else; the message names it.
+        """
+        estimator, network = load_estimator(cls, path)
+        estimator._begin(network, estimator._generator())
+        return estimator

@@ -1,0 +1,93 @@
+"""Classes: their numbers, their weights, and their probabilities."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+
+from rnnfast import _check
+from rnnfast.heads import Head, categorical
+from rnnfast.sklearn.base import SequenceEstimator
+
+
+class LabelEstimator(SequenceEstimator):
+    """Base of the estimators of classes."""
+
+    classes_: np.ndarray
+    class_weight: Any
+
+    def head_and_outputs(self) -> tuple[Head, int]:
+        """The head of the network and its number of outputs."""
+        return categorical(len(self.classes_)), 1
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
+        """Train the network.
+
+        Parameters
+        ----------
+        X : array (N, T, D) or (N, T), or list of N arrays (T_i, D) or (T_i,)
+            The sequences; NaN is a value that was not observed.
+        y
+            The labels.
+        sample_weight : array (N,), optional
+            The weight of each sequence in the loss, at least 0.
+
+        Raises
+        ------
+        ValueError, TypeError
+            The sequences, the labels or a parameter are not valid.
+        TrainingDiverged
+            The loss is not finite.
+        """
+        start = not (self.warm_start and self._is_fitted)
+        epochs, stops_early = self.max_epochs, self.early_stopping
+        return self._fit("fit", X, y, sample_weight, start=start, epochs=epochs, stops_early=stops_early)
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Any:
+        """Train for one epoch on some of the data, without early stopping.
+
+        The first call decides the classes and the scale of the inputs. Parameters are those of `fit`, and
+        `classes`, all labels that may come, on the first call.
+        """
+        owner, start = self._owner("partial_fit"), not self._is_fitted
+        if self.class_weight == "balanced":
+            raise _check.balanced_in_parts(owner)
+        found = None if classes is None else np.unique(classes)
+        if start and found is None:
+            raise _check.first_classes(owner)
+        if not start and found is not None and not np.array_equal(found, self.classes_):
+            raise _check.same_classes(owner)
+        return self._fit(
+            "partial_fit", X, y, sample_weight, start=start, epochs=1, stops_early=False, classes=found
+        )
+
+    def _numbered(
+        self, owner: str, labels: np.ndarray, start: bool, classes: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The number of the class of each label (m,), and its weight."""
+        check_classification_targets(labels)
+        if not start:
+            classes = self.classes_
+        elif classes is None:
+            classes = np.unique(labels)
+        _check.some_classes(owner, classes)
+        _check.known_classes(owner, np.isin(labels, classes), labels, classes)
+        self.classes_, numbers = classes, np.searchsorted(classes, labels)
+        if self.class_weight is None:
+            return numbers, np.ones(len(labels))
+        return numbers, compute_class_weight(self.class_weight, classes=classes, y=labels)[numbers]
+
+    def _probabilities(self, scores: np.ndarray) -> np.ndarray:
+        return self.network_.head.values(scores)["probabilities"]
+
+    def _decisions(self, scores: np.ndarray) -> np.ndarray:
+        if scores.shape[1] == 2:
+            return scores[:, 1] - scores[:, 0]
+        above = scores - scores.max(axis=1, keepdims=True)
+        return above - np.log(np.exp(above).sum(axis=1, keepdims=True))
+
+    def _most_probable(self, scores: np.ndarray) -> np.ndarray:
+        return self.classes_[scores.argmax(axis=1)]
