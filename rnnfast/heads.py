@@ -229,7 +229,7 @@ class _Categorical(Head):
         """The first class at which the sum of the probabilities reaches the level."""
         chances = values["probabilities"]
         sums = np.cumsum(chances.reshape(*chances.shape[:-1], self.options, -1), axis=-2)
-        below = (sums < levels[..., np.newaxis, :]).sum(axis=-2)
+        below = (sums < np.atleast_1d(levels)[..., np.newaxis, :]).sum(axis=-2)
         return np.minimum(below, self.options - 1).astype(np.float64)
 
     def check(self, owner: str, ts: np.ndarray, is_read: Callable[[], np.ndarray]) -> None:

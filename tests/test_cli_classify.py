@@ -9,10 +9,9 @@ from cli_helpers import assert_one_line, rnnfast_command
 
 pytest.importorskip("rnnfast.sklearn")
 
-from rnnfast.sklearn import RNNClassifier
-
 from rnnfast.cli.progress import PlainSteps
 from rnnfast.data import read_ts
+from rnnfast.sklearn import RNNClassifier
 
 SMALL = ("--hidden-size", "6", "--max-epochs", "4", "--pooling", "mean")
 
@@ -80,12 +79,12 @@ def test_what_is_said(done):
 
 
 def test_other_networks_can_be_trained(files, tmp_path):
-    options = ("--cell", "lstm", "--layers", "2", "--bidirectional", "--pooling", "max", "--seed", "3")
+    options = ("--cell", "lstm", "--layers", "2", "--forward", "--pooling", "max", "--seed", "3")
     code, out, err = rnnfast_command("classify", *files, *SMALL, *options, "--out", tmp_path / "run")
     assert (code, err) == (0, "")
     assert "LSTM, 2 x 6: 4 epochs in" in out
     model = RNNClassifier.load(tmp_path / "run" / "model.safetensors")
-    assert (model.layers, model.bidirectional, model.pooling, model.random_state) == (2, True, "max", 3)
+    assert (model.layers, model.bidirectional, model.pooling, model.random_state) == (2, False, "max", 3)
 
 
 @pytest.mark.parametrize(

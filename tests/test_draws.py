@@ -222,3 +222,16 @@ def test_wrong_arguments_are_one_sentence(call, message):
 def sample(**changes):
     usual = {"scores": np.zeros((1, 2)), "seed": 0, "streams": np.zeros(1, int), "step": 0, "count": 1}
     return heads.gaussian.sample(**usual | changes)
+
+
+def test_classes_are_drawn_by_their_probabilities():
+    head = heads.categorical(4)
+    scores = np.array([[0.0, 2.0, -1.0, 1.0], [0.0, 0.0, 0.0, 90.0]])
+    count = 20_000
+    draws = head.sample(scores, seed=3, streams=np.array([5, 6]), step=0, count=count)
+    assert draws.shape == (count, 2, 1)
+    chances = np.exp(scores[0]) / np.exp(scores[0]).sum()
+    found = np.bincount(draws[:, 0, 0].astype(int), minlength=4) / count
+    np.testing.assert_allclose(found, chances, atol=4 * np.sqrt(0.25 / count))
+    assert (draws[:, 1] == 3).all()
+    np.testing.assert_array_equal(head.quantile(scores, 0.5)[:, 0], [1, 3])

@@ -36,9 +36,6 @@ from rnnfast.training import TrainingDiverged
 
 PREDICTIONS, MODEL = "predictions.csv", "model.safetensors"
 _POOLINGS = ("last", "mean", "max")
-_BATCH = 32
-# Updates of a training whose epochs are not given, and its limits.
-_UPDATES, _LEAST_EPOCHS, _MOST_EPOCHS = 500, 30, 300
 
 
 class Part(NamedTuple):
@@ -60,7 +57,7 @@ HiddenSize = Annotated[int, options.whole_option(
     "--hidden-size", 1, None, "Units of each layer.", high=1_000_000)]
 Layers = Annotated[int, options.whole_option("--layers", 1, None, "Recurrent layers.", high=MOST_LAYERS)]
 Bidirectional = Annotated[bool, typer.Option(
-    "--bidirectional", help="Read each sequence backwards too.")]
+    "--bidirectional/--forward", help="Read each sequence backwards too, or forward only.")]
 Pooling = Annotated[str, typer.Option(
     "--pooling", parser=word("--pooling", *_POOLINGS), metavar="|".join(_POOLINGS),
     help="The vector of a sequence: the final state, or the mean or maximum over its steps.")]
@@ -81,8 +78,8 @@ def classify(
     cell: Cell = "gru",
     hidden_size: HiddenSize = 64,
     layers: Layers = 1,
-    bidirectional: Bidirectional = False,
-    pooling: Pooling = "last",
+    bidirectional: Bidirectional = True,
+    pooling: Pooling = "mean",
     max_epochs: MaxEpochs = None,
     seed: Seed = 0,
     out: Out = None,
@@ -106,9 +103,18 @@ def classify(
         folder = OutFolder(out or dated_folder(), "classify", (PREDICTIONS, MODEL), overwrite=overwrite)
         folder.write_settings({"train": str(train), "test": str(test), "seed": seed})
     _describe(console, learned, judged)
-    updates = -(-len(learned.xs) // _BATCH)
-    epochs = max_epochs or min(max(-(-_UPDATES // updates), _LEAST_EPOCHS), _MOST_EPOCHS)
     name = f"{named_cell('classify', cell).title}, {layers} x {hidden_size}"
+    classifier = classifier_of(
+        cell=named_cell("classify", cell),
+        hidden_size=hidden_size,
+        layers=layers,
+        bidirectional=bidirectional,
+        pooling=pooling,
+        max_epochs=max_epochs,
+        random_state=seed,
+    )
+    epochs = max_epochs or classifier.planned_epochs(len(learned.xs))
+    done: list[float] = []
     try:
         with folder.alone(), compilations(lambda: console.print("compiling kernels, once")):
             with show_steps(console, name) as display:
@@ -117,19 +123,7 @@ def classify(
                     done.append(record["seconds"])
                     display.reached(len(done), epochs, len(done), epochs, record["train_loss"])
 
-                done: list[float] = []
-                classifier = classifier_of(
-                    cell=named_cell("classify", cell),
-                    hidden_size=hidden_size,
-                    layers=layers,
-                    bidirectional=bidirectional,
-                    pooling=pooling,
-                    max_epochs=epochs,
-                    batch_size=_BATCH,
-                    random_state=seed,
-                    callbacks=[report],
-                )
-                classifier.fit(*learned)
+                classifier.set_params(callbacks=[report]).fit(*learned)
             console.print(f"{name}: {counted(epochs, 'epoch')} in {clock(done[-1])}", soft_wrap=True)
             _report(console, classifier, learned, judged, folder.path)
     except KeyboardInterrupt:

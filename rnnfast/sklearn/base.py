@@ -26,6 +26,9 @@ from rnnfast.sklearn.scaling import Scaling
 from rnnfast.training.bptt import TruncatedBPTT
 from rnnfast.training.trainer import Trainer
 
+# Updates of a training whose epochs are not given, and its limits.
+_UPDATES, _LEAST_EPOCHS, _MOST_EPOCHS = 500, 30, 300
+
 
 class SequenceEstimator(BaseEstimator):
     """Base of the estimators: a network for whole sequences, trained with Adam."""
@@ -43,7 +46,7 @@ class SequenceEstimator(BaseEstimator):
         layers: int,
         bidirectional: bool,
         dropout: float,
-        max_epochs: int,
+        max_epochs: int | None,
         batch_size: int,
         learning_rate: float,
         clip_norm: float | None,
@@ -134,8 +137,10 @@ class SequenceEstimator(BaseEstimator):
         """Check all parameters before anything changes."""
         cell_of(owner, self.cell)
         _check.float_dtype(owner, self.dtype)
-        for name in ("hidden_size", "layers", "max_epochs", "batch_size", "patience"):
+        for name in ("hidden_size", "layers", "batch_size", "patience"):
             _check.size(owner, name, getattr(self, name))
+        if self.max_epochs is not None:
+            _check.size(owner, "max_epochs", self.max_epochs)
         _check.number_below(owner, "dropout", self.dropout, 0, 1)
         _check.above(owner, "learning_rate", _check.number(owner, "learning_rate", self.learning_rate), 0.0)
         _check.above(owner, "clip_norm", self.clip_norm, 0.0)
@@ -153,7 +158,7 @@ class SequenceEstimator(BaseEstimator):
         sample_weight: Any,
         *,
         start: bool,
-        epochs: int,
+        epochs: int | None,
         stops_early: bool,
         classes: np.ndarray | None = None,
     ) -> Any:
@@ -229,7 +234,13 @@ class SequenceEstimator(BaseEstimator):
         own_weights = None if (weights == weights[0]).all() else as_given(weights)
         return Sequences(xs, as_given(ts), None, own_weights)
 
-    def _train(self, data: Sequences, valid: Sequences | None, epochs: int) -> None:
+    def planned_epochs(self, sequences: int) -> int:
+        """The epochs of a training with `max_epochs=None` on this number of sequences."""
+        batches = -(-sequences // self.batch_size)
+        return min(max(-(-_UPDATES // batches), _LEAST_EPOCHS), _MOST_EPOCHS)
+
+    def _train(self, data: Sequences, valid: Sequences | None, epochs: int | None) -> None:
+        epochs = self.planned_epochs(len(data.xs)) if epochs is None else epochs
         self._optimizer.lr = float(self.learning_rate)
         longest = max(len(x) for x in data.xs)
         seconds = [0.0]

@@ -34,8 +34,8 @@ class RNNClassifier(ClassifierMixin, LabelEstimator):
         Share of units dropped in training, before each recurrent layer and before the output.
     pooling : {"last", "mean", "max"}
         The vector of a sequence: the final states, or the mean or maximum over its steps.
-    max_epochs : int
-        Passes over the data.
+    max_epochs : int, optional
+        Passes over the data; by default as many as make 500 updates, at least 30 and at most 300.
     batch_size : int
         Sequences in a batch; batches hold sequences of similar length. Larger ones are faster.
     learning_rate : float
@@ -106,7 +106,7 @@ class RNNClassifier(ClassifierMixin, LabelEstimator):
         bidirectional: bool = True,
         dropout: float = 0.0,
         pooling: Pooling = "mean",
-        max_epochs: int = 30,
+        max_epochs: int | None = None,
         batch_size: int = 8,
         learning_rate: float = 0.005,
         clip_norm: float | None = 1.0,

@@ -70,7 +70,7 @@ class RNNRegressor(RegressorMixin, SequenceEstimator):
         bidirectional: bool = True,
         dropout: float = 0.0,
         pooling: Pooling = "mean",
-        max_epochs: int = 30,
+        max_epochs: int | None = None,
         batch_size: int = 8,
         learning_rate: float = 0.005,
         clip_norm: float | None = 1.0,

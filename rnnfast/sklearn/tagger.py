@@ -60,7 +60,7 @@ class RNNTagger(LabelEstimator):
         layers: int = 1,
         bidirectional: bool = False,
         dropout: float = 0.0,
-        max_epochs: int = 30,
+        max_epochs: int | None = None,
         batch_size: int = 8,
         learning_rate: float = 0.005,
         clip_norm: float | None = 1.0,
