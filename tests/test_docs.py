@@ -16,7 +16,9 @@ from rnnfast.cells import _functions
 from rnnfast.training import Checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
-MISSING = tuple(f"rnnfast.{name}" for name in ("sklearn", "torch") if importlib.util.find_spec(name) is None)
+MISSING = tuple(
+    f"rnnfast.{name}" for name in ("sklearn", "sktime", "torch") if importlib.util.find_spec(name) is None
+)
 OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 
@@ -51,6 +53,7 @@ def python_blocks(path):
     [
         pytest.param("README.md", marks=needs_jit),  # it trains, which takes a minute in plain Python
         "docs/guides/command-line.md",
+        "docs/reference/sktime.md",
     ],
 )
 def test_the_python_blocks_of_a_page_run(name, tmp_path, monkeypatch):

@@ -76,25 +76,32 @@ rnnfast.nothing
 
 
 @pytest.mark.parametrize(
-    ("blocked", "message"),
+    ("module", "blocked", "message"),
     [
         (
+            "sklearn",
             'sys.modules["sklearn"] = None',
             "rnnfast.sklearn needs scikit-learn: pip install 'rnnfast[sklearn]'",
         ),
         (
+            "sklearn",
             "sys.modules.update({name: types.ModuleType(name) for name in NAMES})",
             "rnnfast.sklearn needs scikit-learn 1.6 or newer.",
         ),
+        (
+            "sktime",
+            'sys.modules["sktime"] = None',
+            "rnnfast.sktime needs sktime: pip install 'rnnfast[sktime]'",
+        ),
     ],
 )
-def test_estimators_without_their_package_are_one_sentence(blocked, message):
+def test_estimators_without_their_package_are_one_sentence(module, blocked, message):
     code = f"""
 import sys, types
 NAMES = ("sklearn", "sklearn.utils", "sklearn.utils.validation")
 {blocked}
 import rnnfast
-import rnnfast.sklearn
+import rnnfast.{module}
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     last = done.stderr.splitlines()[-1]
@@ -107,7 +114,7 @@ def test_kernels_are_loaded_once():
     code = """
 import importlib, pkgutil, sys
 import rnnfast, rnnfast.kernels
-OTHERS = ("rnnfast.sklearn", "rnnfast.torch")
+OTHERS = ("rnnfast.sklearn", "rnnfast.sktime", "rnnfast.torch")
 for package in (rnnfast, rnnfast.kernels):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         if not module.name.endswith("__main__") and not module.name.startswith(OTHERS):
