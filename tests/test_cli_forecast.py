@@ -8,6 +8,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 from cli_helpers import assert_one_line, rnnfast_command
+from helpers import takes_minutes_interpreted
 
 from rnnfast.cli.forecasting import Forecasting
 from rnnfast.cli.progress import PlainSteps
@@ -136,6 +137,7 @@ def test_a_saved_model_forecasts_its_series_and_others(done, tmp_path):
     assert (tmp_path / "others" / "forecast.png").exists()
 
 
+@takes_minutes_interpreted
 def test_without_a_file_it_forecasts_a_year_of_co2(tmp_path):
     code, out, err = rnnfast_command("forecast", "--max-epochs", "1", "--out", tmp_path)
     assert (code, err) == (0, "")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import takes_minutes_interpreted
 
 from rnnfast.forecast import PredictionIntervals, RNNForecaster, metrics
 from rnnfast.forecast.fitted import ERROR_LEVELS
@@ -34,6 +35,7 @@ def test_widths_are_the_errors_of_a_network_that_did_not_see_the_values():
     np.testing.assert_array_equal(forecaster.predict(h), small().fit(y).predict(h))
 
 
+@takes_minutes_interpreted
 def test_calibration_mends_a_distribution_that_is_too_narrow():
     rng = np.random.default_rng(1)
     # Outliers that a Gaussian with a common scale misses: five of six changes are small.
