@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rnnfast import _check, optim
+from rnnfast import _check, heads, optim
 from rnnfast.cells import Cell
 from rnnfast.kernels import activations, noise
 from rnnfast.layers.affine import TimeAffine
