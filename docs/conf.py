@@ -48,7 +48,7 @@ make_room OVER_TIME parameter_gradients part_losses period plan_backward plan_fo
 reader reads_words recurrent roll_back run_backward run_forward score score_part scored scratch_bytes
 share_constants tape time_blocks turned wind window_rows workspace
 AffineLoss.mean TimeAffineSquaredLoss.mean Cell.is_plain Cell.random Cell.rows ExactBPTT.batches
-ExactBPTT.windows TimeEmbedding.rows
+ExactBPTT.windows PredictionIntervals.measured TimeEmbedding.rows
 """  # `Class.member` where another class has a public member of this name
 
 

@@ -25,6 +25,7 @@ MODULES = [
     ".cells",
     ".data",
     ".diagnostics",
+    ".forecast",
     ".forecast.metrics",
     ".heads",
     ".models",
