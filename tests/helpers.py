@@ -26,6 +26,7 @@ MODULES = [
     ".cells",
     ".data",
     ".diagnostics",
+    ".forecast",
     ".forecast.metrics",
     ".heads",
     ".models",
