@@ -81,3 +81,11 @@ def test_arguments_that_do_not_fit(arguments):
 def test_too_short_series():
     with pytest.raises(ValueError, match="prediction_intervals need a series of more than 75 values"):
         small().fit(walks(), prediction_intervals=PredictionIntervals(50))
+
+
+def test_suggested_windows_fit_the_series():
+    one = PredictionIntervals.suggested(12, np.array([300]))
+    assert (one.h, one.n_windows, one.step_size) == (12, 15, 6)  # a third of the series: 12 + 14 * 6 + 4
+    assert PredictionIntervals.suggested(6, np.full(100, 60)).n_windows == 2
+    assert PredictionIntervals.suggested(1, np.array([500])).n_windows == 20
+    assert PredictionIntervals.suggested(12, np.array([30, 30])) is None
