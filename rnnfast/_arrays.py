@@ -82,27 +82,29 @@ def from_views(kept: Iterable[np.ndarray | View]) -> list[np.ndarray]:
 
 
 class Seen:
-    """The arrays of the last call, which need not be checked again while they are the same objects.
+    """The arrays of the last call, and what was made from them, for as long as they are the same objects.
 
     A copy has seen nothing.
 
     Examples
     --------
     >>> seen, array = Seen(), np.ones(2)
-    >>> seen.are([array]), seen.keep([array]), seen.are([array]), seen.are([array.copy()])
-    (False, None, True, False)
+    >>> seen.of([array]), seen.keep([array], "checked"), seen.of([array]), seen.of([array.copy()])
+    (None, None, 'checked', None)
     """
 
     def __init__(self) -> None:
         self._arrays: tuple[np.ndarray, ...] = ()
+        self._made: Any = None
 
-    def are(self, arrays: Sequence[np.ndarray]) -> bool:
-        """Whether these are the arrays that were kept, in this order."""
-        return len(arrays) == len(self._arrays) > 0 and all(map(is_, arrays, self._arrays))
+    def of(self, arrays: Sequence[np.ndarray]) -> Any:
+        """What was made from these arrays, in this order; None if they are others."""
+        same = len(arrays) == len(self._arrays) and all(map(is_, arrays, self._arrays))
+        return self._made if same else None
 
-    def keep(self, arrays: Sequence[np.ndarray]) -> None:
-        """Remember arrays."""
-        self._arrays = tuple(arrays)
+    def keep(self, arrays: Sequence[np.ndarray], made: Any) -> None:
+        """Remember arrays, and what was made from them."""
+        self._arrays, self._made = tuple(arrays), made
 
     def __reduce__(self) -> Any:
         return Seen, ()

@@ -95,18 +95,16 @@ class SharedGradients:
 
     def __init__(self) -> None:
         self._workspace, self._seen = Workspace(), Seen()
-        self._apart: tuple[list[np.ndarray], list[np.ndarray]] = [], []
 
     def merged(
         self, params: Sequence[np.ndarray], grads: Sequence[np.ndarray]
     ) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Parameters and gradients, each once."""
-        if self._seen.are([*params, *grads]):
-            return self._apart
-        found = merge_shared(params, grads, workspace=self._workspace)
-        if len(found[0]) == len(params):
-            self._apart = found
-            self._seen.keep([*params, *grads])
+        found = self._seen.of([*params, *grads])
+        if found is None:
+            found = merge_shared(params, grads, workspace=self._workspace)
+            if len(found[0]) == len(params):
+                self._seen.keep([*params, *grads], found)
         return found
 
 
