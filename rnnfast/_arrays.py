@@ -6,7 +6,8 @@ NumPy copies and pickles a view as a separate array. This would separate tied we
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from operator import is_
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -78,3 +79,30 @@ def _described(array: np.ndarray) -> np.ndarray | View:
 def from_views(kept: Iterable[np.ndarray | View]) -> list[np.ndarray]:
     """The arrays that `as_views` described."""
     return [part.array() if isinstance(part, View) else part for part in kept]
+
+
+class Seen:
+    """The arrays of the last call, which need not be checked again while they are the same objects.
+
+    A copy has seen nothing.
+
+    Examples
+    --------
+    >>> seen, array = Seen(), np.ones(2)
+    >>> seen.are([array]), seen.keep([array]), seen.are([array]), seen.are([array.copy()])
+    (False, None, True, False)
+    """
+
+    def __init__(self) -> None:
+        self._arrays: tuple[np.ndarray, ...] = ()
+
+    def are(self, arrays: Sequence[np.ndarray]) -> bool:
+        """Whether these are the arrays that were kept, in this order."""
+        return len(arrays) == len(self._arrays) > 0 and all(map(is_, arrays, self._arrays))
+
+    def keep(self, arrays: Sequence[np.ndarray]) -> None:
+        """Remember arrays."""
+        self._arrays = tuple(arrays)
+
+    def __reduce__(self) -> Any:
+        return Seen, ()

@@ -43,7 +43,7 @@ def forecast(
     id_col: options.IdColumn = None,
     time_col: options.TimeColumn = None,
     target_col: options.TargetColumn = None,
-    cell: options.Cell = "lstm",
+    cell: options.Cell = "gru",
     hidden_size: options.HiddenSize = 32,
     layers: options.Layers = 1,
     head: options.Head = "student_t",

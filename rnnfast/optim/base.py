@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from rnnfast import _check
+from rnnfast._arrays import Seen
 from rnnfast._shown import shown
 
 
@@ -44,6 +45,7 @@ class Optimizer:
         self.lr = lr
         self.steps = 0
         self._state: dict[str, list[np.ndarray]] = {}
+        self._seen = Seen()
 
     def __repr__(self) -> str:
         return shown(self, {name: getattr(self, name) for name in self.hyperparameters})
@@ -76,13 +78,18 @@ class Optimizer:
             If `grads` or the optimizer's state do not match `params`. Nothing is changed.
         """
         owner = f"{type(self).__name__}.update"
-        _check.parameters_and_gradients(owner, params, grads)
+        lists = isinstance(params, list | tuple) and isinstance(grads, list | tuple)
+        given = [*params, *grads] if lists else []
+        if not self._seen.are(given):
+            _check.parameters_and_gradients(owner, params, grads)
         # The same memory, without the behavior of array subclasses.
         params, grads = list(map(np.asarray, params)), list(map(np.asarray, grads))
         if self.slots and not self._state:
             self._state = {slot: [np.zeros_like(param) for param in params] for slot in self.slots}
-        for arrays in self._state.values():
-            _check.same_parameters(owner, arrays, params)
+        if not self._seen.are(given):
+            for arrays in self._state.values():
+                _check.same_parameters(owner, arrays, params)
+            self._seen.keep(given)
         self.steps += 1
         for i, (param, grad) in enumerate(zip(params, grads, strict=True)):
             self._update_one(i, param, grad)
