@@ -40,15 +40,18 @@ autodoc_preserve_defaults = True
 numpydoc_show_class_members = False
 
 
-# Members without an underscore that other modules of the library call and users do not.
+# Members without an underscore that other modules of the library call and users do not, and those with which
+# scikit-learn routes metadata.
 INNER = """
 TAPE PASSING another carried carried_rows carry check_same check_sequences claim count drawing dropouts
 expected_tensors forget_window from_saved go_back go_on_from hand_over index input_gradient looks_up loop
 make_room OVER_TIME parameter_gradients part_losses period plan_backward plan_forward read read_part
 reader reads_words recurrent roll_back run_backward run_forward score score_part scored scratch_bytes
 share_constants tape time_blocks turned wind window_rows workspace
+head_and_outputs planned_epochs
+get_metadata_routing set_fit_request set_partial_fit_request set_score_request
 AffineLoss.mean TimeAffineSquaredLoss.mean Cell.is_plain Cell.random Cell.rows ExactBPTT.batches
-ExactBPTT.windows TimeEmbedding.rows
+ExactBPTT.windows PredictionIntervals.measured TimeEmbedding.rows
 """  # `Class.member` where another class has a public member of this name
 
 

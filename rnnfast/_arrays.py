@@ -6,7 +6,8 @@ NumPy copies and pickles a view as a separate array. This would separate tied we
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from operator import is_
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -78,3 +79,32 @@ def _described(array: np.ndarray) -> np.ndarray | View:
 def from_views(kept: Iterable[np.ndarray | View]) -> list[np.ndarray]:
     """The arrays that `as_views` described."""
     return [part.array() if isinstance(part, View) else part for part in kept]
+
+
+class Seen:
+    """The arrays of the last call, and what was made from them, for as long as they are the same objects.
+
+    A copy has seen nothing.
+
+    Examples
+    --------
+    >>> seen, array = Seen(), np.ones(2)
+    >>> seen.of([array]), seen.keep([array], "checked"), seen.of([array]), seen.of([array.copy()])
+    (None, None, 'checked', None)
+    """
+
+    def __init__(self) -> None:
+        self._arrays: tuple[np.ndarray, ...] = ()
+        self._made: Any = None
+
+    def of(self, arrays: Sequence[np.ndarray]) -> Any:
+        """What was made from these arrays, in this order; None if they are others."""
+        same = len(arrays) == len(self._arrays) and all(map(is_, arrays, self._arrays))
+        return self._made if same else None
+
+    def keep(self, arrays: Sequence[np.ndarray], made: Any) -> None:
+        """Remember arrays, and what was made from them."""
+        self._arrays, self._made = tuple(arrays), made
+
+    def __reduce__(self) -> Any:
+        return Seen, ()

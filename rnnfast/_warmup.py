@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rnnfast import _check, optim
+from rnnfast import _check, heads, optim
 from rnnfast.cells import Cell
 from rnnfast.kernels import activations, noise
 from rnnfast.layers.affine import TimeAffine
@@ -61,9 +61,12 @@ def warmup(dtype: np.typing.DTypeLike = np.float32, cells: Sequence[Cell] | None
             model.backward()
         model.losses(ids, ids)
         model.predict(ids)
-    regressor = SequenceRegressor(3, 3, 1, rng=rng, dtype=kind)
-    regressor.forward(np.ones((1, 2, 3), kind), np.ones((1, 1), kind))
-    regressor.backward()
+    for head in (heads.squared, heads.student_t, heads.categorical(2)):  # those of forecasts and classes
+        regressor = SequenceRegressor(3, 3, 1, head=head, rng=rng, dtype=kind)
+        regressor.forward(np.ones((1, 2, 3), kind), np.ones((1, 1), kind))
+        regressor.backward()
+    for head in (heads.gaussian, heads.student_t, heads.negative_binomial):
+        head.sample(np.zeros((1, len(head.parameters))), 0, np.zeros(1, np.int64), 0, 1)
     _use_layers(kind, rng, cells)
     _use_optimizers(kind)
 

@@ -16,6 +16,7 @@ from rnnfast.models import RNNLM
 
 JIT = not jit_is_disabled()
 sends_interrupts = pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT to another process")
+takes_minutes_interpreted = pytest.mark.skipif(not JIT, reason="takes minutes without compiled code")
 needs_jit = pytest.mark.skipif(not JIT, reason="looks at compiled code, and NUMBA_DISABLE_JIT is set")
 
 DTYPES = (np.float32, np.float64)
@@ -25,6 +26,7 @@ MODULES = [
     ".cells",
     ".data",
     ".diagnostics",
+    ".forecast",
     ".forecast.metrics",
     ".heads",
     ".models",

@@ -8,11 +8,12 @@ import matplotlib.image
 import numpy as np
 import pytest
 from cli_helpers import assert_one_line, rnnfast_command
+from helpers import takes_minutes_interpreted
 
 from rnnfast.cli.forecasting import Forecasting
 from rnnfast.cli.progress import PlainSteps
 from rnnfast.data import mauna_loa_co2
-from rnnfast.forecast import RNNForecaster, drift, metrics, seasonal_naive
+from rnnfast.forecast import PredictionIntervals, RNNForecaster, drift, metrics, seasonal_naive
 
 SMALL = ("--cell", "gru", "--hidden-size", "4", "--max-epochs", "3")
 H, WINDOWS = 4, 2
@@ -59,7 +60,8 @@ def small(**options):
 
 def test_the_forecast_is_that_of_the_library(done):
     folder, _, _ = done
-    expected = small().fit(series()).predict(H, level=[80, 50])
+    intervals = PredictionIntervals.suggested(H, np.array([80, 73, 12]))
+    expected = small().fit(series(), prediction_intervals=intervals).predict(H, level=[80, 50])
     actual = rows_of(folder / "forecast.csv")
     assert list(actual) == list(expected)
     assert actual["unique_id"] == expected["unique_id"].tolist()
@@ -71,7 +73,8 @@ def test_the_forecast_is_that_of_the_library(done):
 def test_the_backtest_has_the_network_beside_forecasts_without_one(done):
     _, out, _ = done
     data = {name: values[:153] for name, values in series().items()}  # without the short series
-    history = small().cross_validation(data, H, WINDOWS, level=[80, 50])
+    intervals = PredictionIntervals.suggested(H, np.array([80, 73]) - H * WINDOWS)
+    history = small().cross_validation(data, H, WINDOWS, prediction_intervals=intervals, level=[80, 50])
     shape = (2, WINDOWS, H)
     actual = history["y"].reshape(shape)
     values = np.split(data["y"], [80])
@@ -136,6 +139,7 @@ def test_a_saved_model_forecasts_its_series_and_others(done, tmp_path):
     assert (tmp_path / "others" / "forecast.png").exists()
 
 
+@takes_minutes_interpreted
 def test_without_a_file_it_forecasts_a_year_of_co2(tmp_path):
     code, out, err = rnnfast_command("forecast", "--max-epochs", "1", "--out", tmp_path)
     assert (code, err) == (0, "")

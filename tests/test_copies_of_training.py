@@ -98,7 +98,7 @@ def test_a_shallow_copy_of_a_trainer_has_the_model_and_a_fit_of_its_own():
     second = copy.copy(first)
     assert second.model is first.model
     assert second.last_good is not first.last_good
-    assert second._workspace is not first._workspace
+    assert second._shared is not first._shared
     second.history.append({})
     assert len(first.history) == 2
 

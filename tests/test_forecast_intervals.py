@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import takes_minutes_interpreted
 
 from rnnfast.forecast import PredictionIntervals, RNNForecaster, metrics
 from rnnfast.forecast.fitted import ERROR_LEVELS
@@ -34,6 +35,7 @@ def test_widths_are_the_errors_of_a_network_that_did_not_see_the_values():
     np.testing.assert_array_equal(forecaster.predict(h), small().fit(y).predict(h))
 
 
+@takes_minutes_interpreted
 def test_calibration_mends_a_distribution_that_is_too_narrow():
     rng = np.random.default_rng(1)
     # Outliers that a Gaussian with a common scale misses: five of six changes are small.
@@ -79,3 +81,11 @@ def test_arguments_that_do_not_fit(arguments):
 def test_too_short_series():
     with pytest.raises(ValueError, match="prediction_intervals need a series of more than 75 values"):
         small().fit(walks(), prediction_intervals=PredictionIntervals(50))
+
+
+def test_suggested_windows_fit_the_series():
+    one = PredictionIntervals.suggested(12, np.array([300]))
+    assert (one.h, one.n_windows, one.step_size) == (12, 15, 6)  # a third of the series: 12 + 14 * 6 + 4
+    assert PredictionIntervals.suggested(6, np.full(100, 60)).n_windows == 2
+    assert PredictionIntervals.suggested(1, np.array([500])).n_windows == 20
+    assert PredictionIntervals.suggested(12, np.array([30, 30])) is None

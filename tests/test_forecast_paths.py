@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import takes_minutes_interpreted
 
 from rnnfast import heads
 from rnnfast.forecast import RNNForecaster, metrics
@@ -55,6 +56,7 @@ def test_backtests_have_the_quantiles_of_predict():
     np.testing.assert_array_equal(found[:, 0], small().fit(y[:, :44]).predict(3, quantiles=[0.2, 0.8]))
 
 
+@takes_minutes_interpreted
 @pytest.mark.parametrize("horizon", [1, 6])
 def test_intervals_cover_a_random_walk(horizon):
     rng = np.random.default_rng(3)
@@ -67,6 +69,7 @@ def test_intervals_cover_a_random_walk(horizon):
     assert 0.75 < np.mean(metrics.coverage(y[:, 40:], low, high)) < 0.85
 
 
+@takes_minutes_interpreted
 def test_counts_stay_whole_numbers():
     rng = np.random.default_rng(0)
     means = np.array([5.0, 40.0, 300.0])

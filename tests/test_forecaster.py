@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import takes_minutes_interpreted
 
 import rnnfast
 from rnnfast.forecast import RNNForecaster, metrics
@@ -158,11 +159,12 @@ def test_validation_values_are_not_learned_from():
     assert one.history_[0]["valid_loss"] < other.history_[0]["valid_loss"]
 
 
+@takes_minutes_interpreted
 def test_seasons_and_trends_are_learned():
     t = np.arange(132)
     y = 10 + 0.1 * t + 3 * np.sin(2 * np.pi * t / 12)
     forecaster = RNNForecaster(season_length=12, random_state=0).fit(y[:120])
-    assert metrics.mae(y[120:], forecaster.predict(12)) < 0.3
+    assert metrics.mae(y[120:], forecaster.predict(12)) < 0.5 * metrics.mae(y[120:], y[108:120])
 
 
 def test_long_series_are_cut_into_windows():

@@ -88,8 +88,8 @@ def classify(
     """Train a classifier of sequences on one .ts file, and judge it on another.
 
     The files are those of the UCR and UEA archives. Sequences may differ in length, and ? is a value that was
-    not observed. The accuracy stands beside the share of the most common class. The folder holds
-    predictions.csv and the model.
+    not observed. The accuracy stands beside that of always answering the most common class. The folder
+    holds predictions.csv and the model. The command needs scikit-learn.
 
     Example: [bold]rnnfast classify GunPoint_TRAIN.ts GunPoint_TEST.ts[/bold]
     """

@@ -43,7 +43,7 @@ def forecast(
     id_col: options.IdColumn = None,
     time_col: options.TimeColumn = None,
     target_col: options.TargetColumn = None,
-    cell: options.Cell = "lstm",
+    cell: options.Cell = "gru",
     hidden_size: options.HiddenSize = 32,
     layers: options.Layers = 1,
     head: options.Head = "student_t",
@@ -62,7 +62,7 @@ def forecast(
 
     Without a file it forecasts a year of the CO2 at Mauna Loa, in some seconds. A backtest first compares the
     network with forecasts that need none: seasonal naive, which repeats the last season, and drift, which
-    adds the mean change. A second network is then trained on all values, and forecasts.
+    also adds its mean change. A second network is then trained on all values, and forecasts.
 
     \b
     Examples:

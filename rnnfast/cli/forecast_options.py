@@ -51,8 +51,8 @@ def _value(name: str, metavar: str, panel: str, text: str, shown: bool | str = T
 # fmt: off
 File = Annotated[str | None, typer.Argument(
     metavar="FILE", show_default=False,
-    help="A CSV or Parquet file of long form: the columns unique_id, ds and y, or a date and a value; - is "
-    "CSV on standard input. Default: the CO2 at Mauna Loa, week by week.")]
+    help="A CSV or Parquet file with the columns unique_id, ds and y, or, of one series, a date and a value; "
+    "- is CSV on standard input. Default: the CO2 at Mauna Loa, week by week.")]
 Horizon = Annotated[int | None, _value("h", "N", _DATA, "Steps to forecast.", "one season, or 12")]
 SeasonLength = Annotated[int | None, _value(
     "season_length", "N", _DATA, "Steps of a season; 1 for none.",
@@ -73,13 +73,16 @@ HiddenSize = Annotated[int, _value("hidden_size", "N", _MODEL, "Units of each la
 Layers = Annotated[int, _value("layers", "N", _MODEL, "Recurrent layers.")]
 Head = Annotated[str, _value(
     "head", "NAME", _MODEL,
-    f"Distribution that is predicted: {', '.join(HEADS)}; negative_binomial is for counts.")]
+    f"Distribution that is predicted: {', '.join(HEADS)}. negative_binomial is for counts; squared and "
+    "absolute have no intervals.")]
 Target = Annotated[str | None, _value(
-    "target", "NAME", _MODEL, f"What is predicted: {', '.join(TARGETS)}.",
+    "target", "NAME", _MODEL,
+    "What the network learns: level, the values; difference, changes from the last value; "
+    "seasonal_difference, changes from the season before.",
     "difference; level for negative_binomial")]
 
 MaxEpochs = Annotated[int | None, _value(
-    "max_epochs", "N", _TRAINING, "Passes over the series.", "as many as make 500 updates")]
+    "max_epochs", "N", _TRAINING, "Passes over the series.", "as many as make 200 updates, 2 to 100")]
 Windows = Annotated[int, _value(
     "windows", "N", _TRAINING, "Origins of the backtest, h steps apart; 0 for no backtest.")]
 Seed = Annotated[int, _value("seed", "N", _TRAINING, "The same seed gives the same numbers.")]
@@ -94,7 +97,7 @@ Out = Annotated[Path | None, typer.Option(
 Overwrite = Annotated[bool, typer.Option(
     "--overwrite", rich_help_panel=_OUTPUT, help="Replace earlier results of the command in that folder.")]
 Model = Annotated[Path | None, typer.Option(
-    "--model", metavar="FILE", show_default=False, rich_help_panel=_OUTPUT,
+    "--model", metavar="MODEL", show_default=False, rich_help_panel=_OUTPUT,
     help="Forecast with a saved model, without training; without FILE, continue the series it was trained "
     "on.")]
 Resume = Annotated[Path | None, typer.Option(

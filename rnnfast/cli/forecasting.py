@@ -16,7 +16,7 @@ from rnnfast.cli.progress import clock, show_steps
 from rnnfast.cli.results import numbers_table
 from rnnfast.cli.series_files import SeriesFile, as_texts, write_csv
 from rnnfast.cli.wording import counted
-from rnnfast.forecast import RNNForecaster, plot
+from rnnfast.forecast import PredictionIntervals, RNNForecaster, plot
 from rnnfast.forecast.frames import column_names, columns_of, panel_of_rows, rows_of_frame
 from rnnfast.forecast.grid import Grid, grid_of
 from rnnfast.forecast.panel import Panel
@@ -134,6 +134,10 @@ class Forecasting:
             on_update=on_update,
         )
 
+    def _intervals(self, lengths: np.ndarray) -> PredictionIntervals | None:
+        """How intervals are calibrated on series of these lengths (n,), if any are asked for."""
+        return PredictionIntervals.suggested(self._h, lengths) if self._levels else None
+
     def _watched(self, name: str, work: Any) -> Any:
         """The result of `work`, called with a forecaster whose training is shown."""
         with show_steps(self._console, name) as display:
@@ -177,6 +181,7 @@ class Forecasting:
                 plan.h,
                 plan.windows,
                 level=self._levels or None,
+                prediction_intervals=self._intervals(panel.lengths - plan.h * plan.windows),
                 checkpoint_file=file,
                 resume=resumes,
                 **columns,
@@ -216,6 +221,7 @@ class Forecasting:
             "all values",
             lambda forecaster: forecaster.fit(
                 frame,
+                prediction_intervals=self._intervals(self._panel.lengths),
                 id_col=names.id,
                 time_col=names.time,
                 target_col=names.target,

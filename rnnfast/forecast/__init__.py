@@ -1,16 +1,14 @@
 """Forecasting of time series: one network for many series.
 
 * `forecaster.py`: `RNNForecaster`; `fitting.py` trains its network, `fitted.py` has the network with what it
-  knows
-  of each series.
+  knows of each series.
 * `data.py`: arrays and long frames, in and out; `frames.py` reads frames, `panel.py` holds series as flat
-  arrays,
-  `grid.py` counts the steps between dates, `covariates.py` encodes covariates.
+  arrays, `grid.py` counts the steps between dates, `covariates.py` encodes covariates.
 * `recipe.py`: the inputs and targets of a step; `windows.py` cuts series for training; `reading.py` reads
-  series
-  into states and continues them.
-* `intervals.py`: intervals that are measured.
+  series into states and continues them.
+* `intervals.py`: intervals that are calibrated; `backtest.py`: forecasts from several origins.
 * `metrics.py`: how good forecasts are; `baselines.py`: forecasts to compare with; `plot.py`: pictures.
+* `saving.py`: a forecaster as one file.
 """
 
 from rnnfast.forecast import metrics

@@ -18,7 +18,7 @@ def seasonal_naive(y: Any, h: int, season_length: int = 1) -> np.ndarray:
     Parameters
     ----------
     y : array (T,) or (n, T), or list of arrays (T_i,)
-        Series; for a missing value stands the one a season before, and for a missing season the last value.
+        Series. A missing value is replaced by the one a season before; if there is none, by the last value.
     h : int
         Steps.
     season_length : int

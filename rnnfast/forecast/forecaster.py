@@ -27,9 +27,10 @@ from rnnfast.training.progress import Progress
 class RNNForecaster:
     """Forecasts of many series by one recurrent network, which is trained on all of them.
 
-    The network reads a series value by value and predicts the next ones. It takes long frames with the
-    columns `unique_id`, `ds` and `y`, of pandas, polars and others or a dict of arrays (rows,); or arrays
-    (n, T) and lists of arrays (T_i,). NaN and missing dates are values that were not observed.
+    The network reads a series value by value and predicts the next ones. Series are a long frame with the
+    columns `unique_id`, `ds` and `y`, of pandas, polars and others or a dict of arrays (rows,). Without
+    dates, they are an array (T,) or (n, T), or a list of arrays (T_i,). NaN and missing dates are values
+    that were not observed.
 
     Parameters
     ----------
@@ -43,36 +44,39 @@ class RNNForecaster:
     dropout : float
         Share of units dropped in training.
     head : str or Head
-        What is predicted: one of `rnnfast.heads`, or its name. "squared" and "absolute" have no intervals;
-        "negative_binomial" is for counts.
+        The distribution that is predicted: one of `rnnfast.heads`, or its name. "squared" and "absolute"
+        have none, thus no intervals; "negative_binomial" is for counts.
     season_length : int
-        Steps of a season, such as 12 for months; 1 for none. The network reads the season before.
+        Steps of a season, such as 12 for months; 1 for none. The network also reads the value a season
+        before the one it predicts.
     target : str
-        "difference": changes from the last value; "seasonal_difference": changes from the season before;
-        "level": the values themselves, for series without a trend.
+        What the network learns. "difference": changes from the last value; "seasonal_difference": changes
+        from the season before; "level": the values themselves, for series without a trend.
     scaler : str or None
-        "standard": each series is divided by the standard deviation of its targets; "mean": by its mean
-        size; None: not at all. "auto" is "mean" for counts, else "standard". A series keeps the scale it was
-        first seen with.
+        What each series is divided by. "standard": the standard deviation of its targets; "mean": its mean
+        absolute value; None: nothing. "auto" is "mean" for counts, else "standard". A series keeps the scale
+        of `fit`.
     calendar : bool
-        Whether the network reads the time of day, week and year of the dates, if the series span two of them.
+        Whether the network reads the time of day, of the week and of the year, each where the longest series
+        spans two such periods.
     futr_exog, stat_exog : sequence of str
-        Columns of covariates: known in advance, in the frame of the series and `futr_df`; of the series, in
+        Columns of covariates. Those of `futr_exog` are known in advance: the frame of the series has them,
+        and `futr_df` for the dates to forecast. Those of `stat_exog` have one value for each series, in
         `static_df`. Texts are categories.
     train_horizon : int
         Steps that the network predicts at once. Later steps are predicted from its own forecasts.
     window : int
-        The most steps through which gradients flow.
+        Steps of a training window, through which gradients flow.
     max_epochs : int, optional
         Passes over the series; by default as many as make 200 updates, at least 2 and at most 100.
     batch_size : int
         Windows in a batch.
     learning_rate : float
-        Of Adam; it falls to 0 along a line.
+        That of Adam at the first update; it falls linearly to 0.
     clip_norm : float, optional
         The largest norm of all gradients together.
     patience : int
-        With validation, training ends after this number of epochs without a new best.
+        With `val_size`, training ends after this number of epochs without a better validation loss.
     random_state : int, optional
         The seed of everything random; the same seed gives the same bits.
     verbose : int
@@ -191,8 +195,8 @@ class RNNForecaster:
         static_df : frame, optional
             One row for each series, with the columns `stat_exog`.
         val_size : int
-            The last values of each series that are for validation alone: the network of the epoch with the
-            smallest loss on them is kept.
+            The number of last values of each series that are held back for validation. The network of the
+            epoch with the smallest loss on them is kept.
         prediction_intervals : PredictionIntervals, optional
             How to calibrate intervals and quantiles; by default they are those of the head.
         id_col, time_col, target_col : str
@@ -230,13 +234,14 @@ class RNNForecaster:
         Parameters
         ----------
         h : int
-            Steps.
+            Steps to forecast.
         df : frame, array or list, optional
             Series to continue, also ones that were not in the training data; by default those of `fit`,
             after all that `update` has added.
         level : numbers between 0 and 100, optional
             Coverage of central intervals in per cent.
         quantiles : numbers between 0 and 1, optional
+            Levels of quantiles.
         futr_df : frame, optional
             The columns `futr_exog` for the `h` dates after each series.
         static_df : frame, optional
@@ -294,7 +299,9 @@ class RNNForecaster:
         return found[0] if isinstance(kind, Arrays) and kind.single else found
 
     def update(self, new_rows: Any) -> RNNForecaster:
-        """Read new values after the series of `fit`, without training; as if all had been read at once.
+        """Read the next values of the series, without training.
+
+        Forecasts are then those of series that were read at once.
 
         Parameters
         ----------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,15 @@ class PredictionIntervals:
             max(1, self.h // 2) if step_size is None else _check.size(owner, "step_size", step_size)
         )
 
+    @classmethod
+    def suggested(cls, h: int, lengths: np.ndarray) -> PredictionIntervals | None:
+        """About twenty forecasts over all series of these lengths (n,), from at most a third of a usual one;
+        None if they are too short."""
+        stride, room = max(1, h // 2), int(np.median(lengths)) // 3 - h
+        if room < 0:
+            return None
+        return cls(h, min(1 + room // stride, max(2, -(-20 // len(lengths)))), stride)
+
     def __repr__(self) -> str:
         return shown(self, {"h": self.h, "n_windows": self.n_windows, "step_size": self.step_size})
 
@@ -61,7 +71,9 @@ class PredictionIntervals:
         _check.calibrates(owner, len(rows), needed)
         cutoffs = panel.lengths - self.h - self.step_size * np.arange(self.n_windows)[::-1, np.newaxis]
         first = np.where(panel.lengths > needed, cutoffs[0], panel.lengths)
-        trained = trained_on(settings, owner, data._replace(panel=panel.until(first)))
+        quiet = copy.copy(settings)
+        quiet.verbose, quiet.callbacks, quiet.on_update = 0, (), None
+        trained = trained_on(quiet, owner, data._replace(panel=panel.until(first)))
         fitted, group, own = trained.fitted, trained.group, panel.rows(rows)
         branches = fitted.branches(own, group.scale.rows(rows), group.static[rows], cutoffs[:, rows])
         future = np.concatenate([own.after(cutoff, self.h) for cutoff in cutoffs[:, rows]])

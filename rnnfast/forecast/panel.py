@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rnnfast import _check
+
+# Series of a piece.
+_PIECE = 2048
 
 
 class Panel(NamedTuple):
@@ -64,6 +67,20 @@ class Panel(NamedTuple):
     def values_after(self, steps: np.ndarray, count: int) -> np.ndarray:
         """The values (n, count) after the first steps (n,) of each series."""
         return self.values[(self.begins[:-1] + steps)[:, np.newaxis] + np.arange(count)]
+
+    def pieces(self) -> Iterator[Panel]:
+        """The series a few thousand at a time, not copied: temporary arrays of a piece are small."""
+        for first in range(0, len(self.ids), _PIECE):
+            begins = self.begins[first : first + _PIECE + 1]
+            whole, part = slice(begins[0], begins[-1]), slice(first, first + _PIECE)
+            yield Panel(
+                self.ids[part],
+                self.values[whole],
+                begins - begins[0],
+                self.starts[part],
+                self.phases[part],
+                self.future[whole],
+            )
 
     def rows(self, rows: np.ndarray) -> Panel:
         """Some of the series, copied."""

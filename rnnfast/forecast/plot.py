@@ -69,8 +69,10 @@ def plot(
     for axes, (name, past, values, after, lines) in zip(places, drawn, strict=True):
         first = 0 if last is None else max(0, len(past) - last)
         axes.plot(past[first:], values[first:], color="0.4", linewidth=1, label="values")
-        for label, (low, high) in lines["intervals"].items():
-            axes.fill_between(after, low, high, color="C0", alpha=0.25, linewidth=0, label=label)
+        for number, (label, (low, high)) in enumerate(lines["intervals"].items()):  # the widest first
+            axes.fill_between(
+                after, low, high, color="C0", alpha=0.18 + 0.12 * number, linewidth=0, label=label
+            )
         if lines["points"] is not None:
             axes.plot(after, lines["points"], color="C0", linewidth=2, label="forecast")
         axes.set_title(name, fontsize="medium", loc="left")

@@ -172,6 +172,10 @@ class Recipe(NamedTuple):
 
     def scale_of(self, panel: Panel) -> Scale:
         """Location and scale (n,) of each series, from its values; (0, 1) without a scaler."""
+        scales = zip(*(self._scale_of(piece) for piece in panel.pieces()), strict=True)
+        return Scale(*map(np.concatenate, scales))
+
+    def _scale_of(self, panel: Panel) -> Scale:
         count, values, begins = len(panel.ids), panel.values, panel.begins[:-1]
 
         def mean(numbers: np.ndarray, otherwise: float) -> np.ndarray:
@@ -253,10 +257,12 @@ class Table:
 
     def scored(self) -> np.ndarray:
         """Whether the target (total,) of each step, one step ahead, is known."""
-        recipe, panel = self._recipe, self._panel
+        return np.concatenate([self._scored(piece) for piece in self._panel.pieces()])
+
+    def _scored(self, panel: Panel) -> np.ndarray:
         ahead = ~np.isnan(panel.values)
-        if recipe.target != "level":
-            ahead &= ~np.isnan(recipe.before_each(panel))
+        if self._recipe.target != "level":
+            ahead &= ~np.isnan(self._recipe.before_each(panel))
         known = np.zeros(ahead.size, bool)
         known[:-1] = ahead[1:]
         known[panel.begins[1:] - 1] = False

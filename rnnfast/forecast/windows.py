@@ -8,6 +8,9 @@ import numpy as np
 
 from rnnfast.data.sequences import Ragged
 
+# Windows whose weights are computed together.
+_PIECE = 2048
+
 
 class Windows:
     """Windows of the series of a table: `first` (S,) of the series `rows` (S,), of `lengths` (S,) steps.
@@ -45,15 +48,19 @@ class Windows:
         `scored` (total,) tells which steps have a known target, and `since` (n,) the first step of each
         series that counts.
         """
-        first = self._prepares if since is None else np.maximum(self._prepares, since[self.rows] - self.first)
-        if scored.all() and not first.any():
-            return None
-        inside = np.arange(self.lengths.sum()) - np.repeat(
-            np.cumsum(self.lengths) - self.lengths, self.lengths
-        )
-        places = inside + np.repeat(self._begins[self.rows] + self.first, self.lengths)
-        counts = scored[places] & (inside >= np.repeat(first, self.lengths))
+        parts = [self._counts(scored, since, slice(at, at + _PIECE)) for at in range(0, len(self), _PIECE)]
+        counts = np.concatenate(parts) if parts else np.ones(0, bool)
         return None if counts.all() else Ragged.of_flat(counts.astype(np.float32), self.lengths)
+
+    def _counts(self, scored: np.ndarray, since: np.ndarray | None, piece: slice) -> np.ndarray:
+        """Whether each step of some windows counts."""
+        rows, begins, lengths = self.rows[piece], self.first[piece], self.lengths[piece]
+        first = self._prepares[piece]
+        if since is not None:
+            first = np.maximum(first, since[rows] - begins)
+        inside = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        places = inside + np.repeat(self._begins[rows] + begins, lengths)
+        return scored[places] & (inside >= np.repeat(first, lengths))
 
 
 class Columns(Ragged):

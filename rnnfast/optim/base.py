@@ -9,7 +9,27 @@ from typing import Any, Literal
 import numpy as np
 
 from rnnfast import _check
+from rnnfast._arrays import Seen
 from rnnfast._shown import shown
+
+
+class _Flat:
+    """A parameter, its gradient and state, flattened in the order of the parameter's memory, so that a
+    transposed view works. Arrays with gaps are copied."""
+
+    def __init__(
+        self, param: np.ndarray, grad: np.ndarray, state: list[np.ndarray], order: Literal["C", "F"]
+    ) -> None:
+        self.param = _check.kernel_ready(param.reshape(-1, order=order))
+        self.grad = _check.kernel_ready(grad.reshape(-1, order=order))
+        self.state, self._whole, self._order = state, param, order
+        self._is_view = np.may_share_memory(self.param, param)
+        self.copies = not (self._is_view and np.may_share_memory(self.grad, grad))
+
+    def write_back(self) -> None:
+        """Write a copy of the parameter back."""
+        if not self._is_view:
+            self._whole[...] = self.param.reshape(self._whole.shape, order=self._order)
 
 
 class Optimizer:
@@ -44,6 +64,7 @@ class Optimizer:
         self.lr = lr
         self.steps = 0
         self._state: dict[str, list[np.ndarray]] = {}
+        self._seen = Seen()
 
     def __repr__(self) -> str:
         return shown(self, {name: getattr(self, name) for name in self.hyperparameters})
@@ -76,6 +97,20 @@ class Optimizer:
             If `grads` or the optimizer's state do not match `params`. Nothing is changed.
         """
         owner = f"{type(self).__name__}.update"
+        lists = isinstance(params, list | tuple) and isinstance(grads, list | tuple)
+        given = [*params, *grads] if lists else []
+        flat = self._seen.of(given)
+        if flat is None:
+            flat = self._flat(owner, params, grads)
+            if not any(one.copies for one in flat):
+                self._seen.keep(given, flat)
+        self.steps += 1
+        for one in flat:
+            self._step(one.grad, one.state, one.param)
+            one.write_back()
+
+    def _flat(self, owner: str, params: Sequence[np.ndarray], grads: Sequence[np.ndarray]) -> list[_Flat]:
+        """Each parameter with its gradient and state, checked, as flat arrays."""
         _check.parameters_and_gradients(owner, params, grads)
         # The same memory, without the behavior of array subclasses.
         params, grads = list(map(np.asarray, params)), list(map(np.asarray, grads))
@@ -83,22 +118,16 @@ class Optimizer:
             self._state = {slot: [np.zeros_like(param) for param in params] for slot in self.slots}
         for arrays in self._state.values():
             _check.same_parameters(owner, arrays, params)
-        self.steps += 1
+        found = []
         for i, (param, grad) in enumerate(zip(params, grads, strict=True)):
-            self._update_one(i, param, grad)
-
-    def _update_one(self, i: int, param: np.ndarray, grad: np.ndarray) -> None:
-        """Update one parameter, flattened in the order of its memory, so that a transposed view works."""
-        order: Literal["C", "F"] = "F" if param.flags.f_contiguous and not param.flags.c_contiguous else "C"
-        flat_param = _check.kernel_ready(param.reshape(-1, order=order))  # a copy if the memory has gaps
-        flat_grad = _check.kernel_ready(grad.reshape(-1, order=order))
-        flat_state = []
-        for slot in self.slots:
-            state = self._state[slot][i] = np.asarray(self._state[slot][i], order=order)
-            flat_state.append(state.reshape(-1, order=order))
-        self._step(flat_grad, flat_state, flat_param)
-        if not np.may_share_memory(flat_param, param):  # write the copy back
-            param[...] = flat_param.reshape(param.shape, order=order)
+            order: Literal["C", "F"] = (
+                "F" if param.flags.f_contiguous and not param.flags.c_contiguous else "C"
+            )
+            for slot in self.slots:
+                self._state[slot][i] = np.asarray(self._state[slot][i], order=order)
+            state = [self._state[slot][i].reshape(-1, order=order) for slot in self.slots]
+            found.append(_Flat(param, grad, state, order))
+        return found
 
     def _step(self, grad: np.ndarray, state: list[np.ndarray], param: np.ndarray) -> None:
         """Update one flat parameter and its state, one array per slot, from its gradient."""

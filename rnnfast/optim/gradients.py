@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from rnnfast import _check
+from rnnfast._arrays import Seen
 from rnnfast.kernels import optim as kernels
 from rnnfast.layers.base import Workspace
 
@@ -86,6 +87,25 @@ def merge_shared(
             summed.add(i)
         kept_grads[i] += grad
     return kept_params, kept_grads
+
+
+class SharedGradients:
+    """`merge_shared` for the same arrays again and again, as in training: those that share no memory are
+    looked at once."""
+
+    def __init__(self) -> None:
+        self._workspace, self._seen = Workspace(), Seen()
+
+    def merged(
+        self, params: Sequence[np.ndarray], grads: Sequence[np.ndarray]
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Parameters and gradients, each once."""
+        found = self._seen.of([*params, *grads])
+        if found is None:
+            found = merge_shared(params, grads, workspace=self._workspace)
+            if len(found[0]) == len(params):
+                self._seen.keep([*params, *grads], found)
+        return found
 
 
 def _flat(array: np.ndarray) -> np.ndarray:

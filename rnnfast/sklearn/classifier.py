@@ -48,8 +48,9 @@ class RNNClassifier(ClassifierMixin, LabelEstimator):
         Whether to hold back a part of the data, stop after `patience` epochs without a better loss on it, and
         return to the best epoch.
     validation_fraction : float
-        The held back share, with the classes in proportion.
+        The share that is held back, with the classes in proportion.
     patience : int
+        With early stopping, training ends after this number of epochs without a better loss.
     class_weight : dict, "balanced" or None
         The weight of each class, as elsewhere in scikit-learn.
     warm_start : bool
@@ -62,6 +63,7 @@ class RNNClassifier(ClassifierMixin, LabelEstimator):
         Each is called after an epoch with its record, a dict as in `rnnfast.Trainer`, and the estimator; it
         may raise `rnnfast.training.StopTraining`.
     dtype : {"float32", "float64"}
+        Of the network.
 
     Attributes
     ----------

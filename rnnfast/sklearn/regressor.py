@@ -29,7 +29,7 @@ class RNNRegressor(RegressorMixin, SequenceEstimator):
     Parameters
     ----------
     loss : {"squared_error", "absolute_error"}
-        Of the scaled targets.
+        The loss of the scaled targets.
     cell, hidden_size, layers, bidirectional, dropout, pooling
         The network, as in `RNNClassifier`.
     max_epochs, batch_size, learning_rate, clip_norm, scale

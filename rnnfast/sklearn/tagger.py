@@ -124,7 +124,10 @@ class RNNTagger(LabelEstimator):
         return series.apart(self._probabilities(scores))
 
     def decision_function(self, X: Any) -> Any:
-        """Their logarithms, (N, T, K) or a list of arrays (T_i, K); of two classes, the difference (N, T)."""
+        """The logarithms of the probabilities: (N, T, K), or a list of arrays (T_i, K).
+
+        Of two classes, it is their difference: (N, T), or a list of arrays (T_i,).
+        """
         scores, series = self._scores("decision_function", X)
         return series.apart(self._decisions(scores))
 

@@ -15,8 +15,8 @@ import numpy as np
 from rnnfast import _check
 from rnnfast._shown import shown
 from rnnfast._turns import trains_alone
-from rnnfast.layers.base import Workspace
-from rnnfast.optim import all_finite, clip_by_norm, clip_by_value, global_norm, merge_shared
+from rnnfast.optim import all_finite, clip_by_norm, clip_by_value, global_norm
+from rnnfast.optim.gradients import SharedGradients
 from rnnfast.training.bptt import TruncatedBPTT, Window
 from rnnfast.training.data_faults import blamed
 from rnnfast.training.fitting import (
@@ -147,17 +147,17 @@ class Trainer:
         self.last_good, self.best = LastGood(model.params), LastGood(model.params)
         self._rng = _check.generator("Trainer", rng)
         self._keeper: Keeper | None = None
-        self._workspace = Workspace()
+        self._shared = SharedGradients()
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything except the attributes that serve only a running `fit`."""
-        own = ("last_good", "best", "_keeper", "_workspace")
+        own = ("last_good", "best", "_keeper", "_shared")
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, history=list(state["history"]))
         self.last_good, self.best = LastGood(self.model.params), LastGood(self.model.params)
-        self._keeper, self._workspace = None, Workspace()
+        self._keeper, self._shared = None, SharedGradients()
 
     def __repr__(self) -> str:
         names = ("model", "optimizer", "bptt", "clip_norm", "clip_value", "anneal", "patience", "shuffle")
@@ -301,7 +301,7 @@ class Trainer:
     def _update(self, meter: Meter, window: Window) -> None:
         """Update the parameters with the gradients, and report it."""
         learning_rate = float(self.optimizer.lr)
-        params, grads = merge_shared(self.model.params, self.model.grads, workspace=self._workspace)
+        params, grads = self._shared.merged(self.model.params, self.model.grads)
         good = abs(window.loss) <= self._limit(_GOOD_LOSS)
         if not abs(window.loss) <= self._limit(_LARGEST_LOSS):
             raise self._diverged(meter, meter.step + 1, f"the loss is {window.loss:g}")
