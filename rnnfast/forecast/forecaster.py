@@ -71,18 +71,16 @@ class RNNForecaster:
         Passes over the series; by default as many as make 200 updates, at least 2 and at most 100.
     batch_size : int
         Windows in a batch.
-    learning_rate : float
-        That of Adam at the first update; it falls linearly to 0.
-    clip_norm : float, optional
-        The largest norm of all gradients together.
+    learning_rate, clip_norm : float
+        The first learning rate of Adam, which falls linearly to 0; the largest norm of all gradients, or
+        None.
     patience : int
         With `val_size`, training ends after this number of epochs without a better validation loss.
     random_state : int, optional
         The seed of everything random; the same seed gives the same bits.
-    verbose : int
-        1 prints a line for each epoch.
-    callbacks : sequence of callable
-        Each is called with the record of an epoch, a dict; it may raise `rnnfast.training.StopTraining`.
+    verbose, callbacks : int, sequence of callable
+        1 prints a line for each epoch. Callbacks get its record; they may raise
+        `rnnfast.training.StopTraining`.
     on_update : callable, optional
         Called with the `rnnfast.training.Progress` after each update.
 
@@ -99,10 +97,8 @@ class RNNForecaster:
     >>> months = np.arange(96)
     >>> sales = 10 + 0.1 * months + 3 * np.sin(2 * np.pi * months / 12)
     >>> forecaster = RNNForecaster(season_length=12, max_epochs=30, random_state=0).fit(sales)
-    >>> forecaster.predict(6).shape
-    (6,)
-    >>> forecaster.predict(6, quantiles=[0.1, 0.9]).shape
-    (6, 2)
+    >>> forecaster.predict(6).shape, forecaster.predict(6, quantiles=[0.1, 0.9]).shape
+    ((6,), (6, 2))
     """
 
     def __init__(
