@@ -47,8 +47,7 @@ class RNNForecaster:
         The distribution that is predicted: one of `rnnfast.heads`, or its name. "squared" and "absolute"
         have none, thus no intervals; "negative_binomial" is for counts.
     season_length : int
-        Steps of a season, such as 12 for months; 1 for none. The network also reads the value a season
-        before the one it predicts.
+        Steps of a season, 12 for months; 1 for none. Each forecast also reads the value of a season before.
     target : str
         What the network learns. "difference": changes from the last value; "seasonal_difference": changes
         from the season before; "level": the values themselves, for series without a trend.
@@ -57,12 +56,10 @@ class RNNForecaster:
         absolute value; None: nothing. "auto" is "mean" for counts, else "standard". A series keeps the scale
         of `fit`.
     calendar : bool
-        Whether the network reads the time of day, of the week and of the year, each where the longest series
-        spans two such periods.
+        Whether the network reads the time of day, week and year; each needs a series of two such periods.
     futr_exog, stat_exog : sequence of str
-        Columns of covariates. Those of `futr_exog` are known in advance: the frame of the series has them,
-        and `futr_df` for the dates to forecast. Those of `stat_exog` have one value for each series, in
-        `static_df`. Texts are categories.
+        Columns of covariates: those known in advance, in the frame of the series and in `futr_df`; and those
+        with one value for each series, in `static_df`. Texts are categories.
     train_horizon : int
         Steps that the network predicts at once. Later steps are predicted from its own forecasts.
     window : int
@@ -295,9 +292,7 @@ class RNNForecaster:
         return found[0] if isinstance(kind, Arrays) and kind.single else found
 
     def update(self, new_rows: Any) -> RNNForecaster:
-        """Read the next values of the series, without training.
-
-        Forecasts are then those of series that were read at once.
+        """Read the next values of the series, without training, as if all had been read at once.
 
         Parameters
         ----------
