@@ -62,7 +62,8 @@ def forecast(
 
     Without a file it forecasts a year of the CO2 at Mauna Loa, in some seconds. A backtest first compares the
     network with forecasts that need none: seasonal naive, which repeats the last season, and drift, which
-    also adds its mean change. A second network is then trained on all values, and forecasts.
+    also adds its mean change. A second network is then trained on all values, and forecasts. Intervals are
+    calibrated on forecasts of values that were not learned from.
 
     \b
     Examples:

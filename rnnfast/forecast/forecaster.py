@@ -47,8 +47,7 @@ class RNNForecaster:
         The distribution that is predicted: one of `rnnfast.heads`, or its name. "squared" and "absolute"
         have none, thus no intervals; "negative_binomial" is for counts.
     season_length : int
-        Steps of a season, such as 12 for months; 1 for none. The network also reads the value a season
-        before the one it predicts.
+        Steps of a season, 12 for months; 1 for none. Each forecast also reads the value of a season before.
     target : str
         What the network learns. "difference": changes from the last value; "seasonal_difference": changes
         from the season before; "level": the values themselves, for series without a trend.
@@ -57,12 +56,10 @@ class RNNForecaster:
         absolute value; None: nothing. "auto" is "mean" for counts, else "standard". A series keeps the scale
         of `fit`.
     calendar : bool
-        Whether the network reads the time of day, of the week and of the year, each where the longest series
-        spans two such periods.
+        Whether the network reads the time of day, week and year; each needs a series of two such periods.
     futr_exog, stat_exog : sequence of str
-        Columns of covariates. Those of `futr_exog` are known in advance: the frame of the series has them,
-        and `futr_df` for the dates to forecast. Those of `stat_exog` have one value for each series, in
-        `static_df`. Texts are categories.
+        Columns of covariates: those known in advance, in the frame of the series and in `futr_df`; and those
+        with one value for each series, in `static_df`. Texts are categories.
     train_horizon : int
         Steps that the network predicts at once. Later steps are predicted from its own forecasts.
     window : int
@@ -71,18 +68,16 @@ class RNNForecaster:
         Passes over the series; by default as many as make 200 updates, at least 2 and at most 100.
     batch_size : int
         Windows in a batch.
-    learning_rate : float
-        That of Adam at the first update; it falls linearly to 0.
-    clip_norm : float, optional
-        The largest norm of all gradients together.
+    learning_rate, clip_norm : float
+        The first learning rate of Adam, which falls linearly to 0; the largest norm of all gradients, or
+        None.
     patience : int
         With `val_size`, training ends after this number of epochs without a better validation loss.
     random_state : int, optional
         The seed of everything random; the same seed gives the same bits.
-    verbose : int
-        1 prints a line for each epoch.
-    callbacks : sequence of callable
-        Each is called with the record of an epoch, a dict; it may raise `rnnfast.training.StopTraining`.
+    verbose, callbacks : int, sequence of callable
+        1 prints a line for each epoch. Callbacks get its record; they may raise
+        `rnnfast.training.StopTraining`.
     on_update : callable, optional
         Called with the `rnnfast.training.Progress` after each update.
 
@@ -99,10 +94,8 @@ class RNNForecaster:
     >>> months = np.arange(96)
     >>> sales = 10 + 0.1 * months + 3 * np.sin(2 * np.pi * months / 12)
     >>> forecaster = RNNForecaster(season_length=12, max_epochs=30, random_state=0).fit(sales)
-    >>> forecaster.predict(6).shape
-    (6,)
-    >>> forecaster.predict(6, quantiles=[0.1, 0.9]).shape
-    (6, 2)
+    >>> forecaster.predict(6).shape, forecaster.predict(6, quantiles=[0.1, 0.9]).shape
+    ((6,), (6, 2))
     """
 
     def __init__(
@@ -299,9 +292,7 @@ class RNNForecaster:
         return found[0] if isinstance(kind, Arrays) and kind.single else found
 
     def update(self, new_rows: Any) -> RNNForecaster:
-        """Read the next values of the series, without training.
-
-        Forecasts are then those of series that were read at once.
+        """Read the next values of the series, without training, as if all had been read at once.
 
         Parameters
         ----------

@@ -50,8 +50,8 @@ class PredictionIntervals:
 
     @classmethod
     def suggested(cls, h: int, lengths: np.ndarray) -> PredictionIntervals | None:
-        """About twenty forecasts over all series of these lengths (n,), from at most a third of a usual one;
-        None if they are too short."""
+        """Origins of about twenty forecasts in all, in the last third of a series of the median length; None
+        if series of these lengths (n,) are too short."""
         stride, room = max(1, h // 2), int(np.median(lengths)) // 3 - h
         if room < 0:
             return None
