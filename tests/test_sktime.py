@@ -25,18 +25,9 @@ def series(count=40):
     return pd.Series(walk(count), MONTHS[:count], name="sales")
 
 
-def panel(lengths, names=("shop", "month")):
-    """A column of series that begin together, each with its own length."""
-    rows = [(*one, month) for one, length in lengths.items() for month in MONTHS[:length]]
-    index = pd.MultiIndex.from_tuples(rows, names=names)
-    return pd.DataFrame({"sales": walk(len(rows))}, index)
-
-
-def columns(y, ids=None):
+def columns(y):
     """The long frame of `rnnfast.forecast`."""
-    ids = np.zeros(len(y), int) if ids is None else np.array(ids)
-    times = y.index.get_level_values(-1)
-    return {"unique_id": ids, "ds": times.to_timestamp().to_numpy(), "y": y.to_numpy().reshape(-1)}
+    return {"unique_id": np.zeros(len(y), int), "ds": y.index.to_timestamp().to_numpy(), "y": y.to_numpy()}
 
 
 # sktime warns of what it will change, and its checks of what they provoke.
@@ -49,10 +40,12 @@ def test_the_checks_of_sktime_pass():
 
 def test_parameters_are_those_of_the_forecaster():
     own, inner = (inspect.signature(one).parameters for one in (RNNForecaster, forecast.RNNForecaster))
-    assert {name: one.default for name, one in own.items()} == {name: inner[name].default for name in own}
-    assert list(own) == [name for name in inner if name in own]
+    assert list(own.values()) == [one for name, one in inner.items() if name in own]
     others = {"freq", "futr_exog", "stat_exog", "patience", "verbose", "callbacks", "on_update"}
     assert set(inner) - set(own) == others
+    assert RNNForecaster().get_params() == {name: one.default for name, one in own.items()}
+    with pytest.raises(TypeError, match="unexpected keyword argument 'freq'"):
+        RNNForecaster(freq="D")
 
 
 def test_a_numbered_series_is_an_array():
@@ -93,23 +86,15 @@ def test_covariates_and_missing_values():
         actual.predict([1, 2])
 
 
-@pytest.mark.parametrize("names", [("shop", "month"), ("town", "shop", "month")])
-def test_all_series_of_a_panel_train_one_network(names):
-    """A series that ends before the others has not been observed since."""
-    lengths = {("a",): 40, ("b",): 37, ("c",): 40}
-    lengths = {one * (len(names) - 1): length for one, length in lengths.items()}
-    y = panel(lengths, names)
-    actual = RNNForecaster(**SMALL).fit(y)
-    whole = panel(dict.fromkeys(lengths, 40), names)
-    whole = y.reindex(whole.index)
-    ids = [one[0] if len(names) == 2 else str(one[:-1]) for one in whole.index]
-    expected = forecast.RNNForecaster("M", **SMALL).fit(columns(whole, ids))
-    found = actual.predict([1, 3])
-    assert whole["sales"].isna().sum() == 3
-    assert found.index.names == list(names)
-    assert found.index.tolist() == [(*one, MONTHS[-1] + step) for one in lengths for step in (1, 3)]
-    values = expected.predict(3)["RNNForecaster"].reshape(3, 3)[:, [0, 2]]
-    np.testing.assert_array_equal(found["sales"], values.reshape(-1))
+def test_each_series_of_a_panel_has_its_own_network():
+    lengths = {"a": 40, "b": 37}
+    y = pd.concat(
+        {shop: series(length).to_frame() for shop, length in lengths.items()}, names=["shop", "month"]
+    )
+    found = RNNForecaster(**SMALL).fit(y).predict([1, 3])["sales"]
+    for shop, length in lengths.items():
+        expected = RNNForecaster(**SMALL).fit(series(length)).predict([1, 3])
+        pd.testing.assert_series_equal(found[shop], expected, check_names=False)
 
 
 def test_an_update_without_training_reads_on():
@@ -134,32 +119,14 @@ def test_covariates_of_an_update_may_overlap_too():
     np.testing.assert_array_equal(cut.predict([1, 2], X[36:]), expected)
 
 
-@pytest.mark.parametrize("last", [35, 37], ids=["back", "on"])
-def test_each_series_keeps_its_forecasts_where_an_update_orders_them_anew(last):
-    y = panel({("b",): 40, ("a",): 40})
-    months = y.index.get_level_values(1)
-    actual = RNNForecaster(**SMALL).fit(y[months <= MONTHS[36]])
-    actual.update(y[months == MONTHS[last]], update_params=False)
-    before = y[months <= MONTHS[last]]
-    expected = actual.forecaster_.predict(1, columns(before, before.index.get_level_values(0)))
-    found = actual.predict([1])["sales"]
-    for shop, value in zip(expected["unique_id"], expected["RNNForecaster"], strict=True):
-        assert found[shop].item() == value
-
-
-def test_an_update_of_a_panel_may_leave_out_series():
-    y = panel({("a",): 40, ("b",): 38, ("c",): 40})
-    months = y.index.get_level_values(-1)
-    actual = RNNForecaster(**SMALL).fit(y[months < MONTHS[36]])
-    actual.update(y[months >= MONTHS[36]].drop(index="c"), update_params=False)
-    whole = panel(dict.fromkeys([("a",), ("b",), ("c",)], 40))
-    whole["sales"] = y.reindex(whole.index)["sales"]
-    months, ids = (whole.index.get_level_values(level) for level in (1, 0))
-    whole.loc[(ids == "c") & (months >= MONTHS[36]), "sales"] = np.nan
-    expected = forecast.RNNForecaster("M", **SMALL)
-    expected.fit(columns(whole[months < MONTHS[36]], ids[months < MONTHS[36]]))
-    expected.update(columns(whole[months >= MONTHS[36]], ids[months >= MONTHS[36]]))
-    np.testing.assert_array_equal(actual.predict([1])["sales"], expected.predict(1)["RNNForecaster"])
+def test_numbered_series_may_be_set_back():
+    y = walk(40)
+    data = {"unique_id": np.zeros(40, int), "ds": np.arange(5, 45), "y": y}
+    expected = forecast.RNNForecaster(1, **SMALL).fit(data)
+    expected = expected.predict(2, {name: values[:30] for name, values in data.items()})
+    numbered = pd.Series(y, data["ds"])
+    actual = RNNForecaster(**SMALL).fit(numbered).update(numbered[20:30], update_params=False)
+    assert actual.predict([2])[36] == expected["RNNForecaster"][1]
 
 
 def test_an_update_trains_on_all_values():
