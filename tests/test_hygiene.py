@@ -428,7 +428,10 @@ def test_public_functions_name_their_arguments():
         if inspect.isclass(value) and (issubclass(value, Exception) or "__init__" not in value.__dict__):
             continue  # its arguments are those of the class it is derived from
         kinds = [p.kind for p in inspect.signature(value).parameters.values()]
-        if inspect.Parameter.VAR_KEYWORD in kinds and name.split(".")[-1] not in NAMED_BY_THE_CELL | NAMED_BY_TORCH:
+        if (
+            inspect.Parameter.VAR_KEYWORD in kinds
+            and name.split(".")[-1] not in NAMED_BY_THE_CELL | NAMED_BY_TORCH
+        ):
             wrong.append(name)
     assert wrong == []
 
