@@ -43,11 +43,23 @@ def observed_series(owner: str, ids: Sequence[Any], values: np.ndarray, begins: 
         raise ValueError(f"{owner}: series {ids[int(np.argmin(known))]!r} has no value that is not NaN.")
 
 
-def trainable(owner: str, windows: int, ids: Sequence[Any], least: int) -> None:
+def trainable(owner: str, has_targets: bool, ids: Sequence[Any], least: int) -> None:
     """A panel with a series that is long enough to train on."""
-    if not windows:
+    if not has_targets:
         raise ValueError(
-            f"{owner}: a series needs more than {least} values to train on, but none of {len(ids)} has them."
+            f"{owner}: a series needs more than {least} known values to train on, but none of {len(ids)} has "
+            "them."
+        )
+
+
+def counts(owner: str, ids: Sequence[Any], values: np.ndarray, begins: np.ndarray) -> None:
+    """Values that are whole numbers of at least 0, or NaN."""
+    wrong = np.flatnonzero((values < 0) | (values % 1 > 0))
+    if wrong.size:
+        series = int(np.searchsorted(begins, wrong[0], side="right")) - 1
+        raise ValueError(
+            f"{owner}: the head negative_binomial predicts counts, but series {ids[series]!r} has "
+            f"{values[wrong[0]]:g} at its step {int(wrong[0] - begins[series])}."
         )
 
 
@@ -91,6 +103,45 @@ def not_a_frame(owner: str, name: str, value: Any) -> TypeError:
         f"{owner}: {name} must be a frame of pandas, polars or the like, or a dict of columns, got "
         f"{type(value).__name__}."
     )
+
+
+def no_frame_or_array(owner: str, name: str, value: Any) -> TypeError:
+    """The error for a Series, which has no column of names and dates."""
+    kind = type(value).__name__
+    return TypeError(
+        f"{owner}: {name} must be a frame with the columns of name, date and value, or an array, got {kind}."
+    )
+
+
+def not_an_array(owner: str, name: str) -> TypeError:
+    """The error for a frame after arrays."""
+    return TypeError(f"{owner}: {name} must be an array or a list, as in fit, got a frame.")
+
+
+def named_rows(owner: str, name: str, ids: np.ndarray, ds: np.ndarray) -> None:
+    """A series' name in each row."""
+    missing = (
+        np.flatnonzero(ids != ids)
+        if ids.dtype.kind != "O"
+        else [row for row, one in enumerate(ids) if one is None or one != one]
+    )
+    if len(missing):
+        raise ValueError(f"{owner}: the column {name!r} has no name at {date_text(ds[missing[0]])}.")
+
+
+def own_columns(owner: str, names: Sequence[str], futr_exog: Sequence[str], stat_exog: Sequence[str]) -> None:
+    """Covariates in columns of their own."""
+    for name in (*futr_exog, *stat_exog):
+        if name in names:
+            raise ValueError(f"{owner}: {name!r} is a column of the series and cannot be a covariate.")
+    twice = set(futr_exog) & set(stat_exog)
+    if twice:
+        raise ValueError(f"{owner}: {min(twice)!r} cannot be in both futr_exog and stat_exog.")
+
+
+def twice_in_static(owner: str, name: Any) -> ValueError:
+    """The error for a series with two rows of static covariates."""
+    return ValueError(f"{owner}: static_df has two rows of series {name!r}.")
 
 
 def missing_column(owner: str, name: str, column: str, columns: Sequence[str]) -> ValueError:
@@ -189,7 +240,7 @@ def out_of_order(owner: str, where: str, repeated: bool) -> ValueError:
 
 def few_gaps(owner: str, freq: str, rows: int, steps: int, most: int) -> None:
     """Not far more steps than rows, which a frequency that is too short would make."""
-    if steps > most * rows + 1000:
+    if steps > most * rows + 100:
         raise ValueError(
             f"{owner}: with steps of {freq}, only {rows} of {steps} values would be known; give a longer "
             "freq."
@@ -251,6 +302,26 @@ def percentages(owner: str, name: str, values: Any, limit: float) -> tuple[float
     return tuple(dict.fromkeys(array.tolist()))
 
 
+def one_origin(owner: str) -> ValueError:
+    """The error for forecasts from several origins, which are no single line."""
+    return ValueError(
+        f"{owner}: forecasts must come from one origin; choose the rows of one cutoff and drop it."
+    )
+
+
+def not_in_both(owner: str, name: Any) -> ValueError:
+    """The error for a series without values or without forecasts."""
+    return ValueError(f"{owner}: series {name!r} must be in df and in forecasts.")
+
+
+def calibration(owner: str, value: Any, kind: type) -> None:
+    """`PredictionIntervals`, or None."""
+    if value is not None and not isinstance(value, kind):
+        raise TypeError(
+            f"{owner}: prediction_intervals must be PredictionIntervals(h, ...), got {value!r:.60}."
+        )
+
+
 def unknown_series(owner: str, name: Any) -> ValueError:
     """The error for new values of a series that was not fitted."""
     return ValueError(f"{owner}: series {name!r} was not in fit; predict(h, df) forecasts other series.")
@@ -259,7 +330,7 @@ def unknown_series(owner: str, name: Any) -> ValueError:
 def not_after(owner: str, name: Any, date: Any) -> ValueError:
     """The error for new values that do not follow those already read."""
     return ValueError(
-        f"{owner}: series {name!r}: the new date {date_text(date)} must follow the dates already read."
+        f"{owner}: series {name!r}: the new date {date_text(date)} must be whole steps after the last date read."
     )
 
 

@@ -204,13 +204,13 @@ class Forecasting:
         others = found[1:]
         by_mase = not any(np.isnan(score.mase) for score in found)
         ours, *theirs = (score.mase if by_mase else score.mae for score in found)
-        least = int(np.argmin(theirs))
+        least, measure = int(np.argmin(theirs)), "MASE" if by_mase else "MAE"
         if ours < theirs[least]:
             share = 1 - ours / theirs[least]
-            self._say(f"the network's error is {share:.0%} smaller than that of {others[least].title}")
+            self._say(f"the network's {measure} is {share:.0%} smaller than that of {others[least].title}")
         elif ours > theirs[least]:
             self._say(
-                f"warning: {others[least].title} has a smaller error than the network; fewer "
+                f"warning: {others[least].title} has a smaller {measure} than the network; fewer "
                 f"--max-epochs, another --target or --cell, or more data may help."
             )
 

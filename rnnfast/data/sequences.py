@@ -73,6 +73,10 @@ class Ragged:
         """Number of arrays."""
         return len(self.lengths)
 
+    def any_above_zero(self) -> bool:
+        """Whether a number is above 0."""
+        return bool((self._flat > 0).any())
+
     def __getitem__(self, places: Any) -> np.ndarray:
         """A copy of some steps of some rows, ``ragged[rows, first:last]`` or all steps, ``ragged[rows]``."""
         rows, steps = places if isinstance(places, tuple) else (places, slice(None))

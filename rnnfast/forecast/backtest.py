@@ -12,13 +12,22 @@ from rnnfast.forecast.data import Arrays, Frames, Levels, Loaded
 from rnnfast.forecast.fitted import Forecasts, Group
 from rnnfast.forecast.fitting import NOT_MEASURED, Trained, trained_on
 from rnnfast.forecast.intervals import PredictionIntervals
+from rnnfast.forecast.panel import is_one_series
 from rnnfast.forecast.recipe import Scale
 
 
-def read_again(owner: str, kind: Arrays | Frames, trained: Trained, df: Any, static_df: Any) -> Group:
-    """Series read from their beginning; those of a frame that were in `fit` keep their scale and static
-    covariates."""
+def continued_series(
+    owner: str, kind: Arrays | Frames, trained: Trained, df: Any, static_df: Any
+) -> tuple[Arrays | Frames, Group]:
+    """The kind of the data, and the series of `fit` or, if given, others read from their beginning.
+
+    Series of a frame that were in `fit` keep their scale, and static covariates that are not given.
+    """
     fitted, group = trained.fitted, trained.group
+    if df is None:
+        return kind, group
+    if isinstance(kind, Arrays):
+        kind = Arrays(single=is_one_series(df))
     panel = kind.panel(owner, df, fitted.recipe.grid, fitted.futures)
     _check.observed_series(owner, panel.ids, panel.values, panel.begins)
     numbers = {name: row for row, name in enumerate(group.ids)} if isinstance(kind, Frames) else {}
@@ -28,8 +37,9 @@ def read_again(owner: str, kind: Arrays | Frames, trained: Trained, df: Any, sta
     scale = Scale(*(np.where(known, old[rows], new) for old, new in zip(group.scale, own, strict=True)))
     static = group.static[rows]
     if static_df is not None or not known.all():
-        static = kind.static(owner, static_df, panel.ids, fitted.statics)
-    return fitted.read(panel, scale, static)
+        asked = np.flatnonzero(~known | kind.has_static(owner, static_df, panel.ids))
+        static[asked] = kind.static(owner, static_df, [panel.ids[row] for row in asked], fitted.statics)
+    return kind, fitted.read(panel, scale, static)
 
 
 class Origins(NamedTuple):

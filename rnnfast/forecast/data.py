@@ -63,12 +63,18 @@ class Arrays(NamedTuple):
 
     def panel(self, owner: str, data: Any, grid: Grid, futures: Sequence[Column]) -> Panel:
         """The panel of new series."""
+        if is_frame(data):
+            raise _check.not_an_array(owner, "df")
         return panel_of_arrays(owner, "df", data)
 
     def static(self, owner: str, static_df: Any, ids: Sequence[Any], columns: Sequence[Column]) -> np.ndarray:
         """No static covariates (n, 0)."""
         _check.absent(owner, "static_df", static_df, "frames")
         return np.zeros((len(ids), 0))
+
+    def has_static(self, owner: str, static_df: Any, ids: Sequence[Any]) -> np.ndarray:
+        """Whether each series has static covariates (n,): none has."""
+        return np.zeros(len(ids), bool)
 
     def future(
         self, owner: str, futr_df: Any, group: Group, futures: Sequence[Column], grid: Grid, steps: int
@@ -81,6 +87,8 @@ class Arrays(NamedTuple):
         self, owner: str, data: Any, group: Group, futures: Sequence[Column], grid: Grid
     ) -> tuple[np.ndarray, Panel]:
         """Which series of a group have new values, and their panel."""
+        if is_frame(data):
+            raise _check.not_an_array(owner, "new_rows")
         if len(group.ids) > 1 and is_one_series(data):  # one new value for each series
             data = np.reshape(data, (-1, 1))
         panel = panel_of_arrays(owner, "new_rows", data)
@@ -132,6 +140,13 @@ class Frames(NamedTuple):
             return np.zeros((len(ids), 0))
         return static_covariates(owner, static_df, ids, columns, self.names)
 
+    def has_static(self, owner: str, static_df: Any, ids: Sequence[Any]) -> np.ndarray:
+        """Whether each series has a row (n,) in a static frame."""
+        if static_df is None:
+            return np.zeros(len(ids), bool)
+        given = set(columns_of(owner, "static_df", static_df, [self.names.id])[self.names.id].tolist())
+        return np.array([name in given for name in ids], bool)
+
     def future(
         self, owner: str, futr_df: Any, group: Group, futures: Sequence[Column], grid: Grid, steps: int
     ) -> np.ndarray:
@@ -170,7 +185,8 @@ class Frames(NamedTuple):
                 raise _check.unknown_series(owner, name)
         rows = np.array([numbers[name] for name in panel.ids], np.int64)
         gaps = panel.starts - (group.reading.past.positions[rows] + 1)
-        for index in np.flatnonzero((gaps < 0) | (panel.phases != group.phases[rows])).tolist():
+        same = grid.same_phase(panel.phases, group.phases[rows], panel.ends() - 1)
+        for index in np.flatnonzero((gaps < 0) | ~same).tolist():
             date = grid.dates(panel.starts[index : index + 1], panel.phases[index])[0]
             raise _check.not_after(owner, panel.ids[index], date)
         if gaps.any() and panel.future.shape[1]:
@@ -249,6 +265,7 @@ def loaded(settings: Any, owner: str, data: Any, static_df: Any, names: Names) -
         grid = grid_of(owner, 1)
         panel = kind.panel(owner, data, grid, [])
         return Loaded(kind, panel, grid, [], [], kind.static(owner, static_df, panel.ids, []))
+    _check.own_columns(owner, names, futr_exog, stat_exog)
     rows = rows_of_frame(owner, "df", data, names, [names.target, *futr_exog])
     futures = [fitted_column(owner, name, rows.columns[name], rows.where) for name in futr_exog]
     given = None if freq is None else grid_of(owner, freq)
@@ -272,7 +289,10 @@ def _static_columns(
     if static_df is None:
         raise _check.static_needed(owner, wanted)
     columns = columns_of(owner, "static_df", static_df, [names.id, *wanted])
-    numbers = {name: row for row, name in enumerate(columns.pop(names.id).tolist())}
+    given = columns.pop(names.id).tolist()
+    numbers = {name: row for row, name in enumerate(given)}
+    if len(numbers) < len(given):
+        raise _check.twice_in_static(owner, next(name for name in numbers if given.count(name) > 1))
     for name in ids:
         if name not in numbers:
             raise _check.unknown_static(owner, name)

@@ -21,7 +21,7 @@ from rnnfast.forecast.reading import (
     in_groups,
     read,
 )
-from rnnfast.forecast.recipe import Recipe, Scale, Table
+from rnnfast.forecast.recipe import Past, Recipe, Scale, Table
 from rnnfast.models.regressor import SequenceRegressor
 
 # Levels at one standard deviation of a normal distribution; half the way between them is the spread of a
@@ -46,6 +46,15 @@ class Group(NamedTuple):
         return Group(
             ids, self.reading.rows(rows), self.scale.rows(rows), self.phases[rows], self.static[rows]
         )
+
+    def with_rows(self, rows: np.ndarray, part: Group) -> Group:
+        """The group with other readings of some of its series."""
+        state = self.reading.state.copy()
+        state[rows] = part.reading.state
+        past = [array.copy() for array in self.reading.past]
+        for own, new in zip(past, part.reading.past, strict=True):
+            own[rows] = new
+        return self._replace(reading=Reading(state, Past(*past)))
 
     def ahead(self, rows: np.ndarray, future: np.ndarray) -> Ahead:
         """What is known of some series, with future covariates (n, h, F)."""
@@ -90,7 +99,7 @@ class Fitted(NamedTuple):
         known = past.recent.copy()
         known[~past.observed, -1] = np.nan
         places = np.repeat(panel.begins[:-1], before + 1)
-        values = np.insert(panel.values, places, known.reshape(-1))
+        values = np.insert(panel.values.astype(np.float64), places, known.reshape(-1))
         future = np.insert(panel.future, places, 0.0, axis=0)
         begins = panel.begins + np.arange(len(rows) + 1) * (before + 1)
         whole = Panel(panel.ids, values, begins, past.positions - before, panel.phases, future)

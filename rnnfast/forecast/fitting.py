@@ -19,8 +19,9 @@ from rnnfast.training.bptt import TruncatedBPTT
 from rnnfast.training.progress import Progress
 from rnnfast.training.trainer import Trainer
 
-# Updates of a training whose epochs are not given.
-_UPDATES, _LEAST_EPOCHS, _MOST_EPOCHS = 200, 2, 100
+# Updates and epochs of a training whose epochs are not given.
+_STEPS, _LEAST_UPDATES, _MOST_UPDATES = 10, 30, 200
+_LEAST_EPOCHS, _MOST_EPOCHS = 2, 100
 
 
 # Quantiles that are those of the head.
@@ -50,18 +51,25 @@ def trained_on(
     panel, (weights, order, paths) = data.panel, np.random.default_rng(settings.random_state).spawn(3)
     validated = _check.size(owner, "val_size", val_size, 0)
     _check.observed_series(owner, panel.ids, panel.values, panel.begins)
+    if settings.head.name == "negative_binomial":
+        _check.counts(owner, panel.ids, panel.values, panel.begins)
     recipe = Recipe(
         settings.target,
         settings.season_length,
         settings.train_horizon,
         settings.scaler,
         panel.has_gaps,
-        settings.head.name == "negative_binomial",
+        None,
         data.grid,
         data.grid.waves(int(panel.lengths.max())) if settings.calendar else [],
         panel.future.shape[1] + data.static.shape[1],
     )
+    counts = settings.head.name == "negative_binomial"
+    if counts:
+        recipe = recipe._replace(size=0.0)  # the scaler of counts
     scale = recipe.scale_of(panel.until(np.maximum(1, panel.lengths - validated)) if validated else panel)
+    if counts:
+        recipe = recipe._replace(size=float(np.log(scale.scale).mean()))
     table = Table(recipe, panel, scale, data.static)
     model = SequenceRegressor(
         recipe.width,
@@ -69,16 +77,21 @@ def trained_on(
         recipe.horizon,
         cell=settings.cell,
         layers=settings.layers,
-        dropout=settings.dropout,
+        dropout=0.0
+        if counts
+        else settings.dropout,  # noise in the logarithm of the mean would make it too small
         head=settings.head,
         rng=weights,
     )
+    if counts:
+        model.output.params[1][: recipe.horizon] = recipe.size
     targets = np.maximum(0, panel.lengths - recipe.horizon)  # steps that have one
     learned = np.maximum(0, targets - validated)
     train = _sequences(settings, table, panel, learned, model)
-    _check.trainable(owner, len(train.xs), panel.ids, recipe.least)
+    scored = train.weights is None or train.weights.any_above_zero()
+    _check.trainable(owner, len(train.xs) > 0 and scored, panel.ids, recipe.least)
     valid = _sequences(settings, table, panel, targets, model, learned) if validated else None
-    epochs = settings.max_epochs or _epochs(len(train.xs), settings.batch_size)
+    epochs = settings.max_epochs or _epochs(train.xs.lengths, settings.batch_size)
     trainer = _trainer(settings, model, order, valid is not None)
     history = trainer.fit(
         train,
@@ -103,10 +116,10 @@ def _sequences(
     return Sequences(xs, ts, None, windows.weights(table.scored(), since))
 
 
-def _epochs(windows: int, batch_size: int) -> int:
-    """As many epochs as make `_UPDATES` updates, within limits."""
-    wanted = -(-_UPDATES // -(-windows // batch_size))
-    return min(max(wanted, _LEAST_EPOCHS), _MOST_EPOCHS)
+def _epochs(lengths: np.ndarray, batch_size: int) -> int:
+    """As many epochs as make an update for every `_STEPS` steps of the windows, within limits."""
+    updates = min(max(int(lengths.sum()) // _STEPS, _LEAST_UPDATES), _MOST_UPDATES)
+    return min(max(-(-updates // -(-len(lengths) // batch_size)), _LEAST_EPOCHS), _MOST_EPOCHS)
 
 
 def _trainer(settings: Any, model: SequenceRegressor, rng: np.random.Generator, validates: bool) -> Trainer:

@@ -11,11 +11,13 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast._shown import shown
+from rnnfast._turns import turn_of
 from rnnfast.cells import Cell
-from rnnfast.forecast.backtest import Origins, backtest, read_again
+from rnnfast.forecast.backtest import Origins, backtest, continued_series
 from rnnfast.forecast.data import Arrays, Frames, levels_of, loaded
 from rnnfast.forecast.fitting import NOT_MEASURED, Trained, trained_on
 from rnnfast.forecast.frames import Names
+from rnnfast.forecast.grid import checked_freq
 from rnnfast.forecast.intervals import PredictionIntervals
 from rnnfast.forecast.recipe import SCALERS, TARGETS
 from rnnfast.forecast.saving import read_forecaster, write_forecaster
@@ -65,7 +67,8 @@ class RNNForecaster:
     window : int
         Steps of a training window, through which gradients flow.
     max_epochs : int, optional
-        Passes over the series; by default as many as make 200 updates, at least 2 and at most 100.
+        Passes over the series; by default 2 to 100, so that there is an update for every ten
+        values, at least 30 and at most 200.
     batch_size : int
         Windows in a batch.
     learning_rate, clip_norm : float
@@ -126,7 +129,7 @@ class RNNForecaster:
         on_update: Callable[[Progress], object] | None = None,
     ) -> None:
         owner = type(self).__name__
-        self.freq = freq
+        self.freq = checked_freq(owner, freq)
         self.cell = cell_of(owner, cell)
         self.hidden_size = _check.size(owner, "hidden_size", hidden_size)
         self.layers = _check.size(owner, "layers", layers)
@@ -203,6 +206,7 @@ class RNNForecaster:
             The forecaster itself.
         """
         owner = f"{type(self).__name__}.fit"
+        _check.calibration(owner, prediction_intervals, PredictionIntervals)
         data = loaded(self, owner, df, static_df, Names(id_col, time_col, target_col))
         errors = (
             NOT_MEASURED if prediction_intervals is None else prediction_intervals.measured(self, owner, data)
@@ -229,8 +233,8 @@ class RNNForecaster:
         h : int
             Steps to forecast.
         df : frame, array or list, optional
-            Series to continue, also ones that were not in the training data; by default those of `fit`,
-            after all that `update` has added.
+            Series to continue, also ones that were not in `fit`; by default those of `fit`, after all that
+            `update` has added. Series of a frame that were in `fit` keep their scale; arrays have new ones.
         level : numbers between 0 and 100, optional
             Coverage of central intervals in per cent.
         quantiles : numbers between 0 and 1, optional
@@ -254,10 +258,11 @@ class RNNForecaster:
         steps, paths = _check.size(owner, "h", h), _check.size(owner, "n_paths", n_paths, 2)
         levels = levels_of(owner, self.head, level, quantiles)
         trained, kind = self._parts("predict")
-        group = trained.group if df is None else read_again(owner, kind, trained, df, static_df)
         fitted, grid = trained.fitted, trained.fitted.recipe.grid
-        future = kind.future(owner, futr_df, group, fitted.futures, grid, steps)
-        found = fitted.forecast(group, steps, future, levels.sorted, paths, trained.seed)
+        with turn_of(fitted.model):
+            kind, group = continued_series(owner, kind, trained, df, static_df)
+            future = kind.future(owner, futr_df, group, fitted.futures, grid, steps)
+            found = fitted.forecast(group, steps, future, levels.sorted, paths, trained.seed)
         return kind.forecasts(type(self).__name__, group, grid, found, levels)
 
     def simulate(
@@ -284,11 +289,12 @@ class RNNForecaster:
         steps, paths = _check.size(owner, "h", h), _check.size(owner, "n_paths", n_paths)
         levels_of(owner, self.head, None, 0.5)
         trained, kind = self._parts("simulate")
-        group = trained.group if df is None else read_again(owner, kind, trained, df, static_df)
         fitted = trained.fitted
-        future = kind.future(owner, futr_df, group, fitted.futures, fitted.recipe.grid, steps)
         seed = trained.seed if seed is None else _check.size(owner, "seed", seed, 0)
-        found = fitted.simulate(group, steps, future, paths, seed)
+        with turn_of(fitted.model):
+            kind, group = continued_series(owner, kind, trained, df, static_df)
+            future = kind.future(owner, futr_df, group, fitted.futures, fitted.recipe.grid, steps)
+            found = fitted.simulate(group, steps, future, paths, seed)
         return found[0] if isinstance(kind, Arrays) and kind.single else found
 
     def update(self, new_rows: Any) -> RNNForecaster:
@@ -306,12 +312,12 @@ class RNNForecaster:
         """
         owner = f"{type(self).__name__}.update"
         trained, kind = self._parts("update")
-        fitted, group = trained.fitted, trained.group
-        rows, panel = kind.following(owner, new_rows, group, fitted.futures, fitted.recipe.grid)
-        part = fitted.read_on(group.rows(rows), panel)
-        group.reading.state[rows] = part.reading.state
-        for own, new in zip(group.reading.past, part.reading.past, strict=True):
-            own[rows] = new
+        fitted = trained.fitted
+        with turn_of(fitted.model):
+            group = self._parts("update")[0].group
+            rows, panel = kind.following(owner, new_rows, group, fitted.futures, fitted.recipe.grid)
+            group = group.with_rows(rows, fitted.read_on(group.rows(rows), panel))
+            self._trained = trained._replace(group=group)
         return self
 
     def cross_validation(
@@ -335,8 +341,9 @@ class RNNForecaster:
     ) -> Any:
         """Forecasts from several origins, each from the values before it alone.
 
-        With `refit=False` a network is trained once, on the values before the first origin; each series is
-        then read once, and forecasts branch from its states. With `refit=True`, each origin has a network.
+        Covariates are encoded from all rows. With `refit=False` a network is trained once, on the values
+        before the first origin; each series is then read once, and forecasts branch from its states. With
+        `refit=True`, each origin has a network.
 
         Parameters
         ----------
@@ -359,6 +366,7 @@ class RNNForecaster:
         stride = steps if step_size is None else _check.size(owner, "step_size", step_size)
         refit, paths = _check.boolean(owner, "refit", refit), _check.size(owner, "n_paths", n_paths, 2)
         levels = levels_of(owner, self.head, level, quantiles)
+        _check.calibration(owner, prediction_intervals, PredictionIntervals)
         data = loaded(self, owner, df, static_df, Names(id_col, time_col, target_col))
         origins = Origins(steps, windows, stride, refit)
         return backtest(

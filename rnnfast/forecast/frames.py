@@ -16,7 +16,7 @@ from rnnfast.forecast.grid import Grid, found_grid
 from rnnfast.forecast.panel import Panel
 
 # Steps without a row that a frame may have for each row; more is a frequency that does not fit.
-_MOST_GAPS = 50
+_MOST_GAPS = 10
 _DICT = "dict"
 
 
@@ -96,6 +96,7 @@ def rows_of_frame(owner: str, name: str, frame: Any, names: Names, others: Seque
     ids, given = columns.pop(names.id), columns.pop(names.time)
     ds, unit = _dates(owner, names.time, given)
     _check.some_rows(owner, name, len(ids))
+    _check.named_rows(owner, names.id, ids, ds)
     heads = np.flatnonzero(np.concatenate(([True], ids[1:] != ids[:-1])))
     numbers = {ids[head]: None for head in heads}
     if len(numbers) < len(heads):  # the rows of the series are mixed
@@ -123,7 +124,7 @@ def _dates(owner: str, name: str, ds: np.ndarray) -> tuple[np.ndarray, str]:
         return ds.astype(np.int64), ""
     try:
         if ds.dtype.kind in "OUST" and not any(isinstance(one, int | float) for one in ds[:1]):
-            ds = np.array([str(one) for one in ds], "datetime64[s]")
+            ds = np.array([str(one) for one in ds], "datetime64[us]")
         dates = ds.astype("datetime64[s]", casting="same_kind")
         if not np.isnat(dates).any() and (dates == ds).all():
             return dates, np.datetime_data(ds.dtype)[0]

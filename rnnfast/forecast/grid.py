@@ -83,6 +83,17 @@ class Grid(NamedTuple):
         _check.on_grid(owner, str(self), ids, begins, ds, off)
         return Places(units // step, phases)
 
+    def same_phase(self, found: np.ndarray, known: np.ndarray, last: np.ndarray) -> np.ndarray:
+        """Whether phases (n,) found in some dates are those of their series, up to the positions `last` (n,).
+
+        A few dates at ends of months may also be a series' day 28, 29 or 30.
+        """
+        same = found == known
+        if self.unit in _MONTHS:
+            ends = found % 32 == _MONTH_END
+            same |= ends & (self.dates(last, found) == self.dates(last, known)) & (found // 32 == known // 32)
+        return same
+
     def dates(self, positions: np.ndarray, phase: np.ndarray | int) -> np.ndarray:
         """The dates at positions of series with these phases: datetime64[D] or [s], or numbers."""
         if self.unit in _MONTHS:
@@ -118,6 +129,13 @@ class Grid(NamedTuple):
         seconds = self.dates(positions, phase).astype("datetime64[s]").astype(np.float64)
         angles = np.stack([seconds * (2 * np.pi * number / period) for period, number in waves], axis=-1)
         return np.concatenate((np.sin(angles), np.cos(angles)), axis=-1)
+
+
+def checked_freq(owner: str, freq: Any) -> str | int | None:
+    """A frequency that `grid_of` knows, or None."""
+    if freq is None or isinstance(freq, str):
+        return None if freq is None or not grid_of(owner, freq) else freq
+    return _check.size(owner, "freq", freq)
 
 
 def grid_of(owner: str, freq: str | int) -> Grid:
@@ -161,5 +179,8 @@ def found_grid(owner: str, begins: np.ndarray, ds: np.ndarray) -> Grid:
                     np.delete(np.diff(grid.positions(owner, ids, begins, ds).positions), begins[1:-1] - 1) > 0
                 ).all():
                     return grid
+    weekend = np.any((steps > _SECONDS["D"]) & (steps <= 4 * _SECONDS["D"]))
+    if step == _SECONDS["D"] and weekend and np.is_busday(ds.astype("datetime64[D]")).all():
+        return Grid(_BUSINESS)
     unit = next(unit for unit in reversed(_SECONDS) if step % _SECONDS[unit] == 0)
     return Grid(unit, step // _SECONDS[unit])

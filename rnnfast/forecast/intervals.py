@@ -18,8 +18,8 @@ class PredictionIntervals:
     """How the intervals of `RNNForecaster` are calibrated: on forecasts of values that were not learned from.
 
     A first network is trained without the last steps of each series, and forecasts them from several
-    origins. Its errors, divided by the spread that it predicted, tell how wide intervals must be. Training
-    takes twice as long.
+    origins. The sizes of its errors, divided by the spread that it predicted, tell how wide intervals must
+    be. Training takes twice as long.
 
     Parameters
     ----------
@@ -65,6 +65,8 @@ class PredictionIntervals:
 
         Series that are too short for all origins are learned from, but not forecast.
         """
+        if not settings.head.has_distribution:
+            raise _check.no_distribution(owner, settings.head.name)
         panel = data.panel
         needed = self.h + self.step_size * (self.n_windows - 1)
         rows = np.flatnonzero(panel.lengths > needed)
@@ -83,4 +85,4 @@ class PredictionIntervals:
         errors = (values - points) / np.maximum((quantiles[..., 1] - quantiles[..., 0]) / 2, 1e-12)
         errors = errors[~np.isnan(errors)]
         _check.calibrates(owner, errors.size, needed)
-        return np.quantile(errors, ERROR_LEVELS)
+        return np.quantile(np.concatenate((errors, -errors)), ERROR_LEVELS)

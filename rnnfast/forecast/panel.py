@@ -69,13 +69,13 @@ class Panel(NamedTuple):
         return self.values[(self.begins[:-1] + steps)[:, np.newaxis] + np.arange(count)]
 
     def pieces(self) -> Iterator[Panel]:
-        """The series a few thousand at a time, not copied: temporary arrays of a piece are small."""
+        """The series a few thousand at a time, in float64: temporary arrays of a piece are small."""
         for first in range(0, len(self.ids), _PIECE):
             begins = self.begins[first : first + _PIECE + 1]
             whole, part = slice(begins[0], begins[-1]), slice(first, first + _PIECE)
             yield Panel(
                 self.ids[part],
-                self.values[whole],
+                self.values[whole].astype(np.float64, copy=False),
                 begins - begins[0],
                 self.starts[part],
                 self.phases[part],
@@ -113,6 +113,8 @@ def panel_of_arrays(owner: str, name: str, data: Any) -> Panel:
 
     Values of another dtype than float32 and float64 are converted to float64.
     """
+    if hasattr(data, "to_frame"):
+        raise _check.no_frame_or_array(owner, name, data)
     series: Sequence[Any]
     if isinstance(data, list | tuple) and not is_one_series(data):
         series = [_check.series(owner, f"{name}[{index}]", one) for index, one in enumerate(data)]

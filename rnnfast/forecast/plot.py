@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
-from rnnfast.forecast.frames import Names, column_names, is_frame, rows_of_frame
+from rnnfast.forecast.frames import Names, column_names, is_frame, panel_of_rows, rows_of_frame
 
 __all__ = ["plot"]
 
@@ -91,16 +91,21 @@ def _series_of_arrays(df: Any, forecasts: Any, ids: Any, names: Names) -> list[A
 
 
 def _series_of_frames(df: Any, forecasts: Any, ids: Any, names: Names) -> list[Any]:
+    if "cutoff" in column_names(forecasts):
+        raise _check.one_origin("plot")
     rows = rows_of_frame("plot", "df", df, names, [names.target])
+    panel, grid = panel_of_rows("plot", rows, None, names.target)
     others = [name for name in column_names(forecasts) if name not in (names.id, names.time)]
     ahead = rows_of_frame("plot", "forecasts", forecasts, names, others)
     drawn = []
     for name in ahead.ids[:4] if ids is None else ids:
         for part in (rows, ahead):
             if name not in part.ids:
-                raise _check.unknown_series("plot", name)
+                raise _check.not_in_both("plot", name)
         own, next_ = (part.ids.index(name) for part in (rows, ahead))
-        known, after = (slice(*part.begins[row : row + 2]) for part, row in ((rows, own), (ahead, next_)))
+        known, after = (slice(*part.begins[row : row + 2]) for part, row in ((panel, own), (ahead, next_)))
+        values = panel.values[known]
+        dates = grid.dates(panel.starts[own] + np.arange(len(values)), panel.phases[own])
         columns = {label: values[after] for label, values in ahead.columns.items()}
         points = next(
             (values for label, values in columns.items() if re.search(r"-(lo|hi)-|_ql", label) is None), None
@@ -112,5 +117,5 @@ def _series_of_frames(df: Any, forecasts: Any, ids: Any, names: Names) -> list[A
             f"{match[2]} %": (columns[match[0]], columns[f"{match[1]}-hi-{match[2]}"]) for match in widest
         }
         lines = {"points": points, "intervals": intervals}
-        drawn.append((str(name), rows.ds[known], rows.columns[names.target][known], ahead.ds[after], lines))
+        drawn.append((str(name), dates, values, ahead.ds[after], lines))
     return drawn

@@ -73,9 +73,9 @@ class Recipe(NamedTuple):
         One of `SCALERS`, or None for no scale; "auto" is "mean" for counts, else "standard".
     flags : bool
         Whether the network reads if a value is observed.
-    counts : bool
-        Whether the targets are counts, which are not divided by the scale; the network then reads the
-        logarithm of the scale.
+    size : float or None
+        For counts, which are not divided by the scale, the mean logarithm of the scales; the network then
+        reads how far the logarithm of its series' scale is from it.
     grid : Grid
     waves : list of pairs
         The clocks that the network reads, as in `Grid.waves`.
@@ -88,7 +88,7 @@ class Recipe(NamedTuple):
     horizon: int
     scaler: str | None
     flags: bool
-    counts: bool
+    size: float | None
     grid: Grid
     waves: list[tuple[float, int]]
     covariates: int
@@ -97,6 +97,11 @@ class Recipe(NamedTuple):
     def before(self) -> int:
         """L, the number of values before a step that its inputs and bases need."""
         return self.season if self.season > 1 else 1
+
+    @property
+    def counts(self) -> bool:
+        """Whether the targets are counts."""
+        return self.size is not None
 
     @property
     def least(self) -> int:
@@ -146,7 +151,7 @@ class Recipe(NamedTuple):
         if self.flags:
             columns.append(observed * 1.0)
         if self.counts:
-            columns.append(np.broadcast_to(np.log(unit), observed.shape))
+            columns.append(np.broadcast_to(np.log(unit) - self.size, observed.shape))
         if self._reads_lags:
             start = ago(season) if self.target == "difference" else location
             columns += [(ago(season - k) - start) / unit for k in range(1, self.horizon + 1)]
@@ -194,10 +199,15 @@ class Recipe(NamedTuple):
             np.repeat(location, panel.lengths) if self.target == "level" else self.before_each(panel)
         )
         variance = mean(differences * differences, np.nan)
+        # Rounding alone makes a variance.
+        variance = np.where(variance > (1e-12 * location) ** 2, variance, 0.0)
         # A series too short for a difference of seasons, or without any change, is measured by its
         # deviations.
         if self.target != "level" and not np.all(variance > 0):
             around = values - np.repeat(location, panel.lengths)
+            around = np.where(
+                np.abs(around) > 1e-12 * np.abs(np.repeat(location, panel.lengths)), around, 0.0
+            )
             variance = np.where(variance > 0, variance, mean(around * around, 0.0))
         return Scale(location, np.sqrt(np.where(variance > 0, variance, 1.0)))
 
@@ -233,7 +243,7 @@ class Table:
         begins, ends = self._panel.begins[rows], self._panel.begins[rows + 1]
         places = (begins + first)[:, np.newaxis] + np.arange(steps)
         inside = (places >= begins[:, np.newaxis]) & (places < ends[:, np.newaxis])
-        return np.where(inside, values[np.clip(places, 0, values.size - 1)], np.nan)
+        return np.where(inside, values[np.clip(places, 0, values.size - 1)].astype(np.float64), np.nan)
 
     def past(self, rows: np.ndarray, step: np.ndarray) -> Past:
         """The past of some series at a step (N,) of each."""
