@@ -1,6 +1,8 @@
 """`rnnfast classify`: a classifier of sequences, how often it is right, and input that cannot be used."""
 
+import json
 import re
+import shutil
 import sys
 
 import numpy as np
@@ -120,14 +122,64 @@ def test_files_that_cannot_be_used_are_refused_and_nothing_is_left_behind(files,
     assert_one_line(("classify", train), "Missing argument 'TEST'")
 
 
-def test_ctrl_c_is_one_line_and_leaves_nothing(files, tmp_path, monkeypatch):
-    def stop(*_):
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("epoch", [2, 4])
+def test_an_interrupted_command_continues_to_the_same_files(files, done, epoch, tmp_path, monkeypatch):
+    reached, folder = PlainSteps.reached, tmp_path / "out"
 
-    monkeypatch.setattr(PlainSteps, "reached", stop)
+    def stopped(self, now, *rest):
+        reached(self, now, *rest)
+        if now == epoch:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PlainSteps, "reached", stopped)
+        command = ("classify", *files, *SMALL, "--out", folder)
+        again = f"rnnfast classify --resume {folder}"
+        assert_one_line(command, f"rnnfast: interrupted; {again} continues it.\n", code=130)
+    again = ("classify", "--resume", folder)
+    assert_one_line((*again, "--hidden-size", "9"), "--hidden-size was 6 when the run in")
+    assert_one_line((*again, "--forward"), "--bidirectional was on when the run in")
+    assert_one_line((*again, files[1]), f"TRAIN was {files[0]} when the run in")
+    assert_one_line((*again, "--out", tmp_path), "--out belongs to a run that begins, not to --resume")
+    assert_one_line(("classify", *files, "--out", folder), "already has a run (settings.json)")
+    code, out, err = rnnfast_command(*again, files[0], *SMALL)
+    assert (code, err) == (0, "")
+    assert ("4 epochs in" in out) == (epoch < 4)
+    for name in ("predictions.csv", "model.safetensors"):
+        assert (folder / name).read_bytes() == (done[0] / name).read_bytes()
+    assert re.findall(r"^ .*$", out, re.M) == re.findall(r"^ .*$", done[1], re.M)
+
+
+def test_runs_that_cannot_be_resumed_are_refused(files, done, tmp_path):
+    assert_one_line(("classify", "--resume", tmp_path / "none"), "there is no such run folder")
+    saved = json.loads((done[0] / "settings.json").read_text())
+    told = saved["arguments"]
+    wrong = {"train": 3, "hidden_size": "many", "layers": None, "bidirectional": "perhaps", "seed": -1}
+    arguments = [{**told, name: value} for name, value in wrong.items()] + [[], {}]
+    for changes in ({"command": "forecast"}, *({"arguments": one} for one in arguments)):
+        (tmp_path / "settings.json").write_text(json.dumps({**saved, **changes}))
+        assert_one_line(("classify", "--resume", tmp_path), "settings.json")
+    (tmp_path / "settings.json").write_text(json.dumps({**saved, "arguments": {**told, "test": None}}))
+    assert_one_line(("classify", "--resume", tmp_path), "Missing argument 'TEST'")
+    shutil.copy(done[0] / "model.training", tmp_path)
+    told["train"] = str(files[1])
+    (tmp_path / "settings.json").write_text(json.dumps(saved))
+    assert_one_line(("classify", "--resume", tmp_path), "sequences has changed")
+    assert (tmp_path / "model.training").exists()
+
+
+def test_a_run_that_cannot_write_keeps_one_line(files, done, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device", "predictions.csv")
+
+    monkeypatch.setattr("rnnfast.cli.classify.write_csv", fail)
     command = ("classify", *files, *SMALL, "--out", tmp_path / "out")
-    assert_one_line(command, "rnnfast: interrupted.\n", code=130)
-    assert not (tmp_path / "out").exists()
+    again = f"rnnfast classify --resume {tmp_path / 'out'} continues it."
+    assert_one_line(command, "predictions.csv: No space left on device", again, code=1)
+    monkeypatch.undo()
+    assert rnnfast_command("classify", "--resume", tmp_path / "out")[0] == 0
+    for name in ("predictions.csv", "model.safetensors"):
+        assert (tmp_path / "out" / name).read_bytes() == (done[0] / name).read_bytes()
 
 
 def test_without_scikit_learn_it_is_one_sentence(files, monkeypatch):

@@ -78,6 +78,49 @@ def test_a_copy_predicts_and_continues_with_the_same_bits(kind, y, again):
 
 
 @EVERY
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_a_stopped_fit_continues_to_the_same_bits(kind, y, early_stopping, tmp_path):
+    options = {"max_epochs": 6, "dropout": 0.2, "early_stopping": early_stopping, "patience": 6}
+    whole, file = made(kind, **options).fit(X, y), tmp_path / "training"
+
+    def stop(record, model):
+        assert model.n_iter_ == len(model.loss_curve_) == record["epoch"]
+        if record["epoch"] == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        made(kind, callbacks=[stop], **options).fit(X, y, checkpoint_file=file)
+    seen = []
+    resumed = made(kind, callbacks=[lambda record, model: seen.append(model.n_iter_)], **options)
+    for new_epochs in ([4, 5, 6], []):  # a training that is complete has none
+        seen.clear()
+        resumed.fit(X, y, checkpoint_file=file, resume=True)
+        assert seen == new_epochs
+        assert_same_bits(outputs(resumed), outputs(whole))
+        assert resumed.n_iter_ == 6
+        assert resumed.loss_curve_ == whole.loss_curve_
+        assert resumed.validation_loss_curve_ == whole.validation_loss_curve_
+    # The next training has the same random numbers and the same state of the optimizer.
+    again = [model.partial_fit(X, y) for model in (resumed, whole)]
+    assert_same_bits(*map(outputs, again))
+    assert again[0].loss_curve_ == again[1].loss_curve_
+
+
+@EVERY
+def test_a_fit_that_cannot_resume_is_refused(kind, y, tmp_path):
+    file = tmp_path / "training"
+    made(kind).fit(X, y, checkpoint_file=file)
+    with pytest.raises(rnnfast.CheckpointError, match="hidden_size is 9 and not 8"):
+        made(kind, hidden_size=9).fit(X, y, checkpoint_file=file, resume=True)
+    with pytest.raises(rnnfast.CheckpointError, match="sequences has changed"):
+        made(kind).fit(X[1:], y[1:], checkpoint_file=file, resume=True)
+    with pytest.raises(ValueError, match="resume=True belongs to a run with checkpoint_file"):
+        made(kind).fit(X, y, resume=True)
+    with pytest.raises(ValueError, match=r"RNN\w+.fit: checkpoint_file belongs to warm_start=False"):
+        made(kind, warm_start=True).fit(X, y, checkpoint_file=file)
+
+
+@EVERY
 def test_a_warm_start_continues(kind, y):
     model = made(kind, warm_start=True).fit(X, y)
     first = list(model.loss_curve_)

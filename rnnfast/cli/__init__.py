@@ -6,7 +6,8 @@
 * `experiment.py` is one run: a text, a model and its baselines, one of which is `unigram.py`. `run_folder.py`
   manages the files of a run.
 * `forecasting.py` runs `forecast`, whose options are in `forecast_options.py`; `backtests.py` has its scores,
-  `series_files.py` its files. `out_folder.py` manages the results of `forecast` and `classify`.
+  `series_files.py` its files. `out_folder.py` manages the results of `forecast` and `classify`,
+  `resumable.py` stops and resumes them.
 * `errors.py` prints errors in one line, `wording.py` rewords them for the command line, `numbers.py` parses
   the values of options.
 * `inputs.py` reads text and prompts, also from standard input.

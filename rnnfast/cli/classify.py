@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -12,29 +13,19 @@ from rich.console import Console
 
 from rnnfast import _check
 from rnnfast.cli import options
-from rnnfast.cli.errors import (
-    BAD_INPUT,
-    BAD_VALUES,
-    INTERRUPTED,
-    STOPPED,
-    fail,
-    is_closed_pipe,
-    one_line,
-    wording,
-)
+from rnnfast.cli.errors import BAD_VALUES, one_line
 from rnnfast.cli.numbers import cell as cell_parser
 from rnnfast.cli.numbers import word
-from rnnfast.cli.out_folder import OutFolder
 from rnnfast.cli.progress import clock, compilations, show_steps
 from rnnfast.cli.results import numbers_table
-from rnnfast.cli.run_folder import dated_folder
+from rnnfast.cli.resumable import Resumable
 from rnnfast.cli.series_files import write_csv
 from rnnfast.cli.wording import counted
 from rnnfast.data import read_ts
 from rnnfast.models.cells import MOST_LAYERS, named_cell
-from rnnfast.training import TrainingDiverged
 
-PREDICTIONS, MODEL = "predictions.csv", "model.safetensors"
+PREDICTIONS, MODEL, _TRAINING = "predictions.csv", "model.safetensors", "model.training"
+FILES = (PREDICTIONS, MODEL, _TRAINING)
 _POOLINGS = ("last", "mean", "max")
 
 
@@ -47,9 +38,9 @@ class Part(NamedTuple):
 
 # One line per option, as a table.
 # fmt: off
-Train = Annotated[Path, typer.Argument(
+Train = Annotated[Path | None, typer.Argument(
     metavar="TRAIN", show_default=False, help="A .ts file of sequences with classes to learn from.")]
-Test = Annotated[Path, typer.Argument(
+Test = Annotated[Path | None, typer.Argument(
     metavar="TEST", show_default=False, help="A .ts file of sequences to classify.")]
 Cell = Annotated[str, typer.Option(
     "--cell", parser=cell_parser("--cell"), metavar="NAME", help=options.READY_CELLS)]
@@ -69,12 +60,16 @@ Out = Annotated[Path | None, typer.Option(
     help="Folder for the predictions and the model.")]
 Overwrite = Annotated[bool, typer.Option(
     "--overwrite", help="Replace earlier results of the command in that folder.")]
+Resume = Annotated[Path | None, typer.Option(
+    "--resume", metavar="FOLDER", show_default=False,
+    help="Continue a command that was stopped or killed, with the same result.")]
 # fmt: on
 
 
 def classify(
-    train: Train,
-    test: Test,
+    context: typer.Context,
+    train: Train = None,
+    test: Test = None,
     cell: Cell = "gru",
     hidden_size: HiddenSize = 64,
     layers: Layers = 1,
@@ -84,6 +79,7 @@ def classify(
     seed: Seed = 0,
     out: Out = None,
     overwrite: Overwrite = False,
+    resume: Resume = None,
 ) -> None:
     """Train a classifier of sequences on one .ts file, and judge it on another.
 
@@ -91,50 +87,75 @@ def classify(
     not observed. The accuracy stands beside that of always answering the most common class. The folder
     holds predictions.csv and the model. The command needs scikit-learn.
 
-    Example: [bold]rnnfast classify GunPoint_TRAIN.ts GunPoint_TEST.ts[/bold]
+    \b
+    Examples:
+    [bold]rnnfast classify GunPoint_TRAIN.ts GunPoint_TEST.ts --out runs/gun[/bold]
+    [bold]rnnfast classify --resume runs/gun[/bold]
     """
     console = Console(highlight=False, markup=False)
-    with one_line(*BAD_VALUES, ImportError):
-        if overwrite and out is None:
-            raise _check.no_effect("--overwrite", "without --out, since each run then has a new folder")
+    with ExitStack() as stack:
+        with one_line(*BAD_VALUES, ImportError):
+            call = Resumable(context, FILES)
+            for name in ("train", "test"):
+                if call.told[name] is None:
+                    context.fail(f"Missing argument {name.upper()!r}.")
+            work = Classifying(call.told, console)
+            folder = call.folder()
+            stack.enter_context(folder.alone())
+        with compilations(lambda: console.print("compiling kernels, once")):
+            call.run(lambda: work.run(folder.path, resumes=call.resumes), folder)
+
+
+class Classifying:
+    """One run of `rnnfast classify`.
+
+    Parameters
+    ----------
+    told : dict
+        The options.
+    console : Console
+
+    Raises
+    ------
+    ValueError, OSError
+        The files cannot be used.
+    ImportError
+        scikit-learn is not installed.
+    """
+
+    def __init__(self, told: dict[str, Any], console: Console) -> None:
         classifier_of = importlib.import_module("rnnfast.sklearn").RNNClassifier
-        learned, judged = Part(*read_ts(train)), Part(*read_ts(test))
-        _check_parts(test, learned, judged)
-        folder = OutFolder(out or dated_folder(), "classify", (PREDICTIONS, MODEL), overwrite=overwrite)
-        folder.write_settings({"train": str(train), "test": str(test), "seed": seed})
-    _describe(console, learned, judged)
-    name = f"{named_cell('classify', cell).title}, {layers} x {hidden_size}"
-    classifier = classifier_of(
-        cell=named_cell("classify", cell),
-        hidden_size=hidden_size,
-        layers=layers,
-        bidirectional=bidirectional,
-        pooling=pooling,
-        max_epochs=max_epochs,
-        random_state=seed,
-    )
-    epochs = max_epochs or classifier.planned_epochs(len(learned.xs))
-    done: list[float] = []
-    try:
-        with folder.alone(), compilations(lambda: console.print("compiling kernels, once")):
-            with show_steps(console, name) as display:
+        self._told, self._console = told, console
+        self._learned, self._judged = Part(*read_ts(told["train"])), Part(*read_ts(told["test"]))
+        _check_parts(told["test"], self._learned, self._judged)
+        network = ("hidden_size", "layers", "bidirectional", "pooling", "max_epochs")
+        self._classifier = classifier_of(
+            cell=named_cell("classify", told["cell"]),
+            random_state=told["seed"],
+            **{name: told[name] for name in network},
+        )
 
-                def report(record: dict[str, Any], _: Any) -> None:
-                    done.append(record["seconds"])
-                    display.reached(len(done), epochs, len(done), epochs, record["train_loss"])
+    def run(self, folder: Path, *, resumes: bool) -> None:
+        """Do all of it, and print what is found."""
+        _describe(self._console, self._learned, self._judged)
+        self._train(folder / _TRAINING, resumes)
+        _report(self._console, self._classifier, self._learned, self._judged, folder)
 
-                classifier.set_params(callbacks=[report]).fit(*learned)
-            console.print(f"{name}: {counted(epochs, 'epoch')} in {clock(done[-1])}", soft_wrap=True)
-            _report(console, classifier, learned, judged, folder.path)
-    except KeyboardInterrupt:
-        folder.discard()
-        fail("interrupted.", INTERRUPTED)
-    except (ValueError, TypeError, MemoryError, OSError, TrainingDiverged) as error:
-        if is_closed_pipe(error):
-            raise
-        folder.discard()
-        of_input = isinstance(error, ValueError | TypeError)
-        fail(wording(error), BAD_INPUT if of_input else STOPPED)
+    def _train(self, file: Path, resumes: bool) -> None:
+        classifier, told = self._classifier, self._told
+        name = f"{classifier.cell.title}, {told['layers']} x {told['hidden_size']}"
+        epochs = told["max_epochs"] or classifier.planned_epochs(len(self._learned.xs))
+        seconds = []
+        with show_steps(self._console, name) as display:
+
+            def report(record: dict[str, Any], _: Any) -> None:
+                seconds.append(record["seconds"])
+                display.reached(record["epoch"], epochs, record["epoch"], epochs, record["train_loss"])
+
+            classifier.set_params(callbacks=[report])
+            classifier.fit(*self._learned, checkpoint_file=file, resume=resumes)
+        if seconds:
+            self._console.print(f"{name}: {counted(epochs, 'epoch')} in {clock(seconds[-1])}", soft_wrap=True)
 
 
 def _check_parts(test: Path, learned: Part, judged: Part) -> None:

@@ -22,8 +22,7 @@ def _freq(text: Any) -> Any:
     return int(text) if str(text).isdecimal() else str(text)
 
 
-# How the value of an option is parsed, on the command line and in the settings of a run.
-PARSERS: dict[str, Callable[[Any], Any]] = {
+_PARSERS: dict[str, Callable[[Any], Any]] = {
     "h": whole("--h", 1, 100_000),
     "season_length": whole("--season-length", 1, 1_000_000),
     "freq": _freq,
@@ -40,10 +39,10 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
 
 
 def _value(name: str, metavar: str, panel: str, text: str, shown: bool | str = True) -> Any:
-    """An option whose value is parsed by its entry in `PARSERS`."""
+    """An option whose value is parsed by its entry in `_PARSERS`."""
     option = "--" + name.replace("_", "-")
     return typer.Option(
-        option, parser=PARSERS[name], metavar=metavar, rich_help_panel=panel, help=text, show_default=shown
+        option, parser=_PARSERS[name], metavar=metavar, rich_help_panel=panel, help=text, show_default=shown
     )
 
 

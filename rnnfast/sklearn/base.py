@@ -150,6 +150,57 @@ class SequenceEstimator(BaseEstimator):
         for name in ("bidirectional", "scale", "early_stopping", "warm_start"):
             _check.boolean(owner, name, getattr(self, name))
 
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        checkpoint_file: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+    ) -> Any:
+        """Train the network.
+
+        Parameters
+        ----------
+        X : array (N, T, D) or (N, T), or list of N arrays (T_i, D) or (T_i,)
+            The sequences; NaN is a value that was not observed.
+        y
+            The labels or targets, as the class describes them.
+        sample_weight : array (N,), optional
+            The weight of each sequence in the loss, at least 0.
+        checkpoint_file, resume
+            As in `Trainer.fit`: a file from which a stopped training continues to the same bits. They need
+            `warm_start=False`, and with `early_stopping` a `random_state` that holds back the same sequences.
+
+        Returns
+        -------
+        self
+            The estimator itself.
+
+        Raises
+        ------
+        ValueError, TypeError
+            The sequences, the labels or targets, or a parameter are not valid.
+        CheckpointError, OSError
+            `checkpoint_file` is damaged, belongs to another training, or cannot be written.
+        TrainingDiverged
+            The loss is not finite.
+        """
+        if self.warm_start:
+            _check.absent(self._owner("fit"), "checkpoint_file", checkpoint_file, "warm_start=False")
+        return self._fit(
+            "fit",
+            X,
+            y,
+            sample_weight,
+            start=not (self.warm_start and self._is_fitted),
+            epochs=self.max_epochs,
+            stops_early=self.early_stopping,
+            checkpoint_file=checkpoint_file,
+            resume=resume,
+        )
+
     def _fit(
         self,
         method: str,
@@ -161,6 +212,8 @@ class SequenceEstimator(BaseEstimator):
         epochs: int | None,
         stops_early: bool,
         classes: np.ndarray | None = None,
+        checkpoint_file: str | os.PathLike[str] | None = None,
+        resume: bool = False,
     ) -> Any:
         """Train for some epochs, with `start` from the beginning."""
         owner = self._owner(method)
@@ -179,7 +232,7 @@ class SequenceEstimator(BaseEstimator):
         if stops_early:
             rows, held = self._split(rows, None if strata is None else strata[rows])
             valid = self._data(series, ts, weights, held)
-        self._train(self._data(series, ts, weights, rows), valid, epochs)
+        self._train(self._data(series, ts, weights, rows), valid, epochs, checkpoint_file, resume)
         return self
 
     def _start(self, series: Series, weights: np.ndarray) -> None:
@@ -239,23 +292,35 @@ class SequenceEstimator(BaseEstimator):
         batches = -(-sequences // self.batch_size)
         return min(max(-(-_UPDATES // batches), _LEAST_EPOCHS), _MOST_EPOCHS)
 
-    def _train(self, data: Sequences, valid: Sequences | None, epochs: int | None) -> None:
+    def _train(
+        self,
+        data: Sequences,
+        valid: Sequences | None,
+        epochs: int | None,
+        checkpoint_file: str | os.PathLike[str] | None,
+        resume: bool,
+    ) -> None:
         epochs = self.planned_epochs(len(data.xs)) if epochs is None else epochs
         self._optimizer.lr = float(self.learning_rate)
         longest = max(len(x) for x in data.xs)
-        seconds = [0.0]
+        earlier = self.loss_curve_, self.validation_loss_curve_, self.n_iter_
+
+        def count() -> None:
+            """Add the epochs of this training, also those before a resume, to the earlier ones."""
+            history = trainer.history
+            self.loss_curve_ = earlier[0] + [record["train_loss"] for record in history]
+            of_valid = history if valid is not None else []
+            self.validation_loss_curve_ = earlier[1] + [record["valid_loss"] for record in of_valid]
+            self.n_iter_ = earlier[2] + len(history)
 
         def report(record: dict[str, Any]) -> None:
-            self.loss_curve_.append(record["train_loss"])
-            self.n_iter_ += 1
-            if valid is not None:
-                self.validation_loss_curve_.append(record["valid_loss"])
+            count()
             if self.verbose:
                 losses = f"loss {record['train_loss']:.4g}"
                 if valid is not None:
                     losses += f", validation loss {record['valid_loss']:.4g}"
-                print(f"epoch {self.n_iter_}: {losses}, {record['seconds'] - seconds[-1]:.2f} s")
-                seconds.append(record["seconds"])
+                began = trainer.history[-2]["seconds"] if len(trainer.history) > 1 else 0.0
+                print(f"epoch {self.n_iter_}: {losses}, {record['seconds'] - began:.2f} s")
             for callback in self.callbacks or ():
                 callback(record, self)
 
@@ -270,7 +335,15 @@ class SequenceEstimator(BaseEstimator):
             rng=self._rng,
             on_epoch=report,
         )
-        trainer.fit(data, epochs=epochs, batch_size=self.batch_size, valid=valid)
+        trainer.fit(
+            data,
+            epochs=epochs,
+            batch_size=self.batch_size,
+            valid=valid,
+            checkpoint_file=checkpoint_file,
+            resume=resume,
+        )
+        count()
 
     # Reading.
 

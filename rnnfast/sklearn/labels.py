@@ -23,29 +23,6 @@ class LabelEstimator(SequenceEstimator):
         """The head of the network and its number of outputs."""
         return categorical(len(self.classes_)), 1
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
-        """Train the network.
-
-        Parameters
-        ----------
-        X : array (N, T, D) or (N, T), or list of N arrays (T_i, D) or (T_i,)
-            The sequences; NaN is a value that was not observed.
-        y
-            The labels.
-        sample_weight : array (N,), optional
-            The weight of each sequence in the loss, at least 0.
-
-        Raises
-        ------
-        ValueError, TypeError
-            The sequences, the labels or a parameter are not valid.
-        TrainingDiverged
-            The loss is not finite.
-        """
-        start = not (self.warm_start and self._is_fitted)
-        epochs, stops_early = self.max_epochs, self.early_stopping
-        return self._fit("fit", X, y, sample_weight, start=start, epochs=epochs, stops_early=stops_early)
-
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Any:
         """Train for one epoch on some of the data, without early stopping.
 

@@ -136,29 +136,6 @@ class RNNRegressor(RegressorMixin, SequenceEstimator):
         _check.equal(owner, "the targets in y and in the first fit", table.shape[1], self.n_outputs_)
         return self._target_scaling.apply(table, np.dtype(np.float64)), weights, None
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> RNNRegressor:
-        """Train the network.
-
-        Parameters
-        ----------
-        X : array (N, T, D) or (N, T), or list of N arrays (T_i, D) or (T_i,)
-            The sequences; NaN is a value that was not observed.
-        y : array (N,) or (N, O)
-            The targets.
-        sample_weight : array (N,), optional
-            The weight of each sequence in the loss, at least 0.
-
-        Raises
-        ------
-        ValueError, TypeError
-            The sequences, the targets or a parameter are not valid.
-        TrainingDiverged
-            The loss is not finite.
-        """
-        start = not (self.warm_start and self._is_fitted)
-        epochs, stops_early = self.max_epochs, self.early_stopping
-        return self._fit("fit", X, y, sample_weight, start=start, epochs=epochs, stops_early=stops_early)
-
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> RNNRegressor:
         """Train for one epoch on some of the data, without early stopping.
 

@@ -1,0 +1,125 @@
+"""Commands that can be stopped and resumed: their folder, their saved options, and their ends."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from rnnfast import _check
+from rnnfast.cli.errors import BAD_INPUT, INTERRUPTED, STOPPED, fail, is_closed_pipe, wording
+from rnnfast.cli.numbers import BadOption
+from rnnfast.cli.options import given_options
+from rnnfast.cli.out_folder import OutFolder
+from rnnfast.cli.run_folder import SETTINGS, dated_folder
+from rnnfast.training import TrainingDiverged
+
+
+class Resumable:
+    """One call of a command with the options `out`, `overwrite` and `resume`.
+
+    Parameters
+    ----------
+    context : typer.Context
+        That of the command.
+    files : sequence of str
+        The names of all files that the command writes.
+    unsaved : sequence of str
+        Options that belong to a single call, besides those three.
+
+    Attributes
+    ----------
+    told : dict
+        The value of each option; of a run that is resumed, those with which it began.
+    given : set of str
+        The names of the options given on the command line.
+    resumes : bool
+        Whether the call continues a run.
+
+    Raises
+    ------
+    CheckpointError, OSError, ValueError
+        There is no such run, or an option does not fit it.
+    """
+
+    def __init__(self, context: typer.Context, files: Sequence[str], unsaved: Sequence[str] = ()) -> None:
+        self._command, self._files = str(context.info_name), files
+        self._of_one_call = {"out", "overwrite", "resume", *unsaved}
+        self.told, self.given = dict(context.params), given_options(context)
+        self.resumes = self.told["resume"] is not None
+        if self.resumes:
+            self.told |= self._agreed(context, Path(self.told["resume"]))
+        elif self.told["overwrite"] and self.told["out"] is None:
+            raise _check.no_effect("--overwrite", "without --out, since each run then has a new folder")
+
+    def _saved(self) -> dict[str, Any]:
+        """The options saved with a run, as JSON values: all except those of a single call."""
+        saved = {name: value for name, value in self.told.items() if name not in self._of_one_call}
+        return {name: _as_json(value) for name, value in saved.items()}
+
+    def _agreed(self, context: typer.Context, path: Path) -> dict[str, Any]:
+        """The options with which the run began; those given again must be the same."""
+        saved, told = OutFolder.resume(path, self._command, self._files).read_settings(), self._saved()
+        if set(saved) != set(told):
+            raise _check.malformed(
+                path / SETTINGS, f"not the arguments of this version of rnnfast {self._command}"
+            )
+        parameters = {str(parameter.name): parameter for parameter in context.command.params}
+        for name in sorted(self.given - {"resume"}):
+            flag = _flag(parameters[name])
+            if name in self._of_one_call:
+                _check.absent(self._command, flag, self.told[name], "a run that begins, not to --resume")
+            _check.same_option(path, flag, saved[name], told[name])
+        try:
+            return {name: _read(context, parameters[name], value) for name, value in saved.items()}
+        except (typer.BadParameter, ValueError, TypeError) as error:
+            raise _check.malformed(path / SETTINGS, f"not the settings of a run ({error})") from None
+
+    def folder(self, *, trains: bool = True) -> OutFolder:
+        """The folder of the run; if the call begins one that trains, with its options."""
+        if self.resumes:
+            return OutFolder.resume(self.told["resume"], self._command, self._files)
+        folder = OutFolder(
+            self.told["out"] or dated_folder(), self._command, self._files, overwrite=self.told["overwrite"]
+        )
+        if trains:
+            folder.write_settings(self._saved())
+        return folder
+
+    def run(self, work: Callable[[], object], folder: OutFolder, *, trains: bool = True) -> None:
+        """Do all of it; a call that cannot go on leaves no files, and one that was stopped can be resumed."""
+        again = f"rnnfast {self._command} --resume {shlex.quote(str(folder.path))} continues it"
+        again = f"; {again}" if trains else ""
+        try:
+            work()
+        except KeyboardInterrupt:
+            fail(f"interrupted{again}.", INTERRUPTED)
+        except OSError as error:
+            if is_closed_pipe(error):
+                raise
+            fail(f"{wording(error).rstrip('.')}{again}.", STOPPED)
+        except (ValueError, TypeError, MemoryError, ImportError, TrainingDiverged) as error:
+            if not self.resumes:
+                folder.discard()
+            fail(wording(error), STOPPED if isinstance(error, TrainingDiverged | MemoryError) else BAD_INPUT)
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
+    return str(value) if isinstance(value, Path) else value
+
+
+def _flag(parameter: Any) -> str:
+    """A parameter as its user types it: FILE, or --hidden-size."""
+    return parameter.opts[0] if parameter.param_type_name == "option" else parameter.metavar
+
+
+def _read(context: typer.Context, parameter: Any, value: Any) -> Any:
+    """A saved value, checked like one on the command line, since anybody may have edited the file."""
+    if value is None and parameter.default is not None:
+        raise BadOption(f"{_flag(parameter)} must have a value")
+    return parameter.process_value(context, value)
