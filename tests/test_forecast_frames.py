@@ -203,7 +203,7 @@ def test_frames_that_do_not_fit_name_series_and_date():
         (lambda: small().fit(df.assign(ds="soon")), "the column 'ds' must hold dates"),
         (lambda: small().fit(df.assign(ds=df.ds.dt.tz_localize("UTC"))), "without a time zone"),
         (lambda: plain.predict(3, np.zeros(4)), "df must be a frame"),
-        (lambda: plain.update(df), "series 's0': the new date 2024-01-01 must follow"),
+        (lambda: plain.update(df), "series 's0': 2024-01-01 must be whole steps after"),
         (lambda: plain.update(df.assign(unique_id="other")), "dates must rise"),
         (lambda: plain.update(df.iloc[:3].assign(unique_id="z")), "series 'z' was not in fit"),
         (lambda: plain.predict(3, futr_df=df), "futr_df"),

@@ -18,7 +18,7 @@ SERIES = [
 
 
 def recipe_of(target="difference", season=1, horizon=1, scaler="standard", flags=True, counts=False):
-    return Recipe(target, season, horizon, scaler, flags, counts, Grid("step"), [], 0)
+    return Recipe(target, season, horizon, scaler, flags, 0.5 if counts else None, Grid("step"), [], 0)
 
 
 def filled_naively(y, step):
@@ -45,7 +45,7 @@ def inputs_naively(y, t, recipe, location, scale):
     if recipe.flags:
         row.append(float(not np.isnan(y[t])))
     if recipe.counts:
-        row.append(np.log(scale))
+        row.append(np.log(scale) - 0.5)
     if recipe.season > 1 and recipe.target != "seasonal_difference":
         for k in range(1, recipe.horizon + 1):
             there, then = t + k - recipe.season, t - recipe.season

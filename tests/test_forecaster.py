@@ -222,7 +222,7 @@ def test_options_that_do_not_fit(options, match):
         ([[1.0, 2.0], []], "series 1 has no value"),
         (np.full((2, 5), NAN), "series 0 has no value that is not NaN"),
         (np.array([1.0, np.inf]), r"finite or NaN, got inf at \[1\]"),
-        (np.ones((3, 1)), "needs more than 1 values"),
+        (np.ones((3, 1)), "needs more than 1 known values"),
         (np.ones((2, 3, 4)), "must be a frame"),
         ("text", "must be a frame"),
     ],

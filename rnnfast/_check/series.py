@@ -330,7 +330,7 @@ def unknown_series(owner: str, name: Any) -> ValueError:
 def not_after(owner: str, name: Any, date: Any) -> ValueError:
     """The error for new values that do not follow those already read."""
     return ValueError(
-        f"{owner}: series {name!r}: the new date {date_text(date)} must be whole steps after the last date read."
+        f"{owner}: series {name!r}: {date_text(date)} must be whole steps after the last date read."
     )
 
 

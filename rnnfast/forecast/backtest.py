@@ -17,17 +17,23 @@ from rnnfast.forecast.recipe import Scale
 
 
 def continued_series(
-    owner: str, kind: Arrays | Frames, trained: Trained, df: Any, static_df: Any
-) -> tuple[Arrays | Frames, Group]:
-    """The kind of the data, and the series of `fit` or, if given, others read from their beginning.
+    owner: str, kind: Arrays | Frames, trained: Trained, df: Any, static_df: Any, futr_df: Any, steps: int
+) -> tuple[Arrays | Frames, Group, np.ndarray]:
+    """The kind of the data, the series of `fit` or, if given, others read from their beginning, and the
+    future covariates (n, h, F) of either.
 
     Series of a frame that were in `fit` keep their scale, and static covariates that are not given.
     """
     fitted, group = trained.fitted, trained.group
-    if df is None:
-        return kind, group
-    if isinstance(kind, Arrays):
-        kind = Arrays(single=is_one_series(df))
+    if df is not None:
+        if isinstance(kind, Arrays):
+            kind = Arrays(single=is_one_series(df))
+        group = _read(owner, kind, trained, df, static_df)
+    return kind, group, kind.future(owner, futr_df, group, fitted.futures, fitted.recipe.grid, steps)
+
+
+def _read(owner: str, kind: Arrays | Frames, trained: Trained, df: Any, static_df: Any) -> Group:
+    fitted, group = trained.fitted, trained.group
     panel = kind.panel(owner, df, fitted.recipe.grid, fitted.futures)
     _check.observed_series(owner, panel.ids, panel.values, panel.begins)
     numbers = {name: row for row, name in enumerate(group.ids)} if isinstance(kind, Frames) else {}
@@ -39,7 +45,7 @@ def continued_series(
     if static_df is not None or not known.all():
         asked = np.flatnonzero(~known | kind.has_static(owner, static_df, panel.ids))
         static[asked] = kind.static(owner, static_df, [panel.ids[row] for row in asked], fitted.statics)
-    return kind, fitted.read(panel, scale, static)
+    return fitted.read(panel, scale, static)
 
 
 class Origins(NamedTuple):

@@ -77,9 +77,7 @@ def trained_on(
         recipe.horizon,
         cell=settings.cell,
         layers=settings.layers,
-        dropout=0.0
-        if counts
-        else settings.dropout,  # noise in the logarithm of the mean would make it too small
+        dropout=0.0 if counts else settings.dropout,  # noise in a logarithm lowers the mean
         head=settings.head,
         rng=weights,
     )

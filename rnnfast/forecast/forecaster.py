@@ -58,7 +58,7 @@ class RNNForecaster:
         absolute value; None: nothing. "auto" is "mean" for counts, else "standard". A series keeps the scale
         of `fit`.
     calendar : bool
-        Whether the network reads the time of day, week and year; each needs a series of two such periods.
+        Whether the network reads the time of day, week and year, each if the series span two of them.
     futr_exog, stat_exog : sequence of str
         Columns of covariates: those known in advance, in the frame of the series and in `futr_df`; and those
         with one value for each series, in `static_df`. Texts are categories.
@@ -67,8 +67,7 @@ class RNNForecaster:
     window : int
         Steps of a training window, through which gradients flow.
     max_epochs : int, optional
-        Passes over the series; by default 2 to 100, so that there is an update for every ten
-        values, at least 30 and at most 200.
+        Passes over the series; by default 2 to 100, for 30 to 200 updates: one for every ten values.
     batch_size : int
         Windows in a batch.
     learning_rate, clip_norm : float
@@ -149,8 +148,9 @@ class RNNForecaster:
         self.learning_rate = _check.above(owner, "learning_rate", learning_rate, 0.0)
         self.clip_norm = _check.above(owner, "clip_norm", clip_norm, 0.0)
         self.patience = _check.size(owner, "patience", patience)
-        seed = random_state
-        self.random_state = None if seed is None else _check.size(owner, "random_state", seed, 0)
+        self.random_state = random_state
+        if random_state is not None:
+            _check.size(owner, "random_state", random_state, 0)
         self.verbose = _check.size(owner, "verbose", verbose, 0)
         self.callbacks, self.on_update = tuple(callbacks), on_update
         _check.forecaster(self, owner)
@@ -164,9 +164,9 @@ class RNNForecaster:
         return self._parts("model_")[0].fitted.model
 
     def __repr__(self) -> str:
-        names = ("freq", "hidden_size", "layers", "season_length", "target", "train_horizon")
         values = {"cell": self.cell.name, "head": self.head.name}
-        values |= {name: getattr(self, name) for name in names}
+        for name in ("freq", "hidden_size", "layers", "season_length", "target", "train_horizon"):
+            values[name] = getattr(self, name)
         return shown(self, {name: value for name, value in values.items() if value is not None})
 
     def fit(
@@ -235,10 +235,8 @@ class RNNForecaster:
         df : frame, array or list, optional
             Series to continue, also ones that were not in `fit`; by default those of `fit`, after all that
             `update` has added. Series of a frame that were in `fit` keep their scale; arrays have new ones.
-        level : numbers between 0 and 100, optional
-            Coverage of central intervals in per cent.
-        quantiles : numbers between 0 and 1, optional
-            Levels of quantiles.
+        level, quantiles : numbers, optional
+            Coverage of central intervals in per cent; levels of quantiles between 0 and 1.
         futr_df : frame, optional
             The columns `futr_exog` for the `h` dates after each series.
         static_df : frame, optional
@@ -258,12 +256,11 @@ class RNNForecaster:
         steps, paths = _check.size(owner, "h", h), _check.size(owner, "n_paths", n_paths, 2)
         levels = levels_of(owner, self.head, level, quantiles)
         trained, kind = self._parts("predict")
-        fitted, grid = trained.fitted, trained.fitted.recipe.grid
+        fitted = trained.fitted
         with turn_of(fitted.model):
-            kind, group = continued_series(owner, kind, trained, df, static_df)
-            future = kind.future(owner, futr_df, group, fitted.futures, grid, steps)
+            kind, group, future = continued_series(owner, kind, trained, df, static_df, futr_df, steps)
             found = fitted.forecast(group, steps, future, levels.sorted, paths, trained.seed)
-        return kind.forecasts(type(self).__name__, group, grid, found, levels)
+        return kind.forecasts(type(self).__name__, group, fitted.recipe.grid, found, levels)
 
     def simulate(
         self,
@@ -292,8 +289,7 @@ class RNNForecaster:
         fitted = trained.fitted
         seed = trained.seed if seed is None else _check.size(owner, "seed", seed, 0)
         with turn_of(fitted.model):
-            kind, group = continued_series(owner, kind, trained, df, static_df)
-            future = kind.future(owner, futr_df, group, fitted.futures, fitted.recipe.grid, steps)
+            kind, group, future = continued_series(owner, kind, trained, df, static_df, futr_df, steps)
             found = fitted.simulate(group, steps, future, paths, seed)
         return found[0] if isinstance(kind, Arrays) and kind.single else found
 

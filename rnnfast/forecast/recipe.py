@@ -204,10 +204,8 @@ class Recipe(NamedTuple):
         # A series too short for a difference of seasons, or without any change, is measured by its
         # deviations.
         if self.target != "level" and not np.all(variance > 0):
-            around = values - np.repeat(location, panel.lengths)
-            around = np.where(
-                np.abs(around) > 1e-12 * np.abs(np.repeat(location, panel.lengths)), around, 0.0
-            )
+            center = np.repeat(location, panel.lengths)
+            around = np.where(np.abs(values - center) > 1e-12 * np.abs(center), values - center, 0.0)
             variance = np.where(variance > 0, variance, mean(around * around, 0.0))
         return Scale(location, np.sqrt(np.where(variance > 0, variance, 1.0)))
 
