@@ -11,6 +11,7 @@ from rnnfast import _check
 from rnnfast.data.sequences import Sequences
 from rnnfast.forecast.data import Loaded
 from rnnfast.forecast.fitted import Fitted, Group
+from rnnfast.forecast.panel import Panel
 from rnnfast.forecast.recipe import Recipe, Table
 from rnnfast.forecast.windows import Columns, Windows
 from rnnfast.models.regressor import SequenceRegressor
@@ -20,8 +21,8 @@ from rnnfast.training.progress import Progress
 from rnnfast.training.trainer import Trainer
 
 # Updates and epochs of a training whose epochs are not given.
-_STEPS, _LEAST_UPDATES, _MOST_UPDATES = 10, 30, 200
-_LEAST_EPOCHS, _MOST_EPOCHS = 2, 100
+_STEPS, _LEAST_UPDATES, _MOST_UPDATES = 5, 30, 200
+_LEAST_EPOCHS, _MOST_EPOCHS = 2, 200
 
 
 # Quantiles that are those of the head.
@@ -89,11 +90,10 @@ def trained_on(
     scored = train.weights is None or train.weights.any_above_zero()
     _check.trainable(owner, len(train.xs) > 0 and scored, panel.ids, recipe.least)
     valid = _sequences(settings, table, panel, targets, model, learned) if validated else None
-    epochs = settings.max_epochs or _epochs(train.xs.lengths, settings.batch_size)
     trainer = _trainer(settings, model, order, valid is not None)
     history = trainer.fit(
         train,
-        epochs=epochs,
+        epochs=epochs_of(settings, panel, validated),
         batch_size=settings.batch_size,
         valid=valid,
         checkpoint_file=checkpoint_file,
@@ -114,10 +114,17 @@ def _sequences(
     return Sequences(xs, ts, None, windows.weights(table.scored(), since))
 
 
-def _epochs(lengths: np.ndarray, batch_size: int) -> int:
-    """As many epochs as make an update for every `_STEPS` steps of the windows, within limits."""
-    updates = min(max(int(lengths.sum()) // _STEPS, _LEAST_UPDATES), _MOST_UPDATES)
-    return min(max(-(-updates // -(-len(lengths) // batch_size)), _LEAST_EPOCHS), _MOST_EPOCHS)
+def epochs_of(settings: Any, panel: Panel, val_size: int = 0) -> int:
+    """The epochs of a training: given, or as many as make an update for every `_STEPS` steps, within
+    limits."""
+    if settings.max_epochs is not None:
+        return settings.max_epochs
+    steps = np.maximum(0, panel.lengths - settings.train_horizon - val_size)
+    windows = Windows(panel.begins, steps, settings.window)
+    updates = min(max(int(windows.lengths.sum()) // _STEPS, _LEAST_UPDATES), _MOST_UPDATES)
+    return min(
+        max(-(-updates // max(1, -(-len(windows) // settings.batch_size))), _LEAST_EPOCHS), _MOST_EPOCHS
+    )
 
 
 def _trainer(settings: Any, model: SequenceRegressor, rng: np.random.Generator, validates: bool) -> Trainer:

@@ -67,7 +67,7 @@ class RNNForecaster:
     window : int
         Steps of a training window, through which gradients flow.
     max_epochs : int, optional
-        Passes over the series; by default 2 to 100, for 30 to 200 updates: one for every ten values.
+        Passes over the series; by default 2 to 200, for 30 to 200 updates: one for every five values.
     batch_size : int
         Windows in a batch.
     learning_rate, clip_norm : float

@@ -11,15 +11,15 @@ from rnnfast import _check
 from rnnfast._shown import shown
 from rnnfast.forecast.data import Loaded
 from rnnfast.forecast.fitted import ERROR_LEVELS, SPREAD
-from rnnfast.forecast.fitting import trained_on
+from rnnfast.forecast.fitting import epochs_of, trained_on
 
 
 class PredictionIntervals:
     """How the intervals of `RNNForecaster` are calibrated: on forecasts of values that were not learned from.
 
     A first network is trained without the last steps of each series, and forecasts them from several
-    origins. The sizes of its errors, divided by the spread that it predicted, tell how wide intervals must
-    be. Training takes twice as long.
+    origins. Its errors, divided by the spread that it predicted, tell how wide intervals must be. Training
+    takes twice as long.
 
     Parameters
     ----------
@@ -75,6 +75,7 @@ class PredictionIntervals:
         first = np.where(panel.lengths > needed, cutoffs[0], panel.lengths)
         quiet = copy.copy(settings)
         quiet.verbose, quiet.callbacks, quiet.on_update = 0, (), None
+        quiet.max_epochs = epochs_of(settings, panel)  # as long as the network that it stands for
         trained = trained_on(quiet, owner, data._replace(panel=panel.until(first)))
         fitted, group, own = trained.fitted, trained.group, panel.rows(rows)
         branches = fitted.branches(own, group.scale.rows(rows), group.static[rows], cutoffs[:, rows])
@@ -85,4 +86,10 @@ class PredictionIntervals:
         errors = (values - points) / np.maximum((quantiles[..., 1] - quantiles[..., 0]) / 2, 1e-12)
         errors = errors[~np.isnan(errors)]
         _check.calibrates(owner, errors.size, needed)
-        return np.quantile(np.concatenate((errors, -errors)), ERROR_LEVELS)
+        table = np.quantile(errors, ERROR_LEVELS)
+        # An interval holds its forecast, also where all errors have one sign.
+        return np.where(
+            ERROR_LEVELS < 0.5,
+            np.minimum(table, 0.0),
+            np.where(ERROR_LEVELS > 0.5, np.maximum(table, 0.0), 0.0),
+        )
