@@ -81,7 +81,7 @@ Target = Annotated[str | None, _value(
     "difference; level for negative_binomial")]
 
 MaxEpochs = Annotated[int | None, _value(
-    "max_epochs", "N", _TRAINING, "Passes over the series.", "for 30 to 200 updates: one for every five values")]
+    "max_epochs", "N", _TRAINING, "Passes over the series.", "for 30 to 200 updates, one for five values")]
 Windows = Annotated[int, _value(
     "windows", "N", _TRAINING, "Origins of the backtest, h steps apart; 0 for no backtest.")]
 Seed = Annotated[int, _value("seed", "N", _TRAINING, "The same seed gives the same numbers.")]
