@@ -348,3 +348,12 @@ def test_wrong_tags_are_one_sentence(y, message):
     with pytest.raises(ValueError, match=r"^[^\n]*\.$") as error:
         made(RNNTagger).fit(X, y)
     assert message in str(error.value)
+
+
+def test_a_refused_fit_leaves_the_estimator_as_it_was():
+    model = made(RNNClassifier, max_epochs=2).fit(X, Y)
+    before, classes = model.predict_proba(X), model.classes_
+    with pytest.raises(ValueError, match="weight"):
+        model.fit(X, np.arange(len(X)) % 3, sample_weight=np.zeros(len(X)))
+    np.testing.assert_array_equal(model.predict_proba(X), before)
+    np.testing.assert_array_equal(model.classes_, classes)

@@ -219,20 +219,27 @@ class SequenceEstimator(BaseEstimator):
         owner = self._owner(method)
         _check.target_given(owner, y)
         self._checked_parameters(owner)
-        series = read(self, method, X, reset=start)
-        weights = weights_of(owner, sample_weight, series.size)
-        ts, weights, strata = self._targets(owner, y, series, weights, start, classes)
-        of_steps = self.pooling is None
-        total = np.add.reduceat(weights, np.cumsum(series.lengths) - series.lengths) if of_steps else weights
-        _check.some_weight(owner, total)
-        if start:
-            self._start(series, weights if of_steps else np.repeat(weights, series.lengths))
-        rows = np.flatnonzero(total)
-        valid = None
-        if stops_early:
-            rows, held = self._split(rows, None if strata is None else strata[rows])
-            valid = self._data(series, ts, weights, held)
-        self._train(self._data(series, ts, weights, rows), valid, epochs, checkpoint_file, resume)
+        before = dict(self.__dict__)
+        try:
+            series = read(self, method, X, reset=start)
+            weights = weights_of(owner, sample_weight, series.size)
+            ts, weights, strata = self._targets(owner, y, series, weights, start, classes)
+            of_steps = self.pooling is None
+            total = (
+                np.add.reduceat(weights, np.cumsum(series.lengths) - series.lengths) if of_steps else weights
+            )
+            _check.some_weight(owner, total)
+            if start:
+                self._start(series, weights if of_steps else np.repeat(weights, series.lengths))
+            rows, valid = np.flatnonzero(total), None
+            if stops_early:
+                rows, held = self._split(rows, None if strata is None else strata[rows])
+                valid = self._data(series, ts, weights, held)
+            data = self._data(series, ts, weights, rows)
+        except BaseException:
+            self.__dict__ = before  # a fitted estimator stays as it was
+            raise
+        self._train(data, valid, epochs, checkpoint_file, resume)
         return self
 
     def _start(self, series: Series, weights: np.ndarray) -> None:
