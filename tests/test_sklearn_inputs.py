@@ -67,9 +67,9 @@ def test_features_are_the_columns_of_a_table():
 def test_float32_stays_float32_and_large_offsets_lose_nothing():
     table = rectangle(X, 4) + 1e4
     model = RNNClassifier(**SMALL).fit(table, Y)
-    assert model._scaling.mean == pytest.approx(table.mean(axis=(0, 1)), rel=1e-12)
+    assert model.scaling_.mean == pytest.approx(table.mean(axis=(0, 1)), rel=1e-12)
     single = RNNClassifier(**SMALL).fit(table.astype(np.float32), Y)
-    assert single._scaling.mean == pytest.approx(table.mean(axis=(0, 1)), rel=1e-6)
+    assert single.scaling_.mean == pytest.approx(table.mean(axis=(0, 1)), rel=1e-6)
 
 
 # Missing values.

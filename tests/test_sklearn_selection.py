@@ -121,8 +121,8 @@ def test_a_file_of_something_else_is_refused(tmp_path):
     [
         lambda notes: notes.pop("parameters"),
         lambda notes: notes["parameters"].update(colour="red"),
-        lambda notes: notes["scalings"]["_scaling"].update(mean=[1.0]),
-        lambda notes: notes["scalings"].update(_scaling=3),
+        lambda notes: notes["scalings"]["scaling_"].update(mean=[1.0]),
+        lambda notes: notes["scalings"].update(scaling_=3),
         lambda notes: notes["scalings"].clear(),
         lambda notes: notes["classes"].update(dtype="nonsense"),
         lambda notes: notes["classes"].update(labels=["up"]),

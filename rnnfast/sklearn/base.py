@@ -246,10 +246,10 @@ class SequenceEstimator(BaseEstimator):
         """A new network on the channels of the sequences, whose steps have these weights."""
         rng = self._generator()
         self.n_channels_ = series.flat.shape[1]
-        self._scaling = Scaling.of(series.flat, weights, active=self.scale)
+        self.scaling_ = Scaling.of(series.flat, weights, active=self.scale)
         head, outputs = self.head_and_outputs()
         network = Network(
-            self._scaling.channels,
+            self.scaling_.channels,
             self.hidden_size,
             outputs,
             cell=self.cell,
@@ -286,7 +286,7 @@ class SequenceEstimator(BaseEstimator):
     def _data(self, series: Series, ts: np.ndarray, weights: np.ndarray, rows: np.ndarray) -> Sequences:
         """Some sequences as the network reads them."""
         own, dtype = series.take(rows), self.network_.dtype
-        xs = own.for_training(self._scaling.apply(own.flat, dtype))
+        xs = own.for_training(self.scaling_.apply(own.flat, dtype))
         places = series.steps_of(rows) if self.pooling is None else rows
         ts, weights = ts[places].astype(dtype), weights[places]
         as_given = own.for_training if self.pooling is None else np.asarray
@@ -358,7 +358,7 @@ class SequenceEstimator(BaseEstimator):
         """The scores (N, P) of sequences, or (steps, P) of their steps, in float64, and the sequences."""
         check_is_fitted(self)
         series, network = read(self, method, X, reset=False), self.network_
-        whole = series._replace(flat=self._scaling.apply(series.flat, network.dtype))
+        whole = series._replace(flat=self.scaling_.apply(series.flat, network.dtype))
         of_steps = network.config["pooling"] is None
         scores = np.empty((len(series.flat) if of_steps else series.size, network.output.params[1].size))
         for rows, xs, lengths in whole.padded():

@@ -132,9 +132,9 @@ class RNNRegressor(RegressorMixin, SequenceEstimator):
         if start:
             _check.some_weight(owner, weights)
             self.n_outputs_, self._is_flat = table.shape[1], values.ndim == 1
-            self._target_scaling = Scaling.of(table, weights)
+            self.target_scaling_ = Scaling.of(table, weights)
         _check.equal(owner, "the targets in y and in the first fit", table.shape[1], self.n_outputs_)
-        return self._target_scaling.apply(table, np.dtype(np.float64)), weights, None
+        return self.target_scaling_.apply(table, np.dtype(np.float64)), weights, None
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> RNNRegressor:
         """Train for one epoch on some of the data, without early stopping.
@@ -147,5 +147,5 @@ class RNNRegressor(RegressorMixin, SequenceEstimator):
     def predict(self, X: Any) -> np.ndarray:
         """The predicted numbers, (N,) or (N, O) as in `fit`."""
         scores, _ = self._scores("predict", X)
-        found = self._target_scaling.undo(scores)
+        found = self.target_scaling_.undo(scores)
         return found[:, 0] if self._is_flat else found

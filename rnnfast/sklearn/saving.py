@@ -17,7 +17,7 @@ from rnnfast.sklearn.scaling import Scaling
 
 # Fitted attributes that are JSON values, where they exist.
 _PLAIN = ("loss_curve_", "validation_loss_curve_", "n_iter_", "n_channels_", "n_features_in_", "n_outputs_")
-_SCALINGS = ("_scaling", "_target_scaling")
+_SCALINGS = ("scaling_", "target_scaling_")
 
 
 def save_estimator(estimator: Any, path: str | os.PathLike[str]) -> None:
@@ -69,9 +69,9 @@ def _estimator(kind: type, notes: dict[str, Any]) -> Any:
 
 def _fits(estimator: Any, network: Network) -> bool:
     """Whether an estimator has all that it needs to read with the network."""
-    scaling, config = estimator._scaling, network.config
+    scaling, config = estimator.scaling_, network.config
     head, outputs = estimator.head_and_outputs()
-    if is_regressor(estimator) and len(estimator._target_scaling.mean) != outputs:
+    if is_regressor(estimator) and len(estimator.target_scaling_.mean) != outputs:
         return False
     sizes = (len(scaling.mean), scaling.channels, outputs)
     return head == network.head and sizes == (
