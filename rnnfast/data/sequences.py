@@ -156,6 +156,8 @@ class Batch(NamedTuple):
         """Steps first .. last, copied; without targets if none of these steps is scored."""
         steps, every_step, weights = self.xs.shape[1], np.ndim(self.ts) == 3, self.weights
         xs, ts = np.array(self.xs[:, first:last]), None
+        if xs.shape[1] == steps and weights is None and (self.lengths is None or self.lengths.all()):
+            return Batch(xs, np.array(self.ts[:, :] if every_step else self.ts), self.lengths)
         lengths = None if self.lengths is None else np.clip(self.lengths - first, 0, last - first)
         if weights is not None and weights.ndim == 2:
             weights = weights[:, first:last]
