@@ -82,7 +82,7 @@ def from_views(kept: Iterable[np.ndarray | View]) -> list[np.ndarray]:
 
 
 class Seen:
-    """The arrays of the last call, and what was made from them, for as long as they are the same objects.
+    """A result that belongs to certain array objects: it is returned again for the same objects only.
 
     A copy has seen nothing.
 
@@ -98,12 +98,12 @@ class Seen:
         self._made: Any = None
 
     def of(self, arrays: Sequence[np.ndarray]) -> Any:
-        """What was made from these arrays, in this order; None if they are others."""
+        """The result kept for these arrays, in this order; None for other arrays."""
         same = len(arrays) == len(self._arrays) and all(map(is_, arrays, self._arrays))
         return self._made if same else None
 
     def keep(self, arrays: Sequence[np.ndarray], made: Any) -> None:
-        """Remember arrays, and what was made from them."""
+        """Keep a result for these arrays."""
         self._arrays, self._made = tuple(arrays), made
 
     def __reduce__(self) -> Any:

@@ -101,6 +101,6 @@ def _scaled(
 
 
 def _mean(values: Any) -> float:
-    """The mean of what is not NaN; NaN without any."""
+    """The mean of the numbers; NaN if all are NaN."""
     known = np.asarray(values)[~np.isnan(values)]
     return float(known.mean()) if known.size else float("nan")

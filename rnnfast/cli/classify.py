@@ -136,7 +136,7 @@ class Classifying:
         )
 
     def run(self, folder: Path, *, resumes: bool) -> None:
-        """Do all of it, and print what is found."""
+        """Train, judge, write the files, and print the results."""
         _describe(self._console, self._learned, self._judged)
         self._train(folder / _TRAINING, resumes)
         _report(self._console, self._classifier, self._learned, self._judged, folder)

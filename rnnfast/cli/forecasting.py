@@ -75,7 +75,7 @@ class Forecasting:
         return usual if self._panel.lengths.max() > 2 * usual else 1
 
     def run(self, folder: Path, *, resumes: bool) -> None:
-        """Do all of it, and print what is found."""
+        """Backtest, train, forecast, write the files, and print the results."""
         if self._data is not None:
             self._describe(self._data)
         forecaster = self._model

@@ -180,7 +180,7 @@ class PlainSteps:
     ----------
     console : Console
     name : str
-        What is trained, at the beginning of each line.
+        The name of the training, which begins each line.
     """
 
     def __init__(self, console: Console, name: str) -> None:
