@@ -133,9 +133,10 @@ class Grid(NamedTuple):
 
 def checked_freq(owner: str, freq: Any) -> str | int | None:
     """A frequency that `grid_of` knows, or None."""
-    if freq is None or isinstance(freq, str):
-        return None if freq is None or not grid_of(owner, freq) else freq
-    return _check.size(owner, "freq", freq)
+    if freq is None:
+        return None
+    grid_of(owner, freq)
+    return freq if isinstance(freq, str) else int(freq)
 
 
 def grid_of(owner: str, freq: str | int) -> Grid:
