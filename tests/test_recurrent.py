@@ -184,6 +184,20 @@ def test_each_window_keeps_its_gates_or_not_whatever_the_last_one_did(kind):
         assert_same_bits(dxs, expected["dxs"])
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_plan_serves_other_lengths_with_the_bits_of_a_new_one(kind):
+    layer, made = make(kind, 3, 9, np.float32), []
+    window = Window(layer, 5, 12)
+    for lengths in ([12, 9, 0, 5, 7], [3, 9, 2, 2, 11], [12, 9, 0, 5, 7], [12, 9, 5, 5, 7]):
+        window.options["lengths"] = lengths
+        actual, expected = run(layer, window), run(another(layer), window)
+        for name in expected:
+            assert_same_bits(actual[name], expected[name])
+        run(layer, window)  # after the arrays of `backward` have grown
+        made.append(layer._workspace.plans["forward"][2])
+    assert made[0] is made[1] is made[2] is not made[3]
+
+
 @pytest.mark.parametrize("kind", ["lstm", "gru-before"])
 def test_a_long_window_needs_little_more_memory_than_its_outputs(kind, monkeypatch):
     monkeypatch.setattr(plans, "KEPT_BYTES", 2**16)

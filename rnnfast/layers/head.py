@@ -15,7 +15,7 @@ from rnnfast.kernels.affine_loss import affine_loss_of
 from rnnfast.kernels.gemm import packed_size
 from rnnfast.kernels.sequence import block_steps
 from rnnfast.layers.affine_loss import AffineLoss
-from rnnfast.layers.rows import packed_rows
+from rnnfast.layers.rows import Rows, packed_rows
 from rnnfast.layers.window import Part, nothing
 
 
@@ -99,8 +99,10 @@ class TimeAffineWithLoss(AffineLoss):
     (2, 5, 3)
     """
 
+    PASSING = (*AffineLoss.PASSING, "_full_rows")
     AXES: tuple[str, str] = ("H", "P*O")
     SIZES: tuple[str, str] = ("hidden_size", "output_size")
+    _full_rows: Rows | None = None
 
     def __init__(self, W: np.ndarray, b: np.ndarray, head: str | Head = squared) -> None:
         super().__init__(W, b)
@@ -190,13 +192,15 @@ class TimeAffineWithLoss(AffineLoss):
         ts = _check.floats(owner, "ts", ts, shape, self.dtype, "O is the number of outputs")
         ends = np.full(batch, steps) if lengths is None else _check.lengths(owner, lengths, batch, steps)
         ts = ts.reshape(batch, steps if every_step else 1, cols)
-        blocks = packed_rows(owner, batch, steps, lengths, None, None).blocks
+        rows = packed_rows(owner, batch, steps, None if lengths is None else ends, None, self._full_rows)
+        if lengths is None:
+            self._full_rows = rows
         weights = (
             nothing(self.dtype, 2)
             if weights is None
             else _check.weights(owner, weights, (batch, steps), self.dtype)
         )
-        return xs, self._fitting(owner, Targets(ts, scored_span(ends, every_step), weights)), blocks
+        return xs, self._fitting(owner, Targets(ts, scored_span(ends, every_step), weights)), rows.blocks
 
     def _fitting(self, owner: str, targets: Targets) -> Targets:
         """Targets that the head can take."""

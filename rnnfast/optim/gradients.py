@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -89,6 +89,19 @@ def merge_shared(
     return kept_params, kept_grads
 
 
+class Merged(NamedTuple):
+    """Parameters and gradients, each once, and the gradients as flat arrays."""
+
+    params: list[np.ndarray]
+    grads: list[np.ndarray]
+    flat: list[np.ndarray]
+
+    def clip(self, max_norm: float | None) -> float:
+        """`clip_by_norm`, or `global_norm` for None, without its checks."""
+        norm = _norm(self.flat)
+        return norm if max_norm is None else _scale_down(self.grads, self.flat, norm, max_norm)
+
+
 class SharedGradients:
     """`merge_shared` for the same arrays again and again, as in training: those that share no memory are
     looked at once."""
@@ -96,15 +109,17 @@ class SharedGradients:
     def __init__(self) -> None:
         self._workspace, self._seen = Workspace(), Seen()
 
-    def merged(
-        self, params: Sequence[np.ndarray], grads: Sequence[np.ndarray]
-    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    def merged(self, params: Sequence[np.ndarray], grads: Sequence[np.ndarray]) -> Merged:
         """Parameters and gradients, each once."""
-        found = self._seen.of([*params, *grads])
+        given = [*params, *grads]
+        found = self._seen.of(given)
         if found is None:
-            found = merge_shared(params, grads, workspace=self._workspace)
-            if len(found[0]) == len(params):
-                self._seen.keep([*params, *grads], found)
+            once = merge_shared(params, grads, workspace=self._workspace)
+            _check.gradients("Trainer.fit", once[1])
+            found = Merged(*once, [_flat(grad) for grad in once[1]])
+            views = all(map(np.may_share_memory, found.flat, found.grads))
+            if views and len(found.params) == len(params):
+                self._seen.keep(given, found)
         return found
 
 
@@ -115,12 +130,28 @@ def _flat(array: np.ndarray) -> np.ndarray:
     return _check.kernel_ready(array.reshape(-1, order=order))
 
 
-def _apply_in_place(kernel: Callable, array: np.ndarray, value: float) -> None:
-    """Run an in-place kernel with one scalar over an array of any layout."""
-    flat = _flat(array)
+def _apply_in_place(kernel: Callable, array: np.ndarray, flat: np.ndarray, value: float) -> None:
+    """Run an in-place kernel with one scalar over an array of any layout, given also as `_flat`."""
     kernel(flat, array.dtype.type(value))
     if not np.may_share_memory(flat, array):
         array[...] = flat.reshape(array.shape)
+
+
+def _norm(flat: Sequence[np.ndarray]) -> float:
+    """The Euclidean norm of all elements of flat arrays."""
+    lanes = np.empty(kernels.LANES)
+    return math.sqrt(sum(kernels.squared_norm(one, lanes) for one in flat))
+
+
+def _scale_down(
+    grads: Sequence[np.ndarray], flat: Sequence[np.ndarray], norm: float, max_norm: float
+) -> float:
+    """Scale gradients of this norm, given also as flat arrays, to at most `max_norm`; returns `norm`."""
+    rate = max_norm / (norm + 1e-6)
+    if math.isfinite(norm) and rate < 1:
+        for grad, one in zip(grads, flat, strict=True):
+            _apply_in_place(kernels.scale_in_place, grad, one, rate)
+    return norm
 
 
 def global_norm(grads: Sequence[np.ndarray]) -> float:
@@ -139,8 +170,7 @@ def global_norm(grads: Sequence[np.ndarray]) -> float:
     5.0
     """
     _check.gradients("global_norm", grads)
-    lanes = np.empty(kernels.LANES)
-    return math.sqrt(sum(kernels.squared_norm(_flat(grad), lanes) for grad in grads))
+    return _norm([_flat(grad) for grad in grads])
 
 
 def clip_by_norm(grads: Sequence[np.ndarray], max_norm: float) -> float:
@@ -177,12 +207,9 @@ def clip_by_norm(grads: Sequence[np.ndarray], max_norm: float) -> float:
     (5.0, array([0.6, 0.8]))
     """
     max_norm = _check.number("clip_by_norm", "max_norm", max_norm, 0)
-    norm = global_norm(grads)
-    rate = max_norm / (norm + 1e-6)
-    if math.isfinite(norm) and rate < 1:
-        for grad in grads:
-            _apply_in_place(kernels.scale_in_place, grad, rate)
-    return norm
+    _check.gradients("clip_by_norm", grads)
+    flat = [_flat(grad) for grad in grads]
+    return _scale_down(grads, flat, _norm(flat), max_norm)
 
 
 def clip_by_value(grads: Sequence[np.ndarray], limit: float) -> None:
@@ -207,7 +234,7 @@ def clip_by_value(grads: Sequence[np.ndarray], limit: float) -> None:
     limit = _check.number("clip_by_value", "limit", limit, 0)
     _check.gradients("clip_by_value", grads)
     for grad in grads:
-        _apply_in_place(kernels.clamp_in_place, grad, limit)
+        _apply_in_place(kernels.clamp_in_place, grad, _flat(grad), limit)
 
 
 def all_finite(grads: Sequence[np.ndarray]) -> bool:

@@ -83,8 +83,8 @@ class OnTorchThreads(Plans):
         super().__init__(*arguments)
         self._most = torch.get_num_threads()
 
-    def _team(self, rows: Rows, products: int) -> Team:
-        members, by_units = super()._team(rows, products)
+    def _team(self, rows: Rows, direction: str) -> Team:
+        members, by_units = super()._team(rows, direction)
         return Team(min(members, self._most), by_units)
 
 

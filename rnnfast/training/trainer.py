@@ -15,7 +15,7 @@ import numpy as np
 from rnnfast import _check
 from rnnfast._shown import shown
 from rnnfast._turns import trains_alone
-from rnnfast.optim import all_finite, clip_by_norm, clip_by_value, global_norm
+from rnnfast.optim import all_finite, clip_by_value
 from rnnfast.optim.gradients import SharedGradients
 from rnnfast.training.bptt import TruncatedBPTT, Window
 from rnnfast.training.data_faults import blamed
@@ -301,22 +301,21 @@ class Trainer:
     def _update(self, meter: Meter, window: Window) -> None:
         """Update the parameters with the gradients, and report it."""
         learning_rate = float(self.optimizer.lr)
-        params, grads = self._shared.merged(self.model.params, self.model.grads)
+        merged = self._shared.merged(self.model.params, self.model.grads)
         good = abs(window.loss) <= self._limit(_GOOD_LOSS)
         if not abs(window.loss) <= self._limit(_LARGEST_LOSS):
             raise self._diverged(meter, meter.step + 1, f"the loss is {window.loss:g}")
-        limit = self.clip_norm
-        norm = global_norm(grads) if limit is None else clip_by_norm(grads, limit)
+        norm = merged.clip(self.clip_norm)
         if not math.isfinite(norm):
             reason = f"the norm of the gradients is {norm:g}"
             raise self._diverged(meter, meter.step + 1, reason, good_loss=good)
         if self.clip_value is not None:
-            clip_by_value(grads, self.clip_value)
+            clip_by_value(merged.grads, self.clip_value)
         if good or not self.last_good.is_kept:
             self.last_good.keep()
             meter.before_update()
         with interrupts_deferred():
-            self.optimizer.update(params, grads)
+            self.optimizer.update(merged.params, merged.grads)
             meter.add(window)
             if self._keeper is not None and not window.whole:
                 self._keeper.unmark()
