@@ -1,9 +1,11 @@
-"""The layers of one step, `RNN`, `LSTM` and `GRU`: every gradient against central differences."""
+"""The layers of one step, `RNN`, `LSTM` and `GRU`: against the reference and central differences."""
 
+import cells
 import numpy as np
 import pytest
 import reference
-from helpers import poison, relative_distance
+from helpers import DTYPES, normal, poison, relative_distance
+from rnnfast.kernels.tile import panel_width
 
 from rnnfast import GRU, LSTM, RNN
 
@@ -44,3 +46,30 @@ def test_every_gradient_of_one_step_equals_central_differences(kind):
     for name, (gradient, array) in actual.items():
         expected = reference.central_differences(loss, array, step=1e-6)
         assert relative_distance(gradient, expected) <= 1e-6, name
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_one_step_layers_equal_the_reference(dtype):
+    rng = np.random.default_rng(5)
+    N, D, H = 5, 3, panel_width(np.dtype(np.float32)) // 2 + 1
+    for kind, one_step, naive in (
+        ("lstm", LSTM, reference.LSTM),
+        ("gru-before", GRU, reference.GRU),
+        ("gru-after", GRU, reference.GRU),
+    ):
+        params = cells.make(kind, D, H, dtype).params
+        options = {"reset": "after", "bhh": params[3]} if kind == "gru-after" else {}
+        layer = one_step(*params[:3], **options)
+        if options:
+            options["bhh"] = options["bhh"].astype(np.float64)
+        twin = naive(*[p.astype(np.float64) for p in params[:3]], **options)
+        x, *state = (normal(rng, (N, size), dtype) for size in ((D, H, H) if kind == "lstm" else (D, H)))
+        dstate = [normal(rng, (N, H), dtype) for _ in state]
+        results = []
+        for cell in (layer, twin):
+            reached, back = cell.forward(x, *state), cell.backward(*dstate)
+            reached = reached if isinstance(reached, tuple) else (reached,)
+            results.append([*reached, *back, *cell.grads])
+        for actual, expected in zip(*results, strict=True):
+            assert relative_distance(actual, expected) <= (1e-5 if dtype is np.float32 else 1e-11), kind
+        assert all(kept is given for kept, given in zip(layer.params, params, strict=True))
