@@ -79,6 +79,10 @@ from rnnfast._check.estimators import (
     target_given,
 )
 from rnnfast._check.forecasts import levels, probabilities, steps_of_forecasts
+from rnnfast._check.interop import (
+    disagrees,
+    not_representable,
+)
 from rnnfast._check.objects import (
     a_cell,
     batch,
@@ -243,6 +247,7 @@ __all__ = [
     "data_not_finite",
     "date_text",
     "dates_or_numbers",
+    "disagrees",
     "distinct",
     "encoding",
     "entries",
@@ -311,6 +316,7 @@ __all__ = [
     "not_in_both",
     "not_numbers",
     "not_numeric",
+    "not_representable",
     "not_text",
     "nothing_given",
     "number",

@@ -1,0 +1,31 @@
+"""Checks of conversions: what another library cannot represent, and files that are not what they claim."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rnnfast._check.errors import CheckpointError
+
+_WHY = {
+    "gru": 'resets the state before the product; make the layer with reset="after", or use ONNX or Keras',
+    "peephole_lstm": "lets its gates read the cell state",
+}
+
+
+def not_representable(owner: str, library: str, cell: str) -> ValueError:
+    """The error for a cell that none of a library's layers computes."""
+    why = _WHY.get(cell, "is another function than its layers compute")
+    return ValueError(f"{owner}: {library} has no layer for the cell {cell}, which {why}.")
+
+
+def disagrees(owner: str, what: str, difference: float, limit: float) -> ValueError:
+    """The error for a conversion whose two sides give different numbers."""
+    return ValueError(
+        f"{owner}: rnnfast and {what} differ by {difference:.1e} on random input, more than {limit:.0e}; the "
+        f"weights do not belong to this kind of layer."
+    )
+
+
+def damaged(path: Any, problem: str) -> CheckpointError:
+    """The error for a file that cannot be read as what it claims to be."""
+    return CheckpointError(f"{path}: {problem}.")

@@ -1,0 +1,1 @@
+"""Weights that travel: PyTorch, Keras, Flax, ONNX, and the book's pickles."""

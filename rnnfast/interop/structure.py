@@ -1,0 +1,53 @@
+"""Layers as other libraries see them: from bottom to top, each with one or two directions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rnnfast import _check, cells
+from rnnfast.cells import Cell
+from rnnfast.layers.bidirectional import Bidirectional
+from rnnfast.layers.gru import TimeGRU
+from rnnfast.layers.lstm import TimeLSTM
+from rnnfast.layers.recurrent import Recurrent
+from rnnfast.layers.rnn import TimeRNN
+from rnnfast.layers.stack import Stack
+
+# A layer, and what is made of layers.
+Layers = Recurrent | Bidirectional | Stack
+
+
+def directions(owner: str, model: Any) -> list[tuple[Recurrent, ...]]:
+    """The layers of a layer or a stack from bottom to top, each as the one that reads forwards and, if there
+    is one, that which reads backwards."""
+    _check.instances(owner, [model], (Recurrent, Bidirectional, Stack))
+    layers = model.layers if isinstance(model, Stack) else [model]
+    return [
+        (one.layer_forward, one.layer_backward) if isinstance(one, Bidirectional) else (one,)
+        for one in layers
+    ]
+
+
+def parameters(layer: Recurrent) -> dict[str, np.ndarray]:
+    """A layer's parameters by name."""
+    return dict(zip(layer.parameter_names, layer.params, strict=True))
+
+
+def layer_of(cell: Cell, params: Mapping[str, np.ndarray], stateful: bool = False) -> Recurrent:
+    """The layer of a cell on these parameters, one of the book's layers where there is one."""
+    if cell is cells.lstm:
+        return TimeLSTM(**params, stateful=stateful)
+    if cell in (cells.gru, cells.gru_after):
+        return TimeGRU(**params, stateful=stateful, reset="after" if cell is cells.gru_after else "before")
+    if cell in (cells.rnn, cells.rnn_relu):
+        return TimeRNN(**params, stateful=stateful, activation="tanh" if cell is cells.rnn else "relu")
+    return Recurrent(cell, list(params.values()), stateful)
+
+
+def assembled(layers: Sequence[Sequence[Recurrent]], dropout: float = 0.0) -> Layers:
+    """One layer, or a `Stack` of several, from the directions of each."""
+    made = [Bidirectional(*both) if len(both) == 2 else both[0] for both in layers]
+    return made[0] if len(made) == 1 else Stack(made, dropout)
