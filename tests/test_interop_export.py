@@ -151,9 +151,9 @@ def test_directions_of_different_cells_and_sizes_are_two_nodes(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["layer", "bidirectional", "stack"])
-@pytest.mark.parametrize("name", OF_ONNX)
+@pytest.mark.parametrize("name", sorted({*OF_ONNX} - {"relu"}))
 def test_float64_operators_compute_what_the_layers_do(name, kind, tmp_path):
-    """By the reference of onnx, since ONNX Runtime has them in float32 only."""
+    """By the reference of onnx, which has no relu: ONNX Runtime has the operators in float32 only."""
     from onnx.reference import ReferenceEvaluator
 
     model, layers = built(name, kind, np.float64)
