@@ -27,8 +27,10 @@ from rnnfast.cells import (
     unit,
     where,
 )
+from rnnfast.interop.layouts import LAYOUTS
 from rnnfast.interop.onnx_export import METADATA, to_onnx
 from rnnfast.interop.onnx_formula import OPERATORS, write_formula
+from rnnfast.interop.onnx_layers import OPERATORS as CELLS_OF_ONNX
 from rnnfast.interop.onnx_writer import Writer
 
 onnx = pytest.importorskip("onnx")
@@ -182,6 +184,26 @@ def test_float64_scans_run_in_onnx_runtime(name, tmp_path):
         assert to_onnx(model, tmp_path / "model.onnx", lengths=True, verbose=False).difference < 1e-12
 
 
+def test_a_cell_that_onnx_has_is_known_under_any_names(tmp_path):
+    @rnnfast.cell(states=("told", "inner"))
+    def remembering(stay, new, take, show, told, inner, *, a=unit(0.0), e=unit(0.0), j=unit(0.0)):
+        inner = sigmoid(stay + a * inner) * inner + sigmoid(take + e * inner) * tanh(new)
+        return sigmoid(show + j * inner) * tanh(inner), inner
+
+    layer = remembering.layer(3, 5, rng=np.random.default_rng(0))
+    for param in layer.params[3:]:
+        param[...] = np.random.default_rng(1).standard_normal(5)
+    result = to_onnx(rnnfast.Bidirectional(layer, layer_of("peephole_lstm")), tmp_path / "model.onnx")
+    assert result.difference < 1e-6
+    assert "Scan" not in operators(tmp_path / "model.onnx")
+    homes = {row.parameter: row.initializer for row in result.placed}
+    assert homes["layer0_a"] == homes["layer0_reverse_pf"] == "layer0_P"
+
+
+def test_the_operators_are_those_of_the_table_of_layouts():
+    assert {operator.cell for operator in CELLS_OF_ONNX} == LAYOUTS["ONNX"].keys()
+
+
 @rnnfast.cell(states=("h", "v"))
 def all_operations(a, n, h, v, *, floor=constant(-0.4), scale=scalar(0.7), tau=unit(2.0)):
     """Every operation of a formula, and a state that no number of the sequence enters."""
@@ -321,13 +343,20 @@ def test_other_models_are_refused_by_name(tmp_path):
             to_onnx(model, tmp_path / "model.onnx")
 
 
-def test_states_whose_names_meet_are_refused(tmp_path):
+def test_names_that_meet_are_refused(tmp_path):
     @rnnfast.cell(states=("h", "h_next"))
-    def meeting(a, h, h_next):
+    def of_states(a, h, h_next):
         return a, h
 
-    with pytest.raises(ValueError, match="two inputs or outputs have the name layer0_h_next; rename a state"):
-        to_onnx(meeting.layer(3, 4), tmp_path / "model.onnx")
+    @rnnfast.cell(states=("h",))
+    def of_parameters(a, h, *, h_next=unit(0.5)):
+        return a * h_next
+
+    for cell in (of_states, of_parameters):
+        with pytest.raises(
+            ValueError, match="to_onnx: two values have the name layer0_h_next; rename one in"
+        ):
+            to_onnx(cell.layer(3, 4), tmp_path / "model.onnx")
 
 
 def test_a_missing_package_is_one_sentence(tmp_path, monkeypatch):

@@ -44,9 +44,9 @@ def not_exported(owner: str, model: Any, kinds: Sequence[type]) -> TypeError:
 
 
 def unique_in_graph(owner: str, name: str, taken: Collection[str]) -> None:
-    """A name of one input or output only."""
+    """A name of one input, output or parameter only."""
     if name in taken:
-        raise ValueError(f"{owner}: two inputs or outputs have the name {name}; rename a state of the cell.")
+        raise ValueError(f"{owner}: two values have the name {name}; rename one in the step of the cell.")
 
 
 def fits_protobuf(owner: str, nbytes: int, most: int) -> None:

@@ -2,79 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rnnfast import cells
 from rnnfast.cells import Cell
-from rnnfast.interop.layouts import LAYOUTS, layout_of, to_library
+from rnnfast.interop.layouts import LAYOUTS, Layout, to_library
 from rnnfast.interop.onnx_scan import Direction, Steps, write_scan
 from rnnfast.interop.onnx_writer import Writer
 from rnnfast.interop.structure import parameters
 
 
 class Operator(NamedTuple):
-    """An operator of ONNX, its attributes, and the activation that a direction names, if it does."""
+    """A cell that ONNX has: the operator that computes it, its attributes, and the activation that each
+    direction names, if the operator has a choice."""
 
+    cell: Cell
     kind: str
     attributes: dict[str, Any]
     activation: str | None = None
 
+    @property
+    def layout(self) -> Layout:
+        """How the operator stores the parameters."""
+        return LAYOUTS["ONNX"][self.cell]
 
-# The cells of `LAYOUTS["ONNX"]`.
-OPERATORS: Mapping[Cell, Operator] = {
-    cells.rnn: Operator("RNN", {}, "Tanh"),
-    cells.rnn_relu: Operator("RNN", {}, "Relu"),
-    cells.lstm: Operator("LSTM", {}),
-    cells.peephole_lstm: Operator("LSTM", {}),
-    cells.gru: Operator("GRU", {"linear_before_reset": 0}),
-    cells.gru_after: Operator("GRU", {"linear_before_reset": 1}),
-}
+
+OPERATORS = (
+    Operator(cells.rnn, "RNN", {}, "Tanh"),
+    Operator(cells.rnn_relu, "RNN", {}, "Relu"),
+    Operator(cells.lstm, "LSTM", {}),
+    Operator(cells.peephole_lstm, "LSTM", {}),
+    Operator(cells.gru, "GRU", {"linear_before_reset": 0}),
+    Operator(cells.gru_after, "GRU", {"linear_before_reset": 1}),
+)
 
 
 def write_layer(graph: Writer, both: Sequence[Direction], steps: Steps) -> tuple[str, list[list[str]]]:
     """The outputs (T, N, H) of one or two directions side by side, and the final states of each."""
     operators = [operator_of(one.layer.cell) for one in both]
-    if operators[0] is not None and _are_one(both, operators):
-        return _write_operator(graph, operators[0], both, steps, "bidirectional")
+    known = [operator for operator in operators if operator is not None]
+    if len(known) == 2 and _are_one(both, known):
+        return _write_operator(graph, known, both, steps, "bidirectional")
     found = []
     for one, operator, way in zip(both, operators, ("forward", "reverse"), strict=False):
         if operator is None:
             found.append(write_scan(graph, one, steps, reverse=way == "reverse"))
         else:
-            hs, (final,) = _write_operator(graph, operator, [one], steps, way)
+            hs, (final,) = _write_operator(graph, [operator], [one], steps, way)
             found.append((hs, final))
     return graph.joined([hs for hs, _ in found], axis=2), [final for _, final in found]
 
 
 def operator_of(cell: Cell) -> Operator | None:
-    """The operator that computes a cell; None if there is none."""
-    return next((OPERATORS[own] for own in LAYOUTS["ONNX"] if own.fingerprint == cell.fingerprint), None)
+    """The operator that computes a cell, whatever its names are; None if there is none."""
+    return next((one for one in OPERATORS if one.cell.fingerprint == cell.fingerprint), None)
 
 
-def _are_one(both: Sequence[Direction], operators: Sequence[Operator | None]) -> bool:
-    """Whether there are two directions and one operator can compute both."""
-    if len(both) == 1:
-        return False
+def _are_one(both: Sequence[Direction], operators: Sequence[Operator]) -> bool:
+    """Whether one node can compute two directions."""
     ahead, back = operators
-    peepholes = {cells.peephole_lstm.fingerprint == one.layer.cell.fingerprint for one in both}
-    sizes = {one.layer.hidden_size for one in both}
     return (
-        ahead is not None
-        and back is not None
-        and (ahead.kind, ahead.attributes) == (back.kind, back.attributes)
-        and len(peepholes) == len(sizes) == 1
+        (ahead.kind, ahead.attributes) == (back.kind, back.attributes)
+        and bool(ahead.layout.peepholes) == bool(back.layout.peepholes)
+        and both[0].layer.hidden_size == both[1].layer.hidden_size
     )
 
 
 def _write_operator(
-    graph: Writer, operator: Operator, both: Sequence[Direction], steps: Steps, direction: str
+    graph: Writer, operators: Sequence[Operator], both: Sequence[Direction], steps: Steps, direction: str
 ) -> tuple[str, list[list[str]]]:
-    """The outputs (T, N, H) of an operator, and the final states of each direction."""
-    hidden, kind = both[0].layer.hidden_size, operator.kind
-    weights = _weights(graph, both)
+    """The outputs (T, N, H) of one node for one or two directions, and the final states of each."""
+    hidden, kind = both[0].layer.hidden_size, operators[0].kind
+    weights = _weights(graph, operators, both)
     initial = [
         graph.joined([graph.node("Unsqueeze", state, graph.integers([0])) for state in states], axis=0)
         for states in zip(*(one.states for one in both), strict=True)
@@ -82,10 +84,9 @@ def _write_operator(
     inputs = [steps.xs, weights["W"], weights["R"], weights["B"], steps.lengths, *initial]
     if "P" in weights:
         inputs.append(weights["P"])
-    attributes = {"hidden_size": hidden, "direction": direction, **operator.attributes}
-    named = [operator_of(one.layer.cell).activation for one in both]  # type: ignore[union-attr]
-    if operator.activation is not None:
-        attributes["activations"] = named
+    attributes = {"hidden_size": hidden, "direction": direction, **operators[0].attributes}
+    if operators[0].activation is not None:
+        attributes["activations"] = [operator.activation for operator in operators]
     hs, *final = graph.several(
         kind, inputs, [graph.fresh(kind) for _ in range(1 + len(initial))], **attributes
     )
@@ -105,22 +106,22 @@ def _write_operator(
     return hs, finals
 
 
-def _weights(graph: Writer, both: Sequence[Direction]) -> dict[str, str]:
+def _weights(graph: Writer, operators: Sequence[Operator], both: Sequence[Direction]) -> dict[str, str]:
     """The initializers W (dirs, G*H, D), R (dirs, G*H, H), B (dirs, 2*G*H) and, with peepholes, P (dirs, 3*H)
-    of an operator."""
+    of a node."""
     arrays: dict[str, list[np.ndarray]] = {"W": [], "R": [], "B": [], "P": []}
     held: dict[str, list[tuple[str, np.ndarray]]] = {"W": [], "R": [], "B": [], "P": []}
     homes = {"Wx": "W", "Wh": "R", "b": "B", "bhh": "B"}
-    for one in both:
-        cell, params = one.layer.cell, parameters(one.layer)
-        layout = layout_of("to_onnx", "ONNX", cell)
+    for operator, one in zip(operators, both, strict=True):
+        cell, layout, own = operator.cell, operator.layout, parameters(one.layer)
+        params = dict(zip(cell.shapes(1, 1), own.values(), strict=True))
         moved = to_library(cell, layout, params)
         arrays["W"].append(moved.wx)
         arrays["R"].append(moved.wh)
         arrays["B"].append(np.concatenate([moved.bx, moved.bh]))
         if layout.peepholes:
             arrays["P"].append(np.concatenate([params[name] for name in layout.peepholes]))
-        for name, value in params.items():
+        for name, value in own.items():
             held[homes.get(name, "P")].append((f"{one.name}_{name}", value))
     return {
         name: graph.array(f"{both[0].name}_{name}", np.stack(parts), held[name])

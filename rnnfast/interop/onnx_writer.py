@@ -50,10 +50,15 @@ class Writer:
         if around is None:
             self._arrays: dict[str, np.ndarray] = {}
             self._numbers: dict[str, str] = {}
-            self._ends: set[str] = set()
+            self._taken: set[str] = set()
             self._count = 0
 
     # Values.
+
+    def _take(self, name: str) -> None:
+        """ValueError if an input, an output or an array has this name."""
+        _check.unique_in_graph("to_onnx", name, self._whole._taken)
+        self._whole._taken.add(name)
 
     def fresh(self, kind: str) -> str:
         """A name for a value."""
@@ -93,6 +98,7 @@ class Writer:
 
     def array(self, name: str, array: np.ndarray, parameters: Sequence[tuple[str, np.ndarray]] = ()) -> str:
         """An initializer of the whole graph; `parameters` are those it holds, by name."""
+        self._take(name)
         self._whole._arrays[name] = array
         self._whole.placed += [Placed(own, value.shape, name) for own, value in parameters]
         return name
@@ -128,9 +134,7 @@ class Writer:
         self.outputs.append(self._end(name, shape, None))
 
     def _end(self, name: str, shape: Sequence[str | int], dtype: Any) -> Any:
-        ends = self._whole._ends
-        _check.unique_in_graph("to_onnx", name, ends)
-        ends.add(name)
+        self._take(name)
         kind = self.type_of(self.dtype if dtype is None else dtype)
         return self._helper.make_tensor_value_info(name, kind, list(shape))
 
