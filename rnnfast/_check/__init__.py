@@ -81,7 +81,11 @@ from rnnfast._check.estimators import (
 from rnnfast._check.forecasts import levels, probabilities, steps_of_forecasts
 from rnnfast._check.interop import (
     disagrees,
+    fits_protobuf,
+    missing_package,
+    not_exported,
     not_representable,
+    unique_in_graph,
 )
 from rnnfast._check.objects import (
     a_cell,
@@ -256,6 +260,7 @@ __all__ = [
     "few_gaps",
     "file_column",
     "first_classes",
+    "fits_protobuf",
     "fixed",
     "float_array",
     "float_dtype",
@@ -293,6 +298,7 @@ __all__ = [
     "memory_enough",
     "missing_column",
     "missing_covariate",
+    "missing_package",
     "more_epochs",
     "named_rows",
     "names",
@@ -313,6 +319,7 @@ __all__ = [
     "not_an_array",
     "not_copied",
     "not_dates",
+    "not_exported",
     "not_in_both",
     "not_numbers",
     "not_numeric",
@@ -384,6 +391,7 @@ __all__ = [
     "tokens_of_vocabulary",
     "trainable",
     "twice_in_static",
+    "unique_in_graph",
     "unknown_frequency",
     "unknown_series",
     "unknown_static",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from rnnfast._check.errors import CheckpointError
@@ -29,3 +30,28 @@ def disagrees(owner: str, what: str, difference: float, limit: float) -> ValueEr
 def damaged(path: Any, problem: str) -> CheckpointError:
     """The error for a file that cannot be read as what it claims to be."""
     return CheckpointError(f"{path}: {problem}.")
+
+
+def missing_package(owner: str, package: str, extra: str) -> ModuleNotFoundError:
+    """The error for an optional package that is not installed."""
+    return ModuleNotFoundError(f"{owner} needs {package}: pip install 'rnnfast[{extra}]'.")
+
+
+def not_exported(owner: str, model: Any, kinds: Sequence[type]) -> TypeError:
+    """The error for a model of a kind that has no form in another format."""
+    *others, last = (kind.__name__ for kind in kinds)
+    return TypeError(f"{owner}: model must be {', '.join(others)} or {last}, got {type(model).__name__}.")
+
+
+def unique_in_graph(owner: str, name: str, taken: Collection[str]) -> None:
+    """A name of one input, output or parameter only."""
+    if name in taken:
+        raise ValueError(f"{owner}: two values have the name {name}; rename one in the step of the cell.")
+
+
+def fits_protobuf(owner: str, nbytes: int, most: int) -> None:
+    """Parameters that fit a file of ONNX."""
+    if nbytes > most:
+        raise ValueError(
+            f"{owner}: the parameters take {nbytes:,} bytes, and a file of ONNX ends at {most:,}."
+        )
