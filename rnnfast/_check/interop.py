@@ -84,3 +84,24 @@ def one_direction(owner: str, library: str) -> ValueError:
 def too_large(owner: str, name: str, dtype: Any) -> ValueError:
     """The error for a parameter that is infinite in a smaller dtype."""
     return ValueError(f"{owner}: {name} has values that {dtype} cannot hold; pass dtype=np.float32.")
+
+
+def one_recurrent_layer(owner: str, prefixes: list[str]) -> ValueError:
+    """The error for a state_dict with several recurrent layers."""
+    names = ", ".join(prefix.rstrip(".") or "the top" for prefix in prefixes)
+    return ValueError(f"{owner}: expected one recurrent layer, got several: {names}.")
+
+
+def no_other_format(path: Any, kind: str) -> CheckpointError:
+    """The error for a model that only the files of its own class hold."""
+    return CheckpointError(f"{path}: a {kind} has no other format.")
+
+
+def unknown_ending(path: Any, endings: tuple[str, ...]) -> ValueError:
+    """The error for a file whose ending names no format."""
+    return ValueError(f"{path} must end in {', '.join(endings[:-1])} or {endings[-1]}.")
+
+
+def file_in_the_way(path: Any) -> FileExistsError:
+    """The error for a file that would be replaced."""
+    return FileExistsError(f"{path}: this file already exists; choose another one, or --overwrite it.")
