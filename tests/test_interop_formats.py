@@ -166,8 +166,8 @@ def test_a_cell_may_be_named_where_the_file_does_not_tell_it(tmp_path):
 
 ARRAYS = {**arrays_of(lm("lstm"))}
 WRONG = {
-    "nothing": ({}, "the array layer0_Wx is missing"),
-    "no layers": ({"embed_W": ARRAYS["embed_W"]}, "the array layer0_Wx is missing"),
+    "nothing": ({}, "no recurrent layer found among its arrays; expected layer0_Wx"),
+    "no layers": ({"embed_W": ARRAYS["embed_W"]}, "no recurrent layer found"),
     "no output": ({n: a for n, a in ARRAYS.items() if n != "output_b"}, "the array output_b is missing"),
     "no bias": ({n: a for n, a in ARRAYS.items() if n != "layer0_b"}, "the array layer0_b is missing"),
     "too many": ({**ARRAYS, "words": np.ones(3, "f4")}, "words is an array too many"),

@@ -58,6 +58,11 @@ def gates(owner: str, name: str, weights: Any, form: str) -> tuple[int, int]:
     raise ValueError(f"{owner}: {name} must be {form} with 1, 3 or 4 gates G, got {given}.")
 
 
+def no_layer_found(owner: str, what: str, where: str) -> ValueError:
+    """The error for a model without a recurrent layer."""
+    return ValueError(f"{owner}: no recurrent layer found{where}; expected {what}.")
+
+
 def package_missing(owner: str, package: str, extra: str) -> ModuleNotFoundError:
     """The error for a package that is not installed."""
     return ModuleNotFoundError(f"{owner} needs {package}: pip install 'rnnfast[{extra}]'.")

@@ -91,6 +91,8 @@ def model_of(owner: str, arrays: Arrays, cell: str | Cell | None = None) -> Any:
         An array is missing, unknown, or of another shape or dtype.
     """
     found, rest = _by_layer(arrays)
+    if not found:
+        raise _check.no_layer_found(owner, "layer0_Wx, or weight_ih_l0 of PyTorch", " among its arrays")
     if "layer0" not in found:
         raise _check.array_missing(owner, "layer0_Wx")
     chosen = []
