@@ -191,7 +191,7 @@ def test_arrays_that_make_no_model_are_refused_by_the_name_of_the_file(name, tmp
     if name != "not finite":
         assert isinstance(error.value, CheckpointError)
         assert str(error.value).startswith(f"{path}: ")
-        assert not (tmp_path / "model.safetensors").exists()
+    assert not (tmp_path / "model.safetensors").exists()
 
 
 def test_other_models_and_endings_are_refused(tmp_path):

@@ -123,8 +123,12 @@ def convert(
     written = writes.write(model, target)
     difference = written.difference
     if difference is None:
-        again = writes.read(target, _cell(model)).model
-        difference = agree("convert", str(target), computed(model), computed(again), show=False)
+        try:
+            again = writes.read(target, _cell(model)).model
+            difference = agree("convert", str(target), computed(model), computed(again), show=False)
+        except BaseException:
+            target.unlink()  # a file that nobody has compared does not stay
+            raise
     rows = [
         Row(name, array.shape, came_from.get(name, []), written.places.get(name, []))
         for name, array in arrays_of(model).items()
