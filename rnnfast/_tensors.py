@@ -23,6 +23,8 @@ from rnnfast import _check
 from rnnfast._files import write_atomically
 
 _DTYPES: dict[str, np.dtype] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8"), "I64": np.dtype("<i8")}
+# Files of other programs may also hold these.
+_FOREIGN_DTYPES = {"F16": np.dtype("<f2"), **_DTYPES}
 # The order of tensors in a file, as in the safetensors library: by dtype, then by name.
 _ORDER = ("I64", "F64", "F32")
 # Elements put in C order at a time, for an array of another layout.
@@ -154,6 +156,39 @@ def read_tensors(
     return description, tensors
 
 
+def form_of(path: str | os.PathLike[str]) -> str | None:
+    """The format of a file of `write_tensors`; None for a safetensors file of another program.
+
+    Raises
+    ------
+    CheckpointError
+        It is no safetensors file.
+    OSError
+        The file cannot be read.
+    """
+    with open(path, "rb") as file, _malformed_if_wrong(path, "the header is not one of safetensors"):
+        metadata = _read_header(path, file, os.fstat(file.fileno()).st_size).get("__metadata__")
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("rnnfast"), str):
+        return None
+    return str(parse_object(path, metadata["rnnfast"], "the metadata").get("format"))
+
+
+def read_foreign(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """All arrays of a safetensors file of any program, by name; errors as in `read_tensors`.
+
+    Such a file has no checksum. The arrays are float16, float32, float64 or int64.
+    """
+    with open(path, "rb") as file:
+        length = os.fstat(file.fileno()).st_size
+        with _malformed_if_wrong(path, "the header is not one of safetensors"):
+            header = _read_header(path, file, length)
+            header.pop("__metadata__", None)
+            found = {name: _read_entry(path, name, entry, _FOREIGN_DTYPES) for name, entry in header.items()}
+            data = file.tell()
+            _check_layout(path, found, length - data)
+        return {name: _read_tensor(path, file, data, tensor) for name, tensor in found.items()}
+
+
 @contextmanager
 def _malformed_if_wrong(path: Any, what: str) -> Iterator[None]:
     """Turn any exception that a crafted file causes in the checks inside into CheckpointError."""
@@ -231,18 +266,18 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 62
 
 
-def _read_entry(path: Any, name: str, entry: Any) -> _Tensor:
+def _read_entry(path: Any, name: str, entry: Any, dtypes: Mapping[str, np.dtype] = _DTYPES) -> _Tensor:
     reason = f"the header's entry for {name!r} is malformed"
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise _check.malformed(path, reason)
     code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(code, str) or code not in _DTYPES:
-        raise _check.malformed(path, f"tensor {name!r} must be {', '.join(_DTYPES)}, got {code!r}")
+    if not isinstance(code, str) or code not in dtypes:
+        raise _check.malformed(path, f"tensor {name!r} must be {', '.join(dtypes)}, got {code!r}")
     if not isinstance(shape, list) or len(shape) > 8 or not all(map(_is_count, shape)):
         raise _check.malformed(path, reason)
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_is_count, offsets)):
         raise _check.malformed(path, reason)
-    return _Tensor(_DTYPES[code], tuple(shape), offsets[0], offsets[1])
+    return _Tensor(dtypes[code], tuple(shape), offsets[0], offsets[1])
 
 
 def _check_layout(path: Any, found: dict[str, _Tensor], length: int) -> None:

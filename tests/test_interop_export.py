@@ -359,7 +359,7 @@ def test_names_that_meet_are_refused(tmp_path):
             to_onnx(cell.layer(3, 4), tmp_path / "model.onnx")
 
 
-def test_a_missing_package_is_one_sentence(tmp_path, monkeypatch):
+def test_a_package_missing_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=r"to_onnx needs onnx: pip install 'rnnfast\[onnx\]'\."):
         to_onnx(layer_of("lstm"), tmp_path / "model.onnx")

@@ -14,7 +14,7 @@ import pytest
 from rnnfast import RNNLM, State, Trainer, TruncatedBPTT
 from rnnfast._check import CheckpointError
 from rnnfast.models import load_model
-from rnnfast.models.loading import _expected_tensors
+from rnnfast.models.loading import expected_tensors
 from rnnfast.models.weights import read_weights
 from rnnfast.optim import Adam
 from rnnfast.training.keeper import read_training
@@ -23,7 +23,7 @@ FILES = int(os.environ.get("RNNFAST_FUZZ", "1500"))
 SEED = int(os.environ.get("RNNFAST_FUZZ_SEED", "0"))
 # The arrays of a model alone: a model has gradients and scratch of its own beside them.
 LOADERS = {
-    "model": lambda path: read_weights(path, _expected_tensors),
+    "model": lambda path: read_weights(path, expected_tensors),
     "state": State.load,
     "training": read_training,
 }

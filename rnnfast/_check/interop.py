@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from rnnfast._check.arrays import shape_text
 from rnnfast._check.errors import CheckpointError
 
 _WHY = {
@@ -27,16 +28,6 @@ def disagrees(owner: str, what: str, difference: float, limit: float) -> ValueEr
     )
 
 
-def damaged(path: Any, problem: str) -> CheckpointError:
-    """The error for a file that cannot be read as what it claims to be."""
-    return CheckpointError(f"{path}: {problem}.")
-
-
-def missing_package(owner: str, package: str, extra: str) -> ModuleNotFoundError:
-    """The error for an optional package that is not installed."""
-    return ModuleNotFoundError(f"{owner} needs {package}: pip install 'rnnfast[{extra}]'.")
-
-
 def not_exported(owner: str, model: Any, kinds: Sequence[type]) -> TypeError:
     """The error for a model of a kind that has no form in another format."""
     *others, last = (kind.__name__ for kind in kinds)
@@ -55,3 +46,83 @@ def fits_protobuf(owner: str, nbytes: int, most: int) -> None:
         raise ValueError(
             f"{owner}: the parameters take {nbytes:,} bytes, and a file of ONNX ends at {most:,}."
         )
+
+
+def array_missing(owner: str, name: str) -> ValueError:
+    """The error for a layer without one of its arrays."""
+    return ValueError(f"{owner}: the array {name} is missing.")
+
+
+def array_unknown(owner: str, name: str, why: str = "no such layer has it") -> ValueError:
+    """The error for an array that does not belong to the layer."""
+    return ValueError(f"{owner}: {name} is an array too many; {why}.")
+
+
+def array_kind(owner: str, name: str, kind: str) -> TypeError:
+    """The error for an array of another dtype than the layers have."""
+    way = "; pass dtype=np.float32 to convert it" if kind in ("float16", "bfloat16") else ""
+    return TypeError(f"{owner}: {name} must be float32 or float64, got {kind}{way}.")
+
+
+def gates(owner: str, name: str, weights: Any, form: str) -> tuple[int, int]:
+    """The hidden size H and the number of gates G, 1, 3 or 4, of recurrent weights (H, G*H)."""
+    if weights.ndim == 2 and weights.shape[0]:
+        hidden, columns = weights.shape
+        if columns in (hidden, 3 * hidden, 4 * hidden):
+            return hidden, columns // hidden
+    given = shape_text(weights.shape if form.startswith("(H") else weights.shape[::-1])
+    raise ValueError(f"{owner}: {name} must be {form} with 1, 3 or 4 gates G, got {given}.")
+
+
+def no_layer_found(owner: str, what: str, where: str) -> ValueError:
+    """The error for a model without a recurrent layer."""
+    return ValueError(f"{owner}: no recurrent layer found{where}; expected {what}.")
+
+
+def package_missing(owner: str, package: str, extra: str) -> ModuleNotFoundError:
+    """The error for a package that is not installed."""
+    return ModuleNotFoundError(f"{owner} needs {package}: pip install 'rnnfast[{extra}]'.")
+
+
+def several_cells(owner: str, first: str, other: str) -> ValueError:
+    """The error for a model whose layers have several cells."""
+    return ValueError(f"{owner}: all layers of a model have one cell, got {first} and {other}.")
+
+
+def not_the_books(owner: str, count: int) -> ValueError:
+    """The error for a list that is not that of a model or of layers of the book."""
+    return ValueError(
+        f"{owner}: the arrays must be embed_W, then Wx, Wh and b of each layer, then affine_W and affine_b, "
+        f"or Wx, Wh and b of each layer alone; got {count} arrays of other shapes."
+    )
+
+
+def one_direction(owner: str, library: str) -> ValueError:
+    """The error for a stack of layers in two directions where there is no place for them."""
+    return ValueError(f"{owner}: {library} has no list of layers in two directions.")
+
+
+def too_large(owner: str, name: str, dtype: Any) -> ValueError:
+    """The error for a parameter that is infinite in a smaller dtype."""
+    return ValueError(f"{owner}: {name} has values that {dtype} cannot hold; pass dtype=np.float32.")
+
+
+def one_recurrent_layer(owner: str, prefixes: list[str]) -> ValueError:
+    """The error for a state_dict with several recurrent layers."""
+    names = ", ".join(prefix.rstrip(".") or "the top" for prefix in prefixes)
+    return ValueError(f"{owner}: expected one recurrent layer, got several: {names}.")
+
+
+def no_other_format(path: Any, kind: str) -> CheckpointError:
+    """The error for a model that only the files of its own class hold."""
+    return CheckpointError(f"{path}: a {kind} has no other format.")
+
+
+def unknown_ending(path: Any, endings: tuple[str, ...]) -> ValueError:
+    """The error for a file whose ending names no format."""
+    return ValueError(f"{path} must end in {', '.join(endings[:-1])} or {endings[-1]}.")
+
+
+def file_in_the_way(path: Any) -> FileExistsError:
+    """The error for a file that would be replaced."""
+    return FileExistsError(f"{path}: this file already exists; choose another one, or --overwrite it.")

@@ -10,6 +10,7 @@ import typer
 import rnnfast
 from rnnfast.cli.bench import bench
 from rnnfast.cli.classify import classify
+from rnnfast.cli.convert import convert
 from rnnfast.cli.diagnose import diagnose
 from rnnfast.cli.errors import OneLineGroup, ThreadedCommand
 from rnnfast.cli.evaluate import evaluate
@@ -32,6 +33,7 @@ Examples:
 [bold]rnnfast predict runs/first "the value of"[/bold]
 [bold]rnnfast evaluate runs/first my.txt[/bold]
 [bold]rnnfast export runs/first model.onnx[/bold]
+[bold]rnnfast convert BetterRnnlm.pkl model.safetensors[/bold]
 [bold]rnnfast forecast sales.csv --h 12[/bold]
 [bold]rnnfast classify GunPoint_TRAIN.ts GunPoint_TEST.ts[/bold]
 """
@@ -67,5 +69,17 @@ def rnnfast_command(
         typer.echo(context.get_help())
 
 
-for command in (train, evaluate, generate, predict, diagnose, export, forecast, classify, bench, warmup):
+for command in (
+    train,
+    evaluate,
+    generate,
+    predict,
+    diagnose,
+    export,
+    convert,
+    forecast,
+    classify,
+    bench,
+    warmup,
+):
     app.command(cls=ThreadedCommand, help=help_text(command.__doc__))(command)

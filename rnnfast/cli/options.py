@@ -174,6 +174,9 @@ Run = Annotated[Path, typer.Argument(
 OwnCell = Annotated[str | None, _value(
     own_cell("--cell"), "--cell", "MODULE:NAME", None,
     "Your own cell, if the run was trained with one.", False)]
+CellOfFile = Annotated[str | None, _value(
+    cell("--cell"), "--cell", "NAME", None,
+    "Cell of the layers, where IN does not tell it: relu, or module:name of your own.", False)]
 Last = Annotated[bool, typer.Option(
     "--last", help="Use the last weights of a run that stopped early, not the best.")]
 Json = Annotated[bool, typer.Option(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from rnnfast.interop.book import from_book, to_book
+from rnnfast.interop.formats import convert
 from rnnfast.interop.onnx_export import to_onnx
 from rnnfast.interop.onnx_run import export_run
 
-__all__ = ["export_run", "to_onnx"]
+__all__ = ["convert", "export_run", "from_book", "to_book", "to_onnx"]

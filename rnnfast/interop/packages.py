@@ -11,4 +11,4 @@ def require(owner: str, extra: str, *packages: str) -> None:
     """ModuleNotFoundError, which names the extra, unless all packages are installed."""
     for package in packages:
         if importlib.util.find_spec(package) is None:
-            raise _check.missing_package(owner, package, extra)
+            raise _check.package_missing(owner, package, extra)

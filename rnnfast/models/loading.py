@@ -12,7 +12,7 @@ from rnnfast.models.model import Model
 from rnnfast.models.network import Network
 from rnnfast.models.regressor import SequenceRegressor
 from rnnfast.models.rnnlm import RNNLM
-from rnnfast.models.weights import read_weights
+from rnnfast.models.weights import SavedModel, read_weights
 
 _MODELS: dict[str, type[Model]] = {
     "RNNLM": RNNLM,
@@ -56,11 +56,18 @@ def load_with_notes(
     path: str | os.PathLike[str], *, rng: np.random.Generator | None = None
 ) -> tuple[RNNLM | CBOWLM, dict[str, Any]]:
     """The model as from `load_model`, and the notes saved with it."""
-    saved = read_weights(path, _expected_tensors)
-    return _MODELS[saved.config["model"]].from_saved(saved, rng=rng), saved.notes
+    saved = read_weights(path, expected_tensors)
+    return model_from(saved, rng=rng), saved.notes
 
 
-def _expected_tensors(config: dict[str, Any]) -> tuple[np.dtype, dict[str, tuple[int, ...]]]:
+def model_from(saved: SavedModel, *, rng: np.random.Generator | None = None) -> Any:
+    """A model of any class on the arrays of a file, as from `Model.from_saved`."""
+    return _MODELS[saved.config["model"]].from_saved(saved, rng=rng)
+
+
+def expected_tensors(config: dict[str, Any]) -> tuple[np.dtype, dict[str, tuple[int, ...]]]:
+    """The dtype, and each array's name and shape, for a saved configuration of any class; ValueError if it is
+    invalid."""
     kind = config.get("model")
     if not isinstance(kind, str) or kind not in _MODELS:
         raise ValueError(f"model must be {' or '.join(_MODELS)}, got {kind!r}")

@@ -1,0 +1,89 @@
+"""`rnnfast convert`: a model or layers from one file format to another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from rnnfast import _check
+from rnnfast.cli import options
+from rnnfast.cli.errors import BAD_VALUES, one_line
+from rnnfast.cli.results import numbers_table, print_json
+from rnnfast.interop.formats import Converted, Entry, format_of
+from rnnfast.interop.formats import convert as convert_files
+from rnnfast.models.cells import named_cell
+
+_FORMATS = ".safetensors, .onnx, .npz, .pt or .pkl"
+
+
+def convert(
+    source: Annotated[
+        Path, typer.Argument(metavar="IN", help=f"The file to read: {_FORMATS}.", show_default=False)
+    ],
+    target: Annotated[
+        Path, typer.Argument(metavar="OUT", help=f"The file to write: {_FORMATS}.", show_default=False)
+    ],
+    cell: options.CellOfFile = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Convert a model or recurrent layers from one file format to another.
+
+    The endings of the files tell their formats. .safetensors and .npz hold our names, .pt a state_dict of
+    PyTorch, .pkl the list of "Deep Learning from Scratch 2". A file cannot run code. The command prints where
+    each parameter came from and went, and compares both files on random input.
+
+    Example: [bold]rnnfast convert BetterRnnlm.pkl model.safetensors[/bold]
+    """
+    with one_line(*BAD_VALUES, ModuleNotFoundError):
+        for path in (source, target):
+            format_of(path)
+        if target.exists() and not overwrite:
+            raise _check.file_in_the_way(target)
+        chosen = None if cell is None else named_cell("rnnfast", cell, "--cell")
+        converted = convert_files(source, target, cell=chosen)
+    if as_json:
+        print_json(_summary(source, target, converted))
+    else:
+        _report(source, target, converted)
+
+
+def _summary(source: Path, target: Path, converted: Converted) -> dict[str, Any]:
+    """The JSON object of --json."""
+    rows = [
+        {
+            "parameter": row.parameter,
+            "shape": row.shape,
+            "in": [entry._asdict() for entry in row.read],
+            "out": [entry._asdict() for entry in row.written],
+        }
+        for row in converted.rows
+    ]
+    return {
+        "in": str(source),
+        "out": str(target),
+        "model": repr(converted.model),
+        "parameters": rows,
+        "largest_difference": converted.difference,
+    }
+
+
+def _report(source: Path, target: Path, converted: Converted) -> None:
+    console = Console(markup=False, highlight=False)
+    console.print(repr(converted.model), soft_wrap=True)
+    table = numbers_table(source.name, "parameter", target.name)
+    for column in table.columns:
+        column.justify, column.overflow = "left", "fold"
+    for row in converted.rows:
+        table.add_row(_told(row.read), row.parameter, _told(row.written))
+    console.print(table)
+    console.print(f"largest difference on random input: {converted.difference:.1e}", soft_wrap=True)
+
+
+def _told(entries: Sequence[Entry]) -> str:
+    """Arrays with their shapes, one a line."""
+    return "\n".join(f"{entry.name} {entry.shape}" for entry in entries)

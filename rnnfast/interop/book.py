@@ -1,0 +1,227 @@
+"""The lists of arrays of *Deep Learning from Scratch 2*, as its `save_params` pickles them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pickle import dump
+from typing import Any
+
+import numpy as np
+
+from rnnfast import _check, cells
+from rnnfast._files import write_atomically
+from rnnfast.cells import Cell
+from rnnfast.interop.agreement import agree, random_inputs
+from rnnfast.interop.computed import computed, random_words
+from rnnfast.interop.named import arrays_of, model_of
+from rnnfast.interop.pickles import read_arrays
+from rnnfast.interop.structure import directions
+from rnnfast.layers.recurrent import Recurrent
+from rnnfast.models.cells import cell_of
+from rnnfast.models.rnnlm import RNNLM
+
+_CELLS = (cells.rnn, cells.gru, cells.lstm)
+
+
+def from_book(
+    source: str | os.PathLike[str] | Sequence[np.ndarray],
+    *,
+    cell: str | Cell | None = None,
+    verbose: bool = True,
+) -> Any:
+    """The model or the layers in a list of parameters of the book.
+
+    The conversion also computes the book's formulas on random input, and prints the largest difference.
+
+    Parameters
+    ----------
+    source : path or sequence of ndarray
+        A file of the book's `save_params`, such as `Rnnlm.pkl`, which may come from a stranger: nothing in it
+        is run. Or its list: ``[embed_W, Wx, Wh, b, ..., affine_W, affine_b]`` of `SimpleRnnlm`, `Rnnlm` and
+        `BetterRnnlm`, or ``[Wx, Wh, b, ...]`` of layers alone, from bottom to top. float16 becomes float32.
+    cell : {"rnn", "gru", "lstm"}, optional
+        The cell that the layers must have; by default, 1, 3 or 4 blocks of columns tell it.
+    verbose : bool
+        Print the difference.
+
+    Returns
+    -------
+    model : RNNLM, TimeRNN, TimeGRU, TimeLSTM or Stack
+        On copies of the arrays. An `RNNLM` is tied if `affine_W` equals `embed_W.T`, as in `BetterRnnlm`.
+        Dropout, which the list does not record, is 0.
+
+    Raises
+    ------
+    CheckpointError
+        The file is damaged, or holds anything but such a list.
+    TypeError, ValueError
+        The list is no such list.
+    OSError
+        The file cannot be read.
+
+    Examples
+    --------
+    >>> import rnnfast
+    >>> rng = np.random.default_rng(0)
+    >>> shapes = [(7, 3), (3, 16), (4, 16), (16,), (4, 7), (7,)]
+    >>> params = [rng.standard_normal(shape).astype(np.float16) for shape in shapes]
+    >>> from_book(params)
+    from_book: rnnfast and the book's formulas differ by at most ... on random input
+    RNNLM(vocab_size=7, embed_size=3, hidden_size=4, cell='lstm', layers=1, ...)
+    """
+    owner = "from_book"
+    if not isinstance(source, str | os.PathLike):
+        return _model(owner, list(source), cell, verbose)
+    arrays = read_arrays(source)
+    try:
+        return _model(owner, arrays, cell, verbose)
+    except (TypeError, ValueError) as error:
+        raise _check.malformed(source, str(error).removeprefix(f"{owner}: ").rstrip(".")) from None
+
+
+def to_book(
+    model: Any,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    dtype: np.typing.DTypeLike = np.float16,
+) -> list[np.ndarray]:
+    """The book's list of the parameters of a model or of layers, and with `path`, a pickle of it.
+
+    Parameters
+    ----------
+    model : RNNLM, Recurrent or Stack
+        With the cells RNN, GRU (``reset="before"``) and LSTM, in one direction.
+    path : optional
+        The file for the book's `load_params`; an older one stays until the new one is complete.
+    dtype : float16, float32 or float64
+        The book saves float16.
+
+    Returns
+    -------
+    list of ndarray
+        Copies. Tied weights occur twice, as in the book.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The book has no such model, or a value is too large for `dtype`.
+    OSError
+        The file cannot be written.
+
+    Examples
+    --------
+    >>> import rnnfast
+    >>> layer = rnnfast.TimeLSTM.from_sizes(3, 4)
+    >>> [array.shape for array in to_book(layer)]
+    [(3, 16), (4, 16), (16,)]
+    """
+    owner = "to_book"
+    kind = np.dtype(_check.choice(owner, "dtype", np.dtype(dtype).name, ("float16", "float32", "float64")))
+    params = [_rounded(owner, name, array, kind) for name, array in book_arrays(owner, model).items()]
+    if path is not None:
+        with write_atomically(path) as file:
+            dump(params, file)
+    return params
+
+
+def book_arrays(owner: str, model: Any) -> dict[str, np.ndarray]:
+    """The arrays of the book's list by our names, not copies; tied weights are the `output_W` at the end."""
+    for layer in _layers(owner, model):
+        if all(layer.cell.fingerprint != known.fingerprint for known in _CELLS):
+            raise _check.not_representable(owner, "the book", layer.cell.name)
+    arrays = arrays_of(model)
+    if isinstance(model, RNNLM) and model.tied:
+        arrays["output_W"] = model.output.params[0]
+        arrays["output_b"] = arrays.pop("output_b")
+    return arrays
+
+
+def _rounded(owner: str, name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        rounded = array.astype(dtype)
+    if (np.isinf(rounded) & np.isfinite(array)).any():
+        raise _check.too_large(owner, name, dtype)
+    return rounded
+
+
+def _model(owner: str, arrays: list[Any], cell: str | Cell | None, verbose: bool) -> Any:
+    named = named_of_book(owner, arrays)
+    if cell is not None:
+        cell = cell_of(owner, cell)
+        _check.choice(owner, "cell", cell.name, tuple(known.name for known in _CELLS))
+    untied = dict(named)
+    if "embed_W" in named and np.array_equal(named["embed_W"].T, named["output_W"]):
+        del untied["output_W"]
+    model = model_of(owner, untied, cell)
+    agree(owner, "the book's formulas", computed(model), [_by_formula(named, _layers(owner, model))], verbose)
+    return model
+
+
+def named_of_book(owner: str, arrays: Sequence[Any]) -> dict[str, np.ndarray]:
+    """Copies of the arrays of a list by our names, in float32 or float64."""
+    kinds = [getattr(array, "dtype", None) for array in arrays]
+    dtype = np.dtype(np.float64 if np.float64 in kinds else np.float32)
+    names = [f"layer{place}_{name}" for place in range(len(arrays) // 3) for name in ("Wx", "Wh", "b")]
+    if len(arrays) > 3 and np.ndim(arrays[2]) == 2:
+        names = ["embed_W", *names[:-3], "output_W", "output_b"]
+    if len(names) != len(arrays) or not names:
+        raise _check.not_the_books(owner, len(arrays))
+    return {name: _copied(owner, name, array, dtype) for name, array in zip(names, arrays, strict=True)}
+
+
+def _copied(owner: str, name: str, value: Any, dtype: np.dtype) -> np.ndarray:
+    array = _check.shape(owner, name, value, ("columns",) if name.endswith("_b") else ("rows", "columns"))
+    if array.dtype.kind != "f" or array.dtype.itemsize > 8:
+        raise _check.array_kind(owner, name, array.dtype.name)
+    return np.array(array, dtype, order="C", subok=False)
+
+
+def _layers(owner: str, model: Any) -> list[Recurrent]:
+    """The layers of a model or a stack that reads in one direction."""
+    if isinstance(model, RNNLM):
+        return model.body.layers
+    both = directions(owner, model)
+    if any(len(layers) > 1 for layers in both):
+        raise _check.one_direction(owner, "the book")
+    return [layer for (layer,) in both]
+
+
+def _by_formula(named: Mapping[str, np.ndarray], layers: Sequence[Recurrent]) -> np.ndarray:
+    """What `computed` returns, by the book's formulas in float64 from the arrays of its list."""
+    if "embed_W" in named:
+        xs = named["embed_W"][random_words(len(named["embed_W"]))]
+    else:
+        xs = random_inputs(layers[0].input_size, layers[0].dtype)
+    for place, layer in enumerate(layers):
+        weights = [named[f"layer{place}_{name}"].astype(np.float64) for name in ("Wx", "Wh", "b")]
+        states = [np.zeros((len(xs), layer.hidden_size))] * len(layer.cell.states)
+        hs = []
+        for x in xs.swapaxes(0, 1):
+            states = _STEPS[layer.cell](x, *states, *weights)
+            hs.append(states[0])
+        xs = np.stack(hs, axis=1)
+    return xs @ named["output_W"] + named["output_b"] if "embed_W" in named else xs
+
+
+def _rnn(x, h, Wx, Wh, b):
+    return (np.tanh(h @ Wh + x @ Wx + b),)
+
+
+def _lstm(x, h, c, Wx, Wh, b):
+    f, g, i, o = np.split(x @ Wx + h @ Wh + b, 4, axis=1)
+    c = _sigmoid(f) * c + np.tanh(g) * _sigmoid(i)
+    return _sigmoid(o) * np.tanh(c), c
+
+
+def _gru(x, h, Wx, Wh, b):
+    (xz, xr, xh), (Wz, Wr, Whh) = np.split(x @ Wx + b, 3, axis=1), np.split(Wh, 3, axis=1)
+    z, r = _sigmoid(xz + h @ Wz), _sigmoid(xr + h @ Wr)
+    return ((1 - z) * h + z * np.tanh(xh + (r * h) @ Whh),)
+
+
+def _sigmoid(a):
+    return 0.5 + 0.5 * np.tanh(0.5 * a)  # exp(-a) can overflow
+
+
+_STEPS: Mapping[Cell, Callable[..., Any]] = {cells.rnn: _rnn, cells.lstm: _lstm, cells.gru: _gru}

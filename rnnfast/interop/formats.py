@@ -1,0 +1,250 @@
+"""Files of models and layers, one entry a format; and `convert`, from one to another."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rnnfast import _check
+from rnnfast._tensors import form_of
+from rnnfast.cells import Cell
+from rnnfast.interop.agreement import agree
+from rnnfast.interop.archives import read_npz, read_pt, read_safetensors, write_layers, write_npz, write_pt
+from rnnfast.interop.book import book_arrays, from_book, to_book
+from rnnfast.interop.computed import computed
+from rnnfast.interop.named import arrays_of, described_model, description_of, model_of
+from rnnfast.interop.state_dicts import is_state_dict, model_of_state_dict, state_dict_of
+from rnnfast.layers.bidirectional import Bidirectional
+from rnnfast.layers.recurrent import Recurrent
+from rnnfast.layers.stack import Stack
+from rnnfast.models.loading import load_model
+from rnnfast.models.model import Model
+from rnnfast.models.regressor import SequenceRegressor
+from rnnfast.models.rnnlm import RNNLM
+from rnnfast.models.weights import FORMAT
+
+KINDS = (RNNLM, SequenceRegressor, Recurrent, Bidirectional, Stack)
+
+
+class Entry(NamedTuple):
+    """An array of a file."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+# The arrays of a file that hold each parameter.
+Places = Mapping[str, list[Entry]]
+
+
+class Read(NamedTuple):
+    """What a file holds."""
+
+    model: Any
+    places: Places
+
+
+class Written(NamedTuple):
+    """What was written; the difference, if the writer has compared it."""
+
+    places: Places
+    difference: float | None = None
+
+
+class Format(NamedTuple):
+    """How files of one ending are read, with a cell for files that do not tell it, and written."""
+
+    read: Callable[[Path, Cell | None], Read]
+    write: Callable[[Any, Path], Written]
+
+
+class Row(NamedTuple):
+    """Where one parameter came from and went."""
+
+    parameter: str
+    shape: tuple[int, ...]
+    read: list[Entry]
+    written: list[Entry]
+
+
+class Converted(NamedTuple):
+    """The result of `convert`: the model in between, a row for each parameter, and the largest difference
+    between both sides on random input."""
+
+    model: Any
+    rows: list[Row]
+    difference: float
+
+
+def convert(
+    source: str | os.PathLike[str], target: str | os.PathLike[str], *, cell: Cell | None = None
+) -> Converted:
+    """Read a model or layers from one file, write another, and compare both on random input.
+
+    The endings of the files tell their formats: .safetensors, .onnx, .npz, .pt and .pkl.
+
+    Parameters
+    ----------
+    source, target
+        The files; an older `target` is replaced once the new one is complete.
+    cell : Cell, optional
+        The cell of all layers, where the file does not tell it.
+
+    Raises
+    ------
+    CheckpointError
+        The file is damaged, or holds no such model.
+    TypeError, ValueError
+        The format of the target cannot represent the model, or an ending is unknown.
+    ModuleNotFoundError
+        A package for one of the formats is not installed.
+    OSError
+        A file cannot be read or written.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile, rnnfast
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     model, other = pathlib.Path(folder, "model.safetensors"), pathlib.Path(folder, "Rnnlm.pkl")
+    ...     rnnfast.RNNLM(7, 3, 4).save(model)
+    ...     convert(model, other).rows[1]
+    Row(parameter='layer0_Wx', shape=(3, 4), read=[Entry(name='layer0_Wx', shape=(3, 4))],
+        written=[Entry(name='[1]', shape=(3, 4))])
+    """
+    source, target = Path(source), Path(target)
+    reads, writes = format_of(source), format_of(target)
+    model, came_from = reads.read(source, cell)
+    if not isinstance(model, KINDS):
+        raise _check.no_other_format(source, type(model).__name__)
+    written = writes.write(model, target)
+    difference = written.difference
+    if difference is None:
+        try:
+            again = writes.read(target, _cell(model)).model
+            difference = agree("convert", str(target), computed(model), computed(again), show=False)
+        except BaseException:
+            target.unlink()  # a file that nobody has compared does not stay
+            raise
+    rows = [
+        Row(name, array.shape, came_from.get(name, []), written.places.get(name, []))
+        for name, array in arrays_of(model).items()
+    ]
+    return Converted(model, rows, difference)
+
+
+def format_of(path: Path) -> Format:
+    """The format of a file by its ending."""
+    if path.suffix.lower() not in FORMATS:
+        raise _check.unknown_ending(path, tuple(FORMATS))
+    return FORMATS[path.suffix.lower()]
+
+
+def _cell(model: Any) -> Cell:
+    """The cell of the lowest layer."""
+    while not isinstance(model, Recurrent):
+        model = model.body.layers[0] if isinstance(model, Model) else model.layers[0]
+    return model.cell
+
+
+def _as_they_are(arrays: Mapping[str, np.ndarray]) -> Places:
+    return {name: [Entry(name, array.shape)] for name, array in arrays.items()}
+
+
+def _by_names(names: Mapping[str, list[str]], arrays: Mapping[str, np.ndarray]) -> Places:
+    return {ours: [Entry(name, arrays[name].shape) for name in theirs] for ours, theirs in names.items()}
+
+
+def _named_model(
+    path: Path, arrays: dict[str, np.ndarray], description: dict[str, Any] | None, cell: Cell | None
+) -> Read:
+    """The model on arrays by our names or PyTorch's; CheckpointError if there is none."""
+    arrays = {name: array.astype(np.float32) if array.dtype == np.float16 else array
+              for name, array in arrays.items()}  # fmt: skip
+    try:
+        if description is not None:
+            return Read(described_model("convert", arrays, description), _as_they_are(arrays))
+        if is_state_dict(arrays):
+            model, names = model_of_state_dict("convert", arrays, cell)
+            return Read(model, _by_names(names, arrays))
+        return Read(model_of("convert", arrays, cell), _as_they_are(arrays))
+    except _check.CellMissing as error:
+        raise _check.cell_missing(error.name, error.fingerprint, path) from None
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        reason = str(error) if isinstance(error, ValueError | TypeError) else "its description is not valid"
+        raise _check.malformed(path, reason.rpartition("convert: ")[2].rstrip(".")) from None
+
+
+def _read_safetensors(path: Path, cell: Cell | None) -> Read:
+    if form_of(path) == FORMAT:
+        model = load_model(path)
+        return Read(model, _as_they_are(arrays_of(model)))
+    return _named_model(path, *read_safetensors(path), cell)
+
+
+def _write_safetensors(model: Any, path: Path) -> Written:
+    arrays = arrays_of(model)
+    if isinstance(model, Model):
+        model.save(path)
+    else:
+        write_layers(path, arrays, description_of(model))
+    return Written(_as_they_are(arrays))
+
+
+def _write_npz(model: Any, path: Path) -> Written:
+    arrays = arrays_of(model)
+    write_npz(path, arrays, description_of(model))
+    return Written(_as_they_are(arrays))
+
+
+def _write_pt(model: Any, path: Path) -> Written:
+    arrays, names = state_dict_of(model)
+    write_pt(path, arrays)
+    return Written(_by_names(names, arrays))
+
+
+def _in_list(model: Any) -> Places:
+    """The places of each parameter in the book's list; tied weights have two."""
+    ours = arrays_of(model)
+    places: dict[str, list[Entry]] = {}
+    for place, (name, array) in enumerate(book_arrays("convert", model).items()):
+        places.setdefault(name if name in ours else "embed_W", []).append(Entry(f"[{place}]", array.shape))
+    return places
+
+
+def _read_pkl(path: Path, cell: Cell | None) -> Read:
+    model = from_book(path, cell=cell, verbose=False)
+    return Read(model, _in_list(model))
+
+
+def _write_pkl(model: Any, path: Path) -> Written:
+    to_book(model, path, dtype=model.dtype)  # the book reads any dtype; its float16 would lose digits
+    return Written(_in_list(model))
+
+
+def _read_onnx(path: Path, cell: Cell | None) -> Read:
+    from rnnfast.interop import from_onnx
+
+    return Read(from_onnx(path).model(), {})
+
+
+def _write_onnx(model: Any, path: Path) -> Written:
+    from rnnfast.interop import to_onnx
+
+    exported = to_onnx(model, path, verbose=False)
+    places: dict[str, list[Entry]] = {}
+    for parameter, shape, initializer in exported.placed:
+        places.setdefault(parameter, []).append(Entry(initializer, shape))
+    return Written(places, exported.difference)
+
+
+FORMATS: Mapping[str, Format] = {
+    ".safetensors": Format(_read_safetensors, _write_safetensors),
+    ".onnx": Format(_read_onnx, _write_onnx),
+    ".npz": Format(lambda path, cell: _named_model(path, *read_npz(path), cell), _write_npz),
+    ".pt": Format(lambda path, cell: _named_model(path, *read_pt(path), cell), _write_pt),
+    ".pkl": Format(_read_pkl, _write_pkl),
+}

@@ -1,0 +1,180 @@
+"""Models and layers as arrays by name, and back: `embed_W`, `layer0_Wx`, `layer0_reverse_Wx`, `output_W`.
+
+Names and shapes alone tell an `RNNLM`, a `SequenceRegressor` with squared error, and layers of RNN, LSTM and
+GRU. A description, JSON values, tells the rest.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from rnnfast import _check, cells
+from rnnfast.cells import Cell
+from rnnfast.interop.structure import assembled, directions, layer_of, parameters
+from rnnfast.layers.recurrent import Recurrent
+from rnnfast.layers.stack import Stack
+from rnnfast.models.cells import cell_of, saved_cell, saved_constants
+from rnnfast.models.loading import expected_tensors, model_from
+from rnnfast.models.model import Model
+from rnnfast.models.weights import SavedModel
+
+_OF_LAYER = re.compile(r"(layer\d+(?:_reverse)?)_(\w+)")
+# Cells by their gates, and whether they have a bias for the state.
+_CELLS = {(1, False): cells.rnn, (3, False): cells.gru, (3, True): cells.gru_after, (4, False): cells.lstm}
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def layers_by_name(model: Any) -> dict[str, Recurrent]:
+    """The layers of a layer or a stack, "layer0", "layer0_reverse" and so on, from bottom to top."""
+    return {
+        f"layer{place}{end}": layer
+        for place, both in enumerate(directions("layers_by_name", model))
+        for end, layer in zip(("", "_reverse"), both, strict=False)
+    }
+
+
+def arrays_of(model: Any) -> dict[str, np.ndarray]:
+    """The parameters of a model, a layer or a stack by name; not copies."""
+    if isinstance(model, Model):
+        return dict(zip(model.parameter_names, model.params, strict=True))
+    return {
+        f"{place}_{name}": array
+        for place, layer in layers_by_name(model).items()
+        for name, array in parameters(layer).items()
+    }
+
+
+def description_of(model: Any) -> dict[str, Any]:
+    """What names and shapes do not tell, as JSON values."""
+    if isinstance(model, Model):
+        return {"model": model.config, "constants": [dict(own) for own in model.constants] or None}
+    layers = layers_by_name(model).values()
+    return {
+        "cells": [saved_cell("cell", layer.cell) for layer in layers],
+        "constants": [dict(layer.constants) for layer in layers],
+        "dropout": model.dropouts[0].dropout_ratio if isinstance(model, Stack) and model.dropouts else 0.0,
+    }
+
+
+def described_model(owner: str, arrays: Arrays, description: Mapping[str, Any]) -> Any:
+    """The inverse of `arrays_of` and `description_of`, on these arrays; ValueError or TypeError if they do
+    not fit each other."""
+    constants = description["constants"]
+    if "model" in description:
+        return _model(owner, arrays, description["model"], constants)
+    found, rest = _by_layer(arrays)
+    for name in rest:
+        raise _check.array_unknown(owner, name)
+    named = zip(found.items(), description["cells"], constants, strict=True)
+    layers = {}
+    for (place, params), cell, values in named:
+        own = cell_of(owner, cell)
+        _check_layer(owner, place, params, own)
+        layers[place] = layer_of(own, params)
+        layers[place].constants = values
+    return _together(owner, layers, description["dropout"])
+
+
+def model_of(owner: str, arrays: Arrays, cell: str | Cell | None = None) -> Any:
+    """The model or the layers on these arrays, as far as names and shapes tell them.
+
+    `cell` is that of every layer; by default, 1, 3 or 4 gates are those of RNN, GRU and LSTM.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An array is missing, unknown, or of another shape or dtype.
+    """
+    found, rest = _by_layer(arrays)
+    if not found:
+        raise _check.no_layer_found(owner, "layer0_Wx, or weight_ih_l0 of PyTorch", " among its arrays")
+    if "layer0" not in found:
+        raise _check.array_missing(owner, "layer0_Wx")
+    chosen = []
+    for place, params in found.items():
+        chosen.append(_cell_by_shape(owner, place, params) if cell is None else cell_of(owner, cell))
+        _check_layer(owner, place, params, chosen[-1])
+    if not rest:
+        named = zip(found.items(), chosen, strict=True)
+        return _together(owner, {place: layer_of(own, params) for (place, params), own in named})
+    for name in ("output_b", *([] if "embed_W" in rest else ["output_W"])):
+        if name not in rest:
+            raise _check.array_missing(owner, name)
+    for own in chosen:
+        if own is not chosen[0]:
+            raise _check.several_cells(owner, chosen[0].name, own.name)
+    bottom = next(iter(found.values()))
+    depth, width = bottom["Wx"].shape[0], bottom["b"].shape[0] // len(chosen[0].gates)
+    config: dict[str, Any] = {"hidden_size": width, "cell": saved_cell(owner, chosen[0])}
+    config |= {"layers": len(found), "dropout": 0.0, "dtype": bottom["Wx"].dtype.name}
+    if "embed_W" in rest:
+        kind: dict[str, Any] = {"model": "RNNLM", "vocab_size": rest["output_b"].size, "embed_size": depth}
+        return _model(owner, arrays, {**kind, **config, "tied": "output_W" not in rest})
+    kind = {"model": "SequenceRegressor", "input_size": depth, "output_size": rest["output_b"].size}
+    return _model(owner, arrays, {**kind, **config})
+
+
+def _by_layer(arrays: Arrays) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, np.ndarray]]:
+    """The arrays of each layer by their own names, from bottom to top, and the others."""
+    layers: dict[str, dict[str, np.ndarray]] = {}
+    rest = {}
+    for name, array in arrays.items():
+        of_layer = _OF_LAYER.fullmatch(name)
+        if of_layer:
+            layers.setdefault(of_layer[1], {})[of_layer[2]] = array
+        else:
+            rest[name] = array
+    return dict(sorted(layers.items(), key=lambda item: (len(item[0].partition("_")[0]), item[0]))), rest
+
+
+def _cell_by_shape(owner: str, place: str, params: Arrays) -> Cell:
+    if "Wh" not in params:
+        raise _check.array_missing(owner, f"{place}_Wh")
+    _, gates = _check.gates(owner, f"{place}_Wh", params["Wh"], "(H, G*H)")
+    return _CELLS.get((gates, "bhh" in params), _CELLS[gates, False])
+
+
+def _check_layer(owner: str, place: str, params: dict[str, np.ndarray], cell: Cell) -> None:
+    """Names and shapes, checked here so that errors have the whole name; puts `params` into their order."""
+    names = tuple(cell.shapes(1, 1))
+    for name in names:
+        if name not in params:
+            raise _check.array_missing(owner, f"{place}_{name}")
+    for name in params:
+        if name not in names:
+            raise _check.array_unknown(owner, f"{place}_{name}", f"the cell {cell.name} has none")
+    wide = params["Wh" if "Wh" in names else "b"]
+    _check.shape(owner, f"{place}_Wx", params["Wx"], ("D", "columns"))
+    width = wide.shape[0] if "Wh" in names and wide.ndim else wide.size // len(cell.gates)
+    shapes = cell.shapes(params["Wx"].shape[0], width)
+    for name, shape in shapes.items():
+        params[name] = _check.parameter(owner, f"{place}_{name}", params.pop(name), shape)
+
+
+def _together(owner: str, layers: Mapping[str, Recurrent], dropout: float = 0.0) -> Any:
+    """The layers as one; ValueError for a layer that is missing."""
+    both: list[list[Recurrent]] = []
+    while len(both) < len(layers) and f"layer{len(both)}" in layers:
+        pair = (f"layer{len(both)}", f"layer{len(both)}_reverse")
+        both.append([layers[name] for name in pair if name in layers])
+    if sum(map(len, both)) != len(layers):
+        raise _check.array_missing(owner, f"layer{len(both)}_Wx")
+    return assembled(both, dropout)
+
+
+def _model(owner: str, arrays: Arrays, config: dict[str, Any], constants: Any = None) -> Any:
+    """A model on arrays that must be those of its configuration."""
+    dtype, shapes = expected_tensors(config)
+    for name in arrays:
+        if name not in shapes:
+            raise _check.array_unknown(owner, name)
+    for name, shape in shapes.items():
+        if name not in arrays:
+            raise _check.array_missing(owner, name)
+        _check.parameter(owner, name, arrays[name], shape, dtype)
+    return model_from(SavedModel(config, dict(arrays), {}, saved_constants(config, constants)))

@@ -1,0 +1,108 @@
+"""Whole models as PyTorch names them: a recurrent layer, perhaps between an embedding and an affine layer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from rnnfast import _check, cells
+from rnnfast.cells import Cell
+from rnnfast.interop.named import arrays_of, model_of
+from rnnfast.interop.structure import Layers, assembled
+from rnnfast.models.regressor import SequenceRegressor
+from rnnfast.models.rnnlm import RNNLM
+
+_RECURRENT = re.compile(r"((?:.*\.)?)((?:weight|bias)_(?:ih|hh|hr)_l\d+(?:_reverse)?)")
+_OURS = re.compile(r"layer(\d+)(_reverse)?_(\w+)")
+_PARTS = {"Wx": ("weight_ih",), "Wh": ("weight_hh",), "b": ("bias_ih", "bias_hh"), "bhh": ("bias_hh",)}
+# The names of PyTorch's example word_language_model.
+_WORDS = {"embed_W": "encoder.weight", "output_W": "decoder.weight", "output_b": "decoder.bias"}
+_NUMBERS = {"output_W": "linear.weight", "output_b": "linear.bias"}
+
+Named = Mapping[str, np.ndarray]
+
+
+def is_state_dict(arrays: Named) -> bool:
+    """Whether names are those of a recurrent layer of PyTorch, alone or in a model."""
+    return any(map(_RECURRENT.fullmatch, arrays))
+
+
+def model_of_state_dict(owner: str, arrays: Named, cell: Cell | None) -> tuple[Any, dict[str, list[str]]]:
+    """The model or the layers, and for each of their parameters the names of its arrays.
+
+    An embedding `encoder` and an affine layer `decoder` make an `RNNLM`; an affine layer of any name makes a
+    `SequenceRegressor`. `cell` tells an RNN with relu from one with tanh.
+    """
+    from rnnfast.interop import from_torch
+
+    recurrent = {name: found for name in arrays if (found := _RECURRENT.fullmatch(name))}
+    prefixes = {found[1] for found in recurrent.values()}
+    if len(prefixes) != 1:
+        raise _check.one_recurrent_layer(owner, sorted(prefixes))
+    (prefix,) = prefixes
+    nonlinearity = "relu" if cell is cells.rnn_relu else "tanh"
+    own = {found[2]: arrays[name] for name, found in recurrent.items()}
+    layers: Layers = from_torch(own, nonlinearity=nonlinearity, verbose=False)
+    names = _around(owner, {name: array for name, array in arrays.items() if name not in recurrent})
+    if not names:
+        return layers, places(layers, prefix, {}, arrays)
+    ours = {**arrays_of(layers), **{name: arrays[theirs] for name, theirs in names.items()}}
+    ours["output_W"] = np.ascontiguousarray(ours["output_W"].T)
+    if "embed_W" in ours and np.array_equal(ours["embed_W"].T, ours["output_W"]):
+        del ours["output_W"]
+    bottom = layers.layers[0] if hasattr(layers, "layers") else layers
+    model = model_of(owner, ours, bottom.cell if hasattr(bottom, "cell") else None)
+    return model, places(model, prefix, names, arrays)
+
+
+def _around(owner: str, rest: Named) -> dict[str, str]:
+    """The names of the embedding and the affine layer by ours."""
+    if set(rest) == set(_WORDS.values()):
+        return _WORDS
+    modules = {name.rpartition(".")[0] for name in rest}
+    if len(modules) == 1 and len(rest) == 2:
+        (module,) = modules
+        names = {"output_W": f"{module}.weight", "output_b": f"{module}.bias"}
+        if set(rest) == set(names.values()) and rest[names["output_W"]].ndim == 2:
+            return names
+    if rest:
+        raise _check.array_unknown(
+            owner, next(iter(rest)), "expected encoder and decoder, or one affine layer"
+        )
+    return {}
+
+
+def state_dict_of(model: Any) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
+    """The arrays of a model or layers by PyTorch's names, and the names for each parameter."""
+    from rnnfast.interop import to_torch
+
+    is_model = isinstance(model, RNNLM | SequenceRegressor)
+    names = _WORDS if isinstance(model, RNNLM) else _NUMBERS if is_model else {}
+    prefix = "rnn." if is_model else ""
+    layers = assembled([[layer] for layer in model.body.layers]) if is_model else model
+    tensors = to_torch(layers, verbose=False).state_dict()
+    arrays = {f"{prefix}{name}": tensor.numpy() for name, tensor in tensors.items()}
+    if is_model:
+        own = arrays_of(model)
+        own["output_W"] = model.output.params[0].T
+        arrays |= {theirs: own[name] for name, theirs in names.items()}
+    return arrays, places(model, prefix, names, arrays)
+
+
+def places(model: Any, prefix: str, names: Mapping[str, str], arrays: Named) -> dict[str, list[str]]:
+    """PyTorch's names for each parameter of a model."""
+    found: dict[str, list[str]] = {}
+    for ours in arrays_of(model):
+        of_layer = _OURS.fullmatch(ours)
+        if of_layer:
+            layer, reverse, part = of_layer.groups(default="")
+            theirs = [f"{prefix}{start}_l{layer}{reverse}" for start in _PARTS[part]]
+        else:
+            theirs = [names[ours]]
+        found[ours] = [name for name in theirs if name in arrays]
+    if "embed_W" in found and "output_W" not in found:
+        found["embed_W"].append(names["output_W"])
+    return found
