@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rnnfast._check.arrays import shape_text
 from rnnfast._check.errors import CheckpointError
 
 _WHY = {
@@ -29,3 +30,87 @@ def disagrees(owner: str, what: str, difference: float, limit: float) -> ValueEr
 def damaged(path: Any, problem: str) -> CheckpointError:
     """The error for a file that cannot be read as what it claims to be."""
     return CheckpointError(f"{path}: {problem}.")
+
+
+def no_place_for_bias(owner: str, library: str) -> ValueError:
+    """The error for the second bias of a GRU that a library does not have."""
+    return ValueError(
+        f"{owner}: {library} has no place for the recurrent bias bhh of a GRU, and it is not zero; PyTorch, "
+        f"Keras and flax linen have one."
+    )
+
+
+def array_missing(owner: str, name: str) -> ValueError:
+    """The error for a layer without one of its arrays."""
+    return ValueError(f"{owner}: the array {name} is missing.")
+
+
+def array_unknown(owner: str, name: str, why: str = "no such layer has it") -> ValueError:
+    """The error for an array that does not belong to the layer."""
+    return ValueError(f"{owner}: {name} is an array too many; {why}.")
+
+
+def array_kind(owner: str, name: str, kind: str) -> TypeError:
+    """The error for an array of another dtype than the layers have."""
+    way = "; pass dtype=np.float32 to convert it" if kind in ("float16", "bfloat16") else ""
+    return TypeError(f"{owner}: {name} must be float32 or float64, got {kind}{way}.")
+
+
+def option_not_served(owner: str, name: str, value: Any, served: str) -> ValueError:
+    """The error for an option of another library's layer that no layer of rnnfast has."""
+    return ValueError(f"{owner}: {name} must be {served}, got {value!r:.60}; no layer of rnnfast has that.")
+
+
+def no_layer_found(owner: str, what: str, where: str) -> ValueError:
+    """The error for a model without a recurrent layer."""
+    return ValueError(f"{owner}: no recurrent layer found{where}; expected {what}.")
+
+
+def several_layers(owner: str, names: list[str], way: str) -> ValueError:
+    """The error for a model with several recurrent layers."""
+    return ValueError(f"{owner}: found several recurrent layers: {', '.join(names)}; {way}.")
+
+
+def unlike_the_first(
+    owner: str, place: str, what: str, given: Any, expected: Any, library: str
+) -> ValueError:
+    """The error for a stack that is more than one layer of another library."""
+    return ValueError(
+        f"{owner}: all layers of one {library} have the same {what}, got {given} in layer {place} and "
+        f"{expected} in layer 0; convert the layers one by one."
+    )
+
+
+def package_missing(owner: str, package: str, extra: str) -> ModuleNotFoundError:
+    """The error for a package that is not installed."""
+    return ModuleNotFoundError(f"{owner} needs {package}: pip install 'rnnfast[{extra}]'.")
+
+
+def weights_counted(owner: str, place: str, count: int) -> ValueError:
+    """The error for a list that is not the weights of one Keras layer."""
+    return ValueError(
+        f"{owner}: the weights of {place} must be kernel, recurrent_kernel and perhaps bias, of one or two "
+        f"directions, got {count} arrays."
+    )
+
+
+def gates(owner: str, name: str, weights: Any, form: str) -> tuple[int, int]:
+    """The hidden size H and the number of gates G, 1, 3 or 4, of recurrent weights (H, G*H)."""
+    if weights.ndim == 2 and weights.shape[0]:
+        hidden, columns = weights.shape
+        if columns in (hidden, 3 * hidden, 4 * hidden):
+            return hidden, columns // hidden
+    given = shape_text(weights.shape if form.startswith("(H") else weights.shape[::-1])
+    raise ValueError(f"{owner}: {name} must be {form} with 1, 3 or 4 gates G, got {given}.")
+
+
+def projection(owner: str, name: str) -> ValueError:
+    """The error for an LSTM with a projection of its output."""
+    return ValueError(f"{owner}: {name} is a projection (proj_size), which no layer of rnnfast has.")
+
+
+def locked_dropout(owner: str) -> ValueError:
+    """The error for one dropout mask for all steps, which PyTorch does not have."""
+    return ValueError(
+        f"{owner}: PyTorch draws a dropout mask for every step; make the Stack with per_step=True."
+    )

@@ -85,12 +85,18 @@ LAYOUTS: Mapping[str, Mapping[Cell, Layout]] = {
 }
 
 
+def cell_of(owner: str, library: str, cell: Cell) -> Cell:
+    """The cell of `LAYOUTS` that computes what this cell computes, under its own names of gates; ValueError
+    if none of the library's layers does."""
+    for known in LAYOUTS[library]:
+        if cell.fingerprint == known.fingerprint:
+            return known
+    raise _check.not_representable(owner, library, cell.name)
+
+
 def layout_of(owner: str, library: str, cell: Cell) -> Layout:
     """The layout of a cell in a library; ValueError if none of its layers computes this cell."""
-    for known, layout in LAYOUTS[library].items():
-        if cell.fingerprint == known.fingerprint:
-            return layout
-    raise _check.not_representable(owner, library, cell.name)
+    return LAYOUTS[library][cell_of(owner, library, cell)]
 
 
 def to_library(cell: Cell, layout: Layout, params: Mapping[str, np.ndarray]) -> Arrays:
@@ -121,6 +127,17 @@ def from_library(cell: Cell, layout: Layout, arrays: Arrays) -> dict[str, np.nda
         name: _moved(array, tuple(layout.gates), cell.gates, layout.negated) for name, array in given.items()
     }
     return {**moved, **apart}
+
+
+def where_biases_are(owner: str, library: str, layout: Layout, arrays: Arrays) -> Arrays:
+    """The same layer with biases only where the library has them; ValueError for a reset bias without a
+    place."""
+    bx, bh = arrays.bx, arrays.bh
+    if layout.biases == "recurrent":
+        return arrays._replace(bx=np.zeros_like(bx), bh=bx + bh)
+    if layout.biases == "one" and bh.any():
+        raise _check.no_place_for_bias(owner, library)
+    return arrays
 
 
 def _moved(array: np.ndarray, have: tuple[str, ...], want: tuple[str, ...], negated: str) -> np.ndarray:
