@@ -86,11 +86,11 @@ def package_missing(owner: str, package: str, extra: str) -> ModuleNotFoundError
     return ModuleNotFoundError(f"{owner} needs {package}: pip install 'rnnfast[{extra}]'.")
 
 
-def weights_counted(owner: str, place: str, count: int) -> ValueError:
+def keras_weights(owner: str, place: str, count: int) -> ValueError:
     """The error for a list that is not the weights of one Keras layer."""
     return ValueError(
-        f"{owner}: the weights of {place} must be kernel, recurrent_kernel and perhaps bias, of one or two "
-        f"directions, got {count} arrays."
+        f"{owner}: the weights of {place} must be 2 or 3 arrays (kernel, recurrent_kernel, bias), or twice as "
+        f"many for two directions, got {count}; a layer has them once it is built."
     )
 
 
@@ -114,3 +114,21 @@ def locked_dropout(owner: str) -> ValueError:
     return ValueError(
         f"{owner}: PyTorch draws a dropout mask for every step; make the Stack with per_step=True."
     )
+
+
+def not_a_recurrent_layer(owner: str, place: str, value: Any) -> TypeError:
+    """The error for a layer of Keras of another kind."""
+    return TypeError(
+        f"{owner}: {place} must be a SimpleRNN, LSTM, GRU or Bidirectional of Keras, or a list of its "
+        f"weights, got {type(value).__name__}."
+    )
+
+
+def reads_backwards(owner: str, place: str, expected: bool) -> ValueError:
+    """The error for a layer of Keras whose direction is not that of a layer of rnnfast."""
+    way = (
+        "as backward_layer of Bidirectional"
+        if expected
+        else "rnnfast reads forwards; convert get_weights(), and pass xs[:, ::-1] to forward"
+    )
+    return ValueError(f"{owner}: go_backwards must be {expected} in {place}, got {not expected}; {way}.")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from rnnfast.interop.keras import from_keras, keras_config, to_keras
 from rnnfast.interop.torch import from_torch, to_torch
 
 __all__ = [
+    "from_keras",
     "from_torch",
+    "keras_config",
+    "to_keras",
     "to_torch",
 ]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check, cells
+from rnnfast.cells import Cell
 from rnnfast.interop.agreement import compared
 from rnnfast.interop.foreign import copied_all
 from rnnfast.interop.formulas import outcome
@@ -294,7 +295,7 @@ def _sides(owner: str, names: list[str], arrays: Mapping[str, np.ndarray], nonli
     rnn = cells.rnn_relu if nonlinearity == "relu" else cells.rnn
     cell, rows = {1: rnn, 3: cells.gru_after, 4: cells.lstm}[gates], gates * hidden
     size = _check.shape(owner, names[0], arrays[names[0]], (rows, "D")).shape[1]
-    flat = []
+    flat: list[tuple[Cell, Arrays]] = []
     for first in range(0, len(names), each):
         depth = size if len(flat) < directions else directions * hidden
         shapes: list[tuple] = [(rows, depth), (rows, hidden), (rows,), (rows,)]
