@@ -89,8 +89,8 @@ def package_missing(owner: str, package: str, extra: str) -> ModuleNotFoundError
 def keras_weights(owner: str, place: str, count: int) -> ValueError:
     """The error for a list that is not the weights of one Keras layer."""
     return ValueError(
-        f"{owner}: the weights of {place} must be 2 or 3 arrays (kernel, recurrent_kernel, bias), or twice as "
-        f"many for two directions, got {count}; a layer has them once it is built."
+        f"{owner}: the weights of {place} must be kernel, recurrent_kernel and perhaps bias, or twice "
+        f"these for two directions, got {count} arrays; a layer has them once it is built."
     )
 
 
@@ -132,3 +132,15 @@ def reads_backwards(owner: str, place: str, expected: bool) -> ValueError:
         else "rnnfast reads forwards; convert get_weights(), and pass xs[:, ::-1] to forward"
     )
     return ValueError(f"{owner}: go_backwards must be {expected} in {place}, got {not expected}; {way}.")
+
+
+def between_layers(owner: str, path: str) -> ValueError:
+    """The error for a module without recurrence among those of a stack."""
+    return ValueError(
+        f"{owner}: {path} is not a recurrent layer; pass a list of the recurrent ones, from bottom to top."
+    )
+
+
+def cell_not_served(owner: str, path: str, name: str) -> ValueError:
+    """The error for a cell of another library that rnnfast does not have."""
+    return ValueError(f"{owner}: {path or 'the mapping'} is a {name}, which no layer of rnnfast computes.")

@@ -37,7 +37,7 @@ class Options(NamedTuple):
 
 
 class Direction(NamedTuple):
-    """One direction of one layer: kernel, recurrent_kernel and perhaps bias; `place` is its name in errors."""
+    """The arrays of one direction of one layer, in the order of `_NAMES`; `place` names it in errors."""
 
     place: str
     arrays: Sequence[Any]
