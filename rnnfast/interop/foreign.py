@@ -25,7 +25,7 @@ def copied(owner: str, name: str, value: Any, dtype: np.dtype | None = None) -> 
     if is_tensor:
         value = value.detach().cpu()
         value = (value.float() if kind in HALVES else value).numpy()
-    return np.array(value, dtype=np.dtype(kind) if dtype is None else dtype, order="C", subok=False)
+    return np.array(np.asarray(value), np.dtype(kind) if dtype is None else dtype, order="C")
 
 
 def copied_all(owner: str, given: dict[str, Any], dtype: np.dtype | None) -> dict[str, np.ndarray]:

@@ -83,8 +83,9 @@ def from_keras(
     Returns
     -------
     layer : TimeRNN, TimeLSTM, TimeGRU, Bidirectional or Stack
-        On copies of the weights, without the dropout of Keras' layers, which acts in their training only.
-        `unit_forget_bias` has set an initial value, which is in the bias.
+        On copies of the weights; two biases of one gate become their sum. The dropout of Keras' layers, which
+        acts in their training only, does not travel. `unit_forget_bias` has set an initial value, which is in
+        the bias.
 
     Raises
     ------
