@@ -18,6 +18,7 @@ from rnnfast import _check, _head_losses, _quantiles
 from rnnfast._head_losses import LEAST, rising
 from rnnfast.cells import exp, softplus
 from rnnfast.kernels import head as kernels
+from rnnfast.kernels.expression import FormulaError, Graph, Node
 
 __all__ = [
     "Head",
@@ -124,6 +125,23 @@ class Head:
         blocks = np.split(np.asarray(scores), len(self.parameters), axis=-1)
         return self._values(*blocks)
 
+    def formulas(self) -> dict[str, Node] | None:
+        """The values as formulas of the parameters, which are inputs by name; None if they are more than a
+        function of each output alone, as quantiles and probabilities of classes are.
+
+        Examples
+        --------
+        >>> from rnnfast.heads import gaussian
+        >>> gaussian.formulas()
+        {'mean': location, 'scale': softplus(scale) + 1e-06}
+        """
+        graph = Graph()
+        try:
+            values = self._values(*map(graph.input, self.parameters))
+            return {name: graph.as_node(value) for name, value in values.items()}
+        except FormulaError:
+            return None
+
     def mean(self, scores: np.ndarray) -> np.ndarray:
         """The point forecast (..., O)."""
         return self.values(scores)["mean"]
@@ -224,6 +242,9 @@ class _Categorical(Head):
         powers /= powers.sum(axis=-2, keepdims=True)
         most = by_class.argmax(axis=-2).astype(scores.dtype)
         return {"mean": most, "probabilities": powers.reshape(scores.shape)}
+
+    def formulas(self) -> None:
+        """None: the probability of a class depends on all scores."""
 
     def _quantile(self, values: dict[str, np.ndarray], levels: np.ndarray) -> np.ndarray:
         """The first class at which the sum of the probabilities reaches the level."""

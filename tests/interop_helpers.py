@@ -61,7 +61,7 @@ def inputs(dtype, size=D):
     return normal(np.random.default_rng(5), (N, T, size), dtype)
 
 
-def close(actual, expected):
+def assert_close(actual, expected):
     """Both (N, T, H) within the limit, relative to the largest output."""
     assert actual.shape == expected.shape
     largest = np.abs(expected).max()
@@ -69,7 +69,7 @@ def close(actual, expected):
     assert np.abs(actual - expected).max() <= LIMIT[actual.dtype] * largest
 
 
-def same_layer(actual, expected):
+def assert_same_layer(actual, expected):
     """Layers of one kind with equal parameters and the same bits of outputs."""
     assert repr(actual) == repr(expected)
     for one, other in zip(actual.params, expected.params, strict=True):
@@ -80,13 +80,13 @@ def same_layer(actual, expected):
     assert_same_bits(actual.forward(xs), expected.forward(xs))
 
 
-def equal_trees(actual, expected):
+def assert_equal_trees(actual, expected):
     """Equal arrays in lists and dicts of the same form."""
     if isinstance(expected, dict):
         assert set(actual) == set(expected)
         actual, expected = [actual[name] for name in expected], list(expected.values())
     if isinstance(expected, list) or not hasattr(expected, "shape"):
         for one, other in zip(actual, expected, strict=True):
-            equal_trees(one, other)
+            assert_equal_trees(one, other)
     else:
         assert_same_bits(np.asarray(actual), np.asarray(expected))

@@ -513,7 +513,7 @@ def test_a_mistake_of_the_program_keeps_its_traceback(text, tmp_path, monkeypatc
 
 def test_help_explains_every_command_and_option():
     result = subprocess.run([*MODULE, "--help"], capture_output=True, text=True, check=True)
-    for name in ("train", "evaluate", "generate", "predict", "warmup"):
+    for name in ("train", "evaluate", "export", "generate", "predict", "warmup"):
         assert name in result.stdout
         code, out, _ = rnnfast_command(name, "--help")
         assert code == 0

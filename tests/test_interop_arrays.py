@@ -6,7 +6,7 @@ import types
 import numpy as np
 import pytest
 from helpers import normal
-from interop_helpers import KINDS, QUIET, D, H, built, keras_weights, same_layer, state_dict
+from interop_helpers import KINDS, QUIET, D, H, assert_same_layer, built, keras_weights, state_dict
 
 from rnnfast.interop import from_flax, from_keras, from_torch, keras_config, to_flax
 
@@ -17,12 +17,12 @@ def test_a_layer_is_found_in_the_state_dict_of_a_model():
     model = {"embed.weight": np.zeros((7, D)), **state_dict(4, 2, prefix="net.rnn."), "out.bias": np.zeros(2)}
     expected = from_torch(state_dict(4, 2), **QUIET)
     for prefix in ("", "net", "net.rnn", "net.rnn."):
-        same_layer(from_torch(model, prefix=prefix, **QUIET), expected)
+        assert_same_layer(from_torch(model, prefix=prefix, **QUIET), expected)
 
 
 def test_the_arrays_of_a_cell_have_no_number():
     arrays = {name.removesuffix("_l0"): array for name, array in state_dict(3).items()}
-    same_layer(from_torch(arrays, **QUIET), from_torch(state_dict(3), **QUIET))
+    assert_same_layer(from_torch(arrays, **QUIET), from_torch(state_dict(3), **QUIET))
 
 
 def test_an_rnn_in_a_state_dict_may_be_a_relu():
@@ -138,7 +138,7 @@ def test_options_of_keras_travel():
     assert [config[key]["class_name"] for key in ("layer", "backward_layer")] == ["LSTM", "GRU"]
     assert [config[key]["config"]["go_backwards"] for key in ("layer", "backward_layer")] == [False, True]
     assert config["backward_layer"]["config"]["reset_after"] is False
-    same_layer(from_keras([*keras_weights(4), *keras_weights(3)], **QUIET), both)
+    assert_same_layer(from_keras([*keras_weights(4), *keras_weights(3)], **QUIET), both)
 
 
 def test_a_list_of_layers_of_keras_is_a_stack():
@@ -264,8 +264,8 @@ def test_a_cell_is_found_in_wrappers_and_beside_what_is_no_array(kind):
         [cell],
         {"x": {**cell, "rngs": {}}},
     ):
-        same_layer(from_flax(params, **options), layer)
-    same_layer(from_flax(nnx_of(cell), **options), layer)
+        assert_same_layer(from_flax(params, **options), layer)
+    assert_same_layer(from_flax(nnx_of(cell), **options), layer)
 
 
 def test_layers_of_a_list_or_a_sequential_are_a_stack():
@@ -275,7 +275,7 @@ def test_layers_of_a_list_or_a_sequential_are_a_stack():
     backwards = {name: made[name] for name in reversed(made)}
     eleven = {f"layers_{3 * k + 1}": part for k, part in enumerate(parts)}  # 10 does not come before 4
     for params in (made, parts, by_number, backwards, eleven):
-        same_layer(from_flax(params, **QUIET), stack)
+        assert_same_layer(from_flax(params, **QUIET), stack)
 
 
 def test_directions_may_be_named_by_hand():
@@ -286,7 +286,7 @@ def test_directions_may_be_named_by_hand():
     ):
         from_flax(cells)
     named = {"forward_rnn": cells["SimpleCell_0"], "backward_rnn": cells["SimpleCell_1"]}
-    same_layer(from_flax(named, **QUIET), built("rnn", np.float64, 1, 2))
+    assert_same_layer(from_flax(named, **QUIET), built("rnn", np.float64, 1, 2))
 
 
 GRU, CELL = linen()["cell"], linen("lstm")["cell"]

@@ -13,11 +13,11 @@ from interop_helpers import (
     QUIET,
     D,
     H,
+    assert_close,
+    assert_same_layer,
     built,
-    close,
     inputs,
     keras_weights,
-    same_layer,
     state_dict,
 )
 from rnnfast.kernels import cells as compiled
@@ -25,7 +25,7 @@ from rnnfast.kernels import cells as compiled
 from rnnfast import TimeLSTM, cells
 from rnnfast.cells import Cell
 from rnnfast.interop import formulas, from_flax, from_keras, from_torch, to_flax, to_keras
-from rnnfast.interop.layouts import LAYOUTS, Arrays, from_library, layout_of, to_library
+from rnnfast.interop.layouts import LAYOUTS, Arrays, from_library, to_library
 from rnnfast.interop.structure import parameters
 
 CELL_OF_KIND = {
@@ -47,7 +47,7 @@ CELL_OF_KIND = {
 )
 def test_parameters_come_back_from_each_layout(library, kind, dtype):
     layer = make(kind, D, H, dtype)
-    layout = layout_of("test", library, layer.cell)
+    layout = LAYOUTS[library][layer.cell]
     actual = from_library(layer.cell, layout, to_library(layer.cell, layout, parameters(layer)))
     assert list(actual) == list(layer.parameter_names)
     for name, param in parameters(layer).items():
@@ -97,7 +97,7 @@ def test_the_sign_of_z_and_the_place_of_the_reset_matter(monkeypatch):
 def test_layers_come_back_from_keras(kind, layers, directions, dtype):
     layer = built(kind, dtype, layers, directions)
     activation = "relu" if kind == "relu" else "tanh"
-    same_layer(from_keras(to_keras(layer, **QUIET), activation=activation, **QUIET), layer)
+    assert_same_layer(from_keras(to_keras(layer, **QUIET), activation=activation, **QUIET), layer)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -115,7 +115,7 @@ def test_layers_come_back_from_flax(kind, api, layers, directions, dtype):
         assert repr(actual) == repr(layer)
         assert_same_bits(actual.forward(inputs(dtype)), layer.forward(inputs(dtype)))
     else:
-        same_layer(actual, layer)
+        assert_same_layer(actual, layer)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -137,7 +137,7 @@ def test_a_state_dict_computes_pytorchs_equations(gates, layers, directions, bia
             hs, _ = formulas.over_time(step, xs[:, ::order], fresh, Arrays(wx, wh, bx, bh))
             outputs.append(hs[:, ::order])
         xs = np.concatenate(outputs, -1)
-    close(actual, xs)
+    assert_close(actual, xs)
 
 
 def test_the_gates_of_an_own_cell_may_have_other_names():
@@ -247,4 +247,4 @@ except ModuleNotFoundError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "to_torch needs PyTorch: pip install 'rnnfast[torch]'.\n"
+    assert done.stdout == "to_torch needs torch: pip install 'rnnfast[torch]'.\n"

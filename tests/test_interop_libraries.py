@@ -14,12 +14,12 @@ from interop_helpers import (
     H,
     N,
     T,
+    assert_close,
+    assert_equal_trees,
+    assert_same_layer,
     built,
-    close,
-    equal_trees,
     inputs,
     random_like,
-    same_layer,
 )
 
 from rnnfast import Bidirectional, Stack
@@ -80,9 +80,9 @@ def same_numbers(keras, kind, actual, expected):
     wide = np.full((1, 1), 1 / 3)
     is_exact = keras.ops.convert_to_numpy(keras.ops.matmul(wide, wide))[0, 0] == wide[0, 0] ** 2
     if kind in ("lstm", "gru-after") or is_exact or actual.dtype == np.float32:
-        close(actual, expected)
+        assert_close(actual, expected)
     else:
-        close(actual.astype(np.float32), expected.astype(np.float32))
+        assert_close(actual.astype(np.float32), expected.astype(np.float32))
 
 
 @dtypes
@@ -97,10 +97,12 @@ def test_layers_of_keras_compute_the_same_here(keras, kind, use_bias, layers, di
     same_numbers(keras, kind, layer.forward(inputs(dtype)), expected)
     options = options_of(kind) | ({"reset_after": False} if kind == "gru-before" else {})
     lists = [one.get_weights() for one in made]
-    same_layer(from_keras(lists if layers > 1 else lists[0], **options), layer)
+    assert_same_layer(from_keras(lists if layers > 1 else lists[0], **options), layer)
     if use_bias:
         weights = to_keras(layer, **QUIET)
-        equal_trees(weights if layers > 1 else [weights], [[summed(one) for one in both] for both in lists])
+        assert_equal_trees(
+            weights if layers > 1 else [weights], [[summed(one) for one in both] for both in lists]
+        )
 
 
 @dtypes
@@ -118,7 +120,7 @@ def test_layers_compute_the_same_in_keras_and_come_back(keras, kind, layers, dir
         one.set_weights(arrays)
         size = H * directions
     same_numbers(keras, kind, layer.forward(inputs(dtype)), run_keras(keras, made, inputs(dtype)))
-    same_layer(from_keras(made if layers > 1 else made[0], **QUIET), layer)
+    assert_same_layer(from_keras(made if layers > 1 else made[0], **QUIET), layer)
 
 
 @pytest.mark.parametrize("directions", [1, 2])
@@ -129,7 +131,7 @@ def test_stateful_layers_of_keras_carry_their_state_here_too(keras, kind, direct
     config = keras_config(ours)["config"]
     assert config.get("layer", {"config": config})["config"]["stateful"] is True
     for part in (inputs(np.float32), inputs(np.float32)[:, ::-1]):
-        close(ours.forward(part), run_keras(keras, [theirs], np.ascontiguousarray(part)))
+        assert_close(ours.forward(part), run_keras(keras, [theirs], np.ascontiguousarray(part)))
     assert not from_keras(keras_layer(keras, kind, np.float32, D, directions), **QUIET).stateful
 
 
@@ -139,13 +141,13 @@ def test_the_first_forget_bias_of_keras_is_in_the_bias(keras):
         theirs.build((None, None, D))
         layer = from_keras(theirs, **QUIET)
         np.testing.assert_array_equal(layer.params[2], np.repeat([float(is_one), 0.0], [H, 3 * H]))
-        close(layer.forward(inputs(np.float32)), run_keras(keras, [theirs], inputs(np.float32)))
+        assert_close(layer.forward(inputs(np.float32)), run_keras(keras, [theirs], inputs(np.float32)))
 
 
 def test_dropout_of_keras_acts_in_its_training_only(keras):
     theirs = keras_layer(keras, "gru-after", np.float32, dropout=0.5, recurrent_dropout=0.25)
     layer = from_keras(theirs, **QUIET)
-    close(layer.forward(inputs(np.float32)), run_keras(keras, [theirs], inputs(np.float32)))
+    assert_close(layer.forward(inputs(np.float32)), run_keras(keras, [theirs], inputs(np.float32)))
 
 
 def test_directions_of_keras_may_differ(keras):
@@ -155,8 +157,8 @@ def test_directions_of_keras_may_differ(keras):
     theirs = keras.layers.deserialize(keras_config(layer))
     theirs.build((N, None, D))
     theirs.set_weights(to_keras(layer, **QUIET))
-    close(layer.forward(inputs(np.float32)), run_keras(keras, [theirs], inputs(np.float32)))
-    same_layer(from_keras(theirs, **QUIET), layer)
+    assert_close(layer.forward(inputs(np.float32)), run_keras(keras, [theirs], inputs(np.float32)))
+    assert_same_layer(from_keras(theirs, **QUIET), layer)
 
 
 @pytest.mark.parametrize(
@@ -242,15 +244,15 @@ def test_modules_of_nnx_compute_the_same_here(jax, name, layers, directions, dty
     module = wrapped(nnx, cell, layers, directions)
     nnx.update(module, random_tree(jax, nnx.state(module, nnx.Param)))
     layer = from_flax(nnx.state(module), **QUIET)
-    close(layer.forward(inputs(dtype)), np.asarray(module(inputs(dtype))))
+    assert_close(layer.forward(inputs(dtype)), np.asarray(module(inputs(dtype))))
     pure = nnx.to_pure_dict(nnx.state(module, nnx.Param))
-    same_layer(from_flax(pure, **QUIET), layer)
+    assert_same_layer(from_flax(pure, **QUIET), layer)
     if name != "LSTMCell":  # whose numbers to_flax gives to OptimizedLSTMCell
         made = to_flax(layer, **QUIET)
-        equal_trees(made, jax.tree.map(np.asarray, pure))
+        assert_equal_trees(made, jax.tree.map(np.asarray, pure))
         nnx.update(module, jax.tree.map(np.zeros_like, pure))
         nnx.update(module, made)
-        close(layer.forward(inputs(dtype)), np.asarray(module(inputs(dtype))))
+        assert_close(layer.forward(inputs(dtype)), np.asarray(module(inputs(dtype))))
 
 
 @dtypes
@@ -264,9 +266,9 @@ def test_modules_of_linen_compute_the_same_here(jax, name, layers, directions, d
     )
     variables = random_tree(jax, module.init(jax.random.key(0), inputs(dtype)))
     layer = from_flax(variables["params"], **QUIET)
-    same_layer(from_flax(variables, **QUIET), layer)
+    assert_same_layer(from_flax(variables, **QUIET), layer)
     expected = np.asarray(module.apply(variables, inputs(dtype)))
-    close(layer.forward(inputs(dtype)), expected)
+    assert_close(layer.forward(inputs(dtype)), expected)
     made = to_flax(layer, "linen", **QUIET)
     assert jax.tree.structure(made) == jax.tree.structure(variables["params"])
     for one, other in zip(jax.tree.leaves(made), jax.tree.leaves(variables["params"]), strict=True):
@@ -301,7 +303,7 @@ def test_layers_compute_the_same_in_flax(jax, kind, api, dtype):
         )
         nnx.update(module, params)
         actual = module(xs)
-    close(layer.forward(xs), np.asarray(actual))
+    assert_close(layer.forward(xs), np.asarray(actual))
 
 
 def test_cells_in_models_of_linen_are_found_by_name(jax):
@@ -322,7 +324,7 @@ def test_cells_in_models_of_linen_are_found_by_name(jax):
     both = {"forward_rnn": params["GRUCell_0"], "backward_rnn": params["GRUCell_1"]}
     layer = from_flax([params["OptimizedLSTMCell_0"], both], **QUIET)
     assert isinstance(layer, Stack)
-    close(layer.forward(inputs(np.float32)), np.asarray(model.apply(variables, inputs(np.float32))[1]))
+    assert_close(layer.forward(inputs(np.float32)), np.asarray(model.apply(variables, inputs(np.float32))[1]))
 
 
 def test_the_minimal_gated_unit_of_flax_is_refused(jax):

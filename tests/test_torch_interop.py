@@ -10,12 +10,12 @@ from interop_helpers import (
     QUIET,
     D,
     H,
+    assert_close,
+    assert_equal_trees,
+    assert_same_layer,
     built,
-    close,
-    equal_trees,
     inputs,
     random_like,
-    same_layer,
 )
 
 from rnnfast import Bidirectional, Stack, cells
@@ -73,10 +73,10 @@ def test_modules_of_pytorch_compute_the_same_here(kind, batch_first, bias, layer
     module = torch_module(kind, dtype, layers, directions, bias=bias, batch_first=batch_first)
     layer = from_torch(module, **QUIET)
     expected = run_torch(module, inputs(dtype))
-    close(layer.forward(inputs(dtype)), expected)
+    assert_close(layer.forward(inputs(dtype)), expected)
     nonlinearity = "relu" if kind == "relu" else "tanh"
     for state in (module.state_dict(), {k: v.numpy() for k, v in module.state_dict().items()}):
-        same_layer(from_torch(state, nonlinearity=nonlinearity, **QUIET), layer)
+        assert_same_layer(from_torch(state, nonlinearity=nonlinearity, **QUIET), layer)
 
 
 @dtypes
@@ -89,10 +89,10 @@ def test_layers_compute_the_same_in_pytorch_and_come_back(kind, layers, directio
     assert torch.equal(torch.get_rng_state(), before)
     assert module.training
     assert module.batch_first
-    close(layer.forward(inputs(dtype)), run_torch(module, inputs(dtype)))
-    same_layer(from_torch(module, **QUIET), layer)
+    assert_close(layer.forward(inputs(dtype)), run_torch(module, inputs(dtype)))
+    assert_same_layer(from_torch(module, **QUIET), layer)
     again = to_torch(from_torch(module, **QUIET), **QUIET)
-    equal_trees(dict(again.state_dict()), dict(module.state_dict()))
+    assert_equal_trees(dict(again.state_dict()), dict(module.state_dict()))
     xs = torch.from_numpy(inputs(dtype)).requires_grad_()
     module(xs)[0].sum().backward()  # it trains
     assert all(parameter.grad is not None for parameter in module.parameters())
@@ -106,13 +106,13 @@ def test_cells_of_pytorch_compute_the_same_here(kind, bias, dtype):
     cell = getattr(torch.nn, f"{name}Cell")(D, H, bias=bias, dtype=getattr(torch, dtype.__name__), **options)
     filled(cell)
     layer = from_torch(cell, **QUIET)
-    same_layer(from_torch(cell.state_dict(), **options, **QUIET), layer)
+    assert_same_layer(from_torch(cell.state_dict(), **options, **QUIET), layer)
     state, expected = None, []
     with torch.no_grad():
         for x in torch.from_numpy(inputs(dtype)).unbind(1):
             state = cell(x, state)
             expected.append((state[0] if name == "LSTM" else state).numpy())
-    close(layer.forward(inputs(dtype)), np.stack(expected, 1))
+    assert_close(layer.forward(inputs(dtype)), np.stack(expected, 1))
 
 
 def test_a_conversion_compares_with_the_module_itself(capsys):
@@ -174,8 +174,8 @@ def test_the_recurrent_layer_of_a_model_is_found():
             self.head = torch.nn.ModuleDict({"cell": torch.nn.GRUCell(D, H)})
 
     model = Model()
-    same_layer(from_torch(model, prefix="encoder", **QUIET), from_torch(model.encoder, **QUIET))
-    same_layer(from_torch(model, prefix="head", **QUIET), from_torch(model.head["cell"], **QUIET))
+    assert_same_layer(from_torch(model, prefix="encoder", **QUIET), from_torch(model.encoder, **QUIET))
+    assert_same_layer(from_torch(model, prefix="head", **QUIET), from_torch(model.head["cell"], **QUIET))
     with pytest.raises(ValueError, match=r"found several recurrent layers: encoder, head\.cell; choose one"):
         from_torch(model)
     with pytest.raises(ValueError, match="no recurrent layer found; expected an RNN, LSTM or GRU of PyTorch"):
@@ -185,7 +185,9 @@ def test_the_recurrent_layer_of_a_model_is_found():
 def test_normalised_weights_are_read_as_they_are_used():
     module = torch.nn.LSTM(D, H)
     torch.nn.utils.parametrizations.weight_norm(module, "weight_hh_l0")
-    close(from_torch(module, **QUIET).forward(inputs(np.float32)), run_torch(module, inputs(np.float32)))
+    assert_close(
+        from_torch(module, **QUIET).forward(inputs(np.float32)), run_torch(module, inputs(np.float32))
+    )
 
 
 def test_modules_of_rnnfast_torch_are_read_like_those_of_pytorch():
@@ -193,7 +195,7 @@ def test_modules_of_rnnfast_torch_are_read_like_those_of_pytorch():
     module = served.GRU(D, H, bidirectional=True)
     plain = torch.nn.GRU(D, H, bidirectional=True)
     plain.load_state_dict(module.state_dict())
-    same_layer(from_torch(module, **QUIET), from_torch(plain, **QUIET))
+    assert_same_layer(from_torch(module, **QUIET), from_torch(plain, **QUIET))
 
 
 def test_what_pytorch_has_and_rnnfast_not_is_refused():

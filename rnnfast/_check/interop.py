@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from rnnfast._check.arrays import shape_text
@@ -81,11 +82,6 @@ def unlike_the_first(
     )
 
 
-def package_missing(owner: str, package: str, extra: str) -> ModuleNotFoundError:
-    """The error for a package that is not installed."""
-    return ModuleNotFoundError(f"{owner} needs {package}: pip install 'rnnfast[{extra}]'.")
-
-
 def keras_weights(owner: str, place: str, count: int) -> ValueError:
     """The error for a list that is not the weights of one Keras layer."""
     return ValueError(
@@ -144,3 +140,28 @@ def between_layers(owner: str, path: str) -> ValueError:
 def cell_not_served(owner: str, path: str, name: str) -> ValueError:
     """The error for a cell of another library that rnnfast does not have."""
     return ValueError(f"{owner}: {path or 'the mapping'} is a {name}, which no layer of rnnfast computes.")
+
+
+def missing_package(owner: str, package: str, extra: str) -> ModuleNotFoundError:
+    """The error for an optional package that is not installed."""
+    return ModuleNotFoundError(f"{owner} needs {package}: pip install 'rnnfast[{extra}]'.")
+
+
+def not_exported(owner: str, model: Any, kinds: Sequence[type]) -> TypeError:
+    """The error for a model of a kind that has no form in another format."""
+    *others, last = (kind.__name__ for kind in kinds)
+    return TypeError(f"{owner}: model must be {', '.join(others)} or {last}, got {type(model).__name__}.")
+
+
+def unique_in_graph(owner: str, name: str, taken: Collection[str]) -> None:
+    """A name of one input, output or parameter only."""
+    if name in taken:
+        raise ValueError(f"{owner}: two values have the name {name}; rename one in the step of the cell.")
+
+
+def fits_protobuf(owner: str, nbytes: int, most: int) -> None:
+    """Parameters that fit a file of ONNX."""
+    if nbytes > most:
+        raise ValueError(
+            f"{owner}: the parameters take {nbytes:,} bytes, and a file of ONNX ends at {most:,}."
+        )

@@ -1,5 +1,5 @@
 """The command line, one sub-command a file: `train`, `evaluate`, `generate`, `predict`, `diagnose`,
-`forecast`, `classify`, `bench`, `warmup`.
+`export`, `forecast`, `classify`, `bench`, `warmup`.
 
 * `app.py` registers the sub-commands. `options.py` has the options of `train`, `bench_options.py` those of
   `bench`. `session.py` runs `train`.

@@ -13,6 +13,7 @@ from rnnfast.cli.classify import classify
 from rnnfast.cli.diagnose import diagnose
 from rnnfast.cli.errors import OneLineGroup, ThreadedCommand
 from rnnfast.cli.evaluate import evaluate
+from rnnfast.cli.export import export
 from rnnfast.cli.forecast import forecast
 from rnnfast.cli.generate import generate
 from rnnfast.cli.predict import predict
@@ -30,6 +31,7 @@ Examples:
 [bold]rnnfast generate runs/first --prompt "the value of"[/bold]
 [bold]rnnfast predict runs/first "the value of"[/bold]
 [bold]rnnfast evaluate runs/first my.txt[/bold]
+[bold]rnnfast export runs/first model.onnx[/bold]
 [bold]rnnfast forecast sales.csv --h 12[/bold]
 [bold]rnnfast classify GunPoint_TRAIN.ts GunPoint_TEST.ts[/bold]
 """
@@ -65,5 +67,5 @@ def rnnfast_command(
         typer.echo(context.get_help())
 
 
-for command in (train, evaluate, generate, predict, diagnose, forecast, classify, bench, warmup):
+for command in (train, evaluate, generate, predict, diagnose, export, forecast, classify, bench, warmup):
     app.command(cls=ThreadedCommand, help=help_text(command.__doc__))(command)

@@ -9,7 +9,7 @@ from itertools import chain
 
 # Alternatives are tried in this order. A full stop, hyphen or apostrophe between two word characters belongs
 # to the word: if "well-known", "don't" or "example.com" were split, the missing spaces could not be inferred.
-_WORD = re.compile(
+WORD = re.compile(
     r"""
       <unk> | <eos>                         # in corpora prepared by others
     | (?: [^\W\d_] \. ){2,} (?!\w)          # U.S.  e.g.
@@ -23,7 +23,7 @@ _WORD = re.compile(
 )
 
 # Typed prompts have straight quotes and books curly ones; both must give the same word.
-_STRAIGHT_QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u02bc": "'", "\u201c": '"', "\u201d": '"'})
+STRAIGHT_QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u02bc": "'", "\u201c": '"', "\u201d": '"'})
 
 _NO_SPACE_BEFORE = frozenset([*".,;:!?)]}%\u2026", "...", "n't"])
 _NO_SPACE_AFTER = frozenset("([{$\u00a3\u20ac#")
@@ -53,8 +53,8 @@ def split_words(line: str) -> list[str]:
     ['"', "Don't", 'pay', '$', '1,000.50', ',', '"', 'she', 'said', '.']
     """
     if not line.isascii():
-        line = unicodedata.normalize("NFC", line).translate(_STRAIGHT_QUOTES)
-    return _WORD.findall(line)
+        line = unicodedata.normalize("NFC", line).translate(STRAIGHT_QUOTES)
+    return WORD.findall(line)
 
 
 class SplitWords(dict[str, list[str]]):

@@ -25,12 +25,15 @@ class Layout(NamedTuple):
         the second one only ("recurrent"), or the second one for the last block only ("candidate").
     negated : str
         Gates whose value is 1 minus the cell's: 1 - sigmoid(a) = sigmoid(-a).
+    peepholes : tuple of str
+        The cell's parameters (H,) through which gates read the cell state, in the library's order.
     """
 
     gates: str
     transposed: bool
     biases: str
     negated: str = ""
+    peepholes: tuple[str, ...] = ()
 
 
 class Arrays(NamedTuple):
@@ -81,6 +84,7 @@ LAYOUTS: Mapping[str, Mapping[Cell, Layout]] = {
         cells.lstm: Layout("iofg", True, "two"),
         cells.gru: Layout("zrn", True, "two", negated="z"),
         cells.gru_after: Layout("zrn", True, "two", negated="z"),
+        cells.peephole_lstm: Layout("iofg", True, "two", peepholes=("pi", "po", "pf")),
     },
 }
 
@@ -92,11 +96,6 @@ def cell_of(owner: str, library: str, cell: Cell) -> Cell:
         if cell.fingerprint == known.fingerprint:
             return known
     raise _check.not_representable(owner, library, cell.name)
-
-
-def layout_of(owner: str, library: str, cell: Cell) -> Layout:
-    """The layout of a cell in a library; ValueError if none of its layers computes this cell."""
-    return LAYOUTS[library][cell_of(owner, library, cell)]
 
 
 def to_library(cell: Cell, layout: Layout, params: Mapping[str, np.ndarray]) -> Arrays:

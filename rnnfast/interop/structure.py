@@ -14,7 +14,6 @@ from rnnfast.interop.layouts import (
     Arrays,
     cell_of,
     from_library,
-    layout_of,
     to_library,
     where_biases_are,
 )
@@ -68,7 +67,8 @@ def sides_of(owner: str, library: str, model: Any) -> Sides:
     """The arrays of a layer or a stack in the form of a library; copies."""
 
     def side(layer: Recurrent) -> tuple[Cell, Arrays]:
-        cell, layout = cell_of(owner, library, layer.cell), layout_of(owner, library, layer.cell)
+        cell = cell_of(owner, library, layer.cell)
+        layout = LAYOUTS[library][cell]
         arrays = to_library(cell, layout, parameters(layer))
         return cell, where_biases_are(owner, library, layout, arrays)
 

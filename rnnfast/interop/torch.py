@@ -14,6 +14,7 @@ from rnnfast.interop.agreement import compared
 from rnnfast.interop.foreign import copied_all
 from rnnfast.interop.formulas import outcome
 from rnnfast.interop.layouts import Arrays
+from rnnfast.interop.packages import require
 from rnnfast.interop.structure import Layers, Sides, layers_of, sides_of
 from rnnfast.layers.rnn import ACTIVATIONS
 from rnnfast.layers.stack import Stack
@@ -145,10 +146,9 @@ def to_torch(layer: Layers, *, verbose: bool = True) -> Any:
     what = _CLASSES[sides[0][0][0]]
     _check_alike(owner, sides, what)
     dropout = _dropout(owner, layer)
-    try:
-        import torch
-    except ModuleNotFoundError as error:
-        raise _check.package_missing(owner, "PyTorch", "torch") from error
+    require(owner, "torch", "torch")
+    import torch
+
     cell, arrays = sides[0][0]
     options = {"nonlinearity": "relu" if cell is cells.rnn_relu else "tanh"} if len(cell.gates) == 1 else {}
     module = getattr(torch.nn, what.rpartition(".")[2])(

@@ -1,0 +1,204 @@
+"""Layers and models as ONNX files."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import rnnfast
+from rnnfast import _check
+from rnnfast._files import write_atomically
+from rnnfast.interop.onnx_agreement import compared
+from rnnfast.interop.onnx_formula import write_formula
+from rnnfast.interop.onnx_layers import operator_of, write_layer
+from rnnfast.interop.onnx_scan import Direction, Steps
+from rnnfast.interop.onnx_source import Source, Way, source_of
+from rnnfast.interop.onnx_writer import IR_VERSION, MOST_BYTES, OPSET, Placed, Writer
+from rnnfast.interop.packages import require
+from rnnfast.kernels.expression import in_order
+
+METADATA = "rnnfast.model"
+
+
+class Exported(NamedTuple):
+    """The result of an export.
+
+    Attributes
+    ----------
+    placed : list of Placed
+        The home of each parameter: its name, its shape and the initializer of the file.
+    difference : float
+        The largest difference between the file in ONNX Runtime and rnnfast on random input.
+    """
+
+    placed: list[Placed]
+    difference: float
+
+
+def to_onnx(
+    model: Any, path: str | os.PathLike[str], *, lengths: bool = False, verbose: bool = True
+) -> Exported:
+    """Write a layer or a model as an ONNX file, after comparing both on random input.
+
+    The cells of ONNX become its operators RNN, LSTM and GRU; the peephole LSTM is one of them. Every other
+    cell becomes a Scan, whose body is the cell's formula in standard operators; random arguments are their
+    mean. Batch and time may have any size. Equal models give equal bytes.
+
+    Parameters
+    ----------
+    model : Recurrent, Bidirectional, Stack, RNNLM or SequenceRegressor
+        A layer of any cell, layers, or a model; the file does not contain its state.
+    path
+        The file; an older one stays until the new one is complete.
+    lengths : bool
+        Whether the file has the input `lengths`, int32 (batch,): the steps of each sequence, from 0 to time.
+        After its end, `hs` is zero; its final state is that after its last step.
+    verbose : bool
+        Print the largest difference.
+
+    Returns
+    -------
+    Exported
+
+    Raises
+    ------
+    TypeError, ValueError
+        The model is of another kind, its parameters do not fit a file, or the file computes other numbers
+        than the model.
+    ModuleNotFoundError
+        onnx or onnxruntime is not installed.
+    OSError
+        The file cannot be written.
+
+    Notes
+    -----
+    Inputs are `xs` (batch, time, D) or, for words, `ids` (batch, time) in int64. The output is `hs` (batch,
+    time, H) of layers, `scores` (batch, time, V) of `RNNLM`. `SequenceRegressor` has one output for each
+    value of its `distribution`, such as `mean` and `scale`; the heads `quantiles` and `categorical` have the
+    output `scores` (batch, time, P*O).
+
+    Each state is an input (batch, H), and an output after the last step: ``layer0_h`` and ``layer0_h_next``,
+    ``layer0_c`` and ``layer0_c_next``, then `layer1` and so on; the layer that reads backwards has
+    ``layer0_reverse_h``. Zeros start a sequence, and the outputs of one call continue it in the next. A given
+    array of a cell is an input (batch, time, H), for example ``layer0_drive``.
+
+    ONNX Runtime has no operators RNN, LSTM and GRU in float64. A float64 file with them is valid, but it is
+    compared in float32, as the same graph with rounded parameters.
+
+    Examples
+    --------
+    >>> import rnnfast
+    >>> from rnnfast.interop import to_onnx
+    >>> layer = rnnfast.TimeLSTM.from_sizes(3, 4)
+    >>> to_onnx(layer, "lstm.onnx").placed[0]                                   # doctest: +SKIP
+    to_onnx: rnnfast and ONNX Runtime differ by at most 8.9e-08 on random input
+    Placed(parameter='layer0_Wx', shape=(3, 16), initializer='layer0_W')
+    """
+    require("to_onnx", "onnx", "onnx", "onnxruntime")
+    source = source_of("to_onnx", model)
+    content, placed = written(source, lengths)
+    run = source, content
+    if source.dtype == np.float64 and any(operator_of(way.layer.cell) for way in source.ways()):
+        rounded = source.rounded(np.dtype(np.float32))
+        run = rounded, written(rounded, lengths)[0]
+    difference = compared("to_onnx", *run, lengths, verbose)
+    with write_atomically(path) as file:
+        file.write(content)
+    return Exported(placed, difference)
+
+
+def written(source: Source, lengths: bool) -> tuple[bytes, list[Placed]]:
+    """The content of a file, and the home of each parameter."""
+    import onnx
+    from onnx import helper
+
+    graph = Writer(source.dtype)
+    hs, states = _write_layers(graph, source, lengths)
+    _write_outputs(graph, source, graph.node("Transpose", hs, perm=[1, 0, 2]))
+    for (name, width), value in states.items():
+        graph.output(name, value, ("batch", width))
+    _check.fits_protobuf("to_onnx", graph.nbytes(), MOST_BYTES)
+    model = helper.make_model(
+        graph.graph(source.config["model"]),
+        producer_name="rnnfast",
+        producer_version=rnnfast.__version__,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+    )
+    helper.set_model_props(model, {METADATA: json.dumps(source.config, sort_keys=True)})
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString(deterministic=True), graph.placed
+
+
+def _write_layers(graph: Writer, source: Source, lengths: bool) -> tuple[str, dict[tuple[str, int], str]]:
+    """The outputs (T, N, H) of the top layer, and the final states by name and width."""
+    if source.words is None:
+        given = graph.input("xs", ("batch", "time", source.layers[0][0].layer.input_size))
+        xs = graph.node("Transpose", given, perm=[1, 0, 2])
+    else:
+        given = graph.input("ids", ("batch", "time"), np.int64)
+        ids = graph.node("Transpose", given, perm=[1, 0])
+        xs = graph.node("Gather", graph.parameter("embed_W", source.words), ids)
+    steps = _with_lengths(graph, source, xs) if lengths else Steps(xs)
+    states: dict[tuple[str, int], str] = {}
+    for both in source.layers:
+        ways = [_with_inputs(graph, way) for way in both]
+        hs, finals = write_layer(graph, ways, steps)
+        for way, final in zip(both, finals, strict=True):
+            names = [f"{way.of(state)}_next" for state in way.layer.cell.states]
+            states |= {(name, way.layer.hidden_size): v for name, v in zip(names, final, strict=True)}
+        steps = steps._replace(xs=hs)
+    return steps.xs, states
+
+
+def _with_lengths(graph: Writer, source: Source, xs: str) -> Steps:
+    """The sequences (T, N, ...) with an input for their lengths."""
+    lengths = graph.input("lengths", ("batch",), np.int32)
+    ends = graph.node("Cast", lengths, to=graph.type_of(np.int64))
+    are_scans = {operator_of(way.layer.cell) is None for way in source.ways()}
+    inside = begun = ""
+    if True in are_scans:
+        time = graph.node("Gather", graph.node("Shape", xs), graph.integers(0))
+        steps = graph.node("Range", graph.integers(0), time, graph.integers(1))
+        before = graph.node("Less", graph.node("Unsqueeze", steps, graph.integers([1])), ends)
+        inside = graph.node("Unsqueeze", before, graph.integers([2]))
+    if False in are_scans:
+        begun = graph.node("Greater", graph.node("Unsqueeze", ends, graph.integers([1])), graph.integers(0))
+    return Steps(xs, lengths, inside, begun)
+
+
+def _with_inputs(graph: Writer, way: Way) -> Direction:
+    """A layer with inputs for its states and its given arrays."""
+    layer, width = way.layer, way.layer.hidden_size
+    given = {}
+    for name in layer.given_names:
+        array = graph.input(way.of(name), ("batch", "time", width))
+        given[name] = graph.node("Transpose", array, perm=[1, 0, 2])
+    states = [graph.input(way.of(state), ("batch", width)) for state in layer.cell.states]
+    return Direction(way.name, layer, states, given)
+
+
+def _write_outputs(graph: Writer, source: Source, hs: str) -> None:
+    """The outputs besides the states, from hidden vectors (N, T, H)."""
+    if source.output is None:
+        graph.output("hs", hs, ("batch", "time", source.hidden_size))
+        return
+    W, b = source.output
+    weights = (
+        graph.node("Transpose", "embed_W", perm=[1, 0]) if source.tied else graph.parameter("output_W", W)
+    )
+    product = graph.node("MatMul", hs, weights)
+    scores = graph.node("Add", product, graph.parameter("output_b", b))
+    formulas = None if source.head is None else source.head.formulas()
+    if source.head is None or formulas is None:
+        graph.output("scores", scores, ("batch", "time", b.size))
+        return
+    parts = source.head.parameters
+    width = b.size // len(parts)
+    values = dict(zip(parts, graph.split(scores, [width] * len(parts)), strict=True))
+    known = {node: values[node.args[0]] for node in in_order(formulas.values()) if node.op == "input"}
+    for name, value in zip(formulas, write_formula(graph, formulas.values(), known), strict=True):
+        graph.output(name, value, ("batch", "time", width))
