@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 from cells import make
-from helpers import DTYPES, assert_same_bits
+from helpers import DTYPES, assert_same_bits, normal
 from interop_helpers import (
     FORMS,
     KINDS,
@@ -145,6 +145,26 @@ def test_the_gates_of_an_own_cell_may_have_other_names():
     layer = mine.layer(D, H, rng=np.random.default_rng(0))
     made = from_keras(to_keras(layer, **QUIET), **QUIET)
     assert_same_bits(made.forward(inputs(np.float32)), layer.forward(inputs(np.float32)))
+
+
+@pytest.mark.parametrize("gates", [1, 3, 4])
+def test_weights_that_multiply_rounding_are_compared_in_float64(gates, capsys):
+    """With these, float32 itself is off by 1e-3 and more after a few steps."""
+    rng, width = np.random.default_rng(0), 512
+    shapes = {"weight_ih": (gates * width, D), "weight_hh": (gates * width, width)}
+    shapes |= {"bias_ih": (gates * width,), "bias_hh": (gates * width,)}
+    layer = from_torch({name: normal(rng, shape, np.float32) for name, shape in shapes.items()})
+    assert " in float64 differ by at most " in capsys.readouterr().out
+    assert layer.dtype == np.float32
+    to_keras(layer)
+    assert " in float64 differ by at most " in capsys.readouterr().out
+
+
+def test_weights_that_are_not_numbers_do_not_agree():
+    weights = keras_weights(4)
+    weights[1][0, 0] = np.nan
+    with pytest.raises(ValueError, match="differ by nan on random input"):
+        from_keras(weights)
 
 
 # What a conversion says, and what it leaves alone.

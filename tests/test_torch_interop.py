@@ -137,6 +137,15 @@ def test_a_conversion_compares_with_the_module_itself(capsys):
         from_torch(Twice(D, H))
 
 
+def test_modules_that_multiply_rounding_are_compared_in_float64(capsys):
+    module = torch.nn.GRU(D, 512)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_()
+    to_torch(from_torch(module))
+    assert [" in float64 " in line for line in capsys.readouterr().out.splitlines()] == [True, True]
+
+
 def test_dropout_travels_to_pytorch_and_back():
     module = to_torch(built("gru-after", np.float32, 3, dropout=0.25), **QUIET)
     assert module.dropout == 0.25

@@ -13,7 +13,7 @@ from rnnfast.cells import Cell
 from rnnfast.interop.agreement import compared
 from rnnfast.interop.foreign import copied_all
 from rnnfast.interop.formulas import outcome
-from rnnfast.interop.layouts import Arrays, cell_of
+from rnnfast.interop.layouts import Arrays, cell_of, with_one_bias
 from rnnfast.interop.structure import Layers, Sides, directions, layers_of, sides_of
 from rnnfast.layers.recurrent import Recurrent
 from rnnfast.layers.rnn import ACTIVATIONS
@@ -267,8 +267,9 @@ def _side(owner: str, direction: Direction, arrays: dict[str, np.ndarray]) -> tu
     why = f"that of a GRU with reset_after={after}"
     both = arrays.get(bias, np.zeros((2, columns) if after else columns, wx.dtype))
     both = _check.shape(owner, bias, both, (2, columns) if after else (columns,), why)
-    bx, bh = both if after else (both, zeros)
-    return (cells.gru_after if after else cells.gru), Arrays(wx, arrays[recurrent], bx, bh)
+    if not after:
+        return cells.gru, Arrays(wx, arrays[recurrent], both, zeros)
+    return cells.gru_after, with_one_bias(cells.gru_after, Arrays(wx, arrays[recurrent], *both))
 
 
 # To Keras.

@@ -85,7 +85,12 @@ def layers_of(library: str, sides: Sides, stateful: Sequence[bool], dropout: flo
     return assembled(made, dropout)
 
 
-def carrying(model: Any) -> Layers:
-    """A stateful layer or stack on the same parameters, without dropout and with states of its own."""
-    layers = directions("", model)
-    return assembled([[layer_of(one.cell, parameters(one), True) for one in both] for both in layers])
+def carrying(model: Any, dtype: np.dtype) -> Layers:
+    """A stateful layer or stack with the same parameters in a dtype, without dropout and with states of its
+    own."""
+
+    def layer(one: Recurrent) -> Recurrent:
+        params = {name: param.astype(dtype, copy=False) for name, param in parameters(one).items()}
+        return layer_of(one.cell, params, True)
+
+    return assembled([[layer(one) for one in both] for both in directions("", model)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,10 +11,10 @@ import numpy as np
 
 from rnnfast import _check, cells
 from rnnfast.cells import Cell
-from rnnfast.interop.agreement import compared
+from rnnfast.interop.agreement import Run, agree, compared
 from rnnfast.interop.foreign import copied_all
 from rnnfast.interop.formulas import outcome
-from rnnfast.interop.layouts import Arrays
+from rnnfast.interop.layouts import Arrays, with_one_bias
 from rnnfast.interop.packages import require
 from rnnfast.interop.structure import Layers, Sides, layers_of, sides_of
 from rnnfast.layers.rnn import ACTIVATIONS
@@ -96,11 +97,9 @@ def from_torch(
     model = layers_of("torch", sides, [False] * len(sides), dropout)
     what = _CLASSES[sides[0][0][0]]
     if module is not None and _computes_alike(module, model):
-        compared(owner, what, model, lambda xs, states: module_outcome(module, xs, states), verbose)
+        _compare(owner, what, model, sides, module, verbose)
     else:
-        rows = [[(cell, w._replace(wx=w.wx.T, wh=w.wh.T)) for cell, w in both] for both in sides]
-        run = lambda xs, states: outcome("torch", rows, xs, states)  # noqa: E731
-        compared(owner, f"the equations of {what}", model, run, verbose)
+        compared(owner, f"the equations of {what}", model, _formulas(_summed(sides)), verbose)
     return model
 
 
@@ -165,8 +164,33 @@ def to_torch(layer: Layers, *, verbose: bool = True) -> Any:
     flat = [array for both in sides for _, arrays in both for array in arrays]
     named = dict(zip(_names_of(module), map(torch.from_numpy, flat), strict=True))
     module.load_state_dict(named)
-    compared(owner, what, layer, lambda xs, states: module_outcome(module, xs, states), verbose)
+    _compare(owner, what, layer, sides, module, verbose)
     return module
+
+
+def _compare(owner: str, what: str, model: Layers, sides: Sides, module: Any, show: bool) -> None:
+    """A layer or a stack beside a module.
+
+    In float64 there are the equations between the two, since the layer has rounded the sum of two biases."""
+
+    def wide(xs: np.ndarray, states: list[tuple[np.ndarray, ...]]) -> list[np.ndarray]:
+        theirs = module_outcome(copy.deepcopy(module).double(), xs, states)
+        agree(owner, f"{what} in float64", _formulas(sides)(xs, states), theirs, show=False)
+        return _formulas(_summed(sides))(xs, states)
+
+    run = lambda xs, states: module_outcome(module, xs, states)  # noqa: E731
+    compared(owner, what, model, run, show, wide=wide)
+
+
+def _summed(sides: Sides) -> Sides:
+    """The same with one bias where the layer has one."""
+    return [tuple((cell, with_one_bias(cell, w)) for cell, w in both) for both in sides]
+
+
+def _formulas(sides: Sides) -> Run:
+    """The equations of PyTorch on the arrays of a module."""
+    upright = [[(cell, w._replace(wx=w.wx.T, wh=w.wh.T)) for cell, w in both] for both in sides]
+    return lambda xs, states: outcome("torch", upright, xs, states)
 
 
 def module_outcome(module: Any, xs: np.ndarray, states: list[tuple[np.ndarray, ...]]) -> list[np.ndarray]:
