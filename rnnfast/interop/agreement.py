@@ -22,7 +22,7 @@ def random_inputs(size: int, dtype: np.dtype, batch: int = BATCH, steps: int = S
 
 
 def agree(
-    owner: str, what: str, ours: list[np.ndarray], theirs: Sequence[np.ndarray], show: bool = True
+    owner: str, what: str, ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], show: bool = True
 ) -> float:
     """The largest difference between pairs of arrays, which is printed; ValueError if it is too large.
 
@@ -37,7 +37,7 @@ def agree(
 
 
 def _difference(
-    owner: str, what: str, ours: list[np.ndarray], theirs: Sequence[np.ndarray]
+    owner: str, what: str, ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]
 ) -> tuple[float, float]:
     """The largest difference, and the largest that is accepted."""
     difference = largest = 0.0

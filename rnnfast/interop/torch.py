@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -173,7 +173,7 @@ def _compare(owner: str, what: str, model: Layers, sides: Sides, module: Any, sh
 
     In float64 there are the equations between the two, since the layer has rounded the sum of two biases."""
 
-    def wide(xs: np.ndarray, states: list[tuple[np.ndarray, ...]]) -> list[np.ndarray]:
+    def wide(xs: np.ndarray, states: list[tuple[np.ndarray, ...]]) -> Sequence[np.ndarray]:
         theirs = module_outcome(copy.deepcopy(module).double(), xs, states)
         agree(owner, f"{what} in float64", _formulas(sides)(xs, states), theirs, show=False)
         return _formulas(_summed(sides))(xs, states)
