@@ -29,6 +29,7 @@ MODULES = [
     ".forecast",
     ".forecast.metrics",
     ".heads",
+    ".interop",
     ".models",
     ".optim",
     ".time_layers",

@@ -17,7 +17,9 @@ from rnnfast.training import Checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 MISSING = tuple(
-    f"rnnfast.{name}" for name in ("sklearn", "sktime", "torch") if importlib.util.find_spec(name) is None
+    f"rnnfast.{name}"
+    for name in ("interop.torch", "sklearn", "sktime", "torch")
+    if importlib.util.find_spec(name.rpartition(".")[2]) is None
 )
 OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 

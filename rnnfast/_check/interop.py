@@ -28,24 +28,12 @@ def disagrees(owner: str, what: str, difference: float, limit: float) -> ValueEr
     )
 
 
-def not_exported(owner: str, model: Any, kinds: Sequence[type]) -> TypeError:
-    """The error for a model of a kind that has no form in another format."""
-    *others, last = (kind.__name__ for kind in kinds)
-    return TypeError(f"{owner}: model must be {', '.join(others)} or {last}, got {type(model).__name__}.")
-
-
-def unique_in_graph(owner: str, name: str, taken: Collection[str]) -> None:
-    """A name of one input, output or parameter only."""
-    if name in taken:
-        raise ValueError(f"{owner}: two values have the name {name}; rename one in the step of the cell.")
-
-
-def fits_protobuf(owner: str, nbytes: int, most: int) -> None:
-    """Parameters that fit a file of ONNX."""
-    if nbytes > most:
-        raise ValueError(
-            f"{owner}: the parameters take {nbytes:,} bytes, and a file of ONNX ends at {most:,}."
-        )
+def no_place_for_bias(owner: str, library: str) -> ValueError:
+    """The error for the second bias of a GRU that a library does not have."""
+    return ValueError(
+        f"{owner}: {library} has no place for the recurrent bias bhh of a GRU, and it is not zero; PyTorch, "
+        f"Keras and flax linen have one."
+    )
 
 
 def array_missing(owner: str, name: str) -> ValueError:
@@ -64,6 +52,39 @@ def array_kind(owner: str, name: str, kind: str) -> TypeError:
     return TypeError(f"{owner}: {name} must be float32 or float64, got {kind}{way}.")
 
 
+def option_not_served(owner: str, name: str, value: Any, served: str) -> ValueError:
+    """The error for an option of another library's layer that no layer of rnnfast has."""
+    return ValueError(f"{owner}: {name} must be {served}, got {value!r:.60}; no layer of rnnfast has that.")
+
+
+def no_layer_found(owner: str, what: str, where: str) -> ValueError:
+    """The error for a model without a recurrent layer."""
+    return ValueError(f"{owner}: no recurrent layer found{where}; expected {what}.")
+
+
+def several_layers(owner: str, names: list[str], way: str) -> ValueError:
+    """The error for a model with several recurrent layers."""
+    return ValueError(f"{owner}: found several recurrent layers: {', '.join(names)}; {way}.")
+
+
+def unlike_the_first(
+    owner: str, place: str, what: str, given: Any, expected: Any, library: str
+) -> ValueError:
+    """The error for a stack that is more than one layer of another library."""
+    return ValueError(
+        f"{owner}: all layers of one {library} have the same {what}, got {given} in layer {place} and "
+        f"{expected} in layer 0; convert the layers one by one."
+    )
+
+
+def keras_weights(owner: str, place: str, count: int) -> ValueError:
+    """The error for a list that is not the weights of one Keras layer."""
+    return ValueError(
+        f"{owner}: the weights of {place} must be kernel, recurrent_kernel and perhaps bias, or twice "
+        f"these for two directions, got {count} arrays; a layer has them once it is built."
+    )
+
+
 def gates(owner: str, name: str, weights: Any, form: str) -> tuple[int, int]:
     """The hidden size H and the number of gates G, 1, 3 or 4, of recurrent weights (H, G*H)."""
     if weights.ndim == 2 and weights.shape[0]:
@@ -74,14 +95,71 @@ def gates(owner: str, name: str, weights: Any, form: str) -> tuple[int, int]:
     raise ValueError(f"{owner}: {name} must be {form} with 1, 3 or 4 gates G, got {given}.")
 
 
-def no_layer_found(owner: str, what: str, where: str) -> ValueError:
-    """The error for a model without a recurrent layer."""
-    return ValueError(f"{owner}: no recurrent layer found{where}; expected {what}.")
+def projection(owner: str, name: str) -> ValueError:
+    """The error for an LSTM with a projection of its output."""
+    return ValueError(f"{owner}: {name} is a projection (proj_size), which no layer of rnnfast has.")
+
+
+def locked_dropout(owner: str) -> ValueError:
+    """The error for one dropout mask for all steps, which PyTorch does not have."""
+    return ValueError(
+        f"{owner}: PyTorch draws a dropout mask for every step; make the Stack with per_step=True."
+    )
+
+
+def not_a_recurrent_layer(owner: str, place: str, value: Any) -> TypeError:
+    """The error for a layer of Keras of another kind."""
+    return TypeError(
+        f"{owner}: {place} must be a SimpleRNN, LSTM, GRU or Bidirectional of Keras, or a list of its "
+        f"weights, got {type(value).__name__}."
+    )
+
+
+def reads_backwards(owner: str, place: str, expected: bool) -> ValueError:
+    """The error for a layer of Keras whose direction is not that of a layer of rnnfast."""
+    way = (
+        "as backward_layer of Bidirectional"
+        if expected
+        else "rnnfast reads forwards; convert get_weights(), and pass xs[:, ::-1] to forward"
+    )
+    return ValueError(f"{owner}: go_backwards must be {expected} in {place}, got {not expected}; {way}.")
+
+
+def between_layers(owner: str, path: str) -> ValueError:
+    """The error for a module without recurrence among those of a stack."""
+    return ValueError(
+        f"{owner}: {path} is not a recurrent layer; pass a list of the recurrent ones, from bottom to top."
+    )
+
+
+def cell_not_served(owner: str, path: str, name: str) -> ValueError:
+    """The error for a cell of another library that rnnfast does not have."""
+    return ValueError(f"{owner}: {path or 'the mapping'} is a {name}, which no layer of rnnfast computes.")
 
 
 def package_missing(owner: str, package: str, extra: str) -> ModuleNotFoundError:
-    """The error for a package that is not installed."""
+    """The error for an optional package that is not installed."""
     return ModuleNotFoundError(f"{owner} needs {package}: pip install 'rnnfast[{extra}]'.")
+
+
+def not_exported(owner: str, model: Any, kinds: Sequence[type]) -> TypeError:
+    """The error for a model of a kind that has no form in another format."""
+    *others, last = (kind.__name__ for kind in kinds)
+    return TypeError(f"{owner}: model must be {', '.join(others)} or {last}, got {type(model).__name__}.")
+
+
+def unique_in_graph(owner: str, name: str, taken: Collection[str]) -> None:
+    """A name of one input, output or parameter only."""
+    if name in taken:
+        raise ValueError(f"{owner}: two values have the name {name}; rename one in the step of the cell.")
+
+
+def fits_protobuf(owner: str, nbytes: int, most: int) -> None:
+    """Parameters that fit a file of ONNX."""
+    if nbytes > most:
+        raise ValueError(
+            f"{owner}: the parameters take {nbytes:,} bytes, and a file of ONNX ends at {most:,}."
+        )
 
 
 def several_cells(owner: str, first: str, other: str) -> ValueError:

@@ -3,8 +3,24 @@
 from __future__ import annotations
 
 from rnnfast.interop.book import from_book, to_book
+from rnnfast.interop.flax import from_flax, to_flax
 from rnnfast.interop.formats import convert
+from rnnfast.interop.keras import from_keras, keras_config, to_keras
 from rnnfast.interop.onnx_export import to_onnx
 from rnnfast.interop.onnx_run import export_run
+from rnnfast.interop.torch import from_torch, to_torch
 
-__all__ = ["convert", "export_run", "from_book", "to_book", "to_onnx"]
+__all__ = [
+    "convert",
+    "export_run",
+    "from_book",
+    "from_flax",
+    "from_keras",
+    "from_torch",
+    "keras_config",
+    "to_book",
+    "to_flax",
+    "to_keras",
+    "to_onnx",
+    "to_torch",
+]

@@ -89,11 +89,12 @@ LAYOUTS: Mapping[str, Mapping[Cell, Layout]] = {
 }
 
 
-def layout_of(owner: str, library: str, cell: Cell) -> Layout:
-    """The layout of a cell in a library; ValueError if none of its layers computes this cell."""
-    for known, layout in LAYOUTS[library].items():
+def cell_of(owner: str, library: str, cell: Cell) -> Cell:
+    """The cell of `LAYOUTS` that computes what this cell computes, under its own names of gates; ValueError
+    if none of the library's layers does."""
+    for known in LAYOUTS[library]:
         if cell.fingerprint == known.fingerprint:
-            return layout
+            return known
     raise _check.not_representable(owner, library, cell.name)
 
 
@@ -113,18 +114,36 @@ def to_library(cell: Cell, layout: Layout, params: Mapping[str, np.ndarray]) -> 
 
 def from_library(cell: Cell, layout: Layout, arrays: Arrays) -> dict[str, np.ndarray]:
     """The inverse of `to_library`; both biases of a gate become their sum where the cell has one."""
-    wx, wh, bx, bh = arrays
+    wx, wh, b, bh = with_one_bias(cell, arrays)
     if layout.transposed:
         wx, wh = wx.T, wh.T
-    width = wh.shape[0]
-    b, apart = bx + bh, {}
-    if cell.apart:
-        b[-width:], apart = bx[-width:], {"bhh": bh[-width:].copy()}
+    apart = {"bhh": bh[-wh.shape[0] :]} if cell.apart else {}
     given = {"Wx": wx, "Wh": wh, "b": b}
     moved = {
         name: _moved(array, tuple(layout.gates), cell.gates, layout.negated) for name, array in given.items()
     }
     return {**moved, **apart}
+
+
+def with_one_bias(cell: Cell, arrays: Arrays) -> Arrays:
+    """The same layer with the sum of both biases in the first one, and the second one only where it is
+    reset."""
+    b, reset = arrays.bx + arrays.bh, np.zeros_like(arrays.bh)
+    if cell.apart:
+        width = b.size // len(cell.gates)
+        b[-width:], reset[-width:] = arrays.bx[-width:], arrays.bh[-width:]
+    return arrays._replace(bx=b, bh=reset)
+
+
+def where_biases_are(owner: str, library: str, layout: Layout, arrays: Arrays) -> Arrays:
+    """The same layer with biases only where the library has them; ValueError for a reset bias without a
+    place."""
+    bx, bh = arrays.bx, arrays.bh
+    if layout.biases == "recurrent":
+        return arrays._replace(bx=np.zeros_like(bx), bh=bx + bh)
+    if layout.biases == "one" and bh.any():
+        raise _check.no_place_for_bias(owner, library)
+    return arrays
 
 
 def _moved(array: np.ndarray, have: tuple[str, ...], want: tuple[str, ...], negated: str) -> np.ndarray:

@@ -9,6 +9,14 @@ import numpy as np
 
 from rnnfast import _check, cells
 from rnnfast.cells import Cell
+from rnnfast.interop.layouts import (
+    LAYOUTS,
+    Arrays,
+    cell_of,
+    from_library,
+    to_library,
+    where_biases_are,
+)
 from rnnfast.layers.bidirectional import Bidirectional
 from rnnfast.layers.gru import TimeGRU
 from rnnfast.layers.lstm import TimeLSTM
@@ -18,6 +26,8 @@ from rnnfast.layers.stack import Stack
 
 # A layer, and what is made of layers.
 Layers = Recurrent | Bidirectional | Stack
+# A library's arrays for each direction of each layer, from bottom to top, and the cell that they are of.
+Sides = list[tuple[tuple[Cell, Arrays], ...]]
 
 
 def directions(owner: str, model: Any) -> list[tuple[Recurrent, ...]]:
@@ -51,3 +61,36 @@ def assembled(layers: Sequence[Sequence[Recurrent]], dropout: float = 0.0) -> La
     """One layer, or a `Stack` of several, from the directions of each."""
     made = [Bidirectional(*both) if len(both) == 2 else both[0] for both in layers]
     return made[0] if len(made) == 1 else Stack(made, dropout)
+
+
+def sides_of(owner: str, library: str, model: Any) -> Sides:
+    """The arrays of a layer or a stack in the form of a library; copies."""
+
+    def side(layer: Recurrent) -> tuple[Cell, Arrays]:
+        cell = cell_of(owner, library, layer.cell)
+        layout = LAYOUTS[library][cell]
+        arrays = to_library(cell, layout, parameters(layer))
+        return cell, where_biases_are(owner, library, layout, arrays)
+
+    return [tuple(side(layer) for layer in both) for both in directions(owner, model)]
+
+
+def layers_of(library: str, sides: Sides, stateful: Sequence[bool], dropout: float = 0.0) -> Layers:
+    """The inverse of `sides_of`; one entry of `stateful` for each layer."""
+
+    def layer(cell: Cell, arrays: Arrays, stateful: bool) -> Recurrent:
+        return layer_of(cell, from_library(cell, LAYOUTS[library][cell], arrays), stateful)
+
+    made = [[layer(*side, carries) for side in both] for both, carries in zip(sides, stateful, strict=True)]
+    return assembled(made, dropout)
+
+
+def carrying(model: Any, dtype: np.dtype) -> Layers:
+    """A stateful layer or stack with the same parameters in a dtype, without dropout and with states of its
+    own."""
+
+    def layer(one: Recurrent) -> Recurrent:
+        params = {name: param.astype(dtype, copy=False) for name, param in parameters(one).items()}
+        return layer_of(one.cell, params, True)
+
+    return assembled([[layer(one) for one in both] for both in directions("", model)])

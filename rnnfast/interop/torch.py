@@ -1,0 +1,359 @@
+"""PyTorch's recurrent layers and layers of rnnfast, one from the other: `from_torch` and `to_torch`."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rnnfast import _check, cells
+from rnnfast.cells import Cell
+from rnnfast.interop.agreement import Run, agree, compared
+from rnnfast.interop.foreign import copied_all
+from rnnfast.interop.formulas import outcome
+from rnnfast.interop.layouts import Arrays, with_one_bias
+from rnnfast.interop.packages import require
+from rnnfast.interop.structure import Layers, Sides, layers_of, sides_of
+from rnnfast.layers.rnn import ACTIVATIONS
+from rnnfast.layers.stack import Stack
+
+_NAME = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)(?:_l(\d+)(_reverse)?)?")
+_CLASSES = {
+    cells.rnn: "torch.nn.RNN",
+    cells.rnn_relu: "torch.nn.RNN",
+    cells.lstm: "torch.nn.LSTM",
+    cells.gru_after: "torch.nn.GRU",
+}
+
+
+def from_torch(
+    source: Any,
+    *,
+    nonlinearity: str = "tanh",
+    prefix: str = "",
+    dtype: np.typing.DTypeLike | None = None,
+    verbose: bool = True,
+) -> Layers:
+    """A layer with the weights of PyTorch's RNN, LSTM or GRU.
+
+    The conversion runs both sides on random input and prints the largest difference. The other side is the
+    module or, for a dict, the equations in PyTorch's documentation.
+
+    Parameters
+    ----------
+    source : torch.nn.Module or mapping of str to Tensor or ndarray
+        `torch.nn.RNN`, `LSTM` or `GRU`, one of their cells, or a model that holds one; or a state_dict, for
+        which PyTorch need not be installed. The number of gates tells the cell.
+    nonlinearity : {"tanh", "relu"}
+        That of an RNN in a state_dict; a module knows its own.
+    prefix : str
+        Where in a model the layer is, as in ``"encoder.rnn"``; needed if there are several.
+    dtype : float32 or float64, optional
+        The layer's dtype; that of the weights by default. Weights in float16 or bfloat16 need it.
+    verbose : bool
+        Print the difference.
+
+    Returns
+    -------
+    layer : TimeRNN, TimeLSTM, TimeGRU, Bidirectional or Stack
+        On copies of the weights; the two biases of a gate become their sum. A GRU has ``reset="after"``. The
+        input of `forward` is (N, T, D) whatever `batch_first` was. A `Stack` has the module's dropout; a
+        state_dict does not record it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The source holds no or several recurrent layers, a projection (`proj_size`) or arrays of another
+        dtype; an array is missing, unknown or of another shape; or the two sides differ.
+
+    Examples
+    --------
+    >>> import numpy as np, rnnfast
+    >>> rng = np.random.default_rng(0)
+    >>> shapes = {"weight_ih_l0": (16, 3), "weight_hh_l0": (16, 4), "bias_ih_l0": 16, "bias_hh_l0": 16}
+    >>> state_dict = {f"rnn.{name}": rng.standard_normal(shape) for name, shape in shapes.items()}
+    >>> layer = rnnfast.interop.from_torch(state_dict)
+    from_torch: rnnfast and the equations of torch.nn.LSTM differ by at most ... on random input
+    >>> layer.forward(np.ones((2, 5, 3))).shape
+    (2, 5, 4)
+    """
+    owner = "from_torch"
+    nonlinearity = _check.choice(owner, "nonlinearity", nonlinearity, ACTIVATIONS)
+    kind = None if dtype is None else _check.float_dtype(owner, dtype)
+    verbose = _check.boolean(owner, "verbose", verbose)
+    module = None
+    if isinstance(source, Mapping):
+        named = _chosen_arrays(owner, source, prefix)
+    else:
+        module = _chosen_module(owner, source, prefix)
+        nonlinearity = getattr(module, "nonlinearity", nonlinearity)
+        named = {name: getattr(module, name) for name in _names_of(module)}
+    names = _check_names(owner, named)
+    sides = _sides(owner, names, copied_all(owner, named, kind), nonlinearity)
+    dropout = getattr(module, "dropout", 0.0) if len(sides) > 1 else 0.0
+    model = layers_of("torch", sides, [False] * len(sides), dropout)
+    what = _CLASSES[sides[0][0][0]]
+    if module is not None and _computes_alike(module, model):
+        _compare(owner, what, model, sides, module, verbose)
+    else:
+        compared(owner, f"the equations of {what}", model, _formulas(_summed(sides)), verbose)
+    return model
+
+
+def to_torch(layer: Layers, *, verbose: bool = True) -> Any:
+    """A `torch.nn.RNN`, `LSTM` or `GRU` with the weights of a layer or a stack.
+
+    The conversion runs both sides on random input and prints the largest difference.
+
+    Parameters
+    ----------
+    layer : Recurrent, Bidirectional or Stack
+        `TimeRNN`, `TimeLSTM`, `TimeGRU` with ``reset="after"``, or what is made of them. The layers of a
+        stack must have one cell, one hidden size and as many directions, as in one module of PyTorch.
+    verbose : bool
+        Print the difference.
+
+    Returns
+    -------
+    module : torch.nn.RNN, torch.nn.LSTM or torch.nn.GRU
+        With ``batch_first=True``, the layer's dtype and the stack's dropout, on copies of the weights. The
+        biases are in `bias_ih`, but that of a reset state in `bias_hh`. A module of PyTorch carries no state
+        from call to call, whatever `stateful` was.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        PyTorch is not installed.
+    ValueError
+        PyTorch has no module for the cell (the book's GRU, which resets the state before the product;
+        peepholes; your own cell), or a layer differs from the first one.
+
+    Examples
+    --------
+    >>> import numpy as np, torch, rnnfast
+    >>> layer = rnnfast.TimeGRU.from_sizes(3, 4, rng=np.random.default_rng(0), reset="after")
+    >>> rnnfast.interop.to_torch(layer)
+    to_torch: rnnfast and torch.nn.GRU differ by at most ... on random input
+    GRU(3, 4, batch_first=True)
+    """
+    owner = "to_torch"
+    verbose = _check.boolean(owner, "verbose", verbose)
+    sides = sides_of(owner, "torch", layer)
+    what = _CLASSES[sides[0][0][0]]
+    _check_alike(owner, sides, what)
+    dropout = _dropout(owner, layer)
+    require(owner, "torch", "torch")
+    import torch
+
+    cell, arrays = sides[0][0]
+    options = {"nonlinearity": "relu" if cell is cells.rnn_relu else "tanh"} if len(cell.gates) == 1 else {}
+    module = getattr(torch.nn, what.rpartition(".")[2])(
+        arrays.wx.shape[1],
+        arrays.wh.shape[1],
+        num_layers=len(sides),
+        bidirectional=len(sides[0]) == 2,
+        batch_first=True,
+        dropout=dropout,
+        dtype=getattr(torch, layer.dtype.name),
+        device="meta",  # on the CPU, it would draw from the program's generator
+        **options,
+    ).to_empty(device="cpu")
+    flat = [array for both in sides for _, arrays in both for array in arrays]
+    named = dict(zip(_names_of(module), map(torch.from_numpy, flat), strict=True))
+    module.load_state_dict(named)
+    _compare(owner, what, layer, sides, module, verbose)
+    return module
+
+
+def _compare(owner: str, what: str, model: Layers, sides: Sides, module: Any, show: bool) -> None:
+    """A layer or a stack beside a module.
+
+    In float64 there are the equations between the two, since the layer has rounded the sum of two biases."""
+
+    def wide(xs: np.ndarray, states: list[tuple[np.ndarray, ...]]) -> Sequence[np.ndarray]:
+        theirs = module_outcome(copy.deepcopy(module).double(), xs, states)
+        agree(owner, f"{what} in float64", _formulas(sides)(xs, states), theirs, show=False)
+        return _formulas(_summed(sides))(xs, states)
+
+    run = lambda xs, states: module_outcome(module, xs, states)  # noqa: E731
+    compared(owner, what, model, run, show, wide=wide)
+
+
+def _summed(sides: Sides) -> Sides:
+    """The same with one bias where the layer has one."""
+    return [tuple((cell, with_one_bias(cell, w)) for cell, w in both) for both in sides]
+
+
+def _formulas(sides: Sides) -> Run:
+    """The equations of PyTorch on the arrays of a module."""
+    upright = [[(cell, w._replace(wx=w.wx.T, wh=w.wh.T)) for cell, w in both] for both in sides]
+    return lambda xs, states: outcome("torch", upright, xs, states)
+
+
+def module_outcome(module: Any, xs: np.ndarray, states: list[tuple[np.ndarray, ...]]) -> list[np.ndarray]:
+    """Outputs (N, T, H) of a recurrent module or cell of PyTorch without dropout, and its final states (N, H)
+    of each direction of each layer, from initial ones, likewise."""
+    import torch
+
+    x = torch.from_numpy(xs)
+    initial = [torch.from_numpy(np.stack(one)) for one in zip(*states, strict=True)]
+    training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            hs, final = _run_cell(module, x, initial) if _is_cell(module) else _run(module, x, initial)
+    finally:
+        module.train(training)
+    finals = [one for pair in zip(*final, strict=True) for one in pair]
+    return [array.numpy() for array in (hs, *finals)]
+
+
+def _run(module: Any, x: Any, states: list[Any]) -> tuple[Any, list[Any]]:
+    """Outputs and final states (layers * directions, N, H)."""
+    x = x if module.batch_first else x.transpose(0, 1)
+    hs, final = module(x, tuple(states) if len(states) > 1 else states[0])
+    return hs if module.batch_first else hs.transpose(0, 1), final if len(states) > 1 else [final]
+
+
+def _run_cell(cell: Any, x: Any, states: list[Any]) -> tuple[Any, list[Any]]:
+    """The same of a cell, step by step."""
+    import torch
+
+    now, hs = [state[0] for state in states], []
+    for step in x.unbind(1):
+        after = cell(step, tuple(now) if len(now) > 1 else now[0])
+        now = list(after) if len(now) > 1 else [after]
+        hs.append(now[0])
+    return torch.stack(hs, 1), [state.unsqueeze(0) for state in now]
+
+
+def _is_cell(module: Any) -> bool:
+    return not hasattr(module, "num_layers")
+
+
+def _computes_alike(module: Any, model: Layers) -> bool:
+    """Whether the module computes in the layer's dtype, on the CPU."""
+    weight = getattr(module, _names_of(module)[0])
+    return str(weight.dtype) == f"torch.{model.dtype}" and weight.device.type == "cpu"
+
+
+# Which arrays of which layer.
+
+
+def _names(layers: int, directions: int, biases: bool, numbered: bool = True) -> list[str]:
+    """The names of the arrays of a module, direction by direction and from bottom to top."""
+    parts = ["weight_ih", "weight_hh", *(["bias_ih", "bias_hh"] if biases else [])]
+    if not numbered:
+        return parts
+    ends = [f"_l{k}{end}" for k in range(layers) for end in ("", "_reverse")[:directions]]
+    return [part + end for end in ends for part in parts]
+
+
+def _names_of(module: Any) -> list[str]:
+    if _is_cell(module):
+        return _names(1, 1, module.bias, numbered=False)
+    names = _names(module.num_layers, 1 + module.bidirectional, module.bias)
+    return [*names, "weight_hr_l0"] if getattr(module, "proj_size", 0) else names
+
+
+def _chosen(owner: str, names: Iterable[str], prefix: str) -> str:
+    """The one name that is the prefix or begins with it."""
+    prefix = prefix.rstrip(".")
+    inside = [name for name in dict.fromkeys(names) if f"{name}.".startswith(f"{prefix}." if prefix else "")]
+    if prefix in inside or len(inside) == 1:
+        return prefix if prefix in inside else inside[0]
+    if inside:
+        raise _check.several_layers(owner, inside, "choose one with prefix=")
+    what = "an RNN, LSTM or GRU of PyTorch, or arrays named weight_ih_l0, weight_hh_l0, ..."
+    raise _check.no_layer_found(owner, what, f" under {prefix}" if prefix else "")
+
+
+def _chosen_arrays(owner: str, source: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The arrays of one layer in a state_dict, by their names in it."""
+    split = {name: name.rpartition(".") for name in source if isinstance(name, str)}
+    heads = [head for head, _, last in split.values() if _NAME.fullmatch(last)]
+    chosen = _chosen(owner, heads, prefix)
+    return {last: source[name] for name, (head, _, last) in split.items() if head == chosen}
+
+
+def _chosen_module(owner: str, source: Any, prefix: str) -> Any:
+    """The one recurrent module in a module."""
+    _check.offers(owner, "source", source, ("named_modules", "state_dict"), "torch.nn.LSTM or its state_dict")
+    import torch
+
+    kinds = (torch.nn.RNNBase, torch.nn.RNNCellBase)
+    modules = {name: one for name, one in source.named_modules() if isinstance(one, kinds)}
+    return modules[_chosen(owner, modules, prefix)]
+
+
+def _check_names(owner: str, named: Mapping[str, Any]) -> list[str]:
+    """The names in the order of `_names`, all of which are there, and no others."""
+    found = {name: match for name in named if (match := _NAME.fullmatch(name))}
+    for name, match in found.items():
+        if match[1] == "weight_hr":
+            raise _check.projection(owner, name)
+    numbers = [int(match[2]) for match in found.values() if match[2]]
+    directions = 2 if any(match[3] for match in found.values()) else 1
+    has_biases = any(name.startswith("bias") for name in found)
+    layers = max(numbers, default=0) + 1
+    if layers > len(named):  # a far layer without those below it
+        raise _check.array_missing(owner, "weight_ih_l0")
+    names = _names(layers, directions, has_biases, numbered=bool(numbers))
+    for name in names:
+        if name not in named:
+            raise _check.array_missing(owner, name)
+    for name in named:
+        if name not in names:
+            raise _check.array_unknown(owner, name)
+    return names
+
+
+def _sides(owner: str, names: list[str], arrays: Mapping[str, np.ndarray], nonlinearity: str) -> Sides:
+    """The arrays of each direction of each layer; `names` are in the order of `_names`."""
+    each = 4 if any(name.startswith("bias") for name in names) else 2
+    directions = 2 if any(name.endswith("_reverse") for name in names) else 1
+    hidden, gates = _check.gates(owner, names[1], arrays[names[1]].T, "(G*H, H)")
+    rnn = cells.rnn_relu if nonlinearity == "relu" else cells.rnn
+    cell, rows = {1: rnn, 3: cells.gru_after, 4: cells.lstm}[gates], gates * hidden
+    size = _check.shape(owner, names[0], arrays[names[0]], (rows, "D")).shape[1]
+    flat: list[tuple[Cell, Arrays]] = []
+    for first in range(0, len(names), each):
+        depth = size if len(flat) < directions else directions * hidden
+        shapes: list[tuple] = [(rows, depth), (rows, hidden), (rows,), (rows,)]
+        named = zip(names[first : first + each], shapes, strict=False)
+        weights = [_check.shape(owner, name, arrays[name], shape) for name, shape in named]
+        biases = [np.zeros(rows, weights[0].dtype)] * (4 - each)
+        flat.append((cell, Arrays(*weights, *biases)))
+    return [tuple(flat[k : k + directions]) for k in range(0, len(flat), directions)]
+
+
+# What one module of PyTorch has in common.
+
+
+def _check_alike(owner: str, sides: Sides, what: str) -> None:
+    """One cell, one hidden size, as many directions in each layer."""
+    first, arrays = sides[0][0]
+    for number, both in enumerate(sides):
+        if len(both) != len(sides[0]):
+            raise _check.unlike_the_first(
+                owner, str(number), "number of directions", len(both), len(sides[0]), what
+            )
+        for (cell, w), place in zip(both, (f"{number}", f"{number} (backwards)"), strict=False):
+            if cell is not first:
+                raise _check.unlike_the_first(owner, place, "cell", cell.name, first.name, what)
+            width, expected = w.wh.shape[1], arrays.wh.shape[1]
+            if width != expected:
+                raise _check.unlike_the_first(owner, place, "hidden size", width, expected, what)
+
+
+def _dropout(owner: str, layer: Layers) -> float:
+    """The dropout between the layers of a stack."""
+    if not isinstance(layer, Stack) or not layer.dropouts:
+        return 0.0
+    drop = layer.dropouts[0]
+    if drop.dropout_ratio and not drop.per_step:
+        raise _check.locked_dropout(owner)
+    return drop.dropout_ratio
