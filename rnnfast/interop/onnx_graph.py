@@ -1,0 +1,127 @@
+"""ONNX graphs that run: `from_onnx`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from rnnfast import _check
+from rnnfast.interop.onnx_folding import compiled, refusals
+from rnnfast.interop.onnx_program import WRONG, Program
+from rnnfast.interop.onnx_reading import Value, read_file
+from rnnfast.layers.bidirectional import Bidirectional
+from rnnfast.layers.recurrent import Recurrent
+
+# The largest result of an operator, unless the caller allows more.
+MEMORY = 1 << 30
+
+
+class Graph:
+    """An ONNX graph that runs here; made by `from_onnx`.
+
+    RNN, LSTM and GRU nodes are computed by the layers of this library, all others by NumPy.
+
+    Attributes
+    ----------
+    inputs, outputs : list of Value
+        Name, dtype and shape of each; a dynamic axis has its name in place of a length.
+    layers : dict of str to layer
+        The layers of the recurrent nodes by the name of the node: `TimeRNN`, `TimeLSTM`, `TimeGRU`,
+        `Recurrent` (with peepholes) or `Bidirectional`. They hold the parameters of the graph and may be
+        trained. The layer of a node that reads in reverse reads what has been reversed.
+    memory : int
+        The largest result of one operator in bytes, 1 GiB at first; a larger one is an error, so that a graph
+        from a stranger cannot take all memory. May be set.
+    """
+
+    def __init__(self, program: Program, inputs: list[Value], outputs: list[Value]) -> None:
+        self._program = program
+        self.inputs, self.outputs = inputs, outputs
+        self.layers: dict[str, Recurrent | Bidirectional] = program.layers()
+        self.memory = MEMORY
+
+    def __repr__(self) -> str:
+        given, made = (", ".join(value.name for value in values) for values in (self.inputs, self.outputs))
+        return f"Graph({given} -> {made}; {len(self.layers)} recurrent)"
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """All outputs by name.
+
+        Parameters
+        ----------
+        inputs : dict of str to ndarray
+            One array per input of the graph, in its dtype and shape.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An input is missing or unknown, has another dtype or shape, or an operator fails on it; the
+            message names the node.
+        """
+        given = {value.name for value in self.inputs}
+        for name in given - set(inputs):
+            raise ValueError(f"Graph.run: the input {name!r} is missing.")
+        for name in set(inputs) - given:
+            raise ValueError(f"Graph.run: there is no input {name!r}; inputs are {', '.join(sorted(given))}.")
+        for value in self.inputs:
+            _check_input(value, inputs[value.name])
+        with np.errstate(all="ignore"):
+            return self._program.run(dict(inputs), self.memory)
+
+    def __call__(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """`run` with the inputs as keywords."""
+        return self.run(inputs)
+
+
+def _check_input(value: Value, array: Any) -> None:
+    if value.shape is None:
+        _check.shape("Graph.run", value.name, array, np.shape(array))
+    else:
+        expected = tuple(axis if isinstance(axis, int) else axis or "any" for axis in value.shape)
+        _check.shape("Graph.run", value.name, array, expected)
+    if value.dtype is not None and array.dtype != value.dtype:
+        raise TypeError(f"Graph.run: {value.name} must be {value.dtype}, got {array.dtype}.")
+
+
+def from_onnx(path: str | os.PathLike[str]) -> Graph:
+    """Read an ONNX file as a graph that runs.
+
+    Recurrent nodes become layers of this library, with all directions, lengths and initial states; nodes of
+    constants are computed once. Files are read without the package onnx, and as files from strangers: a
+    damaged one costs no more than about three times its size in memory.
+
+    Parameters
+    ----------
+    path
+        The file. Tensors outside of it are read from files in the same folder.
+
+    Returns
+    -------
+    Graph
+
+    Raises
+    ------
+    CheckpointError
+        The file is damaged, or has what is not served: an operator outside the table, another activation of a
+        recurrent node, clipping, coupled gates, weights that are no constants. The message names them all.
+    OSError
+        The file cannot be read.
+
+    Examples
+    --------
+    >>> graph = from_onnx("tagger.onnx")  # doctest: +SKIP
+    >>> graph.run({"x": xs})["y"]  # doctest: +SKIP
+    """
+    try:
+        file = read_file(path)
+        program = compiled(file)
+        inputs, outputs = file.body.inputs, file.body.outputs
+    except WRONG as error:
+        raise _check.malformed(path, str(error) or type(error).__name__) from None
+    refused = refusals(program)
+    if refused:
+        raise _check.malformed(path, refused)
+    return Graph(program, inputs, outputs)
