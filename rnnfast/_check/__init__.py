@@ -81,6 +81,8 @@ from rnnfast._check.estimators import (
 from rnnfast._check.forecasts import levels, probabilities, steps_of_forecasts
 from rnnfast._check.interop import (
     disagrees,
+    graph_input_dtype,
+    graph_inputs,
     not_representable,
 )
 from rnnfast._check.objects import (
@@ -270,6 +272,8 @@ __all__ = [
     "given",
     "gradient_of",
     "gradients",
+    "graph_input_dtype",
+    "graph_inputs",
     "id_sequence",
     "ids",
     "ids_1d",

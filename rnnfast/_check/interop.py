@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from rnnfast._check.errors import CheckpointError
@@ -29,3 +30,19 @@ def disagrees(owner: str, what: str, difference: float, limit: float) -> ValueEr
 def damaged(path: Any, problem: str) -> CheckpointError:
     """The error for a file that cannot be read as what it claims to be."""
     return CheckpointError(f"{path}: {problem}.")
+
+
+def graph_inputs(owner: str, given: Iterable[str], expected: Iterable[str]) -> None:
+    """Every input of a graph, and no other."""
+    given, expected = set(given), set(expected)
+    named = ", ".join(sorted(expected))
+    for name in sorted(expected - given):
+        raise ValueError(f"{owner}: the input {name} is missing; inputs are {named}.")
+    for name in sorted(given - expected):
+        raise ValueError(f"{owner}: there is no input {name}; inputs are {named}.")
+
+
+def graph_input_dtype(owner: str, name: str, given: Any, expected: Any) -> None:
+    """An input of a graph has the dtype that the file says."""
+    if given != expected:
+        raise TypeError(f"{owner}: {name} must be {expected}, got {given}.")

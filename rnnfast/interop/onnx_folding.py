@@ -12,6 +12,7 @@ from rnnfast.interop.onnx_program import (
     RECURRENT,
     WRONG,
     Arrays,
+    NodeFailed,
     Program,
     Step,
     TooLarge,
@@ -125,8 +126,7 @@ def _folded(node: Node, constants: Arrays, opset: int, budget: Budget) -> list[n
     except TooLarge:
         return None
     except WRONG as error:
-        what = str(error) or type(error).__name__
-        raise ValueError(f"the node {node.name!r} ({node.op}) cannot be computed: {what}") from None
+        raise NodeFailed(node, error) from None
     for array in results:
         budget.work -= array.size
         if inputs and not any(np.may_share_memory(array, one) for one in inputs if one is not None):

@@ -10,7 +10,7 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast.interop.onnx_folding import compiled, refusals
-from rnnfast.interop.onnx_program import WRONG, Program
+from rnnfast.interop.onnx_program import WRONG, NodeFailed, Program
 from rnnfast.interop.onnx_reading import Value, read_file
 from rnnfast.layers.bidirectional import Bidirectional
 from rnnfast.layers.recurrent import Recurrent
@@ -61,15 +61,14 @@ class Graph:
             An input is missing or unknown, has another dtype or shape, or an operator fails on it; the
             message names the node.
         """
-        given = {value.name for value in self.inputs}
-        for name in given - set(inputs):
-            raise ValueError(f"Graph.run: the input {name!r} is missing.")
-        for name in set(inputs) - given:
-            raise ValueError(f"Graph.run: there is no input {name!r}; inputs are {', '.join(sorted(given))}.")
+        _check.graph_inputs("Graph.run", inputs, (value.name for value in self.inputs))
         for value in self.inputs:
             _check_input(value, inputs[value.name])
-        with np.errstate(all="ignore"):
-            return self._program.run(dict(inputs), self.memory)
+        try:
+            with np.errstate(all="ignore"):
+                return self._program.run(dict(inputs), self.memory)
+        except NodeFailed as error:
+            raise ValueError(f"Graph.run: {error}.") from None
 
     def __call__(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
         """`run` with the inputs as keywords."""
@@ -82,8 +81,8 @@ def _check_input(value: Value, array: Any) -> None:
     else:
         expected = tuple(axis if isinstance(axis, int) else axis or "any" for axis in value.shape)
         _check.shape("Graph.run", value.name, array, expected)
-    if value.dtype is not None and array.dtype != value.dtype:
-        raise TypeError(f"Graph.run: {value.name} must be {value.dtype}, got {array.dtype}.")
+    if value.dtype is not None:
+        _check.graph_input_dtype("Graph.run", value.name, array.dtype, value.dtype)
 
 
 def from_onnx(path: str | os.PathLike[str]) -> Graph:

@@ -26,6 +26,14 @@ class TooLarge(ValueError):
     """A result would be larger than allowed."""
 
 
+class NodeFailed(ValueError):
+    """A node cannot be computed; the message names it."""
+
+    def __init__(self, node: Node, error: Exception) -> None:
+        what = str(error) or type(error).__name__
+        super().__init__(f"the node {node.name!r} ({node.op}) cannot be computed: {what.rstrip('.')}")
+
+
 class Step:
     """One node that runs, with the programs inside it or, of a recurrent node, its layer."""
 
@@ -131,15 +139,10 @@ class Program:
             inputs = [values[name] if name else None for name in step.inputs()]
             try:
                 results = self._results(step, inputs, values, memory)
-            except TooLarge as error:
-                raise ValueError(f"Graph.run: {error}.") from None
+            except NodeFailed:  # a node inside this one
+                raise
             except WRONG as error:
-                if str(error).startswith("Graph.run: "):
-                    raise
-                what = str(error) or type(error).__name__
-                raise ValueError(
-                    f"Graph.run: the node {step.node.name!r} ({step.node.op}) cannot be computed: {what}"
-                ) from None
+                raise NodeFailed(step.node, error) from None
             values.update(pair for pair in zip(step.node.outputs, results, strict=False) if pair[0])
             for name in step.last:
                 values.pop(name, None)
@@ -147,7 +150,7 @@ class Program:
 
     def _results(self, step: Step, inputs: list[Any], values: Arrays, memory: int) -> list[np.ndarray]:
         if step.recurrent is not None:
-            _allow(step.node, step.recurrent.size(inputs), memory)
+            _allow(step.recurrent.size(inputs), memory)
             return step.recurrent.run(inputs)
         if step.node.op == "If":
             body = step.bodies["then_branch" if inputs[0].reshape(()) else "else_branch"]
@@ -157,11 +160,10 @@ class Program:
         return computed(step.node, inputs, self.opset, memory)
 
 
-def _allow(node: Node, elements: int, memory: int) -> None:
+def _allow(elements: int, memory: int) -> None:
     if elements * LARGEST_NUMBER > memory:
         raise TooLarge(
-            f"the node {node.name!r} ({node.op}) would make {elements:.3g} numbers, more than the {memory} "
-            f"bytes of graph.memory"
+            f"its result of {elements:.3g} numbers takes more than the {memory} bytes of graph.memory"
         )
 
 
@@ -169,11 +171,11 @@ def computed(node: Node, inputs: list[Any], opset: int, memory: int) -> list[np.
     """The results of an operator; TooLarge before anything is made that takes more than `memory` bytes."""
     operator = OPERATORS[node.op]
     attributes = {"outputs": len(node.outputs), **node.attributes}
-    _allow(node, operator.size(inputs, attributes, opset), memory)
+    _allow(operator.size(inputs, attributes, opset), memory)
     found = operator.run(inputs, attributes, opset)
     results = [np.asarray(one) for one in (found if isinstance(found, tuple | list) else (found,))]
     for array in results:  # an axis of no bytes may be as long as it likes
-        _allow(node, math.prod(max(1, length) for length in array.shape) if not array.size else 0, memory)
+        _allow(math.prod(max(1, length) for length in array.shape) if not array.size else 0, memory)
     return results
 
 
@@ -206,7 +208,7 @@ def _scan(step: Step, inputs: list[Any], values: Arrays, memory: int) -> list[np
         for place, result in zip(kept, results[count:], strict=True):
             place.append(result)
     for place in kept:
-        _allow(node, place[0].size * len(place), memory)
+        _allow(place[0].size * len(place), memory)
     stacked = [np.stack(place[::-1] if back else place, axis)
                for place, axis, back in zip(kept, axes_out, backwards_out, strict=True)]  # fmt: skip
     return [*states, *stacked]

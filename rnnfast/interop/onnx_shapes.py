@@ -193,11 +193,12 @@ def _range_size(inputs: Inputs, attributes: Attributes, opset: int) -> int:
 
 
 def _pad(inputs: Inputs, attributes: Attributes, opset: int) -> np.ndarray:
-    x, mode = inputs[0], str(attributes.get("mode", "constant"))
+    x = inputs[0]
+    mode: Any = attributes.get("mode", "constant")
     if mode == "constant":
         fill = inputs[2] if len(inputs) > 2 and inputs[2] is not None else attributes.get("value", 0)
         fill = np.asarray(fill, x.dtype).reshape(())
-        return np.pad(x, _pads(inputs, attributes), constant_values=fill)  # type: ignore[arg-type]
+        return np.pad(x, _pads(inputs, attributes), constant_values=fill)
     if mode not in ("reflect", "edge"):
         raise ValueError(f"the mode {mode} is not served")
     return np.pad(x, _pads(inputs, attributes), mode=mode)
