@@ -17,6 +17,7 @@ from rnnfast.interop.onnx_program import (
     Step,
     TooLarge,
     computed,
+    named,
 )
 from rnnfast.interop.onnx_reading import Body, File, Node
 
@@ -81,11 +82,12 @@ def _program(body: Body, opset: int, outer: set[str], outer_constants: Arrays, b
             if name:
                 _new(name, known, f"the node {node.name!r}")
         if results is not None:
-            made = {name: array for name, array in zip(node.outputs, results, strict=False) if name}
+            made = named(node, results)
             constants.update(made)
             program.constants.update(made)
-            known -= set(node.outputs) - set(made) - {""}  # outputs that the operator does not have
             continue
+        if node.op == "Scan" and opset < 9:
+            raise ValueError(f"the node {node.name!r} is a Scan of version 8; 9 and later are served")
         bodies = {
             name: _program(_body_of(node, name), opset, known - set(node.outputs), constants, budget)
             for name in _BODIES.get(node.op, ())

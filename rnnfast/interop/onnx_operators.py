@@ -119,12 +119,13 @@ def _reduction(function: Callable[..., Any]) -> Operator:
 
 
 def _extreme(function: Callable[..., Any]) -> Operator:
-    """ArgMax and ArgMin: the first of equal values."""
+    """ArgMax and ArgMin: the first of equal values, or the last."""
 
     def run(inputs: Inputs, attributes: Attributes, opset: int) -> np.ndarray:
+        x, axis, kept = inputs[0], axis_of(attributes, 0), bool(attributes.get("keepdims", 1))
         if attributes.get("select_last_index"):
-            raise ValueError("select_last_index is not served")
-        return function(inputs[0], axis=axis_of(attributes, 0), keepdims=bool(attributes.get("keepdims", 1)))
+            return x.shape[axis] - 1 - function(np.flip(x, axis), axis=axis, keepdims=kept)
+        return function(x, axis=axis, keepdims=kept)
 
     return Operator(run, of_first)
 
@@ -153,18 +154,27 @@ def _gemm_size(inputs: Inputs, attributes: Attributes, opset: int) -> int:
     return a[1 if attributes.get("transA") else 0] * b[0 if attributes.get("transB") else 1]
 
 
-def _layer_normalization(inputs: Inputs, attributes: Attributes, opset: int) -> np.ndarray:
+def _layer_normalization(inputs: Inputs, attributes: Attributes, opset: int) -> tuple[np.ndarray, ...]:
+    """The normalized input, its mean, and 1 over its deviation."""
     x, scale, bias = (*inputs, None)[:3]
     axes = tuple(range(axis_of(attributes, -1) % max(1, x.ndim), x.ndim))
-    x = x - x.mean(axis=axes, keepdims=True)
-    apart = np.sqrt(
-        np.square(x).mean(axis=axes, keepdims=True) + x.dtype.type(attributes.get("epsilon", 1e-5))
-    )
-    y = x / apart * scale
-    return y if bias is None else y + bias
+    mean = x.mean(axis=axes, keepdims=True)
+    x = x - mean
+    variance = np.square(x).mean(axis=axes, keepdims=True)
+    inverse = 1 / np.sqrt(variance + x.dtype.type(attributes.get("epsilon", 1e-5)))
+    y = x * inverse * scale
+    return (y if bias is None else y + bias), mean, inverse
+
+
+def _dropout(inputs: Inputs, attributes: Attributes, opset: int) -> tuple[np.ndarray, np.ndarray]:
+    if len(inputs) > 2 and inputs[2] is not None and inputs[2].any():
+        raise ValueError("training_mode is not served")
+    return inputs[0], np.ones(inputs[0].shape, np.bool_)
 
 
 def _batch_normalization(inputs: Inputs, attributes: Attributes, opset: int) -> np.ndarray:
+    if attributes.get("training_mode"):
+        raise ValueError("training_mode is not served")
     x, *rest = inputs
     scale, bias, mean, variance = (array.reshape(-1, *[1] * (x.ndim - 2)) for array in rest)
     return (x - mean) / np.sqrt(variance + x.dtype.type(attributes.get("epsilon", 1e-5))) * scale + bias
@@ -222,6 +232,7 @@ OPERATORS: dict[str, Operator] = {
     "Clip": Operator(_clip, of_first),
     "Conv": Operator(_convolution, _convolution_size),
     "Cos": _each(np.cos),
+    "Dropout": Operator(_dropout, of_first),
     "Div": _each(_divide),
     "Elu": Operator(_elu, of_first),
     "Equal": _each(np.equal),

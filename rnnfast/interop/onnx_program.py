@@ -31,6 +31,7 @@ class NodeFailed(ValueError):
 
     def __init__(self, node: Node, error: Exception) -> None:
         what = str(error) or type(error).__name__
+        what = f"there is no {what}" if isinstance(error, KeyError) else what
         super().__init__(f"the node {node.name!r} ({node.op}) cannot be computed: {what.rstrip('.')}")
 
 
@@ -143,7 +144,7 @@ class Program:
                 raise
             except WRONG as error:
                 raise NodeFailed(step.node, error) from None
-            values.update(pair for pair in zip(step.node.outputs, results, strict=False) if pair[0])
+            values.update(named(step.node, results))
             for name in step.last:
                 values.pop(name, None)
         return {name: values[name] for name in self.outputs}
@@ -158,6 +159,14 @@ class Program:
         if step.node.op == "Scan":
             return _scan(step, inputs, values, memory)
         return computed(step.node, inputs, self.opset, memory)
+
+
+def named(node: Node, results: list[np.ndarray]) -> Arrays:
+    """The results of a node by the names that it gives them."""
+    if any(node.outputs[len(results) :]):
+        names = node.outputs[len(results) :]
+        raise NodeFailed(node, ValueError(f"its outputs {', '.join(names)} are not served"))
+    return {name: array for name, array in zip(node.outputs, results, strict=False) if name}
 
 
 def _allow(elements: int, memory: int) -> None:

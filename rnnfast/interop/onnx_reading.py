@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnnfast.interop.onnx_wire import (
-    BYTES,
     DTYPES,
     FIXED32,
     Budget,
@@ -214,14 +213,22 @@ def _value(data: memoryview, budget: Budget) -> Value:
             name = field.text()
         elif field.number == 2:
             for kind in fields(field.message()):
-                if kind.number != 1 or kind.wire != BYTES:
-                    continue  # denotations
+                if kind.number == 6:  # a denotation
+                    continue
+                if kind.number != 1:
+                    raise ValueError(f"the input or output {name!r} is not a tensor")
                 for part in fields(kind.message()):
                     if part.number == 1:
-                        dtype = DTYPES.get(part.whole())
+                        dtype = _dtype(name, part.whole())
                     elif part.number == 2:
                         shape = _axes(part.message(), budget)
     return Value(name, dtype, shape)
+
+
+def _dtype(name: str, code: int) -> np.dtype | None:
+    if code and code not in DTYPES:
+        raise ValueError(f"the input or output {name!r} has the type {code}, which is not served")
+    return DTYPES.get(code)
 
 
 def _axes(data: memoryview, budget: Budget) -> tuple[int | str, ...]:

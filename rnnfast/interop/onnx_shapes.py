@@ -222,7 +222,10 @@ def _pad_size(inputs: Inputs, attributes: Attributes, opset: int) -> int:
 
 
 def _cast(inputs: Inputs, attributes: Attributes, opset: int) -> np.ndarray:
-    return inputs[0].astype(DTYPES[int(attributes["to"])].newbyteorder("="))
+    code = int(attributes["to"])
+    if code not in DTYPES:
+        raise ValueError(f"the type {code} is not served")
+    return inputs[0].astype(DTYPES[code].newbyteorder("="))
 
 
 def _reverse_sequence(inputs: Inputs, attributes: Attributes, opset: int) -> np.ndarray:
@@ -242,7 +245,6 @@ MOVES: dict[str, Operator] = {
     "ConstantOfShape": Operator(
         _constant_of_shape, lambda inputs, attributes, opset: math.prod(_lengths(inputs[0]))
     ),
-    "Dropout": Operator(lambda inputs, _, opset: (inputs[0], np.ones(inputs[0].shape, np.bool_)), of_first),
     "Expand": Operator(_expand, _expand_size),
     "Flatten": Operator(_flatten, of_first),
     "Gather": Operator(_gather, _gather_size),
