@@ -46,7 +46,7 @@ def case(kind, direction, dtype, rng, *, full, depth=3, width=5, steps=6, batch=
         del constants["B"]
     attributes = {**attributes, "direction": direction, "hidden_size": width}
     if "activations" in attributes:
-        attributes["activations"] *= count
+        attributes["activations"] = attributes["activations"] * count
     return op, given, constants, attributes, how
 
 

@@ -9,7 +9,6 @@ import numpy as np
 from rnnfast.interop.onnx_operators import OPERATORS
 from rnnfast.interop.onnx_program import (
     LARGEST_NUMBER,
-    RECURRENT,
     WRONG,
     Arrays,
     NodeFailed,
@@ -19,7 +18,8 @@ from rnnfast.interop.onnx_program import (
     computed,
     named,
 )
-from rnnfast.interop.onnx_reading import Body, File, Node
+from rnnfast.interop.onnx_reading import RECURRENT, Body, File, Node
+from rnnfast.interop.onnx_recurrent import Shared
 
 # What folding may add to the size of the file: bytes of results, and elements read and written.
 _FOLDED_BYTES, _FOLDED_WORK = 1 << 20, 1 << 23
@@ -43,7 +43,7 @@ def compiled(file: File) -> Program:
     file.body.nodes.clear()
     file.body.constants.clear()
     program.drop_constants()  # what was folded gives its memory back before there are layers
-    program.make_layers({}, {})
+    program.make_layers({}, Shared(file.nbytes + _FOLDED_BYTES))
     program.drop_constants()
     program.finish()
     return program

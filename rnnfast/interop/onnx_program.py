@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 
 from rnnfast.interop.onnx_operators import OPERATORS
-from rnnfast.interop.onnx_reading import Node
+from rnnfast.interop.onnx_reading import RECURRENT, Node
 from rnnfast.interop.onnx_recurrent import WEIGHTS, RecurrentNode, Shared, recurrent_node
 from rnnfast.layers.bidirectional import Bidirectional
 from rnnfast.layers.recurrent import Recurrent
 
-RECURRENT = ("GRU", "LSTM", "RNN")
 # What an operator raises for inputs that do not fit.
 WRONG = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, AssertionError)
 LARGEST_NUMBER = 8  # bytes

@@ -20,6 +20,7 @@ from rnnfast.interop.onnx_wire import (
 
 # The operator sets whose definitions are served.
 OLDEST_OPSET, NEWEST_OPSET = 7, 28
+RECURRENT = ("GRU", "LSTM", "RNN")
 # Graphs inside graphs, as the branches of an If.
 DEEPEST = 16
 
@@ -148,6 +149,8 @@ def _node(data: memoryview, budget: Budget, depth: int, index: int) -> Node:
             attributes[key] = value
         elif field.number == 7:
             domain = field.text()
+    if op in RECURRENT:
+        budget.take(64)  # its layers
     if domain not in ("", "ai.onnx"):
         op = f"{domain}.{op}"
     return Node(name or f"{op} {index}", op, tuple(inputs), tuple(outputs), attributes)

@@ -31,8 +31,26 @@ _KNOWN = {
 X, W, R, B, LENGTHS, INITIAL_H, INITIAL_C, P = range(8)
 WEIGHTS = {"W": W, "R": R, "B": B, "P": P}
 
-# Layers that several nodes share, by their cell and the constants they are made of.
-Shared = dict[tuple[Any, ...], Recurrent]
+
+class Shared:
+    """The layers made so far, for nodes that share their constants, and the bytes that others may take."""
+
+    def __init__(self, nbytes: int) -> None:
+        self.nbytes = nbytes
+        self._layers: dict[tuple[Any, ...], Recurrent] = {}
+
+    def layer(self, cell: Cell, place: int, arrays: list[Any]) -> Recurrent:
+        """The layer of one direction of the constants W, R, B and P."""
+        key = (cell.fingerprint, place, *(id(array) for array in arrays))
+        if key not in self._layers:
+            parts = [None if array is None else array[place] for array in arrays]
+            self.nbytes -= sum(part.nbytes for part in parts if part is not None)
+            if self.nbytes < 0:
+                raise ValueError(
+                    "its constants are those of other nodes too, and there would be many copies"
+                )
+            self._layers[key] = _layer(cell, parts)
+        return self._layers[key]
 
 
 class RecurrentNode:
@@ -140,12 +158,7 @@ def recurrent_node(node: Node, constants: Mapping[str, np.ndarray], shared: Shar
         raise ValueError("its W or R is missing")
     cells_of = _cells(node, arrays["P"] is not None)
     _check_shapes(node, arrays, len(cells_of))
-    layers = []
-    for place, cell in enumerate(cells_of):
-        key = (cell.fingerprint, place, *(id(array) for array in arrays.values()))
-        if key not in shared:
-            shared[key] = _layer(cell, [None if a is None else a[place] for a in arrays.values()])
-        layers.append(shared[key])
+    layers = [shared.layer(cell, place, list(arrays.values())) for place, cell in enumerate(cells_of)]
     hidden = attributes.get("hidden_size")
     if hidden is not None and hidden != layers[0].hidden_size:
         raise ValueError(f"its hidden_size is {hidden}, but R has {layers[0].hidden_size} columns")

@@ -17,6 +17,7 @@ import numpy as np
 # Objects per file; a language model of two layers has 200, an unrolled one some thousands.
 OBJECTS = 1 << 15
 NAME_BYTES = 4096
+_ARRAY = 4  # an array counts as so many objects
 # Bytes of whole numbers of variable length in a file: each byte may become a number of 8.
 VARINT_BYTES = 1 << 18
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
@@ -142,7 +143,7 @@ def _signed(value: int) -> int:
 def whole_numbers(field: Field, budget: Budget) -> np.ndarray:
     """A repeated field of whole numbers, or one entry of it, as int64."""
     if field.wire == VARINT:
-        budget.take(1)
+        budget.take(_ARRAY)
         return np.array([field.whole()])
     octets = np.frombuffer(field.message(), np.uint8)
     budget.take_varints(octets.size)
@@ -163,7 +164,7 @@ def whole_numbers(field: Field, budget: Budget) -> np.ndarray:
 
 def floats(field: Field, budget: Budget, dtype: np.dtype) -> np.ndarray:
     """A repeated field of floats, or one entry of it."""
-    budget.take(1)
+    budget.take(_ARRAY)
     if field.wire not in (BYTES, FIXED32, FIXED64) or len(field.data) % dtype.itemsize:
         raise ValueError("a list of floats is damaged")
     return np.frombuffer(field.data, dtype)
