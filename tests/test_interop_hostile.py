@@ -21,6 +21,7 @@ from onnx import helper, numpy_helper  # noqa: E402
 
 FILES = int(os.environ.get("RNNFAST_FUZZ", "5000"))
 SEED = int(os.environ.get("RNNFAST_FUZZ_SEED", "0"))
+MEASURED = 5  # memory of every fifth file, since measuring takes twice the time
 SLACK = 6 << 20  # beside three times the file: objects, and what is folded
 RUN = 1 << 22  # the largest result in a run
 WHOLE = [
@@ -230,14 +231,16 @@ def test_a_mutated_file_runs_or_is_refused_in_less_than_three_times_its_memory(k
     peak = 0
     path.write_bytes(original)
     assert run(from_onnx(path)) is not None
-    tracemalloc.start()
-    for _ in range(-(-FILES // len(BASES))):
+    for index in range(-(-FILES // len(BASES))):
         content = mutated(original, base, rng)
         path.write_bytes(content)
-        tracemalloc.reset_peak()
-        before = tracemalloc.get_traced_memory()[0]
-        graph, message = opened(path)
-        peak = max(peak, tracemalloc.get_traced_memory()[1] - before - 3 * len(content))
+        if index % MEASURED:
+            graph, message = opened(path)
+        else:
+            tracemalloc.start()
+            graph, message = opened(path)
+            peak = max(peak, tracemalloc.get_traced_memory()[1] - 3 * len(content))
+            tracemalloc.stop()
         if graph is None:
             assert str(path) in message
             assert len(message) < 600
@@ -245,7 +248,6 @@ def test_a_mutated_file_runs_or_is_refused_in_less_than_three_times_its_memory(k
         else:
             counts["loaded"] += 1
             counts["run"] += run(graph) is not None
-    tracemalloc.stop()
     print(kind, len(original), counts, peak)
     assert peak < SLACK
     assert min(counts.values()) > 100

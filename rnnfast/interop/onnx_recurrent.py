@@ -46,9 +46,7 @@ class Shared:
             parts = [None if array is None else array[place] for array in arrays]
             self.nbytes -= sum(part.nbytes for part in parts if part is not None)
             if self.nbytes < 0:
-                raise ValueError(
-                    "its constants are those of other nodes too, and there would be many copies"
-                )
+                raise ValueError("its constants are those of other nodes too, and there would be many copies")
             self._layers[key] = _layer(cell, parts)
         return self._layers[key]
 
