@@ -83,7 +83,10 @@ from rnnfast._check.interop import (
     disagrees,
     graph_input_dtype,
     graph_inputs,
+    no_language_model,
+    no_model,
     not_representable,
+    not_runnable,
 )
 from rnnfast._check.objects import (
     a_cell,
@@ -308,6 +311,8 @@ __all__ = [
     "no_distribution",
     "no_effect",
     "no_frame_or_array",
+    "no_language_model",
+    "no_model",
     "no_size",
     "no_state",
     "no_stream",
@@ -321,6 +326,7 @@ __all__ = [
     "not_numbers",
     "not_numeric",
     "not_representable",
+    "not_runnable",
     "not_text",
     "nothing_given",
     "number",

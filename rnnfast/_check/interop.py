@@ -46,3 +46,25 @@ def graph_input_dtype(owner: str, name: str, given: Any, expected: Any) -> None:
     """An input of a graph has the dtype that the file says."""
     if given != expected:
         raise TypeError(f"{owner}: {name} must be {expected}, got {given}.")
+
+
+def no_model(owner: str, node: str, op: str) -> ValueError:
+    """The error for a graph that is more than layers, or has none."""
+    what = f"the node {node!r} ({op}) is not part of one" if op else "the graph has no RNN, LSTM or GRU"
+    return ValueError(
+        f"{owner}: models are recurrent layers, with an embedding before and an affine layer after them or "
+        f"neither; {what}."
+    )
+
+
+def no_language_model(owner: str) -> ValueError:
+    """The error for a graph whose parts do not make the model that they look like."""
+    return ValueError(
+        f"{owner}: the graph has layers, but computes another function than a Stack, or than an RNNLM with "
+        f"layers of one cell and size; use graph.layers."
+    )
+
+
+def not_runnable(owner: str, why: str) -> ValueError:
+    """The error for a graph of which only the layers were read."""
+    return ValueError(f"{owner}: {why}.")

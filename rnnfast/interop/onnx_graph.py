@@ -10,10 +10,13 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast.interop.onnx_folding import compiled, refusals
+from rnnfast.interop.onnx_models import model_of
 from rnnfast.interop.onnx_program import WRONG, NodeFailed, Program
 from rnnfast.interop.onnx_reading import Value, read_file
 from rnnfast.layers.bidirectional import Bidirectional
 from rnnfast.layers.recurrent import Recurrent
+from rnnfast.layers.stack import Stack
+from rnnfast.models import RNNLM
 
 # The largest result of an operator, unless the caller allows more.
 MEMORY = 1 << 30
@@ -37,8 +40,10 @@ class Graph:
         from a stranger cannot take all memory. May be set.
     """
 
-    def __init__(self, program: Program, inputs: list[Value], outputs: list[Value]) -> None:
-        self._program = program
+    def __init__(
+        self, program: Program, inputs: list[Value], outputs: list[Value], refused: str = ""
+    ) -> None:
+        self._program, self._refused = program, refused
         self.inputs, self.outputs = inputs, outputs
         self.layers: dict[str, Recurrent | Bidirectional] = program.layers()
         self.memory = MEMORY
@@ -61,6 +66,8 @@ class Graph:
             An input is missing or unknown, has another dtype or shape, or an operator fails on it; the
             message names the node.
         """
+        if self._refused:
+            raise _check.not_runnable("Graph.run", self._refused)
         _check.graph_inputs("Graph.run", inputs, (value.name for value in self.inputs))
         for value in self.inputs:
             _check_input(value, inputs[value.name])
@@ -69,6 +76,21 @@ class Graph:
                 return self._program.run(dict(inputs), self.memory)
         except NodeFailed as error:
             raise ValueError(f"Graph.run: {error}.") from None
+
+    def model(self) -> RNNLM | Recurrent | Bidirectional | Stack:
+        """The model that computes the graph, on copies of its parameters.
+
+        A graph of recurrent layers is a layer or a `Stack`; with an embedding before and an affine layer
+        after layers of one cell and size, it is an `RNNLM`. Both sides are compared on random input.
+
+        Raises
+        ------
+        ValueError
+            A node, which is named, has no place in such a model, or the model gives other numbers.
+        """
+        if self._refused:
+            raise _check.not_runnable("Graph.model", self._refused)
+        return model_of(self._program, self.inputs, self.outputs)
 
     def __call__(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
         """`run` with the inputs as keywords."""
@@ -85,7 +107,7 @@ def _check_input(value: Value, array: Any) -> None:
         _check.graph_input_dtype("Graph.run", value.name, array.dtype, value.dtype)
 
 
-def from_onnx(path: str | os.PathLike[str]) -> Graph:
+def from_onnx(path: str | os.PathLike[str], *, run: bool = True) -> Graph:
     """Read an ONNX file as a graph that runs.
 
     Recurrent nodes become layers of this library, with all directions, lengths and initial states; nodes of
@@ -96,6 +118,8 @@ def from_onnx(path: str | os.PathLike[str]) -> Graph:
     ----------
     path
         The file. Tensors outside of it are read from files in the same folder.
+    run : bool
+        False reads any graph for its `layers`: what is not served is no error until `run` is called.
 
     Returns
     -------
@@ -121,6 +145,6 @@ def from_onnx(path: str | os.PathLike[str]) -> Graph:
     except WRONG as error:
         raise _check.malformed(path, str(error) or type(error).__name__) from None
     refused = refusals(program)
-    if refused:
+    if run and refused:
         raise _check.malformed(path, refused)
-    return Graph(program, inputs, outputs)
+    return Graph(program, inputs, outputs, refused)
