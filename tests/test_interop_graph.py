@@ -1,6 +1,7 @@
 """`from_onnx`: recurrent nodes, graphs inside nodes, and what is refused by name."""
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -326,3 +327,26 @@ def test_a_result_larger_than_allowed_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"takes more than the 1073741824 bytes of graph\.memory"):
         graph.run({"n": lengths})
     assert graph.run({"n": np.array([2, 3])})["y"].shape == (2, 3)
+
+
+def test_nodes_with_the_same_weights_share_their_layer(tmp_path):
+    op, given, constants, attributes, _ = case(
+        "GRU", "forward", np.float32, np.random.default_rng(11), full=False
+    )
+    made = recurrent_model(op, given, constants, ("Y", ""), **attributes)
+    again = made.graph.node.add()
+    again.CopyFrom(made.graph.node[0])
+    again.name, again.output[0] = "again", "Y2"
+    graph = loaded(made, tmp_path)
+    assert graph.layers["the node"].params[0] is graph.layers["again"].params[0]
+
+
+def test_threads_take_turns(tmp_path):
+    rng = np.random.default_rng(12)
+    op, given, constants, attributes, _ = case("LSTM", "forward", np.float32, rng, full=True)
+    graph = loaded(recurrent_model(op, given, constants, **attributes), tmp_path)
+    windows = [{**given, "X": rng.standard_normal((6, 4, 3)).astype(np.float32)} for _ in range(40)]
+    expected = [graph.run(window)["Y_c"] for window in windows]
+    with ThreadPoolExecutor(4) as pool:
+        actual = list(pool.map(lambda window: graph.run(window)["Y_c"], windows))
+    np.testing.assert_array_equal(actual, expected)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
+from rnnfast._turns import Turn, in_turn
 from rnnfast.interop.onnx_folding import compiled, refusals
 from rnnfast.interop.onnx_models import model_of
 from rnnfast.interop.onnx_program import WRONG, NodeFailed, Program
@@ -43,7 +44,7 @@ class Graph:
     def __init__(
         self, program: Program, inputs: list[Value], outputs: list[Value], refused: str = ""
     ) -> None:
-        self._program, self._refused = program, refused
+        self._program, self._refused, self._turn = program, refused, Turn()
         self.inputs, self.outputs = inputs, outputs
         self.layers: dict[str, Recurrent | Bidirectional] = program.layers()
         self.memory = MEMORY
@@ -52,6 +53,7 @@ class Graph:
         given, made = (", ".join(value.name for value in values) for values in (self.inputs, self.outputs))
         return f"Graph({given} -> {made}; {len(self.layers)} recurrent)"
 
+    @in_turn
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """All outputs by name.
 
@@ -135,8 +137,14 @@ def from_onnx(path: str | os.PathLike[str], *, run: bool = True) -> Graph:
 
     Examples
     --------
-    >>> graph = from_onnx("tagger.onnx")  # doctest: +SKIP
-    >>> graph.run({"x": xs})["y"]  # doctest: +SKIP
+    >>> import pathlib, tempfile, numpy as np
+    >>> content = bytes.fromhex("42021011 3a18 0a0c 0a0178 120179 220454616e68 5a03 0a0178 6203 0a0179")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "tanh.onnx")
+    ...     _ = path.write_bytes(content)  # y = Tanh(x)
+    ...     graph = from_onnx(path)
+    >>> graph.run({"x": np.zeros(3)})
+    {'y': array([0., 0., 0.])}
     """
     try:
         file = read_file(path)

@@ -10,7 +10,7 @@ from rnnfast import _check
 from rnnfast.interop.agreement import LIMITS
 from rnnfast.interop.onnx_operators import OPERATORS
 from rnnfast.interop.onnx_program import Program, Step
-from rnnfast.interop.onnx_reading import Value
+from rnnfast.interop.onnx_reading import Node, Value
 from rnnfast.interop.onnx_shapes import MOVES
 from rnnfast.interop.structure import Layers, assembled, parameters
 from rnnfast.layers.bidirectional import Bidirectional
@@ -45,6 +45,7 @@ class Parts:
         self.W: np.ndarray | None = None
         self.b: np.ndarray | None = None
         self.last = ""
+        self._sizes: set[str] = set()  # values that are lengths of axes
         for step in program.steps:
             if not self._takes(step, program.constants):
                 raise _check.no_model(_OWNER, step.node.name, step.node.op)
@@ -53,7 +54,9 @@ class Parts:
         """Take a node as one of the parts, or as one that only moves values; False if it is neither."""
         node = step.node
         held = [constants.get(name) for name in node.inputs]
-        if step.recurrent is not None:
+        if self._counts(node, constants):
+            self._sizes.update(node.outputs)
+        elif step.recurrent is not None:
             if self.W is not None or step.recurrent.backwards == (True,):
                 return False
             self.layers.append(step.recurrent.layer)
@@ -72,9 +75,15 @@ class Parts:
         elif node.op in _LAST and not self.last:
             self.last = node.op
         else:
-            sizes = any(array is not None and array.dtype.kind in "iu" for array in held)
-            return sizes or node.op in MOVES
+            return node.op in MOVES
         return True
+
+    def _counts(self, node: Node, constants: dict[str, np.ndarray]) -> bool:
+        """Whether a node computes with lengths of axes only."""
+        if node.op in ("Shape", "Size"):
+            return True
+        known = {name for name, array in constants.items() if array.dtype.kind in "iu"} | self._sizes
+        return bool(node.inputs) and all(name in known for name in node.inputs if name)
 
     def model(self) -> RNNLM | Layers:
         """The model of these parts, on copies of the arrays."""

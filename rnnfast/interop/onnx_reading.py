@@ -76,14 +76,14 @@ def read_file(path: str | os.PathLike[str]) -> File:
         data = memoryview(file.read())
     budget = Budget(os.path.dirname(os.path.abspath(path)))
     graph, opset = None, 0
-    for field in fields(data):
+    for field in fields(data, budget):
         if field.number == 7:
             if graph is not None:
                 raise ValueError("it has two graphs")
             graph = field.message()
         elif field.number == 8:
             budget.take(1)
-            domain, version = _operator_set(field.message())
+            domain, version = _operator_set(field.message(), budget)
             if domain in ("", "ai.onnx"):
                 opset = version
     if graph is None:
@@ -96,9 +96,9 @@ def read_file(path: str | os.PathLike[str]) -> File:
     return File(body, opset, data.nbytes + budget.read)
 
 
-def _operator_set(data: memoryview) -> tuple[str, int]:
+def _operator_set(data: memoryview, budget: Budget) -> tuple[str, int]:
     domain, version = "", 0
-    for field in fields(data):
+    for field in fields(data, budget):
         if field.number == 1:
             domain = field.text()
         elif field.number == 2:
@@ -110,7 +110,7 @@ def _body(data: memoryview, budget: Budget, depth: int) -> Body:
     if depth > DEEPEST:
         raise ValueError(f"it has graphs inside graphs, more than {DEEPEST} deep")
     body = Body([], [], [], {})
-    for field in fields(data):
+    for field in fields(data, budget):
         if field.number == 1:
             body.nodes.append(_node(field.message(), budget, depth, len(body.nodes)))
         elif field.number == 5:
@@ -134,7 +134,7 @@ def _node(data: memoryview, budget: Budget, depth: int, index: int) -> Node:
     inputs: list[str] = []
     outputs: list[str] = []
     attributes: dict[str, Any] = {}
-    for field in fields(data):
+    for field in fields(data, budget):
         if field.number in (1, 2):
             budget.take(1)
             (inputs if field.number == 1 else outputs).append(field.text())
@@ -162,7 +162,7 @@ def _attribute(data: memoryview, budget: Budget, depth: int) -> tuple[str, Any]:
     name = ""
     kind = 0
     found: dict[int, list[Any]] = {}
-    for field in fields(data):
+    for field in fields(data, budget):
         if field.number == 1:
             name = field.text()
         elif field.number == 20:
@@ -211,16 +211,16 @@ def _value(data: memoryview, budget: Budget) -> Value:
     """A `ValueInfoProto`: name, and the element type and the shape of a tensor."""
     budget.take(4)
     name, dtype, shape = "", None, None
-    for field in fields(data):
+    for field in fields(data, budget):
         if field.number == 1:
             name = field.text()
         elif field.number == 2:
-            for kind in fields(field.message()):
+            for kind in fields(field.message(), budget):
                 if kind.number == 6:  # a denotation
                     continue
                 if kind.number != 1:
                     raise ValueError(f"the input or output {name!r} is not a tensor")
-                for part in fields(kind.message()):
+                for part in fields(kind.message(), budget):
                     if part.number == 1:
                         dtype = _dtype(name, part.whole())
                     elif part.number == 2:
@@ -236,12 +236,12 @@ def _dtype(name: str, code: int) -> np.dtype | None:
 
 def _axes(data: memoryview, budget: Budget) -> tuple[int | str, ...]:
     shape: list[int | str] = []
-    for field in fields(data):
+    for field in fields(data, budget):
         if field.number != 1:
             continue
         budget.take(1)
         axis: int | str = ""
-        for part in fields(field.message()):
+        for part in fields(field.message(), budget):
             if part.number == 1:
                 axis = part.whole()
             elif part.number == 2:

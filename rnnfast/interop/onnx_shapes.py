@@ -256,7 +256,7 @@ MOVES: dict[str, Operator] = {
     "Reshape": Operator(_reshape, of_first),
     "ReverseSequence": Operator(_reverse_sequence, of_first),
     "Shape": Operator(_shape, lambda inputs, attributes, opset: inputs[0].ndim),
-    "Size": Operator(lambda inputs, _, opset: np.array(inputs[0].size), lambda inputs, _, opset: 1),
+    "Size": Operator(lambda inputs, _, opset: np.array(inputs[0].size, np.int64), lambda inputs, _, opset: 1),
     "Slice": Operator(_slice, of_first),
     "Split": Operator(_split, of_first),
     "Squeeze": Operator(_squeeze, of_first),

@@ -16,6 +16,7 @@ import numpy as np
 
 # Objects per file; a language model of two layers has 200, an unrolled one some thousands.
 OBJECTS = 1 << 15
+FIELDS = 1 << 18  # also of those that are passed over, such as documentation
 NAME_BYTES = 4096
 _ARRAY = 4  # an array counts as so many objects
 # Bytes of whole numbers of variable length in a file: each byte may become a number of 8.
@@ -78,7 +79,7 @@ class Budget:
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
-        self.objects, self.varints = OBJECTS, VARINT_BYTES
+        self.objects, self.varints, self.fields = OBJECTS, VARINT_BYTES, FIELDS
         self.external: dict[str, int] = {}
         self.read = 0
 
@@ -102,10 +103,13 @@ class Budget:
             raise ValueError("its external tensors overlap")
 
 
-def fields(data: memoryview) -> Iterator[Field]:
+def fields(data: memoryview, budget: Budget) -> Iterator[Field]:
     """The fields of a message, in the order of the file; ValueError if it is damaged."""
     place, end = 0, len(data)
     while place < end:
+        budget.fields -= 1
+        if budget.fields < 0:
+            raise ValueError(f"it has more than {FIELDS} fields")
         key, place = _varint(data, place)
         number, wire = key >> 3, key & 7
         value, part = 0, data[:0]
@@ -144,7 +148,7 @@ def whole_numbers(field: Field, budget: Budget) -> np.ndarray:
     """A repeated field of whole numbers, or one entry of it, as int64."""
     if field.wire == VARINT:
         budget.take(_ARRAY)
-        return np.array([field.whole()])
+        return np.array([field.whole()], np.int64)
     octets = np.frombuffer(field.message(), np.uint8)
     budget.take_varints(octets.size)
     if octets.size == 0 or octets.max() < 128:
@@ -177,7 +181,7 @@ def tensor(data: memoryview, budget: Budget) -> tuple[str, np.ndarray]:
     raw: memoryview | None = None
     values: dict[int, list[np.ndarray]] = {}
     place: dict[str, str] = {}
-    for field in fields(data):
+    for field in fields(data, budget):
         if field.number == 1:
             dims.append(whole_numbers(field, budget))
         elif field.number == 2:
@@ -192,7 +196,7 @@ def tensor(data: memoryview, budget: Budget) -> tuple[str, np.ndarray]:
             raw = field.message()
         elif field.number == 13:
             budget.take(2)
-            key, value = _pair(field.message())
+            key, value = _pair(field.message(), budget)
             place[key] = value
         elif field.number == 14:
             external = field.whole() != 0
@@ -208,9 +212,9 @@ def tensor(data: memoryview, budget: Budget) -> tuple[str, np.ndarray]:
     return name, array.reshape(shape)
 
 
-def _pair(data: memoryview) -> tuple[str, str]:
+def _pair(data: memoryview, budget: Budget) -> tuple[str, str]:
     """A `StringStringEntryProto`."""
-    found = {field.number: field.text() for field in fields(data) if field.number in (1, 2)}
+    found = {field.number: field.text() for field in fields(data, budget) if field.number in (1, 2)}
     return found.get(1, ""), found.get(2, "")
 
 
