@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -42,11 +43,33 @@ def compiled(file: File) -> Program:
         program = _program(file.body, file.opset, set(), {}, Budget(file.nbytes))
     file.body.nodes.clear()
     file.body.constants.clear()
-    program.drop_constants()  # what was folded gives its memory back before there are layers
+    # What was folded gives its memory back before there are layers.
+    program.drop_constants()
+    _release(program, file.nbytes // 2)
     program.make_layers({}, Shared(file.nbytes + _FOLDED_BYTES))
     program.drop_constants()
     program.finish()
     return program
+
+
+def _release(program: Program, most: int) -> None:
+    """Copy the constants that share the file's memory if they take no more than `most` bytes."""
+    sharing = [
+        (one.constants, name, array)
+        for one in program.nested()
+        for name, array in one.constants.items()
+        if _shares_file(array)
+    ]
+    if sum(array.nbytes for _, _, array in sharing) <= most:
+        for constants, name, array in sharing:
+            constants[name] = array.copy()
+
+
+def _shares_file(array: np.ndarray) -> bool:
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return base is not None
 
 
 def refusals(program: Program) -> str:

@@ -17,6 +17,8 @@ from rnnfast.layers.recurrent import Recurrent
 # What an operator raises for inputs that do not fit.
 WRONG = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, AssertionError)
 LARGEST_NUMBER = 8  # bytes
+# Operators whose numbers may take more bytes than those of their inputs.
+_WIDENING = ("ArgMax", "ArgMin", "Cast", "CastLike", "ConstantOfShape", "Shape", "Size")
 
 Arrays = dict[str, np.ndarray]
 
@@ -168,8 +170,8 @@ def named(node: Node, results: list[np.ndarray]) -> Arrays:
     return {name: array for name, array in zip(node.outputs, results, strict=False) if name}
 
 
-def _allow(elements: int, memory: int) -> None:
-    if elements * LARGEST_NUMBER > memory:
+def _allow(elements: int, memory: int, itemsize: int = LARGEST_NUMBER) -> None:
+    if elements * itemsize > memory:
         raise TooLarge(
             f"its result of {elements:.3g} numbers takes more than the {memory} bytes of graph.memory"
         )
@@ -179,7 +181,9 @@ def computed(node: Node, inputs: list[Any], opset: int, memory: int) -> list[np.
     """The results of an operator; TooLarge before anything is made that takes more than `memory` bytes."""
     operator = OPERATORS[node.op]
     attributes = {"outputs": len(node.outputs), **node.attributes}
-    _allow(operator.size(inputs, attributes, opset), memory)
+    widths = [array.itemsize for array in inputs if array is not None]
+    itemsize = max(widths, default=LARGEST_NUMBER) if node.op not in _WIDENING else LARGEST_NUMBER
+    _allow(operator.size(inputs, attributes, opset), memory, itemsize)
     found = operator.run(inputs, attributes, opset)
     results = [np.asarray(one) for one in (found if isinstance(found, tuple | list) else (found,))]
     for array in results:  # an axis of no bytes may be as long as it likes

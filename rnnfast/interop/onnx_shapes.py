@@ -31,6 +31,11 @@ class Operator(NamedTuple):
     size: Callable[[Inputs, Attributes, int], int]
 
 
+def of_view(inputs: Inputs, attributes: Attributes, opset: int) -> int:
+    """The size of a result that shares the memory of its input."""
+    return 0
+
+
 def of_first(inputs: Inputs, attributes: Attributes, opset: int) -> int:
     """The size of a result that is never larger than the first input."""
     return inputs[0].size
@@ -250,17 +255,17 @@ MOVES: dict[str, Operator] = {
     "Gather": Operator(_gather, _gather_size),
     "GatherElements": Operator(_gather_elements, lambda inputs, attributes, opset: inputs[1].size),
     "GatherND": Operator(_gather_nd, _gather_nd_size),
-    "Identity": Operator(lambda inputs, _, opset: inputs[0], of_first),
+    "Identity": Operator(lambda inputs, _, opset: inputs[0], of_view),
     "Pad": Operator(_pad, _pad_size),
     "Range": Operator(_range, _range_size),
     "Reshape": Operator(_reshape, of_first),
     "ReverseSequence": Operator(_reverse_sequence, of_first),
     "Shape": Operator(_shape, lambda inputs, attributes, opset: inputs[0].ndim),
     "Size": Operator(lambda inputs, _, opset: np.array(inputs[0].size, np.int64), lambda inputs, _, opset: 1),
-    "Slice": Operator(_slice, of_first),
-    "Split": Operator(_split, of_first),
-    "Squeeze": Operator(_squeeze, of_first),
+    "Slice": Operator(_slice, of_view),
+    "Split": Operator(_split, of_view),
+    "Squeeze": Operator(_squeeze, of_view),
     "Tile": Operator(lambda inputs, _, opset: np.tile(inputs[0], _lengths(inputs[1])), _tile_size),
-    "Transpose": Operator(_transpose, of_first),
-    "Unsqueeze": Operator(_unsqueeze, of_first),
+    "Transpose": Operator(_transpose, of_view),
+    "Unsqueeze": Operator(_unsqueeze, of_view),
 }
