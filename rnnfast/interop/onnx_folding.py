@@ -37,10 +37,10 @@ class Budget:
         self.work = nbytes * _WORK_PER_BYTE + _FOLDED_WORK
 
 
+@np.errstate(all="ignore")  # constants may be NaN or infinite
 def compiled(file: File) -> Program:
     """The program of a file, with its layers; ValueError if the graph is wrong."""
-    with np.errstate(all="ignore"):
-        program = _program(file.body, file.opset, set(), {}, Budget(file.nbytes))
+    program = _program(file.body, file.opset, set(), {}, Budget(file.nbytes))
     file.body.nodes.clear()
     file.body.constants.clear()
     # What was folded gives its memory back before there are layers.

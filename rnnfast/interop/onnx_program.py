@@ -15,7 +15,7 @@ from rnnfast.layers.bidirectional import Bidirectional
 from rnnfast.layers.recurrent import Recurrent
 
 # What an operator raises for inputs that do not fit.
-WRONG = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, AssertionError)
+WRONG = (RuntimeError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, AssertionError)
 LARGEST_NUMBER = 8  # bytes
 # Operators whose numbers may take more bytes than those of their inputs.
 _WIDENING = ("ArgMax", "ArgMin", "Cast", "CastLike", "ConstantOfShape", "Shape", "Size")
