@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from rnnfast._check.arrays import shape_text
@@ -204,3 +204,41 @@ def unknown_ending(path: Any, endings: tuple[str, ...]) -> ValueError:
 def file_in_the_way(path: Any) -> FileExistsError:
     """The error for a file that would be replaced."""
     return FileExistsError(f"{path}: this file already exists; choose another one, or --overwrite it.")
+
+
+def graph_inputs(owner: str, given: Iterable[str], expected: Iterable[str]) -> None:
+    """Every input of a graph, and no other."""
+    given, expected = set(given), set(expected)
+    named = ", ".join(sorted(expected))
+    for name in sorted(expected - given):
+        raise ValueError(f"{owner}: the input {name} is missing; inputs are {named}.")
+    for name in sorted(given - expected):
+        raise ValueError(f"{owner}: there is no input {name}; inputs are {named}.")
+
+
+def graph_input_dtype(owner: str, name: str, given: Any, expected: Any) -> None:
+    """An input of a graph has the dtype that the file says."""
+    if given != expected:
+        raise TypeError(f"{owner}: {name} must be {expected}, got {given}.")
+
+
+def no_model(owner: str, node: str, op: str) -> ValueError:
+    """The error for a graph that is more than layers, or has none."""
+    what = f"the node {node!r} ({op}) is not part of one" if op else "the graph has no RNN, LSTM or GRU"
+    return ValueError(
+        f"{owner}: models are recurrent layers, with an embedding before and an affine layer after them or "
+        f"neither; {what}."
+    )
+
+
+def no_language_model(owner: str) -> ValueError:
+    """The error for a graph whose parts do not make the model that they look like."""
+    return ValueError(
+        f"{owner}: the graph has layers, but computes another function than a Stack, or than an RNNLM with "
+        f"layers of one cell and size; use graph.layers."
+    )
+
+
+def not_runnable(owner: str, why: str) -> ValueError:
+    """The error for a graph of which only the layers were read."""
+    return ValueError(f"{owner}: {why}.")

@@ -7,15 +7,18 @@ from rnnfast.interop.flax import from_flax, to_flax
 from rnnfast.interop.formats import convert
 from rnnfast.interop.keras import from_keras, keras_config, to_keras
 from rnnfast.interop.onnx_export import to_onnx
+from rnnfast.interop.onnx_graph import Graph, from_onnx
 from rnnfast.interop.onnx_run import export_run
 from rnnfast.interop.torch import from_torch, to_torch
 
 __all__ = [
+    "Graph",
     "convert",
     "export_run",
     "from_book",
     "from_flax",
     "from_keras",
+    "from_onnx",
     "from_torch",
     "keras_config",
     "to_book",

@@ -1,0 +1,159 @@
+"""`Graph.model` and the layers of graphs that do not run."""
+
+import warnings
+
+import numpy as np
+import pytest
+from onnx_reference import model, recurrent_model, weights
+
+import rnnfast
+from rnnfast.interop import from_onnx
+
+onnx = pytest.importorskip("onnx")
+
+from onnx import helper  # noqa: E402
+
+V, D, H = 11, 4, 6
+
+
+def loaded(made, folder, **options):
+    onnx.save(made, folder / "model.onnx")
+    return from_onnx(folder / "model.onnx", **options)
+
+
+def language_model(kind, layers, tied=False, middle=()):
+    """A graph of an embedding, layers and an output layer, with the batch first; and its constants."""
+    rng = np.random.default_rng(0)
+    make, depth = helper.make_node, H if tied else D
+    table = rng.standard_normal((V, depth)).astype(np.float32)
+    constants = {"table": table, "one": np.array([1])}
+    nodes = [make("Gather", ["table", "ids"], ["rows"]), make("Transpose", ["rows"], ["xs0"], perm=[1, 0, 2])]
+    for k in range(layers):
+        held = weights(kind, rng, H if k else depth, H)
+        constants |= {f"{name}{k}": array for name, array in held.items()}
+        inputs = [f"xs{k}", *(f"{name}{k}" for name in ("W", "R", "B"))]
+        nodes += [
+            make(kind, inputs, [f"Y{k}"], name=f"layer {k}", hidden_size=H),
+            make("Squeeze", [f"Y{k}", "one"], [f"xs{k + 1}"]),
+        ]
+    constants["out"] = table.T.copy() if tied else rng.standard_normal((H, V)).astype(np.float32)
+    constants["b"] = rng.standard_normal(V).astype(np.float32)
+    nodes += [
+        *middle,
+        make("Transpose", [f"xs{layers}"], ["hs"], perm=[1, 0, 2]),
+        make("MatMul", ["hs", "out"], ["product"], name="output"),
+        make("Add", ["product", "b"], ["scores"]),
+    ]
+    like = {"scores": np.zeros((1, 1, 1), np.float32)}
+    return model(nodes, {"ids": np.zeros((2, 3), np.int64)}, like, constants), constants
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize(("kind", "layers"), [("RNN", 1), ("LSTM", 2), ("GRU", 3)])
+def test_an_embedding_layers_and_an_output_are_a_language_model(kind, layers, tied, tmp_path):
+    made, constants = language_model(kind, layers, tied)
+    graph = loaded(made, tmp_path)
+    actual = graph.model()
+    assert isinstance(actual, rnnfast.RNNLM)
+    assert (actual.config["layers"], actual.tied) == (layers, tied)
+    np.testing.assert_array_equal(actual.params[0], constants["table"])
+    ids = np.random.default_rng(1).integers(0, V, (4, 9))
+    np.testing.assert_allclose(actual.predict(ids), graph.run({"ids": ids})["scores"], atol=1e-5)
+    assert np.isfinite(actual.forward(ids[:, :-1], ids[:, 1:]))  # it trains
+    actual.backward()
+
+
+def test_a_node_that_does_not_fit_is_named(tmp_path):
+    made, _ = language_model(
+        "GRU", 1, middle=[helper.make_node("Relu", ["xs1"], ["xs2"], name="the odd one")]
+    )
+    for node in made.graph.node:
+        node.input[:] = [
+            "xs2" if name == "xs1" and node.name != "the odd one" else name for name in node.input
+        ]
+    graph = loaded(made, tmp_path)
+    with pytest.raises(ValueError, match=r"the node 'the odd one' \(Relu\) is not part of one"):
+        graph.model()
+
+
+def test_a_graph_that_computes_something_else_is_no_model(tmp_path):
+    """All its nodes have a place, but the words are shifted by a step."""
+    made, _ = language_model("LSTM", 1)
+    shift = helper.make_node("Pad", ["xs0", "pads"], ["padded"])
+    made.graph.node.insert(2, shift)
+    made.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 0, 0, 0, 0, 0]), "pads"))
+    made.graph.node[3].input[0] = "padded"
+    with pytest.raises(ValueError, match="computes another function"):
+        loaded(made, tmp_path).model()
+
+
+@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+def test_layers_alone_are_a_layer(direction, tmp_path):
+    count = 2 if direction == "bidirectional" else 1
+    given = {"X": np.random.default_rng(2).standard_normal((5, 3, D)).astype(np.float32)}
+    held = weights("LSTM", np.random.default_rng(3), D, H, count)
+    graph = loaded(recurrent_model("LSTM", given, held, ("Y",), direction=direction), tmp_path)
+    if count == 2:  # Y has the directions as an axis of its own
+        with pytest.raises(ValueError, match="computes another function"):
+            graph.model()
+        return
+    actual = graph.model()
+    assert isinstance(actual, rnnfast.TimeLSTM)
+    assert actual.params[0] is not graph.layers["the node"].params[0]
+    hs = actual.forward(given["X"].swapaxes(0, 1).copy())
+    np.testing.assert_array_equal(hs, graph.run(given)["Y"][:, 0].swapaxes(0, 1))
+
+
+def test_a_node_in_reverse_is_no_model(tmp_path):
+    given = {"X": np.zeros((5, 3, D), np.float32)}
+    held = weights("GRU", np.random.default_rng(3), D, H)
+    graph = loaded(recurrent_model("GRU", given, held, direction="reverse"), tmp_path)
+    with pytest.raises(ValueError, match="the node 'the node'"):
+        graph.model()
+
+
+def test_the_layers_of_a_graph_that_does_not_run(tmp_path):
+    made, constants = language_model("LSTM", 1, middle=[helper.make_node("Det", ["xs1"], ["d"], name="odd")])
+    with pytest.raises(rnnfast.CheckpointError, match=r"not served: Det \(node 'odd'\)"):
+        loaded(made, tmp_path)
+    graph = loaded(made, tmp_path, run=False)
+    layer = graph.layers["layer 0"]
+    np.testing.assert_array_equal(layer.params[0][:, :H], constants["W0"][0].T[:, 2 * H : 3 * H])
+    with pytest.raises(ValueError, match=r"Graph.run: it has operators that are not served: Det"):
+        graph.run({"ids": np.zeros((1, 1), np.int64)})
+    with pytest.raises(ValueError, match=r"Graph.model: it has operators"):
+        graph.model()
+
+
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
+def test_the_language_model_of_pytorch_s_examples(kind, tmp_path):
+    """Time first, states given, and the scores flattened before a log-softmax."""
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder = torch.nn.Embedding(V, D)
+            self.rnn = getattr(torch.nn, kind)(D, H, 2, dropout=0.5)
+            self.decoder = torch.nn.Linear(H, V)
+
+        def forward(self, ids, *state):
+            hs, state = self.rnn(self.encoder(ids), state if kind == "LSTM" else state[0])
+            return torch.log_softmax(self.decoder(hs).view(-1, V), dim=1), state
+
+    net = Network().eval()
+    ids = torch.randint(V, (7, 3))
+    states = [torch.zeros(2, 3, H)] * (2 if kind == "LSTM" else 1)
+    names = ["ids", "h", "c"][: 1 + len(states)]
+    axes = {"ids": {0: "T", 1: "N"}, **{name: {1: "N"} for name in names[1:]}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(net, (ids, *states), tmp_path / "model.onnx", dynamo=False, input_names=names,
+                          dynamic_axes=axes)  # fmt: skip
+    actual = from_onnx(tmp_path / "model.onnx").model()
+    with torch.no_grad():
+        expected = net(ids, *states)[0].numpy().reshape(7, 3, V).swapaxes(0, 1)
+    scores = actual.predict(ids.numpy().T.copy()).astype(float)
+    scores -= np.log(np.exp(scores).sum(-1, keepdims=True))
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
