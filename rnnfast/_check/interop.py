@@ -8,6 +8,7 @@ from typing import Any
 from rnnfast._check.arrays import shape_text
 from rnnfast._check.errors import CheckpointError
 
+_NAMES = {"torch": "PyTorch", "keras": "Keras", "flax nnx": "Flax", "flax linen": "Flax"}
 _WHY = {
     "gru": 'resets the state before the product; make the layer with reset="after", or use ONNX or Keras',
     "peephole_lstm": "lets its gates read the cell state",
@@ -17,6 +18,7 @@ _WHY = {
 def not_representable(owner: str, library: str, cell: str) -> ValueError:
     """The error for a cell that none of a library's layers computes."""
     why = _WHY.get(cell, "is another function than its layers compute")
+    library = _NAMES.get(library, library)
     return ValueError(f"{owner}: {library} has no layer for the cell {cell}, which {why}.")
 
 
@@ -32,7 +34,7 @@ def no_place_for_bias(owner: str, library: str) -> ValueError:
     """The error for the second bias of a GRU that a library does not have."""
     return ValueError(
         f"{owner}: {library} has no place for the recurrent bias bhh of a GRU, and it is not zero; PyTorch, "
-        f"Keras and flax linen have one."
+        f"Keras and Flax linen have one."
     )
 
 
