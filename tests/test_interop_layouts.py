@@ -223,14 +223,14 @@ def test_dtype_converts_and_halves_need_it():
 @pytest.mark.parametrize("library", ["keras", "flax nnx", "flax linen"])
 def test_layers_without_a_counterpart_are_refused_by_name(library):
     convert, options = (to_keras, {}) if library == "keras" else (to_flax, {"api": library[5:]})
-    owner = convert.__name__
+    owner, called = convert.__name__, "Keras" if library == "keras" else "Flax"
     for name, why in (
         ("peephole_lstm", "lets its gates read the cell state"),
         ("leaky", "is another function"),
     ):
         layer = getattr(cells, name).layer(D, H)
         with pytest.raises(
-            ValueError, match=f"{owner}: {library} has no layer for the cell {name}, which {why}"
+            ValueError, match=f"{owner}: {called} has no layer for the cell {name}, which {why}"
         ):
             convert(layer, **options)
     if library != "keras":

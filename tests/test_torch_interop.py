@@ -226,7 +226,10 @@ def test_what_pytorch_has_and_rnnfast_not_is_refused():
             lambda: cells.peephole_lstm.layer(D, H),
             "PyTorch has no layer for the cell peephole_lstm, which lets its",
         ),
-        (lambda: cells.leaky.layer(D, H), "PyTorch has no layer for the cell leaky, which is another function"),
+        (
+            lambda: cells.leaky.layer(D, H),
+            "PyTorch has no layer for the cell leaky, which is another function",
+        ),
         (
             lambda: Stack([make("rnn", D, H, np.float32), make("lstm", H, H, np.float32)]),
             "all layers of one torch.nn.RNN have the same cell, got lstm in layer 1 and rnn in layer 0;",

@@ -39,6 +39,12 @@ class Graph:
     memory : int
         The largest result of one operator in bytes, 1 GiB at first; a larger one is an error, so that a graph
         from a stranger cannot take all memory. May be set.
+
+    Examples
+    --------
+    >>> graph = rnnfast.interop.from_onnx("words.onnx")                         # doctest: +SKIP
+    >>> graph(ids=np.zeros((1, 5), np.int64), layer0_h=np.zeros((1, 64), np.float32))   # doctest: +SKIP
+    {'scores': array(...), 'layer0_h_next': array(...)}
     """
 
     def __init__(
