@@ -325,6 +325,7 @@ def test_results_are_overwritten_if_told_so(done, tmp_path):
     assert len(rows_of(tmp_path / "forecast.csv")["ds"]) == 6
 
 
+@takes_minutes_interpreted
 @pytest.mark.parametrize(("training", "step"), [(0, 2), (1, 1)])
 def test_an_interrupted_command_continues_to_the_same_forecast(done, training, step, tmp_path, monkeypatch):
     folder, expected, file = done
