@@ -205,6 +205,32 @@ def test_other_models_and_endings_are_refused(tmp_path):
         convert(tmp_path / "none.npz", tmp_path / "cbow.npz")
 
 
+@pytest.mark.parametrize("failure", [ValueError("apart"), KeyboardInterrupt()], ids=["differs", "Ctrl-C"])
+@pytest.mark.parametrize("is_source", [False, True], ids=["another file", "the source"])
+def test_a_failed_conversion_leaves_the_target_as_it_was(failure, is_source, tmp_path, monkeypatch):
+    source, target = tmp_path / "layer.npz", tmp_path / "target.npz"
+    np.savez(source, **arrays_of(lstm(3, 4)))
+    target.write_bytes(b"mine")
+    target = source if is_source else target
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def fails(*arguments, **options):
+        raise failure
+
+    monkeypatch.setattr("rnnfast.interop.formats.agree", fails)
+    with pytest.raises(type(failure)):
+        convert(source, target)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_file_may_be_converted_into_itself(tmp_path):
+    path, layer = tmp_path / "layer.npz", lstm(3, 4)
+    np.savez(path, **arrays_of(layer))
+    convert(path, path)
+    assert_same_model(FORMATS[".npz"].read(path, None).model, layer)
+    assert list(tmp_path.iterdir()) == [path]
+
+
 # Archives of strangers.
 
 

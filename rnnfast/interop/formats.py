@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from shutil import copyfileobj
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rnnfast import _check
+from rnnfast._files import write_atomically
 from rnnfast._tensors import form_of
 from rnnfast.cells import Cell
 from rnnfast.interop.agreement import agree
@@ -90,7 +94,8 @@ def convert(
     Parameters
     ----------
     source, target
-        The files; an older `target` is replaced once the new one is complete.
+        The files, which may be the same; an older `target` is replaced once the new one is complete and has
+        been compared.
     cell : Cell, optional
         The cell of all layers, where the file does not tell it.
 
@@ -120,20 +125,32 @@ def convert(
     model, came_from = reads.read(source, cell)
     if not isinstance(model, KINDS):
         raise _check.no_other_format(source, type(model).__name__)
-    written = writes.write(model, target)
-    difference = written.difference
-    if difference is None:
-        try:
-            again = writes.read(target, _cell(model)).model
+    with _complete(target) as file:
+        written = writes.write(model, file)
+        difference = written.difference
+        if difference is None:
+            again = writes.read(file, _cell(model)).model
             difference = agree("convert", str(target), computed(model), computed(again), show=False)
-        except BaseException:
-            target.unlink()  # a file that nobody has compared does not stay
-            raise
     rows = [
         Row(name, array.shape, came_from.get(name, []), written.places.get(name, []))
         for name, array in arrays_of(model).items()
     ]
     return Converted(model, rows, difference)
+
+
+@contextmanager
+def _complete(target: Path) -> Iterator[Path]:
+    """A file beside `target` that replaces it at the end of the block; an exception leaves `target` as it
+    was."""
+    try:
+        with TemporaryDirectory(prefix=".rnnfast-", dir=target.parent) as folder:
+            file = Path(folder, target.name)
+            yield file
+            with open(file, "rb") as content, write_atomically(target) as replaced:
+                copyfileobj(content, replaced)
+    except OSError as error:
+        error.filename = str(target)
+        raise
 
 
 def format_of(path: Path) -> Format:
