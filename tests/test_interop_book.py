@@ -129,6 +129,15 @@ def test_a_cell_may_be_asked_for():
         from_book(params_of_book("rnn"), cell="relu")
 
 
+def test_an_unknown_cell_is_not_blamed_on_the_file(tmp_path):
+    path = saved(tmp_path, params_of_book("lstm"))
+    with pytest.raises(
+        ValueError, match=r"^from_book: cell must be one of rnn, gru, lstm, got 'xx'"
+    ) as error:
+        from_book(path, cell="xx")
+    assert not isinstance(error.value, CheckpointError)
+
+
 def changed(place, value):
     params = params_of_book(layers=2)
     params[place] = value
@@ -153,7 +162,7 @@ WRONG = {
         "all layers of a model have one cell, got lstm and gru",
     ),
     "another vocabulary": (changed(-1, np.ones(12, "f2")), r"embed_W must be \(12, 5\), got \(11, 5\)"),
-    "no numbers": (changed(1, np.full((5, 16), np.nan, "f2")), "differ by nan"),
+    "no numbers": (changed(1, np.full((5, 16), np.nan, "f2")), "layer0_Wx has a NaN"),
 }
 
 

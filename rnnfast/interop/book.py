@@ -18,7 +18,6 @@ from rnnfast.interop.named import arrays_of, model_of
 from rnnfast.interop.pickles import read_arrays
 from rnnfast.interop.structure import directions
 from rnnfast.layers.recurrent import Recurrent
-from rnnfast.models.cells import cell_of
 from rnnfast.models.rnnlm import RNNLM
 
 _CELLS = (cells.rnn, cells.gru, cells.lstm)
@@ -71,11 +70,12 @@ def from_book(
     RNNLM(vocab_size=7, embed_size=3, hidden_size=4, cell='lstm', layers=1, ...)
     """
     owner = "from_book"
+    chosen = None if cell is None else _cell_of_book(owner, cell)
     if not isinstance(source, str | os.PathLike):
-        return _model(owner, list(source), cell, verbose)
+        return _model(owner, list(source), chosen, verbose)
     arrays = read_arrays(source)
     try:
-        return _model(owner, arrays, cell, verbose)
+        return _model(owner, arrays, chosen, verbose)
     except (TypeError, ValueError) as error:
         raise _check.malformed(source, str(error).removeprefix(f"{owner}: ").rstrip(".")) from None
 
@@ -145,11 +145,19 @@ def _rounded(owner: str, name: str, array: np.ndarray, dtype: np.dtype) -> np.nd
     return rounded
 
 
-def _model(owner: str, arrays: list[Any], cell: str | Cell | None, verbose: bool) -> Any:
+def _cell_of_book(owner: str, cell: str | Cell) -> Cell:
+    """The one of the book's three cells that a name or an equal cell means; ValueError for others."""
+    for known in _CELLS:
+        if isinstance(cell, Cell) and cell.fingerprint == known.fingerprint:
+            return known
+    names = tuple(known.name for known in _CELLS)
+    return _CELLS[names.index(_check.choice(owner, "cell", cell, names))]
+
+
+def _model(owner: str, arrays: list[Any], cell: Cell | None, verbose: bool) -> Any:
     named = named_of_book(owner, arrays)
-    if cell is not None:
-        cell = cell_of(owner, cell)
-        _check.choice(owner, "cell", cell.name, tuple(known.name for known in _CELLS))
+    for name, array in named.items():
+        _check.finite(owner, name, array)
     untied = dict(named)
     if "embed_W" in named and np.array_equal(named["embed_W"].T, named["output_W"]):
         del untied["output_W"]

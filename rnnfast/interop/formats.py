@@ -20,7 +20,14 @@ from rnnfast.interop.agreement import agree
 from rnnfast.interop.archives import read_npz, read_pt, read_safetensors, write_layers, write_npz, write_pt
 from rnnfast.interop.book import book_arrays, from_book, to_book
 from rnnfast.interop.computed import computed
-from rnnfast.interop.named import arrays_of, described_model, description_of, model_of
+from rnnfast.interop.named import (
+    arrays_of,
+    described_model,
+    description_of,
+    layers_by_name,
+    model_of,
+    settings_of_dropout,
+)
 from rnnfast.interop.state_dicts import is_state_dict, model_of_state_dict, state_dict_of
 from rnnfast.layers.bidirectional import Bidirectional
 from rnnfast.layers.recurrent import Recurrent
@@ -59,6 +66,15 @@ class Written(NamedTuple):
     difference: float | None = None
 
 
+class Settings(NamedTuple):
+    """What a model is besides its parameters and its cells."""
+
+    dropout: float
+    per_step: bool
+    stateful: bool
+    head: str = "squared"
+
+
 class Format(NamedTuple):
     """How files of one ending are read, with a cell for files that do not tell it, and written."""
 
@@ -76,12 +92,13 @@ class Row(NamedTuple):
 
 
 class Converted(NamedTuple):
-    """The result of `convert`: the model in between, a row for each parameter, and the largest difference
-    between both sides on random input."""
+    """The result of `convert`: the model in between, a row for each parameter, the largest difference between
+    both sides on random input, and a sentence for each setting that the target does not keep."""
 
     model: Any
     rows: list[Row]
     difference: float
+    notes: list[str]
 
 
 def convert(
@@ -125,17 +142,49 @@ def convert(
     model, came_from = reads.read(source, cell)
     if not isinstance(model, KINDS):
         raise _check.no_other_format(source, type(model).__name__)
+    for own in _cells(model):
+        if cell is not None and own.fingerprint != cell.fingerprint:
+            raise _check.cell_of_file("convert", source, cell.name, own.name)
     with _complete(target) as file:
         written = writes.write(model, file)
-        difference = written.difference
+        again, difference = _read_again(writes, file, model), written.difference
         if difference is None:
-            again = writes.read(file, _cell(model)).model
             difference = agree("convert", str(target), computed(model), computed(again), show=False)
     rows = [
         Row(name, array.shape, came_from.get(name, []), written.places.get(name, []))
         for name, array in arrays_of(model).items()
     ]
-    return Converted(model, rows, difference)
+    return Converted(model, rows, difference, _lost(model, again, target.suffix))
+
+
+def _read_again(format: Format, file: Path, model: Any) -> Any:
+    """The model in a file that was written, None if no model can be made from it."""
+    try:
+        return format.read(file, _cells(model)[0]).model
+    except _check.CheckpointError:
+        if format is FORMATS[".onnx"]:  # the writer has compared its graph
+            return None
+        raise
+
+
+def _lost(model: Any, again: Any, ending: str) -> list[str]:
+    """A sentence for each setting of a model that the one from its file does not have."""
+    own = settings_of(model)
+    kept = Settings(0.0, True, False, own.head) if again is None else settings_of(again)
+    return [
+        f"{name}={value} is not stored in a {ending} file"
+        for name, value, other in zip(Settings._fields, own, kept, strict=True)
+        if value != other
+    ]
+
+
+def settings_of(model: Any) -> Settings:
+    """The settings of a model or of layers; the state of a model is always carried."""
+    if isinstance(model, Model):
+        head = model.head.name if isinstance(model, SequenceRegressor) else "squared"
+        return Settings(model.config["dropout"], True, False, head)
+    stateful = any(layer.stateful for layer in layers_by_name(model).values())
+    return Settings(**settings_of_dropout(model), stateful=stateful)
 
 
 @contextmanager
@@ -160,11 +209,10 @@ def format_of(path: Path) -> Format:
     return FORMATS[path.suffix.lower()]
 
 
-def _cell(model: Any) -> Cell:
-    """The cell of the lowest layer."""
-    while not isinstance(model, Recurrent):
-        model = model.body.layers[0] if isinstance(model, Model) else model.layers[0]
-    return model.cell
+def _cells(model: Any) -> list[Cell]:
+    """The cells of all layers."""
+    layers = model.body.layers if isinstance(model, Model) else layers_by_name(model).values()
+    return [layer.cell for layer in layers]
 
 
 def _as_they_are(arrays: Mapping[str, np.ndarray]) -> Places:
@@ -182,6 +230,8 @@ def _named_model(
     arrays = {name: array.astype(np.float32) if array.dtype == np.float16 else array
               for name, array in arrays.items()}  # fmt: skip
     try:
+        for name, array in arrays.items():
+            _check.finite("convert", name, array)
         if description is not None:
             return Read(described_model("convert", arrays, description), _as_they_are(arrays))
         if is_state_dict(arrays):
@@ -198,6 +248,8 @@ def _named_model(
 def _read_safetensors(path: Path, cell: Cell | None) -> Read:
     if form_of(path) == FORMAT:
         model = load_model(path)
+        for name, array in arrays_of(model).items():
+            _check.finite(str(path), name, array)
         return Read(model, _as_they_are(arrays_of(model)))
     return _named_model(path, *read_safetensors(path), cell)
 
@@ -245,7 +297,14 @@ def _write_pkl(model: Any, path: Path) -> Written:
 def _read_onnx(path: Path, cell: Cell | None) -> Read:
     from rnnfast.interop import from_onnx
 
-    return Read(from_onnx(path).model(), {})
+    graph = from_onnx(path)
+    try:
+        model = graph.model()
+    except ValueError as error:
+        reason = str(error).removeprefix("Graph.model: ").partition("; use ")[0]
+        raise _check.malformed(path, reason.rstrip(".")) from None
+    found = graph.places() if hasattr(graph, "places") else {}
+    return Read(model, {ours: [Entry(*place) for place in theirs] for ours, theirs in found.items()})
 
 
 def _write_onnx(model: Any, path: Path) -> Written:

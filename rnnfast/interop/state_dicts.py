@@ -20,6 +20,8 @@ _OURS = re.compile(r"layer(\d+)(_reverse)?_(\w+)")
 _PARTS = {"Wx": ("weight_ih",), "Wh": ("weight_hh",), "b": ("bias_ih", "bias_hh"), "bhh": ("bias_hh",)}
 # The names of PyTorch's example word_language_model.
 _WORDS = {"embed_W": "encoder.weight", "output_W": "decoder.weight", "output_b": "decoder.bias"}
+# Heads whose predictions are the outputs of the affine layer.
+_MEANS = ("squared", "absolute")
 _NUMBERS = {"output_W": "linear.weight", "output_b": "linear.bias"}
 
 Named = Mapping[str, np.ndarray]
@@ -79,6 +81,8 @@ def state_dict_of(model: Any) -> tuple[dict[str, np.ndarray], dict[str, list[str
     """The arrays of a model or layers by PyTorch's names, and the names for each parameter."""
     from rnnfast.interop import to_torch
 
+    if isinstance(model, SequenceRegressor) and model.head.name not in _MEANS:
+        raise _check.no_place_for_head("convert", "a PyTorch file", model.head.name)
     is_model = isinstance(model, RNNLM | SequenceRegressor)
     names = _WORDS if isinstance(model, RNNLM) else _NUMBERS if is_model else {}
     prefix = "rnn." if is_model else ""
