@@ -242,7 +242,8 @@ def _named_model(
         raise _check.cell_missing(error.name, error.fingerprint, path) from None
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
         reason = str(error) if isinstance(error, ValueError | TypeError) else "its description is not valid"
-        raise _check.malformed(path, reason.rpartition("convert: ")[2].rstrip(".")) from None
+        reason = reason.rpartition("convert: ")[2].removeprefix("from_torch: ")
+        raise _check.malformed(path, reason.rstrip(".")) from None
 
 
 def _read_safetensors(path: Path, cell: Cell | None) -> Read:
@@ -300,6 +301,8 @@ def _read_onnx(path: Path, cell: Cell | None) -> Read:
     graph = from_onnx(path)
     try:
         model = graph.model()
+    except _check.CheckpointError:
+        raise
     except ValueError as error:
         reason = str(error).removeprefix("Graph.model: ").partition("; use ")[0]
         raise _check.malformed(path, reason.rstrip(".")) from None
