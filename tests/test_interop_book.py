@@ -202,3 +202,35 @@ def test_what_the_book_lacks_is_refused_by_name(tmp_path):
         to_book(big, path)
     assert not path.exists()
     assert to_book(big, path, dtype=np.float32)[0][0, 0] == np.float32(1e5)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_written_list_is_compared_with_the_books_formulas(cell, tied, tmp_path, capsys):
+    model = rnnfast.RNNLM(V, 4, 4, cell=cell, layers=2, tied=tied, rng=np.random.default_rng(0))
+    to_book(model, tmp_path / "Rnnlm.pkl")
+    told = capsys.readouterr().out
+    assert told.startswith("to_book: rnnfast and the book's formulas differ by at most ")
+    assert 0 <= float(told.split("at most ")[1].split()[0]) < 1e-5
+    to_book(model, verbose=False)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_list_that_computes_other_numbers_is_not_written(tmp_path, monkeypatch):
+    from rnnfast.interop import book
+
+    layer = rnnfast.TimeLSTM.from_sizes(3, 4, rng=np.random.default_rng(0))
+    steps = {rnnfast.cells.lstm: lambda x, h, c, *weights: (h + 1, c)}
+    monkeypatch.setattr(book, "_STEPS", steps)
+    with pytest.raises(ValueError, match="to_book: rnnfast and the book's formulas differ by"):
+        to_book(layer, tmp_path / "layer.pkl")
+    assert not (tmp_path / "layer.pkl").exists()
+
+
+@pytest.mark.parametrize(("value", "words"), [(np.nan, "has a NaN"), (np.inf, "has an infinite value")])
+def test_numbers_that_are_not_finite_are_not_written(value, words, tmp_path):
+    layer = rnnfast.TimeLSTM.from_sizes(3, 4, rng=np.random.default_rng(0))
+    layer.params[1][2, 3] = value
+    with pytest.raises(ValueError, match=f"to_book: layer0_Wh {words}"):
+        to_book(layer, tmp_path / "layer.pkl")
+    assert not (tmp_path / "layer.pkl").exists()

@@ -85,8 +85,12 @@ def to_book(
     path: str | os.PathLike[str] | None = None,
     *,
     dtype: np.typing.DTypeLike = np.float16,
+    verbose: bool = True,
 ) -> list[np.ndarray]:
     """The book's list of the parameters of a model or of layers, and with `path`, a pickle of it.
+
+    The conversion also computes the book's formulas from the parameters, before they are rounded to `dtype`,
+    on random input, and prints the largest difference.
 
     Parameters
     ----------
@@ -96,6 +100,8 @@ def to_book(
         The file for the book's `load_params`; an older one stays until the new one is complete.
     dtype : float16, float32 or float64
         The book saves float16.
+    verbose : bool
+        Print the difference.
 
     Returns
     -------
@@ -105,7 +111,8 @@ def to_book(
     Raises
     ------
     TypeError, ValueError
-        The book has no such model, or a value is too large for `dtype`.
+        The book has no such model, a value is NaN, infinite or too large for `dtype`, or the two sides
+        differ.
     OSError
         The file cannot be written.
 
@@ -114,11 +121,15 @@ def to_book(
     >>> import rnnfast
     >>> layer = rnnfast.TimeLSTM.from_sizes(3, 4)
     >>> [array.shape for array in to_book(layer)]
+    to_book: rnnfast and the book's formulas differ by at most ... on random input
     [(3, 16), (4, 16), (16,)]
     """
     owner = "to_book"
     kind = np.dtype(_check.choice(owner, "dtype", np.dtype(dtype).name, ("float16", "float32", "float64")))
-    params = [_rounded(owner, name, array, kind) for name, array in book_arrays(owner, model).items()]
+    verbose = _check.boolean(owner, "verbose", verbose)
+    named = book_arrays(owner, model)
+    params = [_rounded(owner, name, array, kind) for name, array in named.items()]
+    _compare(owner, model, named, verbose)
     if path is not None:
         with write_atomically(path) as file:
             dump(params, file)
@@ -138,6 +149,7 @@ def book_arrays(owner: str, model: Any) -> dict[str, np.ndarray]:
 
 
 def _rounded(owner: str, name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    _check.finite(owner, name, array)
     with np.errstate(over="ignore"):
         rounded = array.astype(dtype)
     if (np.isinf(rounded) & np.isfinite(array)).any():
@@ -162,8 +174,19 @@ def _model(owner: str, arrays: list[Any], cell: Cell | None, verbose: bool) -> A
     if "embed_W" in named and np.array_equal(named["embed_W"].T, named["output_W"]):
         del untied["output_W"]
     model = model_of(owner, untied, cell)
-    agree(owner, "the book's formulas", computed(model), [_by_formula(named, _layers(owner, model))], verbose)
+    _compare(owner, model, named, verbose)
     return model
+
+
+def _compare(owner: str, model: Any, named: Mapping[str, np.ndarray], verbose: bool) -> None:
+    """`agree` of a model with the book's formulas on the arrays of its list."""
+    agree(
+        owner,
+        "the book's formulas",
+        computed(model),
+        [_by_formula(owner, named, _layers(owner, model))],
+        verbose,
+    )
 
 
 def named_of_book(owner: str, arrays: Sequence[Any]) -> dict[str, np.ndarray]:
@@ -195,7 +218,7 @@ def _layers(owner: str, model: Any) -> list[Recurrent]:
     return [layer for (layer,) in both]
 
 
-def _by_formula(named: Mapping[str, np.ndarray], layers: Sequence[Recurrent]) -> np.ndarray:
+def _by_formula(owner: str, named: Mapping[str, np.ndarray], layers: Sequence[Recurrent]) -> np.ndarray:
     """What `computed` returns, by the book's formulas in float64 from the arrays of its list."""
     if "embed_W" in named:
         xs = named["embed_W"][random_words(len(named["embed_W"]))]
@@ -204,9 +227,9 @@ def _by_formula(named: Mapping[str, np.ndarray], layers: Sequence[Recurrent]) ->
     for place, layer in enumerate(layers):
         weights = [named[f"layer{place}_{name}"].astype(np.float64) for name in ("Wx", "Wh", "b")]
         states = [np.zeros((len(xs), layer.hidden_size))] * len(layer.cell.states)
-        hs = []
+        step, hs = _STEPS[_cell_of_book(owner, layer.cell)], []
         for x in xs.swapaxes(0, 1):
-            states = _STEPS[layer.cell](x, *states, *weights)
+            states = step(x, *states, *weights)
             hs.append(states[0])
         xs = np.stack(hs, axis=1)
     return xs @ named["output_W"] + named["output_b"] if "embed_W" in named else xs

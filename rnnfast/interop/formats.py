@@ -291,7 +291,9 @@ def _read_pkl(path: Path, cell: Cell | None) -> Read:
 
 
 def _write_pkl(model: Any, path: Path) -> Written:
-    to_book(model, path, dtype=model.dtype)  # the book reads any dtype; its float16 would lose digits
+    to_book(
+        model, path, dtype=model.dtype, verbose=False
+    )  # the book reads any dtype; its float16 would lose digits
     return Written(_in_list(model))
 
 
