@@ -123,7 +123,7 @@ def test_weights_that_nearly_equal_the_embedding_stay_apart():
 
 def test_a_cell_may_be_asked_for():
     assert from_book(params_of_book("gru"), cell="gru", verbose=False).config["cell"] == "gru"
-    with pytest.raises(ValueError, match=r"from_book: layer0_Wx must be \(5, 4\), got \(5, 16\)"):
+    with pytest.raises(ValueError, match="from_book: cell must be lstm, which the list has, got rnn"):
         from_book(params_of_book("lstm"), cell="rnn")
     with pytest.raises(ValueError, match="from_book: cell must be one of rnn, gru, lstm, got 'relu'"):
         from_book(params_of_book("rnn"), cell="relu")
@@ -135,6 +135,9 @@ def test_an_unknown_cell_is_not_blamed_on_the_file(tmp_path):
         ValueError, match=r"^from_book: cell must be one of rnn, gru, lstm, got 'xx'"
     ) as error:
         from_book(path, cell="xx")
+    assert not isinstance(error.value, CheckpointError)
+    with pytest.raises(ValueError, match=r"cell must be lstm, which .*Rnnlm.pkl has, got gru") as error:
+        from_book(path, cell=rnnfast.cells.gru)
     assert not isinstance(error.value, CheckpointError)
 
 

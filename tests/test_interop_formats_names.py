@@ -130,7 +130,7 @@ WRONG = {
     "another bias": (changed(fc__bias=torch.zeros(9)), r"fc.bias must be \(11,\), got \(9,\)"),
     "another dtype": (changed(fc__bias=torch.zeros(V).double()), "fc.bias must be float32 like the other"),
     "only an embedding": (changed(fc__weight=None, fc__bias=None), r"emb.weight must be \(outputs, 4\)"),
-    "a layer's bias": (changed(lstm__bias_hh_l0=None), "the array bias_hh_l0 is missing"),
+    "a layer's bias": (changed(lstm__bias_hh_l0=None), "the array lstm.bias_hh_l0 is missing"),
 }  # fmt: skip
 
 

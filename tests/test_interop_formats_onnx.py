@@ -61,3 +61,19 @@ def test_a_graph_without_a_model_is_refused_by_the_name_of_the_file(tmp_path, mo
     assert str(error.value).startswith(f"{tmp_path / 'layer.onnx'}: the graph")
     assert "graph.layers" not in str(error.value)
     assert not (tmp_path / "back.npz").exists()
+
+
+def test_numbers_that_are_not_finite_are_told_by_their_node(tmp_path, monkeypatch):
+    layer = rnnfast.TimeGRU.from_sizes(3, 4, rng=np.random.default_rng(0))
+    np.savez(tmp_path / "layer.npz", **arrays_of(layer))
+    layers = Graph.__init__
+
+    def damaged(graph, *arguments, **options):
+        layers(graph, *arguments, **options)
+        for one in graph.layers.values():
+            one.params[1][0, 0] = np.nan
+
+    convert(tmp_path / "layer.npz", tmp_path / "layer.onnx")
+    monkeypatch.setattr(Graph, "__init__", damaged)
+    with pytest.raises(CheckpointError, match=r"layer.onnx: layer0_Wh of the node .* has a NaN"):
+        convert(tmp_path / "layer.onnx", tmp_path / "back.npz")

@@ -55,7 +55,7 @@ def from_book(
     CheckpointError
         The file is damaged, or holds anything but such a list.
     TypeError, ValueError
-        The list is no such list.
+        The list is no such list, or its layers have another cell.
     OSError
         The file cannot be read.
 
@@ -72,12 +72,13 @@ def from_book(
     owner = "from_book"
     chosen = None if cell is None else _cell_of_book(owner, cell)
     if not isinstance(source, str | os.PathLike):
-        return _model(owner, list(source), chosen, verbose)
+        return _with_cell(owner, _model(owner, list(source), verbose), chosen, "the list")
     arrays = read_arrays(source)
     try:
-        return _model(owner, arrays, chosen, verbose)
+        model = _model(owner, arrays, verbose)
     except (TypeError, ValueError) as error:
         raise _check.malformed(source, str(error).removeprefix(f"{owner}: ").rstrip(".")) from None
+    return _with_cell(owner, model, chosen, source)
 
 
 def to_book(
@@ -166,14 +167,22 @@ def _cell_of_book(owner: str, cell: str | Cell) -> Cell:
     return _CELLS[names.index(_check.choice(owner, "cell", cell, names))]
 
 
-def _model(owner: str, arrays: list[Any], cell: Cell | None, verbose: bool) -> Any:
+def _with_cell(owner: str, model: Any, cell: Cell | None, where: Any) -> Any:
+    """The model, whose layers must have the cell that was asked for."""
+    for layer in _layers(owner, model):
+        if cell is not None and layer.cell is not cell:
+            raise _check.cell_of_file(owner, where, cell.name, layer.cell.name)
+    return model
+
+
+def _model(owner: str, arrays: list[Any], verbose: bool) -> Any:
     named = named_of_book(owner, arrays)
     for name, array in named.items():
         _check.finite(owner, name, array)
     untied = dict(named)
     if "embed_W" in named and np.array_equal(named["embed_W"].T, named["output_W"]):
         del untied["output_W"]
-    model = model_of(owner, untied, cell)
+    model = model_of(owner, untied)
     _compare(owner, model, named, verbose)
     return model
 

@@ -159,8 +159,9 @@ def convert(
 
 def _read_again(format: Format, file: Path, model: Any) -> Any:
     """The model in a file that was written, None if no model can be made from it."""
+    first, *others = _cells(model)
     try:
-        return format.read(file, _cells(model)[0]).model
+        return format.read(file, None if any(cell is not first for cell in others) else first).model
     except _check.CheckpointError:
         if format is FORMATS[".onnx"]:  # the writer has compared its graph
             return None
@@ -223,15 +224,23 @@ def _by_names(names: Mapping[str, list[str]], arrays: Mapping[str, np.ndarray]) 
     return {ours: [Entry(name, arrays[name].shape) for name in theirs] for ours, theirs in names.items()}
 
 
+def _check_finite(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """No NaN and no infinity in the arrays of a file; CheckpointError otherwise."""
+    try:
+        for name, array in arrays.items():
+            _check.finite("convert", name, array)
+    except ValueError as error:
+        raise _check.malformed(path, str(error).removeprefix("convert: ").rstrip(".")) from None
+
+
 def _named_model(
     path: Path, arrays: dict[str, np.ndarray], description: dict[str, Any] | None, cell: Cell | None
 ) -> Read:
     """The model on arrays by our names or PyTorch's; CheckpointError if there is none."""
     arrays = {name: array.astype(np.float32) if array.dtype == np.float16 else array
               for name, array in arrays.items()}  # fmt: skip
+    _check_finite(path, arrays)
     try:
-        for name, array in arrays.items():
-            _check.finite("convert", name, array)
         if description is not None:
             return Read(described_model("convert", arrays, description), _as_they_are(arrays))
         if is_state_dict(arrays):
@@ -249,8 +258,7 @@ def _named_model(
 def _read_safetensors(path: Path, cell: Cell | None) -> Read:
     if form_of(path) == FORMAT:
         model = load_model(path)
-        for name, array in arrays_of(model).items():
-            _check.finite(str(path), name, array)
+        _check_finite(path, arrays_of(model))
         return Read(model, _as_they_are(arrays_of(model)))
     return _named_model(path, *read_safetensors(path), cell)
 
@@ -301,6 +309,8 @@ def _read_onnx(path: Path, cell: Cell | None) -> Read:
     from rnnfast.interop import from_onnx
 
     graph = from_onnx(path)
+    for node, layer in graph.layers.items():
+        _check_finite(path, {f"{name} of the node {node}": array for name, array in arrays_of(layer).items()})
     try:
         model = graph.model()
     except _check.CheckpointError:
