@@ -196,6 +196,8 @@ def test_what_the_book_lacks_is_refused_by_name(tmp_path):
         ValueError, match="to_book: dtype must be one of float16, float32, float64, got 'int8'"
     ):
         to_book(lstm(3, 4), dtype=np.int8)
+    with pytest.raises(ValueError, match="to_book: the book's list has no place for a SequenceRegressor"):
+        to_book(rnnfast.SequenceRegressor(3, 4, 2))
     with pytest.raises(TypeError, match="to_book"):
         to_book(rnnfast.TimeEmbedding(np.ones((3, 4), np.float32)))
     big = lstm(3, 4)

@@ -40,9 +40,9 @@ def no_place_for_bias(owner: str, library: str) -> ValueError:
     )
 
 
-def no_place_for_head(owner: str, library: str, head: str) -> ValueError:
-    """The error for a head other than squared error where a file holds weights alone."""
-    return ValueError(f"{owner}: {library} has no place for the head {head}.")
+def no_place_for(owner: str, library: str, what: str) -> ValueError:
+    """The error for a head or a model that a file of weights alone cannot tell."""
+    return ValueError(f"{owner}: {library} has no place for {what}.")
 
 
 def finite(owner: str, name: str, array: Any) -> None:

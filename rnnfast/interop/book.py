@@ -18,6 +18,7 @@ from rnnfast.interop.named import arrays_of, model_of
 from rnnfast.interop.pickles import read_arrays
 from rnnfast.interop.structure import directions
 from rnnfast.layers.recurrent import Recurrent
+from rnnfast.models.model import Model
 from rnnfast.models.rnnlm import RNNLM
 
 _CELLS = (cells.rnn, cells.gru, cells.lstm)
@@ -221,6 +222,8 @@ def _layers(owner: str, model: Any) -> list[Recurrent]:
     """The layers of a model or a stack that reads in one direction."""
     if isinstance(model, RNNLM):
         return model.body.layers
+    if isinstance(model, Model):
+        raise _check.no_place_for(owner, "the book's list", f"a {type(model).__name__}")
     both = directions(owner, model)
     if any(len(layers) > 1 for layers in both):
         raise _check.one_direction(owner, "the book")

@@ -119,7 +119,7 @@ def state_dict_of(model: Any) -> tuple[dict[str, np.ndarray], dict[str, list[str
     from rnnfast.interop import to_torch
 
     if isinstance(model, SequenceRegressor) and model.head.name not in _MEANS:
-        raise _check.no_place_for_head("convert", "a PyTorch file", model.head.name)
+        raise _check.no_place_for("convert", "a PyTorch file", f"the head {model.head.name}")
     is_model = isinstance(model, RNNLM | SequenceRegressor)
     names = _WORDS if isinstance(model, RNNLM) else _NUMBERS if is_model else {}
     prefix = "rnn." if is_model else ""
