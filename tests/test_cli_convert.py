@@ -121,5 +121,5 @@ def test_errors_are_one_line(book, tmp_path):
     model = rnnfast.RNNLM(11, 3, 4, cell="gru_after", rng=np.random.default_rng(0))
     model.save(tmp_path / "gru.safetensors")
     assert_one_line(
-        ("convert", tmp_path / "gru.safetensors", tmp_path / "gru.pkl"), "the book has no layer for the cell"
+        ("convert", tmp_path / "gru.safetensors", tmp_path / "gru.pkl"), "the book", "the cell gru_after"
     )

@@ -188,9 +188,9 @@ def test_what_the_book_lacks_is_refused_by_name(tmp_path):
     lstm = rnnfast.TimeLSTM.from_sizes
     with pytest.raises(ValueError, match="to_book: the book has no list of layers in two directions"):
         to_book(rnnfast.Bidirectional(lstm(3, 4), lstm(3, 4)))
-    with pytest.raises(ValueError, match="to_book: the book has no layer for the cell gru_after"):
+    with pytest.raises(ValueError, match=r"to_book: .*the book .*the cell gru_after"):
         to_book(rnnfast.TimeGRU.from_sizes(3, 4, reset="after"))
-    with pytest.raises(ValueError, match="to_book: the book has no layer for the cell relu"):
+    with pytest.raises(ValueError, match=r"to_book: .*the book .*the cell relu"):
         to_book(rnnfast.RNNLM(V, 3, 4, cell="relu"))
     with pytest.raises(
         ValueError, match="to_book: dtype must be one of float16, float32, float64, got 'int8'"
