@@ -24,7 +24,7 @@ from rnnfast._files import write_atomically
 
 _DTYPES: dict[str, np.dtype] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8"), "I64": np.dtype("<i8")}
 # Files of other programs may also hold these.
-_FOREIGN_DTYPES = {"F16": np.dtype("<f2"), **_DTYPES}
+_FOREIGN_DTYPES = {"F16": np.dtype("<f2"), "BF16": np.dtype("<u2"), **_DTYPES}
 # The order of tensors in a file, as in the safetensors library: by dtype, then by name.
 _ORDER = ("I64", "F64", "F32")
 # Elements put in C order at a time, for an array of another layout.
@@ -176,7 +176,7 @@ def form_of(path: str | os.PathLike[str]) -> str | None:
 def read_foreign(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """All arrays of a safetensors file of any program, by name; errors as in `read_tensors`.
 
-    Such a file has no checksum. The arrays are float16, float32, float64 or int64.
+    Such a file has no checksum. The arrays are float16, float32, float64 or int64; bfloat16 becomes float32.
     """
     with open(path, "rb") as file:
         length = os.fstat(file.fileno()).st_size
@@ -186,7 +186,16 @@ def read_foreign(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             found = {name: _read_entry(path, name, entry, _FOREIGN_DTYPES) for name, entry in header.items()}
             data = file.tell()
             _check_layout(path, found, length - data)
-        return {name: _read_tensor(path, file, data, tensor) for name, tensor in found.items()}
+        return {name: _widened(_read_tensor(path, file, data, tensor)) for name, tensor in found.items()}
+
+
+def _widened(array: np.ndarray) -> np.ndarray:
+    """The float32 values of bfloat16, which NumPy lacks: their bits are the upper half."""
+    if array.dtype != np.uint16:
+        return array
+    bits = array.astype(np.uint32)
+    bits <<= 16
+    return bits.view(np.float32)
 
 
 @contextmanager

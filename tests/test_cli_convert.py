@@ -57,6 +57,17 @@ def test_json_holds_the_table(book, tmp_path):
     }
 
 
+def test_what_is_not_stored_is_a_note(tmp_path):
+    model = rnnfast.RNNLM(11, 3, 4, dropout=0.5, rng=np.random.default_rng(0))
+    model.save(tmp_path / "model.safetensors")
+    note = "dropout=0.5 is not stored in a .pkl file"
+    code, out, err = rnnfast_command("convert", tmp_path / "model.safetensors", tmp_path / "a.pkl")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == f"note: {note}"
+    out = rnnfast_command("convert", tmp_path / "model.safetensors", tmp_path / "b.pkl", "--json")[1]
+    assert json.loads(out)["notes"] == [note]
+
+
 def test_it_works_in_a_narrow_pipe(book, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "rnnfast", "convert", str(book), str(tmp_path / "model.npz")],
@@ -110,5 +121,5 @@ def test_errors_are_one_line(book, tmp_path):
     model = rnnfast.RNNLM(11, 3, 4, cell="gru_after", rng=np.random.default_rng(0))
     model.save(tmp_path / "gru.safetensors")
     assert_one_line(
-        ("convert", tmp_path / "gru.safetensors", tmp_path / "gru.pkl"), "the book has no layer for the cell"
+        ("convert", tmp_path / "gru.safetensors", tmp_path / "gru.pkl"), "the book", "the cell gru_after"
     )

@@ -123,10 +123,22 @@ def test_weights_that_nearly_equal_the_embedding_stay_apart():
 
 def test_a_cell_may_be_asked_for():
     assert from_book(params_of_book("gru"), cell="gru", verbose=False).config["cell"] == "gru"
-    with pytest.raises(ValueError, match=r"from_book: layer0_Wx must be \(5, 4\), got \(5, 16\)"):
+    with pytest.raises(ValueError, match="from_book: cell must be lstm, which the list has, got rnn"):
         from_book(params_of_book("lstm"), cell="rnn")
     with pytest.raises(ValueError, match="from_book: cell must be one of rnn, gru, lstm, got 'relu'"):
         from_book(params_of_book("rnn"), cell="relu")
+
+
+def test_an_unknown_cell_is_not_blamed_on_the_file(tmp_path):
+    path = saved(tmp_path, params_of_book("lstm"))
+    with pytest.raises(
+        ValueError, match=r"^from_book: cell must be one of rnn, gru, lstm, got 'xx'"
+    ) as error:
+        from_book(path, cell="xx")
+    assert not isinstance(error.value, CheckpointError)
+    with pytest.raises(ValueError, match=r"cell must be lstm, which .*Rnnlm.pkl has, got gru") as error:
+        from_book(path, cell=rnnfast.cells.gru)
+    assert not isinstance(error.value, CheckpointError)
 
 
 def changed(place, value):
@@ -153,7 +165,7 @@ WRONG = {
         "all layers of a model have one cell, got lstm and gru",
     ),
     "another vocabulary": (changed(-1, np.ones(12, "f2")), r"embed_W must be \(12, 5\), got \(11, 5\)"),
-    "no numbers": (changed(1, np.full((5, 16), np.nan, "f2")), "differ by nan"),
+    "no numbers": (changed(1, np.full((5, 16), np.nan, "f2")), "layer0_Wx has a NaN"),
 }
 
 
@@ -176,14 +188,16 @@ def test_what_the_book_lacks_is_refused_by_name(tmp_path):
     lstm = rnnfast.TimeLSTM.from_sizes
     with pytest.raises(ValueError, match="to_book: the book has no list of layers in two directions"):
         to_book(rnnfast.Bidirectional(lstm(3, 4), lstm(3, 4)))
-    with pytest.raises(ValueError, match="to_book: the book has no layer for the cell gru_after"):
+    with pytest.raises(ValueError, match=r"to_book: .*the book .*the cell gru_after"):
         to_book(rnnfast.TimeGRU.from_sizes(3, 4, reset="after"))
-    with pytest.raises(ValueError, match="to_book: the book has no layer for the cell relu"):
+    with pytest.raises(ValueError, match=r"to_book: .*the book .*the cell relu"):
         to_book(rnnfast.RNNLM(V, 3, 4, cell="relu"))
     with pytest.raises(
         ValueError, match="to_book: dtype must be one of float16, float32, float64, got 'int8'"
     ):
         to_book(lstm(3, 4), dtype=np.int8)
+    with pytest.raises(ValueError, match="to_book: the book's list has no place for a SequenceRegressor"):
+        to_book(rnnfast.SequenceRegressor(3, 4, 2))
     with pytest.raises(TypeError, match="to_book"):
         to_book(rnnfast.TimeEmbedding(np.ones((3, 4), np.float32)))
     big = lstm(3, 4)
@@ -193,3 +207,35 @@ def test_what_the_book_lacks_is_refused_by_name(tmp_path):
         to_book(big, path)
     assert not path.exists()
     assert to_book(big, path, dtype=np.float32)[0][0, 0] == np.float32(1e5)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_written_list_is_compared_with_the_books_formulas(cell, tied, tmp_path, capsys):
+    model = rnnfast.RNNLM(V, 4, 4, cell=cell, layers=2, tied=tied, rng=np.random.default_rng(0))
+    to_book(model, tmp_path / "Rnnlm.pkl")
+    told = capsys.readouterr().out
+    assert told.startswith("to_book: rnnfast and the book's formulas differ by at most ")
+    assert 0 <= float(told.split("at most ")[1].split()[0]) < 1e-5
+    to_book(model, verbose=False)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_list_that_computes_other_numbers_is_not_written(tmp_path, monkeypatch):
+    from rnnfast.interop import book
+
+    layer = rnnfast.TimeLSTM.from_sizes(3, 4, rng=np.random.default_rng(0))
+    steps = {rnnfast.cells.lstm: lambda x, h, c, *weights: (h + 1, c)}
+    monkeypatch.setattr(book, "_STEPS", steps)
+    with pytest.raises(ValueError, match="to_book: rnnfast and the book's formulas differ by"):
+        to_book(layer, tmp_path / "layer.pkl")
+    assert not (tmp_path / "layer.pkl").exists()
+
+
+@pytest.mark.parametrize(("value", "words"), [(np.nan, "has a NaN"), (np.inf, "has an infinite value")])
+def test_numbers_that_are_not_finite_are_not_written(value, words, tmp_path):
+    layer = rnnfast.TimeLSTM.from_sizes(3, 4, rng=np.random.default_rng(0))
+    layer.params[1][2, 3] = value
+    with pytest.raises(ValueError, match=f"to_book: layer0_Wh {words}"):
+        to_book(layer, tmp_path / "layer.pkl")
+    assert not (tmp_path / "layer.pkl").exists()

@@ -177,7 +177,8 @@ WRONG = {
     "a scalar": ({**ARRAYS, "layer0_Wx": np.float32(3)}, r"layer0_Wx must be \(D, columns\), got \(\)"),
     "integers": ({**ARRAYS, "layer0_Wh": np.ones((5, 20), "i8")}, "layer0_Wh must be float32"),
     "two dtypes": ({**ARRAYS, "output_b": np.ones(11)}, "output_b must be float32 like the other"),
-    "not finite": ({**ARRAYS, "output_b": np.full(11, np.nan, "f4")}, "differ by nan"),
+    "not finite": ({**ARRAYS, "output_b": np.full(11, np.nan, "f4")}, "output_b has a NaN"),
+    "infinite": ({**ARRAYS, "layer0_b": np.full(20, np.inf, "f4")}, "layer0_b has an infinite value"),
 }
 
 
@@ -188,9 +189,8 @@ def test_arrays_that_make_no_model_are_refused_by_the_name_of_the_file(name, tmp
     np.savez(path, **arrays)
     with pytest.raises(ValueError, match=words) as error:
         convert(path, tmp_path / "model.safetensors")
-    if name != "not finite":
-        assert isinstance(error.value, CheckpointError)
-        assert str(error.value).startswith(f"{path}: ")
+    assert isinstance(error.value, CheckpointError)
+    assert str(error.value).startswith(f"{path}: ")
     assert not (tmp_path / "model.safetensors").exists()
 
 
@@ -203,6 +203,32 @@ def test_other_models_and_endings_are_refused(tmp_path):
         convert(path, tmp_path / "cbow.h5")
     with pytest.raises(FileNotFoundError):
         convert(tmp_path / "none.npz", tmp_path / "cbow.npz")
+
+
+@pytest.mark.parametrize("failure", [ValueError("apart"), KeyboardInterrupt()], ids=["differs", "Ctrl-C"])
+@pytest.mark.parametrize("is_source", [False, True], ids=["another file", "the source"])
+def test_a_failed_conversion_leaves_the_target_as_it_was(failure, is_source, tmp_path, monkeypatch):
+    source, target = tmp_path / "layer.npz", tmp_path / "target.npz"
+    np.savez(source, **arrays_of(lstm(3, 4)))
+    target.write_bytes(b"mine")
+    target = source if is_source else target
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def fails(*arguments, **options):
+        raise failure
+
+    monkeypatch.setattr("rnnfast.interop.formats.agree", fails)
+    with pytest.raises(type(failure)):
+        convert(source, target)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_file_may_be_converted_into_itself(tmp_path):
+    path, layer = tmp_path / "layer.npz", lstm(3, 4)
+    np.savez(path, **arrays_of(layer))
+    convert(path, path)
+    assert_same_model(FORMATS[".npz"].read(path, None).model, layer)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 # Archives of strangers.

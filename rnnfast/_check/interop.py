@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from rnnfast._check.arrays import shape_text
 from rnnfast._check.errors import CheckpointError
 
@@ -36,6 +38,24 @@ def no_place_for_bias(owner: str, library: str) -> ValueError:
         f"{owner}: {library} has no place for the recurrent bias bhh of a GRU, and it is not zero; PyTorch, "
         f"Keras and Flax linen have one."
     )
+
+
+def no_place_for(owner: str, library: str, what: str) -> ValueError:
+    """The error for a head or a model that a file of weights alone cannot tell."""
+    return ValueError(f"{owner}: {library} has no place for {what}.")
+
+
+def finite(owner: str, name: str, array: Any) -> None:
+    """An array of numbers without NaN and infinity."""
+    if np.isnan(array).any():
+        raise ValueError(f"{owner}: {name} has a NaN.")
+    if np.isinf(array).any():
+        raise ValueError(f"{owner}: {name} has an infinite value.")
+
+
+def cell_of_file(owner: str, path: Any, given: str, found: str) -> ValueError:
+    """The error for a cell that is not the one which a file has."""
+    return ValueError(f"{owner}: cell must be {found}, which {path} has, got {given}.")
 
 
 def array_missing(owner: str, name: str) -> ValueError:

@@ -69,6 +69,7 @@ def _summary(source: Path, target: Path, converted: Converted) -> dict[str, Any]
         "model": repr(converted.model),
         "parameters": rows,
         "largest_difference": converted.difference,
+        "notes": converted.notes,
     }
 
 
@@ -82,6 +83,8 @@ def _report(source: Path, target: Path, converted: Converted) -> None:
         table.add_row(_told(row.read), row.parameter, _told(row.written))
     console.print(table)
     console.print(f"largest difference on random input: {converted.difference:.1e}", soft_wrap=True)
+    for note in converted.notes:
+        console.print(f"note: {note}", soft_wrap=True)
 
 
 def _told(entries: Sequence[Entry]) -> str:

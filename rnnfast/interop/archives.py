@@ -28,6 +28,8 @@ _MOST_ARRAYS = 4000
 _MOST_TIMES, _SLACK = 20, 1 << 20
 _LONGEST_HEADER = 4096
 _PIECE = 1 << 16
+# Where checkpoints of PyTorch, which also hold optimizers and numbers, have the model's state_dict.
+_WRAPPED = ("state_dict", "model_state_dict", "model")
 
 
 class Archive(NamedTuple):
@@ -146,16 +148,23 @@ def write_pt(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> 
 
 
 def read_pt(path: str | os.PathLike[str]) -> Archive:
-    """Read a `state_dict` of PyTorch, with `weights_only`; halves become float32."""
+    """Read a `state_dict` of PyTorch, or that of a model in a checkpoint, with `weights_only`; halves become
+    float32."""
     torch = _torch(f"{path}:")
     with open(path, "rb") as file:
         try:
             loaded = torch.load(file, map_location="cpu", weights_only=True)
+            loaded = next((loaded[name] for name in _WRAPPED if _wraps(loaded, name)), loaded)
             if not isinstance(loaded, Mapping) or not loaded:
                 raise ValueError(f"it holds a {type(loaded).__name__}")
             return Archive({str(name): _as_array(torch, name, value) for name, value in loaded.items()})
         except Exception as error:  # PyTorch raises what it runs into
             raise _check.malformed(path, f"not a state_dict of PyTorch ({error})") from None
+
+
+def _wraps(loaded: Any, name: str) -> bool:
+    """Whether a checkpoint has a `state_dict` under this name."""
+    return isinstance(loaded, Mapping) and isinstance(loaded.get(name), Mapping)
 
 
 def _as_array(torch: Any, name: Any, tensor: Any) -> np.ndarray:

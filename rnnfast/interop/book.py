@@ -18,7 +18,7 @@ from rnnfast.interop.named import arrays_of, model_of
 from rnnfast.interop.pickles import read_arrays
 from rnnfast.interop.structure import directions
 from rnnfast.layers.recurrent import Recurrent
-from rnnfast.models.cells import cell_of
+from rnnfast.models.model import Model
 from rnnfast.models.rnnlm import RNNLM
 
 _CELLS = (cells.rnn, cells.gru, cells.lstm)
@@ -56,7 +56,7 @@ def from_book(
     CheckpointError
         The file is damaged, or holds anything but such a list.
     TypeError, ValueError
-        The list is no such list.
+        The list is no such list, or its layers have another cell.
     OSError
         The file cannot be read.
 
@@ -71,13 +71,15 @@ def from_book(
     RNNLM(vocab_size=7, embed_size=3, hidden_size=4, cell='lstm', layers=1, ...)
     """
     owner = "from_book"
+    chosen = None if cell is None else _cell_of_book(owner, cell)
     if not isinstance(source, str | os.PathLike):
-        return _model(owner, list(source), cell, verbose)
+        return _with_cell(owner, _model(owner, list(source), verbose), chosen, "the list")
     arrays = read_arrays(source)
     try:
-        return _model(owner, arrays, cell, verbose)
+        model = _model(owner, arrays, verbose)
     except (TypeError, ValueError) as error:
         raise _check.malformed(source, str(error).removeprefix(f"{owner}: ").rstrip(".")) from None
+    return _with_cell(owner, model, chosen, source)
 
 
 def to_book(
@@ -85,8 +87,12 @@ def to_book(
     path: str | os.PathLike[str] | None = None,
     *,
     dtype: np.typing.DTypeLike = np.float16,
+    verbose: bool = True,
 ) -> list[np.ndarray]:
     """The book's list of the parameters of a model or of layers, and with `path`, a pickle of it.
+
+    The conversion also computes the book's formulas from the parameters, before they are rounded to `dtype`,
+    on random input, and prints the largest difference.
 
     Parameters
     ----------
@@ -96,6 +102,8 @@ def to_book(
         The file for the book's `load_params`; an older one stays until the new one is complete.
     dtype : float16, float32 or float64
         The book saves float16.
+    verbose : bool
+        Print the difference.
 
     Returns
     -------
@@ -105,7 +113,8 @@ def to_book(
     Raises
     ------
     TypeError, ValueError
-        The book has no such model, or a value is too large for `dtype`.
+        The book has no such model, a value is NaN, infinite or too large for `dtype`, or the two sides
+        differ.
     OSError
         The file cannot be written.
 
@@ -114,11 +123,15 @@ def to_book(
     >>> import rnnfast
     >>> layer = rnnfast.TimeLSTM.from_sizes(3, 4)
     >>> [array.shape for array in to_book(layer)]
+    to_book: rnnfast and the book's formulas differ by at most ... on random input
     [(3, 16), (4, 16), (16,)]
     """
     owner = "to_book"
     kind = np.dtype(_check.choice(owner, "dtype", np.dtype(dtype).name, ("float16", "float32", "float64")))
-    params = [_rounded(owner, name, array, kind) for name, array in book_arrays(owner, model).items()]
+    verbose = _check.boolean(owner, "verbose", verbose)
+    named = book_arrays(owner, model)
+    params = [_rounded(owner, name, array, kind) for name, array in named.items()]
+    _compare(owner, model, named, verbose)
     if path is not None:
         with write_atomically(path) as file:
             dump(params, file)
@@ -138,6 +151,7 @@ def book_arrays(owner: str, model: Any) -> dict[str, np.ndarray]:
 
 
 def _rounded(owner: str, name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    _check.finite(owner, name, array)
     with np.errstate(over="ignore"):
         rounded = array.astype(dtype)
     if (np.isinf(rounded) & np.isfinite(array)).any():
@@ -145,17 +159,44 @@ def _rounded(owner: str, name: str, array: np.ndarray, dtype: np.dtype) -> np.nd
     return rounded
 
 
-def _model(owner: str, arrays: list[Any], cell: str | Cell | None, verbose: bool) -> Any:
+def _cell_of_book(owner: str, cell: str | Cell) -> Cell:
+    """The one of the book's three cells that a name or an equal cell means; ValueError for others."""
+    for known in _CELLS:
+        if isinstance(cell, Cell) and cell.fingerprint == known.fingerprint:
+            return known
+    names = tuple(known.name for known in _CELLS)
+    return _CELLS[names.index(_check.choice(owner, "cell", cell, names))]
+
+
+def _with_cell(owner: str, model: Any, cell: Cell | None, where: Any) -> Any:
+    """The model, whose layers must have the cell that was asked for."""
+    for layer in _layers(owner, model):
+        if cell is not None and layer.cell is not cell:
+            raise _check.cell_of_file(owner, where, cell.name, layer.cell.name)
+    return model
+
+
+def _model(owner: str, arrays: list[Any], verbose: bool) -> Any:
     named = named_of_book(owner, arrays)
-    if cell is not None:
-        cell = cell_of(owner, cell)
-        _check.choice(owner, "cell", cell.name, tuple(known.name for known in _CELLS))
+    for name, array in named.items():
+        _check.finite(owner, name, array)
     untied = dict(named)
     if "embed_W" in named and np.array_equal(named["embed_W"].T, named["output_W"]):
         del untied["output_W"]
-    model = model_of(owner, untied, cell)
-    agree(owner, "the book's formulas", computed(model), [_by_formula(named, _layers(owner, model))], verbose)
+    model = model_of(owner, untied)
+    _compare(owner, model, named, verbose)
     return model
+
+
+def _compare(owner: str, model: Any, named: Mapping[str, np.ndarray], verbose: bool) -> None:
+    """`agree` of a model with the book's formulas on the arrays of its list."""
+    agree(
+        owner,
+        "the book's formulas",
+        computed(model),
+        [_by_formula(owner, named, _layers(owner, model))],
+        verbose,
+    )
 
 
 def named_of_book(owner: str, arrays: Sequence[Any]) -> dict[str, np.ndarray]:
@@ -181,13 +222,15 @@ def _layers(owner: str, model: Any) -> list[Recurrent]:
     """The layers of a model or a stack that reads in one direction."""
     if isinstance(model, RNNLM):
         return model.body.layers
+    if isinstance(model, Model):
+        raise _check.no_place_for(owner, "the book's list", f"a {type(model).__name__}")
     both = directions(owner, model)
     if any(len(layers) > 1 for layers in both):
         raise _check.one_direction(owner, "the book")
     return [layer for (layer,) in both]
 
 
-def _by_formula(named: Mapping[str, np.ndarray], layers: Sequence[Recurrent]) -> np.ndarray:
+def _by_formula(owner: str, named: Mapping[str, np.ndarray], layers: Sequence[Recurrent]) -> np.ndarray:
     """What `computed` returns, by the book's formulas in float64 from the arrays of its list."""
     if "embed_W" in named:
         xs = named["embed_W"][random_words(len(named["embed_W"]))]
@@ -196,9 +239,9 @@ def _by_formula(named: Mapping[str, np.ndarray], layers: Sequence[Recurrent]) ->
     for place, layer in enumerate(layers):
         weights = [named[f"layer{place}_{name}"].astype(np.float64) for name in ("Wx", "Wh", "b")]
         states = [np.zeros((len(xs), layer.hidden_size))] * len(layer.cell.states)
-        hs = []
+        step, hs = _STEPS[_cell_of_book(owner, layer.cell)], []
         for x in xs.swapaxes(0, 1):
-            states = _STEPS[layer.cell](x, *states, *weights)
+            states = step(x, *states, *weights)
             hs.append(states[0])
         xs = np.stack(hs, axis=1)
     return xs @ named["output_W"] + named["output_b"] if "embed_W" in named else xs

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from shutil import copyfileobj
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rnnfast import _check
+from rnnfast._files import write_atomically
 from rnnfast._tensors import form_of
 from rnnfast.cells import Cell
 from rnnfast.interop.agreement import agree
 from rnnfast.interop.archives import read_npz, read_pt, read_safetensors, write_layers, write_npz, write_pt
 from rnnfast.interop.book import book_arrays, from_book, to_book
 from rnnfast.interop.computed import computed
-from rnnfast.interop.named import arrays_of, described_model, description_of, model_of
+from rnnfast.interop.named import (
+    arrays_of,
+    described_model,
+    description_of,
+    layers_by_name,
+    model_of,
+    settings_of_dropout,
+)
 from rnnfast.interop.state_dicts import is_state_dict, model_of_state_dict, state_dict_of
 from rnnfast.layers.bidirectional import Bidirectional
 from rnnfast.layers.recurrent import Recurrent
@@ -55,6 +66,15 @@ class Written(NamedTuple):
     difference: float | None = None
 
 
+class Settings(NamedTuple):
+    """What a model is besides its parameters and its cells."""
+
+    dropout: float
+    per_step: bool
+    stateful: bool
+    head: str = "squared"
+
+
 class Format(NamedTuple):
     """How files of one ending are read, with a cell for files that do not tell it, and written."""
 
@@ -72,12 +92,13 @@ class Row(NamedTuple):
 
 
 class Converted(NamedTuple):
-    """The result of `convert`: the model in between, a row for each parameter, and the largest difference
-    between both sides on random input."""
+    """The result of `convert`: the model in between, a row for each parameter, the largest difference between
+    both sides on random input, and a sentence for each setting that the target does not keep."""
 
     model: Any
     rows: list[Row]
     difference: float
+    notes: list[str]
 
 
 def convert(
@@ -90,7 +111,8 @@ def convert(
     Parameters
     ----------
     source, target
-        The files; an older `target` is replaced once the new one is complete.
+        The files, which may be the same; an older `target` is replaced once the new one is complete and has
+        been compared.
     cell : Cell, optional
         The cell of all layers, where the file does not tell it.
 
@@ -120,20 +142,65 @@ def convert(
     model, came_from = reads.read(source, cell)
     if not isinstance(model, KINDS):
         raise _check.no_other_format(source, type(model).__name__)
-    written = writes.write(model, target)
-    difference = written.difference
-    if difference is None:
-        try:
-            again = writes.read(target, _cell(model)).model
+    for own in _cells(model):
+        if cell is not None and own.fingerprint != cell.fingerprint:
+            raise _check.cell_of_file("convert", source, cell.name, own.name)
+    with _complete(target) as file:
+        written = writes.write(model, file)
+        again, difference = _read_again(writes, file, model), written.difference
+        if difference is None:
             difference = agree("convert", str(target), computed(model), computed(again), show=False)
-        except BaseException:
-            target.unlink()  # a file that nobody has compared does not stay
-            raise
     rows = [
         Row(name, array.shape, came_from.get(name, []), written.places.get(name, []))
         for name, array in arrays_of(model).items()
     ]
-    return Converted(model, rows, difference)
+    return Converted(model, rows, difference, _lost(model, again, target.suffix))
+
+
+def _read_again(format: Format, file: Path, model: Any) -> Any:
+    """The model in a file that was written, None if no model can be made from it."""
+    first, *others = _cells(model)
+    try:
+        return format.read(file, None if any(cell is not first for cell in others) else first).model
+    except _check.CheckpointError:
+        if format is FORMATS[".onnx"]:  # the writer has compared its graph
+            return None
+        raise
+
+
+def _lost(model: Any, again: Any, ending: str) -> list[str]:
+    """A sentence for each setting of a model that the one from its file does not have."""
+    own = settings_of(model)
+    kept = Settings(0.0, True, False, own.head) if again is None else settings_of(again)
+    return [
+        f"{name}={value} is not stored in a {ending} file"
+        for name, value, other in zip(Settings._fields, own, kept, strict=True)
+        if value != other
+    ]
+
+
+def settings_of(model: Any) -> Settings:
+    """The settings of a model or of layers; the state of a model is always carried."""
+    if isinstance(model, Model):
+        head = model.head.name if isinstance(model, SequenceRegressor) else "squared"
+        return Settings(model.config["dropout"], True, False, head)
+    stateful = any(layer.stateful for layer in layers_by_name(model).values())
+    return Settings(**settings_of_dropout(model), stateful=stateful)
+
+
+@contextmanager
+def _complete(target: Path) -> Iterator[Path]:
+    """A file beside `target` that replaces it at the end of the block; an exception leaves `target` as it
+    was."""
+    try:
+        with TemporaryDirectory(prefix=".rnnfast-", dir=target.parent) as folder:
+            file = Path(folder, target.name)
+            yield file
+            with open(file, "rb") as content, write_atomically(target) as replaced:
+                copyfileobj(content, replaced)
+    except OSError as error:
+        error.filename = str(target)
+        raise
 
 
 def format_of(path: Path) -> Format:
@@ -143,11 +210,10 @@ def format_of(path: Path) -> Format:
     return FORMATS[path.suffix.lower()]
 
 
-def _cell(model: Any) -> Cell:
-    """The cell of the lowest layer."""
-    while not isinstance(model, Recurrent):
-        model = model.body.layers[0] if isinstance(model, Model) else model.layers[0]
-    return model.cell
+def _cells(model: Any) -> list[Cell]:
+    """The cells of all layers."""
+    layers = model.body.layers if isinstance(model, Model) else layers_by_name(model).values()
+    return [layer.cell for layer in layers]
 
 
 def _as_they_are(arrays: Mapping[str, np.ndarray]) -> Places:
@@ -158,12 +224,22 @@ def _by_names(names: Mapping[str, list[str]], arrays: Mapping[str, np.ndarray]) 
     return {ours: [Entry(name, arrays[name].shape) for name in theirs] for ours, theirs in names.items()}
 
 
+def _check_finite(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """No NaN and no infinity in the arrays of a file; CheckpointError otherwise."""
+    try:
+        for name, array in arrays.items():
+            _check.finite("convert", name, array)
+    except ValueError as error:
+        raise _check.malformed(path, str(error).removeprefix("convert: ").rstrip(".")) from None
+
+
 def _named_model(
     path: Path, arrays: dict[str, np.ndarray], description: dict[str, Any] | None, cell: Cell | None
 ) -> Read:
     """The model on arrays by our names or PyTorch's; CheckpointError if there is none."""
     arrays = {name: array.astype(np.float32) if array.dtype == np.float16 else array
               for name, array in arrays.items()}  # fmt: skip
+    _check_finite(path, arrays)
     try:
         if description is not None:
             return Read(described_model("convert", arrays, description), _as_they_are(arrays))
@@ -175,12 +251,14 @@ def _named_model(
         raise _check.cell_missing(error.name, error.fingerprint, path) from None
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
         reason = str(error) if isinstance(error, ValueError | TypeError) else "its description is not valid"
-        raise _check.malformed(path, reason.rpartition("convert: ")[2].rstrip(".")) from None
+        reason = reason.rpartition("convert: ")[2].removeprefix("from_torch: ")
+        raise _check.malformed(path, reason.rstrip(".")) from None
 
 
 def _read_safetensors(path: Path, cell: Cell | None) -> Read:
     if form_of(path) == FORMAT:
         model = load_model(path)
+        _check_finite(path, arrays_of(model))
         return Read(model, _as_they_are(arrays_of(model)))
     return _named_model(path, *read_safetensors(path), cell)
 
@@ -221,14 +299,27 @@ def _read_pkl(path: Path, cell: Cell | None) -> Read:
 
 
 def _write_pkl(model: Any, path: Path) -> Written:
-    to_book(model, path, dtype=model.dtype)  # the book reads any dtype; its float16 would lose digits
+    to_book(
+        model, path, dtype=model.dtype, verbose=False
+    )  # the book reads any dtype; its float16 would lose digits
     return Written(_in_list(model))
 
 
 def _read_onnx(path: Path, cell: Cell | None) -> Read:
     from rnnfast.interop import from_onnx
 
-    return Read(from_onnx(path).model(), {})
+    graph = from_onnx(path)
+    for node, layer in graph.layers.items():
+        _check_finite(path, {f"{name} of the node {node}": array for name, array in arrays_of(layer).items()})
+    try:
+        model = graph.model()
+    except _check.CheckpointError:
+        raise
+    except ValueError as error:
+        reason = str(error).removeprefix("Graph.model: ").partition("; use ")[0]
+        raise _check.malformed(path, reason.rstrip(".")) from None
+    found = graph.places() if hasattr(graph, "places") else {}
+    return Read(model, {ours: [Entry(*place) for place in theirs] for ours, theirs in found.items()})
 
 
 def _write_onnx(model: Any, path: Path) -> Written:

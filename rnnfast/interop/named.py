@@ -57,8 +57,16 @@ def description_of(model: Any) -> dict[str, Any]:
     return {
         "cells": [saved_cell("cell", layer.cell) for layer in layers],
         "constants": [dict(layer.constants) for layer in layers],
-        "dropout": model.dropouts[0].dropout_ratio if isinstance(model, Stack) and model.dropouts else 0.0,
+        "stateful": [layer.stateful for layer in layers],
+        **settings_of_dropout(model),
     }
+
+
+def settings_of_dropout(model: Any) -> dict[str, Any]:
+    """The arguments `dropout` and `per_step` of a stack; the defaults for a single layer."""
+    if not isinstance(model, Stack) or not model.dropouts:
+        return {"dropout": 0.0, "per_step": True}
+    return {"dropout": model.dropouts[0].dropout_ratio, "per_step": model.dropouts[0].per_step}
 
 
 def described_model(owner: str, arrays: Arrays, description: Mapping[str, Any]) -> Any:
@@ -70,14 +78,18 @@ def described_model(owner: str, arrays: Arrays, description: Mapping[str, Any]) 
     found, rest = _by_layer(arrays)
     for name in rest:
         raise _check.array_unknown(owner, name)
-    named = zip(found.items(), description["cells"], constants, strict=True)
+    stateful = description.get("stateful", [False] * len(found))
+    named = zip(found.items(), description["cells"], constants, stateful, strict=True)
     layers = {}
-    for (place, params), cell, values in named:
+    for (place, params), cell, values, carries in named:
         own = cell_of(owner, cell)
         _check_layer(owner, place, params, own)
-        layers[place] = layer_of(own, params)
+        layers[place] = layer_of(own, params, _check.boolean(owner, "stateful", carries))
         layers[place].constants = values
-    return _together(owner, layers, description["dropout"])
+    made = _together(owner, layers, description["dropout"])
+    for drop in made.dropouts if isinstance(made, Stack) else []:
+        drop.per_step = _check.boolean(owner, "per_step", description.get("per_step", True))
+    return made
 
 
 def model_of(owner: str, arrays: Arrays, cell: str | Cell | None = None) -> Any:
@@ -150,7 +162,7 @@ def _check_layer(owner: str, place: str, params: dict[str, np.ndarray], cell: Ce
             raise _check.array_unknown(owner, f"{place}_{name}", f"the cell {cell.name} has none")
     wide = params["Wh" if "Wh" in names else "b"]
     _check.shape(owner, f"{place}_Wx", params["Wx"], ("D", "columns"))
-    width = wide.shape[0] if "Wh" in names and wide.ndim else wide.size // len(cell.gates)
+    width = wide.shape[0] if wide.ndim > 1 else wide.size // len(cell.gates)
     shapes = cell.shapes(params["Wx"].shape[0], width)
     for name, shape in shapes.items():
         params[name] = _check.parameter(owner, f"{place}_{name}", params.pop(name), shape)
