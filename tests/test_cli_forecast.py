@@ -24,9 +24,7 @@ def series(steps=80):
     rng = np.random.default_rng(0)
     lengths = {"a": steps, "b": steps - 7, "c": 12}
     days = [np.datetime64("2024-01-01") + np.arange(length) for length in lengths.values()]
-    waves = [
-        10 + np.sin(2 * np.pi * np.arange(n) / 7) + 0.1 * rng.standard_normal(n) for n in lengths.values()
-    ]
+    waves = [10 + np.sin(2 * np.pi * np.arange(n) / 7) + rng.normal(0, 0.1, n) for n in lengths.values()]
     ids = np.repeat(list(lengths), list(lengths.values()))
     return {"unique_id": ids, "ds": np.concatenate(days), "y": np.concatenate(waves)}
 
