@@ -133,7 +133,9 @@ def test_a_conversion_compares_with_the_module_itself(capsys):
             out, state = super().forward(*args)
             return 2 * out, state
 
-    with pytest.raises(ValueError, match=r"from_torch: rnnfast and torch\.nn\.LSTM in float64 differ by"):
+    with pytest.raises(
+        ValueError, match=r"from_torch: rnnfast and torch\.nn\.LSTM after 2 steps in float64 differ by"
+    ):
         from_torch(Twice(D, H))
 
 
@@ -205,6 +207,29 @@ def test_modules_of_rnnfast_torch_are_read_like_those_of_pytorch():
     plain = torch.nn.GRU(D, H, bidirectional=True)
     plain.load_state_dict(module.state_dict())
     assert_same_layer(from_torch(module, **QUIET), from_torch(plain, **QUIET))
+
+
+def test_modules_that_rnnfast_computes_are_compared_with_the_equations(capsys):
+    served = pytest.importorskip("rnnfast.torch")
+    accelerated = torch.nn.RNN(D, H)
+    served.accelerate(accelerated)
+    from_torch(served.LSTM(D, H))
+    from_torch(accelerated)
+    served.enable()
+    try:
+        from_torch(torch.nn.GRU(D, H))
+        to_torch(built("lstm", np.float64))
+    finally:
+        served.disable()
+    to_torch(built("lstm", np.float64))
+    said = capsys.readouterr().out.splitlines()
+    assert [line.partition(" differ ")[0] for line in said] == [
+        "from_torch: rnnfast and the equations of torch.nn.LSTM",
+        "from_torch: rnnfast and the equations of torch.nn.RNN",
+        "from_torch: rnnfast and the equations of torch.nn.GRU",
+        "to_torch: rnnfast and the equations of torch.nn.LSTM",
+        "to_torch: rnnfast and torch.nn.LSTM",
+    ]
 
 
 def test_what_pytorch_has_and_rnnfast_not_is_refused():

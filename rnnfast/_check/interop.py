@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from rnnfast._check.arrays import shape_text
 from rnnfast._check.errors import CheckpointError
 
@@ -25,9 +27,17 @@ def not_representable(owner: str, library: str, cell: str) -> ValueError:
 def disagrees(owner: str, what: str, difference: float, limit: float) -> ValueError:
     """The error for a conversion whose two sides give different numbers."""
     return ValueError(
-        f"{owner}: rnnfast and {what} differ by {difference:.1e} on random input, more than {limit:.0e}; the "
-        f"weights do not belong to this kind of layer."
+        f"{owner}: rnnfast and {what} differ by {difference:.1e} of the largest output on random input, more "
+        f"than {limit:.0e}; the weights do not belong to this kind of layer, or it computes another function."
     )
+
+
+def finite_array(owner: str, name: str, array: Any) -> None:
+    """An array without NaN or infinity."""
+    wrong = np.argwhere(~np.isfinite(array))
+    if len(wrong):
+        place = ", ".join(map(str, wrong[0]))
+        raise ValueError(f"{owner}: {name} must be finite, got {array[tuple(wrong[0])]} at [{place}].")
 
 
 def no_place_for_bias(owner: str, library: str) -> ValueError:
@@ -52,6 +62,14 @@ def array_kind(owner: str, name: str, kind: str) -> TypeError:
     """The error for an array of another dtype than the layers have."""
     way = "; pass dtype=np.float32 to convert it" if kind in ("float16", "bfloat16") else ""
     return TypeError(f"{owner}: {name} must be float32 or float64, got {kind}{way}.")
+
+
+def several_dtypes(owner: str, name: str, given: str, first: str) -> TypeError:
+    """The error for arrays of one layer in two dtypes."""
+    return TypeError(
+        f"{owner}: {name} must be {first}, the dtype of the first array, got {given}; pass dtype=np.{first} "
+        f"to convert all."
+    )
 
 
 def option_not_served(owner: str, name: str, value: Any, served: str) -> ValueError:

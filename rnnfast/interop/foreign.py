@@ -29,9 +29,11 @@ def copied(owner: str, name: str, value: Any, dtype: np.dtype | None = None) -> 
 
 
 def copied_all(owner: str, given: dict[str, Any], dtype: np.dtype | None) -> dict[str, np.ndarray]:
-    """Copies of all arrays of a model, which must be of one dtype."""
+    """Copies of all arrays of a model, which must be finite and of one dtype."""
     copies = {name: copied(owner, name, value, dtype) for name, value in given.items()}
     first = next(iter(copies.values()))
     for name, array in copies.items():
-        _check.float_array(owner, name, array, array.shape, first.dtype)
+        if array.dtype != first.dtype:
+            raise _check.several_dtypes(owner, name, array.dtype.name, first.dtype.name)
+        _check.finite_array(owner, name, array)
     return copies

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from rnnfast import _check, cells
 from rnnfast.cells import Cell
-from rnnfast.interop.agreement import Run, agree, compared
+from rnnfast.interop.agreement import Run, States, compared
 from rnnfast.interop.foreign import copied_all
 from rnnfast.interop.formulas import outcome
 from rnnfast.interop.layouts import Arrays, with_one_bias
@@ -40,7 +41,8 @@ def from_torch(
     """A layer with the weights of PyTorch's RNN, LSTM or GRU.
 
     The conversion runs both sides on random input and prints the largest difference. The other side is the
-    module or, for a dict, the equations in PyTorch's documentation.
+    module or, for a dict and for a module that rnnfast itself computes, the equations in PyTorch's
+    documentation.
 
     Parameters
     ----------
@@ -106,7 +108,8 @@ def from_torch(
 def to_torch(layer: Layers, *, verbose: bool = True) -> Any:
     """A `torch.nn.RNN`, `LSTM` or `GRU` with the weights of a layer or a stack.
 
-    The conversion runs both sides on random input and prints the largest difference.
+    The conversion runs both sides on random input and prints the largest difference. Under
+    `rnnfast.torch.enable()` the other side is the equations in PyTorch's documentation.
 
     Parameters
     ----------
@@ -171,15 +174,26 @@ def to_torch(layer: Layers, *, verbose: bool = True) -> Any:
 def _compare(owner: str, what: str, model: Layers, sides: Sides, module: Any, show: bool) -> None:
     """A layer or a stack beside a module.
 
-    In float64 there are the equations between the two, since the layer has rounded the sum of two biases."""
+    In float64 there are the equations between the two, since the layer has rounded the sum of two biases.
+    They also are the other side of a module that the kernels compute."""
 
-    def wide(xs: np.ndarray, states: list[tuple[np.ndarray, ...]]) -> Sequence[np.ndarray]:
-        theirs = module_outcome(copy.deepcopy(module).double(), xs, states)
-        agree(owner, f"{what} in float64", _formulas(sides)(xs, states), theirs, show=False)
-        return _formulas(_summed(sides))(xs, states)
+    def wide(xs: np.ndarray, states: States) -> tuple[Sequence[np.ndarray], Sequence[np.ndarray]]:
+        return module_outcome(copy.deepcopy(module).double(), xs, states), _formulas(sides)(xs, states)
 
     run = lambda xs, states: module_outcome(module, xs, states)  # noqa: E731
-    compared(owner, what, model, run, show, wide=wide)
+    equations, is_ours = _formulas(_summed(sides)), _runs_on_kernels(module)
+    compared(owner, what, model, run, show and not is_ours, equations=equations, wide=wide)
+    if is_ours:
+        compared(owner, f"the equations of {what}", model, equations, show)
+
+
+def _runs_on_kernels(module: Any) -> bool:
+    """Whether rnnfast itself computes a module, which then says nothing about PyTorch."""
+    served = sys.modules.get("rnnfast.torch")
+    if served is None or _is_cell(module):
+        return False
+    ours = isinstance(module, served.RNN | served.LSTM | served.GRU)
+    return ours or served.is_enabled() or "forward" in vars(module)
 
 
 def _summed(sides: Sides) -> Sides:
@@ -193,7 +207,7 @@ def _formulas(sides: Sides) -> Run:
     return lambda xs, states: outcome("torch", upright, xs, states)
 
 
-def module_outcome(module: Any, xs: np.ndarray, states: list[tuple[np.ndarray, ...]]) -> list[np.ndarray]:
+def module_outcome(module: Any, xs: np.ndarray, states: States) -> list[np.ndarray]:
     """Outputs (N, T, H) of a recurrent module or cell of PyTorch without dropout, and its final states (N, H)
     of each direction of each layer, from initial ones, likewise."""
     import torch
