@@ -88,6 +88,7 @@ from rnnfast._check.interop import (
     disagrees,
     file_in_the_way,
     finite_array,
+    fits_no_layer,
     fits_protobuf,
     gates,
     graph_input_dtype,
@@ -108,6 +109,7 @@ from rnnfast._check.interop import (
     one_recurrent_layer,
     option_not_served,
     package_missing,
+    pass_instead,
     projection,
     reads_backwards,
     several_cells,
@@ -117,6 +119,7 @@ from rnnfast._check.interop import (
     unique_in_graph,
     unknown_ending,
     unlike_the_first,
+    without_numbers,
 )
 from rnnfast._check.objects import (
     a_cell,
@@ -298,6 +301,7 @@ __all__ = [
     "file_in_the_way",
     "finite_array",
     "first_classes",
+    "fits_no_layer",
     "fits_protobuf",
     "fixed",
     "float_array",
@@ -401,6 +405,7 @@ __all__ = [
     "parameter",
     "parameters_and_gradients",
     "parts_of_sequences",
+    "pass_instead",
     "percentages",
     "pickled",
     "probabilities",
@@ -468,5 +473,6 @@ __all__ = [
     "whole_sequences",
     "window_number",
     "with_time_zone",
+    "without_numbers",
     "works_in_parts",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,10 @@ _WHY = {
 
 def not_representable(owner: str, library: str, cell: str) -> ValueError:
     """The error for a cell that none of a library's layers computes."""
-    why = _WHY.get(cell, "is another function than its layers compute")
     library = _NAMES.get(library, library)
-    return ValueError(f"{owner}: {library} has no layer for the cell {cell}, which {why}.")
+    if cell in _WHY:
+        return ValueError(f"{owner}: {library} has no layer for the cell {cell}, which {_WHY[cell]}.")
+    return ValueError(f"{owner}: no layer of {library} is known to compute the cell {cell}.")
 
 
 def disagrees(owner: str, what: str, difference: float, limit: float) -> ValueError:
@@ -74,7 +75,29 @@ def several_dtypes(owner: str, name: str, given: str, first: str) -> TypeError:
 
 def option_not_served(owner: str, name: str, value: Any, served: str) -> ValueError:
     """The error for an option of another library's layer that no layer of rnnfast has."""
-    return ValueError(f"{owner}: {name} must be {served}, got {value!r:.60}; no layer of rnnfast has that.")
+    if isinstance(value, Mapping):  # an object, serialized
+        kind = value.get("class_name", "function")
+        given = "a function of your own" if kind in ("function", "__lambda__") else f"a {kind}"
+    else:
+        given = f"{value!r:.60}"
+    return ValueError(f"{owner}: {name} must be {served}, got {given}; no layer of rnnfast has that.")
+
+
+def fits_no_layer(owner: str, place: str, expected: int, given: int, why: str) -> ValueError:
+    """The error for a layer whose inputs are not what the layer below puts out."""
+    return ValueError(f"{owner}: the input size of {place} must be {expected}, {why}, got {given}.")
+
+
+def pass_instead(owner: str, name: str, given: str, way: str) -> TypeError:
+    """The error for an object of another library whose arrays cannot be read, and what to pass instead."""
+    return TypeError(f"{owner}: {name} is {given}; pass {way}.")
+
+
+def without_numbers(owner: str, name: str) -> ValueError:
+    """The error for a tensor on the device meta."""
+    return ValueError(
+        f"{owner}: {name} is on the device meta, which holds no numbers; load the weights into it first."
+    )
 
 
 def no_layer_found(owner: str, what: str, where: str) -> ValueError:

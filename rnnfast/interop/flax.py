@@ -121,7 +121,7 @@ def from_flax(
     copies = copied_all(owner, arrays, kind)
     sides: Sides = [tuple(_side(owner, one, copies, activation) for one in both) for both in layers]
     library = layers[0][0].form.library
-    model = layers_of(library, sides, [False] * len(sides))
+    model = layers_of(owner, library, sides, [False] * len(sides))
     _compare(owner, library, model, sides, verbose)
     return model
 
@@ -209,6 +209,10 @@ def _children(node: Any) -> dict[str, Any]:
 def _layers(owner: str, node: Any, path: str) -> list[tuple[Found, ...]]:
     """The layers in nested mappings from bottom to top, each as the one that reads forwards and, if there is
     one, that which reads backwards."""
+    for kind in type(node).__mro__:
+        if kind.__name__ == "Module" and kind.__module__.startswith("flax."):
+            way = 'variables["params"]' if ".linen" in kind.__module__ else "nnx.state(module)"
+            raise _check.pass_instead(owner, path or "params", "a module", way)
     form = _form(node)
     if form is not None:
         return [(_found(owner, node, path, form),)]

@@ -22,6 +22,8 @@ def copied(owner: str, name: str, value: Any, dtype: np.dtype | None = None) -> 
     kind = getattr(value.dtype, "name", str(value.dtype).rpartition(".")[2])
     if kind not in ("float32", "float64") and (dtype is None or kind not in HALVES):
         raise _check.array_kind(owner, name, kind)
+    if getattr(value, "is_meta", False):
+        raise _check.without_numbers(owner, name)
     if is_tensor:
         value = value.detach().cpu()
         value = (value.float() if kind in HALVES else value).numpy()

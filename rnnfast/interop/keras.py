@@ -120,7 +120,7 @@ def from_keras(
     named = {name: array for both in layers for one in both for name, array in one.named().items()}
     copies = copied_all(owner, named, kind)
     sides: Sides = [tuple(_side(owner, one, copies) for one in both) for both in layers]
-    model = layers_of("keras", sides, [both[0].options.stateful for both in layers])
+    model = layers_of(owner, "keras", sides, [both[0].options.stateful for both in layers])
     _compare(owner, model, sides, verbose)
     return model
 

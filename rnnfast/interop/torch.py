@@ -96,7 +96,7 @@ def from_torch(
     names = _check_names(owner, named)
     sides = _sides(owner, names, copied_all(owner, named, kind), nonlinearity)
     dropout = getattr(module, "dropout", 0.0) if len(sides) > 1 else 0.0
-    model = layers_of("torch", sides, [False] * len(sides), dropout)
+    model = layers_of(owner, "torch", sides, [False] * len(sides), dropout)
     what = _CLASSES[sides[0][0][0]]
     if module is not None and _computes_alike(module, model):
         _compare(owner, what, model, sides, module, verbose)
@@ -300,7 +300,20 @@ def _chosen_module(owner: str, source: Any, prefix: str) -> Any:
 
     kinds = (torch.nn.RNNBase, torch.nn.RNNCellBase)
     modules = {name: one for name, one in source.named_modules() if isinstance(one, kinds)}
+    if not modules:
+        _check_readable(owner, source)
     return modules[_chosen(owner, modules, prefix)]
+
+
+def _check_readable(owner: str, source: Any) -> None:
+    """A module whose recurrent layers, if there are any, are those of `torch.nn`."""
+    for module in source.modules():
+        if type(module).__module__.startswith("torch.jit."):
+            raise _check.pass_instead(owner, "source", "a TorchScript module", "its state_dict()")
+        if ".quantized" in type(module).__module__:
+            raise _check.pass_instead(
+                owner, "source", "a quantized module", "what it was before quantization"
+            )
 
 
 def _check_names(owner: str, named: Mapping[str, Any]) -> list[str]:
