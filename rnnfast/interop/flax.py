@@ -13,7 +13,7 @@ from rnnfast.cells import Cell
 from rnnfast.interop.agreement import compared
 from rnnfast.interop.foreign import copied_all
 from rnnfast.interop.formulas import outcome
-from rnnfast.interop.layouts import LAYOUTS, Arrays, Layout
+from rnnfast.interop.layouts import LAYOUTS, Arrays, Layout, cell_with
 from rnnfast.interop.structure import Layers, Sides, layers_of, sides_of
 from rnnfast.layers.rnn import ACTIVATIONS
 
@@ -291,8 +291,7 @@ def _side(owner: str, found: Found, arrays: Mapping[str, np.ndarray], activation
         hidden, gates = _check.gates(owner, first, arrays[first], "(H, G*H)")
     else:
         hidden, gates = _check.shape(owner, first, arrays[first], ("H", "H")).shape[0], len(form.states)
-    rnn = cells.rnn_relu if activation == "relu" else cells.rnn
-    cell = {1: rnn, 3: cells.gru_after, 4: cells.lstm}[gates]
+    cell = cell_with(gates, activation)
     biased = form.biased(LAYOUTS[form.library][cell])
     for part in form.names:
         if (bias[part] in found.arrays) != (part in biased):

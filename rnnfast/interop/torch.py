@@ -15,14 +15,14 @@ from rnnfast.cells import Cell
 from rnnfast.interop.agreement import Run, States, compared
 from rnnfast.interop.foreign import copied_all
 from rnnfast.interop.formulas import outcome
-from rnnfast.interop.layouts import Arrays, with_one_bias
+from rnnfast.interop.layouts import Arrays, cell_with, with_one_bias
 from rnnfast.interop.packages import require
 from rnnfast.interop.structure import Layers, Sides, layers_of, sides_of
 from rnnfast.layers.rnn import ACTIVATIONS
 from rnnfast.layers.stack import Stack
 
 _NAME = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)(?:_l(\d+)(_reverse)?)?")
-_CLASSES = {
+CLASSES = {
     cells.rnn: "torch.nn.RNN",
     cells.rnn_relu: "torch.nn.RNN",
     cells.lstm: "torch.nn.LSTM",
@@ -97,7 +97,7 @@ def from_torch(
     sides = _sides(owner, names, copied_all(owner, named, kind), nonlinearity)
     dropout = getattr(module, "dropout", 0.0) if len(sides) > 1 else 0.0
     model = layers_of(owner, "torch", sides, [False] * len(sides), dropout)
-    what = _CLASSES[sides[0][0][0]]
+    what = CLASSES[sides[0][0][0]]
     if module is not None and _computes_alike(module, model):
         _compare(owner, what, model, sides, module, verbose)
     else:
@@ -145,15 +145,15 @@ def to_torch(layer: Layers, *, verbose: bool = True) -> Any:
     owner = "to_torch"
     verbose = _check.boolean(owner, "verbose", verbose)
     sides = sides_of(owner, "torch", layer)
-    what = _CLASSES[sides[0][0][0]]
+    what = CLASSES[sides[0][0][0]]
     _check_alike(owner, sides, what)
     dropout = _dropout(owner, layer)
     require(owner, "torch", "torch")
     import torch
 
     cell, arrays = sides[0][0]
-    options = {"nonlinearity": "relu" if cell is cells.rnn_relu else "tanh"} if len(cell.gates) == 1 else {}
-    module = getattr(torch.nn, what.rpartition(".")[2])(
+    module = module_of(
+        cell,
         arrays.wx.shape[1],
         arrays.wh.shape[1],
         num_layers=len(sides),
@@ -162,13 +162,21 @@ def to_torch(layer: Layers, *, verbose: bool = True) -> Any:
         dropout=dropout,
         dtype=getattr(torch, layer.dtype.name),
         device="meta",  # on the CPU, it would draw from the program's generator
-        **options,
     ).to_empty(device="cpu")
     flat = [array for both in sides for _, arrays in both for array in arrays]
     named = dict(zip(_names_of(module), map(torch.from_numpy, flat), strict=True))
     module.load_state_dict(named)
     _compare(owner, what, layer, sides, module, verbose)
     return module
+
+
+def module_of(cell: Cell, *sizes: int, **options: Any) -> Any:
+    """The module of PyTorch for a cell."""
+    import torch
+
+    if len(cell.gates) == 1:
+        options["nonlinearity"] = "relu" if cell is cells.rnn_relu else "tanh"
+    return getattr(torch.nn, CLASSES[cell].rpartition(".")[2])(*sizes, **options)
 
 
 def _compare(owner: str, what: str, model: Layers, sides: Sides, module: Any, show: bool) -> None:
@@ -343,8 +351,7 @@ def _sides(owner: str, names: list[str], arrays: Mapping[str, np.ndarray], nonli
     each = 4 if any(name.startswith("bias") for name in names) else 2
     directions = 2 if any(name.endswith("_reverse") for name in names) else 1
     hidden, gates = _check.gates(owner, names[1], arrays[names[1]].T, "(G*H, H)")
-    rnn = cells.rnn_relu if nonlinearity == "relu" else cells.rnn
-    cell, rows = {1: rnn, 3: cells.gru_after, 4: cells.lstm}[gates], gates * hidden
+    cell, rows = cell_with(gates, nonlinearity), gates * hidden
     size = _check.shape(owner, names[0], arrays[names[0]], (rows, "D")).shape[1]
     flat: list[tuple[Cell, Arrays]] = []
     for first in range(0, len(names), each):
