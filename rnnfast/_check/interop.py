@@ -19,10 +19,10 @@ _WHY = {
 
 def not_representable(owner: str, library: str, cell: str) -> ValueError:
     """The error for a cell that none of a library's layers computes."""
-    library = _NAMES.get(library, library)
-    if cell in _WHY:
-        return ValueError(f"{owner}: {library} has no layer for the cell {cell}, which {_WHY[cell]}.")
-    return ValueError(f"{owner}: no layer of {library} is known to compute the cell {cell}.")
+    if cell not in _WHY and library in _NAMES:  # its gates may be those of a layer in another order
+        return ValueError(f"{owner}: no layer of {_NAMES[library]} is known to compute the cell {cell}.")
+    why = f", which {_WHY[cell]}" if cell in _WHY else ""
+    return ValueError(f"{owner}: {_NAMES.get(library, library)} has no layer for the cell {cell}{why}.")
 
 
 def disagrees(owner: str, what: str, difference: float, limit: float) -> ValueError:
