@@ -9,10 +9,11 @@ import reference
 from helpers import relative_distance
 
 from rnnfast.bench import contenders, grid, own, summary
-from rnnfast.bench.contenders import PEERS, assert_agree, reorder, restore
+from rnnfast.bench.contenders import PEERS, assert_agree
 from rnnfast.bench.grid import Shape
 from rnnfast.cells import READY
 from rnnfast.cli.app import app
+from rnnfast.interop.layouts import LAYOUTS
 
 SMALL = Shape(2, 3, 4, 5)
 TINY = ("--shapes", "2x3x4x5", "--threads", "1", "--seconds", "0")
@@ -65,13 +66,6 @@ def test_operations_are_those_of_the_products_that_a_cell_has():
     assert grid.operations("ind_rnn", SMALL, "forward") == 2 * 2 * 3 * 1 * 5 * 4
 
 
-def test_gates_find_their_way_into_another_order_and_back():
-    values = np.arange(24.0).reshape(2, 12)
-    moved = reorder(values, (2, 0, 1, 3), negated=(0,))
-    assert moved[0].tolist() == [6, 7, 8, -0.0, -1, -2, 3, 4, 5, 9, 10, 11]
-    assert (restore(moved, (2, 0, 1, 3), negated=(0,)) == values).all()
-
-
 @pytest.mark.parametrize("name", PEERS)
 @pytest.mark.parametrize("cell", [*grid.CELLS, "relu", "gru", "leaky"])
 def test_a_library_that_is_installed_computes_the_same(name, cell):
@@ -103,3 +97,15 @@ def test_cells_of_ones_own_are_measured_too(tmp_path, monkeypatch):
     code, _, err = bench("--cells", "cells_of_this_bench:yours")
     assert (code, err.count("\n")) == (2, 1)
     assert "rnnfast: --cells must be module:name of a cell of your own, got" in err
+
+
+@pytest.mark.parametrize(("name", "library"), [("torch", "torch"), ("onnxruntime", "ONNX")])
+def test_peers_lay_gates_out_as_conversions_do(name, library, monkeypatch):
+    peer = PEERS[name]
+    if peer.missing:
+        pytest.skip(f"{peer.title} is not installed")
+    module, problem = contenders.load(peer.module), grid.layer_problem("lstm", Shape(3, 7, 4, 5))
+    swapped = LAYOUTS[library][problem.cell]._replace(gates="fgio")
+    monkeypatch.setitem(LAYOUTS[library], problem.cell, swapped)
+    actual, expected = module.layer(problem).results("forward"), own.layer(problem).results("forward")
+    assert np.abs(actual["hs"] - expected["hs"]).max() > 1e-3

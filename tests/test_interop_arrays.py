@@ -194,6 +194,16 @@ LSTM = keras_weights(4)
             "from_keras: bias of the layer must be float32 or float64, got int",
         ),
         (
+            [LSTM, LSTM],
+            {},
+            "from_keras: the input size of layer 1 must be 4, what layer 0 puts out, got 3.",
+        ),
+        (
+            [*LSTM, np.zeros((5, 16)), *LSTM[1:]],
+            {},
+            "from_keras: the input size of layer 0 (backwards) must be 3, the input size of the other",
+        ),
+        (
             3,
             {},
             "from_keras: the layer must be a SimpleRNN, LSTM, GRU or Bidirectional of Keras, or a list",

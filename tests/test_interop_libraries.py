@@ -26,8 +26,11 @@ from interop_helpers import (
 from rnnfast import Bidirectional, Stack
 from rnnfast.interop import from_flax, from_keras, keras_config, to_flax, to_keras
 
-# Keras reads its variables in a way that NumPy 2 deprecates.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
+# Keras reads its variables in a way that NumPy 2 deprecates, and warns where it serializes a lambda.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`:UserWarning"),
+]
 forms = pytest.mark.parametrize(("layers", "directions"), FORMS)
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 
@@ -176,6 +179,14 @@ def test_directions_of_keras_may_differ(keras):
             "merge_mode of the layer must be concat, got 'ave'",
         ),
         (
+            lambda layers: layers.LSTM(H, activation=lambda x: x),
+            "activation of the layer must be tanh, got a function of your own; no layer of rnnfast",
+        ),
+        (
+            lambda layers: layers.LSTM(H, activation=layers.LeakyReLU()),
+            "activation of the layer must be tanh, got a LeakyReLU; no layer of rnnfast",
+        ),
+        (
             lambda layers: layers.Dense(H),
             "the layer must be a SimpleRNN, LSTM, GRU or Bidirectional of Keras",
         ),
@@ -320,6 +331,19 @@ def test_cells_in_models_of_linen_are_found_by_name(jax):
     layer = from_flax([params["OptimizedLSTMCell_0"], both], **QUIET)
     assert isinstance(layer, Stack)
     assert_close(layer.forward(inputs(np.float32)), np.asarray(model.apply(variables, inputs(np.float32))[1]))
+
+
+def test_modules_of_flax_say_what_to_pass(jax):
+    import flax.linen as nn
+    from flax import nnx
+
+    module = nnx.GRUCell(D, H, rngs=nnx.Rngs(0))
+    with pytest.raises(TypeError, match=r"from_flax: params is a module; pass nnx\.state\(module\)\."):
+        from_flax(module)
+    with pytest.raises(TypeError, match=r"from_flax: 1 is a module; pass nnx\.state\(module\)\."):
+        from_flax([nnx.state(module), module])
+    with pytest.raises(TypeError, match=r'from_flax: params is a module; pass variables\["params"\]\.'):
+        from_flax(nn.GRUCell(H))
 
 
 def test_the_minimal_gated_unit_of_flax_is_refused(jax):

@@ -1,5 +1,7 @@
 """Weights from PyTorch's modules and to them: outputs, arrays, options."""
 
+import warnings
+
 import numpy as np
 import pytest
 from cells import make
@@ -133,7 +135,9 @@ def test_a_conversion_compares_with_the_module_itself(capsys):
             out, state = super().forward(*args)
             return 2 * out, state
 
-    with pytest.raises(ValueError, match=r"from_torch: rnnfast and torch\.nn\.LSTM in float64 differ by"):
+    with pytest.raises(
+        ValueError, match=r"from_torch: rnnfast and torch\.nn\.LSTM after 2 steps in float64 differ by"
+    ):
         from_torch(Twice(D, H))
 
 
@@ -207,6 +211,46 @@ def test_modules_of_rnnfast_torch_are_read_like_those_of_pytorch():
     assert_same_layer(from_torch(module, **QUIET), from_torch(plain, **QUIET))
 
 
+def test_modules_that_rnnfast_computes_are_compared_with_the_equations(capsys):
+    served = pytest.importorskip("rnnfast.torch")
+    accelerated = torch.nn.RNN(D, H)
+    served.accelerate(accelerated)
+    from_torch(served.LSTM(D, H))
+    from_torch(accelerated)
+    served.enable()
+    try:
+        from_torch(torch.nn.GRU(D, H))
+        to_torch(built("lstm", np.float64))
+    finally:
+        served.disable()
+    to_torch(built("lstm", np.float64))
+    said = capsys.readouterr().out.splitlines()
+    assert [line.partition(" differ ")[0] for line in said] == [
+        "from_torch: rnnfast and the equations of torch.nn.LSTM",
+        "from_torch: rnnfast and the equations of torch.nn.RNN",
+        "from_torch: rnnfast and the equations of torch.nn.GRU",
+        "to_torch: rnnfast and the equations of torch.nn.LSTM",
+        "to_torch: rnnfast and torch.nn.LSTM",
+    ]
+
+
+def test_modules_whose_weights_cannot_be_read_say_what_to_pass():
+    module = torch.nn.LSTM(D, H)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # both are deprecated
+        scripted = torch.jit.script(torch.nn.Sequential(module))
+        small = torch.ao.quantization.quantize_dynamic(torch.nn.Sequential(module), {torch.nn.LSTM})
+    with pytest.raises(
+        TypeError, match=r"from_torch: source is a TorchScript module; pass its state_dict\(\)"
+    ):
+        from_torch(scripted)
+    assert_same_layer(from_torch(scripted.state_dict(), **QUIET), from_torch(module, **QUIET))
+    with pytest.raises(TypeError, match="source is a quantized module; pass what it was before quantization"):
+        from_torch(small)
+    with pytest.raises(ValueError, match="weight_ih_l0 is on the device meta, which holds no numbers; load"):
+        from_torch(torch.nn.LSTM(D, H, device="meta"))
+
+
 def test_what_pytorch_has_and_rnnfast_not_is_refused():
     with pytest.raises(ValueError, match=r"from_torch: weight_hr_l0 is a projection \(proj_size\)"):
         from_torch(torch.nn.LSTM(D, H, proj_size=2))
@@ -228,7 +272,7 @@ def test_what_pytorch_has_and_rnnfast_not_is_refused():
         ),
         (
             lambda: cells.leaky.layer(D, H),
-            "PyTorch has no layer for the cell leaky, which is another function",
+            "no layer of PyTorch is known to compute the cell leaky.",
         ),
         (
             lambda: Stack([make("rnn", D, H, np.float32), make("lstm", H, H, np.float32)]),

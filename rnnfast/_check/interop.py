@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,17 +19,26 @@ _WHY = {
 
 def not_representable(owner: str, library: str, cell: str) -> ValueError:
     """The error for a cell that none of a library's layers computes."""
-    why = _WHY.get(cell, "is another function than its layers compute")
-    library = _NAMES.get(library, library)
-    return ValueError(f"{owner}: {library} has no layer for the cell {cell}, which {why}.")
+    if cell not in _WHY and library in _NAMES:  # its gates may be those of a layer in another order
+        return ValueError(f"{owner}: no layer of {_NAMES[library]} is known to compute the cell {cell}.")
+    why = f", which {_WHY[cell]}" if cell in _WHY else ""
+    return ValueError(f"{owner}: {_NAMES.get(library, library)} has no layer for the cell {cell}{why}.")
 
 
 def disagrees(owner: str, what: str, difference: float, limit: float) -> ValueError:
     """The error for a conversion whose two sides give different numbers."""
     return ValueError(
-        f"{owner}: rnnfast and {what} differ by {difference:.1e} on random input, more than {limit:.0e}; the "
-        f"weights do not belong to this kind of layer."
+        f"{owner}: rnnfast and {what} differ by {difference:.1e} of the largest output on random input, more "
+        f"than {limit:.0e}; the weights do not belong to this kind of layer, or it computes another function."
     )
+
+
+def finite_array(owner: str, name: str, array: Any) -> None:
+    """An array without NaN or infinity."""
+    wrong = np.argwhere(~np.isfinite(array))
+    if len(wrong):
+        place = ", ".join(map(str, wrong[0]))
+        raise ValueError(f"{owner}: {name} must be finite, got {array[tuple(wrong[0])]} at [{place}].")
 
 
 def no_place_for_bias(owner: str, library: str) -> ValueError:
@@ -74,9 +83,39 @@ def array_kind(owner: str, name: str, kind: str) -> TypeError:
     return TypeError(f"{owner}: {name} must be float32 or float64, got {kind}{way}.")
 
 
+def several_dtypes(owner: str, name: str, given: str, first: str) -> TypeError:
+    """The error for arrays of one layer in two dtypes."""
+    return TypeError(
+        f"{owner}: {name} must be {first}, the dtype of the first array, got {given}; pass dtype=np.{first} "
+        f"to convert all."
+    )
+
+
 def option_not_served(owner: str, name: str, value: Any, served: str) -> ValueError:
     """The error for an option of another library's layer that no layer of rnnfast has."""
-    return ValueError(f"{owner}: {name} must be {served}, got {value!r:.60}; no layer of rnnfast has that.")
+    if isinstance(value, Mapping):  # an object, serialized
+        kind = value.get("class_name", "function")
+        given = "a function of your own" if kind in ("function", "__lambda__") else f"a {kind}"
+    else:
+        given = f"{value!r:.60}"
+    return ValueError(f"{owner}: {name} must be {served}, got {given}; no layer of rnnfast has that.")
+
+
+def fits_no_layer(owner: str, place: str, expected: int, given: int, why: str) -> ValueError:
+    """The error for a layer whose inputs are not what the layer below puts out."""
+    return ValueError(f"{owner}: the input size of {place} must be {expected}, {why}, got {given}.")
+
+
+def pass_instead(owner: str, name: str, given: str, way: str) -> TypeError:
+    """The error for an object of another library whose arrays cannot be read, and what to pass instead."""
+    return TypeError(f"{owner}: {name} is {given}; pass {way}.")
+
+
+def without_numbers(owner: str, name: str) -> ValueError:
+    """The error for a tensor on the device meta."""
+    return ValueError(
+        f"{owner}: {name} is on the device meta, which holds no numbers; load the weights into it first."
+    )
 
 
 def no_layer_found(owner: str, what: str, where: str) -> ValueError:

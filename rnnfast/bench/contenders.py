@@ -98,40 +98,6 @@ def chosen(names: Sequence[str] | None) -> list[str]:
     return list(names)
 
 
-def reorder(array: np.ndarray, order: tuple[int, ...], negated: tuple[int, ...] = ()) -> np.ndarray:
-    """A copy with the blocks of the last axis reordered, and the blocks of `negated` negated.
-
-    Parameters
-    ----------
-    array : ndarray (..., G H)
-    order : tuple of int
-        Block ``order[j]`` of `array` becomes block j.
-    negated : tuple of int
-        Numbers of blocks of `array`. If a gate means "keep" in one library and "renew" in the other, one is 1
-        minus the other, and ``1 - sigmoid(a) = sigmoid(-a)``.
-
-    Examples
-    --------
-    >>> reorder(np.array([1.0, 2.0, 3.0]), (1, 0, 2), negated=(0,)).tolist()
-    [2.0, -1.0, 3.0]
-    """
-    blocks = np.split(array, len(order), axis=-1)
-    return np.concatenate([-blocks[gate] if gate in negated else blocks[gate] for gate in order], axis=-1)
-
-
-def restore(array: np.ndarray, order: tuple[int, ...], negated: tuple[int, ...] = ()) -> np.ndarray:
-    """The inverse of `reorder`.
-
-    Examples
-    --------
-    >>> restore(np.array([2.0, -1.0, 3.0]), (1, 0, 2), negated=(0,)).tolist()
-    [1.0, 2.0, 3.0]
-    """
-    blocks = np.split(array, len(order), axis=-1)
-    back = [blocks[order.index(gate)] for gate in range(len(order))]
-    return np.concatenate([-block if gate in negated else block for gate, block in enumerate(back)], axis=-1)
-
-
 def assert_agree(
     title: str,
     what: str,

@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from rnnfast import cells
-from rnnfast.bench.contenders import Runs, reorder
+from rnnfast.bench.contenders import Runs
 from rnnfast.bench.grid import LayerProblem, ModelProblem
+from rnnfast.interop.layouts import to_library
+from rnnfast.interop.onnx_layers import OPERATORS
 
-
-class _Operator(NamedTuple):
-    """An operator, its attributes, its blocks as numbers of rnnfast's gates, and the negated gates."""
-
-    name: str
-    attributes: dict[str, Any]
-    order: tuple[int, ...]
-    negated: tuple[int, ...] = ()
-
-
-# The available cells: blocks i, o, f, c, and z, r, h, where z means "keep" and so is negated.
-_OPERATORS = {
-    cells.rnn: _Operator("RNN", {}, (0,)),
-    cells.rnn_relu: _Operator("RNN", {"activations": ["Relu"]}, (0,)),
-    cells.lstm: _Operator("LSTM", {}, (2, 3, 0, 1)),
-    cells.gru: _Operator("GRU", {"linear_before_reset": 0}, (0, 1, 2), (0,)),
-    cells.gru_after: _Operator("GRU", {"linear_before_reset": 1}, (0, 1, 2), (0,)),
-}
+_OPERATORS = {operator.cell: operator for operator in OPERATORS if not operator.layout.peepholes}
 _OPSET, _IR = 14, 8  # operators of 2021, which older runtimes can also read
 
 
@@ -43,12 +27,11 @@ def _model(problem: LayerProblem) -> bytes:
     from onnx import TensorProto, helper, numpy_helper
 
     how, (N, T, D, H) = _OPERATORS[problem.cell], problem.shape
-    Wx, Wh, b = (reorder(param, how.order, how.negated) for param in problem.params[:3])
-    recurrent_bias = np.zeros_like(b)
-    if problem.cell.apart:
-        recurrent_bias[-H:] = problem.params[3]
-    weights = {"W": Wx.T, "R": Wh.T, "B": np.concatenate([b, recurrent_bias])}
-    node = helper.make_node(how.name, ["X", *weights], ["Y"], hidden_size=H, **how.attributes)
+    params = dict(zip(problem.cell.shapes(D, H), problem.params, strict=True))
+    wx, wh, bx, bh = to_library(how.cell, how.layout, params)
+    weights = {"W": wx, "R": wh, "B": np.concatenate([bx, bh])}
+    attributes = how.attributes | ({"activations": [how.activation]} if how.activation else {})
+    node = helper.make_node(how.kind, ["X", *weights], ["Y"], hidden_size=H, **attributes)
     graph = helper.make_graph(
         [node],
         problem.cell.name,

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from rnnfast import cells
-from rnnfast.bench.contenders import Runs, reorder, restore
+from rnnfast.bench.contenders import Runs
 from rnnfast.bench.grid import LayerProblem, ModelProblem
+from rnnfast.interop.layouts import LAYOUTS, Arrays, from_library, to_library
+from rnnfast.interop.torch import module_of
 from rnnfast.models.cells import named_cell
 
-
-class _Module(NamedTuple):
-    """A module, its options, its blocks as numbers of rnnfast's gates, and the negated gates."""
-
-    name: str
-    options: dict[str, str]
-    order: tuple[int, ...]
-    negated: tuple[int, ...] = ()
-
-
-# The available cells: blocks i, f, g, o, and r, z, n, where z means "keep" and so is negated.
-_MODULES = {
-    cells.rnn: _Module("RNN", {}, (0,)),
-    cells.rnn_relu: _Module("RNN", {"nonlinearity": "relu"}, (0,)),
-    cells.lstm: _Module("LSTM", {}, (2, 0, 1, 3)),
-    cells.gru_after: _Module("GRU", {}, (1, 0, 2), (0,)),
-}
+_LAYOUTS = LAYOUTS["torch"]
 
 
 def start(threads: int) -> str:
@@ -42,16 +28,11 @@ def _fill(module: Any, number: int, cell: cells.Cell, params: list[np.ndarray]) 
     """Copy the weights of a layer."""
     import torch
 
-    how = _MODULES[cell]
-    Wx, Wh, b = (reorder(param, how.order, how.negated) for param in params[:3])
-    recurrent_bias = np.zeros_like(b)
-    if cell.apart:
-        recurrent_bias[-params[3].size :] = params[3]
-    values = (Wx.T, Wh.T, b, recurrent_bias)
+    values = to_library(cell, _LAYOUTS[cell], dict(zip(cell.shapes(1, 1), params, strict=True)))
     names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     with torch.no_grad():
         for name, value in zip(names, values, strict=True):
-            getattr(module, f"{name}_l{number}").copy_(torch.from_numpy(np.ascontiguousarray(value)))
+            getattr(module, f"{name}_l{number}").copy_(torch.from_numpy(value))
 
 
 def _gradients(module: Any, number: int, cell: cells.Cell) -> list[np.ndarray]:
@@ -60,17 +41,12 @@ def _gradients(module: Any, number: int, cell: cells.Cell) -> list[np.ndarray]:
     def gradient(name: str) -> np.ndarray:
         return getattr(module, f"{name}_l{number}").grad.numpy()
 
-    blocks = (gradient("weight_ih").T, gradient("weight_hh").T, gradient("bias_ih"))
-    how = _MODULES[cell]
-    found = [restore(block, how.order, how.negated) for block in blocks]
-    return [*found, gradient("bias_hh")[-module.hidden_size :]] if cell.apart else found
-
-
-def _recurrent(cell: cells.Cell, *sizes: int) -> Any:
-    import torch
-
-    how = _MODULES[cell]
-    return getattr(torch.nn, how.name)(*sizes, batch_first=True, **how.options)
+    db, recurrent = gradient("bias_ih"), gradient("bias_hh")
+    reset = np.zeros_like(db)  # the gradients of two biases that are added are equal, and not added
+    if cell.apart:
+        reset[-module.hidden_size :] = recurrent[-module.hidden_size :]
+    arrays = Arrays(gradient("weight_ih"), gradient("weight_hh"), db, reset)
+    return list(from_library(cell, _LAYOUTS[cell], arrays).values())
 
 
 def layer(problem: LayerProblem) -> Runs | None:
@@ -78,9 +54,9 @@ def layer(problem: LayerProblem) -> Runs | None:
     import torch
 
     cell, shape = problem.cell, problem.shape
-    if cell not in _MODULES:
+    if cell not in _LAYOUTS:
         return None
-    module = _recurrent(cell, shape.D, shape.H)
+    module = module_of(cell, shape.D, shape.H, batch_first=True)
     _fill(module, 0, cell, problem.params)
     plain, gradient = torch.from_numpy(problem.xs.copy()), torch.from_numpy(problem.dhs.copy())
     tracked = plain.clone().requires_grad_(True)
@@ -113,10 +89,10 @@ def language_model(problem: ModelProblem) -> Runs | None:
     import torch
 
     size, params, cell = problem.size, problem.params, named_cell("bench", problem.size.cell)
-    if cell not in _MODULES:
+    if cell not in _LAYOUTS:
         return None
     embedding = torch.nn.Embedding(size.V, size.H)
-    recurrent = _recurrent(cell, size.H, size.H, size.layers)
+    recurrent = module_of(cell, size.H, size.H, size.layers, batch_first=True)
     output = torch.nn.Linear(size.H, size.V)
     each = len(cell.shapes(1, 1))
     for number in range(size.layers):

@@ -13,7 +13,7 @@ from rnnfast.cells import Cell
 from rnnfast.interop.agreement import compared
 from rnnfast.interop.foreign import copied_all
 from rnnfast.interop.formulas import outcome
-from rnnfast.interop.layouts import LAYOUTS, Arrays, Layout
+from rnnfast.interop.layouts import LAYOUTS, Arrays, Layout, cell_with
 from rnnfast.interop.structure import Layers, Sides, layers_of, sides_of
 from rnnfast.layers.rnn import ACTIVATIONS
 
@@ -121,7 +121,7 @@ def from_flax(
     copies = copied_all(owner, arrays, kind)
     sides: Sides = [tuple(_side(owner, one, copies, activation) for one in both) for both in layers]
     library = layers[0][0].form.library
-    model = layers_of(library, sides, [False] * len(sides))
+    model = layers_of(owner, library, sides, [False] * len(sides))
     _compare(owner, library, model, sides, verbose)
     return model
 
@@ -209,6 +209,10 @@ def _children(node: Any) -> dict[str, Any]:
 def _layers(owner: str, node: Any, path: str) -> list[tuple[Found, ...]]:
     """The layers in nested mappings from bottom to top, each as the one that reads forwards and, if there is
     one, that which reads backwards."""
+    for kind in type(node).__mro__:
+        if kind.__name__ == "Module" and kind.__module__.startswith("flax."):
+            way = 'variables["params"]' if ".linen" in kind.__module__ else "nnx.state(module)"
+            raise _check.pass_instead(owner, path or "params", "a module", way)
     form = _form(node)
     if form is not None:
         return [(_found(owner, node, path, form),)]
@@ -287,8 +291,7 @@ def _side(owner: str, found: Found, arrays: Mapping[str, np.ndarray], activation
         hidden, gates = _check.gates(owner, first, arrays[first], "(H, G*H)")
     else:
         hidden, gates = _check.shape(owner, first, arrays[first], ("H", "H")).shape[0], len(form.states)
-    rnn = cells.rnn_relu if activation == "relu" else cells.rnn
-    cell = {1: rnn, 3: cells.gru_after, 4: cells.lstm}[gates]
+    cell = cell_with(gates, activation)
     biased = form.biased(LAYOUTS[form.library][cell])
     for part in form.names:
         if (bias[part] in found.arrays) != (part in biased):

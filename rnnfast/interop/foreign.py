@@ -22,6 +22,8 @@ def copied(owner: str, name: str, value: Any, dtype: np.dtype | None = None) -> 
     kind = getattr(value.dtype, "name", str(value.dtype).rpartition(".")[2])
     if kind not in ("float32", "float64") and (dtype is None or kind not in HALVES):
         raise _check.array_kind(owner, name, kind)
+    if getattr(value, "is_meta", False):
+        raise _check.without_numbers(owner, name)
     if is_tensor:
         value = value.detach().cpu()
         value = (value.float() if kind in HALVES else value).numpy()
@@ -29,9 +31,11 @@ def copied(owner: str, name: str, value: Any, dtype: np.dtype | None = None) -> 
 
 
 def copied_all(owner: str, given: dict[str, Any], dtype: np.dtype | None) -> dict[str, np.ndarray]:
-    """Copies of all arrays of a model, which must be of one dtype."""
+    """Copies of all arrays of a model, which must be finite and of one dtype."""
     copies = {name: copied(owner, name, value, dtype) for name, value in given.items()}
     first = next(iter(copies.values()))
     for name, array in copies.items():
-        _check.float_array(owner, name, array, array.shape, first.dtype)
+        if array.dtype != first.dtype:
+            raise _check.several_dtypes(owner, name, array.dtype.name, first.dtype.name)
+        _check.finite_array(owner, name, array)
     return copies

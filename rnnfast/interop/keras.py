@@ -13,7 +13,7 @@ from rnnfast.cells import Cell
 from rnnfast.interop.agreement import compared
 from rnnfast.interop.foreign import copied_all
 from rnnfast.interop.formulas import outcome
-from rnnfast.interop.layouts import Arrays, cell_of, with_one_bias
+from rnnfast.interop.layouts import Arrays, cell_of, cell_with, with_one_bias
 from rnnfast.interop.structure import Layers, Sides, directions, layers_of, sides_of
 from rnnfast.layers.recurrent import Recurrent
 from rnnfast.layers.rnn import ACTIVATIONS
@@ -120,7 +120,7 @@ def from_keras(
     named = {name: array for both in layers for one in both for name, array in one.named().items()}
     copies = copied_all(owner, named, kind)
     sides: Sides = [tuple(_side(owner, one, copies) for one in both) for both in layers]
-    model = layers_of("keras", sides, [both[0].options.stateful for both in layers])
+    model = layers_of(owner, "keras", sides, [both[0].options.stateful for both in layers])
     _compare(owner, model, sides, verbose)
     return model
 
@@ -258,9 +258,8 @@ def _side(owner: str, direction: Direction, arrays: dict[str, np.ndarray]) -> tu
     wx = _check.shape(owner, name, arrays[name], ("D", columns))
     zeros = np.zeros(columns, wx.dtype)
     if gates != 3:
-        rnn = cells.rnn_relu if options.activation == "relu" else cells.rnn
         bx = _check.shape(owner, bias, arrays.get(bias, zeros), (columns,))
-        return (rnn if gates == 1 else cells.lstm), Arrays(wx, arrays[recurrent], bx, zeros)
+        return cell_with(gates, options.activation), Arrays(wx, arrays[recurrent], bx, zeros)
     after = options.reset_after
     if after is None:
         after = bias not in arrays or arrays[bias].ndim == 2

@@ -89,6 +89,12 @@ LAYOUTS: Mapping[str, Mapping[Cell, Layout]] = {
 }
 
 
+def cell_with(gates: int, activation: str = "tanh", reset: str = "after") -> Cell:
+    """The cell of RNN, GRU or LSTM with 1, 3 or 4 gates; `activation` is that of an RNN, `reset` of a GRU."""
+    rnn = cells.rnn_relu if activation == "relu" else cells.rnn
+    return {1: rnn, 3: cells.gru_after if reset == "after" else cells.gru, 4: cells.lstm}[gates]
+
+
 def cell_of(owner: str, library: str, cell: Cell) -> Cell:
     """The cell of `LAYOUTS` that computes what this cell computes, under its own names of gates; ValueError
     if none of the library's layers does."""

@@ -75,14 +75,27 @@ def sides_of(owner: str, library: str, model: Any) -> Sides:
     return [tuple(side(layer) for layer in both) for both in directions(owner, model)]
 
 
-def layers_of(library: str, sides: Sides, stateful: Sequence[bool], dropout: float = 0.0) -> Layers:
-    """The inverse of `sides_of`; one entry of `stateful` for each layer."""
+def layers_of(
+    owner: str, library: str, sides: Sides, stateful: Sequence[bool], dropout: float = 0.0
+) -> Layers:
+    """The inverse of `sides_of`; one entry of `stateful` for each layer. ValueError if one layer does not fit
+    another."""
 
     def layer(cell: Cell, arrays: Arrays, stateful: bool) -> Recurrent:
         return layer_of(cell, from_library(cell, LAYOUTS[library][cell], arrays), stateful)
 
     made = [[layer(*side, carries) for side in both] for both, carries in zip(sides, stateful, strict=True)]
+    _check_sizes(owner, made)
     return assembled(made, dropout)
+
+
+def _check_sizes(owner: str, layers: Sequence[Sequence[Recurrent]]) -> None:
+    size, why = layers[0][0].input_size, "the input size of the other direction"
+    for number, both in enumerate(layers):
+        for layer, end in zip(both, ("", " (backwards)"), strict=False):
+            if layer.input_size != size:
+                raise _check.fits_no_layer(owner, f"layer {number}{end}", size, layer.input_size, why)
+        size, why = sum(layer.hidden_size for layer in both), f"what layer {number} puts out"
 
 
 def carrying(model: Any, dtype: np.dtype) -> Layers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,17 +12,17 @@ import numpy as np
 
 from rnnfast import _check, cells
 from rnnfast.cells import Cell
-from rnnfast.interop.agreement import Run, agree, compared
+from rnnfast.interop.agreement import Run, States, compared
 from rnnfast.interop.foreign import copied_all
 from rnnfast.interop.formulas import outcome
-from rnnfast.interop.layouts import Arrays, with_one_bias
+from rnnfast.interop.layouts import Arrays, cell_with, with_one_bias
 from rnnfast.interop.packages import require
 from rnnfast.interop.structure import Layers, Sides, layers_of, sides_of
 from rnnfast.layers.rnn import ACTIVATIONS
 from rnnfast.layers.stack import Stack
 
 _NAME = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)(?:_l(\d+)(_reverse)?)?")
-_CLASSES = {
+CLASSES = {
     cells.rnn: "torch.nn.RNN",
     cells.rnn_relu: "torch.nn.RNN",
     cells.lstm: "torch.nn.LSTM",
@@ -40,7 +41,8 @@ def from_torch(
     """A layer with the weights of PyTorch's RNN, LSTM or GRU.
 
     The conversion runs both sides on random input and prints the largest difference. The other side is the
-    module or, for a dict, the equations in PyTorch's documentation.
+    module or, for a dict and for a module that rnnfast itself computes, the equations in PyTorch's
+    documentation.
 
     Parameters
     ----------
@@ -94,8 +96,8 @@ def from_torch(
     names = _check_names(owner, named)
     sides = _sides(owner, names, copied_all(owner, named, kind), nonlinearity)
     dropout = getattr(module, "dropout", 0.0) if len(sides) > 1 else 0.0
-    model = layers_of("torch", sides, [False] * len(sides), dropout)
-    what = _CLASSES[sides[0][0][0]]
+    model = layers_of(owner, "torch", sides, [False] * len(sides), dropout)
+    what = CLASSES[sides[0][0][0]]
     if module is not None and _computes_alike(module, model):
         _compare(owner, what, model, sides, module, verbose)
     else:
@@ -106,7 +108,8 @@ def from_torch(
 def to_torch(layer: Layers, *, verbose: bool = True) -> Any:
     """A `torch.nn.RNN`, `LSTM` or `GRU` with the weights of a layer or a stack.
 
-    The conversion runs both sides on random input and prints the largest difference.
+    The conversion runs both sides on random input and prints the largest difference. Under
+    `rnnfast.torch.enable()` the other side is the equations in PyTorch's documentation.
 
     Parameters
     ----------
@@ -142,15 +145,15 @@ def to_torch(layer: Layers, *, verbose: bool = True) -> Any:
     owner = "to_torch"
     verbose = _check.boolean(owner, "verbose", verbose)
     sides = sides_of(owner, "torch", layer)
-    what = _CLASSES[sides[0][0][0]]
+    what = CLASSES[sides[0][0][0]]
     _check_alike(owner, sides, what)
     dropout = _dropout(owner, layer)
     require(owner, "torch", "torch")
     import torch
 
     cell, arrays = sides[0][0]
-    options = {"nonlinearity": "relu" if cell is cells.rnn_relu else "tanh"} if len(cell.gates) == 1 else {}
-    module = getattr(torch.nn, what.rpartition(".")[2])(
+    module = module_of(
+        cell,
         arrays.wx.shape[1],
         arrays.wh.shape[1],
         num_layers=len(sides),
@@ -159,7 +162,6 @@ def to_torch(layer: Layers, *, verbose: bool = True) -> Any:
         dropout=dropout,
         dtype=getattr(torch, layer.dtype.name),
         device="meta",  # on the CPU, it would draw from the program's generator
-        **options,
     ).to_empty(device="cpu")
     flat = [array for both in sides for _, arrays in both for array in arrays]
     named = dict(zip(_names_of(module), map(torch.from_numpy, flat), strict=True))
@@ -168,18 +170,38 @@ def to_torch(layer: Layers, *, verbose: bool = True) -> Any:
     return module
 
 
+def module_of(cell: Cell, *sizes: int, **options: Any) -> Any:
+    """The module of PyTorch for a cell."""
+    import torch
+
+    if len(cell.gates) == 1:
+        options["nonlinearity"] = "relu" if cell is cells.rnn_relu else "tanh"
+    return getattr(torch.nn, CLASSES[cell].rpartition(".")[2])(*sizes, **options)
+
+
 def _compare(owner: str, what: str, model: Layers, sides: Sides, module: Any, show: bool) -> None:
     """A layer or a stack beside a module.
 
-    In float64 there are the equations between the two, since the layer has rounded the sum of two biases."""
+    In float64 there are the equations between the two, since the layer has rounded the sum of two biases.
+    They also are the other side of a module that the kernels compute."""
 
-    def wide(xs: np.ndarray, states: list[tuple[np.ndarray, ...]]) -> Sequence[np.ndarray]:
-        theirs = module_outcome(copy.deepcopy(module).double(), xs, states)
-        agree(owner, f"{what} in float64", _formulas(sides)(xs, states), theirs, show=False)
-        return _formulas(_summed(sides))(xs, states)
+    def wide(xs: np.ndarray, states: States) -> tuple[Sequence[np.ndarray], Sequence[np.ndarray]]:
+        return module_outcome(copy.deepcopy(module).double(), xs, states), _formulas(sides)(xs, states)
 
     run = lambda xs, states: module_outcome(module, xs, states)  # noqa: E731
-    compared(owner, what, model, run, show, wide=wide)
+    equations, is_ours = _formulas(_summed(sides)), _runs_on_kernels(module)
+    compared(owner, what, model, run, show and not is_ours, equations=equations, wide=wide)
+    if is_ours:
+        compared(owner, f"the equations of {what}", model, equations, show)
+
+
+def _runs_on_kernels(module: Any) -> bool:
+    """Whether rnnfast itself computes a module, which then says nothing about PyTorch."""
+    served = sys.modules.get("rnnfast.torch")
+    if served is None or _is_cell(module):
+        return False
+    ours = isinstance(module, served.RNN | served.LSTM | served.GRU)
+    return ours or served.is_enabled() or "forward" in vars(module)
 
 
 def _summed(sides: Sides) -> Sides:
@@ -193,7 +215,7 @@ def _formulas(sides: Sides) -> Run:
     return lambda xs, states: outcome("torch", upright, xs, states)
 
 
-def module_outcome(module: Any, xs: np.ndarray, states: list[tuple[np.ndarray, ...]]) -> list[np.ndarray]:
+def module_outcome(module: Any, xs: np.ndarray, states: States) -> list[np.ndarray]:
     """Outputs (N, T, H) of a recurrent module or cell of PyTorch without dropout, and its final states (N, H)
     of each direction of each layer, from initial ones, likewise."""
     import torch
@@ -286,7 +308,20 @@ def _chosen_module(owner: str, source: Any, prefix: str) -> Any:
 
     kinds = (torch.nn.RNNBase, torch.nn.RNNCellBase)
     modules = {name: one for name, one in source.named_modules() if isinstance(one, kinds)}
+    if not modules:
+        _check_readable(owner, source)
     return modules[_chosen(owner, modules, prefix)]
+
+
+def _check_readable(owner: str, source: Any) -> None:
+    """A module whose recurrent layers, if there are any, are those of `torch.nn`."""
+    for module in source.modules():
+        if type(module).__module__.startswith("torch.jit."):
+            raise _check.pass_instead(owner, "source", "a TorchScript module", "its state_dict()")
+        if ".quantized" in type(module).__module__:
+            raise _check.pass_instead(
+                owner, "source", "a quantized module", "what it was before quantization"
+            )
 
 
 def _check_names(owner: str, named: Mapping[str, Any]) -> list[str]:
@@ -316,8 +351,7 @@ def _sides(owner: str, names: list[str], arrays: Mapping[str, np.ndarray], nonli
     each = 4 if any(name.startswith("bias") for name in names) else 2
     directions = 2 if any(name.endswith("_reverse") for name in names) else 1
     hidden, gates = _check.gates(owner, names[1], arrays[names[1]].T, "(G*H, H)")
-    rnn = cells.rnn_relu if nonlinearity == "relu" else cells.rnn
-    cell, rows = {1: rnn, 3: cells.gru_after, 4: cells.lstm}[gates], gates * hidden
+    cell, rows = cell_with(gates, nonlinearity), gates * hidden
     size = _check.shape(owner, names[0], arrays[names[0]], (rows, "D")).shape[1]
     flat: list[tuple[Cell, Arrays]] = []
     for first in range(0, len(names), each):
