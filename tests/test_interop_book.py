@@ -165,7 +165,7 @@ WRONG = {
         "all layers of a model have one cell, got lstm and gru",
     ),
     "another vocabulary": (changed(-1, np.ones(12, "f2")), r"embed_W must be \(12, 5\), got \(11, 5\)"),
-    "no numbers": (changed(1, np.full((5, 16), np.nan, "f2")), "layer0_Wx has a NaN"),
+    "no numbers": (changed(1, np.full((5, 16), np.nan, "f2")), "layer0_Wx must be finite, got nan"),
 }
 
 
@@ -232,7 +232,7 @@ def test_a_list_that_computes_other_numbers_is_not_written(tmp_path, monkeypatch
     assert not (tmp_path / "layer.pkl").exists()
 
 
-@pytest.mark.parametrize(("value", "words"), [(np.nan, "has a NaN"), (np.inf, "has an infinite value")])
+@pytest.mark.parametrize(("value", "words"), [(np.nan, "finite, got nan"), (np.inf, "finite, got inf")])
 def test_numbers_that_are_not_finite_are_not_written(value, words, tmp_path):
     layer = rnnfast.TimeLSTM.from_sizes(3, 4, rng=np.random.default_rng(0))
     layer.params[1][2, 3] = value

@@ -177,8 +177,8 @@ WRONG = {
     "a scalar": ({**ARRAYS, "layer0_Wx": np.float32(3)}, r"layer0_Wx must be \(D, columns\), got \(\)"),
     "integers": ({**ARRAYS, "layer0_Wh": np.ones((5, 20), "i8")}, "layer0_Wh must be float32"),
     "two dtypes": ({**ARRAYS, "output_b": np.ones(11)}, "output_b must be float32 like the other"),
-    "not finite": ({**ARRAYS, "output_b": np.full(11, np.nan, "f4")}, "output_b has a NaN"),
-    "infinite": ({**ARRAYS, "layer0_b": np.full(20, np.inf, "f4")}, "layer0_b has an infinite value"),
+    "not finite": ({**ARRAYS, "output_b": np.full(11, np.nan, "f4")}, "output_b must be finite, got nan"),
+    "infinite": ({**ARRAYS, "layer0_b": np.full(20, np.inf, "f4")}, "layer0_b must be finite, got inf"),
 }
 
 

@@ -7,8 +7,9 @@ from helpers import assert_same_bits
 import rnnfast
 from rnnfast import CheckpointError
 from rnnfast.cells import cell, sigmoid, tanh
-from rnnfast.interop.formats import FORMATS, Entry, convert, settings_of
+from rnnfast.interop.formats import FORMATS, Entry, convert
 from rnnfast.interop.named import arrays_of
+from rnnfast.interop.settings import settings_of
 
 
 def lstm(*sizes, stateful=False):
@@ -136,7 +137,7 @@ def test_a_cell_that_a_pytorch_file_contradicts_is_an_error(tmp_path):
             convert(tmp_path / "a.pt", tmp_path / "a.npz", cell=other)
 
 
-@pytest.mark.parametrize(("value", "words"), [(np.nan, "has a NaN"), (-np.inf, "has an infinite value")])
+@pytest.mark.parametrize(("value", "words"), [(np.nan, "finite, got nan"), (-np.inf, "finite, got -inf")])
 def test_numbers_that_are_not_finite_are_told_by_their_array(value, words, tmp_path):
     model = lm()
     model.params[2][0, 0] = value

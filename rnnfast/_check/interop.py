@@ -54,14 +54,6 @@ def no_place_for(owner: str, library: str, what: str) -> ValueError:
     return ValueError(f"{owner}: {library} has no place for {what}.")
 
 
-def finite(owner: str, name: str, array: Any) -> None:
-    """An array of numbers without NaN and infinity."""
-    if np.isnan(array).any():
-        raise ValueError(f"{owner}: {name} has a NaN.")
-    if np.isinf(array).any():
-        raise ValueError(f"{owner}: {name} has an infinite value.")
-
-
 def cell_of_file(owner: str, path: Any, given: str, found: str) -> ValueError:
     """The error for a cell that is not the one which a file has."""
     return ValueError(f"{owner}: cell must be {found}, which {path} has, got {given}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rnnfast.interop.book import from_book, to_book
 from rnnfast.interop.flax import from_flax, to_flax
-from rnnfast.interop.formats import convert
+from rnnfast.interop.formats import convert, load, save
 from rnnfast.interop.keras import from_keras, keras_config, to_keras
 from rnnfast.interop.onnx_export import to_onnx
 from rnnfast.interop.onnx_graph import Graph, from_onnx
@@ -21,6 +21,8 @@ __all__ = [
     "from_onnx",
     "from_torch",
     "keras_config",
+    "load",
+    "save",
     "to_book",
     "to_flax",
     "to_keras",

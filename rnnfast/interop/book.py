@@ -151,7 +151,7 @@ def book_arrays(owner: str, model: Any) -> dict[str, np.ndarray]:
 
 
 def _rounded(owner: str, name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    _check.finite(owner, name, array)
+    _check.finite_array(owner, name, array)
     with np.errstate(over="ignore"):
         rounded = array.astype(dtype)
     if (np.isinf(rounded) & np.isfinite(array)).any():
@@ -179,7 +179,7 @@ def _with_cell(owner: str, model: Any, cell: Cell | None, where: Any) -> Any:
 def _model(owner: str, arrays: list[Any], verbose: bool) -> Any:
     named = named_of_book(owner, arrays)
     for name, array in named.items():
-        _check.finite(owner, name, array)
+        _check.finite_array(owner, name, array)
     untied = dict(named)
     if "embed_W" in named and np.array_equal(named["embed_W"].T, named["output_W"]):
         del untied["output_W"]

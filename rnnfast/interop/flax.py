@@ -80,8 +80,8 @@ def from_flax(
         layers from directions; pass ``[params["GRUCell_0"], params["GRUCell_1"]]`` or
         ``{"forward_rnn": params["GRUCell_0"], "backward_rnn": params["GRUCell_1"]}``.
     activation : {"tanh", "relu"}
-        The `activation_fn` of a `SimpleCell`, which is not in its arrays; nor are its `residual` and the
-        activations of other cells, which must be the default.
+        The `activation_fn` of a `SimpleCell`, which is not in its arrays; nor are its `residual`, the
+        activations of other cells, and the `reverse` of an `RNN`, which must be the default.
     dtype : float32 or float64, optional
         The layer's dtype; that of the weights by default. Weights in float16 or bfloat16 need it.
     verbose : bool

@@ -24,14 +24,14 @@ from rnnfast.interop.named import (
     arrays_of,
     described_model,
     description_of,
-    layers_by_name,
     model_of,
-    settings_of_dropout,
 )
+from rnnfast.interop.settings import cells_of, lost_settings
 from rnnfast.interop.state_dicts import is_state_dict, model_of_state_dict, state_dict_of
 from rnnfast.layers.bidirectional import Bidirectional
 from rnnfast.layers.recurrent import Recurrent
 from rnnfast.layers.stack import Stack
+from rnnfast.models.cells import cell_of
 from rnnfast.models.loading import load_model
 from rnnfast.models.model import Model
 from rnnfast.models.regressor import SequenceRegressor
@@ -66,15 +66,6 @@ class Written(NamedTuple):
     difference: float | None = None
 
 
-class Settings(NamedTuple):
-    """What a model is besides its parameters and its cells."""
-
-    dropout: float
-    per_step: bool
-    stateful: bool
-    head: str = "squared"
-
-
 class Format(NamedTuple):
     """How files of one ending are read, with a cell for files that do not tell it, and written."""
 
@@ -101,8 +92,64 @@ class Converted(NamedTuple):
     notes: list[str]
 
 
+def load(path: str | os.PathLike[str], *, cell: str | Cell | None = None) -> Any:
+    """The model or layers in a file of any format that `convert` reads.
+
+    Parameters
+    ----------
+    path
+        The file; its ending tells the format.
+    cell : str or Cell, optional
+        The cell of all layers, where the file does not tell it.
+
+    Returns
+    -------
+    model : RNNLM, SequenceRegressor, Recurrent, Bidirectional or Stack
+
+    Raises
+    ------
+    CheckpointError, TypeError, ValueError, ModuleNotFoundError, OSError
+        As in `convert`.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile, rnnfast
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "layer.npz")
+    ...     converted = save(rnnfast.TimeLSTM.from_sizes(3, 4), path)
+    ...     load(path)
+    TimeLSTM(input_size=3, hidden_size=4, stateful=False)
+    """
+    return _read(Path(path), _cell("load", cell)).model
+
+
+def save(model: Any, path: str | os.PathLike[str]) -> Converted:
+    """Write a model or layers in a format of `convert`, and compare the file with them on random input.
+
+    Parameters
+    ----------
+    model : RNNLM, SequenceRegressor, Recurrent, Bidirectional or Stack
+    path
+        The file; its ending tells the format. An older one is replaced once the new one is complete.
+
+    Raises
+    ------
+    TypeError, ValueError, ModuleNotFoundError, OSError
+        As in `convert`.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile, rnnfast
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(rnnfast.TimeLSTM.from_sizes(3, 4), pathlib.Path(folder, "layer.npz")).difference
+    0.0
+    """
+    _check.instances("save", [model], KINDS)
+    return _written("save", Read(model, {}), Path(path))
+
+
 def convert(
-    source: str | os.PathLike[str], target: str | os.PathLike[str], *, cell: Cell | None = None
+    source: str | os.PathLike[str], target: str | os.PathLike[str], *, cell: str | Cell | None = None
 ) -> Converted:
     """Read a model or layers from one file, write another, and compare both on random input.
 
@@ -113,7 +160,7 @@ def convert(
     source, target
         The files, which may be the same; an older `target` is replaced once the new one is complete and has
         been compared.
-    cell : Cell, optional
+    cell : str or Cell, optional
         The cell of all layers, where the file does not tell it.
 
     Raises
@@ -137,55 +184,49 @@ def convert(
     Row(parameter='layer0_Wx', shape=(3, 4), read=[Entry(name='layer0_Wx', shape=(3, 4))],
         written=[Entry(name='[1]', shape=(3, 4))])
     """
-    source, target = Path(source), Path(target)
-    reads, writes = format_of(source), format_of(target)
-    model, came_from = reads.read(source, cell)
-    if not isinstance(model, KINDS):
-        raise _check.no_other_format(source, type(model).__name__)
-    for own in _cells(model):
+    format_of(Path(target))  # before anything is read
+    return _written("convert", _read(Path(source), _cell("convert", cell)), Path(target))
+
+
+def _cell(owner: str, cell: str | Cell | None) -> Cell | None:
+    return None if cell is None else cell_of(owner, cell)
+
+
+def _read(path: Path, cell: Cell | None) -> Read:
+    """What a file holds, with all layers of this cell."""
+    found = format_of(path).read(path, cell)
+    if not isinstance(found.model, KINDS):
+        raise _check.no_other_format(path, type(found.model).__name__)
+    for own in cells_of(found.model):
         if cell is not None and own.fingerprint != cell.fingerprint:
-            raise _check.cell_of_file("convert", source, cell.name, own.name)
+            raise _check.cell_of_file("convert", path, cell.name, own.name)
+    return found
+
+
+def _written(owner: str, given: Read, target: Path) -> Converted:
+    """Write a model, and read it again for a comparison."""
+    model, writes = given.model, format_of(target)
     with _complete(target) as file:
         written = writes.write(model, file)
         again, difference = _read_again(writes, file, model), written.difference
         if difference is None:
-            difference = agree("convert", str(target), computed(model), computed(again), show=False)
+            difference = agree(owner, str(target), computed(model), computed(again), show=False)
     rows = [
-        Row(name, array.shape, came_from.get(name, []), written.places.get(name, []))
+        Row(name, array.shape, given.places.get(name, []), written.places.get(name, []))
         for name, array in arrays_of(model).items()
     ]
-    return Converted(model, rows, difference, _lost(model, again, target.suffix))
+    return Converted(model, rows, difference, lost_settings(model, again, target.suffix))
 
 
 def _read_again(format: Format, file: Path, model: Any) -> Any:
     """The model in a file that was written, None if no model can be made from it."""
-    first, *others = _cells(model)
+    first, *others = cells_of(model)
     try:
         return format.read(file, None if any(cell is not first for cell in others) else first).model
     except _check.CheckpointError:
         if format is FORMATS[".onnx"]:  # the writer has compared its graph
             return None
         raise
-
-
-def _lost(model: Any, again: Any, ending: str) -> list[str]:
-    """A sentence for each setting of a model that the one from its file does not have."""
-    own = settings_of(model)
-    kept = Settings(0.0, True, False, own.head) if again is None else settings_of(again)
-    return [
-        f"{name}={value} is not stored in a {ending} file"
-        for name, value, other in zip(Settings._fields, own, kept, strict=True)
-        if value != other
-    ]
-
-
-def settings_of(model: Any) -> Settings:
-    """The settings of a model or of layers; the state of a model is always carried."""
-    if isinstance(model, Model):
-        head = model.head.name if isinstance(model, SequenceRegressor) else "squared"
-        return Settings(model.config["dropout"], True, False, head)
-    stateful = any(layer.stateful for layer in layers_by_name(model).values())
-    return Settings(**settings_of_dropout(model), stateful=stateful)
 
 
 @contextmanager
@@ -210,12 +251,6 @@ def format_of(path: Path) -> Format:
     return FORMATS[path.suffix.lower()]
 
 
-def _cells(model: Any) -> list[Cell]:
-    """The cells of all layers."""
-    layers = model.body.layers if isinstance(model, Model) else layers_by_name(model).values()
-    return [layer.cell for layer in layers]
-
-
 def _as_they_are(arrays: Mapping[str, np.ndarray]) -> Places:
     return {name: [Entry(name, array.shape)] for name, array in arrays.items()}
 
@@ -228,7 +263,7 @@ def _check_finite(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """No NaN and no infinity in the arrays of a file; CheckpointError otherwise."""
     try:
         for name, array in arrays.items():
-            _check.finite("convert", name, array)
+            _check.finite_array("convert", name, array)
     except ValueError as error:
         raise _check.malformed(path, str(error).removeprefix("convert: ").rstrip(".")) from None
 

@@ -62,8 +62,8 @@ def from_torch(
     -------
     layer : TimeRNN, TimeLSTM, TimeGRU, Bidirectional or Stack
         On copies of the weights; the two biases of a gate become their sum. A GRU has ``reset="after"``. The
-        input of `forward` is (N, T, D) whatever `batch_first` was. A `Stack` has the module's dropout; a
-        state_dict does not record it.
+        input of `forward` is (N, T, D) whatever `batch_first` was. A `Stack` has the module's dropout, which
+        is off (`train_flg`) if the module was in eval mode; a state_dict does not record dropout.
 
     Raises
     ------
@@ -97,6 +97,7 @@ def from_torch(
     sides = _sides(owner, names, copied_all(owner, named, kind), nonlinearity)
     dropout = getattr(module, "dropout", 0.0) if len(sides) > 1 else 0.0
     model = layers_of(owner, "torch", sides, [False] * len(sides), dropout)
+    model.train_flg = getattr(module, "training", True)
     what = CLASSES[sides[0][0][0]]
     if module is not None and _computes_alike(module, model):
         _compare(owner, what, model, sides, module, verbose)
@@ -122,9 +123,9 @@ def to_torch(layer: Layers, *, verbose: bool = True) -> Any:
     Returns
     -------
     module : torch.nn.RNN, torch.nn.LSTM or torch.nn.GRU
-        With ``batch_first=True``, the layer's dtype and the stack's dropout, on copies of the weights. The
-        biases are in `bias_ih`, but that of a reset state in `bias_hh`. A module of PyTorch carries no state
-        from call to call, whatever `stateful` was.
+        With ``batch_first=True``, the layer's dtype, the stack's dropout and its mode (`train_flg`), on
+        copies of the weights. The biases are in `bias_ih`, but that of a reset state in `bias_hh`. A module
+        of PyTorch carries no state from call to call, whatever `stateful` was.
 
     Raises
     ------
@@ -166,6 +167,7 @@ def to_torch(layer: Layers, *, verbose: bool = True) -> Any:
     flat = [array for both in sides for _, arrays in both for array in arrays]
     named = dict(zip(_names_of(module), map(torch.from_numpy, flat), strict=True))
     module.load_state_dict(named)
+    module.train(layer.train_flg)
     _compare(owner, what, layer, sides, module, verbose)
     return module
 
