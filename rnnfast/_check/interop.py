@@ -224,9 +224,9 @@ def graph_input_dtype(owner: str, name: str, given: Any, expected: Any) -> None:
         raise TypeError(f"{owner}: {name} must be {expected}, got {given}.")
 
 
-def no_model(owner: str, node: str, op: str) -> ValueError:
+def no_model(owner: str, node: str, op: str, why: str = "is not part of one") -> ValueError:
     """The error for a graph that is more than layers, or has none."""
-    what = f"the node {node!r} ({op}) is not part of one" if op else "the graph has no RNN, LSTM or GRU"
+    what = f"the node {node!r} ({op}) {why}" if op else "the graph has no RNN, LSTM or GRU"
     return ValueError(
         f"{owner}: models are recurrent layers, with an embedding before and an affine layer after them or "
         f"neither; {what}."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,12 @@ class Program:
     opset : int
     refused : list of str
         Why steps cannot run, one sentence each.
+    held : dict of str to tuple of int
+        The shapes of the file's arrays of floats by name.
+    origins : dict of str to tuple of str
+        The inputs of each node of constants, by the names of its outputs.
+    kept : set of str
+        Constants that stay though no step reads them.
     """
 
     def __init__(self, inputs: list[str], outputs: list[str], opset: int) -> None:
@@ -75,6 +81,9 @@ class Program:
         self.constants: Arrays = {}
         self.inputs, self.outputs, self.opset = inputs, outputs, opset
         self.refused: list[str] = []
+        self.held: dict[str, tuple[int, ...]] = {}
+        self.origins: dict[str, tuple[str, ...]] = {}
+        self.kept: set[str] = set()
 
     # Reading.
 
@@ -93,7 +102,7 @@ class Program:
     def drop_constants(self) -> None:
         """Forget constants that no step reads, here and inside."""
         for program in self.nested():
-            read = set(program.outputs).union(*(step.reads() for step in program.steps))
+            read = program.kept.union(program.outputs, *(step.reads() for step in program.steps))
             program.constants = {name: array for name, array in program.constants.items() if name in read}
 
     def make_layers(self, outer: Mapping[str, np.ndarray], shared: Shared) -> None:
@@ -130,6 +139,18 @@ class Program:
                     while name in found:
                         name += f" {len(found)}"
                     found[name] = step.recurrent.layer
+        return found
+
+    def homes(self, values: Iterable[str]) -> list[tuple[str, tuple[int, ...]]]:
+        """The file's arrays that constants were computed from, name and shape."""
+        found, seen, open_names = [], set(), list(values)[::-1]
+        while open_names:
+            name = open_names.pop()
+            if name not in seen and name in self.held:
+                found.append((name, self.held[name]))
+            elif name not in seen:
+                open_names.extend(self.origins.get(name, ())[::-1])
+            seen.add(name)
         return found
 
     # Running.

@@ -23,6 +23,8 @@ OLDEST_OPSET, NEWEST_OPSET = 7, 28
 RECURRENT = ("GRU", "LSTM", "RNN")
 # Graphs inside graphs, as the branches of an If.
 DEEPEST = 16
+# The metadata that are read: their names begin so, and neither they nor the names take more bytes.
+OWN, MOST_METADATA, MOST_NAME = "rnnfast.", 1 << 20, 64
 
 
 class Value(NamedTuple):
@@ -63,11 +65,12 @@ class Body(NamedTuple):
 
 
 class File(NamedTuple):
-    """A model: its graph, the version of its operators, and its size in bytes."""
+    """A model: its graph, the version of its operators, its size in bytes, and what `to_onnx` says of it."""
 
     body: Body
     opset: int
     nbytes: int
+    metadata: dict[str, str]
 
 
 def read_file(path: str | os.PathLike[str]) -> File:
@@ -76,6 +79,7 @@ def read_file(path: str | os.PathLike[str]) -> File:
         data = memoryview(file.read())
     budget = Budget(os.path.dirname(os.path.abspath(path)))
     graph, opset = None, 0
+    metadata: dict[str, str] = {}
     for field in fields(data, budget):
         if field.number == 7:
             if graph is not None:
@@ -86,6 +90,12 @@ def read_file(path: str | os.PathLike[str]) -> File:
             domain, version = _operator_set(field.message(), budget)
             if domain in ("", "ai.onnx"):
                 opset = version
+        elif field.number == 14 and len(field.message()) <= MOST_METADATA:
+            parts = {part.number: part.data for part in fields(field.message(), budget)}
+            name = bytes(parts.get(1, b"")[:MOST_NAME]).decode(errors="replace")
+            if name.startswith(OWN):
+                budget.take(1)
+                metadata[name] = bytes(parts.get(2, b"")).decode(errors="replace")
     if graph is None:
         raise ValueError("it has no graph, so it is not an ONNX file")
     if not OLDEST_OPSET <= opset <= NEWEST_OPSET:
@@ -93,7 +103,7 @@ def read_file(path: str | os.PathLike[str]) -> File:
             f"its operators have the version {opset}; {OLDEST_OPSET} to {NEWEST_OPSET} are served"
         )
     body = _body(graph, budget, 0)
-    return File(body, opset, data.nbytes + budget.read)
+    return File(body, opset, data.nbytes + budget.read, metadata)
 
 
 def _operator_set(data: memoryview, budget: Budget) -> tuple[str, int]:
