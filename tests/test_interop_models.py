@@ -221,3 +221,29 @@ def test_the_language_model_of_pytorch_s_examples(kind, tmp_path):
     scores = actual.predict(ids.numpy().T.copy()).astype(float)
     scores -= np.log(np.exp(scores).sum(-1, keepdims=True))
     np.testing.assert_allclose(scores, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a text"),
+        (b'ir_version: 8\ngraph {\n  name: "g"\n}\n', "a text"),
+        (b"{" * 4000, "a text"),
+        (b"PK\x03\x04" + bytes(60), "a zip archive, as TorchScript"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(60), "a file of HDF5"),
+        (b"\x80\x02}q\x00.", "a pickle"),
+    ],
+)
+def test_a_file_of_another_kind_is_one_sentence(content, kind, tmp_path):
+    (tmp_path / "model.onnx").write_bytes(content)
+    with pytest.raises(rnnfast.CheckpointError, match=f"it is {kind}.*, not an ONNX file"):
+        from_onnx(tmp_path / "model.onnx")
+
+
+def test_torchscript_is_one_sentence(tmp_path):
+    torch = pytest.importorskip("torch")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(torch.nn.Linear(2, 3)).save(tmp_path / "model.onnx")
+    with pytest.raises(rnnfast.CheckpointError, match="TorchScript"):
+        from_onnx(tmp_path / "model.onnx")

@@ -42,7 +42,7 @@ def to_onnx(
 
     The cells of ONNX become its operators RNN, LSTM and GRU; the peephole LSTM is one of them. Every other
     cell becomes a Scan, whose body is the cell's formula in standard operators; random arguments are their
-    mean. Batch and time may have any size. Equal models give equal bytes.
+    mean. A file reads one or more sequences of one or more steps. Equal models give equal bytes.
 
     Parameters
     ----------

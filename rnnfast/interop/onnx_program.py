@@ -18,7 +18,7 @@ from rnnfast.layers.recurrent import Recurrent
 WRONG = (RuntimeError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, AssertionError)
 LARGEST_NUMBER = 8  # bytes
 # Operators whose numbers may take more bytes than those of their inputs.
-_WIDENING = ("ArgMax", "ArgMin", "Cast", "CastLike", "ConstantOfShape", "Shape", "Size")
+_WIDENING = ("ArgMax", "ArgMin", "Cast", "CastLike", "ConstantOfShape", "Shape", "Size", "TopK")
 
 Arrays = dict[str, np.ndarray]
 
@@ -231,7 +231,9 @@ def _scan(step: Step, inputs: list[Any], values: Arrays, memory: int) -> list[np
     over = [np.moveaxis(x, axis, 0) for x, axis in zip(over, axes, strict=True)]
     over = [x[::-1] if back else x for x, back in zip(over, backwards, strict=True)]
     lengths = {x.shape[0] for x in over}
-    if len(lengths) != 1 or not min(lengths):
+    if lengths == {0}:
+        raise ValueError("its inputs have no steps, and a Scan needs one or more")
+    if len(lengths) != 1:
         raise ValueError(f"its inputs have {sorted(lengths)} steps")
     kept: list[list[np.ndarray]] = [[] for _ in range(outputs)]
     for now in zip(*over, strict=True):

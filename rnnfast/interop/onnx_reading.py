@@ -21,6 +21,14 @@ from rnnfast.interop.onnx_wire import (
 # The operator sets whose definitions are served.
 OLDEST_OPSET, NEWEST_OPSET = 7, 28
 RECURRENT = ("GRU", "LSTM", "RNN")
+# How files of other kinds begin, that one may take for ONNX.
+_OTHER_KINDS = (
+    (b"PK\x03\x04", "a zip archive, as TorchScript, a state_dict of PyTorch and .npz are"),
+    (b"\x89HDF", "a file of HDF5"),
+    (b"\x80", "a pickle"),
+)
+_LOOKED_AT = 512
+_WHITE = dict.fromkeys(map(ord, "\t\n\r\f"), " ")
 # Graphs inside graphs, as the branches of an If.
 DEEPEST = 16
 # The metadata that are read: their names begin so, and neither they nor the names take more bytes.
@@ -74,9 +82,26 @@ class File(NamedTuple):
 
 
 def read_file(path: str | os.PathLike[str]) -> File:
-    """Read a file; ValueError if it is damaged or of a version that is not served."""
+    """Read a file; ValueError if it is damaged, of another kind, or of a version that is not served."""
     with open(path, "rb") as file:
         data = memoryview(file.read())
+    try:
+        return _file(data, path)
+    except ValueError:
+        kind = _other_kind(bytes(data[:_LOOKED_AT]))
+        if kind:
+            raise ValueError(f"it is {kind}, not an ONNX file") from None
+        raise
+
+
+def _other_kind(start: bytes) -> str:
+    """What a file is that begins so and is not ONNX; "" if that is not known."""
+    kinds = (kind for prefix, kind in _OTHER_KINDS if start.startswith(prefix))
+    plain = start.isascii() and start.decode("latin-1").translate(_WHITE).isprintable()
+    return next(kinds, "a text" if plain and start else "")
+
+
+def _file(data: memoryview, path: str | os.PathLike[str]) -> File:
     budget = Budget(os.path.dirname(os.path.abspath(path)))
     graph, opset = None, 0
     metadata: dict[str, str] = {}

@@ -143,6 +143,22 @@ def _gather_nd_size(inputs: Inputs, attributes: Attributes, opset: int) -> int:
     return indices.size // max(1, depth) * math.prod(x.shape[depth:])
 
 
+# What ScatterElements does with the values that it finds.
+_REDUCTIONS = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}
+
+
+def _scatter_elements(inputs: Inputs, attributes: Attributes, opset: int) -> np.ndarray:
+    x, indices, updates = inputs
+    place: list[Any] = list(np.ogrid[tuple(map(slice, indices.shape))])
+    place[axis_of(attributes, 0)] = indices
+    y, reduction = np.array(x), str(attributes.get("reduction", "none"))
+    if reduction == "none":
+        y[tuple(place)] = updates
+    else:
+        _REDUCTIONS[reduction].at(y, tuple(place), updates)
+    return y
+
+
 def _shape(inputs: Inputs, attributes: Attributes, opset: int) -> np.ndarray:
     whole = slice(attributes.get("start", 0), attributes.get("end"))
     return np.array(inputs[0].shape[whole], np.int64)
@@ -260,6 +276,7 @@ MOVES: dict[str, Operator] = {
     "Range": Operator(_range, _range_size),
     "Reshape": Operator(_reshape, of_first),
     "ReverseSequence": Operator(_reverse_sequence, of_first),
+    "ScatterElements": Operator(_scatter_elements, of_all),
     "Shape": Operator(_shape, lambda inputs, attributes, opset: inputs[0].ndim),
     "Size": Operator(lambda inputs, _, opset: np.array(inputs[0].size, np.int64), lambda inputs, _, opset: 1),
     "Slice": Operator(_slice, of_view),
