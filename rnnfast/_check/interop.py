@@ -200,12 +200,18 @@ def no_other_format(path: Any, kind: str) -> CheckpointError:
 
 def unknown_ending(path: Any, endings: tuple[str, ...]) -> ValueError:
     """The error for a file whose ending names no format."""
-    return ValueError(f"{path} must end in {', '.join(endings[:-1])} or {endings[-1]}.")
+    *others, last = endings
+    return ValueError(f"{path} must end in {', '.join(others)}{' or ' * bool(others)}{last}.")
 
 
 def file_in_the_way(path: Any) -> FileExistsError:
     """The error for a file that would be replaced."""
     return FileExistsError(f"{path}: this file already exists; choose another one, or --overwrite it.")
+
+
+def file_of_run(path: Any) -> ValueError:
+    """The error for a file that would replace one of a run folder."""
+    return ValueError(f"{path}: this is a file of the run; choose another one.")
 
 
 def graph_inputs(owner: str, given: Iterable[str], expected: Iterable[str]) -> None:
