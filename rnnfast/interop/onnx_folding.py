@@ -21,6 +21,7 @@ from rnnfast.interop.onnx_program import (
 )
 from rnnfast.interop.onnx_reading import RECURRENT, Body, File, Node
 from rnnfast.interop.onnx_recurrent import WEIGHTS, Shared
+from rnnfast.interop.onnx_shapes import SEQUENCES
 
 # What folding may add to the size of the file: bytes of results, and elements read and written.
 _FOLDED_BYTES, _FOLDED_WORK = 1 << 20, 1 << 23
@@ -150,7 +151,11 @@ def _body_of(node: Node, name: str) -> Body:
 
 def _folded(node: Node, constants: Arrays, opset: int, budget: Budget) -> list[np.ndarray] | None:
     """The results of a node whose inputs are all constants; None if it is to run later."""
-    if node.op not in OPERATORS or not all(name in constants for name in node.inputs if name):
+    if (
+        node.op not in OPERATORS
+        or node.op in SEQUENCES
+        or not all(name in constants for name in node.inputs if name)
+    ):
         return None
     inputs = [constants[name] if name else None for name in node.inputs]
     work = sum(array.size for array in inputs if array is not None) + 1

@@ -11,6 +11,7 @@ import numpy as np
 from rnnfast.interop.onnx_operators import OPERATORS
 from rnnfast.interop.onnx_reading import RECURRENT, Node
 from rnnfast.interop.onnx_recurrent import WEIGHTS, RecurrentNode, Shared, recurrent_node
+from rnnfast.interop.onnx_shapes import Sequence
 from rnnfast.layers.bidirectional import Bidirectional
 from rnnfast.layers.recurrent import Recurrent
 
@@ -202,11 +203,17 @@ def computed(node: Node, inputs: list[Any], opset: int, memory: int) -> list[np.
     """The results of an operator; TooLarge before anything is made that takes more than `memory` bytes."""
     operator = OPERATORS[node.op]
     attributes = {"outputs": len(node.outputs), **node.attributes}
-    widths = [array.itemsize for array in inputs if array is not None]
+    are_several = [isinstance(one, Sequence) for one in inputs]
+    if any(are_several) != (node.op == "SequenceAt") or any(are_several[1:]):
+        raise ValueError("an input is a sequence of tensors, or should be one")
+    widths = [array.itemsize for array in inputs if isinstance(array, np.ndarray | np.generic)]
     itemsize = max(widths, default=LARGEST_NUMBER) if node.op not in _WIDENING else LARGEST_NUMBER
     _allow(operator.size(inputs, attributes, opset), memory, itemsize)
     found = operator.run(inputs, attributes, opset)
-    results = [np.asarray(one) for one in (found if isinstance(found, tuple | list) else (found,))]
+    results = list(found) if isinstance(found, tuple | list) else [found]
+    if node.op == "SplitToSequence":
+        return results
+    results = [np.asarray(one) for one in results]
     for array in results:  # an axis of no bytes may be as long as it likes
         _allow(math.prod(max(1, length) for length in array.shape) if not array.size else 0, memory)
     return results
