@@ -116,6 +116,8 @@ def _weights(graph: Writer, operators: Sequence[Operator], both: Sequence[Direct
         cell, layout, own = operator.cell, operator.layout, parameters(one.layer)
         params = dict(zip(cell.shapes(1, 1), own.values(), strict=True))
         moved = to_library(cell, layout, params)
+        summed = slice(-params["bhh"].size if "bhh" in params else None)
+        moved.bh[summed] = -0.0  # b + -0.0 has the bits of b, also where b is 0.0
         arrays["W"].append(moved.wx)
         arrays["R"].append(moved.wh)
         arrays["B"].append(np.concatenate([moved.bx, moved.bh]))
