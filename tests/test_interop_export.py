@@ -28,9 +28,10 @@ from rnnfast.cells import (
     where,
 )
 from rnnfast.interop.layouts import LAYOUTS
-from rnnfast.interop.onnx_export import METADATA, to_onnx
+from rnnfast.interop.onnx_export import to_onnx
 from rnnfast.interop.onnx_formula import OPERATORS, write_formula
 from rnnfast.interop.onnx_layers import OPERATORS as CELLS_OF_ONNX
+from rnnfast.interop.onnx_source import METADATA
 from rnnfast.interop.onnx_writer import Writer
 
 onnx = pytest.importorskip("onnx")

@@ -31,10 +31,6 @@ def test_layers_become_an_onnx_file(tmp_path):
     assert all(row.written for row in converted.rows)
 
 
-HAS_PLACES = pytest.mark.skipif(not hasattr(Graph, "places"), reason="graphs do not tell their places")
-
-
-@HAS_PLACES
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 def test_the_rows_name_the_initializers_that_were_read(tied, tmp_path):
     model = rnnfast.RNNLM(11, 5, 5, cell="gru", tied=tied, rng=np.random.default_rng(0))

@@ -297,6 +297,10 @@ def test_a_scan_runs_its_body_at_each_step(tmp_path):
         expected.append(2 * h)
     np.testing.assert_allclose(actual["last"], h, atol=1e-6)
     np.testing.assert_allclose(actual["ys"], np.stack(expected, 1), atol=1e-6)
+    with pytest.raises(
+        ValueError, match=r"\(Scan\) cannot be computed: its inputs have no steps, and a Scan"
+    ):
+        from_onnx(tmp_path / "model.onnx").run({"start": start, "xs": xs[:0]})
 
 
 def test_inputs_are_checked_by_name(tmp_path):

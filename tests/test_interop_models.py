@@ -87,6 +87,70 @@ def test_a_graph_that_computes_something_else_is_no_model(tmp_path):
         loaded(made, tmp_path).model()
 
 
+def test_the_part_that_a_language_model_does_not_have_is_named(tmp_path):
+    """PyTorch's Embedding, LSTM in two directions, and Linear; then layers of two cells."""
+    made, _ = language_model("GRU", 1)
+    held = weights("GRU", np.random.default_rng(1), D, H, 2)
+    for one in made.graph.initializer:
+        if one.name[0] in held and one.name[1:] == "0":
+            one.CopyFrom(onnx.numpy_helper.from_array(held[one.name[0]], one.name))
+        if one.name == "out":
+            one.CopyFrom(onnx.numpy_helper.from_array(np.zeros((2 * H, V), np.float32), "out"))
+    (node,) = (node for node in made.graph.node if node.op_type == "GRU")
+    node.attribute.append(helper.make_attribute("direction", "bidirectional"))
+    with pytest.raises(ValueError, match=r"the node 'layer 0' \(GRU\) reads in two directions"):
+        loaded(made, tmp_path).model()
+    made, _ = language_model("GRU", 2)
+    (node,) = (node for node in made.graph.node if node.name == "layer 1")
+    node.attribute.append(helper.make_attribute("linear_before_reset", 1))
+    with pytest.raises(ValueError, match=r"the node 'layer 1' \(GRU\) has another cell"):
+        loaded(made, tmp_path).model()
+
+
+@pytest.mark.parametrize("part", ["Gather", "MatMul"])
+def test_a_language_model_without_one_of_its_ends_is_named(part, tmp_path):
+    made, _ = language_model("GRU", 1)
+    if part == "Gather":  # no affine layer
+        made.graph.node[-2].CopyFrom(helper.make_node("Identity", ["hs"], ["scores"]))
+        del made.graph.node[-1]
+        pattern = r"the node 'Gather 0' \(Gather\) is an embedding without an affine layer"
+    else:
+        del made.graph.node[0]
+        made.graph.input[0].CopyFrom(
+            helper.make_tensor_value_info("rows", onnx.TensorProto.FLOAT, ["n", "t", D])
+        )
+        pattern = r"the node 'output' \(MatMul\) is an affine layer without an embedding"
+    with pytest.raises(ValueError, match=pattern):
+        loaded(made, tmp_path).model()
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_places_are_the_arrays_of_the_file(tied, tmp_path):
+    """A node joins W of two arrays, as the exporter of PyTorch does."""
+    made, constants = language_model("LSTM", 2, tied)
+    for one in made.graph.initializer:
+        if one.name == "W1":
+            one.CopyFrom(onnx.numpy_helper.from_array(constants["W1"][:, :9], "upper"))
+    made.graph.initializer.append(onnx.numpy_helper.from_array(constants["W1"][:, 9:], "lower"))
+    made.graph.node.insert(0, helper.make_node("Concat", ["upper", "lower"], ["W1"], axis=1))
+    graph = loaded(made, tmp_path)
+    expected = {f"layer0_{name}": [(key, constants[key].shape)]
+                for name, key in (("Wx", "W0"), ("Wh", "R0"), ("b", "B0"))}  # fmt: skip
+    expected |= {
+        "layer1_Wx": [("upper", (1, 9, H)), ("lower", (1, 4 * H - 9, H))],
+        "layer1_Wh": [("R1", (1, 4 * H, H))],
+        "layer1_b": [("B1", (1, 8 * H))],
+        "embed_W": [("table", (V, H if tied else D))],
+        "output_b": [("b", (V,))],
+    }
+    if tied:
+        expected["embed_W"].append(("out", (H, V)))
+    else:
+        expected["output_W"] = [("out", (H, V))]
+    assert graph.places() == expected
+    assert list(graph.places()) == graph.model().parameter_names
+
+
 @pytest.mark.parametrize("direction", ["forward", "bidirectional"])
 def test_layers_alone_are_a_layer(direction, tmp_path):
     count = 2 if direction == "bidirectional" else 1
@@ -157,3 +221,29 @@ def test_the_language_model_of_pytorch_s_examples(kind, tmp_path):
     scores = actual.predict(ids.numpy().T.copy()).astype(float)
     scores -= np.log(np.exp(scores).sum(-1, keepdims=True))
     np.testing.assert_allclose(scores, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a text"),
+        (b'ir_version: 8\ngraph {\n  name: "g"\n}\n', "a text"),
+        (b"{" * 4000, "a text"),
+        (b"PK\x03\x04" + bytes(60), "a zip archive, as TorchScript"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(60), "a file of HDF5"),
+        (b"\x80\x02}q\x00.", "a pickle"),
+    ],
+)
+def test_a_file_of_another_kind_is_one_sentence(content, kind, tmp_path):
+    (tmp_path / "model.onnx").write_bytes(content)
+    with pytest.raises(rnnfast.CheckpointError, match=f"it is {kind}.*, not an ONNX file"):
+        from_onnx(tmp_path / "model.onnx")
+
+
+def test_torchscript_is_one_sentence(tmp_path):
+    torch = pytest.importorskip("torch")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(torch.nn.Linear(2, 3)).save(tmp_path / "model.onnx")
+    with pytest.raises(rnnfast.CheckpointError, match="TorchScript"):
+        from_onnx(tmp_path / "model.onnx")

@@ -126,7 +126,8 @@ def test_the_command_prints_where_each_parameter_went(tmp_path):
     for name in model.parameter_names:
         assert name in out
     written = (tmp_path / "model.onnx").read_bytes()
-    code, out, err = rnnfast_command(*told, "--json")
+    assert_one_line(told, "model.onnx: this file already exists; choose another one, or --overwrite it.")
+    code, out, err = rnnfast_command(*told, "--json", "--overwrite")
     assert (code, err) == (0, "")
     found = json.loads(out)
     assert [row["parameter"] for row in found["parameters"]] == model.parameter_names
@@ -149,3 +150,39 @@ def test_what_cannot_be_exported_is_one_line(tmp_path, monkeypatch):
     run_folder(tmp_path / "cbow", TOKENIZERS["word"], kind=CBOWLM)
     assert_one_line(("export", tmp_path / "cbow", tmp_path / "m.onnx"), "RNNLM", "got CBOWLM")
     assert not list(tmp_path.glob("*.onnx"))
+
+
+def test_files_that_exist_or_belong_to_the_run_stay(tmp_path):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    run, path = tmp_path / "run", tmp_path / "model.onnx"
+    run_folder(run, TOKENIZERS["word"])
+    assert_one_line(("export", run, tmp_path / "model.safetensors"), "must end in .onnx.")
+    assert_one_line(("export", run, tmp_path / "model"), "must end in .onnx.")
+    (tmp_path / "model.tokenizer.json").write_bytes(b"mine")
+    assert_one_line(("export", run, path), "model.tokenizer.json: this file already exists")
+    path.symlink_to(run / "model.safetensors")
+    before = (run / "model.safetensors").read_bytes()
+    assert_one_line(("export", run, path, "--overwrite"), "model.onnx: this is a file of the run")
+    path.unlink()
+    (tmp_path / "model.tokenizer.json").unlink()
+    (tmp_path / "model.tokenizer.json").symlink_to(run / "config.json")
+    assert_one_line(("export", run, path, "--overwrite"), "model.tokenizer.json: this is a file of the run")
+    assert not path.exists()
+    assert (run / "model.safetensors").read_bytes() == before
+
+
+@needs_jit
+def test_a_run_without_a_tokenizer_has_one_file(tmp_path):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    model = RNNLM(7, 4, 4, cell="gru", rng=np.random.default_rng(0))
+    Checkpoint(tmp_path / "run")(model, {"epoch": 1})
+    for options in ((), ("--overwrite", "--json")):
+        code, out, err = rnnfast_command("export", tmp_path / "run", tmp_path / "model.onnx", *options)
+        assert (code, err) == (0, "")
+        assert {path.name for path in tmp_path.iterdir()} == {"run", "model.onnx"}
+    assert json.loads(out)["tokenizer"] is None
+    code, out, err = rnnfast_command("export", tmp_path / "run", tmp_path / "other.onnx")
+    assert "tokenizer:" not in out
+    assert (tmp_path / "other.onnx").read_bytes() == (tmp_path / "model.onnx").read_bytes()

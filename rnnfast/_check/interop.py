@@ -251,12 +251,18 @@ def no_other_format(path: Any, kind: str) -> CheckpointError:
 
 def unknown_ending(path: Any, endings: tuple[str, ...]) -> ValueError:
     """The error for a file whose ending names no format."""
-    return ValueError(f"{path} must end in {', '.join(endings[:-1])} or {endings[-1]}.")
+    *others, last = endings
+    return ValueError(f"{path} must end in {', '.join(others)}{' or ' * bool(others)}{last}.")
 
 
 def file_in_the_way(path: Any) -> FileExistsError:
     """The error for a file that would be replaced."""
     return FileExistsError(f"{path}: this file already exists; choose another one, or --overwrite it.")
+
+
+def file_of_run(path: Any) -> ValueError:
+    """The error for a file that would replace one of a run folder."""
+    return ValueError(f"{path}: this is a file of the run; choose another one.")
 
 
 def graph_inputs(owner: str, given: Iterable[str], expected: Iterable[str]) -> None:
@@ -275,9 +281,9 @@ def graph_input_dtype(owner: str, name: str, given: Any, expected: Any) -> None:
         raise TypeError(f"{owner}: {name} must be {expected}, got {given}.")
 
 
-def no_model(owner: str, node: str, op: str) -> ValueError:
+def no_model(owner: str, node: str, op: str, why: str = "is not part of one") -> ValueError:
     """The error for a graph that is more than layers, or has none."""
-    what = f"the node {node!r} ({op}) is not part of one" if op else "the graph has no RNN, LSTM or GRU"
+    what = f"the node {node!r} ({op}) {why}" if op else "the graph has no RNN, LSTM or GRU"
     return ValueError(
         f"{owner}: models are recurrent layers, with an embedding before and an affine layer after them or "
         f"neither; {what}."

@@ -21,7 +21,16 @@ from rnnfast.training.checkpoint import LAST, MODEL
 def load_run(
     folder: Path, cell: str | None = None, *, last: bool = False
 ) -> tuple[RNNLM | CBOWLM, Tokenizer, dict[str, Any]]:
-    """The model of a run folder, its tokenizer and its `config.json`; a bad folder ends with one line.
+    """`load_any_run` of a run that has a tokenizer."""
+    model, tokenizer, config = load_any_run(folder, cell, last=last)
+    if tokenizer is None:
+        fail(f"{folder}: this run was saved without a tokenizer, so it cannot read text.")
+    return model, tokenizer, config
+
+
+def load_any_run(folder: Path, cell: str | None = None, *, last: bool = False) -> Any:
+    """The model of a run folder, its tokenizer, if it has one, and its `config.json`; a bad folder ends with
+    one line.
 
     `cell` names the user's own cell from the command line; its module has been imported.
     """
@@ -41,8 +50,6 @@ def load_run(
                 raise _check.no_effect("--cell", "on a run with a ready cell")
             if saved["fingerprint"] != named_cell("rnnfast", cell, "--cell").fingerprint:
                 raise _check.other_cell(folder, saved["name"], cell)
-    if tokenizer is None:
-        fail(f"{folder}: this run was saved without a tokenizer, so it cannot read text.")
     return model, tokenizer, config
 
 

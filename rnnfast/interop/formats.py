@@ -353,8 +353,8 @@ def _read_onnx(path: Path, cell: Cell | None) -> Read:
     except ValueError as error:
         reason = str(error).removeprefix("Graph.model: ").partition("; use ")[0]
         raise _check.malformed(path, reason.rstrip(".")) from None
-    found = graph.places() if hasattr(graph, "places") else {}
-    return Read(model, {ours: [Entry(*place) for place in theirs] for ours, theirs in found.items()})
+    places = {ours: [Entry(*place) for place in theirs] for ours, theirs in graph.places().items()}
+    return Read(model, places)
 
 
 def _write_onnx(model: Any, path: Path) -> Written:

@@ -18,13 +18,13 @@ def compared(owner: str, source: Source, content: bytes, lengths: bool, show: bo
     The input is random, and the initial states are those after another window. Lengths differ, if the file
     takes them.
     """
-    inputs = _inputs(source, lengths)
+    inputs = inputs_of(source, lengths)
     ours = computed(source, inputs)
     theirs = _run(content, inputs, list(ours))
     return agree(owner, "ONNX Runtime", list(ours.values()), theirs, show)
 
 
-def _inputs(source: Source, lengths: bool) -> dict[str, np.ndarray]:
+def inputs_of(source: Source, lengths: bool) -> dict[str, np.ndarray]:
     """Random inputs of the file by name."""
     rng, dtype = np.random.default_rng(0), source.dtype
     if source.words is None:

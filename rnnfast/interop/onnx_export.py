@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any, NamedTuple
 
@@ -19,8 +18,6 @@ from rnnfast.interop.onnx_source import Source, Way, source_of
 from rnnfast.interop.onnx_writer import IR_VERSION, MOST_BYTES, OPSET, Placed, Writer
 from rnnfast.interop.packages import require
 from rnnfast.kernels.expression import in_order
-
-METADATA = "rnnfast.model"
 
 
 class Exported(NamedTuple):
@@ -45,7 +42,7 @@ def to_onnx(
 
     The cells of ONNX become its operators RNN, LSTM and GRU; the peephole LSTM is one of them. Every other
     cell becomes a Scan, whose body is the cell's formula in standard operators; random arguments are their
-    mean. Batch and time may have any size. Equal models give equal bytes.
+    mean. A file reads one or more sequences of one or more steps. Equal models give equal bytes.
 
     Parameters
     ----------
@@ -128,7 +125,7 @@ def written(source: Source, lengths: bool) -> tuple[bytes, list[Placed]]:
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
     )
-    helper.set_model_props(model, {METADATA: json.dumps(source.config, sort_keys=True)})
+    helper.set_model_props(model, source.metadata())
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString(deterministic=True), graph.placed
 

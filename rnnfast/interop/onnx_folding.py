@@ -20,7 +20,8 @@ from rnnfast.interop.onnx_program import (
     named,
 )
 from rnnfast.interop.onnx_reading import RECURRENT, Body, File, Node
-from rnnfast.interop.onnx_recurrent import Shared
+from rnnfast.interop.onnx_recurrent import WEIGHTS, Shared
+from rnnfast.interop.onnx_shapes import SEQUENCES
 
 # What folding may add to the size of the file: bytes of results, and elements read and written.
 _FOLDED_BYTES, _FOLDED_WORK = 1 << 20, 1 << 23
@@ -41,6 +42,8 @@ class Budget:
 def compiled(file: File) -> Program:
     """The program of a file, with its layers; ValueError if the graph is wrong."""
     program = _program(file.body, file.opset, set(), {}, Budget(file.nbytes))
+    if file.metadata:  # its model is read from its arrays by name, but layers have those of their nodes
+        program.kept = file.body.constants.keys() - _weights(program)
     file.body.nodes.clear()
     file.body.constants.clear()
     # What was folded gives its memory back before there are layers.
@@ -50,6 +53,12 @@ def compiled(file: File) -> Program:
     program.drop_constants()
     program.finish()
     return program
+
+
+def _weights(program: Program) -> set[str]:
+    """The names of the arrays of recurrent nodes."""
+    nodes = [step.node for step in program.steps if step.node.op in RECURRENT]
+    return {node.inputs[place] for node in nodes for place in WEIGHTS.values() if place < len(node.inputs)}
 
 
 def _release(program: Program, most: int) -> None:
@@ -96,6 +105,7 @@ def _program(body: Body, opset: int, outer: set[str], outer_constants: Arrays, b
         if not array.size and math.prod(max(1, length) for length in array.shape) > budget.nbytes:
             raise ValueError("a constant without values has an impossible shape")
     program.constants.update(body.constants)
+    program.held.update((name, a.shape) for name, a in body.constants.items() if a.dtype.kind == "f")
     for node in body.nodes:
         for name in node.inputs:
             if name and name not in known:
@@ -108,6 +118,10 @@ def _program(body: Body, opset: int, outer: set[str], outer_constants: Arrays, b
             made = named(node, results)
             constants.update(made)
             program.constants.update(made)
+            if node.inputs:
+                program.origins.update(dict.fromkeys(made, node.inputs))
+            else:
+                program.held.update((name, a.shape) for name, a in made.items() if a.dtype.kind == "f")
             continue
         if node.op == "Scan" and opset < 9:
             raise ValueError(f"the node {node.name!r} is a Scan of version 8; 9 and later are served")
@@ -137,7 +151,11 @@ def _body_of(node: Node, name: str) -> Body:
 
 def _folded(node: Node, constants: Arrays, opset: int, budget: Budget) -> list[np.ndarray] | None:
     """The results of a node whose inputs are all constants; None if it is to run later."""
-    if node.op not in OPERATORS or not all(name in constants for name in node.inputs if name):
+    if (
+        node.op not in OPERATORS
+        or node.op in SEQUENCES
+        or not all(name in constants for name in node.inputs if name)
+    ):
         return None
     inputs = [constants[name] if name else None for name in node.inputs]
     work = sum(array.size for array in inputs if array is not None) + 1

@@ -10,14 +10,16 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast._turns import Turn, in_turn
+from rnnfast.interop.onnx_described import Homes, described_model
 from rnnfast.interop.onnx_folding import compiled, refusals
 from rnnfast.interop.onnx_models import model_of
 from rnnfast.interop.onnx_program import WRONG, NodeFailed, Program
 from rnnfast.interop.onnx_reading import Value, read_file
+from rnnfast.interop.onnx_source import METADATA
 from rnnfast.layers.bidirectional import Bidirectional
 from rnnfast.layers.recurrent import Recurrent
 from rnnfast.layers.stack import Stack
-from rnnfast.models import RNNLM
+from rnnfast.models import RNNLM, SequenceRegressor
 
 # The largest result of an operator, unless the caller allows more.
 MEMORY = 1 << 30
@@ -48,9 +50,16 @@ class Graph:
     """
 
     def __init__(
-        self, program: Program, inputs: list[Value], outputs: list[Value], refused: str = ""
+        self,
+        program: Program,
+        inputs: list[Value],
+        outputs: list[Value],
+        refused: str = "",
+        path: str | os.PathLike[str] = "",
+        metadata: Mapping[str, str] | None = None,
     ) -> None:
         self._program, self._refused, self._turn = program, refused, Turn()
+        self._path, self._metadata = path, metadata or {}
         self.inputs, self.outputs = inputs, outputs
         self.layers: dict[str, Recurrent | Bidirectional] = program.layers()
         self.memory = MEMORY
@@ -85,20 +94,51 @@ class Graph:
         except NodeFailed as error:
             raise ValueError(f"Graph.run: {error}.") from None
 
-    def model(self) -> RNNLM | Recurrent | Bidirectional | Stack:
+    def model(self) -> RNNLM | SequenceRegressor | Recurrent | Bidirectional | Stack:
         """The model that computes the graph, on copies of its parameters.
 
-        A graph of recurrent layers is a layer or a `Stack`; with an embedding before and an affine layer
+        A file of `to_onnx` gives the model that it was made from, but without the dropout of a `Stack`. Any
+        other graph of recurrent layers is a layer or a `Stack`; with an embedding before and an affine layer
         after layers of one cell and size, it is an `RNNLM`. Both sides are compared on random input.
 
         Raises
         ------
         ValueError
             A node, which is named, has no place in such a model, or the model gives other numbers.
+        CheckpointError
+            The file says of itself that it is from `to_onnx`, but is damaged, or its cell is not defined.
         """
+        return self._modelled("Graph.model")[0]
+
+    def places(self) -> dict[str, list[tuple[str, tuple[int, ...]]]]:
+        """The arrays of the file, name and shape, that hold each parameter of `model`, by its name.
+
+        Parameters of layers are named as in `to_onnx`: ``layer0_Wx``, ``layer0_reverse_Wx``. The list is
+        empty for a bias that the file does not have, and has several arrays where the graph joins them.
+
+        Raises
+        ------
+        ValueError, CheckpointError
+            As `model`.
+        """
+        homes = self._modelled("Graph.places")[1]
+        return {name: self._program.homes(values) for name, values in homes.items()}
+
+    def _modelled(self, owner: str) -> tuple[Any, Homes]:
+        """The model, and the constants that hold each parameter."""
         if self._refused:
-            raise _check.not_runnable("Graph.model", self._refused)
-        return model_of(self._program, self.inputs, self.outputs)
+            raise _check.not_runnable(owner, self._refused)
+        if METADATA not in self._metadata:
+            return model_of(self._program, self.inputs, self.outputs)
+        try:
+            return described_model(self._program, self._metadata)
+        except _check.CellMissing as error:
+            raise _check.cell_missing(error.name, error.fingerprint, self._path) from None
+        except WRONG as error:
+            what = f"there is no {error}" if isinstance(error, KeyError) else str(error)
+            raise _check.malformed(
+                self._path, f"its entry {METADATA} does not fit the graph: {what}"
+            ) from None
 
     def __call__(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
         """`run` with the inputs as keywords."""
@@ -161,4 +201,4 @@ def from_onnx(path: str | os.PathLike[str], *, run: bool = True) -> Graph:
     refused = refusals(program)
     if run and refused:
         raise _check.malformed(path, refused)
-    return Graph(program, inputs, outputs, refused)
+    return Graph(program, inputs, outputs, refused, path, file.metadata)

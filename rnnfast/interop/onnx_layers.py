@@ -10,6 +10,7 @@ import numpy as np
 from rnnfast import cells
 from rnnfast.cells import Cell
 from rnnfast.interop.layouts import LAYOUTS, Layout, to_library
+from rnnfast.interop.onnx_recurrent import HOMES
 from rnnfast.interop.onnx_scan import Direction, Steps, write_scan
 from rnnfast.interop.onnx_writer import Writer
 from rnnfast.interop.structure import parameters
@@ -111,18 +112,19 @@ def _weights(graph: Writer, operators: Sequence[Operator], both: Sequence[Direct
     of a node."""
     arrays: dict[str, list[np.ndarray]] = {"W": [], "R": [], "B": [], "P": []}
     held: dict[str, list[tuple[str, np.ndarray]]] = {"W": [], "R": [], "B": [], "P": []}
-    homes = {"Wx": "W", "Wh": "R", "b": "B", "bhh": "B"}
     for operator, one in zip(operators, both, strict=True):
         cell, layout, own = operator.cell, operator.layout, parameters(one.layer)
         params = dict(zip(cell.shapes(1, 1), own.values(), strict=True))
         moved = to_library(cell, layout, params)
+        summed = slice(-params["bhh"].size if "bhh" in params else None)
+        moved.bh[summed] = -0.0  # b + -0.0 has the bits of b, also where b is 0.0
         arrays["W"].append(moved.wx)
         arrays["R"].append(moved.wh)
         arrays["B"].append(np.concatenate([moved.bx, moved.bh]))
         if layout.peepholes:
             arrays["P"].append(np.concatenate([params[name] for name in layout.peepholes]))
         for name, value in own.items():
-            held[homes.get(name, "P")].append((f"{one.name}_{name}", value))
+            held[HOMES.get(name, "P")].append((f"{one.name}_{name}", value))
     return {
         name: graph.array(f"{both[0].name}_{name}", np.stack(parts), held[name])
         for name, parts in arrays.items()

@@ -8,6 +8,7 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast.interop.agreement import LIMITS
+from rnnfast.interop.onnx_described import Homes
 from rnnfast.interop.onnx_operators import OPERATORS
 from rnnfast.interop.onnx_program import Program, Step
 from rnnfast.interop.onnx_reading import Node, Value
@@ -37,6 +38,12 @@ class Parts:
         The output layer.
     last : str
         The operator after the scores, "" if there is none.
+    steps : list of Step
+        The nodes of the layers.
+    nodes : dict of str to Node
+        The nodes of the embedding and of the output layer, by the attributes that come from them.
+    homes : dict of str to str
+        The names of the table, W and b.
     """
 
     def __init__(self, program: Program) -> None:
@@ -45,6 +52,9 @@ class Parts:
         self.W: np.ndarray | None = None
         self.b: np.ndarray | None = None
         self.last = ""
+        self.steps: list[Step] = []
+        self.nodes: dict[str, Node] = {}
+        self.homes: dict[str, str] = {}
         self._sizes: set[str] = set()  # values that are lengths of axes
         for step in program.steps:
             if not self._takes(step, program.constants):
@@ -60,17 +70,25 @@ class Parts:
             if self.W is not None or step.recurrent.backwards == (True,):
                 return False
             self.layers.append(step.recurrent.layer)
+            self.steps.append(step)
         elif node.op == "Gather" and held[0] is not None and held[0].ndim == 2:
             if self.table is not None or self.layers:
                 return False
             self.table = held[0]
+            self._note("table", node, 0)
         elif node.op in ("MatMul", "Gemm"):
             if self.W is not None or held[1] is None or held[1].ndim != 2 or not self.layers:
                 return False
             self.W = held[1].T if node.attributes.get("transB") else held[1]
+            self._note("W", node, 1)
             self.b = held[2] if len(held) > 2 else None
+            if self.b is not None:
+                self._note("b", node, 2)
         elif node.op == "Add" and self.W is not None and self.b is None:
-            self.b = next((array for array in held if array is not None and array.ndim == 1), None)
+            for place, array in enumerate(held):
+                if array is not None and array.ndim == 1:
+                    self.b = array
+                    self._note("b", node, place)
             return self.b is not None
         elif node.op in _LAST and not self.last:
             self.last = node.op
@@ -78,12 +96,59 @@ class Parts:
             return node.op in MOVES
         return True
 
+    def _note(self, part: str, node: Node, place: int) -> None:
+        self.nodes[part], self.homes[part] = node, node.inputs[place]
+
     def _counts(self, node: Node, constants: dict[str, np.ndarray]) -> bool:
         """Whether a node computes with lengths of axes only."""
         if node.op in ("Shape", "Size"):
             return True
         known = {name for name, array in constants.items() if array.dtype.kind in "iu"} | self._sizes
         return bool(node.inputs) and all(name in known for name in node.inputs if name)
+
+    def places(self, made: RNNLM | Layers) -> Homes:
+        """The names of the constants that hold each parameter of the model."""
+        found: Homes = {}
+        for place, step in enumerate(self.steps):
+            assert step.recurrent is not None
+            for end, _ in zip(("", "_reverse"), step.recurrent.backwards, strict=False):
+                for name, home in step.recurrent.homes():
+                    found[f"layer{place}{end}_{name}"] = [home] if home else []
+        if not isinstance(made, RNNLM):
+            return found
+        found |= {"embed_W": [self.homes["table"]], "output_W": [self.homes["W"]]}
+        found["output_b"] = [self.homes["b"]] if "b" in self.homes else []
+        if made.tied:
+            found["embed_W"] += found["output_W"]
+        return {name: found[name] for name in made.parameter_names}
+
+    def _refuse_other_shapes(self) -> None:
+        """ValueError, with the name of the node, for parts that an RNNLM does not have."""
+        first = self.layers[0]
+        for step, layer in zip(self.steps, self.layers, strict=True):
+            why = ""
+            if isinstance(layer, Bidirectional):
+                why = "reads in two directions, and layers of an RNNLM read forwards"
+            elif isinstance(first, Recurrent) and layer.cell.fingerprint != first.cell.fingerprint:
+                why = "has another cell than the first layer"
+            elif layer.hidden_size != first.hidden_size:
+                why = f"has the hidden size {layer.hidden_size}, but the first layer {first.hidden_size}"
+            if why:
+                raise _check.no_model(_OWNER, step.node.name, step.node.op, why)
+        for part, other, why in (
+            ("table", "W", "is an embedding without an affine layer after the layers"),
+            ("W", "table", "is an affine layer without an embedding before the layers"),
+        ):
+            if part in self.nodes and other not in self.nodes:
+                raise _check.no_model(_OWNER, self.nodes[part].name, self.nodes[part].op, why)
+        assert self.table is not None
+        assert self.W is not None
+        words, width = len(self.table), first.hidden_size
+        expected = {"table": (words, first.input_size), "W": (width, words)}
+        for part, array in (("table", self.table), ("W", self.W)):
+            if array.shape != expected[part]:
+                why = f"has {array.shape}, but layers and words need {expected[part]}"
+                raise _check.no_model(_OWNER, self.nodes[part].name, self.nodes[part].op, why)
 
     def model(self) -> RNNLM | Layers:
         """The model of these parts, on copies of the arrays."""
@@ -93,13 +158,11 @@ class Parts:
             both = [copy.deepcopy(layer) for layer in self.layers]
             return assembled([(one.layer_forward, one.layer_backward) if isinstance(one, Bidirectional)
                               else (one,) for one in both])  # fmt: skip
+        self._refuse_other_shapes()
+        assert self.table is not None
+        assert self.W is not None
         layers = [layer for layer in self.layers if isinstance(layer, Recurrent)]
-        kinds = {(layer.cell.fingerprint, layer.hidden_size) for layer in layers}
-        if self.table is None or self.W is None or len(layers) < len(self.layers) or len(kinds) > 1:
-            raise _check.no_language_model(_OWNER)
         (words, depth), width = self.table.shape, layers[0].hidden_size
-        if depth != layers[0].input_size or self.W.shape != (width, words):
-            raise _check.no_language_model(_OWNER)
         b = np.zeros(words, self.W.dtype) if self.b is None else self.b
         tied = depth == width and np.array_equal(self.W, self.table.T)
         made = RNNLM(words, depth, width, cell=layers[0].cell, layers=len(layers), tied=tied,
@@ -111,8 +174,9 @@ class Parts:
         return made
 
 
-def model_of(program: Program, inputs: list[Value], outputs: list[Value]) -> RNNLM | Layers:
-    """The model that computes the graph; ValueError if there is none, or if it gives other numbers."""
+def model_of(program: Program, inputs: list[Value], outputs: list[Value]) -> tuple[RNNLM | Layers, Homes]:
+    """The model that computes the graph, and the constants that hold each parameter; ValueError if there is
+    none, or if it gives other numbers."""
     parts = Parts(program)
     made = parts.model()
     for batch_first in (True, False):
@@ -127,7 +191,7 @@ def model_of(program: Program, inputs: list[Value], outputs: list[Value]) -> RNN
         ours = ours if batch_first else ours.swapaxes(0, 1)
         limit = LIMITS[ours.dtype] * max(1.0, float(np.abs(ours).max(initial=0.0)))
         if ours.size == theirs.size and np.allclose(ours.reshape(theirs.shape), theirs, rtol=0, atol=limit):
-            return made
+            return made, parts.places(made)
     raise _check.no_language_model(_OWNER)
 
 

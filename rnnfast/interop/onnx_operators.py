@@ -130,6 +130,20 @@ def _extreme(function: Callable[..., Any]) -> Operator:
     return Operator(run, of_first)
 
 
+def _largest(inputs: Inputs, attributes: Attributes, opset: int) -> tuple[np.ndarray, np.ndarray]:
+    """TopK: the largest or smallest values along an axis, in order, and their places; of equal values the
+    first come first."""
+    x, axis, count = inputs[0], axis_of(attributes, -1), (numbers(inputs, 1, attributes, "k") or [0])[0]
+    if not 0 <= count <= x.shape[axis]:
+        raise ValueError(f"k is {count}, but the axis has {x.shape[axis]} values")
+    if attributes.get("largest", 1):
+        order = x.shape[axis] - 1 - np.flip(np.argsort(np.flip(x, axis), axis, kind="stable"), axis)
+    else:
+        order = np.argsort(x, axis, kind="stable")
+    places = np.take(order, np.arange(count), axis)
+    return np.take_along_axis(x, places, axis), places
+
+
 def _product_size(inputs: Inputs, attributes: Attributes, opset: int) -> int:
     a, b = (array.shape for array in inputs[:2])
     rows, cols = a[-2:-1] or (1,), b[-1:] if len(b) > 1 else (1,)
@@ -271,5 +285,6 @@ OPERATORS: dict[str, Operator] = {
     "Sub": _each(np.subtract),
     "Sum": _folded(np.add),
     "Tanh": _each(np.tanh),
+    "TopK": Operator(_largest, of_first),
     "Where": _each(np.where),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from rnnfast.interop.onnx_operators import OPERATORS
 from rnnfast.interop.onnx_reading import RECURRENT, Node
 from rnnfast.interop.onnx_recurrent import WEIGHTS, RecurrentNode, Shared, recurrent_node
+from rnnfast.interop.onnx_shapes import Sequence
 from rnnfast.layers.bidirectional import Bidirectional
 from rnnfast.layers.recurrent import Recurrent
 
@@ -18,7 +19,7 @@ from rnnfast.layers.recurrent import Recurrent
 WRONG = (RuntimeError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, AssertionError)
 LARGEST_NUMBER = 8  # bytes
 # Operators whose numbers may take more bytes than those of their inputs.
-_WIDENING = ("ArgMax", "ArgMin", "Cast", "CastLike", "ConstantOfShape", "Shape", "Size")
+_WIDENING = ("ArgMax", "ArgMin", "Cast", "CastLike", "ConstantOfShape", "Shape", "Size", "TopK")
 
 Arrays = dict[str, np.ndarray]
 
@@ -68,6 +69,12 @@ class Program:
     opset : int
     refused : list of str
         Why steps cannot run, one sentence each.
+    held : dict of str to tuple of int
+        The shapes of the file's arrays of floats by name.
+    origins : dict of str to tuple of str
+        The inputs of each node of constants, by the names of its outputs.
+    kept : set of str
+        Constants that stay though no step reads them.
     """
 
     def __init__(self, inputs: list[str], outputs: list[str], opset: int) -> None:
@@ -75,6 +82,9 @@ class Program:
         self.constants: Arrays = {}
         self.inputs, self.outputs, self.opset = inputs, outputs, opset
         self.refused: list[str] = []
+        self.held: dict[str, tuple[int, ...]] = {}
+        self.origins: dict[str, tuple[str, ...]] = {}
+        self.kept: set[str] = set()
 
     # Reading.
 
@@ -93,7 +103,7 @@ class Program:
     def drop_constants(self) -> None:
         """Forget constants that no step reads, here and inside."""
         for program in self.nested():
-            read = set(program.outputs).union(*(step.reads() for step in program.steps))
+            read = program.kept.union(program.outputs, *(step.reads() for step in program.steps))
             program.constants = {name: array for name, array in program.constants.items() if name in read}
 
     def make_layers(self, outer: Mapping[str, np.ndarray], shared: Shared) -> None:
@@ -130,6 +140,18 @@ class Program:
                     while name in found:
                         name += f" {len(found)}"
                     found[name] = step.recurrent.layer
+        return found
+
+    def homes(self, values: Iterable[str]) -> list[tuple[str, tuple[int, ...]]]:
+        """The file's arrays that constants were computed from, name and shape."""
+        found, seen, open_names = [], set(), list(values)[::-1]
+        while open_names:
+            name = open_names.pop()
+            if name not in seen and name in self.held:
+                found.append((name, self.held[name]))
+            elif name not in seen:
+                open_names.extend(self.origins.get(name, ())[::-1])
+            seen.add(name)
         return found
 
     # Running.
@@ -181,11 +203,17 @@ def computed(node: Node, inputs: list[Any], opset: int, memory: int) -> list[np.
     """The results of an operator; TooLarge before anything is made that takes more than `memory` bytes."""
     operator = OPERATORS[node.op]
     attributes = {"outputs": len(node.outputs), **node.attributes}
-    widths = [array.itemsize for array in inputs if array is not None]
+    are_several = [isinstance(one, Sequence) for one in inputs]
+    if any(are_several) != (node.op == "SequenceAt") or any(are_several[1:]):
+        raise ValueError("an input is a sequence of tensors, or should be one")
+    widths = [array.itemsize for array in inputs if isinstance(array, np.ndarray | np.generic)]
     itemsize = max(widths, default=LARGEST_NUMBER) if node.op not in _WIDENING else LARGEST_NUMBER
     _allow(operator.size(inputs, attributes, opset), memory, itemsize)
     found = operator.run(inputs, attributes, opset)
-    results = [np.asarray(one) for one in (found if isinstance(found, tuple | list) else (found,))]
+    results = list(found) if isinstance(found, tuple | list) else [found]
+    if node.op == "SplitToSequence":
+        return results
+    results = [np.asarray(one) for one in results]
     for array in results:  # an axis of no bytes may be as long as it likes
         _allow(math.prod(max(1, length) for length in array.shape) if not array.size else 0, memory)
     return results
@@ -210,7 +238,9 @@ def _scan(step: Step, inputs: list[Any], values: Arrays, memory: int) -> list[np
     over = [np.moveaxis(x, axis, 0) for x, axis in zip(over, axes, strict=True)]
     over = [x[::-1] if back else x for x, back in zip(over, backwards, strict=True)]
     lengths = {x.shape[0] for x in over}
-    if len(lengths) != 1 or not min(lengths):
+    if lengths == {0}:
+        raise ValueError("its inputs have no steps, and a Scan needs one or more")
+    if len(lengths) != 1:
         raise ValueError(f"its inputs have {sorted(lengths)} steps")
     kept: list[list[np.ndarray]] = [[] for _ in range(outputs)]
     for now in zip(*over, strict=True):

@@ -21,8 +21,18 @@ from rnnfast.interop.onnx_wire import (
 # The operator sets whose definitions are served.
 OLDEST_OPSET, NEWEST_OPSET = 7, 28
 RECURRENT = ("GRU", "LSTM", "RNN")
+# How files of other kinds begin, that one may take for ONNX.
+_OTHER_KINDS = (
+    (b"PK\x03\x04", "a zip archive, as TorchScript, a state_dict of PyTorch and .npz are"),
+    (b"\x89HDF", "a file of HDF5"),
+    (b"\x80", "a pickle"),
+)
+_LOOKED_AT = 512
+_WHITE = dict.fromkeys(map(ord, "\t\n\r\f"), " ")
 # Graphs inside graphs, as the branches of an If.
 DEEPEST = 16
+# The metadata that are read: their names begin so, and neither they nor the names take more bytes.
+OWN, MOST_METADATA, MOST_NAME = "rnnfast.", 1 << 20, 64
 
 
 class Value(NamedTuple):
@@ -63,19 +73,38 @@ class Body(NamedTuple):
 
 
 class File(NamedTuple):
-    """A model: its graph, the version of its operators, and its size in bytes."""
+    """A model: its graph, the version of its operators, its size in bytes, and what `to_onnx` says of it."""
 
     body: Body
     opset: int
     nbytes: int
+    metadata: dict[str, str]
 
 
 def read_file(path: str | os.PathLike[str]) -> File:
-    """Read a file; ValueError if it is damaged or of a version that is not served."""
+    """Read a file; ValueError if it is damaged, of another kind, or of a version that is not served."""
     with open(path, "rb") as file:
         data = memoryview(file.read())
+    try:
+        return _file(data, path)
+    except ValueError:
+        kind = _other_kind(bytes(data[:_LOOKED_AT]))
+        if kind:
+            raise ValueError(f"it is {kind}, not an ONNX file") from None
+        raise
+
+
+def _other_kind(start: bytes) -> str:
+    """What a file is that begins so and is not ONNX; "" if that is not known."""
+    kinds = (kind for prefix, kind in _OTHER_KINDS if start.startswith(prefix))
+    plain = start.isascii() and start.decode("latin-1").translate(_WHITE).isprintable()
+    return next(kinds, "a text" if plain and start else "")
+
+
+def _file(data: memoryview, path: str | os.PathLike[str]) -> File:
     budget = Budget(os.path.dirname(os.path.abspath(path)))
     graph, opset = None, 0
+    metadata: dict[str, str] = {}
     for field in fields(data, budget):
         if field.number == 7:
             if graph is not None:
@@ -86,6 +115,12 @@ def read_file(path: str | os.PathLike[str]) -> File:
             domain, version = _operator_set(field.message(), budget)
             if domain in ("", "ai.onnx"):
                 opset = version
+        elif field.number == 14 and len(field.message()) <= MOST_METADATA:
+            parts = {part.number: part.data for part in fields(field.message(), budget)}
+            name = bytes(parts.get(1, b"")[:MOST_NAME]).decode(errors="replace")
+            if name.startswith(OWN):
+                budget.take(1)
+                metadata[name] = bytes(parts.get(2, b"")).decode(errors="replace")
     if graph is None:
         raise ValueError("it has no graph, so it is not an ONNX file")
     if not OLDEST_OPSET <= opset <= NEWEST_OPSET:
@@ -93,7 +128,7 @@ def read_file(path: str | os.PathLike[str]) -> File:
             f"its operators have the version {opset}; {OLDEST_OPSET} to {NEWEST_OPSET} are served"
         )
     body = _body(graph, budget, 0)
-    return File(body, opset, data.nbytes + budget.read)
+    return File(body, opset, data.nbytes + budget.read, metadata)
 
 
 def _operator_set(data: memoryview, budget: Budget) -> tuple[str, int]:

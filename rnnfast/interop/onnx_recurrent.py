@@ -30,6 +30,8 @@ _KNOWN = {
 # The places of inputs.
 X, W, R, B, LENGTHS, INITIAL_H, INITIAL_C, P = range(8)
 WEIGHTS = {"W": W, "R": R, "B": B, "P": P}
+# Where the parameters of a layer are; others are peepholes.
+HOMES = {"Wx": "W", "Wh": "R", "b": "B", "bhh": "B"}
 
 
 class Shared:
@@ -74,6 +76,13 @@ class RecurrentNode:
         for layer in self.layers:
             layer.stateful = True
         self.batch_first = bool(node.attributes.get("layout", 0))
+        inputs = dict(enumerate(node.inputs))
+        self._weights = {name: inputs.get(place, "") for name, place in WEIGHTS.items()}
+
+    def homes(self) -> list[tuple[str, str]]:
+        """The parameters of a layer in their order, each with the name of the constant that holds it."""
+        names = self.layers[0].parameter_names
+        return [(name, self._weights[HOMES.get(name, "P")]) for name in names]
 
     @property
     def dtype(self) -> np.dtype:
@@ -238,11 +247,10 @@ def _layer(cell: Cell, arrays: list[Any]) -> Recurrent:
     w, r, b, p = arrays
     rows = r.shape[0]
     b = np.zeros(2 * rows, w.dtype) if b is None else b
-    plain = cells.lstm if cell is cells.peephole_lstm else cell
-    params = from_library(plain, LAYOUTS["ONNX"][plain], Arrays(w, r, b[:rows], b[rows:]))
+    params = from_library(cell, LAYOUTS["ONNX"][cell], Arrays(w, r, b[:rows], b[rows:]))
     if p is not None:
-        for name, part in zip(("pi", "po", "pf"), np.split(p, 3), strict=True):
-            params[name] = part
+        names = LAYOUTS["ONNX"][cell].peepholes
+        params.update(zip(names, np.split(p, len(names)), strict=True))
     named = {name: params.pop(name) for name in cell.shapes(1, 1)}
     for name, array in named.items():  # one by one, since each may need a second copy
         named[name] = np.require(array, array.dtype.newbyteorder("="), ["C", "A", "W"])

@@ -31,6 +31,10 @@ class Operator(NamedTuple):
     size: Callable[[Inputs, Attributes, int], int]
 
 
+class Sequence(tuple[np.ndarray, ...]):
+    """A value that is several tensors, which only the operators of `SEQUENCES` read or make."""
+
+
 def of_view(inputs: Inputs, attributes: Attributes, opset: int) -> int:
     """The size of a result that shares the memory of its input."""
     return 0
@@ -141,6 +145,48 @@ def _gather_nd_size(inputs: Inputs, attributes: Attributes, opset: int) -> int:
     x, indices = inputs[0], inputs[1]
     depth = indices.shape[-1]
     return indices.size // max(1, depth) * math.prod(x.shape[depth:])
+
+
+def _split_to_sequence(inputs: Inputs, attributes: Attributes, opset: int) -> list[Sequence]:
+    """Parts of one size, of which the last may be smaller, or of given sizes; by default of size 1."""
+    x, split, axis = inputs[0], (*inputs, None)[1], axis_of(attributes, 0)
+    ends = np.cumsum(split) if split is not None and split.ndim else np.array([x.shape[axis]])
+    if ends[-1] != x.shape[axis] or np.any(np.diff(ends, prepend=0) < 0):
+        raise ValueError(f"{x.shape[axis]} is not the sum of the parts")
+    if split is None or not split.ndim:
+        step = 1 if split is None else int(split)
+        ends = np.arange(step, x.shape[axis] + step, step)
+    parts = np.split(x, ends[:-1], axis) if ends.size else []
+    if split is None and not attributes.get("keepdims", 1):
+        parts = [part.squeeze(axis) for part in parts]
+    return [Sequence(parts)]
+
+
+def _parts_size(inputs: Inputs, attributes: Attributes, opset: int) -> int:
+    """What the objects of the parts take, in numbers."""
+    split = (*inputs, None)[1]
+    if split is not None and split.ndim:
+        return 16 * split.size
+    step = 1 if split is None else int(split)
+    if step < 1:
+        raise ValueError(f"the size of the parts is {step}")
+    return 16 * -(-inputs[0].shape[axis_of(attributes, 0)] // step)
+
+
+# What ScatterElements does with the values that it finds.
+_REDUCTIONS = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}
+
+
+def _scatter_elements(inputs: Inputs, attributes: Attributes, opset: int) -> np.ndarray:
+    x, indices, updates = inputs
+    place: list[Any] = list(np.ogrid[tuple(map(slice, indices.shape))])
+    place[axis_of(attributes, 0)] = indices
+    y, reduction = np.array(x), str(attributes.get("reduction", "none"))
+    if reduction == "none":
+        y[tuple(place)] = updates
+    else:
+        _REDUCTIONS[reduction].at(y, tuple(place), updates)
+    return y
 
 
 def _shape(inputs: Inputs, attributes: Attributes, opset: int) -> np.ndarray:
@@ -260,12 +306,17 @@ MOVES: dict[str, Operator] = {
     "Range": Operator(_range, _range_size),
     "Reshape": Operator(_reshape, of_first),
     "ReverseSequence": Operator(_reverse_sequence, of_first),
+    "ScatterElements": Operator(_scatter_elements, of_all),
+    "SequenceAt": Operator(lambda inputs, _, opset: inputs[0][int(inputs[1].reshape(()))], of_view),
     "Shape": Operator(_shape, lambda inputs, attributes, opset: inputs[0].ndim),
     "Size": Operator(lambda inputs, _, opset: np.array(inputs[0].size, np.int64), lambda inputs, _, opset: 1),
     "Slice": Operator(_slice, of_view),
     "Split": Operator(_split, of_view),
+    "SplitToSequence": Operator(_split_to_sequence, _parts_size),
     "Squeeze": Operator(_squeeze, of_view),
     "Tile": Operator(lambda inputs, _, opset: np.tile(inputs[0], _lengths(inputs[1])), _tile_size),
     "Transpose": Operator(_transpose, of_view),
     "Unsqueeze": Operator(_unsqueeze, of_view),
 }
+# Operators that make or read several tensors as one value.
+SEQUENCES = ("SequenceAt", "SplitToSequence")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +17,8 @@ from rnnfast.layers.stack import Stack
 from rnnfast.models.regressor import SequenceRegressor
 from rnnfast.models.rnnlm import RNNLM
 
+# The metadata of a file: the model's configuration, and constants of cells that have been set, by layer.
+METADATA, CONSTANTS = "rnnfast.model", "rnnfast.constants"
 KINDS = (Recurrent, Bidirectional, Stack, RNNLM, SequenceRegressor)
 
 
@@ -81,6 +84,12 @@ class Source(NamedTuple):
             layers=[tuple(way.alone(dtype) for way in both) for both in self.layers],
             output=None if self.output is None else (cast(self.output[0]), cast(self.output[1])),
         )
+
+    def metadata(self) -> dict[str, str]:
+        """What the file says of itself, as JSON."""
+        constants = {way.name: dict(way.layer.constants) for way in self.ways() if way.layer.constants}
+        found = {METADATA: self.config} | ({CONSTANTS: constants} if constants else {})
+        return {name: json.dumps(value, sort_keys=True) for name, value in found.items()}
 
     def ways(self) -> Iterator[Way]:
         """The layers of all directions, from bottom to top."""

@@ -223,8 +223,7 @@ def load_checkpoint(
         raise _check.malformed(Path(folder) / CONFIG, "not the description of a run of this format")
     if config.get("model") != model.config:
         raise _check.malformed(Path(folder) / CONFIG, f"describes another model than {path.name}")
-    fingerprint = notes.get("tokenizer")
-    words = model.vocab_size
+    fingerprint, words = notes.get("tokenizer"), getattr(model, "vocab_size", None)
     return Run(model, None if fingerprint is None else load_tokenizer(folder, words, fingerprint), config)
 
 
