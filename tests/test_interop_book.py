@@ -236,6 +236,6 @@ def test_a_list_that_computes_other_numbers_is_not_written(tmp_path, monkeypatch
 def test_numbers_that_are_not_finite_are_not_written(value, words, tmp_path):
     layer = rnnfast.TimeLSTM.from_sizes(3, 4, rng=np.random.default_rng(0))
     layer.params[1][2, 3] = value
-    with pytest.raises(ValueError, match=f"to_book: layer0_Wh {words}"):
+    with pytest.raises(ValueError, match=f"to_book: layer0_Wh must be {words}"):
         to_book(layer, tmp_path / "layer.pkl")
     assert not (tmp_path / "layer.pkl").exists()

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 import rnnfast
 from rnnfast import CheckpointError, heads
 from rnnfast.interop.archives import read_npz, read_safetensors
-from rnnfast.interop.formats import FORMATS, Entry, convert
+from rnnfast.interop.formats import FORMATS, Entry, convert, load, save
 from rnnfast.interop.named import arrays_of
 
 FILES = int(os.environ.get("RNNFAST_FUZZ_ARCHIVES", "500"))
@@ -370,3 +370,19 @@ def test_mutated_archives_are_refused_or_read_in_little_memory(kind, tmp_path):
         tracemalloc.stop()
     print(f"{kind}: {FILES} files, {refused} refused")
     assert refused > FILES // 3
+
+
+def test_layers_are_saved_and_loaded_in_any_format(tmp_path):
+    layer = rnnfast.TimeRNN.from_sizes(3, 4, activation="relu", rng=np.random.default_rng(0))
+    for ending in (".npz", ".safetensors"):
+        assert save(layer, tmp_path / f"layer{ending}").difference == 0
+        again = load(tmp_path / f"layer{ending}")
+        assert again.activation == "relu"
+        for kept, own in zip(again.params, layer.params, strict=True):
+            assert_same_bits(kept, own)
+    assert load(tmp_path / "layer.npz", cell="relu").activation == "relu"
+    with pytest.raises(ValueError, match="load: cell must be one of"):
+        load(tmp_path / "layer.npz", cell="gibberish")
+    with pytest.raises(TypeError, match="save: layers must be RNNLM"):
+        save(rnnfast.CBOWLM(7, 4), tmp_path / "words.npz")
+    assert not (tmp_path / "words.npz").exists()

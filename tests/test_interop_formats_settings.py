@@ -142,10 +142,10 @@ def test_numbers_that_are_not_finite_are_told_by_their_array(value, words, tmp_p
     model = lm()
     model.params[2][0, 0] = value
     model.save(tmp_path / "a.safetensors")
-    with pytest.raises(CheckpointError, match=f"a.safetensors: .*layer0_Wh {words}"):
+    with pytest.raises(CheckpointError, match=f"a.safetensors: .*layer0_Wh must be {words}"):
         convert(tmp_path / "a.safetensors", tmp_path / "b.npz")
     theirs = {f"weight_{part}_l0": np.zeros((16, 4), "f4") for part in ("ih", "hh")}
     theirs["weight_hh_l0"][0, 0] = value
     np.savez(tmp_path / "a.npz", **theirs)
-    with pytest.raises(CheckpointError, match=f"a.npz: .*weight_hh_l0 {words}"):
+    with pytest.raises(CheckpointError, match=f"a.npz: .*weight_hh_l0 must be {words}"):
         convert(tmp_path / "a.npz", tmp_path / "b.npz")

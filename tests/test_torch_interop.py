@@ -161,6 +161,13 @@ def test_dropout_travels_to_pytorch_and_back():
         to_torch(locked)
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_dropout_is_on_or_off_as_it_was(training):
+    stack = from_torch(torch_module("lstm", np.float32, 2).train(training), **QUIET)
+    assert stack.train_flg is training
+    assert to_torch(stack, **QUIET).training is training
+
+
 def test_tensors_are_copied():
     module = torch_module("lstm", np.float32)
     layer = from_torch(module, **QUIET)
