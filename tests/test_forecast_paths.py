@@ -43,6 +43,7 @@ def test_paths_depend_on_seed_and_series_alone():
     assert one.simulate(3, 7).shape == (7, 3)
 
 
+@takes_minutes_interpreted
 def test_paths_are_continued_from_their_own_values():
     forecaster = small(target="difference").fit(walks())
     deviations = forecaster.simulate(30, 400, seed=1)[0].std(axis=0)

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import reference
-from helpers import assert_same_bits, normal, relative_distance, sized
+from helpers import assert_same_bits, normal, relative_distance, sized, takes_minutes_interpreted
 
 from rnnfast import CheckpointError, SequenceRegressor, Trainer, TruncatedBPTT, optim
 from rnnfast.data import Sequences
@@ -128,6 +128,7 @@ def sequences(pooling, dtype=np.float32, count=40):
     return Sequences(xs, np.array(pooled, dtype) if pooling else ts)
 
 
+@takes_minutes_interpreted
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_a_trainer_trains_it_and_a_stopped_run_resumes_to_the_same_bits(pooling, bidirectional, tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import takes_minutes_interpreted
 
 from rnnfast import RNNLM, ExactBPTT, SequenceRegressor, Trainer, TruncatedBPTT, perplexity
 from rnnfast.cli.run_folder import SETTINGS, TRAIN, RunFolder
@@ -72,6 +73,7 @@ def test_a_text_that_is_cut_short_while_it_trains_is_an_error_and_no_crash(tmp_p
     assert f"truncated while in use: {size} bytes were mapped, 5000 are left" in done.stdout
 
 
+@takes_minutes_interpreted
 @POSIX
 def test_every_reader_of_a_mapped_file_sees_that_it_was_cut_short(tmp_path):
     def mapped(name, array):

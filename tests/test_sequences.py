@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from helpers import assert_same_bits, relative_distance
+from helpers import assert_same_bits, relative_distance, takes_minutes_interpreted
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -145,6 +145,7 @@ def test_an_order_by_length_is_a_permutation_and_a_function_of_its_arguments(cou
         assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
 
 
+@takes_minutes_interpreted
 @every_step
 def test_training_on_lists_learns_and_a_killed_run_ends_in_the_same_bits(every_step, tmp_path):
     rng = np.random.default_rng(5)

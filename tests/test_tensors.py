@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
-from helpers import peak_of
+from helpers import peak_of, takes_minutes_interpreted
 from safetensors.numpy import load_file, save, save_file
 
 from rnnfast import RNNLM, State, Trainer, TruncatedBPTT
@@ -140,6 +140,7 @@ print(size)
 """
 
 
+@takes_minutes_interpreted
 @LINUX
 def test_a_process_with_a_fifth_of_the_parameters_to_spare_saves_model_and_training(tmp_path):
     run = [sys.executable, "-c", LIMITED, str(tmp_path)]
