@@ -48,7 +48,7 @@ def test_a_graph_without_a_model_is_refused_by_the_name_of_the_file(tmp_path, mo
     np.savez(tmp_path / "layer.npz", **arrays_of(layer))
     convert(tmp_path / "layer.npz", tmp_path / "layer.onnx")
 
-    def refuses(graph):
+    def refuses(graph, *, verbose):
         raise _check.no_language_model("Graph.model")
 
     monkeypatch.setattr(Graph, "model", refuses)

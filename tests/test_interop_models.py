@@ -50,10 +50,13 @@ def language_model(kind, layers, tied=False, middle=()):
 
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize(("kind", "layers"), [("RNN", 1), ("LSTM", 2), ("GRU", 3)])
-def test_an_embedding_layers_and_an_output_are_a_language_model(kind, layers, tied, tmp_path):
+def test_an_embedding_layers_and_an_output_are_a_language_model(kind, layers, tied, tmp_path, capsys):
     made, constants = language_model(kind, layers, tied)
     graph = loaded(made, tmp_path)
     actual = graph.model()
+    assert capsys.readouterr().out.startswith("Graph.model: rnnfast and the graph differ by at most ")
+    assert graph.model(verbose=False) is not None
+    assert capsys.readouterr().out == ""
     assert isinstance(actual, rnnfast.RNNLM)
     assert (actual.config["layers"], actual.tied) == (layers, tied)
     np.testing.assert_array_equal(actual.params[0], constants["table"])

@@ -347,7 +347,7 @@ def _read_onnx(path: Path, cell: Cell | None) -> Read:
     for node, layer in graph.layers.items():
         _check_finite(path, {f"{name} of the node {node}": array for name, array in arrays_of(layer).items()})
     try:
-        model = graph.model()
+        model = graph.model(verbose=False)
     except _check.CheckpointError:
         raise
     except ValueError as error:

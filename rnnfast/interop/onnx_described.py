@@ -31,7 +31,7 @@ Homes = dict[str, list[str]]
 
 
 def described_model(
-    program: Program, metadata: Mapping[str, str]
+    program: Program, metadata: Mapping[str, str], show: bool = False
 ) -> tuple[RNNLM | SequenceRegressor | Layers, Homes]:
     """The model, on copies of its parameters; ValueError if the metadata do not belong to the graph."""
     config, constants = (json.loads(metadata.get(name, "{}")) for name in (METADATA, CONSTANTS))
@@ -46,7 +46,7 @@ def described_model(
     ours = computed(source, inputs)
     with np.errstate(all="ignore"):
         theirs = program.run(inputs, _MOST_BYTES)
-    agree(_OWNER, "the graph", list(ours.values()), [theirs[name] for name in ours], show=False)
+    agree(_OWNER, "the graph", list(ours.values()), [theirs[name] for name in ours], show)
     return made, reader.homes
 
 

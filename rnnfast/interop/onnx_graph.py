@@ -94,12 +94,13 @@ class Graph:
         except NodeFailed as error:
             raise ValueError(f"Graph.run: {error}.") from None
 
-    def model(self) -> RNNLM | SequenceRegressor | Recurrent | Bidirectional | Stack:
+    def model(self, *, verbose: bool = True) -> RNNLM | SequenceRegressor | Recurrent | Bidirectional | Stack:
         """The model that computes the graph, on copies of its parameters.
 
         A file of `to_onnx` gives the model that it was made from, but without the dropout of a `Stack`. Any
         other graph of recurrent layers is a layer or a `Stack`; with an embedding before and an affine layer
-        after layers of one cell and size, it is an `RNNLM`. Both sides are compared on random input.
+        after layers of one cell and size, it is an `RNNLM`. Both sides run on random input, and the largest
+        difference is printed if `verbose`.
 
         Raises
         ------
@@ -108,7 +109,7 @@ class Graph:
         CheckpointError
             The file says of itself that it is from `to_onnx`, but is damaged, or its cell is not defined.
         """
-        return self._modelled("Graph.model")[0]
+        return self._modelled("Graph.model", _check.boolean("Graph.model", "verbose", verbose))[0]
 
     def places(self) -> dict[str, list[tuple[str, tuple[int, ...]]]]:
         """The arrays of the file, name and shape, that hold each parameter of `model`, by its name.
@@ -124,14 +125,14 @@ class Graph:
         homes = self._modelled("Graph.places")[1]
         return {name: self._program.homes(values) for name, values in homes.items()}
 
-    def _modelled(self, owner: str) -> tuple[Any, Homes]:
+    def _modelled(self, owner: str, show: bool = False) -> tuple[Any, Homes]:
         """The model, and the constants that hold each parameter."""
         if self._refused:
             raise _check.not_runnable(owner, self._refused)
         if METADATA not in self._metadata:
-            return model_of(self._program, self.inputs, self.outputs)
+            return model_of(self._program, self.inputs, self.outputs, show)
         try:
-            return described_model(self._program, self._metadata)
+            return described_model(self._program, self._metadata, show)
         except _check.CellMissing as error:
             raise _check.cell_missing(error.name, error.fingerprint, self._path) from None
         except WRONG as error:

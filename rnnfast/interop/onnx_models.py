@@ -7,7 +7,7 @@ import copy
 import numpy as np
 
 from rnnfast import _check
-from rnnfast.interop.agreement import LIMITS
+from rnnfast.interop.agreement import LIMITS, agree
 from rnnfast.interop.onnx_described import Homes
 from rnnfast.interop.onnx_operators import OPERATORS
 from rnnfast.interop.onnx_program import Program, Step
@@ -174,7 +174,9 @@ class Parts:
         return made
 
 
-def model_of(program: Program, inputs: list[Value], outputs: list[Value]) -> tuple[RNNLM | Layers, Homes]:
+def model_of(
+    program: Program, inputs: list[Value], outputs: list[Value], show: bool = False
+) -> tuple[RNNLM | Layers, Homes]:
     """The model that computes the graph, and the constants that hold each parameter; ValueError if there is
     none, or if it gives other numbers."""
     parts = Parts(program)
@@ -191,6 +193,7 @@ def model_of(program: Program, inputs: list[Value], outputs: list[Value]) -> tup
         ours = ours if batch_first else ours.swapaxes(0, 1)
         limit = LIMITS[ours.dtype] * max(1.0, float(np.abs(ours).max(initial=0.0)))
         if ours.size == theirs.size and np.allclose(ours.reshape(theirs.shape), theirs, rtol=0, atol=limit):
+            agree(_OWNER, "the graph", [ours.reshape(theirs.shape)], [theirs], show)
             return made, parts.places(made)
     raise _check.no_language_model(_OWNER)
 
