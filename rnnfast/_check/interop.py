@@ -1,4 +1,4 @@
-"""Checks of conversions: what another library cannot represent, and files that are not what they claim."""
+"""Errors of conversions: layers that another library lacks, wrong arrays, and damaged files."""
 
 from __future__ import annotations
 

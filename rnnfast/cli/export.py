@@ -29,8 +29,8 @@ def export(
     """Write a trained model as an ONNX file, for programs without rnnfast.
 
     The file runs in ONNX Runtime and in other programs that read ONNX; its states are inputs and outputs.
-    If the run has a tokenizer, it is written beside it: model.tokenizer.json beside model.onnx. The command
-    compares the file in ONNX Runtime with the model, and prints the largest difference and which array holds
+    The tokenizer of the run, if it has one, goes to model.tokenizer.json beside model.onnx. The command
+    compares the file in ONNX Runtime with the model. It prints the largest difference and which array holds
     each parameter. It needs the packages onnx and onnxruntime.
 
     Example: [bold]rnnfast export runs/first model.onnx[/bold]

@@ -82,10 +82,10 @@ def compared(
     `run(xs, states)` gives the other side's outputs (N, T, H) and the final states (N, H) of each direction
     of each layer, from bottom to top, from inputs (N, T, D) and initial states, likewise.
 
-    Large weights multiply rounding from step to step, so a few steps in float64 decide, with a limit of so
-    many times the rounding that these weights multiply. The other side there is `equations`, or `run` if
-    there are none. Where more steps differ by more than rounding alone, `wide` gives the other side in
-    float64 and what it must agree with, and the printed difference is that of the few steps.
+    Large weights multiply rounding from step to step. Therefore a few steps in float64 decide, and the limit
+    grows with what the weights multiply. The other side of these steps is `equations`, or `run` without them.
+    If the whole run differs by more than rounding alone, the printed difference is that of the few steps, and
+    the two sides that `wide` computes in float64 must agree too.
     """
     _check_finite(owner, model)
     xs, states = _given(owner, model, model.dtype, STEPS)

@@ -57,7 +57,7 @@ def read_npz(path: str | os.PathLike[str]) -> Archive:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of headers from Python 2
                 arrays = _read_members(file, size)
-        except Exception as error:  # zipfile and NumPy raise what they run into
+        except Exception as error:  # zipfile and NumPy raise many kinds
             raise _check.malformed(path, f"not a .npz file of arrays of numbers ({error})") from None
     text = arrays.pop(_DESCRIPTION, None)
     return Archive(arrays, None if text is None else parse_object(path, str(text), "its description"))
@@ -158,7 +158,7 @@ def read_pt(path: str | os.PathLike[str]) -> Archive:
             if not isinstance(loaded, Mapping) or not loaded:
                 raise ValueError(f"it holds a {type(loaded).__name__}")
             return Archive({str(name): _as_array(torch, name, value) for name, value in loaded.items()})
-        except Exception as error:  # PyTorch raises what it runs into
+        except Exception as error:  # PyTorch raises many kinds
             raise _check.malformed(path, f"not a state_dict of PyTorch ({error})") from None
 
 

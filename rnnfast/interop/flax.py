@@ -135,7 +135,7 @@ def to_flax(layer: Layers, api: str = "nnx", *, verbose: bool = True) -> dict[st
     Parameters
     ----------
     layer : Recurrent, Bidirectional or Stack
-        `TimeRNN`, `TimeLSTM`, `TimeGRU` with ``reset="after"``, or what is made of them.
+        `TimeRNN`, `TimeLSTM`, `TimeGRU` with ``reset="after"``, or a `Bidirectional` or `Stack` of them.
     api : {"nnx", "linen"}
         Whose names: ``nnx.update(module, params)``, or ``module.apply({"params": params}, xs)``.
     verbose : bool

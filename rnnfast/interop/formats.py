@@ -60,7 +60,7 @@ class Read(NamedTuple):
 
 
 class Written(NamedTuple):
-    """What was written; the difference, if the writer has compared it."""
+    """The arrays of a written file, and the difference if the writer has compared it."""
 
     places: Places
     difference: float | None = None

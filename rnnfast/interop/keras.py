@@ -134,7 +134,7 @@ def to_keras(layer: Layers, *, verbose: bool = True) -> list[Any]:
     Parameters
     ----------
     layer : Recurrent, Bidirectional or Stack
-        `TimeRNN`, `TimeLSTM`, `TimeGRU`, or what is made of them.
+        `TimeRNN`, `TimeLSTM`, `TimeGRU`, or a `Bidirectional` or `Stack` of them.
     verbose : bool
         Print the difference.
 

@@ -93,7 +93,7 @@ def described_model(owner: str, arrays: Arrays, description: Mapping[str, Any]) 
 
 
 def model_of(owner: str, arrays: Arrays, cell: str | Cell | None = None) -> Any:
-    """The model or the layers on these arrays, as far as names and shapes tell them.
+    """The model or the layers on these arrays, found by names and shapes.
 
     `cell` is that of every layer; by default, 1, 3 or 4 gates are those of RNN, GRU and LSTM.
 

@@ -115,8 +115,9 @@ def to_torch(layer: Layers, *, verbose: bool = True) -> Any:
     Parameters
     ----------
     layer : Recurrent, Bidirectional or Stack
-        `TimeRNN`, `TimeLSTM`, `TimeGRU` with ``reset="after"``, or what is made of them. The layers of a
-        stack must have one cell, one hidden size and as many directions, as in one module of PyTorch.
+        `TimeRNN`, `TimeLSTM`, `TimeGRU` with ``reset="after"``, or a `Bidirectional` or `Stack` of them. The
+        layers of a stack must have one cell, one hidden size and as many directions, as in one module of
+        PyTorch.
     verbose : bool
         Print the difference.
 
