@@ -104,14 +104,14 @@ if ranks.rank == 0:
     except Gone:
         del ranks.check
         ranks.check = lambda: None
-    ranks._communicator.Barrier()
+    ranks.communicator.Barrier()
     pending.finish()
     assert grad.tolist() == [2] * 10
 else:
     ranks.barrier()
     time.sleep(1)
     ranks.rows(np.zeros(1))
-    ranks._communicator.Barrier()
+    ranks.communicator.Barrier()
     ranks.begin([np.ones(10)]).finish()
 print("equal")
 """
