@@ -66,7 +66,8 @@ class Window:
     flags of each rank, two boxes of each for `rows` (a rank may fill the next one while others still read the
     last), and chunks of arrays.
 
-    Arrays are summed in `finish`. A thread that sums them while the caller computes needs a core of its own.
+    Arrays are summed in `finish`. A thread that summed them while the caller computed did not gain: an LSTM
+    pass of 430 ms and ten million float32, two ranks on two busy cores, took 469 ms with it and 461 without.
     """
 
     def __init__(self, communicator: Any, wait: Wait) -> None:

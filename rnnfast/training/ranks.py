@@ -45,8 +45,8 @@ class Ranks:
     communicator : mpi4py.MPI.Intracomm
         A duplicate of the given one.
     check : callable
-        Called without arguments again and again while this rank waits; it may raise, for example if another
-        rank has ended. It does nothing by default.
+        Called without arguments while this rank waits, every 20 microseconds at first and every 2 ms later;
+        it may raise, for example if another rank has ended. It does nothing by default.
 
     Raises
     ------
@@ -58,7 +58,8 @@ class Ranks:
     Notes
     -----
     One and ten million float32, two ranks on cores that share no cache: 0.5 and 5.4 ms; MPICH's
-    ``Allreduce``, which promises no order of sums, takes 1.6 and 17 ms.
+    ``Allreduce``, which promises no order of sums, takes 1.6 and 17 ms. The shared memory takes 16 MB, and
+    2 MB for each rank above 8.
 
     Examples
     --------
