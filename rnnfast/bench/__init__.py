@@ -5,5 +5,6 @@
   `onnx_peer.py` implement it for one library each, which is imported at its first use.
 * `worker.py` measures in a separate process for each number of threads, with `timing.py`. `runner.py` starts
   the workers and collects their results.
+* `ranks.py` measures sums over MPI ranks.
 * `summary.py` aggregates the results, `report.py` shows them as text, `chart.py` as a picture.
 """
