@@ -1,6 +1,7 @@
 """A program for tests of lost ranks: `mpiexec -n N python tests/watched_ranks.py WORK [END RANK]`.
 
-All ranks do WORK ("python", "compiled" or "mpi"); after a second, rank RANK comes to its END.
+All ranks do WORK: "python", "compiled" or "mpi", which never end, or "nothing". After a second, rank RANK
+comes to its END: "killed", "exited", "crashed" or "fails". At "alike" and "all fail", all ranks do.
 """
 
 import os
@@ -40,20 +41,17 @@ def long_loop(turns):
 def work(kind):
     long_loop(1)
     MPI.COMM_WORLD.barrier()
-    print("working", os.getpid(), flush=True)
     if kind == "compiled":
         long_loop(10**12)
     elif kind == "mpi":
-        if OfWorld.rank == OfWorld.size - 1:
-            time.sleep(100)
-        MPI.COMM_WORLD.barrier()
+        MPI.COMM_WORLD.recv()  # nobody sends
     else:
         while True:
             time.sleep(0.01)
 
 
 def killed():
-    os.kill(os.getpid(), signal.SIGKILL)
+    signal.raise_signal(signal.SIGKILL)
 
 
 def exited():
@@ -66,28 +64,34 @@ def crashed():
     ctypes.string_at(0)
 
 
+def dies(end):
+    time.sleep(1)
+    print(f"dies {time.time()}\n", end="", flush=True)
+    end()
+
+
 def fails(error):
     time.sleep(1)
     raise error
 
 
 def main(kind, end="", rank="-1"):
-    ends = {"killed": killed, "exited": exited, "crashed": crashed}
+    sudden = {"killed": killed, "exited": exited, "crashed": crashed}
+    is_it = OfWorld.rank == int(rank)
     with Watcher(OfWorld(), (Alike,), "Resume with --resume."):
         if end == "alike":
             fails(Alike("all ranks agree"))
         if end == "all fail":
             fails(ValueError(f"rank {OfWorld.rank} fails as all do"))
-        if OfWorld.rank == int(rank) and end == "fails":
+        if is_it and end == "fails":
             fails(FileNotFoundError("data.bin has gone"))
-        if OfWorld.rank == int(rank) and end == "slow":
+        if is_it and end == "late":
             time.sleep(3)
-        if OfWorld.rank == int(rank) and end in ends:
-            thread = threading.Thread(target=lambda: (time.sleep(1), ends[end]()))
-            thread.start()
+        if is_it and end in sudden:
+            threading.Thread(target=dies, args=(sudden[end],)).start()
         if kind != "nothing":
             work(kind)
-    print("left", OfWorld.rank, flush=True)
+    print(f"left {time.time()}\n", end="", flush=True)
 
 
 if __name__ == "__main__":

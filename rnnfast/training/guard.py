@@ -2,12 +2,12 @@
 
     python -I -S guard.py SIZE ADDRESS ADVICE
 
-`lost_ranks.Watcher` starts it on rank 0. It is no rank, in a session of its own: launchers kill all ranks within
-a millisecond of the first death, so no rank is sure to have the time for a line. Each rank holds a connection to
-it, which the system closes however the rank ends. Ends are handled in the order in which the system reports them,
-so the first one is named and not those that the launcher kills because of it.
+`lost_ranks.Watcher` starts it on rank 0. It is no rank, and has a session of its own: launchers kill all
+ranks within a millisecond of the first death, so that no rank is sure to find the time for a line. Each rank
+holds a connection to it, which the system closes however the rank ends. Ends are handled in the order in
+which the system reports them: the first one is named, not those that the launcher kills because of it.
 
-Nothing but the standard library is imported, so that it starts in 50 ms; the ranks wait for it.
+Only the standard library is imported, so that it starts in 50 ms; the ranks wait for it.
 """
 
 from __future__ import annotations

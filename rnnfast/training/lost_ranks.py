@@ -24,9 +24,9 @@ class Watcher:
     compiled code or an MPI call that never returns. One line on stderr names the rank. At its end, the
     block waits until every rank is there.
 
-    A process beside the ranks (`guard.py`) sees to that; ranks on other machines reach it over TCP at a free
-    port of rank 0's machine. Ranks that cannot are left to the launcher. The loss of a whole machine is left to
-    the launcher, too.
+    A process beside the ranks (`guard.py`) sees to that. Ranks on other machines reach it over TCP at a free
+    port of rank 0's machine; those that cannot are left to the launcher, and so is the loss of a whole
+    machine.
 
     Parameters
     ----------
@@ -39,10 +39,13 @@ class Watcher:
 
     Notes
     -----
-    Launchers add messages of their own. MPICH's `mpiexec` kills all ranks in the first millisecond and prints
-    "BAD TERMINATION"; with `-disable-auto-cleanup` it leaves ending them to this class and still prints. Open
-    MPI's sends SIGTERM after 0.25 s and SIGKILL 0.3 s later; `--quiet` silences it. A child process that a rank
-    has forked, without a program of its own, hides the rank's death until it ends, too.
+    Launchers also end the job when a rank dies, and print messages of their own. MPICH's `mpiexec` kills all
+    ranks within a millisecond and prints "BAD TERMINATION"; with `-disable-auto-cleanup` it leaves the ranks
+    to this class. Open MPI's prints which rank it was, sends SIGTERM after 0.25 s and SIGKILL 0.3 s later.
+    Neither has an option for silence, except that `--quiet` shortens the message of Open MPI 4. `srun` waits
+    for ranks that never end unless it has `--kill-on-bad-exit`; this class ends them.
+
+    A process that a rank forked, without starting another program, hides the death of the rank until it ends.
 
     Examples
     --------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -74,6 +74,96 @@ def interrupts_deferred() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
         if waiting:
             before(*waiting[-1])
+
+
+class Interrupts:
+    """A block in which signals to stop are recorded, so that all ranks stop at the same step.
+
+    A signal reaches the ranks at different steps, or only one of them; a rank that stopped by itself would
+    leave the others waiting. Therefore each rank records the signal, and tells the others with the losses
+    of its next step. A second signal changes nothing, so saving is not disturbed.
+
+    Recorded are Ctrl-C (SIGINT), and SIGTERM and SIGUSR1 where the program does not handle them. MPICH's
+    `mpiexec` forwards all three and kills the ranks at a second Ctrl-C. Open MPI's answers Ctrl-C with
+    SIGTERM and, 0.3 s later, SIGKILL, but forwards SIGUSR1. Slurm sends what `--signal` asks for.
+
+    Outside the main thread, and where Ctrl-C is ignored, nothing is recorded. A signal after the last
+    question is delivered at the end of the block, unless an exception leaves it.
+
+    Examples
+    --------
+    >>> import signal
+    >>> with Interrupts() as interrupts:
+    ...     signal.raise_signal(signal.SIGINT)
+    ...     stops = interrupts.asked
+    ...     interrupts.answer()
+    >>> stops
+    True
+    """
+
+    def __init__(self) -> None:
+        self._before: dict[int, Any] = {}
+        self._waiting: list[int] = []
+
+    def __enter__(self) -> Interrupts:
+        self._waiting.clear()
+        if threading.current_thread() is threading.main_thread():
+            if callable(signal.getsignal(signal.SIGINT)):
+                self._record(signal.SIGINT)
+            for name in ("SIGTERM", "SIGUSR1"):
+                number = getattr(signal, name, None)
+                if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                    self._record(number)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+        if kind is None and self._waiting:
+            signal.raise_signal(self._waiting[0])
+
+    def _record(self, number: int) -> None:
+        self._before[number] = signal.getsignal(number)
+        signal.signal(number, lambda received, _: self._waiting.append(received))
+
+    @property
+    def asked(self) -> bool:
+        """Whether this process was asked to stop and has not answered."""
+        return bool(self._waiting)
+
+    def answer(self) -> None:
+        """Forget what was recorded: training stops because of it, or has ended."""
+        self._waiting.clear()
+
+    def gathered(
+        self, ranks: Any, own: np.ndarray, counts: Sequence[int] | None = None
+    ) -> tuple[np.ndarray, bool]:
+        """Gather the losses of all ranks, and with them whether one of them was asked to stop.
+
+        Parameters
+        ----------
+        ranks : Ranks
+            Uses its `size` and `rows`. All ranks must call at the same step.
+        own : ndarray of float64, (k,)
+            The losses of this rank.
+        counts : sequence of int, optional
+            k of each rank; equal ones by default.
+
+        Returns
+        -------
+        losses : ndarray of float64, (sum of counts,)
+            In the order of ranks.
+        stops : bool
+            The same on all ranks. If true, nothing is left to answer.
+        """
+        got = ranks.rows(np.append(own, float(self.asked)))
+        lengths = np.full(ranks.size, len(own)) if counts is None else np.asarray(counts)
+        flags = np.cumsum(lengths + 1) - 1
+        stops = bool(got[flags].any())
+        if stops:
+            self.answer()
+        return np.delete(got, flags), stops
 
 
 class LastGood:
