@@ -65,7 +65,7 @@ def start_ranks(count, *arguments, options=(), environment=None, **pipes):
     environment : dict, optional
         Further variables. Each rank has one thread, and finds rnnfast in this checkout.
     pipes
-        Arguments of `subprocess.Popen`; by default both outputs are pipes of text.
+        Further arguments of `subprocess.Popen`; by default both outputs are pipes of text.
     """
     if launcher() is None:
         pytest.skip("needs mpi4py and mpiexec")

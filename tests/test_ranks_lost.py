@@ -5,8 +5,12 @@ import re
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from ranks_helpers import library, needs_ranks, run_ranks
+
+from rnnfast._files import remove_leftovers
+from rnnfast._tensors import Spec, read_tensors
 
 pytestmark = needs_ranks
 
@@ -58,6 +62,20 @@ def test_a_rank_that_dies_is_named_and_ends_the_others(count, work, end, rank, t
     assert done.code != 0
     (moment,) = moments(done, "dies")
     assert time.time() - moment < 10
+
+
+@pytest.mark.parametrize("turn", range(KILLS))
+def test_rank_0_killed_while_it_writes_leaves_the_file_before(tmp_path, turn):
+    _, said = ended(2, "writing", "killed", 0, cwd=tmp_path)
+    assert said == [("0", "2", "died")]
+    specs = {"numbers": Spec(np.dtype(np.float32), (-1,))}
+    _, arrays = read_tensors(tmp_path / "numbers", "test", lambda about: specs)
+    numbers = arrays["numbers"]
+    assert numbers.size == 10**6
+    assert numbers[0] >= 1
+    assert (numbers == numbers[0]).all()
+    remove_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["numbers"]
 
 
 @pytest.mark.parametrize(("work", "rank"), [("mpi", 0), ("compiled", 2)])

@@ -1,7 +1,7 @@
 """A program for tests of lost ranks: `mpiexec -n N python tests/watched_ranks.py WORK [END RANK]`.
 
-All ranks do WORK: "python", "compiled" or "mpi", which never end, or "nothing". After a second, rank RANK
-comes to its END: "killed", "exited", "crashed" or "fails". At "alike" and "all fail", all ranks do.
+All ranks do WORK: "python", "compiled", "writing" or "mpi", which never end, or "nothing". After a second,
+rank RANK comes to its END: "killed", "exited", "crashed" or "fails". At "alike" and "all fail", all do.
 """
 
 import os
@@ -14,7 +14,11 @@ import numpy as np
 from mpi4py import MPI
 from numba import njit
 
+from rnnfast._tensors import write_tensors
 from rnnfast.training.lost_ranks import Watcher
+
+FORM = "test"
+ABOUT = {"arrays": {"numbers": ["float32", 1]}}
 
 
 class Alike(Exception):
@@ -38,11 +42,23 @@ def long_loop(turns):
     return total
 
 
+def write_forever():
+    """Rank 0 writes one number after the other, a million times each, to the file `numbers`."""
+    number = 0
+    while True:
+        number += 1
+        if OfWorld.rank == 0:
+            write_tensors("numbers", FORM, {"numbers": np.full(10**6, number, np.float32)}, ABOUT)
+        MPI.COMM_WORLD.barrier()
+
+
 def work(kind):
     long_loop(1)
     MPI.COMM_WORLD.barrier()
     if kind == "compiled":
         long_loop(10**12)
+    elif kind == "writing":
+        write_forever()
     elif kind == "mpi":
         MPI.COMM_WORLD.recv()  # nobody sends
     else:
