@@ -44,6 +44,19 @@ def test_ranks_leave_together():
     assert max(left) - min(left) < 2  # the late one took 3 s
 
 
+def test_blocks_inside_a_block_only_wait():
+    done, said = ended(3, "inner", "-", 1)
+    assert (done.code, said, done.err) == (0, [], "")
+    turns = sorted(moments(done, "turn"))
+    assert len(turns) == 9
+    assert turns[5] < turns[6] - 0.5  # all wait for the last turn of rank 1
+
+
+def test_a_rank_that_dies_while_it_waits_for_the_others_is_named():
+    done, said = ended(3, "waits", "killed", 1)
+    assert said == [("1", "3", "died")], done.err
+
+
 @pytest.mark.parametrize("turn", range(KILLS))
 @pytest.mark.parametrize(
     ("count", "work", "end", "rank"),

@@ -1,7 +1,8 @@
 """A program for tests of lost ranks: `mpiexec -n N python tests/watched_ranks.py WORK [END RANK]`.
 
-All ranks do WORK: "python", "compiled", "writing" or "mpi", which never end, or "nothing". After a second,
-rank RANK comes to its END: "killed", "exited", "crashed" or "fails". At "alike" and "all fail", all do.
+All ranks do WORK: "python", "compiled", "writing" or "mpi", which never end, "waits", which ends on rank RANK
+alone, "inner" or "nothing". After a second, rank RANK comes to its END: "killed", "exited", "crashed" or
+"fails". At "alike" and "all fail", all ranks do.
 """
 
 import os
@@ -31,6 +32,7 @@ class OfWorld:
     rank, size = MPI.COMM_WORLD.rank, MPI.COMM_WORLD.size
     local_size = MPI.COMM_WORLD.Split_type(MPI.COMM_TYPE_SHARED).size
     agreed = staticmethod(MPI.COMM_WORLD.bcast)
+    barrier = staticmethod(MPI.COMM_WORLD.barrier)
 
 
 @njit(nogil=True)
@@ -54,7 +56,6 @@ def write_forever():
 
 def work(kind):
     long_loop(1)
-    MPI.COMM_WORLD.barrier()
     if kind == "compiled":
         long_loop(10**12)
     elif kind == "writing":
@@ -91,6 +92,15 @@ def fails(error):
     raise error
 
 
+def inner(is_it):
+    """Blocks inside a block only wait."""
+    for turn in range(3):
+        with Watcher(OfWorld()):
+            if is_it and turn == 2:
+                time.sleep(1)
+        print(f"turn {time.time()}\n", end="", flush=True)
+
+
 def main(kind, end="", rank="-1"):
     sudden = {"killed": killed, "exited": exited, "crashed": crashed}
     is_it = OfWorld.rank == int(rank)
@@ -105,8 +115,12 @@ def main(kind, end="", rank="-1"):
             time.sleep(3)
         if is_it and end in sudden:
             threading.Thread(target=dies, args=(sudden[end],)).start()
-        if kind != "nothing":
-            work(kind)
+        if kind == "inner":
+            inner(is_it)
+        elif kind == "waits" and is_it:
+            pass
+        elif kind != "nothing":
+            work("python" if kind == "waits" else kind)
     print(f"left {time.time()}\n", end="", flush=True)
 
 
