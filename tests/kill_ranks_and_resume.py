@@ -1,5 +1,5 @@
-"""A program: train on ranks, kill one at random moments, resume on another number of ranks, and compare with a
-run on one rank that was never killed.
+"""A program: train on ranks, kill one at random moments, resume on another number of ranks, and compare with
+a run on one rank that was never killed.
 
     python tests/kill_ranks_and_resume.py FOLDER [TRIALS [SEED [RANKS]]]
 

@@ -5,7 +5,6 @@ import signal
 import threading
 from pathlib import Path
 
-import numpy as np
 import pytest
 from helpers import sends_interrupts
 from ranks_helpers import end_ranks, library, needs_ranks, start_ranks, wait_for
@@ -15,18 +14,6 @@ from rnnfast.training.safety import Interrupts, interrupts_deferred
 
 PROGRAM = Path(__file__).with_name("interrupted_ranks.py")
 HAS_USR1 = hasattr(signal, "SIGUSR1")
-
-
-class Together:
-    """Two ranks in one process; the other one has its row ready."""
-
-    size = 2
-
-    def __init__(self, other):
-        self.other = other
-
-    def rows(self, own):
-        return np.concatenate([own, self.other])
 
 
 def test_signals_are_recorded_and_handlers_come_back():
@@ -95,23 +82,6 @@ def test_other_threads_record_nothing():
     thread.start()
     thread.join()
     assert handlers == [signal.getsignal(signal.SIGINT)]
-
-
-@pytest.mark.parametrize("other", [0.0, 1.0])
-@pytest.mark.parametrize("own", [False, True])
-def test_the_flags_travel_with_losses_of_any_value(own, other):
-    losses, rest = [np.nan, 1.0, -np.inf], [2.0, 0.0]
-    with Interrupts() as interrupts:
-        if own:
-            signal.raise_signal(signal.SIGINT)
-        ranks = Together([*rest, other])
-        actual, stops = interrupts.gathered(ranks, np.array(losses), (3, 2))
-        assert stops is (own or other == 1.0)
-        assert not interrupts.asked
-        np.testing.assert_array_equal(actual, losses + rest)
-        actual, stops = interrupts.gathered(ranks, np.array(rest))
-        assert stops is (other == 1.0)
-        np.testing.assert_array_equal(actual, rest + rest)
 
 
 def to_launcher(process, number, folder):

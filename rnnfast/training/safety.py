@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -90,8 +90,8 @@ class Interrupts:
     """A block in which signals to stop are recorded, so that all ranks stop at the same step.
 
     A signal reaches the ranks at different steps, or only one of them; a rank that stopped by itself would
-    leave the others waiting. Therefore each rank records the signal, and tells the others with the losses
-    of its next step. A second signal changes nothing, so saving is not disturbed.
+    leave the others waiting. Therefore each rank records the signal, and the ranks tell each other after
+    every step. A second signal changes nothing, so saving is not disturbed.
 
     Recorded are Ctrl-C (SIGINT), and SIGTERM and SIGUSR1 where the program does not handle them. MPICH's
     `mpiexec` forwards all three and kills the ranks at a second Ctrl-C. Open MPI's answers Ctrl-C with
@@ -145,35 +145,6 @@ class Interrupts:
     def answer(self) -> None:
         """Forget what was recorded: training stops because of it, or has ended."""
         self._waiting.clear()
-
-    def gathered(
-        self, ranks: Any, own: np.ndarray, counts: Sequence[int] | None = None
-    ) -> tuple[np.ndarray, bool]:
-        """Gather the losses of all ranks, and with them whether one of them was asked to stop.
-
-        Parameters
-        ----------
-        ranks : Ranks
-            Uses its `size` and `rows`. All ranks must call at the same step.
-        own : ndarray of float64, (k,)
-            The losses of this rank.
-        counts : sequence of int, optional
-            k of each rank; equal ones by default.
-
-        Returns
-        -------
-        losses : ndarray of float64, (sum of counts,)
-            In the order of ranks.
-        stops : bool
-            The same on all ranks. If true, nothing is left to answer.
-        """
-        got = ranks.rows(np.append(own, float(self.asked)))
-        lengths = np.full(ranks.size, len(own)) if counts is None else np.asarray(counts)
-        flags = np.cumsum(lengths + 1) - 1
-        stops = bool(got[flags].any())
-        if stops:
-            self.answer()
-        return np.delete(got, flags), stops
 
 
 class LastGood:
