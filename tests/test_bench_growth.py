@@ -45,10 +45,16 @@ def test_faster_networks_pay_up_to_more_ranks_and_more_for_a_growing_batch():
 def test_the_picture_has_a_line_for_each_network_and_kind_of_growth():
     axes = Figure().subplots()
     draw(axes, SIZE, CLUSTER, (1, 2, 4))
-    assert len(axes.lines) == 1 + 2 * len(NETWORKS)
+    assert len(axes.lines) == 3 + 2 * len(NETWORKS)
     labels = [text.get_text() for text in axes.legend().get_texts()]
-    assert labels == ["ranks", "1 Gb/s", "10 Gb/s", "100 Gb/s"]
+    assert labels == ["ranks", "1 Gb/s", "10 Gb/s", "100 Gb/s", "fixed batch", "growing batch"]
     expected = [
         line.speedup for line in grown(SIZE, replace(CLUSTER, network=Link.of_gigabits(1)), (1, 2, 4))
     ]
     assert axes.lines[1].get_ydata().tolist() == expected
+
+
+def test_a_fixed_batch_is_drawn_up_to_one_rank_a_row():
+    axes = Figure().subplots()
+    draw(axes, SIZE._replace(N=2), CLUSTER, (1, 2, 4))
+    assert [line.get_xdata().tolist() for line in axes.lines[1:3]] == [[1, 2], [1, 2, 4]]

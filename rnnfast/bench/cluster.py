@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
+FREE = 1e18  # bytes per second of what costs no measurable time
 # MPICH gathers up to this many bytes by recursive doubling, and more in a ring.
 _DOUBLING = 512 * 1024
 

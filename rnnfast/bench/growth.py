@@ -106,6 +106,8 @@ def pays_up_to(lines: Sequence[Grown], efficiency: float = 0.5) -> int:
 def draw(axes: Any, size: ModelSize, cluster: Cluster, ranks: Sequence[int] = RANKS) -> None:
     """Draw speedups for each of `NETWORKS`: solid for a fixed batch, dashed for one that grows.
 
+    A fixed batch has at most one rank a row; a batch that grows has `size.N` rows for each rank.
+
     Parameters
     ----------
     axes : matplotlib.axes.Axes
@@ -118,9 +120,12 @@ def draw(axes: Any, size: ModelSize, cluster: Cluster, ranks: Sequence[int] = RA
     for gigabits, color in zip(NETWORKS, _COLORS, strict=True):
         connected = replace(cluster, network=Link.of_gigabits(gigabits))
         for weak, style in ((False, "-"), (True, "--")):
-            speeds = [line.speedup for line in grown(size, connected, ranks, weak=weak)]
+            counts = [count for count in ranks if weak or count <= size.N]
+            speeds = [line.speedup for line in grown(size, connected, counts, weak=weak)]
             label = None if weak else f"{gigabits:g} Gb/s"
-            axes.plot(ranks, speeds, style, color=color, marker="o", markersize=3, label=label)
+            axes.plot(counts, speeds, style, color=color, marker="o", markersize=3, label=label)
+    for style, label in (("-", "fixed batch"), ("--", "growing batch")):
+        axes.plot([], [], style, color="gray", label=label)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)
     axes.set_xticks(ranks, [str(count) for count in ranks])

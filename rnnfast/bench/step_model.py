@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rnnfast.bench.cluster import Cluster, Rank
+from rnnfast.bench.cluster import FREE, Cluster, Rank
 from rnnfast.bench.grid import ModelSize
 from rnnfast.models.cells import named_cell
 
@@ -225,7 +225,7 @@ def rates(measured: Mapping[int, float], size: ModelSize) -> tuple[float, float]
     Returns
     -------
     rate, stream : float
-        `stream` is infinite if the times do not show a cost of reading weights.
+        `stream` is `FREE` if the times do not show a cost of reading weights.
 
     Examples
     --------
@@ -243,4 +243,4 @@ def rates(measured: Mapping[int, float], size: ModelSize) -> tuple[float, float]
     scale = unknown.max(axis=0)
     (of_operation, of_byte), *_ = np.linalg.lstsq(unknown / scale, np.ones(rows.size), rcond=None)
     rate = float(scale[0] / of_operation)
-    return rate, float(scale[1] / of_byte) if of_byte > 0 else math.inf
+    return rate, float(scale[1] / of_byte) if of_byte > 0 else FREE

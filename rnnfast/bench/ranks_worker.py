@@ -1,0 +1,151 @@
+"""One rank of `rnnfast bench --ranks`; the first writes its results as one JSON object per line.
+
+The plan is the argument, as JSON: ``models``, ``numbers``, ``seconds`` and ``with_rates``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import rnnfast
+from rnnfast import optim
+from rnnfast.bench import own
+from rnnfast.bench.grid import ModelSize, model_problem
+from rnnfast.bench.timing import distribution, in_turn
+from rnnfast.models.cells import named_cell
+
+Emit = Callable[[dict[str, Any]], object]
+_RATE_ROWS = (1, 4, 16)  # parts of the batch whose times show the cost of a row and of reading the weights
+_RATE_SECONDS, _RATE_ROUNDS = 1.0, 3
+_MEMORY_NUMBERS = 16 * 2**20  # float32 in each of two arrays, more than caches hold
+_WARM_STEPS, _FEWEST_STEPS = 3, 4
+
+
+class Worker:
+    """Carries out the measurements of a plan on one of the ranks.
+
+    Parameters
+    ----------
+    plan : dict
+        ``models``, ``numbers``, ``seconds`` and ``with_rates``.
+    ranks : Ranks
+    emit : callable
+        Called on every rank with each event, a dict whose ``event`` is ``compiled``, ``memory``, ``rates``,
+        ``sum`` or ``step``.
+    """
+
+    def __init__(self, plan: dict[str, Any], ranks: Any, emit: Emit) -> None:
+        self.plan, self.ranks, self.emit = plan, ranks, emit
+        self.models = [ModelSize(*sizes) for sizes in plan["models"]]
+
+    def run(self) -> None:
+        """Carry out the plan."""
+        rnnfast.set_num_threads(1)
+        self._compile()
+        self._memory()
+        if self.plan["with_rates"]:
+            for size in self.models:
+                self._rates(size)
+        self._sums()
+        for size in self.models:
+            self._steps(size)
+
+    def _compile(self) -> None:
+        """Compile on a tiny model, so that later times exclude the compiler."""
+        from rnnfast.cli.progress import compilations
+
+        start = time.perf_counter()
+        with compilations(lambda: self.emit({"event": "compiling"})) as compiled:
+            for size in self.models:
+                self._trained(size._replace(V=7, H=5, T=3), steps=2)
+        if compiled.count:
+            self.emit({"event": "compiled", "seconds": time.perf_counter() - start})
+
+    def _memory(self) -> None:
+        """Bytes per second to and from memory, while all ranks work."""
+        array, other = np.zeros(_MEMORY_NUMBERS, np.float32), np.ones(_MEMORY_NUMBERS, np.float32)
+        self.ranks.barrier()
+        seconds = in_turn({"add": lambda: np.add(array, other, out=array)}, 0.2, 3)["add"]
+        own_rate = 3 * array.nbytes / float(np.median(seconds))
+        everyone = self.ranks.rows(np.array([own_rate]))
+        beside = self.ranks.local_size
+        self.emit({"event": "memory", "local_size": beside, "rates": everyone[:beside].tolist()})
+
+    def _rates(self, size: ModelSize) -> None:
+        """Times of forward and backward for fewer and fewer rows."""
+        calls = {}
+        for part in _RATE_ROWS:
+            rows = max(1, size.N // part)
+            calls[str(rows)] = own.language_model(model_problem(size._replace(N=rows))).calls["gradients"]
+        samples = in_turn(calls, _RATE_SECONDS, _RATE_ROUNDS)
+        medians = {rows: distribution(found)["median"] for rows, found in samples.items()}
+        self.emit({"event": "rates", "model": list(size), "seconds": medians})
+
+    def _sums(self) -> None:
+        """Times of the sums over ranks."""
+        from rnnfast.training.ranks import time_reduction
+
+        if self.ranks.size > 1:
+            for numbers, times in time_reduction(self.ranks, self.plan["numbers"]).items():
+                self.emit({"event": "sum", "numbers": numbers, **times})
+
+    def _steps(self, size: ModelSize) -> None:
+        """Times of training steps."""
+        warm, _ = self._trained(size, _WARM_STEPS)
+        steps = max(_FEWEST_STEPS, math.ceil(self.plan["seconds"] / warm[-1]))
+        seconds, blocks = self._trained(size, 1 + self.ranks.agreed(steps))
+        self.emit({"event": "step", "model": list(size), "blocks": blocks, "seconds": seconds[1:]})
+
+    def _trained(self, size: ModelSize, steps: int) -> tuple[list[float], int]:
+        """Seconds of each step of a training run, and the blocks of its batches."""
+        rng = np.random.default_rng(0)
+        cell = named_cell("bench", size.cell)
+        model = rnnfast.RNNLM(size.V, size.H, size.H, cell=cell, layers=size.layers, rng=rng)
+        frequency = 1 / np.arange(1, size.V + 1)
+        ids = rng.choice(size.V, size.N * size.T * steps + 1, p=frequency / frequency.sum())
+        marks: list[float] = []
+
+        def mark(_: object) -> None:
+            marks.append(time.perf_counter())
+
+        trainer = rnnfast.Trainer(
+            model, optim.SGD(0.1), rnnfast.TruncatedBPTT(size.T), callback=mark, ranks=self.ranks
+        )
+        self.ranks.barrier()
+        marks.append(time.perf_counter())
+        trainer.fit(ids, epochs=1, batch_size=size.N)
+        return np.diff(marks).tolist(), trainer.blocks
+
+
+def main() -> None:
+    """Read the plan, measure, and let the first rank write the events; a failure is the last event."""
+    from rnnfast.training.ranks import Ranks
+
+    ranks = Ranks()
+
+    def emit(event: dict[str, Any]) -> None:
+        if ranks.rank == 0:
+            print(json.dumps(event), flush=True)
+
+    plan = json.loads(sys.argv[1])
+    if ranks.size != plan["ranks"]:
+        emit(
+            {
+                "event": "refused",
+                "message": f"bench: {plan['ranks']} ranks were started and {ranks.size} found each other; "
+                f"the launcher must belong to the MPI library of mpi4py.",
+            }
+        )
+        sys.exit(1)
+    Worker(plan, ranks, emit).run()
+
+
+if __name__ == "__main__":
+    main()
