@@ -103,10 +103,17 @@ def pays_up_to(lines: Sequence[Grown], efficiency: float = 0.5) -> int:
     return max((line.ranks for line in lines if line.efficiency >= efficiency), default=1)
 
 
-def draw(axes: Any, size: ModelSize, cluster: Cluster, ranks: Sequence[int] = RANKS) -> None:
+def draw(
+    axes: Any,
+    size: ModelSize,
+    cluster: Cluster,
+    ranks: Sequence[int] = RANKS,
+    *,
+    rows_of_a_rank: int | None = None,
+) -> None:
     """Draw speedups for each of `NETWORKS`: solid for a fixed batch, dashed for one that grows.
 
-    A fixed batch has at most one rank a row; a batch that grows has `size.N` rows for each rank.
+    A fixed batch of `size.N` rows has at most one rank a row.
 
     Parameters
     ----------
@@ -115,13 +122,17 @@ def draw(axes: Any, size: ModelSize, cluster: Cluster, ranks: Sequence[int] = RA
     cluster : Cluster
         Its network is not used.
     ranks : sequence of int
+    rows_of_a_rank : int, optional
+        Of a batch that grows; `size.N` by default.
     """
+    each = size._replace(N=rows_of_a_rank or size.N)
     axes.plot(ranks, ranks, color="gray", linewidth=0.8, linestyle=":", label="ranks")
     for gigabits, color in zip(NETWORKS, _COLORS, strict=True):
         connected = replace(cluster, network=Link.of_gigabits(gigabits))
         for weak, style in ((False, "-"), (True, "--")):
             counts = [count for count in ranks if weak or count <= size.N]
-            speeds = [line.speedup for line in grown(size, connected, counts, weak=weak)]
+            lines = grown(each if weak else size, connected, counts, weak=weak)
+            speeds = [line.speedup for line in lines]
             label = None if weak else f"{gigabits:g} Gb/s"
             axes.plot(counts, speeds, style, color=color, marker="o", markersize=3, label=label)
     for style, label in (("-", "fixed batch"), ("--", "growing batch")):
