@@ -96,6 +96,12 @@ def test_numbers_of_ranks_are_powers_of_two_from_one():
 # The launcher
 
 
+@pytest.fixture
+def with_mpi4py(monkeypatch):
+    """Pretend that mpi4py is installed."""
+    monkeypatch.setattr(ranks_runner.importlib.util, "find_spec", lambda name: name)
+
+
 def programs(folder, *names):
     folder.mkdir()
     for name in names:
@@ -104,6 +110,7 @@ def programs(folder, *names):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="programs have endings there")
+@pytest.mark.usefixtures("with_mpi4py")
 def test_the_launcher_is_that_of_slurm_or_stands_beside_python(tmp_path, monkeypatch):
     beside, path = programs(tmp_path / "beside", "mpirun"), programs(tmp_path / "path", "srun", "mpiexec")
     monkeypatch.setattr(sys, "executable", str(beside / "python"))
@@ -117,6 +124,7 @@ def test_the_launcher_is_that_of_slurm_or_stands_beside_python(tmp_path, monkeyp
     assert ranks_runner.launcher("mpiexec --oversubscribe") == ["mpiexec", "--oversubscribe"]
 
 
+@pytest.mark.usefixtures("with_mpi4py")
 def test_a_missing_launcher_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -125,6 +133,12 @@ def test_a_missing_launcher_is_named(tmp_path, monkeypatch):
         ranks_runner.launcher(None)
     with pytest.raises(ValueError, match="must begin with a program on the PATH, got 'nothing -x'"):
         ranks_runner.launcher("nothing -x")
+
+
+def test_a_missing_mpi4py_is_named_with_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setattr(ranks_runner.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r'mpi4py is not installed here: pip install "rnnfast\[mpi\]"'):
+        ranks_runner.launcher(None)
 
 
 def test_numbers_of_ranks_take_turns_in_rounds(started, monkeypatch):
@@ -143,6 +157,7 @@ def test_numbers_of_ranks_take_turns_in_rounds(started, monkeypatch):
     assert calls[1][2] == {
         "ranks": 2,
         "models": [list(SIZE)],
+        "blocks": 8,
         "numbers": [10],
         "seconds": 4.0,
         "with_rates": False,
@@ -230,6 +245,7 @@ def test_the_picture_has_a_panel_for_each_model(record, tmp_path):
 # The command
 
 
+@pytest.mark.usefixtures("with_mpi4py")
 def test_the_command_writes_figures_tables_and_picture(started, tmp_path, monkeypatch):
     from test_bench import rnnfast_bench
 
@@ -255,6 +271,7 @@ def test_the_command_writes_figures_tables_and_picture(started, tmp_path, monkey
     assert [line["ranks"] for line in kept["steps"]] == [1, 2]
 
 
+@pytest.mark.usefixtures("with_mpi4py")
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -121,7 +121,8 @@ def test_a_step_on_two_ranks_halves_the_rows_and_sends_each_gradient_twice_by_ha
     assert output.slices == pytest.approx(36 / 2 / 2 + 3.0)
     assert output.additions == pytest.approx(12 * 9 / 2 / 10)
     assert output.shares == pytest.approx(36 / 2 / 2 + 3.0)
-    assert found.losses == pytest.approx(8 * 4 / 2 / 2 + 3.0)
+    words = 2 * distinct_words(3, 10)
+    assert found.meetings == pytest.approx(sum(8 * count / 2 / 2 + 3.0 for count in (4, 4, words, 8)))
     assert found.update == step(size, 1, 4, cluster()).update
 
 

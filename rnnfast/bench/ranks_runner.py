@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shlex
@@ -16,14 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from rnnfast.bench.grid import ModelSize, words
+from rnnfast.bench.growth import FEWEST_BLOCKS
 from rnnfast.bench.ranks_results import joined
 from rnnfast.bench.runner import BenchFailed, environment
 
-MODELS = (ModelSize("lstm", 1, 10_000, 256, 32, 35), ModelSize("lstm", 2, 10_000, 650, 32, 35))
+MODELS = (ModelSize("lstm", 1, 10_000, 256, 40, 35), ModelSize("lstm", 2, 10_000, 650, 40, 35))
 QUICK_MODELS = MODELS[:1]
 NUMBERS = (1_000_000, 10_000_000)  # of float32, for the sums over ranks
 _EVENT = '{"event":'  # begins the lines of a worker; MPI may print lines of its own
 _LAUNCHERS = ("mpiexec", "mpirun")
+_PATIENCE = 10.0  # seconds for a launcher to end its ranks
 
 Watch = Callable[[int, dict[str, Any]], object]
 
@@ -39,7 +42,9 @@ class Settings:
     launcher : list of str
         The command that starts them; ``-n`` and the number follow.
     models : list of ModelSize
-        `N` rows are those of all ranks together.
+        `N` rows are those of all ranks together, at least as many as blocks.
+    blocks : int
+        Of a batch, at least as many as ranks.
     numbers : list of int
         Sizes of the arrays that are summed over ranks.
     seconds : float
@@ -50,6 +55,7 @@ class Settings:
     ranks: list[int]
     launcher: list[str]
     models: list[ModelSize] = field(default_factory=lambda: list(MODELS))
+    blocks: int = FEWEST_BLOCKS
     numbers: list[int] = field(default_factory=lambda: list(NUMBERS))
     seconds: float = 4.0
     rounds: int = 5
@@ -78,8 +84,10 @@ def launcher(named: str | None) -> list[str]:
     Raises
     ------
     ValueError
-        It does not exist.
+        It does not exist, or mpi4py is not installed.
     """
+    if importlib.util.find_spec("mpi4py") is None:
+        raise ValueError('bench: mpi4py is not installed here: pip install "rnnfast[mpi]".')
     if named is not None:
         command = shlex.split(named)
         if not command or shutil.which(command[0]) is None:
@@ -120,6 +128,7 @@ def measure(settings: Settings, record: dict[str, Any], watch: Watch) -> None:
             plan = {
                 "ranks": ranks,
                 "models": settings.models,
+                "blocks": settings.blocks,
                 "numbers": settings.numbers,
                 "seconds": settings.seconds,
                 "with_rates": ranks == 1 and round_number == 0,
@@ -161,4 +170,8 @@ def _events(command: list[str], plan: dict[str, Any]) -> Generator[dict[str, Any
         finally:
             process.stdout.close()
             process.terminate()  # the launcher ends its ranks
-            process.wait()
+            try:
+                process.wait(_PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()

@@ -1,6 +1,6 @@
 """One rank of `rnnfast bench --ranks`; the first writes its results as one JSON object per line.
 
-The plan is the argument, as JSON: ``models``, ``numbers``, ``seconds`` and ``with_rates``.
+The plan is the argument, as JSON.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ class Worker:
     Parameters
     ----------
     plan : dict
-        ``models``, ``numbers``, ``seconds`` and ``with_rates``.
+        ``ranks``, their number; ``models``; ``blocks`` of a batch; ``numbers``, sizes of the arrays that are
+        summed; ``seconds`` for the steps of a model; ``with_rates``, to measure the rates of one rank.
     ranks : Ranks
     emit : callable
         Called on every rank with each event, a dict whose ``event`` is ``compiled``, ``memory``, ``rates``,
@@ -98,13 +99,13 @@ class Worker:
 
     def _steps(self, size: ModelSize) -> None:
         """Times of training steps."""
-        warm, _ = self._trained(size, _WARM_STEPS)
-        steps = max(_FEWEST_STEPS, math.ceil(self.plan["seconds"] / warm[-1]))
-        seconds, blocks = self._trained(size, 1 + self.ranks.agreed(steps))
-        self.emit({"event": "step", "model": list(size), "blocks": blocks, "seconds": seconds[1:]})
+        warm = self._trained(size, _WARM_STEPS)
+        steps = max(_FEWEST_STEPS, math.ceil(self.plan["seconds"] / self.ranks.agreed(warm[-1:])[0]))
+        seconds = self._trained(size, 1 + steps)[1:]
+        self.emit({"event": "step", "model": list(size), "blocks": self.plan["blocks"], "seconds": seconds})
 
-    def _trained(self, size: ModelSize, steps: int) -> tuple[list[float], int]:
-        """Seconds of each step of a training run, and the blocks of its batches."""
+    def _trained(self, size: ModelSize, steps: int) -> list[float]:
+        """Seconds of each step of a training run, on the first rank."""
         rng = np.random.default_rng(0)
         cell = named_cell("bench", size.cell)
         model = rnnfast.RNNLM(size.V, size.H, size.H, cell=cell, layers=size.layers, rng=rng)
@@ -115,13 +116,12 @@ class Worker:
         def mark(_: object) -> None:
             marks.append(time.perf_counter())
 
-        trainer = rnnfast.Trainer(
-            model, optim.SGD(0.1), rnnfast.TruncatedBPTT(size.T), callback=mark, ranks=self.ranks
-        )
+        bptt, blocks = rnnfast.TruncatedBPTT(size.T), self.plan["blocks"]
+        trainer = rnnfast.Trainer(model, optim.SGD(0.1), bptt, callback=mark, ranks=self.ranks, blocks=blocks)
         self.ranks.barrier()
         marks.append(time.perf_counter())
         trainer.fit(ids, epochs=1, batch_size=size.N)
-        return np.diff(marks).tolist(), trainer.blocks
+        return np.diff(marks).tolist()
 
 
 def main() -> None:

@@ -65,10 +65,26 @@ class Part(NamedTuple):
 
 
 class Step(NamedTuple):
-    """The times of one step on one rank; `parts` are in the order of the backward pass."""
+    """The times of one step on one rank.
+
+    Parameters
+    ----------
+    forward : float
+        The forward pass of all layers.
+    meetings : float
+        Small gathers: the scored steps and losses of rows, the words in use, and whether to go on.
+    parts : tuple of Part
+        In the order of the backward pass.
+    update : float
+        What every rank does alike.
+    overhead : float
+        What no size changes.
+    overlaps : bool
+        Whether slices are sent during the backward pass.
+    """
 
     forward: float
-    losses: float
+    meetings: float
     parts: tuple[Part, ...]
     update: float
     overhead: float
@@ -81,7 +97,7 @@ class Step(NamedTuple):
         Slices of a layer are sent when its gradient is complete and the previous slices are sent. Sums and
         shares follow after the backward pass, as no thread of a rank serves messages beside it.
         """
-        complete, free = [], self.forward + self.losses
+        complete, free = [], self.forward + self.meetings
         for part in self.parts:
             free += part.backward
             complete.append(free)
@@ -98,11 +114,11 @@ class Step(NamedTuple):
 
     @property
     def exchange(self) -> float:
-        """Seconds for which the ranks wait for each other's gradients and losses, or add them."""
+        """Seconds for which the ranks wait for each other's numbers, or add them."""
         return self.seconds - self.work - self.update - self.overhead
 
 
-def distinct_words(V: int, count: int) -> float:
+def distinct_words(V: int, count: float) -> float:
     """The expected number of distinct ids among `count`, if id k has the frequency 1 / (k + 1).
 
     Examples
@@ -176,8 +192,9 @@ def step(size: ModelSize, ranks: int, blocks: int, cluster: Cluster) -> Step:
             )
         )
     update = rank.passes(_UPDATE * _NUMBER * parameters_of(size))
-    losses = rank.shares(8 * size.N)
-    return Step(forward, losses, tuple(parts), update, cluster.machine.overhead, cluster.overlaps)
+    words = distinct_words(size.V, size.N * size.T / ranks) * ranks
+    meetings = sum(rank.shares(8 * count) for count in (size.N, size.N, words, 4 * ranks))
+    return Step(forward, meetings, tuple(parts), update, cluster.machine.overhead, cluster.overlaps)
 
 
 class Compared(NamedTuple):

@@ -19,9 +19,9 @@ def simulated(
     """Seconds of steps in which each rank computes at a speed of its own.
 
     In each step the computing times of a rank are multiplied by a log-normal number of mean 1. All ranks meet
-    at the losses. Then each rank hands its slices of a layer to the network of its machine, which sends them
-    in the order of arrival. A rank adds slices when those of all ranks have arrived and its backward pass is
-    over. Shares go out when all ranks have added.
+    at their losses. Then each rank hands its slices of a layer to the network of its machine, which sends
+    them in the order of arrival. A rank adds slices when those of all ranks have arrived and its backward
+    pass is over. Shares go out when all ranks have added.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def simulated(
 
 def _seconds(step: Step, slowness: np.ndarray, beside: int) -> float:
     """Seconds of one step whose ranks need `slowness (ranks,)` times the time of computing."""
-    start = step.forward * slowness.max() + step.losses
+    start = step.forward * slowness.max() + step.meetings
     backward = np.cumsum([part.backward for part in step.parts])
     ready = start + backward[:, np.newaxis] * slowness  # (layers, ranks)
     ended = ready[-1]

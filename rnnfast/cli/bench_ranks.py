@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from rnnfast.bench import ranks_runner as runner
+from rnnfast.bench.growth import FEWEST_BLOCKS
 from rnnfast.bench.runner import BenchFailed
 from rnnfast.cli import bench_files
 from rnnfast.cli.errors import one_line
@@ -29,10 +30,13 @@ def run(
 ) -> None:
     """Measure each number of ranks, write the files and print the tables."""
     with one_line(ValueError):
+        counts = runner.rank_counts(ranks)
+        blocks, models = max(FEWEST_BLOCKS, *counts), runner.QUICK_MODELS if quick else runner.MODELS
         settings = runner.Settings(
-            ranks=runner.rank_counts(ranks),
+            ranks=counts,
             launcher=runner.launcher(launcher),
-            models=list(runner.QUICK_MODELS if quick else runner.MODELS),
+            models=[size._replace(N=max(size.N, blocks)) for size in models],
+            blocks=blocks,
             numbers=list(runner.NUMBERS),
             seconds=seconds if seconds is not None else _QUICK_SECONDS if quick else 4.0,
             rounds=_QUICK_ROUNDS if quick else 5,
