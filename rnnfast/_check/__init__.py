@@ -23,6 +23,12 @@ from rnnfast._check.arrays import (
     weights,
     whole_numbers,
 )
+from rnnfast._check.blocks import (
+    blocks,
+    blocks_possible,
+    ranks_divide_blocks,
+    same_on_ranks,
+)
 from rnnfast._check.calls import (
     another_thread,
     called_before,
@@ -274,6 +280,8 @@ __all__ = [
     "batch",
     "between_layers",
     "binary",
+    "blocks",
+    "blocks_possible",
     "boolean",
     "calibrates",
     "calibration",
@@ -416,6 +424,7 @@ __all__ = [
     "pickled",
     "probabilities",
     "projection",
+    "ranks_divide_blocks",
     "read_once",
     "reads_backwards",
     "reads_in_any_order",
@@ -423,6 +432,7 @@ __all__ = [
     "run_tokens",
     "run_under_way",
     "same_classes",
+    "same_on_ranks",
     "same_option",
     "same_parameters",
     "same_run",
