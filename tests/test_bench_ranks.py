@@ -7,7 +7,9 @@ import sys
 import matplotlib.image
 import pytest
 
-from rnnfast.bench import ranks_report, ranks_results, ranks_runner
+from threads_as_ranks import on_ranks
+
+from rnnfast.bench import ranks_report, ranks_results, ranks_runner, ranks_worker
 from rnnfast.bench.cluster import FREE, Cluster, Link, Machine, Rank
 from rnnfast.bench.grid import ModelSize
 from rnnfast.bench.ranks_results import joined, link_of
@@ -174,6 +176,26 @@ def test_ranks_that_refuse_are_stopped_and_their_sentence_is_the_error(started):
     command = started({"event": "refused", "message": "bench: it cannot."}, waits=True)
     with pytest.raises(BenchFailed, match="bench: it cannot"):
         ranks_runner.measure(settings(command), {}, print)
+
+
+def test_a_rank_times_copies_passes_of_fewer_rows_and_steps():
+    plan = {
+        "ranks": 1,
+        "models": [list(SIZE)],
+        "blocks": 4,
+        "numbers": [10],
+        "seconds": 0.0,
+        "with_rates": True,
+    }
+    seen = []
+    on_ranks(1, lambda rank: ranks_worker.Worker(plan, rank, seen.append).run())
+    memory, passes, steps = (event for event in seen if event["event"] not in ("compiling", "compiled"))
+    assert (memory["event"], memory["local_size"], len(memory["rates"])) == ("memory", 1, 1)
+    assert (passes["event"], passes["model"]) == ("rates", list(SIZE))
+    assert list(passes["seconds"]) == ["16", "4", "1"]
+    assert (steps["event"], steps["model"], steps["blocks"]) == ("step", list(SIZE), 4)
+    assert len(steps["seconds"]) >= 4
+    assert min(*memory["rates"], *passes["seconds"].values(), *steps["seconds"]) > 0
 
 
 # The figures

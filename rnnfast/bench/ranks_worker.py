@@ -48,7 +48,6 @@ class Worker:
 
     def run(self) -> None:
         """Carry out the plan."""
-        rnnfast.set_num_threads(1)
         self._compile()
         self._memory()
         if self.plan["with_rates"]:
@@ -91,9 +90,9 @@ class Worker:
 
     def _sums(self) -> None:
         """Times of the sums over ranks."""
-        from rnnfast.training.ranks import time_reduction
-
         if self.ranks.size > 1:
+            from rnnfast.training.ranks import time_reduction
+
             for numbers, times in time_reduction(self.ranks, self.plan["numbers"]).items():
                 self.emit({"event": "sum", "numbers": numbers, **times})
 
