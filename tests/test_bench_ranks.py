@@ -6,7 +6,6 @@ import sys
 
 import matplotlib.image
 import pytest
-
 from threads_as_ranks import on_ranks
 
 from rnnfast.bench import ranks_report, ranks_results, ranks_runner, ranks_worker
@@ -14,7 +13,7 @@ from rnnfast.bench.cluster import FREE, Cluster, Link, Machine, Rank
 from rnnfast.bench.grid import ModelSize
 from rnnfast.bench.ranks_results import joined, link_of
 from rnnfast.bench.runner import BenchFailed
-from rnnfast.bench.step_model import step
+from rnnfast.bench.step_model import TREE, step
 
 SIZE = ModelSize("lstm", 1, 50, 8, 16, 4)
 LINK = Link(4e8, 1e-4)
@@ -58,7 +57,7 @@ def settings(launcher, **changes):
 def times_of_sums(numbers):
     """Seconds of a sum over two ranks, by the model."""
     rank = Rank(CLUSTER, 2)
-    return 2 * rank.slices(4 * numbers) + rank.passes(12 * numbers / 2)
+    return 2 * rank.slices(4 * numbers) + rank.passes(TREE * numbers / 2)
 
 
 def events(factors=((1, 1.0), (2, 1.0))):
@@ -178,24 +177,40 @@ def test_ranks_that_refuse_are_stopped_and_their_sentence_is_the_error(started):
         ranks_runner.measure(settings(command), {}, print)
 
 
+PLAN = {"ranks": 1, "models": [list(SIZE)], "blocks": 4, "numbers": [10], "seconds": 0.0, "with_rates": True}
+
+
+def works(ranks, plan, allreduce=None):
+    """The events of each rank, but for those of compiling."""
+
+    def work(rank):
+        seen = []
+        ranks_worker.Worker({**plan, "ranks": ranks}, rank, allreduce, seen.append).run()
+        return [event for event in seen if event["event"] not in ("compiling", "compiled")]
+
+    return on_ranks(ranks, work)
+
+
 def test_a_rank_times_copies_passes_of_fewer_rows_and_steps():
-    plan = {
-        "ranks": 1,
-        "models": [list(SIZE)],
-        "blocks": 4,
-        "numbers": [10],
-        "seconds": 0.0,
-        "with_rates": True,
-    }
-    seen = []
-    on_ranks(1, lambda rank: ranks_worker.Worker(plan, rank, seen.append).run())
-    memory, passes, steps = (event for event in seen if event["event"] not in ("compiling", "compiled"))
+    [[memory, passes, steps]] = works(1, PLAN)
     assert (memory["event"], memory["local_size"], len(memory["rates"])) == ("memory", 1, 1)
     assert (passes["event"], passes["model"]) == ("rates", list(SIZE))
     assert list(passes["seconds"]) == ["16", "4", "1"]
     assert (steps["event"], steps["model"], steps["blocks"]) == ("step", list(SIZE), 4)
     assert len(steps["seconds"]) >= 4
     assert min(*memory["rates"], *passes["seconds"].values(), *steps["seconds"]) > 0
+
+
+def test_ranks_time_their_sums_in_turn_with_those_of_mpi():
+    summed = []
+    plan = {**PLAN, "models": [], "numbers": [10, 20], "with_rates": False}
+    first, second = works(2, plan, lambda array: summed.append(array.size))
+    for seen in (first, second):
+        assert [event["event"] for event in seen] == ["memory", "sum", "sum"]
+        assert [event["numbers"] for event in seen[1:]] == [10, 20]
+        assert {len(event[name]) for event in seen[1:] for name in ("tree", "allreduce")} == {10}
+    assert first[0]["local_size"] == len(first[0]["rates"]) == 2
+    assert sorted(summed) == [10] * 22 + [20] * 22
 
 
 # The figures
@@ -225,10 +240,10 @@ def test_a_slow_step_stands_out_against_the_prediction():
 
 def test_the_messages_of_a_machine_are_found_in_its_sums():
     sums = [{"ranks": 2, "numbers": n, "tree": {"median": times_of_sums(n)}} for n in (10**6, 10**7)]
-    assert link_of(sums, 1.5e9) == pytest.approx(LINK)
-    assert link_of([], 1.5e9) == Link(FREE, 0.0)
+    assert link_of(sums, 1e9, 1.5e9) == pytest.approx(LINK)
+    assert link_of([], 1e9, 1.5e9) == Link(FREE, 0.0)
     fast = [{"ranks": 2, "numbers": n, "tree": {"median": 1e-12 * n}} for n in (10**6, 10**7)]
-    assert link_of(fast, 1.5e9).bandwidth == FREE
+    assert link_of(fast, 1e9, 1.5e9).bandwidth == FREE
 
 
 # The report

@@ -1,6 +1,7 @@
 """The model of a training step on several ranks, against numbers worked out by hand, and its simulation."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -119,7 +120,7 @@ def test_a_step_on_two_ranks_halves_the_rows_and_sends_each_gradient_twice_by_ha
     output = found.parts[0]
     assert output.backward == pytest.approx(2 * 2 * 10 * 6 / 1000 + 12 * 9 / 10)
     assert output.slices == pytest.approx(36 / 2 / 2 + 3.0)
-    assert output.additions == pytest.approx(12 * 9 / 2 / 10)
+    assert output.additions == pytest.approx(8 * 9 / 2 / 10)
     assert output.shares == pytest.approx(36 / 2 / 2 + 3.0)
     words = 2 * distinct_words(3, 10)
     assert found.meetings == pytest.approx(sum(8 * count / 2 / 2 + 3.0 for count in (4, 4, words, 8)))
@@ -127,17 +128,23 @@ def test_a_step_on_two_ranks_halves_the_rows_and_sends_each_gradient_twice_by_ha
 
 
 def test_slices_of_a_layer_are_sent_during_the_backward_pass_below():
-    # Backward ends at 7 and 11; slices are sent from 7 to 13 and to 19; the rest is 1.5 each.
-    assert a_step().seconds == 19 + 1.5 + 7 + 8
-    # Without overlap they are sent from 11 to 17 and from 17 to 23.
-    assert a_step(overlaps=False).seconds == 23 + 1.5 + 7 + 8
-    assert a_step().exchange == 35.5 - 9 - 15
+    # Backward ends at 7 and 11; slices are sent from 7 to 13 and to 19; the first shares from 19 to 20.
+    assert a_step().seconds == 20 + 1 + 7 + 8
+    # Without overlap each of two layers takes 7.5 after the backward pass.
+    assert a_step(overlaps=False).seconds == 11 + 2 * 7.5 + 7 + 8
+    assert a_step().exchange == 36 - 9 - 15
 
 
-def test_the_sums_of_the_first_layer_are_made_while_the_slices_of_the_second_are_sent():
-    parts = (Part("output", 4.0, 1.0, 5.0, 1.0), Part("recurrent", 4.0, 2.0, 0.5, 0.5))
-    # Backward ends at 8, slices at 5 and 10; the first sum ends at 13, its shares at 14.
-    assert Step(0.0, 0.0, parts, 0.0, 0.0, True).seconds == 15.0
+def test_slices_that_have_arrived_are_added_when_the_next_gradient_is_complete():
+    parts = (Part("output", 4.0, 1.0, 5.0, 3.0), Part("recurrent", 4.0, 2.0, 0.5, 0.25))
+    # Slices arrive at 5 and are added from 8 to 13; then the network sends the shares, and to 18 the slices.
+    assert Step(0.0, 0.0, parts, 0.0, 0.0, True).seconds == 18.75
+
+
+def test_ranks_of_one_machine_copy_after_the_backward_pass():
+    size = ModelSize("rnn", 1, 3, 2, 4, 5)
+    assert not step(size, 4, 4, cluster(ranks_per_machine=4)).overlaps
+    assert step(size, 4, 4, cluster(ranks_per_machine=2)).overlaps
 
 
 def test_ranks_must_divide_the_blocks():
@@ -185,11 +192,15 @@ def test_times_without_a_cost_of_reading_read_for_free():
 
 @pytest.mark.parametrize("overlaps", [True, False])
 @pytest.mark.parametrize("beside", [1, 2, 8])
-def test_equal_ranks_take_the_time_of_the_model(overlaps, beside):
+@pytest.mark.parametrize("bandwidth", [1.0, 1000.0, 1e6])
+def test_equal_ranks_take_the_time_of_the_model(overlaps, beside, bandwidth):
     size = ModelSize("lstm", 2, 200, 16, 32, 8)
-    found = step(size, 8, 16, cluster(ranks_per_machine=beside, overlaps=overlaps))
+    slow = replace(MACHINE, local=Link(bandwidth, 0.0))
+    machines = cluster(machine=slow, network=Link(bandwidth, 0.0), ranks_per_machine=beside)
+    found = step(size, 8, 16, machines)._replace(overlaps=overlaps)
     actual = simulated(found, 8, ranks_per_machine=beside, steps=2)
-    assert actual == pytest.approx(found.seconds)
+    # Messages of ranks behind one network may end earlier than all of them together.
+    assert actual == pytest.approx(found.seconds, rel=1e-9 if beside == 1 or not overlaps else 0.05)
 
 
 def test_ranks_of_different_speed_wait_for_the_slowest():

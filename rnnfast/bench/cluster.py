@@ -75,15 +75,12 @@ class Cluster:
     ranks_per_machine : int
     threads : int
         Of each rank. They divide its work without loss.
-    overlaps : bool
-        Whether slices of one layer are sent during the backward pass of the layers below.
     """
 
     machine: Machine
     network: Link
     ranks_per_machine: int = 1
     threads: int = 1
-    overlaps: bool = True
 
 
 class Rank:

@@ -46,7 +46,7 @@ def grown(
     *,
     weak: bool = False,
     spread: float = 0.0,
-    steps: int = 100,
+    steps: int = 50,
 ) -> list[Grown]:
     """Steps on more and more ranks.
 

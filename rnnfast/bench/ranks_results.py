@@ -7,7 +7,7 @@ from typing import Any
 
 from rnnfast.bench.cluster import FREE, Cluster, Link, Machine
 from rnnfast.bench.grid import ModelSize
-from rnnfast.bench.step_model import compared, rates
+from rnnfast.bench.step_model import TREE, compared, rates
 from rnnfast.bench.timing import distribution
 
 _CACHE = 32 * 2**20  # bytes of the last cache, which systems do not tell alike
@@ -85,15 +85,23 @@ def _cluster(events: list[dict[str, Any]], size: ModelSize, sums: list[dict[str,
     memory = max(sum(event["rates"]) for event in passes.values())
     [rows] = [e["seconds"] for e in _of_kind(events, "rates") if ModelSize(*e["model"]) == size]
     rate, stream = rates({int(count): seconds for count, seconds in rows.items()}, size)
-    machine = Machine(rate, stream, passes[1]["rates"][0], memory, _CACHE, link_of(sums, memory))
+    alone = passes[1]["rates"][0]
+    machine = Machine(rate, stream, alone, memory, _CACHE, link_of(sums, alone, memory))
     return Cluster(machine, machine.local, max(event["local_size"] for event in passes.values()))
 
 
-def link_of(sums: list[dict[str, Any]], memory: float) -> Link:
+def link_of(sums: list[dict[str, Any]], memory: float, all_memory: float) -> Link:
     """The latency and bandwidth of messages, from the sums over the fewest ranks.
 
     Each rank sends and receives twice (n - 1) / n of the bytes and adds as much; latencies are those of twice
     n - 1 messages.
+
+    Parameters
+    ----------
+    sums : list of dict
+        Times of at least two sizes, or none.
+    memory, all_memory : float
+        Bytes per second of one rank alone, and of all ranks of a machine.
     """
     if not sums:
         return Link(FREE, 0.0)
@@ -102,7 +110,7 @@ def link_of(sums: list[dict[str, Any]], memory: float) -> Link:
     (few, short), (many, long) = times[0], times[-1]
     share = (ranks - 1) / ranks
     of_number = (long - short) / (many - few) if many > few else long / many
-    of_message = of_number / share - 12 * ranks / memory
+    of_message = of_number / share - TREE / min(memory, all_memory / ranks)
     bandwidth = 8 / of_message if of_message > 0 else FREE
     latency = max(short - few * of_number, 0.0) / (2 * (ranks - 1))
     return Link(bandwidth, latency)

@@ -25,6 +25,7 @@ Emit = Callable[[dict[str, Any]], object]
 _RATE_ROWS = (1, 4, 16)  # parts of the batch whose times show the cost of a row and of reading the weights
 _RATE_SECONDS, _RATE_ROUNDS = 1.0, 3
 _MEMORY_NUMBERS = 16 * 2**20  # float32 in each of two arrays, more than caches hold
+_SUM_TURNS = 10
 _WARM_STEPS, _FEWEST_STEPS = 3, 4
 
 
@@ -37,13 +38,17 @@ class Worker:
         ``ranks``, their number; ``models``; ``blocks`` of a batch; ``numbers``, sizes of the arrays that are
         summed; ``seconds`` for the steps of a model; ``with_rates``, to measure the rates of one rank.
     ranks : Ranks
+    allreduce : callable
+        Sums an array over the ranks in place, as MPI does it.
     emit : callable
         Called on every rank with each event, a dict whose ``event`` is ``compiled``, ``memory``, ``rates``,
         ``sum`` or ``step``.
     """
 
-    def __init__(self, plan: dict[str, Any], ranks: Any, emit: Emit) -> None:
-        self.plan, self.ranks, self.emit = plan, ranks, emit
+    def __init__(
+        self, plan: dict[str, Any], ranks: Any, allreduce: Callable[[np.ndarray], object], emit: Emit
+    ) -> None:
+        self.plan, self.ranks, self.allreduce, self.emit = plan, ranks, allreduce, emit
         self.models = [ModelSize(*sizes) for sizes in plan["models"]]
 
     def run(self) -> None:
@@ -89,12 +94,22 @@ class Worker:
         self.emit({"event": "rates", "model": list(size), "seconds": medians})
 
     def _sums(self) -> None:
-        """Times of the sums over ranks."""
-        if self.ranks.size > 1:
-            from rnnfast.training.ranks import time_reduction
-
-            for numbers, times in time_reduction(self.ranks, self.plan["numbers"]).items():
-                self.emit({"event": "sum", "numbers": numbers, **times})
+        """Times of the sums over ranks, in turn with those of MPI."""
+        if self.ranks.size == 1:
+            return
+        for numbers in self.plan["numbers"]:
+            array = np.zeros(numbers, np.float32)
+            calls = {"tree": lambda array=array: self.ranks.begin([array]).finish()}
+            calls["allreduce"] = lambda array=array: self.allreduce(array)
+            times: dict[str, list[float]] = {name: [] for name in calls}
+            for turn in range(_SUM_TURNS + 1):
+                for name, call in calls.items():
+                    self.ranks.barrier()
+                    start = time.perf_counter()
+                    call()
+                    if turn:  # the first makes room
+                        times[name].append(time.perf_counter() - start)
+            self.emit({"event": "sum", "numbers": numbers, **times})
 
     def _steps(self, size: ModelSize) -> None:
         """Times of training steps."""
@@ -125,6 +140,8 @@ class Worker:
 
 def main() -> None:
     """Read the plan, measure, and let the first rank write the events; a failure is the last event."""
+    from mpi4py import MPI
+
     from rnnfast.training.ranks import Ranks
 
     ranks = Ranks()
@@ -143,7 +160,7 @@ def main() -> None:
             }
         )
         sys.exit(1)
-    Worker(plan, ranks, emit).run()
+    Worker(plan, ranks, lambda array: MPI.COMM_WORLD.Allreduce(MPI.IN_PLACE, array), emit).run()
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from rnnfast.models.cells import named_cell
 
 _NUMBER = 4  # bytes
 _SUM = 3 * _NUMBER  # bytes moved by one addition of arrays: two reads and a write
+TREE = 2 * _NUMBER  # bytes moved per number of slices, which are added in the cache: a read and a write
 # Numbers moved per parameter: its norm (1), clipping (2), SGD (3), and the copy of good parameters (2).
 _UPDATE = 8
 
@@ -80,7 +81,8 @@ class Step(NamedTuple):
     overhead : float
         What no size changes.
     overlaps : bool
-        Whether slices are sent during the backward pass.
+        Whether messages travel during the backward pass, as they do between machines. On one machine, ranks
+        copy them after it.
     """
 
     forward: float
@@ -94,18 +96,28 @@ class Step(NamedTuple):
     def seconds(self) -> float:
         """Seconds of the step if all ranks are equally fast.
 
-        Slices of a layer are sent when its gradient is complete and the previous slices are sent. Sums and
-        shares follow after the backward pass, as no thread of a rank serves messages beside it.
+        The slices of a layer are sent when its gradient is complete. At each of these moments, and at the end
+        of the backward pass, a rank adds the slices that have arrived, and sends its sum. The network sends
+        one message at a time. Without overlap, the gradients are exchanged one after another at the end.
         """
-        complete, free = [], self.forward + self.meetings
+        if not self.overlaps:
+            exchanges = sum(part.slices + part.additions + part.shares for part in self.parts)
+            return self.work + self.meetings + exchanges + self.update + self.overhead
+        now, network = self.forward + self.meetings, 0.0
+        arrivals: list[float] = []  # of slices, by layer
+        added = 0
         for part in self.parts:
-            free += part.backward
-            complete.append(free)
-        sent, over = 0.0, free
-        for part, end in zip(self.parts, complete, strict=True):
-            sent = max(sent, end if self.overlaps else over) + part.slices
-            free = max(free, sent) + part.additions + part.shares
-        return free + self.update + self.overhead
+            now += part.backward
+            while added < len(arrivals) and arrivals[added] <= now:
+                now += self.parts[added].additions
+                network = max(network, now) + self.parts[added].shares
+                added += 1
+            network = max(network, now) + part.slices
+            arrivals.append(network)
+        for part, arrival in zip(self.parts[added:], arrivals[added:], strict=True):
+            now = max(now, arrival) + part.additions
+            network = max(network, now) + part.shares
+        return max(now, network) + self.update + self.overhead
 
     @property
     def work(self) -> float:
@@ -187,14 +199,15 @@ def step(size: ModelSize, ranks: int, blocks: int, cluster: Cluster) -> Step:
                 rank.products(2 * operations, size.T * weights, weights)
                 + rank.passes(own_sums * _SUM * layer.numbers),
                 rank.slices(_NUMBER * layer.numbers),
-                rank.passes((ranks - 1) / ranks * _SUM * layer.numbers),
+                rank.passes((ranks - 1) / ranks * TREE * layer.numbers),
                 rank.shares(_NUMBER * layer.numbers),
             )
         )
     update = rank.passes(_UPDATE * _NUMBER * parameters_of(size))
     words = distinct_words(size.V, size.N * size.T / ranks) * ranks
     meetings = sum(rank.shares(8 * count) for count in (size.N, size.N, words, 4 * ranks))
-    return Step(forward, meetings, tuple(parts), update, cluster.machine.overhead, cluster.overlaps)
+    overlaps = ranks > cluster.ranks_per_machine
+    return Step(forward, meetings, tuple(parts), update, cluster.machine.overhead, overlaps)
 
 
 class Compared(NamedTuple):
