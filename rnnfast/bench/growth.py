@@ -20,7 +20,7 @@ NETWORKS = (1.0, 10.0, 100.0)  # Gb/s
 FEWEST_BLOCKS = 8
 # Eight cores with rates of an AMD EPYC (Zen 4) and two channels of memory.
 MACHINE = Machine(
-    rate=105e9, stream=36e9, memory=20e9, all_memory=60e9, cache=32 * 2**20, local=Link(5e9, 1e-6)
+    rate=105e9, stream=36e9, memory=20e9, all_memory=60e9, cache=32 * 2**20, local=Link(8e9, 2e-6)
 )
 _COLORS = ("#d9822b", "#1f5fbf", "#3d8a3a")
 
