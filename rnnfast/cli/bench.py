@@ -55,6 +55,9 @@ def bench(
     number of threads gets its own process, pinned to that many cores. Without options this takes about ten
     minutes, more on a slow machine. Do not use the machine for anything else meanwhile.
 
+    With --ranks, processes train together, and their training steps are compared with those of one process
+    and with a model of their time. This takes about three minutes.
+
     \b
     Examples:
     [bold]rnnfast bench --quick[/bold]
