@@ -1,8 +1,8 @@
 """Checks of arguments. Their errors name the owner, the expected value, the received value and the fix.
 
 One file a subject: `values`, `arrays`, `token_ids`, `parameters`, `objects` (layers, models and states),
-`calls`, `training_data`, `estimators`, `forecasts`, `corpora`, `vocabularies` and `runs`; `errors` has the
-exception classes. The rest of the library uses the names below as `_check.name`.
+`calls`, `training_data`, `estimators`, `forecasts`, `corpora`, `vocabularies`, `runs` and `ranks`; `errors`
+has the exception classes. The rest of the library uses the names below as `_check.name`.
 """
 
 from rnnfast._check.arrays import (
@@ -150,6 +150,12 @@ from rnnfast._check.parameters import (
     parameters_and_gradients,
     same_parameters,
 )
+from rnnfast._check.ranks import (
+    communicator,
+    exchanged,
+    mpi,
+    number_of_ranks,
+)
 from rnnfast._check.runs import (
     changed_ids,
     lost_training,
@@ -296,6 +302,7 @@ __all__ = [
     "choice",
     "class_numbers",
     "columns",
+    "communicator",
     "constant_stays",
     "corpus_files",
     "counts",
@@ -308,6 +315,7 @@ __all__ = [
     "entries",
     "equal",
     "equal_lengths",
+    "exchanged",
     "few_gaps",
     "file_column",
     "file_in_the_way",
@@ -359,6 +367,7 @@ __all__ = [
     "missing_column",
     "missing_covariate",
     "more_epochs",
+    "mpi",
     "named_rows",
     "names",
     "needed",
@@ -396,6 +405,7 @@ __all__ = [
     "nothing_given",
     "number",
     "number_below",
+    "number_of_ranks",
     "numbers",
     "observed_series",
     "offers",
