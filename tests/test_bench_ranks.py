@@ -60,8 +60,8 @@ def times_of_sums(numbers):
     return 2 * rank.slices(4 * numbers) + rank.passes(TREE * numbers / 2)
 
 
-def events(factors=((1, 1.0), (2, 1.0))):
-    """Events of a machine that behaves like the model, but for factors by rank."""
+def events(factors=((1, 1, 1.0), (1, 8, 1.0), (2, 8, 1.0))):
+    """Events of a machine that behaves like the model, but for factors by ranks and blocks."""
     found = [{"ranks": 1, "event": "memory", "local_size": 1, "rates": [1e9]}]
     found.append({"ranks": 2, "event": "memory", "local_size": 2, "rates": [0.8e9, 0.7e9]})
     seconds = {N: step(SIZE._replace(N=N), 1, 1, CLUSTER).work for N in (16, 4, 1)}
@@ -77,9 +77,11 @@ def events(factors=((1, 1.0), (2, 1.0))):
                 "allreduce": [1.3 * tree] * 3,
             }
         )
-    for ranks, factor in factors:
-        taken = [factor * step(SIZE, ranks, 8, CLUSTER).seconds] * 2
-        found.append({"ranks": ranks, "event": "step", "model": list(SIZE), "blocks": 8, "seconds": taken})
+    for ranks, blocks, factor in factors:
+        taken = [factor * step(SIZE, ranks, blocks, CLUSTER).seconds] * 2
+        found.append(
+            {"ranks": ranks, "event": "step", "model": list(SIZE), "blocks": blocks, "seconds": taken}
+        )
     return found
 
 
@@ -192,11 +194,12 @@ def works(ranks, plan, allreduce=None):
 
 
 def test_a_rank_times_copies_passes_of_fewer_rows_and_steps():
-    [[memory, passes, steps]] = works(1, PLAN)
+    [[memory, passes, undivided, steps]] = works(1, PLAN)
     assert (memory["event"], memory["local_size"], len(memory["rates"])) == ("memory", 1, 1)
     assert (passes["event"], passes["model"]) == ("rates", list(SIZE))
     assert list(passes["seconds"]) == ["16", "4", "1"]
     assert (steps["event"], steps["model"], steps["blocks"]) == ("step", list(SIZE), 4)
+    assert (undivided["event"], undivided["blocks"]) == ("step", 1)
     assert len(steps["seconds"]) >= 4
     assert min(*memory["rates"], *passes["seconds"].values(), *steps["seconds"]) > 0
 
@@ -218,23 +221,24 @@ def test_ranks_time_their_sums_in_turn_with_those_of_mpi():
 
 def test_the_figures_of_a_machine_like_the_model_are_as_predicted():
     found = joined(events())
-    assert [(line["ranks"], line["blocks"]) for line in found["steps"]] == [(1, 8), (2, 8)]
-    assert [line["ratio"] for line in found["steps"]] == pytest.approx([1.0, 1.0], rel=1e-6)
-    alone, two = (line["seconds"]["median"] for line in found["steps"])
-    assert [line["speedup"] for line in found["steps"]] == pytest.approx([1.0, alone / two])
+    assert [(line["ranks"], line["blocks"]) for line in found["steps"]] == [(1, 1), (1, 8), (2, 8)]
+    assert [line["ratio"] for line in found["steps"]] == pytest.approx([1.0] * 3, rel=1e-6)
+    undivided, alone, two = (line["seconds"]["median"] for line in found["steps"])
+    speedups = [line["speedup"] for line in found["steps"]]
+    assert speedups == pytest.approx([alone / undivided, 1.0, alone / two])
     assert [line["ratio"] for line in found["sums"]] == pytest.approx([1.3, 1.3])
     assert ranks_report.cluster_of(found["clusters"][0]).machine.rate == pytest.approx(1e9)
 
 
 def test_figures_of_several_rounds_are_joined():
-    found = joined([*events(), *events(((1, 3.0), (2, 3.0)))[3:]])
-    assert [line["seconds"]["samples"] for line in found["steps"]] == [4, 4]
+    found = joined([*events(), *events(((1, 1, 3.0), (1, 8, 3.0), (2, 8, 3.0)))[3:]])
+    assert [line["seconds"]["samples"] for line in found["steps"]] == [4, 4, 4]
     assert [line["tree"]["samples"] for line in found["sums"]] == [6, 6]
-    assert [line["ratio"] for line in found["steps"]] == pytest.approx([2.0, 2.0], rel=1e-6)
+    assert [line["ratio"] for line in found["steps"]] == pytest.approx([2.0] * 3, rel=1e-6)
 
 
 def test_a_slow_step_stands_out_against_the_prediction():
-    [one, two] = joined(events(((1, 1.0), (2, 1.5))))["steps"]
+    [one, two] = joined(events(((1, 8, 1.0), (2, 8, 1.5))))["steps"]
     assert (one["ratio"], two["ratio"]) == pytest.approx((1.0, 1.5), rel=1e-6)
 
 
@@ -258,15 +262,14 @@ def record():
 def test_the_tables_show_speedup_efficiency_and_the_prediction(record):
     steps, sums = ranks_report.sheets(record)
     shown = {column.head: column.cells for column in steps.columns}
-    assert shown["ranks"] == ["1", "2"]
-    assert shown["times as fast"][0] == "1.00"
-    assert shown["efficiency"][0] == "100%"
-    assert shown["measured / predicted"] == ["1.00", "1.00"]
+    assert (shown["ranks"], shown["blocks"]) == (["1", "1", "2"], ["1", "8", "8"])
+    assert shown["times as fast"][1] == "1.00"
+    assert shown["efficiency"][1] == "100%"
+    assert shown["measured / predicted"] == ["1.00"] * 3
     assert {column.head: column.cells for column in sums.columns}["numbers"] == ["1,000,000", "10,000,000"]
     page = ranks_report.markdown(record)
-    assert "### Training steps, one thread a rank\n\n| model | ranks | ms |" in page
+    assert "### Training steps, one thread a rank\n\n| model | ranks | blocks | ms |" in page
     assert "Medians of 3 rounds" in page
-    assert "in 8 blocks" in page
 
 
 def test_one_rank_alone_has_no_table_of_sums(record):
@@ -299,13 +302,13 @@ def test_the_command_writes_figures_tables_and_picture(started, tmp_path, monkey
         "--ranks", "2", "--quick", "--launcher", sys.executable, "--out", tmp_path / "o"
     )
     assert (code, err) == (0, "")
-    assert "1 rank, 1/4: 1 x lstm, V=50 D=H=8 N=16 T=4: " in out
+    assert "1/6: 1 rank, 1 block: 1 x lstm, V=50 D=H=8 N=16 T=4: " in out
     assert "measured / predicted" in out
     assert {path.name for path in (tmp_path / "o").iterdir()} == {"bench.json", "bench.md", "bench.png"}
     kept = json.loads((tmp_path / "o" / "bench.json").read_text())
     assert kept["complete"] is True
     assert kept["settings"]["ranks"] == [1, 2]
-    assert [line["ranks"] for line in kept["steps"]] == [1, 2]
+    assert [line["ranks"] for line in kept["steps"]] == [1, 1, 2]
 
 
 @pytest.mark.usefixtures("with_mpi4py")

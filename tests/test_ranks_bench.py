@@ -21,10 +21,10 @@ def test_one_and_two_ranks_are_timed_and_compared_with_the_model(monkeypatch):
     ranks_runner.measure(settings, record, lambda ranks, event: seen.append((ranks, event["event"])))
     kinds = [entry for entry in seen if entry[1] not in ("compiling", "compiled")]
     assert kinds == [
-        *[(1, kind) for kind in ("memory", "rates", "step")],
+        *[(1, kind) for kind in ("memory", "rates", "step", "step")],
         *[(2, kind) for kind in ("memory", "sum", "sum", "step")],
     ]
-    assert [line["ranks"] for line in record["steps"]] == [1, 2]
+    assert [(line["ranks"], line["blocks"]) for line in record["steps"]] == [(1, 1), (1, 4), (2, 4)]
     assert all(line["ratio"] > 0 for line in record["steps"])
     assert [(line["ranks"], line["numbers"]) for line in record["sums"]] == [(2, 1000), (2, 2000)]
 

@@ -37,6 +37,7 @@ def sheets(record: dict[str, Any]) -> list[Sheet]:
             [
                 Column("model", [str(ModelSize(**line["model"])) for line in steps], False),
                 Column("ranks", [str(line["ranks"]) for line in steps]),
+                Column("blocks", [str(line["blocks"]) for line in steps]),
                 Column("ms", [milliseconds(line["seconds"]["median"]) for line in steps]),
                 Column("times as fast", [ratio_text(line["speedup"]) for line in steps]),
                 Column("efficiency", [f"{line['speedup'] / line['ranks']:.0%}" for line in steps]),
@@ -63,10 +64,9 @@ def sheets(record: dict[str, Any]) -> list[Sheet]:
 
 def notes(record: dict[str, Any]) -> list[str]:
     """How to read the tables."""
-    blocks = sorted({line["blocks"] for line in record["steps"]})
     return [
-        f"Medians of {record['settings']['rounds']} rounds, in which the numbers of ranks take turns; N rows "
-        f"are those of all ranks together, in {' or '.join(map(str, blocks))} blocks.",
+        f"Medians of {record['settings']['rounds']} rounds, in which the numbers of ranks take turns; N is the "
+        "number of rows of all ranks together.",
         "Predictions rest on passes of one rank with few and many rows, on copies in memory and on sums over "
         "ranks, not on training steps.",
     ]
@@ -116,7 +116,8 @@ def draw(path: str | os.PathLike[str], record: dict[str, Any]) -> None:
         figure.subplots(1, len(models), squeeze=False)[0], models, record["clusters"], strict=True
     ):
         growth.draw(axes, size, cluster_of(entry))
-        measured = [line for line in record["steps"] if ModelSize(**line["model"]) == size]
+        lines = [line for line in record["steps"] if ModelSize(**line["model"]) == size]
+        measured = [line for line in lines if line["blocks"] == max(line["blocks"] for line in lines)]
         axes.plot(
             [line["ranks"] for line in measured],
             [line["speedup"] for line in measured],

@@ -24,37 +24,37 @@ def joined(events: list[dict[str, Any]]) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``steps``: for each model and number of ranks the ``model``, ``ranks``, ``blocks``, the distribution
-        of its ``seconds``, ``speedup`` over one rank, ``predicted`` seconds and ``ratio``, measured over
-        predicted. ``sums``: for each number of ranks and floats the seconds of the ``tree`` and of
+        ``steps``: for each model, number of blocks and number of ranks the ``model``, ``blocks``, ``ranks``,
+        the distribution of its ``seconds``, ``speedup`` over one rank with the most blocks, ``predicted``
+        seconds and ``ratio``, measured over predicted. ``sums``: for each number of ranks and floats the seconds of the ``tree`` and of
         ``allreduce``, and their ``ratio``. ``clusters``: the rates on which the predictions for each model
         rest.
     """
     sums = _sums(events)
-    samples: dict[ModelSize, dict[int, list[float]]] = {}
-    blocks: dict[ModelSize, int] = {}
+    samples: dict[ModelSize, dict[int, dict[int, list[float]]]] = {}
     for event in _of_kind(events, "step"):
-        size = ModelSize(*event["model"])
-        samples.setdefault(size, {}).setdefault(event["ranks"], []).extend(event["seconds"])
-        blocks[size] = event["blocks"]
+        of_blocks = samples.setdefault(ModelSize(*event["model"]), {}).setdefault(event["blocks"], {})
+        of_blocks.setdefault(event["ranks"], []).extend(event["seconds"])
     steps, clusters = [], []
     for size, found in samples.items():
-        times = {ranks: distribution(seconds) for ranks, seconds in found.items()}
-        measured = {ranks: seconds["median"] for ranks, seconds in times.items()}
         cluster = _cluster(events, size, sums)
         clusters.append({"model": size._asdict(), **asdict(cluster)})
-        for line in compared(measured, size, blocks[size], cluster):
-            steps.append(
-                {
-                    "model": size._asdict(),
-                    "ranks": line.ranks,
-                    "blocks": blocks[size],
-                    "seconds": times[line.ranks],
-                    "speedup": measured[1] / line.measured,
-                    "predicted": line.predicted,
-                    "ratio": line.ratio,
-                }
-            )
+        alone = distribution(found[max(found)][1])["median"]
+        for blocks, by_ranks in sorted(found.items()):
+            times = {ranks: distribution(seconds) for ranks, seconds in by_ranks.items()}
+            measured = {ranks: seconds["median"] for ranks, seconds in times.items()}
+            for line in compared(measured, size, blocks, cluster):
+                steps.append(
+                    {
+                        "model": size._asdict(),
+                        "ranks": line.ranks,
+                        "blocks": blocks,
+                        "seconds": times[line.ranks],
+                        "speedup": alone / line.measured,
+                        "predicted": line.predicted,
+                        "ratio": line.ratio,
+                    }
+                )
     return {"steps": steps, "sums": sums, "clusters": clusters}
 
 

@@ -69,7 +69,7 @@ class Worker:
         start = time.perf_counter()
         with compilations(lambda: self.emit({"event": "compiling"})) as compiled:
             for size in self.models:
-                self._trained(size._replace(V=7, H=5, T=3), steps=2)
+                self._trained(size._replace(V=7, H=5, T=3), self.plan["blocks"], steps=2)
         if compiled.count:
             self.emit({"event": "compiled", "seconds": time.perf_counter() - start})
 
@@ -112,13 +112,14 @@ class Worker:
             self.emit({"event": "sum", "numbers": numbers, **times})
 
     def _steps(self, size: ModelSize) -> None:
-        """Times of training steps."""
-        warm = self._trained(size, _WARM_STEPS)
-        steps = max(_FEWEST_STEPS, math.ceil(self.plan["seconds"] / self.ranks.agreed(warm[-1:])[0]))
-        seconds = self._trained(size, 1 + steps)[1:]
-        self.emit({"event": "step", "model": list(size), "blocks": self.plan["blocks"], "seconds": seconds})
+        """Times of training steps; one rank also shows what the blocks cost."""
+        for blocks in [1, self.plan["blocks"]][self.ranks.size > 1 :]:
+            warm = self._trained(size, blocks, _WARM_STEPS)
+            steps = max(_FEWEST_STEPS, math.ceil(self.plan["seconds"] / self.ranks.agreed(warm[-1:])[0]))
+            seconds = self._trained(size, blocks, 1 + steps)[1:]
+            self.emit({"event": "step", "model": list(size), "blocks": blocks, "seconds": seconds})
 
-    def _trained(self, size: ModelSize, steps: int) -> list[float]:
+    def _trained(self, size: ModelSize, blocks: int, steps: int) -> list[float]:
         """Seconds of each step of a training run, on the first rank."""
         rng = np.random.default_rng(0)
         cell = named_cell("bench", size.cell)
@@ -130,7 +131,7 @@ class Worker:
         def mark(_: object) -> None:
             marks.append(time.perf_counter())
 
-        bptt, blocks = rnnfast.TruncatedBPTT(size.T), self.plan["blocks"]
+        bptt = rnnfast.TruncatedBPTT(size.T)
         trainer = rnnfast.Trainer(model, optim.SGD(0.1), bptt, callback=mark, ranks=self.ranks, blocks=blocks)
         self.ranks.barrier()
         marks.append(time.perf_counter())

@@ -60,7 +60,8 @@ def _progress(console: Console, settings: runner.Settings) -> Iterator[runner.Wa
     from rnnfast.bench.report import milliseconds
     from rnnfast.bench.timing import distribution
 
-    total = settings.rounds * len(settings.ranks) * len(settings.models)
+    lines = len(settings.ranks) + 1  # one rank is also measured in one block
+    total = settings.rounds * lines * len(settings.models)
     done = 0
     status = console.status("starting") if console.is_terminal else None
 
@@ -74,7 +75,8 @@ def _progress(console: Console, settings: runner.Settings) -> Iterator[runner.Wa
         elif kind == "step":
             done += 1
             step = milliseconds(distribution(event["seconds"])["median"])
-            place = f"{ranks} rank{'s' * (ranks > 1)}, {done}/{total}"
+            blocks = event["blocks"]
+            place = f"{done}/{total}: {ranks} rank{'s' * (ranks > 1)}, {blocks} block{'s' * (blocks > 1)}"
             line = f"{place}: {ModelSize(*event['model'])}: {step} ms"
             if status is None:
                 console.print(line, soft_wrap=True)
