@@ -65,8 +65,8 @@ def sheets(record: dict[str, Any]) -> list[Sheet]:
 def notes(record: dict[str, Any]) -> list[str]:
     """How to read the tables."""
     return [
-        f"Medians of {record['settings']['rounds']} rounds, in which the numbers of ranks take turns; N is the "
-        "number of rows of all ranks together.",
+        f"Medians of {record['settings']['rounds']} rounds, in which the numbers of ranks take turns; N is "
+        "the number of rows of all ranks together.",
         "Predictions rest on passes of one rank with few and many rows, on copies in memory and on sums over "
         "ranks, not on training steps.",
     ]

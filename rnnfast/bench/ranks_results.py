@@ -26,9 +26,12 @@ def joined(events: list[dict[str, Any]]) -> dict[str, Any]:
     dict
         ``steps``: for each model, number of blocks and number of ranks the ``model``, ``blocks``, ``ranks``,
         the distribution of its ``seconds``, ``speedup`` over one rank with the most blocks, ``predicted``
-        seconds and ``ratio``, measured over predicted. ``sums``: for each number of ranks and floats the seconds of the ``tree`` and of
-        ``allreduce``, and their ``ratio``. ``clusters``: the rates on which the predictions for each model
-        rest.
+        seconds and ``ratio``, measured over predicted.
+
+        ``sums``: for each number of ranks and floats the seconds of the ``tree`` and of ``allreduce``, and
+        their ``ratio``.
+
+        ``clusters``: the rates on which the predictions for each model rest.
     """
     sums = _sums(events)
     samples: dict[ModelSize, dict[int, dict[int, list[float]]]] = {}
