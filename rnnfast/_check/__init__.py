@@ -1,8 +1,8 @@
 """Checks of arguments. Their errors name the owner, the expected value, the received value and the fix.
 
 One file a subject: `values`, `arrays`, `token_ids`, `parameters`, `objects` (layers, models and states),
-`calls`, `training_data`, `estimators`, `forecasts`, `corpora`, `vocabularies` and `runs`; `errors` has the
-exception classes. The rest of the library uses the names below as `_check.name`.
+`calls`, `training_data`, `estimators`, `forecasts`, `corpora`, `vocabularies`, `runs` and `launches`;
+`errors` has the exception classes. The rest of the library uses the names below as `_check.name`.
 """
 
 from rnnfast._check.arrays import (
@@ -124,6 +124,7 @@ from rnnfast._check.interop import (
     unlike_the_first,
     without_numbers,
 )
+from rnnfast._check.launches import no_mpi, one_process, other_arguments, other_mpi
 from rnnfast._check.objects import (
     a_cell,
     batch,
@@ -364,6 +365,7 @@ __all__ = [
     "no_language_model",
     "no_layer_found",
     "no_model",
+    "no_mpi",
     "no_other_format",
     "no_place_for",
     "no_place_for_bias",
@@ -395,15 +397,18 @@ __all__ = [
     "one_direction",
     "one_hot",
     "one_origin",
+    "one_process",
     "one_recurrent_layer",
     "optimizer_state",
     "option_not_served",
     "order",
     "origins",
+    "other_arguments",
     "other_cell",
     "other_channels",
     "other_encoding",
     "other_estimator",
+    "other_mpi",
     "out",
     "out_of_order",
     "own_columns",
