@@ -15,7 +15,7 @@ import numpy as np
 from ._jit import kernel_of, spliced
 from .denormals import flush_denormals, restore_mode
 from .gemm import MANY, ONE, ZERO, pack
-from .inputs import gather_words, inputs_backward, words_backward
+from .inputs import gather_words, inputs_backward, weights_of_inputs, words_backward
 from .passes import row_pass
 from .remake import remake_of
 from .schedule import Schedule
@@ -85,19 +85,19 @@ def backward_of(schedule: Schedule) -> Any:
     def backward_step(team, member, goal, step, part, weights, places, others, sequence_rows, step_rows):
         """The passes and products of one step back. Returns the goal after its meetings.
 
-        step    (t, first row in the block, first row of the tape, first row of the states)
+        step    (t, first row in the block, first row of the tape, of the states and of the gradients)
         part    sequences and units (i_first, i_last, j_first, j_last)
         others  (array, first, row)   the other states before the step
         places  (array, row) of: tape, h_block, states, gradients, dstates; units, outputs and their width,
                 given, dgiven, operand
         """
-        t, here, on_tape, rows = step
+        t, here, on_tape, rows, there = step
         i_first, i_last, j_first, j_last = part
         w_h, w_late = weights
         tape, h, states, dts, d, units, dhs, given, dgiven, operand = places
         width, row, d_row = dhs[1], h[1], d[1]
         own, panel = i_last - i_first, PANEL_BYTES // dts[0].itemsize
-        place, c = (here + i_first) * dts[1], (d[0], i_first * d_row, d_row, panel)
+        place, c = (there + i_first) * dts[1], (d[0], i_first * d_row, d_row, panel)
         for part_of_step in range(2 if IS_AGAIN else 1):
             if IS_AGAIN and part_of_step:
                 if team[BY_UNITS]:
@@ -115,7 +115,7 @@ def backward_of(schedule: Schedule) -> Any:
                     (states, (rows + i) * row + j_first, width),
                     (dhs[0], at * width + j_first, width),
                     (d[0], i * d_row + j_first, width),
-                    (dts[0], (here + i) * dts[1] + j_first, width),
+                    (dts[0], (there + i) * dts[1] + j_first, width),
                     (dgiven[0], at * dgiven[1] + j_first, width),
                     (operand, i * row + j_first, width),
                 )
@@ -218,9 +218,9 @@ def backward_of(schedule: Schedule) -> Any:
     @kernel_of(cell.fingerprint)
     def cell_backward(
         team, member, xs, ids, words, given, states, tape, starts, intact, dhs, dstates_next, wx, wh, b, bhh,
-        units, turned, offsets, order, blocks, resets, sequence_rows, step_rows, adds, dxs, dwords, dgiven,
-        dstates_before, dwx, dwh, db, dbhh, dunits, packed_x, packed_h, packed_late, packed_wx, packed_wh,
-        packed_wlate, dts, dstates, x_block, sums, h_block, kept, carry, operand,
+        units, turned, offsets, order, blocks, resets, sequence_rows, step_rows, adds, apart, dxs, dwords,
+        dgiven, dstates_before, dwx, dwh, db, dbhh, dunits, packed_x, packed_h, packed_late, packed_wx,
+        packed_wh, packed_wlate, dts, dstates, x_block, sums, h_block, kept, carry, operand,
     ):  # fmt: skip
         """Backpropagation through time: with dt the gradient of a step's pre-activations, dh_{t-1} = dt Wh^T
         plus the gradient through the formula, dx_t = dt Wx^T, dWx = sum x_t^T dt, dWh = sum h_{t-1}^T dt,
@@ -240,6 +240,8 @@ def backward_of(schedule: Schedule) -> Any:
         wx, wh, b, bhh, units, turned                  read, as in cell_forward
         offsets, order, blocks, resets, sequence_rows, step_rows   read, as in cell_forward
         adds            bool                           the gradients of the parameters are accumulated
+        apart           bool                           only dts is left, for the gradients of the parameters
+                                                       and of the words, which are then not written
         dxs             (.., .., D)                    overwritten, rows as of xs; zero after the end of a
                                                        sequence; no elements if it is not wanted
         dwords          (V, D)                         overwritten if there are ids; accumulated if adds
@@ -256,7 +258,8 @@ def backward_of(schedule: Schedule) -> Any:
         packed_wx       (packed_size(D, G H),) or (0,)       scratch, needed if a block is recomputed
         packed_wh       (packed_size(H, plain H),) or (0,)   scratch, likewise
         packed_wlate    (packed_size(H, late H),) or (0,)    scratch, likewise
-        dts             (block rows + 1, gradient row) scratch, block rows = block_steps(N) N
+        dts             (block rows + 1, gradient row) scratch, block rows = block_steps(N) N; if apart, the
+                                                       rows of all steps, overwritten
         dstates         (N, S H padded)                scratch
         x_block         (block rows + 1, x row)        scratch
         sums            (V + 1, gradient row)          scratch if there are ids
@@ -278,7 +281,7 @@ def backward_of(schedule: Schedule) -> Any:
         if member == 0:
             for s in range(OTHERS + 1):
                 gather_state(order, dstates_next, s, width, dstates, s * width)
-            if not offsets[offsets.size - 1] and not adds:
+            if not offsets[offsets.size - 1] and not adds and not apart:
                 clear_gradients(dwx, dwh, db, dbhh, dunits)
         mode, goal = ADD_TO if adds else OVERWRITE, meet(team, goal)
         for k in range(blocks.size - 2, -1, -1):
@@ -287,6 +290,7 @@ def backward_of(schedule: Schedule) -> Any:
             if not rows:
                 continue
             begin, end = share(rows, member, team)
+            first_dt = offsets[t_first] if apart else ZERO
             if ids is None:
                 gather_steps(t_first, t_last, begin, end, offsets, sequence_rows, step_rows, xs, x_block)
             elif k < intact:
@@ -311,18 +315,21 @@ def backward_of(schedule: Schedule) -> Any:
                         t, t_first, k, slot, part, offsets, order, resets, memory, kept, width
                     )
                 goal = backward_step(
-                    team, member, goal, (t, here, slot + here, batch + offsets[t]), part, weights, places,
-                    others, sequence_rows, step_rows,
+                    team, member, goal, (t, here, slot + here, batch + offsets[t], first_dt + here), part,
+                    weights, places, others, sequence_rows, step_rows,
                 )  # fmt: skip
                 clear_resets(t, part[0], part[1], order, resets, dstates)
             goal = meet(team, goal)
-            gradients_of_block(team, member, turned, rows, dts, h_block, dwh, db, dbhh, dunits, mode)
+            if not apart:
+                gradients_of_block(team, member, turned, rows, dts, h_block, dwh, db, dbhh, dunits, mode)
             if ids is None:
+                if not apart:
+                    weights_of_inputs(team, member, turned, rows, b.size, x_block, dts, dwx, mode)
                 rows_of_block = t_first, t_last, offsets, sequence_rows, step_rows
                 goal = inputs_backward(
-                    team, member, goal, rows_of_block, b.size, turned, x_block, dts, packed_x, dxs, dwx, mode
+                    team, member, goal, rows_of_block, b.size, x_block, (dts, first_dt), packed_x, dxs
                 )
-            else:
+            elif not apart:
                 in_batch = t_first, t_last, offsets, order
                 goal = words_backward(
                     team, member, goal, in_batch, b.size, ids, words, dts, sums, packed_x, dwx, dwords, mode

@@ -93,28 +93,39 @@ def _sum_by_word(team, member, t_first, t_last, cols, offsets, order, ids, dts, 
 
 
 @spliced
-def inputs_backward(team, member, goal, block, cols, turned, x_block, dts, packed_x, dxs, dwx, mode):
-    """A block's terms of dWx = sum x^T dt, and dx_t = dt Wx^T. Returns the goal after its meeting.
+def weights_of_inputs(team, member, turned, rows, cols, x_block, dts, dwx, mode):
+    """A block's terms of dWx = sum x^T dt.
 
-    block     (t_first, t_last, offsets, sequence_rows, step_rows)
-    x_block   (block rows + 1, x row)    read, then overwritten
+    x_block   (block rows + 1, x row)    read
     dts       (block rows + 1, dt row)   read
-    packed_x  (packed_size(cols, D),)    read, Wx^T in panels
-    dxs       (.., .., D)                the block's steps overwritten, unless it has no elements
     dwx       (D, cols)                  overwritten, or accumulated if mode is ADD_TO; (cols, D) if `turned`
     """
-    t_first, t_last, offsets, sequence_rows, step_rows = block
-    depth, dt_row, x_row = dwx.size // cols, dts.shape[1], x_block.shape[1]
-    panel, flat_x = PANEL_BYTES // dts.itemsize, x_block.reshape(-1)
-    rows, dw_row = offsets[t_last] - offsets[t_first], depth if turned else cols
+    depth, panel = dwx.size // cols, PANEL_BYTES // dts.itemsize
     x, d = last_first(x_block, rows, ZERO), last_first(dts, rows, ZERO)
-    c = (dwx.reshape(-1), ZERO, dw_row, panel)
+    c = (dwx.reshape(-1), ZERO, depth if turned else cols, panel)
     weight_gradient(team, member, turned, rows, depth, cols, x, d, c, mode)
+
+
+@spliced
+def inputs_backward(team, member, goal, block, cols, x_block, gradients, packed_x, dxs):
+    """dx_t = dt Wx^T for the steps of a block. Returns the goal after its meeting.
+
+    block      (t_first, t_last, offsets, sequence_rows, step_rows)
+    x_block    (block rows + 1, x row)    overwritten
+    gradients  (dts, first)               dt in the rows of dts from `first` on, read
+    packed_x   (packed_size(cols, D),)    read, Wx^T in panels
+    dxs        (.., .., D)                the block's steps overwritten, unless it has no elements
+    """
     if not dxs.size:
         return goal
+    t_first, t_last, offsets, sequence_rows, step_rows = block
+    dts, first = gradients
+    depth, dt_row, x_row = dxs.shape[2], dts.shape[1], x_block.shape[1]
+    panel, flat_x = PANEL_BYTES // dts.itemsize, x_block.reshape(-1)
     goal = meet(team, goal)
-    begin, end = share(rows, member, team)
-    a, c = (dts.reshape(-1), begin * dt_row, dt_row, ONE), (flat_x, begin * x_row, x_row, panel)
+    begin, end = share(offsets[t_last] - offsets[t_first], member, team)
+    a = (dts.reshape(-1), (first + begin) * dt_row, dt_row, ONE)
+    c = (flat_x, begin * x_row, x_row, panel)
     gemm(end - begin, depth, cols, a, packed_view(packed_x, cols), c, c, OVERWRITE)
     scatter_steps(t_first, t_last, begin, end, offsets, sequence_rows, step_rows, x_block, dxs)
     return goal
@@ -122,7 +133,7 @@ def inputs_backward(team, member, goal, block, cols, turned, x_block, dts, packe
 
 @spliced
 def words_backward(team, member, goal, block, cols, ids, words, dts, sums, packed_x, dwx, dwords, mode):
-    """`inputs_backward` for words as inputs: a block's terms of dWx and of the gradient of the words.
+    """For words as inputs, a block's terms of dWx and of the gradient of the words.
 
     block     (t_first, t_last, offsets, order)
     ids       (N, T)                     read, int64

@@ -133,12 +133,14 @@ def _normal_row(start, first, second, scale, out):
 
 
 @kernel
-def normal_forward(seed, stream, first_step, scale, out):
-    """`out[n, t, j] = scale * z`, z standard normal, a function of (seed, stream, first_step + t, n, j).
+def normal_forward(seed, stream, first_step, first_row, scale, out):
+    """`out[n, t, j] = scale * z`, z standard normal, a function of (seed, stream, first_step + t,
+    first_row + n, j).
 
     seed        int        seed of the numbers, below 2**63
     stream      int        number of the noise under that seed
     first_step  int        number of the step out[:, 0]; a repeated step has the same draws
+    first_row   int        number of the sequence out[0]
     scale       float64    the standard deviation, rounded to the type of out
     out         (N, T, H)  overwritten
     """
@@ -148,7 +150,7 @@ def normal_forward(seed, stream, first_step, scale, out):
         keys = _step_keys(seed, stream, first_step + t)
         first, second = np.uint32(keys & LOW), np.uint32(keys >> 32)
         for n in range(out.shape[0]):
-            _normal_row(n * width, first, second, deviation, out[n, t])
+            _normal_row((first_row + n) * width, first, second, deviation, out[n, t])
 
 
 @inner
@@ -161,12 +163,13 @@ def _bernoulli_row(start, first, second, threshold, out):
 
 
 @kernel
-def bernoulli_forward(seed, stream, first_step, p, out):
-    """`out[n, t, j] = 1` with probability p, else 0, a function of (seed, stream, first_step + t, n, j).
+def bernoulli_forward(seed, stream, first_step, first_row, p, out):
+    """`out[n, t, j] = 1` with probability p, else 0, a function of (seed, stream, first_step + t,
+    first_row + n, j).
 
-    seed, stream, first_step             as in normal_forward
-    p                         float64    rounded to a multiple of 2**-32; 0 is never, 1 is always
-    out                       (N, T, H)  overwritten
+    seed, stream, first_step, first_row  as in normal_forward
+    p    float64    rounded to a multiple of 2**-32; 0 is never, 1 is always
+    out  (N, T, H)  overwritten
     """
     threshold = np.int64(p * 4294967296.0 + 0.5)
     width = out.shape[2]
@@ -174,7 +177,7 @@ def bernoulli_forward(seed, stream, first_step, p, out):
         keys = _step_keys(seed, stream, first_step + t)
         first, second = np.uint32(keys & LOW), np.uint32(keys >> 32)
         for n in range(out.shape[0]):
-            _bernoulli_row(n * width, first, second, threshold, out[n, t])
+            _bernoulli_row((first_row + n) * width, first, second, threshold, out[n, t])
 
 
 @kernel

@@ -85,7 +85,7 @@ def _use_layers(kind: np.dtype, rng: np.random.Generator, cells: Sequence[Cell])
     loss.forward(affine.forward(x), np.array([[1, 2]]))
     affine.backward(loss.backward())
     for draw in (noise.normal_forward, noise.bernoulli_forward):
-        draw(0, 0, 0, 0.5, np.empty((1, 2, 3), kind))
+        draw(0, 0, 0, 0, 0.5, np.empty((1, 2, 3), kind))
     for forward in (activations.exp_forward, activations.sigmoid_forward, activations.tanh_forward):
         forward(np.zeros(3, kind), np.empty(3, kind))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -164,6 +164,16 @@ class State:
             return state
         except (TypeError, ValueError) as error:
             raise _check.malformed(path, f"holds no state ({error})") from None
+
+
+def joined(states: Sequence[State]) -> State:
+    """The rows of several states of one kind, in order; those that are fresh have no rows, unless all are."""
+    filled = [state for state in states if state.rows]
+    if not filled:
+        return State(states[0].value)
+    arrays = zip(*(state.arrays for state in filled), strict=True)
+    whole = map(np.concatenate, arrays)
+    return State(_rebuilt(filled[0].value, lambda array: next(whole)))
 
 
 def plain(state: Any) -> Any:

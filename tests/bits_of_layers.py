@@ -61,8 +61,8 @@ def everything(dtype):
         keep(f"fused {V}", losses=losses, loss=np.array(loss), dxs=dxs, dW=dW, db=db)
     for H in (9, 333):
         draws, chances = np.empty((2, 5, 60, H), dtype)
-        normal_forward(3, 1, 2**40, 0.7, draws)
-        bernoulli_forward(3, 2, 2**40, 0.3, chances)
+        normal_forward(3, 1, 2**40, 0, 0.7, draws)
+        bernoulli_forward(3, 2, 2**40, 0, 0.3, chances)
         keep(f"noise {H}", normal=draws, bernoulli=chances)
     return made
 

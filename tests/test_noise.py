@@ -20,10 +20,10 @@ SEED, STREAM, STEP = 2**63 - 25, 3, 2**40
 TOLERANCE = {np.float32: 5 * np.finfo(np.float32).eps, np.float64: 1e-13}
 
 
-def draws(name, shape, dtype=np.float64, seed=SEED, stream=STREAM, first_step=STEP, value=None):
+def draws(name, shape, dtype=np.float64, seed=SEED, stream=STREAM, first_step=STEP, value=None, row=0):
     out = poisoned(shape, dtype)
     kernel, usual = KERNELS[name]
-    kernel(seed, stream, first_step, usual if value is None else value, out)
+    kernel(seed, stream, first_step, row, usual if value is None else value, out)
     assert np.isfinite(out).all()
     return out
 

@@ -144,7 +144,7 @@ def test_values_and_gradients_are_those_of_autograd(cell):
         before[0] = (before[0] > 0).astype(float)  # a neuron has spiked or not
     noise = np.zeros((N, T, H))
     if cell.random:
-        normal_forward(layer.rng_state[0], cell.rows.index("noise"), 0, 0.05, noise)
+        normal_forward(layer.rng_state[0], cell.rows.index("noise"), 0, 0, 0.05, noise)
     layer.set_state(*before)
     hs = layer.forward(xs)
     dxs = layer.backward(dhs, **arriving)

@@ -130,6 +130,6 @@ def drawn(layer, N, T):
     for name in layer.cell.random:
         role, numbers = layer.cell.roles[name], np.empty((N, T, layer.hidden_size), layer.dtype)
         draw = normal_forward if role.kind == "normal" else bernoulli_forward
-        draw(layer.rng_state[0], layer.cell.rows.index(name), 0, role.value, numbers)
+        draw(layer.rng_state[0], layer.cell.rows.index(name), 0, 0, role.value, numbers)
         rows[name] = numbers.astype(np.float64)
     return rows

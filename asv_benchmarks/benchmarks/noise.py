@@ -23,7 +23,8 @@ def _from_numpy(kind, rng, out):
 def _state(kind, shape, dtype, library):
     out, rng = aligned(np.full(shape, np.nan), dtype), np.random.default_rng(0)
     draw, of = (normal_forward, 1.0) if kind == "normal" else (bernoulli_forward, CHANCE)
-    call = (lambda: draw(1, 0, 0, of, out)) if library == "rnnfast" else lambda: _from_numpy(kind, rng, out)
+    ours = library == "rnnfast"
+    call = (lambda: draw(1, 0, 0, 0, of, out)) if ours else lambda: _from_numpy(kind, rng, out)
     call()
     mean, deviation = (0, 1) if kind == "normal" else (CHANCE, np.sqrt(CHANCE * (1 - CHANCE)))
     assert abs(out.mean(dtype=np.float64) - mean) < 5 * deviation / np.sqrt(out.size)

@@ -23,6 +23,12 @@ from rnnfast._check.arrays import (
     weights,
     whole_numbers,
 )
+from rnnfast._check.blocks import (
+    blocks,
+    blocks_possible,
+    ranks_divide_blocks,
+    same_on_ranks,
+)
 from rnnfast._check.calls import (
     another_thread,
     called_before,
@@ -275,6 +281,8 @@ __all__ = [
     "batch",
     "between_layers",
     "binary",
+    "blocks",
+    "blocks_possible",
     "boolean",
     "calibrates",
     "calibration",
@@ -421,6 +429,7 @@ __all__ = [
     "pickled",
     "probabilities",
     "projection",
+    "ranks_divide_blocks",
     "read_once",
     "reads_backwards",
     "reads_in_any_order",
@@ -428,6 +437,7 @@ __all__ = [
     "run_tokens",
     "run_under_way",
     "same_classes",
+    "same_on_ranks",
     "same_option",
     "same_parameters",
     "same_run",

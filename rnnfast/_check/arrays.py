@@ -227,7 +227,7 @@ def weights(owner: str, value: Any, shape: tuple[int, int], dtype: np.dtype) -> 
             f"{owner}: weights must be {shape_text(shape)} or {shape_text(shape[:1])}, got "
             f"{shape_text(array.shape)}."
         )
-    array = np.ascontiguousarray(array.reshape(shape[0], -1) if array.ndim == 1 else array, dtype)
+    array = np.ascontiguousarray(array[:, np.newaxis] if array.ndim == 1 else array, dtype)
     wrong = ~(np.isfinite(array) & (array >= 0))
     if wrong.any():
         place = first_place(wrong)

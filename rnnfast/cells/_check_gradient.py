@@ -94,7 +94,7 @@ def _drawn(cell: Cell, name: str, seed: int, numbers: np.ndarray) -> np.ndarray:
     """The random numbers (N, T, H) of a new layer with this seed."""
     role = cell.roles[name]
     draw = normal_forward if role.kind == "normal" else bernoulli_forward
-    draw(seed, cell.rows.index(name), 0, role.value, numbers)
+    draw(seed, cell.rows.index(name), 0, 0, role.value, numbers)
     return numbers
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
 import numpy as np
@@ -68,6 +69,14 @@ class WindowBatches:
     def rows(self) -> tuple[np.ndarray, np.ndarray]:
         """Inputs and targets of all rows, (N, jump), views of the text."""
         return self._inputs, self._targets
+
+    def of_rows(self, rows: slice) -> WindowBatches:
+        """The same windows of some rows alone."""
+        found = copy.copy(self)
+        found._inputs, found._targets = self._inputs[rows], self._targets[rows]
+        found.batch_size = len(found._inputs)
+        found._buffers = np.empty((2, found.batch_size * self.time_size), dtype=np.int64)
+        return found
 
     def first_rows(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
         """The first steps of all rows, inputs and targets (N, steps), copied."""

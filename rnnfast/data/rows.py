@@ -9,7 +9,7 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast.data.batching import WindowBatches
-from rnnfast.data.sequences import Batch, checked
+from rnnfast.data.sequences import Batch, Everyone, checked
 
 _POOL = 32  # batches whose sequences are sorted by length
 
@@ -78,6 +78,8 @@ class SequenceRows:
         Sequences in a batch; the last batch may be smaller. A batch is as long as its longest sequence.
     order : ndarray of int (S,), optional
         The numbers of the sequences in reading order; 0, 1, 2 ... by default.
+    blocks : BatchBlocks, optional
+        Cuts each batch into blocks, and chooses the rows of this process.
 
     Examples
     --------
@@ -86,8 +88,11 @@ class SequenceRows:
     [(2, 7, 3), (2, 7, 3), (1, 7, 3)]
     """
 
-    def __init__(self, data: Any, batch_size: int, order: np.ndarray | None = None) -> None:
+    def __init__(
+        self, data: Any, batch_size: int, order: np.ndarray | None = None, blocks: Any = None
+    ) -> None:
         owner = type(self).__name__
+        self._blocks = blocks
         self.batch_size = _check.size(owner, "batch_size", batch_size)
         self._data = checked(owner, data)
         count = len(self._data.xs)
@@ -126,9 +131,16 @@ class SequenceRows:
             scale = None if weights is None else weights[rows]
             if scale is not None and scale.ndim == 2:
                 scale = scale[:, :steps]
+            blocks, everyone = None, None
+            if self._blocks is not None:
+                numbers = np.arange(len(xs))[rows]
+                everyone = Everyone(numbers.size, own, scale)
+                here, blocks, _ = self._blocks.cut(numbers.size, own)
+                rows = numbers[here]
+                own, scale = (None if array is None else array[here] for array in (own, scale))
             _check.whole_file("training", ts)
             targets = PickedRows(ts, rows, steps) if self.every_step else np.array(ts[rows])
-            yield Batch(PickedRows(xs, rows, steps), targets, own, scale)
+            yield Batch(PickedRows(xs, rows, steps), targets, own, scale, blocks, everyone)
 
 
 class TextRows:

@@ -134,6 +134,14 @@ def fitting(owner: str, data: Any, sizes: dict[str, int], dtype: np.dtype) -> Se
     return found
 
 
+class Everyone(NamedTuple):
+    """A whole batch, of which a process may have some rows: its rows, lengths and weights."""
+
+    rows: int
+    lengths: np.ndarray | None = None
+    weights: np.ndarray | None = None
+
+
 class Batch(NamedTuple):
     """Inputs (N, T, ...) and targets of a batch or window, or None; lengths (N,), weights (N,) or (N, T)."""
 
@@ -141,42 +149,60 @@ class Batch(NamedTuple):
     ts: Any
     lengths: np.ndarray | None = None
     weights: np.ndarray | None = None
+    blocks: Any = None  # of the rows here, if gradients are added by blocks
+    everyone: Everyone | None = None  # all rows, if there are others elsewhere
 
     def options(self) -> dict[str, Any]:
-        """The arguments `lengths` and `weights` of a model's `forward`."""
-        given = {"lengths": self.lengths, "weights": self.weights}
+        """The arguments `lengths`, `weights` and `blocks` of a model's `forward`."""
+        given = {"lengths": self.lengths, "weights": self.weights, "blocks": self.blocks}
         return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def whole(self) -> Everyone:
+        """All rows of the batch."""
+        return self.everyone or Everyone(self.xs.shape[0], self.lengths, self.weights)
 
     @property
     def tokens(self) -> int:
         """Steps of all sequences."""
-        return self.xs.shape[0] * self.xs.shape[1] if self.lengths is None else int(self.lengths.sum())
+        count, lengths, _ = self.whole
+        return count * self.xs.shape[1] if lengths is None else int(lengths.sum())
 
     def window(self, first: int, last: int) -> Batch:
         """Steps first .. last, copied; without targets if none of these steps is scored."""
-        steps, every_step, weights = self.xs.shape[1], np.ndim(self.ts) == 3, self.weights
-        xs, ts = np.array(self.xs[:, first:last]), None
-        if xs.shape[1] == steps and weights is None and (self.lengths is None or self.lengths.all()):
-            return Batch(xs, np.array(self.ts[:, :] if every_step else self.ts), self.lengths)
-        lengths = None if self.lengths is None else np.clip(self.lengths - first, 0, last - first)
-        if weights is not None and weights.ndim == 2:
-            weights = weights[:, first:last]
-        if every_step:
-            ts = np.array(self.ts[:, first:last])
-        elif self.lengths is None:
-            ts = np.array(self.ts) if last == steps else None
-        else:
-            ends = (first < self.lengths) & (self.lengths <= last)
-            ts = np.array(self.ts) if ends.any() else None
-            if weights is not None:
-                weights = (weights.T * ends).T
-            elif not ends.all():
-                weights = ends
-        if ts is None or (lengths is not None and not lengths.any()):
-            return Batch(xs, None, lengths)
-        if weights is not None and not _scores(lengths, weights, every_step):
-            return Batch(xs, None, lengths)
-        return Batch(xs, ts, lengths, weights)
+        steps, every_step = self.xs.shape[1], np.ndim(self.ts) == 3
+        span = first, last, steps
+        lengths, weights, _ = _windowed(self.lengths, self.weights, span, every_step)
+        everyone = None
+        *whole, scored = _windowed(self.whole.lengths, self.whole.weights, span, every_step)
+        if self.everyone is not None:
+            everyone = Everyone(self.everyone.rows, *whole)
+        ts = None
+        if scored:
+            ts = np.array(self.ts[:, first:last] if every_step else self.ts)
+        return Batch(np.array(self.xs[:, first:last]), ts, lengths, weights, self.blocks, everyone)
+
+
+def _windowed(
+    lengths: np.ndarray | None, weights: np.ndarray | None, span: tuple[int, int, int], every_step: bool
+) -> tuple[np.ndarray | None, np.ndarray | None, bool]:
+    """Lengths and weights of steps first .. last of `steps`, and whether one of these steps is scored."""
+    first, last, steps = span
+    if last - first == steps and weights is None and (lengths is None or lengths.all()):
+        return lengths, None, True
+    inside = None if lengths is None else np.clip(lengths - first, 0, last - first)
+    if weights is not None and weights.ndim == 2:
+        weights = weights[:, first:last]
+    if not every_step and lengths is None and last < steps:
+        return inside, weights, False
+    if not every_step and lengths is not None:
+        ends = (first < lengths) & (lengths <= last)
+        if weights is not None:
+            weights = (weights.T * ends).T
+        elif not ends.all():
+            weights = ends
+    read = inside is None or inside.any()
+    return inside, weights, bool(read and (weights is None or _scores(inside, weights, every_step)))
 
 
 def _scores(lengths: np.ndarray | None, weights: np.ndarray, every_step: bool) -> bool:

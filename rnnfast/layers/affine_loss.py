@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from threading import get_ident
 from typing import Any
 
 import numpy as np
 
 from rnnfast import _check
 from rnnfast.layers.affine import Affine
+from rnnfast.layers.blocks import Blocks, sum_by_blocks
 from rnnfast.layers.window import Part
 
 
@@ -26,12 +29,32 @@ class AffineLoss(Affine):
         sums: np.ndarray | None = None,
         scored: float = -1,
         adds: bool = False,
+        into: Sequence[np.ndarray] = (),
     ) -> tuple[np.ndarray, bool, float]:
         """The losses (N, T) of checked arguments, whether there are gradients, and the count of scored steps.
 
         With `sums` (N,), it adds each row's losses to them and computes gradients of the mean over `scored`
-        steps, or over the steps of the call. With `adds`, the gradients of the parameters accumulate.
+        steps, or over the steps of the call, in the arrays `into`: of the inputs, and in the kernel's form of
+        W and b. With `adds`, the gradients of the parameters accumulate.
         """
+        raise NotImplementedError
+
+    def _level(self, level: int) -> tuple[np.ndarray, ...]:
+        """Arrays for the gradients of W and b in the kernel's form; each level has its own."""
+        raise NotImplementedError
+
+    def _checked(self, owner: str, xs: Any, ts: Any, **options: Any) -> tuple[np.ndarray, Any]:
+        """The checked arguments of `forward`: inputs, and targets as `_run` takes them."""
+        raise NotImplementedError
+
+    def _of_rows(
+        self, xs: np.ndarray, targets: Any, rows: slice
+    ) -> tuple[np.ndarray, Any, np.ndarray | None]:
+        """Inputs, targets and time grid of some rows."""
+        raise NotImplementedError
+
+    def _scored_steps(self, targets: Any) -> np.ndarray:
+        """The sum of the weights of the scored steps of each row, (N,) in float64."""
         raise NotImplementedError
 
     def _part_targets(self, owner: str, hs: np.ndarray, ts: Any, part: Part) -> Any:
@@ -60,6 +83,33 @@ class AffineLoss(Affine):
         result = self._output(owner, out, dxs.shape, dxs, *self._weights, *self._dweights)
         with np.errstate(under="ignore"):
             return np.multiply(dxs, scale, out=result)
+
+    # A batch in blocks, for models.
+
+    def forward_by_blocks(self, xs: np.ndarray, ts: np.ndarray, blocks: Blocks, **options: Any) -> float:
+        """`forward` for rows of a batch in blocks: the mean loss of the whole batch.
+
+        The gradients that are kept are those of the rows here; those of the parameters are added by blocks.
+        """
+        with self._turn:
+            xs, targets = self._checked(f"{type(self).__name__}.forward", xs, ts, **options)
+            self._gradients = None
+            dxs, sums = self._workspace.take("dxs", xs.shape, self.dtype), np.zeros(len(xs))
+            scored = float(blocks.gathered(self._scored_steps(targets)).sum())
+
+            def compute(rows: slice, arrays: Sequence[np.ndarray]) -> None:
+                into = dxs[rows], *arrays
+                self._run(*self._of_rows(xs, targets, rows), sums[rows], scored, False, into)
+
+            self._gradients = dxs, *sum_by_blocks(blocks, self._level, compute)
+            self._made_by = get_ident()
+            return self.mean(blocks.gathered(sums), scored)
+
+    @property
+    def made(self) -> tuple[np.ndarray, ...]:
+        """The gradients of W and b in the kernel's form, for an incoming gradient of 1."""
+        assert self._gradients is not None
+        return self._gradients[1:]
 
     # A sequence in parts, for models.
 

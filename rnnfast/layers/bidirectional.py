@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from threading import get_ident
 from typing import Any
 
 import numpy as np
 
 from rnnfast import _check
+from rnnfast.layers.blocks import Blocks, Reduction
 from rnnfast.layers.composed import Composed
 from rnnfast.layers.recurrent import Recurrent
 from rnnfast.layers.rows import packed_rows
+from rnnfast.layers.window import Place
 
 
 class Bidirectional(Composed):
@@ -116,6 +119,21 @@ class Bidirectional(Composed):
         hs : ndarray (N, T, H1 + H2)
             The states of both layers after each step.
         """
+        return self.read(xs, out, keep=keep, lengths=lengths, reset=reset, given=given)
+
+    def read(
+        self,
+        xs: np.ndarray,
+        out: np.ndarray | None = None,
+        *,
+        keep: bool = True,
+        lengths: Any = None,
+        reset: Any = None,
+        place: Place | None = None,
+        blocks: Blocks | None = None,
+        given: Mapping[str, np.ndarray] | None = None,
+    ) -> np.ndarray:
+        """`forward`, also over blocks of a batch; `place` and `blocks` are as in `Recurrent.read`."""
         with self._turn:
             owner = f"{type(self).__name__}.forward"
             why = "the last axis is the input size of Wx"
@@ -123,7 +141,7 @@ class Bidirectional(Composed):
             batch, steps, _ = xs.shape
             shape = (batch, steps, self.hidden_size)
             hs = self._output(owner, out, shape, xs, *self._weights)
-            options: dict[str, Any] = {"keep": keep, "lengths": lengths}
+            options: dict[str, Any] = {"keep": keep, "lengths": lengths, "place": place, "blocks": blocks}
             if lengths is not None:
                 lengths = options["lengths"] = _check.lengths(owner, lengths, batch, steps)
                 if reset is None:  # both directions have the same rows
@@ -135,13 +153,13 @@ class Bidirectional(Composed):
                 reset = _check.mask(owner, "reset", reset, (batch, steps))
                 mirrored = _mirrored_resets(reset, places, lengths)
             self._check_rows(owner, batch)
-            ahead, back = self._given_apart(owner, given, batch, steps)
+            ahead, back = self._given_apart(owner, given or {}, batch, steps)
             back = {name: array[places] for name, array in back.items()}
             width = self.layer_forward.hidden_size
             self._places = None
             with self._all_or_nothing():
-                hs[..., :width] = self.layer_forward.forward(xs, reset=reset, **options, **ahead)
-                backwards = self.layer_backward.forward(xs[places], reset=mirrored, **options, **back)
+                hs[..., :width] = self.layer_forward.read(xs, reset=reset, **options, given=ahead)
+                backwards = self.layer_backward.read(xs[places], reset=mirrored, **options, given=back)
             hs[..., width:] = backwards[places]
             self._made_by = get_ident()
             self._places = places
@@ -188,6 +206,11 @@ class Bidirectional(Composed):
             dxs = self.layer_forward.backward(dhs[..., :width], **dstate_next[0], out=out)
             dxs += self.layer_backward.backward(dhs[..., width:][places], **dstate_next[1])[places]
             return dxs
+
+    def reduce(self, reduction: Reduction) -> None:
+        """Begin to sum the gradients of both layers over processes."""
+        self.layer_forward.reduce(reduction)
+        self.layer_backward.reduce(reduction)
 
 
 def reversed_places(lengths: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:

@@ -21,7 +21,7 @@ class Mask(NamedTuple):
     key1: int
     threshold: int
     factor: float  # of the elements that are kept
-    place: Place | None  # the part of a sequence that the call reads; None for all of it
+    place: Place | None  # the part of a batch of sequences that the call reads; None for all of it
 
 
 class TimeDropout(Layer):
@@ -164,15 +164,15 @@ class TimeDropout(Layer):
         key0, key1, threshold, factor, place = self._mask
         scale = given.dtype.type(factor)
         batch, steps, width = given.shape
+        first, whole, row = (0, steps, 0) if place is None else place
         if self.per_step:
-            first, whole = (0, steps) if place is None else place
             shape = (batch, steps * width)
-            mask_of = (first * width, whole * width, key0, key1, threshold, scale)
+            mask_of = ((row * whole + first) * width, whole * width, key0, key1, threshold, scale)
             kernel(given.reshape(shape), *mask_of, out.reshape(shape))
         else:
             mask = self._workspace.take("mask", (batch, width), given.dtype)
             mask[...] = 1
-            kernel(mask, 0, width, key0, key1, threshold, scale, mask)
+            kernel(mask, row * width, width, key0, key1, threshold, scale, mask)
             with np.errstate(under="ignore"):
                 np.multiply(given, mask[:, np.newaxis], out=out)
         return out

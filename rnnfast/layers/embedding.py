@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from threading import get_ident
 from typing import Any
 
@@ -16,6 +17,7 @@ from rnnfast.kernels.embedding import (
     embedding_forward,
 )
 from rnnfast.layers.base import Layer
+from rnnfast.layers.blocks import Blocks, Reduction, sum_by_blocks
 from rnnfast.layers.window import Lookup
 
 NO_WORD = -1
@@ -99,6 +101,35 @@ class _Table(Layer):
         assert self._ids is not None
         dhs = _check.floats(owner, "dhs", dhs, self._shape, self.dtype, "the shape of the last output")
         return dhs, self._ids
+
+    def _add(self, ids: np.ndarray, dhs: np.ndarray, dW: np.ndarray) -> None:
+        """Add the gradient of the table to dW (words, D), from checked ids and gradients of the outputs."""
+        raise NotImplementedError
+
+    def backward_by_blocks(self, dhs: np.ndarray, blocks: Blocks, reduction: Reduction) -> None:
+        """`backward` for rows of a batch in blocks: `grads[0]` is the sum by blocks over all processes, once
+        the reduction is finished. Only words that occur in the batch are summed."""
+        with self._turn:
+            self._claim_tape()
+            dhs, ids = self._incoming(f"{type(self).__name__}.backward", dhs)
+            ids = ids.reshape(len(dhs), -1) if len(dhs) else np.zeros((0, 0), np.int64)
+            own = np.unique(ids[ids >= 0])
+            words = np.unique(blocks.gathered(own.astype(np.float64))).astype(np.int64)
+            compact = np.where(ids < 0, NO_WORD, np.searchsorted(words, ids))
+
+            def level(number: int) -> tuple[np.ndarray, ...]:
+                return (self._workspace.take(f"sums {number}", (words.size, self.embed_size), self.dtype),)
+
+            def compute(rows: slice, arrays: Sequence[np.ndarray]) -> None:
+                arrays[0][...] = 0
+                self._add(compact[rows], dhs[rows], arrays[0])
+
+            sums = sum_by_blocks(blocks, level, compute)
+
+            def fill() -> None:
+                self._cleared_gradient()[words] = sums[0]
+
+            reduction.begin(sums, fill)
 
     def _cleared_gradient(self) -> np.ndarray:
         """`grads[0]`, set to zero."""
@@ -203,14 +234,17 @@ class TimeEmbedding(_Table):
             ids = ids.reshape(dhs.shape[:2])
             if add_to is None:
                 self._read_apart(owner, {"dhs": dhs})
-                embedding_backward(ids, dhs, self._cleared_gradient())
+                self._add(ids, dhs, self._cleared_gradient())
                 return
             add_to = _check.parameter(owner, "add_to", add_to, self._table.shape, self.dtype)
             if add_to.flags.c_contiguous:
-                embedding_backward(ids, dhs, _check.out(owner, add_to, add_to.shape, self.dtype, dhs))
+                self._add(ids, dhs, _check.out(owner, add_to, add_to.shape, self.dtype, dhs))
             else:
                 transposed = _check.out(owner, add_to.T, self._table.shape[::-1], self.dtype, dhs)
-                embedding_backward(ids, dhs, transposed.T)
+                self._add(ids, dhs, transposed.T)
+
+    def _add(self, ids: np.ndarray, dhs: np.ndarray, dW: np.ndarray) -> None:
+        embedding_backward(ids, dhs, dW)
 
 
 class TimeContextSum(_Table):
@@ -316,4 +350,7 @@ class TimeContextSum(_Table):
             owner = f"{type(self).__name__}.backward"
             dhs, ids = self._incoming(owner, dhs)
             self._read_apart(owner, {"dhs": dhs})
-            context_sum_backward(ids, dhs, self.window, self._cleared_gradient())
+            self._add(ids, dhs, self._cleared_gradient())
+
+    def _add(self, ids: np.ndarray, dhs: np.ndarray, dW: np.ndarray) -> None:
+        context_sum_backward(ids, dhs, self.window, dW)

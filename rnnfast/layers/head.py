@@ -40,22 +40,31 @@ def scored_span(ends: np.ndarray, every_step: bool) -> Span:
 
 
 class Targets(NamedTuple):
-    """Targets (N, T, O) or (N, 1, O), the scored steps, and weights (N, T), (N, 1) or (0, 0) for none."""
+    """Targets (N, T, O) or (N, 1, O), the scored steps, weights (N, T), (N, 1) or (0, 0) for none, lengths
+    (N,) if they are given, and the time grid."""
 
     ts: np.ndarray
     span: Span
     weights: np.ndarray
+    lengths: np.ndarray | None = None
+    grid: np.ndarray | None = None
+
+    def of_rows(self, rows: slice, grid: np.ndarray) -> Targets:
+        """The targets of some rows."""
+        begins, ends = self.span
+        weights = self.weights[rows] if self.weights.size else self.weights
+        return Targets(self.ts[rows], Span(begins[rows], ends[rows]), weights, None, grid)
 
     def scored(self) -> float:
         """The sum of the weights of the scored steps."""
-        return float(self._step_weights().sum(dtype=np.float64)) if self.weights.size else self.span.steps()
+        return float(self.step_weights().sum(dtype=np.float64)) if self.weights.size else self.span.steps()
 
     def is_read(self) -> np.ndarray:
         """Whether each target is read, (N, steps) up to the last scored step, or (N, 1)."""
-        read = self._step_weights() != 0
+        read = self.step_weights() != 0
         return read.any(axis=1, keepdims=True) if self.ts.shape[1] == 1 else read
 
-    def _step_weights(self) -> np.ndarray:
+    def step_weights(self) -> np.ndarray:
         """The weights (N, steps) up to the last scored step, 0 at unscored ones."""
         steps = np.arange(int(self.span.ends.max(initial=0)))
         inside = (self.span.begins[:, np.newaxis] <= steps) & (steps < self.span.ends[:, np.newaxis])
@@ -167,9 +176,9 @@ class TimeAffineWithLoss(AffineLoss):
         """
         with self._turn:
             owner = f"{type(self).__name__}.forward"
-            xs, targets, blocks = self._checked(owner, xs, ts, lengths, weights)
+            xs, targets = self._checked(owner, xs, ts, lengths=lengths, weights=weights)
             sums, scored = np.zeros(xs.shape[0]), targets.scored()
-            self._run(xs, targets, blocks, sums, scored)
+            self._run(xs, targets, targets.grid, sums, scored)
             return self.mean(sums, scored)
 
     @in_turn
@@ -179,20 +188,22 @@ class TimeAffineWithLoss(AffineLoss):
         """The loss of each step, summed over the outputs and times its weight, (N, T) in float64; arguments
         are as in `forward`, and gradients are unchanged."""
         owner = f"{type(self).__name__}.losses"
-        return self._run(*self._checked(owner, xs, ts, lengths, weights))[0].copy()
+        xs, targets = self._checked(owner, xs, ts, lengths=lengths, weights=weights)
+        return self._run(xs, targets, targets.grid)[0].copy()
 
-    def _checked(
-        self, owner: str, xs: np.ndarray, ts: np.ndarray, lengths: Any, weights: Any
-    ) -> tuple[np.ndarray, Targets, np.ndarray]:
+    def _checked(  # type: ignore[override]
+        self, owner: str, xs: np.ndarray, ts: np.ndarray, *, lengths: Any = None, weights: Any = None
+    ) -> tuple[np.ndarray, Targets]:
         depth, cols = self._weights[0].shape[0], self.output_size
         xs = _check.floats(owner, "xs", xs, ("N", "T", depth), self.dtype, "H is the rows of W")
         batch, steps, _ = xs.shape
         every_step = np.ndim(ts) != 2
         shape = (batch, steps, cols) if every_step else (batch, cols)
         ts = _check.floats(owner, "ts", ts, shape, self.dtype, "O is the number of outputs")
-        ends = np.full(batch, steps) if lengths is None else _check.lengths(owner, lengths, batch, steps)
+        lengths = None if lengths is None else _check.lengths(owner, lengths, batch, steps)
+        ends = np.full(batch, steps) if lengths is None else lengths
         ts = ts.reshape(batch, steps if every_step else 1, cols)
-        rows = packed_rows(owner, batch, steps, None if lengths is None else ends, None, self._full_rows)
+        rows = packed_rows(owner, batch, steps, lengths, None, self._full_rows)
         if lengths is None:
             self._full_rows = rows
         weights = (
@@ -200,7 +211,8 @@ class TimeAffineWithLoss(AffineLoss):
             if weights is None
             else _check.weights(owner, weights, (batch, steps), self.dtype)
         )
-        return xs, self._fitting(owner, Targets(ts, scored_span(ends, every_step), weights)), rows.blocks
+        targets = Targets(ts, scored_span(ends, every_step), weights, lengths, rows.blocks)
+        return xs, self._fitting(owner, targets)
 
     def _fitting(self, owner: str, targets: Targets) -> Targets:
         """Targets that the head can take."""
@@ -215,8 +227,9 @@ class TimeAffineWithLoss(AffineLoss):
         sums: np.ndarray | None = None,
         scored: float = -1,
         adds: bool = False,
+        into: Sequence[np.ndarray] = (),
     ) -> tuple[np.ndarray, bool, float]:
-        ts, span, weights = targets
+        ts, span, weights = targets[:3]
         W, b = map(_check.kernel_ready, self._weights)
         (depth, cols), (batch, steps, _) = W.shape, xs.shape
         dtype, gradients, wide = self.dtype, sums is not None, np.dtype(np.float64)
@@ -228,8 +241,7 @@ class TimeAffineWithLoss(AffineLoss):
             return self._workspace.take(name, shape, dtype)
 
         losses = self._workspace.take("losses", (batch, steps), wide)
-        dxs = take("dxs", *(xs.shape if gradients else (0, 0, 0)))
-        dW, db = take("dW", depth, cols), take("db", cols)
+        dxs, dW, db = into or (take("dxs", *(xs.shape if gradients else (0, 0, 0))), *self._level(0))
         outputs = self.output_size
         scored_blocks = affine_loss_of(self.head.equations)(
             xs, ts, weights, W, b, *span, blocks, dtype.type(1 / (scored * outputs or 1)), gradients, adds,
@@ -245,6 +257,19 @@ class TimeAffineWithLoss(AffineLoss):
             self._made_by = get_ident()
             self._gradients = dxs, dW, db
         return losses, scored_blocks > 0, scored
+
+    def _level(self, level: int) -> tuple[np.ndarray, ...]:
+        W, b = self._weights
+        take = self._workspace.take
+        return take(f"dW {level}", W.shape, self.dtype), take(f"db {level}", b.shape, self.dtype)
+
+    def _of_rows(self, xs: np.ndarray, targets: Targets, rows: slice) -> tuple[np.ndarray, Any, Any]:
+        own, lengths = xs[rows], None if targets.lengths is None else targets.lengths[rows]
+        grid = packed_rows("", len(own), own.shape[1], lengths, None, None).blocks
+        return own, targets.of_rows(rows, grid), grid
+
+    def _scored_steps(self, targets: Targets) -> np.ndarray:
+        return targets.step_weights().sum(axis=1, dtype=np.float64)
 
     def make_room(self, batch: int, steps: int) -> None:
         """Allocate the arrays of a window before the first call."""

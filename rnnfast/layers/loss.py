@@ -217,7 +217,9 @@ class TimeAffineSoftmaxWithLoss(AffineLoss, _LabelLoss):
         """-log p of each label, (N, T) in float64 and nats, 0 if ignored; gradients are unchanged."""
         return self._run(*self._checked(f"{type(self).__name__}.losses", xs, ts), None)[0].copy()
 
-    def _checked(self, owner: str, xs: np.ndarray, ts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _checked(  # type: ignore[override]
+        self, owner: str, xs: np.ndarray, ts: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         depth, size = self._weights[0].shape
         xs = _check.floats(owner, "xs", xs, ("N", "T", depth), self.dtype, "H is the rows of W")
         return xs, _labels(owner, ts, (*xs.shape[:2], size), self.ignore_label)
@@ -236,6 +238,7 @@ class TimeAffineSoftmaxWithLoss(AffineLoss, _LabelLoss):
         sums: np.ndarray | None = None,
         scored: float = -1,
         adds: bool = False,
+        into: Sequence[np.ndarray] = (),
     ) -> tuple[np.ndarray, bool, float]:
         gradients = sums is not None
         W, b = self._weights
@@ -248,10 +251,10 @@ class TimeAffineSoftmaxWithLoss(AffineLoss, _LabelLoss):
         most = _most_members(loss_block_rows(batch, steps, size))
         members = _threads.members_for(2.0 * products * xs.size * size, most)
         scratch = self._scratch(batch, steps, gradients, members)
-        losses, dxs, dWb_t = scratch[:3]
+        losses, dxs, dWb_t = scratch[0], *(into or scratch[1:3])
         arguments = (
-            xs, targets, *kernel_matrix(W), _check.kernel_ready(b), self.ignore_label, scored,
-            loss_period(batch, size), gradients, adds, losses, sums, *scratch[1:],
+            xs, targets, *kernel_matrix(W), _check.kernel_ready(b), self.ignore_label, int(scored),
+            loss_period(batch, size), gradients, adds, losses, sums, dxs, dWb_t, *scratch[3:],
         )  # fmt: skip
         count = _threads.run(affine_softmax_loss, members, False, arguments)
         if gradients:
@@ -268,7 +271,7 @@ class TimeAffineSoftmaxWithLoss(AffineLoss, _LabelLoss):
         return (
             take("losses", (batch, steps), np.dtype(np.float64)),
             take("dxs", (batch, steps, depth) if gradients else (0, 0, 0), dtype),
-            take("dWb_t", (size if gradients else 0, row_stride(depth + 1, dtype)), dtype),
+            self._level(0)[0] if gradients else take("no dWb_t", (0, row_stride(depth + 1, dtype)), dtype),
             take("x_block", (rows, row_stride(depth + 1, dtype)), dtype),
             take("packed_x", (packed_size(depth, row, dtype),), dtype),
             take("labels", (row,), np.dtype(np.int64)),
@@ -280,6 +283,18 @@ class TimeAffineSoftmaxWithLoss(AffineLoss, _LabelLoss):
             take("targets", (row,), dtype),
             take("dx_t", (depth, row), dtype),
         )
+
+    def _level(self, level: int) -> tuple[np.ndarray, ...]:
+        depth, size = self._weights[0].shape
+        return (
+            self._workspace.take(f"dWb_t {level}", (size, row_stride(depth + 1, self.dtype)), self.dtype),
+        )
+
+    def _of_rows(self, xs: np.ndarray, targets: Any, rows: slice) -> tuple[np.ndarray, Any, None]:
+        return xs[rows], targets[rows], None
+
+    def _scored_steps(self, targets: np.ndarray) -> np.ndarray:
+        return np.count_nonzero(targets != self.ignore_label, axis=1).astype(np.float64)
 
     def make_room(self, batch: int, steps: int) -> None:
         """Allocate the arrays of a window before the first call."""

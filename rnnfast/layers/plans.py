@@ -9,11 +9,13 @@ import numpy as np
 
 from rnnfast import _threads
 from rnnfast.kernels.gemm import packed_size
+from rnnfast.kernels.groups import group_gradients, terms_of
 from rnnfast.kernels.sequence import block_steps, padded_row
 from rnnfast.kernels.shares import recurrent_packed_size
+from rnnfast.layers.blocks import Blocks, Groups, Reduction
 from rnnfast.layers.rows import Rows
 from rnnfast.layers.streaming import Streaming
-from rnnfast.layers.window import Inputs, Run, Team
+from rnnfast.layers.window import Inputs, Run, Team, nothing
 
 # The memory limit for keeping the tape of all steps for `backward`. A longer sequence keeps one block of it,
 # and `backward` recomputes the others from the states, which takes up to 4/3 of the time.
@@ -135,7 +137,7 @@ class Plans(Streaming):
             again("packed_wx", depth, cols),
             again("packed_wh", width, plain),
             again("packed_wlate", width, late),
-            take("gradients", block_rows + 1, gradient_row),
+            self._gradient_rows(block_rows),
             take("dstates", batch, self._row(len(self.cell.states))),
             self._input_block(batch),
             take("sums", words + 1 if words else 0, gradient_row),
@@ -145,6 +147,10 @@ class Plans(Streaming):
             take("operand", block_rows if remake else batch, row) if equations.again else None,
         )
         return Plan(team, (), scratch, 0, self._fresh(batch))
+
+    def _gradient_rows(self, rows: int) -> np.ndarray:
+        """Memory for the gradients of pre-activations."""
+        return self._take("gradients", rows + 1, self._row(self.loop.schedule.gradients))
 
     def _fresh(self, batch: int) -> np.ndarray:
         return np.zeros((len(self.cell.states), batch, self.hidden_size), self.dtype)
@@ -185,6 +191,7 @@ class Plans(Streaming):
         rows: Rows,
         hs: np.ndarray,
         keep: bool,
+        groups: Groups | None = None,
     ) -> Run:
         """Fill `hs` (N, T, H) and `after` (S, N, H); returns the run for `run_backward`."""
         plan = self._planned("forward", rows, inputs.words.shape[0], keep, self.plan_forward)
@@ -194,7 +201,7 @@ class Plans(Streaming):
             self.turned, *rows, *plan.saved, hs, after, *plan.scratch,
         ]  # fmt: skip
         _threads.run(self.loop.forward, plan.team.members, plan.team.by_units, arguments)
-        return Run(inputs, given, rows, plan.saved, plan.intact)
+        return Run(inputs, given, rows, plan.saved, plan.intact, groups)
 
     def run_backward(
         self,
@@ -217,12 +224,60 @@ class Plans(Streaming):
         grads = self._kernel_grads
         if grads is None:
             grads = self._kernel_grads = self._gradient_arrays()
+        groups, scratch = None if adds else run.groups, plan.scratch
+        if groups is not None:
+            scratch = (*scratch[:6], self._gradient_rows(int(run.rows.offsets[-1])), *scratch[7:])
         arguments = (
             *run.inputs[:3], run.given, *run.saved, run.intact, dhs, plan.zeros if later is None else later,
-            *self._kernel_params(), self.turned, *run.rows, adds,
-            dxs, run.inputs.dwords, dgiven, dstates, *grads, *plan.scratch,
+            *self._kernel_params(), self.turned, *run.rows, adds, groups is not None,
+            dxs, run.inputs.dwords, dgiven, dstates, *grads, *scratch,
         )  # fmt: skip
         _threads.run(self.loop.backward, plan.team.members, plan.team.by_units, arguments)
+        if groups is not None:
+            self._run_groups(run, groups, grads, scratch[6], scratch[0], plan.team.members)
         self._dgiven = dgiven
-        if equations.trained:
-            self._hand_out(grads[-1])
+        self.hand_out()
+
+    def hand_out(self) -> None:
+        """Fill the gradients of parameters that kernels read as rows of units."""
+        if self.cell.equations.trained:
+            assert self._kernel_grads is not None
+            self._hand_out(self._kernel_grads[-1])
+
+    def reduce(self, reduction: Reduction) -> None:
+        """Begin to sum the gradients of the last `go_back` over processes."""
+        assert self._kernel_grads is not None
+        assert self._run is not None
+        found = [array for array in self._kernel_grads if array is not None]
+        if self._run.inputs.ids is not None:
+            found.append(self._run.inputs.dwords)
+        reduction.begin(found, self.hand_out)
+
+    def _grouped(self, rows: Rows, blocks: Blocks | None) -> Groups | None:
+        """The groups of a batch with several blocks; the last ones are cached."""
+        if blocks is None or blocks.size < 2:
+            return None
+        known = self._workspace.plans.get("groups")
+        if known is None or known[0] is not rows or known[1] is not blocks.bounds:
+            known = self._workspace.plans["groups"] = rows, blocks.bounds, Groups.of(rows, blocks)
+        return known[2]
+
+    def _run_groups(
+        self, run: Run, groups: Groups, grads: list[Any], dts: np.ndarray, packed_x: Any, members: int
+    ) -> None:
+        """Fill `grads` and `inputs.dwords` by groups, from the gradients of pre-activations of all steps."""
+        take, schedule, empty = self._take, self.loop.schedule, nothing(self.dtype, 1)
+        xs, ids, words, dwords = run.inputs
+        results = [empty if array is None else array.reshape(-1) for array in (*grads, dwords)]
+        regions = np.concatenate(([0], np.cumsum([array.size for array in results])))
+        levels, rows = (groups.counts.size - 1).bit_length(), groups.most_rows
+        arguments = (
+            xs, ids, words, run.saved[0], dts, run.rows.offsets, run.rows.order, run.rows.resets, self.turned,
+            *groups, terms_of(schedule, self.input_size, self.hidden_size, self.turned), regions, *results,
+            take("partial", levels * int(regions[-1])), packed_x,
+            take("group_x", rows + 1, padded_row(self.input_size, self.dtype)),
+            take("group_h", rows + 1, self._row(1)),
+            take("group_d", rows + 1, dts.shape[1]),
+            take("sums", words.shape[0] + 1 if ids is not None else 0, dts.shape[1]),
+        )  # fmt: skip
+        _threads.run(group_gradients, members, False, arguments)

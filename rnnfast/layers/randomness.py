@@ -64,7 +64,7 @@ class Randomness(Arguments):
         if not names:
             return None, 0
         rows = self._take(buffer, batch, steps, len(names) * width)
-        first, whole = (0, steps) if place is None else place
+        first, whole, row = (0, steps, 0) if place is None else place
         for index, name in enumerate(names):
             role, target = self.cell.roles[name], rows[..., index * width : (index + 1) * width]
             if role.kind == "given":
@@ -75,6 +75,6 @@ class Randomness(Arguments):
             else:
                 drawn = self._take(f"{buffer} drawn", batch, steps, width)
                 draw = normal_forward if role.kind == "normal" else bernoulli_forward
-                draw(self._seed, index, self._position + first, role.value, drawn)
+                draw(self._seed, index, self._position + first, row, role.value, drawn)
                 target[...] = drawn
         return rows, self._position + whole if self.train_flg else self._position

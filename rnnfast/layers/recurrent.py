@@ -12,6 +12,7 @@ from rnnfast import _check
 from rnnfast.cells import Cell
 from rnnfast.kernels.sequence import block_steps
 from rnnfast.layers.activations import Activations
+from rnnfast.layers.blocks import Blocks
 from rnnfast.layers.rows import Rows, packed_rows
 from rnnfast.layers.window import Inputs, Lookup, Place, nothing
 
@@ -206,13 +207,14 @@ class Recurrent(Activations):
         lengths: Any = None,
         reset: Any = None,
         place: Place | None = None,
+        blocks: Blocks | None = None,
         given: Mapping[str, np.ndarray] | None = None,
     ) -> np.ndarray:
-        """`forward`, also over words of a table or a part of a sequence.
+        """`forward`, also over words of a table, a part of a sequence, or blocks of a batch.
 
         A `Lookup` has checked ids (N, T). Outputs have the bits of `forward` over `words[ids]`, and
-        `go_back` computes `dwords` instead of gradients of inputs. `place` is the window's part of a
-        sequence, for random arguments.
+        `go_back` computes `dwords` instead of gradients of inputs. `place` is the window's part of a batch of
+        sequences, for random arguments. `go_back` adds the gradients of the parameters by `blocks`.
         """
         owner = f"{type(self).__name__}.forward"
         if isinstance(xs, Lookup):
@@ -237,7 +239,10 @@ class Recurrent(Activations):
             self._run = self._dgiven = None  # free its arrays first, since they may have to grow
             if self.cell.rows:
                 rows_given, position = self._given(arrays, batch, steps, place)
-            self._run = self.run_forward(inputs, rows_given, before, after, rows, hs, bool(keep))
+            groups = self._grouped(rows, blocks)
+            self._run = self.run_forward(inputs, rows_given, before, after, rows, hs, bool(keep), groups)
+            if steps and not batch and blocks is not None:
+                self._position = position  # other processes read rows
             if hs.size:
                 carried, self._spare = self._state, None  # not in both after an interrupt
                 self._state = after

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rnnfast.layers.blocks import Blocks, Groups
 from rnnfast.layers.rows import Rows, Sorted, falling_order
 
 
@@ -32,10 +33,12 @@ class Lookup(NamedTuple):
 
 
 class Place(NamedTuple):
-    """A window's part of a sequence: its first step, and the steps of the whole sequence."""
+    """A window's part of a batch of sequences: its first step, the steps of the whole sequences, and the
+    number of its first row."""
 
     first: int
     steps: int
+    row: int = 0
 
 
 class Part(NamedTuple):
@@ -48,11 +51,12 @@ class Part(NamedTuple):
     order: np.ndarray | None = None
     reset: np.ndarray | None = None
     weights: np.ndarray | None = None  # (N, T) or (N, 1), of targets
+    blocks: Blocks | None = None
 
     @property
     def place(self) -> Place:
-        """The place of the part in the sequence."""
-        return Place(self.first, self.steps)
+        """The place of the part in the batch."""
+        return Place(self.first, self.steps, 0 if self.blocks is None else self.blocks.first)
 
     def of(self, array: Any) -> Any:
         """These steps of an array (N, T, ...)."""
@@ -63,8 +67,8 @@ class Part(NamedTuple):
         return np.full(batch, self.steps) if self.lengths is None else self.lengths
 
     def options(self) -> dict[str, Any]:
-        """The arguments `lengths` and `reset` of the layers for this part."""
-        given: dict[str, Any] = {}
+        """The arguments `lengths`, `reset` and `blocks` of the layers for this part."""
+        given: dict[str, Any] = {} if self.blocks is None else {"blocks": self.blocks}
         if self.lengths is not None:
             order = falling_order(self.lengths) if self.order is None else self.order
             inside = np.clip(self.lengths - self.first, 0, self.last - self.first)
@@ -92,3 +96,4 @@ class Run(NamedTuple):
     rows: Rows
     saved: tuple[np.ndarray | None, ...]
     intact: int
+    groups: Groups | None = None

@@ -10,6 +10,7 @@ import numpy as np
 from rnnfast import _check
 from rnnfast.cells import Cell
 from rnnfast.layers.base import Holder
+from rnnfast.layers.blocks import Blocks, Reduction
 from rnnfast.layers.constants import Constants
 from rnnfast.layers.drawing import Drawing
 from rnnfast.layers.dropout import TimeDropout
@@ -101,15 +102,17 @@ class Body(Drawing):
         """The input of the lowest layer: vectors, or a `Lookup` of words in the embedding."""
         if self.embedding is None:
             return xs
-        lookup = self._lookup(xs, part.steps)
+        lookup = self._lookup(xs, part)
         if lookup is not None:
             return lookup
         batch, steps = xs.shape
         return self.embedding.forward(xs, out=self._buffer("embedded", batch, steps, self._sizes[0]))
 
-    def _lookup(self, ids: np.ndarray, steps: int) -> Lookup | None:
-        """The ids of a part, if the lowest layer should look them up in a sequence of `steps` steps."""
-        worth = bool(ids.size) and self._words(ids.shape[0], steps) > 0
+    def _lookup(self, ids: np.ndarray, part: Part) -> Lookup | None:
+        """The ids of a part, if the lowest layer should look them up in its sequence; one answer for all
+        blocks of a batch."""
+        rows = ids.shape[0] if part.blocks is None else part.blocks.least
+        worth = bool(ids.size) and self._words(rows, part.steps) > 0
         return self.embedding.lookup(ids) if worth and self.embedding is not None else None
 
     def _words(self, batch: int, steps: int) -> int:
@@ -147,12 +150,19 @@ class Body(Drawing):
         return self._buffer("dhs", batch, steps, self._sizes[-1])
 
     def go_back(
-        self, dhs: np.ndarray, arriving: StateGradients | None = None, *, adds: bool = False
+        self,
+        dhs: np.ndarray,
+        arriving: StateGradients | None = None,
+        *,
+        adds: bool = False,
+        blocks: Blocks | None = None,
+        reduction: Reduction | None = None,
     ) -> StateGradients:
         """Fill the gradients of the last `read`, or add to them; returns the gradients of its initial states.
 
         `dhs` (N, T, H) are the gradients of the outputs, `arriving` the gradients of the final states, zero
-        by default.
+        by default. With the `blocks` of `read`, gradients are added by blocks, and complete when the
+        reduction is finished.
         """
         batch, steps, _ = dhs.shape
         for index in reversed(range(len(self.layers))):
@@ -162,9 +172,14 @@ class Body(Drawing):
             out = None if looked_up else self._buffer(f"dxs{index}", batch, steps, layer.input_size)
             later = None if arriving is None else list(arriving[index])
             dhs = layer.go_back(dhs, later, out, adds=adds)
+            if reduction is not None:
+                layer.reduce(reduction)
         if self.embedding is not None and not looked_up:
             dhs = self._undropped(0, dhs)
-            self.embedding.backward(dhs, add_to=self.embedding.grads[0] if adds else None)
+            if blocks is not None and reduction is not None:
+                self.embedding.backward_by_blocks(dhs, blocks, reduction)
+            else:
+                self.embedding.backward(dhs, add_to=self.embedding.grads[0] if adds else None)
         return [np.array(layer.state_gradients) for layer in self.layers]
 
     def _undropped(self, place: int, dhs: np.ndarray) -> np.ndarray:

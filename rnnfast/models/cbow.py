@@ -9,6 +9,7 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast.layers.base import Layer
+from rnnfast.layers.blocks import Blocks, Reduction
 from rnnfast.layers.embedding import TimeContextSum
 from rnnfast.layers.loss import TimeAffineSoftmaxWithLoss
 from rnnfast.models.language_model import LanguageModel
@@ -40,9 +41,14 @@ class Contexts(Layer):
         layer = self.layer
         return self._workspace.take("dhs", (batch, steps, layer.embed_size), layer.dtype)
 
-    def go_back(self, dhs: np.ndarray) -> None:
-        """Fill the gradients from the gradients of the outputs, (N, T, D)."""
-        self.layer.backward(dhs)
+    def go_back(
+        self, dhs: np.ndarray, *, blocks: Blocks | None = None, reduction: Reduction | None = None
+    ) -> None:
+        """Fill the gradients from the gradients of the outputs, (N, T, D); by blocks as in `Body.go_back`."""
+        if blocks is not None and reduction is not None:
+            self.layer.backward_by_blocks(dhs, blocks, reduction)
+        else:
+            self.layer.backward(dhs)
 
     @property
     def carried(self) -> np.ndarray | None:

@@ -9,11 +9,12 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast.layers.bidirectional import Bidirectional
+from rnnfast.layers.blocks import Blocks, Reduction
 from rnnfast.layers.constants import Constants
 from rnnfast.layers.drawing import Drawing
 from rnnfast.layers.dropout import TimeDropout
 from rnnfast.layers.recurrent import Recurrent
-from rnnfast.layers.window import Part
+from rnnfast.layers.window import Part, Place
 from rnnfast.models.pooling import Pooling, pool, spread
 
 
@@ -65,17 +66,20 @@ class Encoder(Drawing):
         """
         (batch, steps, _), hs = xs.shape, xs
         for place, layer in enumerate(self.layers):
-            hs = self._dropped(place, hs, drop)
+            hs = self._dropped(place, hs, drop, part)
             layer.train_flg = drop
             out = self._take(f"hs{place}", batch, steps, layer.hidden_size)
-            hs = layer.forward(hs, lengths=part.lengths, keep=keep, out=out)
+            hs = layer.read(hs, out, keep=keep, lengths=part.lengths, place=part.place, blocks=part.blocks)
         if self.pooling is not None:
             hs, kept = pool(self.pooling, hs, part.ends(batch), self._ahead)
             self._kept = steps, kept
-        return self._dropped(len(self.layers), hs, drop)
+        return self._dropped(len(self.layers), hs, drop, part)
 
-    def go_back(self, dhs: np.ndarray) -> None:
-        """Fill the gradients of the last `read` from those of its hidden vectors."""
+    def go_back(
+        self, dhs: np.ndarray, *, blocks: Blocks | None = None, reduction: Reduction | None = None
+    ) -> None:
+        """Fill the gradients of the last `read` from those of its hidden vectors; they are complete when the
+        reduction is finished. They are added by the `blocks` of `read`."""
         dhs = self._undropped(len(self.layers), dhs)
         if self.pooling is not None:
             steps, kept = self._kept
@@ -84,16 +88,20 @@ class Encoder(Drawing):
         for place in reversed(range(len(self.layers))):
             layer = self.layers[place]
             out = self._take(f"dxs{place}", *dhs.shape[:2], layer.input_size)
-            dhs = self._undropped(place, layer.backward(dhs, out=out))
+            dhs = layer.backward(dhs, out=out)
+            if reduction is not None:
+                layer.reduce(reduction)
+            dhs = self._undropped(place, dhs)
 
     def gradients_of_outputs(self, batch: int, steps: int) -> np.ndarray:
         """Memory for the gradients that `go_back` takes."""
         return self._take("dhs", batch, steps, self.hidden_size)
 
-    def _dropped(self, place: int, hs: np.ndarray, drop: bool) -> np.ndarray:
+    def _dropped(self, number: int, hs: np.ndarray, drop: bool, part: Part) -> np.ndarray:
         if not self.dropouts:
             return hs
-        return self.dropouts[place].read(hs, hs if drop and place else None, drop=drop)
+        place = Place(0, hs.shape[1], part.place.row)
+        return self.dropouts[number].read(hs, hs if drop and number else None, drop=drop, place=place)
 
     def _undropped(self, place: int, dhs: np.ndarray) -> np.ndarray:
         return self.dropouts[place].backward(dhs, out=dhs) if self.dropouts else dhs

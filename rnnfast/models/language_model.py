@@ -9,7 +9,9 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast._turns import in_turn
+from rnnfast.layers.blocks import Blocks
 from rnnfast.layers.loss import TimeAffineSoftmaxWithLoss
+from rnnfast.layers.window import Part
 from rnnfast.models.model import Model
 from rnnfast.models.sampling import finite_scores, probabilities, sampling_rules, write_on
 from rnnfast.models.scoring import total_loss
@@ -41,7 +43,7 @@ class LanguageModel(Model):
         xs = self._inputs(method, xs)
         return xs, _check.ids(self._owner(method), "ts", ts, xs.shape, self.vocab_size, also=-1)
 
-    def forward(self, xs: np.ndarray, ts: np.ndarray) -> float:
+    def forward(self, xs: np.ndarray, ts: np.ndarray, *, blocks: Blocks | None = None) -> float:
         """Mean loss `-log P(ts[n, t] | xs[n, :t+1], words read before)` in nats, ready for `backward`.
 
         Parameters
@@ -50,6 +52,8 @@ class LanguageModel(Model):
             Ids of the words read.
         ts : ndarray of int, (N, T)
             Ids of the words that follow; -1 is not scored.
+        blocks : Blocks, optional
+            The blocks of rows whose gradients are summed apart, as `Trainer` cuts them.
 
         Returns
         -------
@@ -65,7 +69,10 @@ class LanguageModel(Model):
         """
         with self._turn:
             self.claim("forward")
-            return self._forward(*self._pair("forward", xs, ts))
+            xs, ts = self._pair("forward", xs, ts)
+            steps = xs.shape[1]
+            part = None if blocks is None else Part(0, steps, steps, blocks=blocks)
+            return self._forward(xs, ts, part)
 
     @in_turn
     def losses(self, xs: np.ndarray, ts: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from rnnfast._turns import in_turn
 from rnnfast.cells import Cell
 from rnnfast.layers.affine import TimeAffine
 from rnnfast.layers.base import Holder
+from rnnfast.layers.blocks import Blocks, Reduction
 from rnnfast.layers.constants import Constants
 from rnnfast.layers.window import Part
 from rnnfast.models.cells import initial_values
@@ -45,7 +46,7 @@ class Model(Holder):
         Whether the output adds the gradient of its weights to the body's gradient of the same array.
     """
 
-    TAPE = (*Holder.TAPE, "_hs")
+    TAPE = (*Holder.TAPE, "_hs", "_blocks")
     PASSING = (*Holder.PASSING, "_reader", "_affine")
 
     parameter_names: list[str]
@@ -55,6 +56,7 @@ class Model(Holder):
     tied: bool = False
     train_flg: bool = True
     _hs: tuple[int, ...] | None = None  # shape of the last forward's hidden vectors, for backward
+    _blocks: Blocks | None = None  # those of the last forward
     _reader: Any = None
     _affine: TimeAffine | None = None  # the output layer without a loss
 
@@ -126,12 +128,16 @@ class Model(Holder):
         self, xs: np.ndarray, ts: np.ndarray, part: Part | None = None, *, fresh: bool = False, **options: Any
     ) -> float:
         """The loss of checked inputs and targets; errors leave the state unchanged."""
+        blocks = None if part is None else part.blocks
         self._hs, state, drawn = None, self.body.carried, self.body.rng_state
         try:
             if fresh:
                 self.body.reset_state()
             hs = self.body.read(xs, drop=self.train_flg, part=part)
-            loss = self.output.forward(hs, ts, **options)
+            if blocks is None:
+                loss = self.output.forward(hs, ts, **options)
+            else:
+                loss = self.output.forward_by_blocks(hs, ts, blocks, **options)
         except BaseException:
             self.body.roll_back(state)
             self.body.rng_state = drawn
@@ -139,7 +145,7 @@ class Model(Holder):
         self._made_by = get_ident()
         if not xs.size:
             self.body.roll_back(state)
-        self._hs = hs.shape
+        self._hs, self._blocks = hs.shape, blocks
         return loss
 
     def backward(self) -> None:
@@ -155,7 +161,13 @@ class Model(Holder):
             _check.called_before(self._owner("backward"), self._hs is not None, "forward")
             assert self._hs is not None
             dhs = self.output.input_gradient(out=self.body.gradients_of_outputs(*self._hs[:2]))
-            self.body.go_back(dhs)
+            if self._blocks is None:
+                self.body.go_back(dhs)
+            else:
+                reduction = Reduction(self._blocks)
+                reduction.begin(self.output.made)
+                self.body.go_back(dhs, blocks=self._blocks, reduction=reduction)
+                reduction.finish()
             self.output.parameter_gradients(adds=self.tied)
 
     def forget_window(self) -> None:

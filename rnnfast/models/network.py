@@ -14,6 +14,7 @@ from rnnfast.data.rows import SequenceRows
 from rnnfast.data.sequences import Sequences, fitting
 from rnnfast.heads import Head, head_of, saved_head
 from rnnfast.layers.bidirectional import Bidirectional
+from rnnfast.layers.blocks import Blocks
 from rnnfast.layers.head import TimeAffineWithLoss
 from rnnfast.layers.recurrent import Recurrent
 from rnnfast.layers.window import Part
@@ -166,7 +167,15 @@ class Network(Model):
         """The options of the output: with pooling, each sequence is one step."""
         return {"weights": weights, "lengths": None if self.config["pooling"] else part.lengths}
 
-    def forward(self, xs: np.ndarray, ts: np.ndarray, *, lengths: Any = None, weights: Any = None) -> float:
+    def forward(
+        self,
+        xs: np.ndarray,
+        ts: np.ndarray,
+        *,
+        lengths: Any = None,
+        weights: Any = None,
+        blocks: Blocks | None = None,
+    ) -> float:
         """The mean loss of the head.
 
         Parameters
@@ -179,6 +188,8 @@ class Network(Model):
             Steps of each sequence, T by default; later steps are neither read nor scored.
         weights : ndarray (N,), or also (N, T) without pooling, optional
             Weights in the mean, at least 0; 1 by default. Targets of weight 0 are not read.
+        blocks : Blocks, optional
+            The blocks of rows whose gradients are summed apart, as `Trainer` cuts them.
         """
         with self._turn:
             self.claim("forward")
@@ -186,7 +197,7 @@ class Network(Model):
             shape = xs.shape[:1] if self.config["pooling"] else xs.shape[:2]
             expected = (*shape, self.config["output_size"])
             _check.float_array(self._owner("forward"), "ts", ts, expected, self.dtype)
-            return self._forward(xs, ts, part, **self._scoring(part, weights))
+            return self._forward(xs, ts, part._replace(blocks=blocks), **self._scoring(part, weights))
 
     @in_turn
     def scores(self, xs: np.ndarray, *, lengths: Any = None) -> np.ndarray:
@@ -209,7 +220,7 @@ class Network(Model):
         owner = self._owner("evaluate")
         data = self.check_sequences(owner, xs, ts, lengths, weights)
         reader, total, scored = self.reader(), 0.0, 0.0
-        for x, t, own, scale in SequenceRows(data, _check.size(owner, "batch_size", batch_size)):
+        for x, t, own, scale, *_ in SequenceRows(data, _check.size(owner, "batch_size", batch_size)):
             x, part = self._whole("evaluate", np.array(x[:, :]), own)
             t = np.array(t[:, :])
             hs = reader.body.read(x, drop=False, keep=False, part=part)

@@ -12,6 +12,7 @@ from rnnfast.cells import Cell
 from rnnfast.data.rows import SequenceRows
 from rnnfast.data.sequences import Sequences, fitting
 from rnnfast.heads import Head, head_of, saved_head
+from rnnfast.layers.blocks import Blocks
 from rnnfast.layers.head import TimeAffineWithLoss
 from rnnfast.layers.window import Part
 from rnnfast.models.body import Body
@@ -167,6 +168,7 @@ class SequenceRegressor(Model):
         reset: Any = None,
         weights: Any = None,
         carry: bool = False,
+        blocks: Blocks | None = None,
     ) -> float:
         """The mean loss of the head; by default, the mean squared error of the predictions.
 
@@ -186,6 +188,8 @@ class SequenceRegressor(Model):
         carry : bool
             Start from the state after the last call; by default the state is fresh. `backward` always ends
             at the first step of this call.
+        blocks : Blocks, optional
+            The blocks of rows whose gradients are summed apart, as `Trainer` cuts them.
 
         Returns
         -------
@@ -195,7 +199,7 @@ class SequenceRegressor(Model):
         with self._turn:
             self.claim("forward")
             xs = self._inputs("forward", xs, _check.boolean(self._owner("forward"), "carry", carry))
-            part = self._whole("forward", xs, lengths, reset)
+            part = self._whole("forward", xs, lengths, reset)._replace(blocks=blocks)
             outputs = self.config["output_size"]
             shape = (xs.shape[0], outputs) if np.ndim(ts) == 2 else (*xs.shape[:2], outputs)
             _check.floats(self._owner("forward"), "ts", ts, shape, self.dtype)

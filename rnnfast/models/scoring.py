@@ -54,7 +54,7 @@ def mean_error(model: Any, rows: SequenceRows, chunk: int) -> float:
     kept, owner = model.get_state(), f"{type(model).__name__}.forward"
     total, scored = 0.0, 0.0
     try:
-        for x, t, lengths, weights in rows:
+        for x, t, lengths, weights, *_ in rows:
             batch, steps = x.shape[:2]
             if weights is not None:
                 weights = _check.weights(owner, weights, (batch, steps), model.dtype)

@@ -10,7 +10,8 @@ import numpy as np
 from rnnfast import _check
 from rnnfast.data.batching import WindowBatches
 from rnnfast.data.rows import SequenceRows, WindowRows
-from rnnfast.data.sequences import Batch
+from rnnfast.data.sequences import Batch, Everyone
+from rnnfast.training.batch_blocks import BatchBlocks
 from rnnfast.training.chain import chain_for
 from rnnfast.training.window import Window
 
@@ -98,14 +99,23 @@ class TruncatedBPTT:
                 break
         return measured
 
+    @property
+    def takes_blocks(self) -> bool:
+        """Whether `windows` adds gradients by blocks of rows: not where they reach into earlier windows."""
+        return self.k2 == self.k1 and self.tolerance is None
+
     def batches(
-        self, data: Any, batch_size: int, order: np.ndarray | None = None
+        self,
+        data: Any,
+        batch_size: int,
+        order: np.ndarray | None = None,
+        blocks: BatchBlocks | None = None,
     ) -> WindowBatches | WindowRows:
         """The windows of one pass over a text (tokens,), or over a pair of sequences (S, T, D) and targets
         in `order` (S,); `CorpusError` when a text has too few tokens."""
         data = _check.text_or_pair(data)
         if isinstance(data, tuple):
-            rows = SequenceRows(data, batch_size, order)
+            rows = SequenceRows(data, batch_size, order, blocks)
             if self.tolerance is not None and rows.has_lengths:
                 raise _check.needs_equal_lengths('TruncatedBPTT(k1, "auto")')
             return WindowRows(rows, self.k1)
@@ -119,6 +129,7 @@ class TruncatedBPTT:
         batch_size: int,
         passed: int = 0,
         order: np.ndarray | None = None,
+        blocks: BatchBlocks | None = None,
     ) -> Iterator[Window]:
         """Go once over the data from a fresh state; after each window the model holds its gradients.
 
@@ -136,20 +147,22 @@ class TruncatedBPTT:
             Windows to skip: the model is in the state after them, and the last of them was `whole`.
         order : ndarray of int (S,), optional
             The order in which sequences are read, as indices; 0 to S - 1 by default.
+        blocks : BatchBlocks, optional
+            Cuts batches into blocks of rows, whose gradients are added by a tree, on one or more processes.
 
         Yields
         ------
         Window
             The caller updates the parameters before it asks for the next one.
         """
-        batches = self.batches(data, batch_size, order)
+        batches = self.batches(data, batch_size, order, blocks)
         if getattr(model, "reads_whole", False) and isinstance(batches, WindowRows):
             _check.whole_sequences(type(self).__name__, self.k1, batches.longest)
         if self.tolerance is not None:
             self.k2, self.bias = self._measured(model, batches)
         chain, count = chain_for(model, self.k1, self.k2), len(batches)
         number = 0
-        for window, fresh, last in _in_order(batches):
+        for window, fresh, last in _in_order(batches, blocks):
             if number < passed:
                 number += window.ts is not None
                 continue
@@ -165,10 +178,17 @@ class TruncatedBPTT:
                 yield Window(number, count, window.tokens, loss, whole)
 
 
-def _in_order(batches: WindowBatches | WindowRows) -> Iterator[tuple[Batch, bool, bool]]:
+def _in_order(
+    batches: WindowBatches | WindowRows, blocks: BatchBlocks | None
+) -> Iterator[tuple[Batch, bool, bool]]:
     """Each window, and whether it is the first and the last of a row."""
     if isinstance(batches, WindowRows):
         yield from batches
-    else:
-        for number, (xs, ts) in enumerate(batches, start=1):
-            yield Batch(xs, ts), number == 1, number == len(batches)
+        return
+    options: dict[str, Any] = {}
+    if blocks is not None:
+        cut = blocks.cut(batches.batch_size)
+        options = {"blocks": cut.blocks, "everyone": Everyone(batches.batch_size)}
+        batches = batches.of_rows(cut.among)
+    for number, (xs, ts) in enumerate(batches, start=1):
+        yield Batch(xs, ts, **options), number == 1, number == len(batches)

@@ -19,10 +19,11 @@ def chain_for(model: Any, k1: int, k2: int) -> OneWindow | Chain:
     return Chain(model, k1, k2) if k2 > k1 else OneWindow(model)
 
 
-def _read(model: Any, xs: np.ndarray, lengths: np.ndarray | None, *, keep: bool = True) -> np.ndarray:
+def _read(model: Any, window: Batch, *, keep: bool = True) -> np.ndarray:
     """Hidden vectors (N, T, H) of a window; advances the carried state."""
-    part = Part(0, xs.shape[1], xs.shape[1], lengths)
-    return model.read_part(xs, part, drop=model.train_flg, keep=keep)
+    steps = window.xs.shape[1]
+    part = Part(0, steps, steps, window.lengths, blocks=window.blocks)
+    return model.read_part(window.xs, part, drop=model.train_flg, keep=keep)
 
 
 class OneWindow:
@@ -43,7 +44,7 @@ class OneWindow:
         if window.ts is None:
             _check.works_in_parts("TruncatedBPTT with targets of the last step", model, Body)
             with turn_of(model):
-                _read(model, window.xs, window.lengths, keep=False)
+                _read(model, window, keep=False)
             return None
         loss = float(model.forward(window.xs, window.ts, **window.options(), **self._options))
         model.backward()
@@ -90,8 +91,7 @@ class Chain:
         own, outputs = [], []
         for first, last in pieces:
             body.wind(self._spare.pop() if self._spare else None)
-            piece = window.window(first, last)
-            outputs.append(_read(model, piece.xs, piece.lengths))
+            outputs.append(_read(model, window.window(first, last)))
             own.append((last - first, body.tape()))
         loss = None
         if window.ts is not None:

@@ -7,9 +7,25 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
+from rnnfast.data.batching import WindowBatches
 from rnnfast.data.rows import epoch_order
 from rnnfast.data.sequences import Batch, Sequences, checked
+from rnnfast.training.batch_blocks import BatchBlocks
 from rnnfast.training.evaluation import perplexity
+
+
+def prepared(
+    owner: str, model: Any, bptt: Any, ids: Any, valid: Any, batch_size: int
+) -> tuple[Any, Any, Any]:
+    """Checked training and validation data, and the windows of the training data."""
+    ids = checked_data(owner, "ids", ids, model)
+    batches, of_sequences = bptt.batches(ids, batch_size), isinstance(ids, tuple)
+    if not of_sequences:
+        check_vocabulary(owner, "ids", ids, model)
+    if valid is not None:
+        valid = checked_data(owner, "valid", valid, model)
+        check_validation(owner, valid, model, of_sequences)
+    return ids, valid, batches
 
 
 def checked_data(owner: str, name: str, data: Any, model: Any) -> Any:
@@ -53,12 +69,20 @@ def check_vocabulary(owner: str, name: str, ids: Any, model: Any) -> None:
         _check.ids_in_vocabulary(owner, name, ids, words)
 
 
-def loss_of_first_window(model: Any, batches: Any) -> float:
+def loss_of_first_window(
+    model: Any, bptt: Any, data: Any, batch_size: int, blocks: BatchBlocks | None = None
+) -> float:
     """The loss without dropout, so that no random numbers are drawn; the state is fresh before and after."""
+    options: dict[str, Any] = {} if blocks is None else {"blocks": blocks}
+    batches = bptt.batches(data, batch_size, **options)
     model.train_flg = False
     try:
         model.reset_state()
-        window = Batch(*batches[0])
+        if blocks is not None and isinstance(batches, WindowBatches):
+            cut = blocks.cut(int(batch_size))
+            window = Batch(*batches.of_rows(cut.among)[0], blocks=cut.blocks)
+        else:
+            window = Batch(*batches[0])
         return float(model.forward(window.xs, window.ts, **window.options()))
     finally:
         model.reset_state()

@@ -79,11 +79,14 @@ class Keeper:
         The file. Its folder must exist.
     every : float
         Seconds from one write to the next; 0 for after every window.
-    fit : dict
-        Further values that a resumed run must share, as JSON values.
+    ids, valid
+        Checked training and validation data.
+    batch_size : int
     """
 
-    def __init__(self, trainer: Any, path: str | os.PathLike[str], every: float, fit: dict[str, Any]) -> None:
+    def __init__(
+        self, trainer: Any, path: str | os.PathLike[str], every: float, ids: Any, valid: Any, batch_size: int
+    ) -> None:
         owner = "Trainer.fit: checkpoint_file"
         _check.offers(owner, "the model", trainer.model, ("get_state", "set_state"), "RNNLM")
         _check.can_go_on(owner, trainer.bptt)
@@ -91,7 +94,16 @@ class Keeper:
         self.path = Path(os.path.abspath(path))  # the working directory may change before a write
         self.every = _check.number("Trainer.fit", "checkpoint_every", every, 0.0)
         self._trainer = trainer
-        self._run = {**described(trainer), **fit}
+        of_sequences, blocks = isinstance(ids, tuple), trainer.batch_blocks
+        self._run = {
+            **described(trainer),
+            "batch_size": batch_size,
+            "blocks": 1 if blocks is None else blocks.number,
+            "sequences" if of_sequences else "text": checksum(ids),
+            "valid": checksum(valid),
+            **({"shuffle": trainer.shuffle} if of_sequences else {}),
+        }
+        self._alike = trainer.alike
         self._mark: _Mark | None = None
         self._written = -np.inf
 
@@ -119,18 +131,22 @@ class Keeper:
         if self._mark is not None:
             self._mark = self._mark._replace(learning_rate=float(self._trainer.optimizer.lr))
 
-    def write_if_due(self) -> None:
-        """Write if `every` seconds have passed since the last write."""
-        if time.monotonic() - self._written >= self.every:
-            self.write()
+    @property
+    def is_due(self) -> bool:
+        """Whether `every` seconds have passed since the last write."""
+        return time.monotonic() - self._written >= self.every
 
     def write(self) -> None:
-        """Write the last mark; the old file stays until the new one is complete."""
+        """Write the last mark; the old file stays until the new one is complete. All ranks call it."""
         if self._mark is None:
             return
         trainer, mark, saver = self._trainer, self._mark, self._trainer.checkpoint
+        state = self._alike.whole(mark.state)
+        self._written = time.monotonic()
+        if not self._alike.speaks:
+            return
         kept = _kept(trainer.optimizer)
-        outline, arrays = states.packed(mark.state)
+        outline, arrays = states.packed(state)
         arrays = dict(arrays, history=_table(trainer.history[: mark.epochs], trainer.measure))
         arrays |= {f"param.{i}": param for i, param in enumerate(_params(trainer.model))}
         arrays |= {f"good.{i}": good for i, good in enumerate(trainer.last_good.copies or ())}
@@ -150,20 +166,25 @@ class Keeper:
             "arrays": {name: [array.dtype.name, array.ndim] for name, array in arrays.items()},
         }
         write_tensors(self.path, FORMAT, arrays, about)
-        self._written = time.monotonic()
 
     def resume(self, meter: Meter) -> int:
         """Restore everything from the file; returns the number of windows done in the epoch.
 
         Without a file the run starts anew: a run may be killed before its first write.
         """
-        remove_leftovers(self.path.parent)
-        if not self.path.exists():
+        if self._alike.speaks:
+            remove_leftovers(self.path.parent)
+        if not self._alike.agreed(self.path.exists()):
             return 0
         saved = read_training(self.path)
         # A file without "shuffle" comes from a version that never shuffled sequences.
         kept: dict[str, Any] = {"shuffle": False} if "sequences" in saved.about["run"] else {}
+        kept["blocks"] = 1  # one without "blocks", from a version that did not cut batches
         kept["constants"] = self._run.get("constants")
+        if self._trainer.blocks is None:  # a run keeps its number
+            self._run["blocks"] = saved.about["run"].get("blocks", 1)
+            trainer = self._trainer
+            trainer.batch_blocks = self._alike.blocks(trainer, self._run["batch_size"], self._run["blocks"])
         _check.same_run("Trainer.fit", self.path, {**kept, **saved.about["run"]}, self._run)
         _check.more_epochs("Trainer.fit: epochs", self.path, meter.epochs, saved.epoch)
         try:
@@ -188,7 +209,7 @@ class Keeper:
             _check.shape("the optimizer", name, array, params[int(name.split(".")[1])].shape)
         optimizer = {"scalars": about["optimizer"], "arrays": kept}
         trainer.optimizer.load_state_dict(optimizer, **_without_copy(trainer.optimizer, "load_state_dict"))
-        model.set_state(states.unpacked(about["state"], arrays))
+        model.set_state(self._own(State(states.unpacked(about["state"], arrays))))
         if about["rng"]:
             model.rng_state = tuple(tuple(pair) for pair in about["rng"])
         meter.set_state(about["meter"])
@@ -200,6 +221,11 @@ class Keeper:
         trainer.history = saved.history
         if about["saver"] is not None and hasattr(trainer.checkpoint, "set_state"):
             trainer.checkpoint.set_state(parse_object(self.path, about["saver"], "the state of the saver"))
+
+    def _own(self, state: State) -> State:
+        """The rows of a state of the whole batch that are on this process."""
+        cut = self._trainer.batch_blocks
+        return state if cut is None or state.rows is None else state[cut.among(state.rows)]
 
 
 def _copies(arrays: dict[str, np.ndarray], kind: str, what: str, model: Any) -> list[np.ndarray] | None:

@@ -98,15 +98,20 @@ class Meter:
         """Seconds since the run began."""
         return time.perf_counter() - self._began
 
-    def record(self, measure: str, history: list[dict[str, Any]], learning_rate: float) -> dict[str, Any]:
-        """The record of the current epoch; `measure` is "perplexity" or "loss"."""
-        best = f"best_valid_{measure}"
+    def record(
+        self, measure: str, history: list[dict[str, Any]], learning_rate: float, value: float | None = None
+    ) -> dict[str, Any]:
+        """The record of the current epoch with its value on the validation data, if any; `measure` is
+        "perplexity" or "loss"."""
+        name = f"best_valid_{measure}"
+        best = history[-1][name] if history else None
+        improved = value is None or best is None or value < best
         return {
             "epoch": self.epoch,
             f"train_{measure}": getattr(self, f"train_{measure}"),
-            f"valid_{measure}": None,
-            best: history[-1][best] if history else None,
-            "improved": True,
+            f"valid_{measure}": value,
+            name: best if value is None or not improved else value,
+            "improved": improved,
             "learning_rate": float(learning_rate),
             "steps": self.step,
             "tokens": self.tokens,

@@ -36,6 +36,16 @@ class TrainingDiverged(FloatingPointError):
         super().__init__(message)
         self.epoch, self.step = epoch, step
 
+    @classmethod
+    def at(cls, epoch: int, step: int, reason: str) -> TrainingDiverged:
+        """The error for a place and a reason."""
+        return cls(
+            f"training stopped in epoch {epoch} at step {step}: {reason}; the parameters of the last good "
+            f"step are kept. A lower learning rate or a smaller clip_norm may help.",
+            epoch,
+            step,
+        )
+
 
 class StopTraining(Exception):
     """Raised by a callback of `Trainer` to end training; `fit` then returns as after its last epoch.

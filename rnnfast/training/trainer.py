@@ -17,17 +17,17 @@ from rnnfast._shown import shown
 from rnnfast._turns import trains_alone
 from rnnfast.optim import all_finite, clip_by_value
 from rnnfast.optim.gradients import SharedGradients
+from rnnfast.training.alike import Alike, ranks_of
+from rnnfast.training.batch_blocks import BatchBlocks
 from rnnfast.training.bptt import TruncatedBPTT, Window
 from rnnfast.training.data_faults import blamed
 from rnnfast.training.fitting import (
-    check_validation,
-    check_vocabulary,
-    checked_data,
     loss_of_first_window,
+    prepared,
     reading_order,
     validated,
 )
-from rnnfast.training.keeper import Keeper, checksum
+from rnnfast.training.keeper import Keeper, described
 from rnnfast.training.progress import Meter, Progress, has_stalled
 from rnnfast.training.safety import LastGood, StopTraining, TrainingDiverged, interrupts_deferred
 
@@ -80,6 +80,14 @@ class Trainer:
         Called with the model and a record when the model should be saved: after each best epoch so far
         (without validation, after every epoch), and when training stops early. The record then has "stopped"
         with "interrupted" or "diverged". Usually a `Checkpoint`.
+    ranks : mpi4py communicator or Ranks, optional
+        The processes that train the model together, each on a part of every batch, with the bits of one
+        process. Each runs the same program on the same data. Training begins with the parameters of rank 0,
+        which alone calls the three functions above and writes files.
+    blocks : int, optional
+        The number of blocks of rows whose gradients are summed apart and then in pairs, a power of two that
+        the number of ranks divides. By default 8, 4, 2 or 1, the largest that leaves blocks of 5 rows. The
+        bits of the result depend on it, and not on the number of ranks.
 
     Attributes
     ----------
@@ -125,6 +133,8 @@ class Trainer:
         callback: Callable[[Progress], object] | None = None,
         on_epoch: Callable[[dict[str, Any]], object] | None = None,
         checkpoint: Callable[[Any, dict[str, Any]], object] | None = None,
+        ranks: Any = None,
+        blocks: int | None = None,
     ) -> None:
         _check.offers("Trainer", "optimizer", optimizer, ("lr", "update"), "rnnfast.optim.SGD()")
         if bptt is not None:
@@ -142,22 +152,28 @@ class Trainer:
         self.callback = callback
         self.on_epoch = on_epoch
         self.checkpoint = checkpoint
+        self.ranks, self.blocks = ranks_of(ranks), _check.blocks("Trainer", blocks)
         self.history: list[dict[str, Any]] = []
         self.measure = "perplexity"
         self.last_good, self.best = LastGood(model.params), LastGood(model.params)
         self._rng = _check.generator("Trainer", rng)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Set the attributes that serve only a running `fit`."""
         self._keeper: Keeper | None = None
-        self._shared = SharedGradients()
+        self._shared, self.alike = SharedGradients(), Alike(self.ranks)
+        self.batch_blocks: BatchBlocks | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything except the attributes that serve only a running `fit`."""
-        own = ("last_good", "best", "_keeper", "_shared")
+        """Everything except the ranks, and the attributes that serve only a running `fit`."""
+        own = ("last_good", "best", "_keeper", "_shared", "alike", "batch_blocks", "ranks")
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, history=list(state["history"]))
+        self.__dict__.update(state, history=list(state["history"]), ranks=None)
         self.last_good, self.best = LastGood(self.model.params), LastGood(self.model.params)
-        self._keeper, self._shared = None, SharedGradients()
+        self._begin()
 
     def __repr__(self) -> str:
         names = ("model", "optimizer", "bptt", "clip_norm", "clip_value", "anneal", "patience", "shuffle")
@@ -227,34 +243,34 @@ class Trainer:
             After Ctrl-C, once the current update is complete and `checkpoint` was called.
         """
         epochs = _check.size("Trainer.fit", "epochs", epochs, 0)
-        ids = checked_data("Trainer.fit", "ids", ids, self.model)
+        ids, valid, batches = prepared("Trainer.fit", self.model, self.bptt, ids, valid, batch_size)
         of_sequences = isinstance(ids, tuple)
-        batches = self.bptt.batches(ids, batch_size)
-        if not of_sequences:
-            check_vocabulary("Trainer.fit", "ids", ids, self.model)
-        if valid is not None:
-            valid = checked_data("Trainer.fit", "valid", valid, self.model)
-            check_validation("Trainer.fit", valid, self.model, of_sequences)
         if _check.boolean("Trainer.fit", "resume", resume) and checkpoint_file is None:
             _check.absent("Trainer.fit", "resume=True", resume, "a run with checkpoint_file")
-        self.order_seed = self._drawn_seed() if of_sequences and self.shuffle else None
+        self.order_seed = None
+        if of_sequences and self.shuffle:
+            _check.reads_in_any_order("Trainer.fit", self.bptt)
+            self.order_seed = int(self._rng.integers(2**63))
         self.measure = "loss" if of_sequences else "perplexity"
         self.history = []
         self.last_good.forget()
         self.best.forget()
         meter = Meter(epochs, len(batches), batches.tokens)
-        passed, self._keeper = 0, None
+        self._begin()
+        self.batch_blocks = self.alike.blocks(self, batch_size, self.blocks)
         if checkpoint_file is not None:
-            kind = "sequences" if of_sequences else "text"
-            data = {"batch_size": int(batch_size), kind: checksum(ids), "valid": checksum(valid)}
-            if of_sequences:
-                data["shuffle"] = self.shuffle
-            self._keeper = Keeper(self, checkpoint_file, checkpoint_every, data)
-            passed = self._keeper.resume(meter) if resume else 0
+            self._keeper = Keeper(self, checkpoint_file, checkpoint_every, ids, valid, int(batch_size))
+        with self.alike:
+            self.alike.begin(self, lambda: [described(self), epochs, len(batches), batches.tokens])
+            passed = self._keeper.resume(meter) if self._keeper is not None and resume else 0
+            return self._fit(meter, ids, batch_size, valid, passed)
+
+    def _fit(self, meter: Meter, ids: Any, batch_size: int, valid: Any, passed: int) -> list[dict[str, Any]]:
+        """Train on checked data, of whose first epoch `passed` windows are done."""
         try:
             self._mark(meter, passed)
             with suppress(StopTraining):
-                while len(self.history) < epochs and not has_stalled(self.history, self.patience):
+                while len(self.history) < meter.epochs and not has_stalled(self.history, self.patience):
                     self._write_if_due()
                     self._epoch(meter, ids, batch_size, passed)
                     value, passed = self._validated(meter, ids, batch_size, valid), 0
@@ -273,11 +289,6 @@ class Trainer:
             self.best.restore()
         return self.history
 
-    def _drawn_seed(self) -> int:
-        """The seed of the orders of a run; the checkpoint file keeps it."""
-        _check.reads_in_any_order("Trainer.fit", self.bptt)
-        return int(self._rng.integers(2**63))
-
     def _epoch(self, meter: Meter, ids: Any, batch_size: int, passed: int) -> None:
         """Train on every window after the first `passed`."""
         self.model.train_flg = True
@@ -286,6 +297,7 @@ class Trainer:
         options: dict[str, Any] = {"passed": passed} if passed else {}
         if self.order_seed is not None:
             options["order"] = reading_order(self.order_seed, meter.epoch, ids, batch_size)
+        options |= {} if self.batch_blocks is None else {"blocks": self.batch_blocks}
         for window in self.bptt.windows(self.model, ids, batch_size, **options):
             self._update(meter, window)
             self._write_if_due()
@@ -295,8 +307,10 @@ class Trainer:
             self._keeper.mark(meter, window)
 
     def _write_if_due(self) -> None:
-        if self._keeper is not None:
-            self._keeper.write_if_due()
+        keeper = self._keeper
+        due = self.alike.settle(self.optimizer, keeper is not None and keeper.is_due)
+        if due and keeper is not None:
+            keeper.write()
 
     def _update(self, meter: Meter, window: Window) -> None:
         """Update the parameters with the gradients, and report it."""
@@ -323,7 +337,7 @@ class Trainer:
                 self._mark(meter, window.number)
             if self.callback is not None:
                 try:
-                    self.callback(meter.progress(window, norm, learning_rate))
+                    self.alike.call(self.callback, meter.progress(window, norm, learning_rate))
                 finally:
                     if self._keeper is not None:
                         self._keeper.mark_learning_rate()
@@ -343,19 +357,14 @@ class Trainer:
             if undone:
                 meter.go_back()
             self.model.reset_state()
-        return TrainingDiverged(
-            f"training stopped in epoch {meter.epoch} at step {step}: {reason}; the parameters of the last "
-            f"good step are kept. A lower learning rate or a smaller clip_norm may help.",
-            meter.epoch,
-            step,
-        )
+        return TrainingDiverged.at(meter.epoch, step, reason)
 
     def _validated(self, meter: Meter, ids: Any, batch_size: int, valid: Any) -> float | None:
         """Perplexity on the validation text, if any. It is the first check of the last update."""
         if not all_finite(self.model.params):
             raise self._diverged(meter, meter.step, "a parameter is not finite")
         if valid is None:
-            loss = loss_of_first_window(self.model, self.bptt.batches(ids, batch_size))
+            loss = loss_of_first_window(self.model, self.bptt, ids, batch_size, self.batch_blocks)
             if not abs(loss) <= self._limit(_LARGEST_LOSS):
                 raise self._diverged(meter, meter.step, f"the loss after it is {loss:g}")
             return None
@@ -368,23 +377,16 @@ class Trainer:
 
     def _finish_epoch(self, meter: Meter, value: float | None) -> None:
         """Anneal, record, save; `value` is the validation perplexity."""
-        record = meter.record(self.measure, self.history, self.optimizer.lr)
-        best = record[f"best_valid_{self.measure}"]
-        if value is not None:
-            record[f"valid_{self.measure}"] = value
-            record["improved"] = best is None or value < best
-            if record["improved"]:
-                record[f"best_valid_{self.measure}"] = value
-            elif self.anneal is not None:
-                self.optimizer.lr /= self.anneal
+        record = meter.record(self.measure, self.history, self.optimizer.lr, value)
+        if not record["improved"] and self.anneal is not None:
+            self.optimizer.lr /= self.anneal
         if self.restore_best and value is not None and record["improved"]:
             self.best.keep()
         self.history.append(record)
-        if self.checkpoint is not None and record["improved"]:
-            self.checkpoint(self.model, record)
+        if record["improved"]:
+            self.alike.call(self.checkpoint, self.model, record)
         try:
-            if self.on_epoch is not None:
-                self.on_epoch(record)
+            self.alike.call(self.on_epoch, record)
         finally:
             self._mark(meter, 0)
 
@@ -395,5 +397,4 @@ class Trainer:
         with interrupts_deferred():
             if self._keeper is not None and stopped == "interrupted":  # a diverged run would diverge again
                 self._keeper.write()
-            if self.checkpoint is not None:
-                self.checkpoint(self.model, record)
+            self.alike.call(self.checkpoint, self.model, record)

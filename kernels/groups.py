@@ -1,0 +1,235 @@
+"""Gradients of parameters by groups of sequences, added by a pairwise tree.
+
+The gradient of a group has the bits of a backward pass over the sequences of this group alone: the same sums
+in the same order, on the group's own time grid. Groups are added in pairs, then pairs of pairs, and so on:
+((0 + 1) + (2 + 3)) + ... . So the sum does not depend on which groups are computed here and which by other
+processes. The gradients of pre-activations come from the backward pass over all sequences at once.
+
+Partial sums lie on a stack: level 0 is the result, the others are in `partial`. While group g is computed,
+each bit that is set in g takes a level, so that log2(groups) levels are enough beside the result. The odd
+group of a pair is added to the even one as it is computed, if it has one block of steps.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ._jit import kernel, spliced
+from .denormals import flush_denormals, restore_mode
+from .inputs import words_backward
+from .schedule import Schedule
+from .sequence import bias_gradient, gather_steps, last_first, state_rows_before, weight_gradient
+from .shares import share
+from .team import begin_call, end_call, meet
+from .tile import ADD_TO, OVERWRITE, PANEL_BYTES
+from .vectors import clear_span, copy_span
+
+# Operands of a term: inputs, states before the step, gradients of pre-activations (beside which lies the
+# operand of a second product), or ones, for a sum over rows. Then the columns of a term, and the targets.
+INPUTS, STATES, GRADIENTS, ONES = range(4)
+OPERAND, OPERAND_COLUMN, DEPTH, COLUMN, COLUMNS, TARGET, PLACE, ROW = range(8)
+WX, WH, B, BHH, UNITS, WORDS = range(6)
+
+
+def terms_of(schedule: Schedule, depth: int, width: int, turned: bool) -> np.ndarray:
+    """The terms of a cell's gradient: operand and its first column, columns of the operand (D or H), first
+    column and number of columns of the gradients of pre-activations, target, place in it, and its row."""
+    cell = schedule.cell
+    cols, plain, late = len(cell.gates) * width, cell.plain * width, cell.late * width
+    of_late = cols if cell.apart else plain
+    terms = [(INPUTS, 0, depth, 0, cols, WX, 0, depth if turned else cols)]
+    row = width if turned else cols
+    if plain:
+        terms.append((STATES, 0, width, 0, plain, WH, 0, row))
+    if late:
+        a = (STATES, 0) if cell.apart else (GRADIENTS, cols)
+        terms.append((*a, width, of_late, late, WH, plain * (width if turned else 1), row))
+    terms.append((ONES, 0, 1, 0, cols, B, 0, cols))
+    if cell.apart:
+        terms.append((ONES, 0, 1, cols, late, BHH, 0, late))
+    if cell.trained:
+        units = len(cell.trained) * width
+        terms.append((ONES, 0, 1, schedule.unit_gradients * width, units, UNITS, 0, units))
+    return np.array(terms, np.int64)
+
+
+@spliced
+def _target(number, level, results, regions, partial):
+    """The memory of a target at a level of the stack.
+
+    results  flat arrays of the six targets   read or overwritten
+    regions  (7,)                             where each target begins in a level of `partial`, and the end
+    """
+    dwx, dwh, db, dbhh, dunits, dwords = results
+    array = dwx
+    if level > 0:
+        first = (level - 1) * regions[6]
+        array = partial[first + regions[number] : first + regions[number + 1]]
+    elif number == WH:
+        array = dwh
+    elif number == B:
+        array = db
+    elif number == BHH:
+        array = dbhh
+    elif number == UNITS:
+        array = dunits
+    elif number == WORDS:
+        array = dwords
+    return array
+
+
+@spliced
+def _add_level(team, member, level, results, regions, partial):
+    """The level below += this level; each member adds its elements."""
+    for number in range(6):
+        below = _target(number, level - 1, results, regions, partial)
+        above = _target(number, level, results, regions, partial)
+        begin, end = share(above.size, member, team)
+        total, term = below[begin:end], above[begin:end]
+        for i in range(total.size):
+            total[i] += term[i]
+
+
+@spliced
+def _gather_rows(t_first, t_last, begin, end, starts, places, offsets, before, order, resets, packed, block):
+    """block[begin : end] = the rows of a group in steps t_first .. t_last of a packed array.
+
+    starts   (T+1,)      first row of each step in the group
+    places   (n,)        places of the group's sequences among the batch's, longest first
+    before   bool        the rows of the states before each step, zero after a reset
+    packed   (.., row)   read
+    block    (.., row)   rows overwritten
+    """
+    row = block.shape[1]
+    for t in range(t_first, t_last):
+        here = starts[t] - starts[t_first]
+        first = state_rows_before(t, order.size, offsets) if before else offsets[t]
+        for r in range(max(begin, here), min(end, starts[t + 1] - starts[t_first])):
+            place = places[r - here]
+            if before and resets.size and resets[order[place], t]:
+                clear_span(block, r * row, row)
+            else:
+                copy_span(packed, (first + place) * row, block, r * row, row)
+
+
+@kernel
+def add_gradients(team, member, total, term):
+    """total += term; each member adds its elements.
+
+    team, member       the threads at work, and which this is: see team.py
+    total         (n,)  accumulated
+    term          (n,)  read
+    """
+    mode_before = flush_denormals()
+    goal = begin_call(team, member)
+    begin, end = share(total.size, member, team)
+    sums, terms = total[begin:end], term[begin:end]
+    for i in range(sums.size):
+        sums[i] += terms[i]
+    end_call(team, member, goal)
+    restore_mode(mode_before)
+
+
+@kernel
+def group_gradients(
+    team, member, xs, ids, words, states, dts, offsets, order, resets, turned, bounds, places, orders,
+    sequence_rows, step_rows, starts, grids, counts, terms, regions, dwx, dwh, db, dbhh, dunits, dwords,
+    partial, packed_x, x_block, h_block, d_block, sums,
+):  # fmt: skip
+    """The gradients of a recurrent layer's parameters, as the tree sum over groups of sequences.
+
+    team, member                              the threads at work, and which this is: see team.py
+    xs             (.., .., D)                read, as in cell_backward
+    ids            (N, T) or None             read, int64: x_t = words[ids[:, t]]; xs is not read
+    words          (V, D)                     read if there are ids
+    states         (N + rows, row)            read, as cell_forward left it
+    dts            (rows + 1, gradient row)   read, as cell_backward left it for all steps
+    offsets, order, resets                    read, as in cell_backward
+    turned         bool                       dwx and dwh are stored as (G H, D) and (G H, H)
+    bounds         (groups + 1,)              read, where each group begins in the next three arrays
+    places         (N,)                       read, each group's places in `order`, longest sequence first
+    orders         (N,)                       read, `order` at these places
+    sequence_rows  (N,)                       read, the caller's rows of these sequences
+    step_rows      (T,)                       read, as in cell_backward
+    starts         (groups, T + 1)            read, the first row of each step in the group
+    grids          (groups, most + 1)         read, the time grid of each group
+    counts         (groups,)                  read, the blocks of each time grid
+    terms          (terms, 8)                 read, by terms_of
+    regions        (7,)                       read, where each target begins in a level of `partial`
+    dwx .. dunits  flat                       overwritten, in the layout of the parameters
+    dwords         (V D,)                     overwritten if there are ids
+    partial        (levels regions[6],)       scratch, one level for each doubling of the groups
+    packed_x       (packed_size(G H, D),)     read if there are ids, Wx^T in panels
+    x_block        (block rows + 1, x row)    scratch, block rows = those of the largest group
+    h_block        (block rows + 1, row)      scratch
+    d_block        (block rows + 1, gradient row)   scratch
+    sums           (V + 1, gradient row)      scratch if there are ids
+    """
+    mode_before = flush_denormals()
+    goal = begin_call(team, member)
+    results, cols, flat = (dwx, dwh, db, dbhh, dunits, dwords), db.size, d_block.reshape(-1)
+    flat[flat.size - 1] = 1
+    panel = PANEL_BYTES // d_block.itemsize
+    top = 0  # the level of the next group
+    for group in range(counts.size):
+        first, last = bounds[group], bounds[group + 1]
+        begins, own_order = starts[group], orders[first:last]
+        own_places, own_rows = places[first:last], sequence_rows[first:last]
+        blocks = 0
+        for k in range(counts[group]):
+            blocks += begins[grids[group, k + 1]] > begins[grids[group, k]]
+        joins = group % 2 == 1 and blocks == 1
+        level, mode = top - 1 if joins else top, ADD_TO if joins else OVERWRITE
+        if not blocks and member == 0:
+            for number in range(6):
+                array = _target(number, level, results, regions, partial)
+                clear_span(array, 0, array.size)
+        for k in range(counts[group] - 1, -1, -1):
+            t_first, t_last = grids[group, k], grids[group, k + 1]
+            rows = begins[t_last] - begins[t_first]
+            if not rows:
+                continue
+            begin, end = share(rows, member, team)
+            if ids is None:
+                gather_steps(t_first, t_last, begin, end, begins, own_rows, step_rows, xs, x_block)
+            _gather_rows(
+                t_first, t_last, begin, end, begins, own_places, offsets, True, order, resets, states, h_block
+            )
+            _gather_rows(
+                t_first, t_last, begin, end, begins, own_places, offsets, False, order, resets, dts, d_block
+            )
+            goal = meet(team, goal)
+            for index in range(0 if ids is None else 1, terms.shape[0]):
+                term = terms[index]
+                target = _target(term[TARGET], level, results, regions, partial)
+                d = last_first(d_block, rows, term[COLUMN])
+                if term[OPERAND] == ONES:
+                    bias_gradient(team, member, rows, term[COLUMNS], d, target, mode)
+                else:
+                    operand = x_block
+                    if term[OPERAND] == STATES:
+                        operand = h_block
+                    elif term[OPERAND] == GRADIENTS:
+                        operand = d_block
+                    a = last_first(operand, rows, term[OPERAND_COLUMN])
+                    c = (target, term[PLACE], term[ROW], panel)
+                    weight_gradient(team, member, turned, rows, term[DEPTH], term[COLUMNS], a, d, c, mode)
+            if ids is not None:
+                in_group = t_first, t_last, begins, own_order
+                goal = words_backward(
+                    team, member, goal, in_group, cols, ids, words, d_block, sums, packed_x,
+                    _target(WX, level, results, regions, partial),
+                    _target(WORDS, level, results, regions, partial), mode,
+                )  # fmt: skip
+            goal, mode = meet(team, goal), ADD_TO
+        top = level + 1
+        pairs = group + 1
+        if joins:
+            pairs //= 2
+        goal = meet(team, goal)
+        while pairs % 2 == 0:
+            top -= 1
+            _add_level(team, member, top, results, regions, partial)
+            goal, pairs = meet(team, goal), pairs // 2
+    end_call(team, member, goal)
+    restore_mode(mode_before)

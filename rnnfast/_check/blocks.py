@@ -1,0 +1,44 @@
+"""Checks of blocks of rows, and of the ranks that share them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rnnfast._check.values import size
+
+
+def blocks(owner: str, number: Any) -> int | None:
+    """A number of blocks, a power of two; None to let the batch size decide."""
+    if number is None:
+        return None
+    number = size(owner, "blocks", number)
+    if number & (number - 1):
+        raise ValueError(f"{owner}: blocks must be a power of two such as 4 or 8, got {number}.")
+    return number
+
+
+def blocks_possible(owner: str, able: bool, model: str, bptt: Any) -> None:
+    """Gradients can be added by blocks: the model is ours, and they end at each window."""
+    if not able:
+        raise ValueError(
+            f"{owner}: ranks and blocks need a model of rnnfast.models and TruncatedBPTT(k1) with gradients "
+            f"that end at each window, got {model} and {bptt!r:.60}."
+        )
+
+
+def ranks_divide_blocks(owner: str, ranks: int, number: int, batch_size: int) -> None:
+    """Every rank has the same number of blocks."""
+    if number % ranks:
+        other = f", or set blocks to {ranks}" if ranks & (ranks - 1) == 0 else ""
+        raise ValueError(
+            f"{owner}: {ranks} ranks cannot share the {number} blocks of a batch of {batch_size} rows; "
+            f"start a number of ranks that divides {number}{other}."
+        )
+
+
+def same_on_ranks(owner: str, same: bool) -> None:
+    """All ranks train the same model with the same options."""
+    if not same:
+        raise ValueError(
+            f"{owner}: the ranks differ in their model, data or options; each must run the same program."
+        )

@@ -1,0 +1,128 @@
+"""Decisions of a `fit` that all ranks take alike, and work that rank 0 does alone."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+
+from rnnfast import _check
+from rnnfast.models.model import Model
+from rnnfast.state import State, joined
+from rnnfast.training.batch_blocks import BatchBlocks, blocks_of
+from rnnfast.training.lost_ranks import Watcher
+from rnnfast.training.safety import StopTraining, TrainingDiverged
+
+_ALIKE = (KeyboardInterrupt, TrainingDiverged, _check.CheckpointError)
+
+
+def ranks_of(ranks: Any) -> Any:
+    """`Ranks` of a communicator of mpi4py, or as they are given; None stays None."""
+    if ranks is None or hasattr(ranks, "rows"):
+        return ranks
+    from rnnfast.training.ranks import Ranks
+
+    return Ranks(ranks)
+
+
+class Alike:
+    """What several ranks agree on in one `fit`; with one process, nothing needs agreement.
+
+    As a context, it ends all ranks if one is lost, and records Ctrl-C until the ranks have agreed on it.
+
+    Parameters
+    ----------
+    ranks : Ranks or None
+    """
+
+    def __init__(self, ranks: Any) -> None:
+        self.ranks = ranks if ranks is not None and ranks.size > 1 else None
+        self._stack = ExitStack()
+        self._interrupted = self._stopped = False
+
+    def __enter__(self) -> Alike:
+        if self.ranks is not None:
+            self._stack.enter_context(Watcher(self.ranks, _ALIKE))
+            if threading.current_thread() is threading.main_thread():
+                before = signal.signal(signal.SIGINT, self._remember)
+                self._stack.callback(signal.signal, signal.SIGINT, before)
+        return self
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._stack.__exit__(*error)
+
+    def _remember(self, *_: Any) -> None:
+        self._interrupted = True
+
+    @property
+    def speaks(self) -> bool:
+        """Whether this process reports and writes files: rank 0, or the only one."""
+        return self.ranks is None or self.ranks.rank == 0
+
+    def blocks(self, trainer: Any, batch_size: int, number: int | None) -> BatchBlocks | None:
+        """Blocks of a batch, as many as its size asks for by default; None if one process has one block."""
+        able = isinstance(trainer.model, Model) and getattr(trainer.bptt, "takes_blocks", False)
+        number = number or (blocks_of(int(batch_size)) if able else 1)
+        size = 1 if self.ranks is None else self.ranks.size
+        if number == size == 1:
+            return None
+        _check.blocks_possible("Trainer.fit", able, type(trainer.model).__name__, trainer.bptt)
+        _check.ranks_divide_blocks("Trainer.fit", size, number, batch_size)
+        return BatchBlocks(number, self.ranks)
+
+    def begin(self, trainer: Any, describe: Callable[[], Any]) -> None:
+        """Give every rank the parameters, random numbers and order of rank 0; ValueError unless all ranks
+        have the same model, data and options."""
+        if self.ranks is None:
+            return
+        description = describe()
+        same = self.ranks.agreed(description) == description
+        _check.same_on_ranks("Trainer.fit", not self.ranks.any(not same))
+        model = trainer.model
+        seeds, trainer.order_seed = self.ranks.agreed((getattr(model, "rng_state", ()), trainer.order_seed))
+        for param in model.params:
+            param[...] = self.ranks.agreed(param)
+        if seeds:
+            model.rng_state = seeds
+
+    def call(self, function: Callable[..., object] | None, *arguments: Any) -> None:
+        """Call a user's function on rank 0; what it asks for is agreed on in `settle`."""
+        if function is None or not self.speaks:
+            return
+        try:
+            function(*arguments)
+        except StopTraining:
+            if self.ranks is None:
+                raise
+            self._stopped = True
+
+    def settle(self, optimizer: Any, due: bool) -> bool:
+        """Agree on the end of training, on the learning rate and on whether a file is due, which rank 0 says.
+
+        Raises KeyboardInterrupt on every rank if one was interrupted, StopTraining if a function of rank 0
+        raised it.
+        """
+        if self.ranks is None:
+            return due
+        own = np.array([self._interrupted, self._stopped, due, optimizer.lr], np.float64)
+        told = self.ranks.rows(own).reshape(self.ranks.size, -1)
+        self._interrupted = self._stopped = False
+        if told[:, 0].any():
+            raise KeyboardInterrupt
+        if told[0, 1]:
+            raise StopTraining
+        if optimizer.lr != told[0, 3]:
+            optimizer.lr = told[0, 3]
+        return bool(told[0, 2])
+
+    def agreed(self, value: Any) -> Any:
+        """The value of rank 0."""
+        return value if self.ranks is None else self.ranks.agreed(value)
+
+    def whole(self, state: State) -> State:
+        """The state of the whole batch, from the rows of each rank."""
+        return state if self.ranks is None else joined(self.ranks.gathered(state))
