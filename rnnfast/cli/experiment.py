@@ -99,6 +99,7 @@ class Settings:
         optimizer = _check.choice(owner, "optimizer", self.optimizer, tuple(OPTIMIZERS))
         values.update(tokenizer=tokenizer, optimizer=optimizer)
         _check.size(owner, "seed", self.seed, 0)
+        _check.blocks(owner, self.blocks)
         _check.above(owner, "clip", self.clip, 0.0)
         _check.above(owner, "clip_value", self.clip_value, 0.0)
         _check.above(owner, "anneal", self.anneal, 1.0)
@@ -126,6 +127,11 @@ class Settings:
         settings.make_optimizer()
         settings.make_rnn(vocab_size=2)
         return settings
+
+    def check_ranks(self, ranks: int) -> None:
+        """ValueError unless this number of ranks can share a batch; the settings must be `resolved`."""
+        assert self.blocks is not None
+        _check.ranks_divide_blocks("Settings", ranks, self.blocks, self.batch_size)
 
     def rng(self, purpose: int) -> np.random.Generator:
         """A separate random stream for each purpose: 0 the network, 1 the baseline, 2 the sample."""

@@ -107,6 +107,7 @@ def _begin(told: dict[str, Any], given: set[str], processes: Processes) -> None:
         with one_line(*BAD_VALUES):
             _refuse_unused(told, given)
             settings = _settings(told)
+            settings.check_ranks(processes.size)
             told = {**told, "blocks": settings.blocks}
             path = processes.agreed(told["save"] or dated_folder())
         experiment = processes.first_then(
@@ -168,6 +169,7 @@ def _go_on(told: dict[str, Any], given: set[str], processes: Processes) -> None:
             if ":" in str(told["cell"]) and "cell" not in given:
                 raise _check.cell_needed(folder.path, told["cell"], told["cell"])
             settings = _checked(folder, told)
+            settings.check_ranks(processes.size)
             experiment = Experiment.resume(settings, folder, checkpoint_every=told["checkpoint_every"])
             try:
                 reached = {False: folder.reached(), True: folder.reached(baseline=True)}

@@ -154,7 +154,7 @@ class RNNForecaster:
             _check.size(owner, "random_state", random_state, 0)
         self.verbose = _check.size(owner, "verbose", verbose, 0)
         self.callbacks, self.on_update = tuple(callbacks), on_update
-        self.ranks, self.blocks = ranks, None if blocks is None else _check.size(owner, "blocks", blocks)
+        self.ranks, self.blocks = ranks, _check.blocks(owner, blocks)
         _check.forecaster(self, owner)
         self.history_: list[dict[str, Any]] = []
         self._kind: Arrays | Frames | None = None

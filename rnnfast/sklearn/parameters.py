@@ -16,9 +16,9 @@ def check_parameters(owner: str, estimator: Any) -> None:
     _check.float_dtype(owner, given["dtype"])
     for name in ("hidden_size", "layers", "batch_size", "patience"):
         _check.size(owner, name, given[name])
-    for name in ("max_epochs", "blocks"):
-        if given[name] is not None:
-            _check.size(owner, name, given[name])
+    if given["max_epochs"] is not None:
+        _check.size(owner, "max_epochs", given["max_epochs"])
+    _check.blocks(owner, given["blocks"])
     _check.number_below(owner, "dropout", given["dropout"], 0, 1)
     _check.above(owner, "learning_rate", _check.number(owner, "learning_rate", given["learning_rate"]), 0.0)
     _check.above(owner, "clip_norm", given["clip_norm"], 0.0)
