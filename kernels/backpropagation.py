@@ -136,23 +136,28 @@ def backward_of(schedule: Schedule) -> Any:
     @spliced
     def others_before(t, t_first, k, slot, part, offsets, order, resets, memory, kept, width):
         """The other states before a step of block k, as (array, first, row): from the tape of the step
-        before, or from the states before the block; zero after a reset.
+        before, or from the states before the block; zero after a reset. Not read if there are none.
 
         memory  (array, row) of starts, tape and kept
         """
         starts, tape, masked = memory
         others = (starts[0], k * order.size * starts[1], starts[1])
-        if t > t_first:
+        if OTHERS and t > t_first:
             before = slot + offsets[t - 1] - offsets[t_first]
             others = (tape[0], before * tape[1] + FIRST_OTHER * width, tape[1])
-        if resets.size:
+        if OTHERS and resets.size:
             masked_rows(t, part[0], part[1], order, resets, (*others, OTHERS * width), kept)
             others = (masked[0], ZERO, masked[1])
         return others
 
     @spliced
-    def gradients_of_block(team, member, turned, rows, dts, h_block, dwh, db, dbhh, dunits, mode):
-        """A block's terms of dWh = sum h_before^T dt, of db, and of the gradients of units."""
+    def gradients_of_block(
+        team, member, turned, rows, ids, dts, x_block, h_block, dwx, dwh, db, dbhh, dunits, mode
+    ):
+        """A block's terms of dWx = sum x^T dt for inputs that are vectors, of dWh = sum h_before^T dt, of db, and
+        of the gradients of units."""
+        if ids is None:
+            weights_of_inputs(team, member, turned, rows, db.size, x_block, dts, dwx, mode)
         cols, panel, flat = db.size, PANEL_BYTES // dts.itemsize, dts.reshape(-1)
         width = cols // GATES
         flat[flat.size - 1] = 1
@@ -309,11 +314,7 @@ def backward_of(schedule: Schedule) -> Any:
             for t in range(t_last - 1, t_first - 1, -1):
                 here, count = offsets[t] - offsets[t_first], offsets[t + 1] - offsets[t]
                 part = (min(i_block, count), min(i_end, count), j_first, j_last)
-                others = (places[2], ZERO, ZERO)
-                if OTHERS:
-                    others = others_before(
-                        t, t_first, k, slot, part, offsets, order, resets, memory, kept, width
-                    )
+                others = others_before(t, t_first, k, slot, part, offsets, order, resets, memory, kept, width)
                 goal = backward_step(
                     team, member, goal, (t, here, slot + here, batch + offsets[t], first_dt + here), part,
                     weights, places, others, sequence_rows, step_rows,
@@ -321,10 +322,10 @@ def backward_of(schedule: Schedule) -> Any:
                 clear_resets(t, part[0], part[1], order, resets, dstates)
             goal = meet(team, goal)
             if not apart:
-                gradients_of_block(team, member, turned, rows, dts, h_block, dwh, db, dbhh, dunits, mode)
+                gradients_of_block(
+                    team, member, turned, rows, ids, dts, x_block, h_block, dwx, dwh, db, dbhh, dunits, mode
+                )
             if ids is None:
-                if not apart:
-                    weights_of_inputs(team, member, turned, rows, b.size, x_block, dts, dwx, mode)
                 rows_of_block = t_first, t_last, offsets, sequence_rows, step_rows
                 goal = inputs_backward(
                     team, member, goal, rows_of_block, b.size, x_block, (dts, first_dt), packed_x, dxs

@@ -156,7 +156,9 @@ def group_gradients(
     counts         (groups,)                  read, the blocks of each time grid
     terms          (terms, 8)                 read, by terms_of
     regions        (7,)                       read, where each target begins in a level of `partial`
-    dwx .. dunits  flat                       overwritten, in the layout of the parameters
+    dwx, dwh, db   flat                       overwritten, in the layout of the parameters; without elements
+                                              if the cell has no such array
+    dbhh, dunits   flat                       likewise
     dwords         (V D,)                     overwritten if there are ids
     partial        (levels regions[6],)       scratch, one level for each doubling of the groups
     packed_x       (packed_size(G H, D),)     read if there are ids, Wx^T in panels

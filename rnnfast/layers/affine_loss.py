@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from threading import get_ident
 from typing import Any
 
@@ -86,8 +86,10 @@ class AffineLoss(Affine):
 
     # A batch in blocks, for models.
 
-    def forward_by_blocks(self, xs: np.ndarray, ts: np.ndarray, blocks: Blocks, **options: Any) -> float:
-        """`forward` for rows of a batch in blocks: the mean loss of the whole batch.
+    def forward_by_blocks(
+        self, xs: np.ndarray, ts: np.ndarray, blocks: Blocks, options: Mapping[str, Any]
+    ) -> float:
+        """`forward` for the rows (N, T, H) of a batch in blocks: the mean loss of the whole batch.
 
         The gradients that are kept are those of the rows here; those of the parameters are added by blocks.
         """

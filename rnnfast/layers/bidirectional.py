@@ -133,7 +133,8 @@ class Bidirectional(Composed):
         blocks: Blocks | None = None,
         given: Mapping[str, np.ndarray] | None = None,
     ) -> np.ndarray:
-        """`forward`, also over blocks of a batch; `place` and `blocks` are as in `Recurrent.read`."""
+        """`forward` over `xs` (N, T, D), also by blocks of a batch; `place` and `blocks` are as in
+        `Recurrent.read`."""
         with self._turn:
             owner = f"{type(self).__name__}.forward"
             why = "the last axis is the input size of Wx"

@@ -107,8 +107,8 @@ class _Table(Layer):
         raise NotImplementedError
 
     def backward_by_blocks(self, dhs: np.ndarray, blocks: Blocks, reduction: Reduction) -> None:
-        """`backward` for rows of a batch in blocks: `grads[0]` is the sum by blocks over all processes, once
-        the reduction is finished. Only words that occur in the batch are summed."""
+        """`backward` for the rows (N, T, D) of a batch in blocks: `grads[0]` is the sum by blocks over all
+        processes, once the reduction is finished. Only words that occur in the batch are summed."""
         with self._turn:
             self._claim_tape()
             dhs, ids = self._incoming(f"{type(self).__name__}.backward", dhs)

@@ -137,7 +137,7 @@ class Model(Holder):
             if blocks is None:
                 loss = self.output.forward(hs, ts, **options)
             else:
-                loss = self.output.forward_by_blocks(hs, ts, blocks, **options)
+                loss = self.output.forward_by_blocks(hs, ts, blocks, options)
         except BaseException:
             self.body.roll_back(state)
             self.body.rng_state = drawn

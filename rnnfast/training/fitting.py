@@ -28,6 +28,11 @@ def prepared(
     return ids, valid, batches
 
 
+def largest_batch(data: Any, batch_size: int) -> int:
+    """Rows of the largest batch of a text, or of sequences, which may be fewer than `batch_size`."""
+    return min(int(batch_size), len(data[0])) if isinstance(data, tuple) else int(batch_size)
+
+
 def checked_data(owner: str, name: str, data: Any, model: Any) -> Any:
     """A text (tokens,), or sequences with targets, that `model` can learn from.
 

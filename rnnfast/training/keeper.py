@@ -209,7 +209,7 @@ class Keeper:
             _check.shape("the optimizer", name, array, params[int(name.split(".")[1])].shape)
         optimizer = {"scalars": about["optimizer"], "arrays": kept}
         trainer.optimizer.load_state_dict(optimizer, **_without_copy(trainer.optimizer, "load_state_dict"))
-        model.set_state(self._own(State(states.unpacked(about["state"], arrays))))
+        model.set_state(self._own(states.unpacked(about["state"], arrays)))
         if about["rng"]:
             model.rng_state = tuple(tuple(pair) for pair in about["rng"])
         meter.set_state(about["meter"])
@@ -222,10 +222,12 @@ class Keeper:
         if about["saver"] is not None and hasattr(trainer.checkpoint, "set_state"):
             trainer.checkpoint.set_state(parse_object(self.path, about["saver"], "the state of the saver"))
 
-    def _own(self, state: State) -> State:
+    def _own(self, state: Any) -> Any:
         """The rows of a state of the whole batch that are on this process."""
-        cut = self._trainer.batch_blocks
-        return state if cut is None or state.rows is None else state[cut.among(state.rows)]
+        blocks, whole = self._trainer.batch_blocks, State(state)
+        if blocks is None or whole.rows is None:
+            return state
+        return whole[blocks.among(whole.rows)].value
 
 
 def _copies(arrays: dict[str, np.ndarray], kind: str, what: str, model: Any) -> list[np.ndarray] | None:

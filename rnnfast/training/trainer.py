@@ -22,6 +22,7 @@ from rnnfast.training.batch_blocks import BatchBlocks
 from rnnfast.training.bptt import TruncatedBPTT, Window
 from rnnfast.training.data_faults import blamed
 from rnnfast.training.fitting import (
+    largest_batch,
     loss_of_first_window,
     prepared,
     reading_order,
@@ -247,17 +248,16 @@ class Trainer:
         of_sequences = isinstance(ids, tuple)
         if _check.boolean("Trainer.fit", "resume", resume) and checkpoint_file is None:
             _check.absent("Trainer.fit", "resume=True", resume, "a run with checkpoint_file")
-        self.order_seed = None
+        self.order_seed, self.history = None, []
         if of_sequences and self.shuffle:
             _check.reads_in_any_order("Trainer.fit", self.bptt)
             self.order_seed = int(self._rng.integers(2**63))
         self.measure = "loss" if of_sequences else "perplexity"
-        self.history = []
         self.last_good.forget()
         self.best.forget()
         meter = Meter(epochs, len(batches), batches.tokens)
         self._begin()
-        self.batch_blocks = self.alike.blocks(self, batch_size, self.blocks)
+        self.batch_blocks = self.alike.blocks(self, largest_batch(ids, batch_size), self.blocks)
         if checkpoint_file is not None:
             self._keeper = Keeper(self, checkpoint_file, checkpoint_every, ids, valid, int(batch_size))
         with self.alike:
