@@ -41,8 +41,18 @@ def runs(text, tmp_path_factory):
     place, found = tmp_path_factory.mktemp("runs"), {}
     for blocks in (1, 4):
         found[blocks] = place / str(blocks)
-        options = "--epochs 1 --no-baseline --bptt 2 --nhid 4 --emsize 4 --batch-size".split()
-        train(text, *options, batch_size, "--save", folder)
+        options = (*SMALL.split(), *OFTEN.split(), "--batch-size", 10, "--blocks", blocks)
+        train(text, *options, "--save", found[blocks])
+    return found
+
+
+TINY = ("--epochs", 1, "--no-baseline", "--bptt", 2, "--nhid", 4, "--emsize", 4)
+
+
+def test_the_number_of_blocks_follows_from_the_batch_size_and_is_saved(text, runs, tmp_path):
+    for batch_size, blocks in ((9, 1), (10, 2), (20, 4)):
+        folder = tmp_path / str(batch_size)
+        train(text, *TINY, "--batch-size", batch_size, "--save", folder)
         assert saved(folder)["blocks"] == blocks
         assert json.loads((folder / "config.json").read_text())["settings"]["blocks"] == blocks
     assert saved(runs[4])["blocks"] == 4
