@@ -24,6 +24,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 SPEAKS_LLVM = {
     "_jit.py",
     "denormals.py",
+    "flags.py",
     "formula.py",
     "passes.py",
     "peak.py",

@@ -12,15 +12,6 @@ def one_process(command: str, size: int) -> ValueError:
     )
 
 
-def no_mpi(size: int, error: Exception) -> ImportError:
-    """The error for several processes without mpi4py."""
-    reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
-    return ImportError(
-        f"{size} processes were started, and each would train a model of its own, since mpi4py cannot be "
-        f'imported ({reason}); pip install "rnnfast[mpi]", or start one process.'
-    )
-
-
 def other_mpi(launched: Any, found: Any) -> ValueError:
     """The error for an mpi4py that does not know the processes; both are pairs (rank, size)."""
     return ValueError(

@@ -112,13 +112,9 @@ class Processes:
         """Start MPI; an error unless it knows the processes of the launcher."""
         from rnnfast import _check
 
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # mpi4py's about another MPI, which is an error below
-                from mpi4py import MPI
-        except (ImportError, RuntimeError) as error:  # RuntimeError: no MPI library
-            raise _check.no_mpi(self.size, error) from None
-        world = MPI.COMM_WORLD
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # mpi4py's about another MPI, which is an error below
+            world = _check.mpi(f"a command in {self.size} processes").COMM_WORLD
         if (world.rank, world.size) != self._launch:
             raise _check.other_mpi(self._launch, (world.rank, world.size))
         self._world = world.Dup()
