@@ -19,12 +19,12 @@ _ALIKE = (KeyboardInterrupt, TrainingDiverged, _check.CheckpointError)
 
 
 def ranks_of(ranks: Any) -> Any:
-    """`Ranks` of a communicator of mpi4py, or as they are given; None stays None."""
+    """`Ranks` of a communicator of mpi4py, of all processes for "world", or as given; None stays None."""
     if ranks is None or hasattr(ranks, "rows"):
         return ranks
     from rnnfast.training.ranks import Ranks
 
-    return Ranks(ranks)
+    return Ranks(None if isinstance(ranks, str) and ranks == "world" else ranks)
 
 
 class Alike:
