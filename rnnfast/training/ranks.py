@@ -96,12 +96,12 @@ class Ranks:
     def __repr__(self) -> str:
         return f"<Ranks: {self.rank} of {self.size}, {self.local_size} on this machine>"
 
-    def _wait(self, done: Callable[[], bool]) -> None:
+    def _wait(self, done: Callable[[], bool], *, sleeps: bool = True) -> None:
         began = time.perf_counter()
         while not done():
             self.check()
             waited = time.perf_counter() - began
-            if waited < _AWAKE:
+            if waited < _AWAKE or not sleeps:
                 _offer_core()
             else:
                 time.sleep(min(waited / 8, _LONGEST_SLEEP))
@@ -125,9 +125,9 @@ class Ranks:
         """Begin to sum arrays over the ranks, in place.
 
         The arrays must not be touched until ``finish()`` of the returned object, which returns once they hold
-        the sums on this rank. Several may be pending. They are begun in the same order on all ranks;
-        ``finish`` of a later one also finishes those before. Between machines, messages travel meanwhile. On
-        one machine the sums are made in ``finish``.
+        the sums on this rank. Several may be pending. They are begun, and finished, in the same order on all
+        ranks; ``finish`` of a later one also finishes those before. Between machines, messages travel
+        meanwhile. On one machine the sums are made in ``finish``.
 
         Parameters
         ----------
@@ -160,7 +160,7 @@ class Ranks:
         written = MPI.pickle.dumps(value) if self.rank == 0 else b""
         count = int(self.rows(np.array([len(written)]))[0])
         content = np.frombuffer(written, np.uint8).copy() if self.rank == 0 else np.empty(count, np.uint8)
-        self._wait(self.communicator.Ibcast(content, root=0).Test)
+        self._wait(self.communicator.Ibcast(content, root=0).Test, sleeps=False)
         return value if self.rank == 0 else MPI.pickle.loads(content)
 
     def gathered(self, value: Any) -> list[Any] | None:
