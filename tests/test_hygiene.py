@@ -514,7 +514,7 @@ def test_importing_rnnfast_is_light_and_compiles_nothing():
 import sys
 import rnnfast
 
-heavy = {"matplotlib", "onnx", "pytest", "rich", "sklearn", "sktime", "torch", "typer"}
+heavy = {"matplotlib", "mpi4py", "onnx", "pytest", "rich", "sklearn", "sktime", "torch", "typer"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 for name, module in list(sys.modules.items()):
     if name.startswith("rnnfast"):

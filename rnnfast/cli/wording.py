@@ -30,6 +30,7 @@ _ANYWHERE += [
 # Also English words: arguments only at the beginning and before an equals sign.
 _IN_PLACES = [
     "anneal",
+    "blocks",
     "cell",
     "cells",
     "dropout",

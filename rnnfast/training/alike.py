@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
@@ -15,18 +13,18 @@ from rnnfast.models.model import Model
 from rnnfast.state import State, joined
 from rnnfast.training.batch_blocks import BatchBlocks, blocks_of
 from rnnfast.training.lost_ranks import Watcher
-from rnnfast.training.safety import StopTraining, TrainingDiverged
+from rnnfast.training.safety import Interrupts, StopTraining, TrainingDiverged
 
 _ALIKE = (KeyboardInterrupt, TrainingDiverged, _check.CheckpointError)
 
 
 def ranks_of(ranks: Any) -> Any:
-    """`Ranks` of a communicator of mpi4py, or as they are given; None stays None."""
+    """`Ranks` of a communicator of mpi4py, of all processes for "world", or as given; None stays None."""
     if ranks is None or hasattr(ranks, "rows"):
         return ranks
     from rnnfast.training.ranks import Ranks
 
-    return Ranks(ranks)
+    return Ranks(None if isinstance(ranks, str) and ranks == "world" else ranks)
 
 
 class Alike:
@@ -42,21 +40,17 @@ class Alike:
     def __init__(self, ranks: Any) -> None:
         self.ranks = ranks if ranks is not None and ranks.size > 1 else None
         self._stack = ExitStack()
-        self._interrupted = self._stopped = False
+        self._interrupts = Interrupts()
+        self._stopped = False
 
     def __enter__(self) -> Alike:
         if self.ranks is not None:
+            self._stack.enter_context(self._interrupts)  # also while ranks wait for each other at the end
             self._stack.enter_context(Watcher(self.ranks, _ALIKE))
-            if threading.current_thread() is threading.main_thread():
-                before = signal.signal(signal.SIGINT, self._remember)
-                self._stack.callback(signal.signal, signal.SIGINT, before)
         return self
 
     def __exit__(self, *error: Any) -> bool | None:
         return self._stack.__exit__(*error)
-
-    def _remember(self, *_: Any) -> None:
-        self._interrupted = True
 
     @property
     def speaks(self) -> bool:
@@ -108,10 +102,11 @@ class Alike:
         """
         if self.ranks is None:
             return due
-        own = np.array([self._interrupted, self._stopped, due, optimizer.lr], np.float64)
+        own = np.array([self._interrupts.asked, self._stopped, due, optimizer.lr], np.float64)
         told = self.ranks.rows(own).reshape(self.ranks.size, -1)
-        self._interrupted = self._stopped = False
+        self._stopped = False
         if told[:, 0].any():
+            self._interrupts.answer()
             raise KeyboardInterrupt
         if told[0, 1]:
             raise StopTraining

@@ -66,7 +66,8 @@ class Window:
     flags of each rank, two boxes of each for `rows` (a rank may fill the next one while others still read the
     last), and chunks of arrays.
 
-    Arrays are summed in `finish`. A thread that sums them while the caller computes needs a core of its own.
+    Arrays are summed in `finish`. A thread that summed them while the caller computed did not gain: an LSTM
+    pass of 430 ms and ten million float32, two ranks on two busy cores, took 469 ms with it and 461 without.
     """
 
     def __init__(self, communicator: Any, wait: Wait) -> None:
@@ -74,7 +75,8 @@ class Window:
 
         self._rank, ranks, self._wait = communicator.rank, communicator.size, wait
         row = WINDOW_ROWS + 1
-        parts = [ranks * 8 * tree.FLAGS, ranks * 2 * 8 * row, ranks * tree.DEPTH * tree.CHUNK_BYTES]
+        depth = max(2, tree.WINDOW_BYTES // (ranks * tree.CHUNK_BYTES))
+        parts = [ranks * 8 * tree.FLAGS, ranks * 2 * 8 * row, ranks * depth * tree.CHUNK_BYTES]
         starts = np.cumsum([0, *(-(-part // _PAGE) * _PAGE for part in parts)])
         size = int(starts[-1]) + _PAGE if self._rank == 0 else 0
         self._owner = MPI.Win.Allocate_shared(size, 1, comm=communicator)
@@ -85,7 +87,7 @@ class Window:
         self._boxes = boxes.view(np.float64).reshape(ranks, 2, row)
         self._chunks = {
             np.dtype(dtype): (
-                chunks.view(dtype).reshape(ranks, tree.DEPTH, -1),
+                chunks.view(dtype).reshape(ranks, depth, -1),
                 np.empty((ranks, tree.BLOCK), dtype),
             )
             for dtype in (np.float32, np.float64)
