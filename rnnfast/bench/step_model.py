@@ -16,8 +16,8 @@ from rnnfast.bench.grid import ModelSize
 from rnnfast.models.cells import named_cell
 
 _NUMBER = 4  # bytes
-# Bytes moved per number by each further block: its gradient is written (a read and a write), and added (two reads
-# and a write).
+# Bytes moved per number by each further block: its gradient is written, with a read of the line, and added, with
+# two reads and a write.
 _BLOCK = 5 * _NUMBER
 TREE = 2 * _NUMBER  # bytes moved per number of slices, which are added in the cache: a read and a write
 # Numbers moved per parameter: its norm (1), clipping (2), SGD (3), and the copy of good parameters (2).
