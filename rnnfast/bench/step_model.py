@@ -16,7 +16,7 @@ from rnnfast.bench.grid import ModelSize
 from rnnfast.models.cells import named_cell
 
 _NUMBER = 4  # bytes
-# Bytes moved per number by each further block: its gradient is written, with a read of the line, and added, with
+# Bytes moved per number by each further block: its gradient is written, which reads each line, and added,
 # two reads and a write.
 _BLOCK = 5 * _NUMBER
 TREE = 2 * _NUMBER  # bytes moved per number of slices, which are added in the cache: a read and a write
