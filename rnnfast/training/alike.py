@@ -119,5 +119,6 @@ class Alike:
         return value if self.ranks is None else self.ranks.agreed(value)
 
     def whole(self, state: State) -> State:
-        """The state of the whole batch, from the rows of each rank."""
-        return state if self.ranks is None else joined(self.ranks.gathered(state))
+        """The state of the whole batch on rank 0, from the rows of each rank."""
+        states = None if self.ranks is None else self.ranks.gathered(state)
+        return state if states is None else joined(states)

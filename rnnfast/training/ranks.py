@@ -163,6 +163,25 @@ class Ranks:
         self._wait(self.communicator.Ibcast(content, root=0).Test)
         return value if self.rank == 0 else MPI.pickle.loads(content)
 
+    def gathered(self, value: Any) -> list[Any] | None:
+        """The values of all ranks, in their order, on rank 0; None on the others.
+
+        Parameters
+        ----------
+        value : object
+            What pickle can write.
+        """
+        if self.size == 1:
+            return [value]
+        MPI = _check.mpi("Ranks")
+        written = np.frombuffer(MPI.pickle.dumps(value), np.uint8)
+        counts = self.rows(np.array([written.size])).astype(np.int64)
+        content = np.empty(int(counts.sum()) if self.rank == 0 else 0, np.uint8)
+        self._wait(self.communicator.Igatherv(written, [content, counts], root=0).Test)
+        if self.rank:
+            return None
+        return [MPI.pickle.loads(part) for part in np.split(content, np.cumsum(counts)[:-1])]
+
     def any(self, flag: bool) -> bool:
         """Whether at least one rank says so."""
         return bool(self.rows(np.array([bool(flag)])).any())
