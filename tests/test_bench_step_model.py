@@ -106,7 +106,7 @@ def test_a_step_on_one_rank_is_its_work_the_sums_of_blocks_and_the_update():
     found = step(size, 1, 4, cluster())
     operations = 2 * 20 * (4 + 4 + 6)  # Wx, Wh and the output, forward
     reading = 5 * 4 * 4 / 100
-    sums = 3 * 12 * (10 + 9 + rows_used) / 10
+    sums = 3 * 20 * (10 + 9 + rows_used) / 10
     assert found.work == pytest.approx(3 * operations / 1000 + 2 * reading + sums)
     assert found.update == pytest.approx(8 * 4 * (10 + 9 + 6) / 10)
     assert found.seconds == pytest.approx(found.work + found.update)
@@ -118,7 +118,7 @@ def test_a_step_on_two_ranks_halves_the_rows_and_sends_each_gradient_twice_by_ha
     size = ModelSize("rnn", 1, 3, 2, 4, 5)
     found = step(size, 2, 4, cluster())
     output = found.parts[0]
-    assert output.backward == pytest.approx(2 * 2 * 10 * 6 / 1000 + 12 * 9 / 10)
+    assert output.backward == pytest.approx(2 * 2 * 10 * 6 / 1000 + 20 * 9 / 10)
     assert output.slices == pytest.approx(36 / 2 / 2 + 3.0)
     assert output.additions == pytest.approx(8 * 9 / 2 / 10)
     assert output.shares == pytest.approx(36 / 2 / 2 + 3.0)

@@ -16,7 +16,9 @@ from rnnfast.bench.grid import ModelSize
 from rnnfast.models.cells import named_cell
 
 _NUMBER = 4  # bytes
-_SUM = 3 * _NUMBER  # bytes moved by one addition of arrays: two reads and a write
+# Bytes moved per number by each further block: its gradient is written, which reads each line, and added,
+# two reads and a write.
+_BLOCK = 5 * _NUMBER
 TREE = 2 * _NUMBER  # bytes moved per number of slices, which are added in the cache: a read and a write
 # Numbers moved per parameter: its norm (1), clipping (2), SGD (3), and the copy of good parameters (2).
 _UPDATE = 8
@@ -186,7 +188,7 @@ def step(size: ModelSize, ranks: int, blocks: int, cluster: Cluster) -> Step:
         raise ValueError(f"step: ranks must divide blocks, got {ranks} ranks and {blocks} blocks.")
     rank = Rank(cluster, ranks)
     samples = size.N * size.T / ranks
-    own_sums = blocks // ranks - 1
+    further = blocks // ranks - 1
     layers = layers_of(size)
     forward, parts = 0.0, []
     for layer in reversed(layers):
@@ -197,7 +199,7 @@ def step(size: ModelSize, ranks: int, blocks: int, cluster: Cluster) -> Step:
             Part(
                 layer.name,
                 rank.products(2 * operations, size.T * weights, weights)
-                + rank.passes(own_sums * _SUM * layer.numbers),
+                + rank.passes(further * _BLOCK * layer.numbers),
                 rank.slices(_NUMBER * layer.numbers),
                 rank.passes((ranks - 1) / ranks * TREE * layer.numbers),
                 rank.shares(_NUMBER * layer.numbers),
