@@ -1,5 +1,6 @@
 """The processes of a command: how a launcher is recognized, and who does what; without MPI."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -11,9 +12,9 @@ import typer
 from rnnfast.cli.processes import ALONE, Launch, Processes, launched
 
 ROOT = Path(__file__).resolve().parents[1]
-# mpi4py as it is where it does not know the other processes, or nothing at all.
+# mpi4py as it is where it finds no MPI, or not the other processes.
 NOT_THERE = {
-    "missing": "raise ImportError('libmpi.so.12: cannot open shared object file')",
+    "other version": "raise ImportError('libmpi.so.12: cannot open shared object file')",
     "no library": "raise RuntimeError('cannot load MPI library\\nlibmpi.so: not found')",
     "another": "class COMM_WORLD:\n    rank, size = 0, 1",
 }
@@ -74,12 +75,16 @@ def test_processes_that_do_not_know_each_other_end_with_one_sentence(kind, code,
         assert (done.stdout, done.stderr) == ("", "")
         return
     assert done.stderr.count("\n") == 1
-    words = {
-        "another": "as rank 0 of 2, but for mpi4py it is rank 0 of 1",
-        "no library": "(cannot load MPI library)",
-    }
-    assert words.get(kind, "(libmpi.so.12: cannot open shared object file)") in done.stderr
+    words = {"another": "as rank 0 of 2, but for mpi4py it is rank 0 of 1"}
+    assert words.get(kind, "a command in 2 processes needs an MPI library") in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mpi4py") is not None, reason="mpi4py is there")
+def test_processes_without_mpi4py_end_with_one_sentence(tmp_path):
+    done = command(["train", str(tmp_path / "no file")], PMI_RANK="0", PMI_SIZE="2")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "a command in 2 processes needs mpi4py: pip install" in done.stderr
 
 
 @pytest.mark.parametrize(

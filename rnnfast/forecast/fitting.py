@@ -16,7 +16,7 @@ from rnnfast.forecast.recipe import Recipe, Table
 from rnnfast.forecast.windows import Columns, Windows
 from rnnfast.models.regressor import SequenceRegressor
 from rnnfast.optim import Adam
-from rnnfast.training.alike import ranks_of
+from rnnfast.training.alike import joined_ranks
 from rnnfast.training.bptt import TruncatedBPTT
 from rnnfast.training.progress import Progress
 from rnnfast.training.trainer import Trainer
@@ -50,7 +50,21 @@ def trained_on(
     resume: bool = False,
 ) -> Trained:
     """Train a network with the settings of a forecaster on all series, and read them."""
-    panel, ranks = data.panel, ranks_of(settings.ranks)
+    with joined_ranks(settings.ranks) as ranks:
+        return _trained_on(settings, owner, data, val_size, errors, checkpoint_file, resume, ranks)
+
+
+def _trained_on(
+    settings: Any,
+    owner: str,
+    data: Loaded,
+    val_size: int,
+    errors: np.ndarray,
+    checkpoint_file: str | os.PathLike[str] | None,
+    resume: bool,
+    ranks: Any,
+) -> Trained:
+    panel = data.panel
     seed = np.random.SeedSequence(settings.random_state).entropy
     seed = seed if ranks is None else ranks.agreed(seed)
     weights, order, paths = np.random.default_rng(seed).spawn(3)

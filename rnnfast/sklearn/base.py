@@ -24,7 +24,7 @@ from rnnfast.sklearn.inputs import Series, read, weights_of
 from rnnfast.sklearn.parameters import check_parameters
 from rnnfast.sklearn.saving import load_estimator, save_estimator
 from rnnfast.sklearn.scaling import Scaling
-from rnnfast.training.alike import ranks_of
+from rnnfast.training.alike import joined_ranks
 from rnnfast.training.bptt import TruncatedBPTT
 from rnnfast.training.trainer import Trainer
 
@@ -216,29 +216,29 @@ class SequenceEstimator(BaseEstimator):
         owner = self._owner(method)
         _check.target_given(owner, y)
         check_parameters(owner, self)
-        ranks = ranks_of(self.ranks)
         before = dict(self.__dict__)
-        try:
-            series = read(self, method, X, reset=start)
-            weights = weights_of(owner, sample_weight, series.size)
-            ts, weights, strata = self._targets(owner, y, series, weights, start, classes)
-            of_steps = self.pooling is None
-            total = (
-                np.add.reduceat(weights, np.cumsum(series.lengths) - series.lengths) if of_steps else weights
-            )
-            _check.some_weight(owner, total)
-            if start:
-                by_step = weights if of_steps else np.repeat(weights, series.lengths)
-                self._start(series, by_step, ranks)
-            rows, valid = np.flatnonzero(total), None
-            if stops_early:
-                rows, held = self._split(rows, None if strata is None else strata[rows])
-                valid = self._data(series, ts, weights, held)
-            data = self._data(series, ts, weights, rows)
-        except BaseException:
-            self.__dict__ = before  # a fitted estimator stays as it was
-            raise
-        self._train(data, valid, epochs, checkpoint_file, resume, ranks)
+        with joined_ranks(self.ranks) as ranks:
+            try:
+                series = read(self, method, X, reset=start)
+                weights = weights_of(owner, sample_weight, series.size)
+                ts, weights, strata = self._targets(owner, y, series, weights, start, classes)
+                steps = series.lengths
+                by_step = weights if self.pooling is None else np.repeat(weights, steps)
+                total = (
+                    np.add.reduceat(weights, np.cumsum(steps) - steps) if self.pooling is None else weights
+                )
+                _check.some_weight(owner, total)
+                if start:
+                    self._start(series, by_step, ranks)
+                rows, valid = np.flatnonzero(total), None
+                if stops_early:
+                    rows, held = self._split(rows, None if strata is None else strata[rows])
+                    valid = self._data(series, ts, weights, held)
+                data = self._data(series, ts, weights, rows)
+            except BaseException:
+                self.__dict__ = before  # a fitted estimator stays as it was
+                raise
+            self._train(data, valid, epochs, checkpoint_file, resume, ranks)
         return self
 
     def _start(self, series: Series, weights: np.ndarray, ranks: Any) -> None:

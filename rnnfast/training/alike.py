@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 from collections.abc import Callable
 from contextlib import ExitStack
+=======
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+>>>>>>> rc
 from typing import Any
 
 import numpy as np
@@ -25,6 +32,16 @@ def ranks_of(ranks: Any) -> Any:
     from rnnfast.training.ranks import Ranks
 
     return Ranks(None if isinstance(ranks, str) and ranks == "world" else ranks)
+
+
+@contextmanager
+def joined_ranks(ranks: Any) -> Iterator[Any]:
+    """`ranks_of`, closed at the end of the block if they are made here; not after an error, since closing
+    needs all ranks."""
+    ours = ranks_of(ranks)
+    yield ours
+    if ours is not ranks:
+        ours.close()
 
 
 class Alike:

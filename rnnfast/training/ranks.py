@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rnnfast import _check
+from rnnfast import _check, _processors, _threads
 from rnnfast.training.exchanges import Alone, Exchange, Messages, Pending, Window
 
 # A waiting rank offers its core to others for this long before it sleeps.
@@ -26,6 +26,9 @@ class Ranks:
     Sums over ranks are pairwise trees, ``(r0 + r1) + (r2 + r3)`` for four, so their bits do not depend on how
     the ranks lie on machines, and a tree over more blocks may be cut between any power of two of ranks. Ranks
     on one machine exchange arrays through shared memory, others by messages.
+
+    Ranks on one machine also share its processors: each has its part of them as threads, unless a number of
+    threads was set.
 
     All ranks make their `Ranks` together, and call its methods in the same order. A waiting rank answers
     Ctrl-C and sleeps after a millisecond. An exception during a call leaves the ranks out of step, so it must
@@ -84,6 +87,9 @@ class Ranks:
         self.rank: int = given.rank
         self.size: int = given.size
         self.local_size: int = self._machine.size
+        others = self._machine.allgather(_processors.numbers())
+        del others[self._machine.rank]
+        _threads.share_with(others)
         self.check: Callable[[], None] = _nothing
         self._exchange: Exchange
         if self.size == 1:
