@@ -115,13 +115,13 @@ class Alike:
         own = np.array([self._interrupts.asked, self._stopped, due, optimizer.lr], np.float64)
         told = self.ranks.rows(own).reshape(self.ranks.size, -1)
         self._stopped = False
+        if optimizer.lr != told[0, 3]:
+            optimizer.lr = told[0, 3]
         if told[:, 0].any():
             self._interrupts.answer()
             raise KeyboardInterrupt
         if told[0, 1]:
             raise StopTraining
-        if optimizer.lr != told[0, 3]:
-            optimizer.lr = told[0, 3]
         return bool(told[0, 2])
 
     def agreed(self, value: Any) -> Any:

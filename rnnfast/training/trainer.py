@@ -86,9 +86,8 @@ class Trainer:
         process. Each runs the same program on the same data. Training begins with the parameters of rank 0,
         which alone calls the three functions above and writes files.
     blocks : int, optional
-        The number of blocks of rows whose gradients are summed apart and then in pairs, a power of two that
-        the number of ranks divides. By default 8, 4, 2 or 1, the largest that leaves blocks of 5 rows. The
-        bits of the result depend on it, and not on the number of ranks.
+        The number of blocks of rows whose gradients are summed apart and then in pairs; the bits depend on
+        it. A power of two, by default 8, 4, 2 or 1: the largest that leaves at least 5 rows to a block.
 
     Attributes
     ----------
@@ -276,6 +275,7 @@ class Trainer:
                     value, passed = self._validated(meter, ids, batch_size, valid), 0
                     with interrupts_deferred():
                         self._finish_epoch(meter, value)
+                self.alike.settle(self.optimizer, False)
             if self._keeper is not None:
                 self._keeper.write()
         except KeyboardInterrupt:
