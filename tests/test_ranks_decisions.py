@@ -1,28 +1,20 @@
 """Decisions of a `fit` on ranks: all take those of one process, and rank 0 calls the user's functions."""
 
 import hashlib
-from contextlib import nullcontext
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 from helpers import takes_minutes_interpreted
-from threads_as_ranks import on_ranks
+from threads_as_ranks import on_ranks, without_times
 
 import rnnfast
 from rnnfast.data import Sequences
 from rnnfast.training import StopTraining, TrainingDiverged
 
 pytestmark = takes_minutes_interpreted
-TIMES = ("seconds", "tokens_per_second")
 IDS = np.random.default_rng(0).integers(7, size=20 * 30 + 1)
 VALID = np.random.default_rng(1).integers(7, size=150)
-
-
-@pytest.fixture(autouse=True)
-def _threads_are_not_watched(monkeypatch):
-    """A failure of one thread would end the process of the tests."""
-    monkeypatch.setattr("rnnfast.training.alike.Watcher", lambda *_: nullcontext())
 
 
 class Ended(NamedTuple):
@@ -57,7 +49,7 @@ def ended(trainer, data, epochs, **options):
         trainer.fit(data, epochs=epochs, batch_size=20, **options)
     except TrainingDiverged as diverged:
         error = str(diverged)
-    history = [{k: v for k, v in record.items() if k not in TIMES} for record in trainer.history]
+    history = without_times(trainer.history)
     params = b"".join(param.tobytes() for param in trainer.model.params)
     return Ended(hashlib.sha256(params).hexdigest(), history, float(trainer.optimizer.lr), error)
 
