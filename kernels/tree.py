@@ -6,7 +6,7 @@ a power of two, changes no bit of a sum that continues the same tree below.
 Ranks on one machine exchange arrays through a window of shared memory. An array passes in chunks: each rank
 puts its chunk into the window, adds up one slice of it from all ranks, and takes the other slices from those
 who added them up. Flags count the chunks that a rank has put, added and taken since the window was made, so
-a rank is never more than DEPTH chunks ahead of another. All that a rank puts into the window is streamed
+a rank is never more than `depth` chunks ahead of another. All that a rank puts into the window is streamed
 past the caches: one million float32 on two ranks took 0.5 ms, and 1.9 through the caches of cores that share
 none (0.5 and 0.3 ms where they do).
 """
@@ -22,11 +22,13 @@ from .vectors import copy_span, stream_span
 PUT, ADDED, TAKEN, MET = 16, 32, 48, 64
 FLAGS = 80
 
-# A chunk in bytes, and chunks in the window. One million float32, 2 ranks: 0.54 ms with 128 KB, 0.50 with
-# 256, 0.47 with 1 MB; on half as many cores as ranks 29, 16 and 9 ms, since ranks take turns at each chunk.
-# Twice as many chunks gain nothing.
+# A chunk in bytes. One million float32, 2 ranks: 0.54 ms with 128 KB, 0.50 with 256, 0.47 with 1 MB.
 CHUNK_BYTES = 1 << 20
-DEPTH = 2
+
+# Bytes of all chunks of all ranks, if that is at least two chunks a rank. On an idle machine two are as fast
+# as more. Where other programs take the cores, ranks take turns, and each turn fills the window: ten million
+# float32 took 82, 54, 33 and 30 ms with 2, 4, 8 and 16 chunks a rank (`Allreduce` 67).
+WINDOW_BYTES = 1 << 24
 
 # Columns of a sum that are added up at once: with 8 rows they stay in the L1 cache.
 BLOCK = 512
@@ -126,7 +128,7 @@ def tree_exchange(rank, before, flags, window, array, scratch):
     rank                                  this rank's number
     before                                chunks exchanged before this array
     flags    (n, FLAGS)         int64     shared; zeros at first, and row `rank` accumulated
-    window   (n, DEPTH, chunk)            shared; row `rank` overwritten; starts at a whole vector
+    window   (n, depth, chunk)            shared; row `rank` overwritten; starts at a whole vector
     array    (m,)                         overwritten by the sum
     scratch  (n, BLOCK)                   scratch
     """

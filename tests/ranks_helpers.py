@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +35,14 @@ def launcher():
 needs_ranks = pytest.mark.skipif(launcher() is None, reason="needs mpi4py and mpiexec")
 
 
+def library():
+    """The name and version of the MPI library; empty without MPI."""
+    if launcher() is None:
+        return ""
+    code = "from mpi4py import MPI; print(MPI.Get_library_version())"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stdout
+
+
 class Ended(NamedTuple):
     """The exit code of `mpiexec` and what all ranks have written."""
 
@@ -56,7 +65,7 @@ def start_ranks(count, *arguments, options=(), environment=None, **pipes):
     environment : dict, optional
         Further variables. Each rank has one thread, and finds rnnfast in this checkout.
     pipes
-        Arguments of `subprocess.Popen`; by default both outputs are pipes of text.
+        Further arguments of `subprocess.Popen`; by default both outputs are pipes of text.
     """
     if launcher() is None:
         pytest.skip("needs mpi4py and mpiexec")
@@ -100,6 +109,16 @@ def run_ranks(count, *arguments, timeout=120, **options):
         end_ranks(process)
         raise
     return Ended(process.returncode, out, err)
+
+
+def wait_for(condition, process, seconds=60):
+    """Wait until the condition holds; the ranks end, and the test fails, if that takes longer."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline or process.poll() is not None:
+            end_ranks(process)
+            pytest.fail("\n".join(["it never came to that", *process.communicate()]))
+        time.sleep(0.02)
 
 
 def descendants(pid):

@@ -1,7 +1,10 @@
 """Sums and numbers over MPI ranks, by shared memory and by messages, against a naive tree."""
 
 import pytest
+from helpers import needs_jit
 from rank_helpers import on_ranks
+
+pytestmark = needs_jit  # interpreted sums of large arrays take minutes; `test_tree.py` has small ones
 
 START = """
 import sys
@@ -104,18 +107,30 @@ if ranks.rank == 0:
     except Gone:
         del ranks.check
         ranks.check = lambda: None
-    ranks._communicator.Barrier()
+    ranks.communicator.Barrier()
     pending.finish()
     assert grad.tolist() == [2] * 10
 else:
     ranks.barrier()
     time.sleep(1)
     ranks.rows(np.zeros(1))
-    ranks._communicator.Barrier()
+    ranks.communicator.Barrier()
     ranks.begin([np.ones(10)]).finish()
 print("equal")
 """
 )
+
+TIMED = """
+from rnnfast.bench.ranks import time_reduction
+from rnnfast.training import Ranks
+
+ranks = Ranks()
+measured = time_reduction(ranks, (0, 1000))
+assert measured == ranks.agreed(measured)
+assert [one.size for one in measured] == [0, 1000]
+assert all(one.tree > 0 and one.allreduce > 0 and one.speedup > 0 for one in measured)
+print("equal")
+"""
 
 KINDS = ("window", "messages")
 
@@ -172,3 +187,7 @@ for wrong in (lambda: Ranks(3), lambda: Ranks(MPI.Intracomm()), lambda: ranks.be
         "TypeError: Ranks.begin: arrays must be float32 or float64 arrays, got list.",
         "ValueError: Ranks.begin: arrays must be C-contiguous, aligned and writable.",
     ]
+
+
+def test_times_of_sums_are_the_same_on_every_rank():
+    assert on_ranks(2, TIMED)[0].count("equal") == 2

@@ -62,7 +62,7 @@ class Window:
 
     def __init__(self, ranks, dtype):
         self.flags = np.zeros((ranks, tree.FLAGS), np.int64)
-        self.window = aligned((ranks, tree.DEPTH, CHUNK), dtype)
+        self.window = aligned((ranks, 2, CHUNK), dtype)
         self.scratch = [aligned((ranks, tree.BLOCK), dtype) for _ in range(ranks)]
         self.before = [0] * ranks
 

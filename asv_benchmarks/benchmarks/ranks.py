@@ -4,7 +4,7 @@ import functools
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from rnnfast.kernels.tree import BLOCK, CHUNK_BYTES, DEPTH, FLAGS, ranks_met, tree_exchange, tree_sum
+from rnnfast.kernels.tree import BLOCK, CHUNK_BYTES, FLAGS, ranks_met, tree_exchange, tree_sum
 
 from .measuring import Timed, aligned, assert_agrees
 
@@ -48,7 +48,7 @@ class _Pair:
 
     def __init__(self):
         self.flags = np.zeros((2, FLAGS), np.int64)
-        self.window = aligned(np.zeros((2, DEPTH, CHUNK_BYTES // 4)))
+        self.window = aligned(np.zeros((2, 2, CHUNK_BYTES // 4)))
         self.scratch = [aligned(np.zeros((2, BLOCK))) for _ in range(2)]
         self.arrays = list(_rows(2))
         self.meetings = self.passed = 0

@@ -13,12 +13,11 @@ def mpi(owner: str) -> Any:
     if importlib.util.find_spec("mpi4py") is None:
         raise ImportError(f"{owner} needs mpi4py: pip install 'rnnfast[mpi]'.")
     try:
-        from mpi4py import MPI
+        return importlib.import_module("mpi4py.MPI")
     except (ImportError, RuntimeError):
         raise ImportError(
             f"{owner} needs an MPI library, which mpi4py does not find: pip install mpich, or load a module."
         ) from None
-    return MPI
 
 
 def communicator(owner: str, value: Any, kind: type) -> None:

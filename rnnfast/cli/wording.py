@@ -38,14 +38,26 @@ _IN_PLACES = [
     "goal",
     "head",
     "lags",
+    "launcher",
     "length",
     "lower",
     "momentum",
     "optimizer",
     "passes",
     "peers",
+    "ranks",
 ]
-_IN_PLACES += ["seconds", "shapes", "target", "temperature", "threads", "tied", "tokenizer", "window"]
+_IN_PLACES += [
+    "ranks",
+    "seconds",
+    "shapes",
+    "target",
+    "temperature",
+    "threads",
+    "tied",
+    "tokenizer",
+    "window",
+]
 
 
 def in_options(message: str) -> str:

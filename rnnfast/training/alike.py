@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -15,7 +13,7 @@ from rnnfast.models.model import Model
 from rnnfast.state import State, joined
 from rnnfast.training.batch_blocks import BatchBlocks, blocks_of
 from rnnfast.training.lost_ranks import Watcher
-from rnnfast.training.safety import StopTraining, TrainingDiverged
+from rnnfast.training.safety import Interrupts, StopTraining, TrainingDiverged
 
 _ALIKE = (KeyboardInterrupt, TrainingDiverged, _check.CheckpointError)
 
@@ -52,21 +50,17 @@ class Alike:
     def __init__(self, ranks: Any) -> None:
         self.ranks = ranks if ranks is not None and ranks.size > 1 else None
         self._stack = ExitStack()
-        self._interrupted = self._stopped = False
+        self._interrupts = Interrupts()
+        self._stopped = False
 
     def __enter__(self) -> Alike:
         if self.ranks is not None:
+            self._stack.enter_context(self._interrupts)  # also while ranks wait for each other at the end
             self._stack.enter_context(Watcher(self.ranks, _ALIKE))
-            if threading.current_thread() is threading.main_thread():
-                before = signal.signal(signal.SIGINT, self._remember)
-                self._stack.callback(signal.signal, signal.SIGINT, before)
         return self
 
     def __exit__(self, *error: Any) -> bool | None:
         return self._stack.__exit__(*error)
-
-    def _remember(self, *_: Any) -> None:
-        self._interrupted = True
 
     @property
     def speaks(self) -> bool:
@@ -118,10 +112,11 @@ class Alike:
         """
         if self.ranks is None:
             return due
-        own = np.array([self._interrupted, self._stopped, due, optimizer.lr], np.float64)
+        own = np.array([self._interrupts.asked, self._stopped, due, optimizer.lr], np.float64)
         told = self.ranks.rows(own).reshape(self.ranks.size, -1)
-        self._interrupted = self._stopped = False
+        self._stopped = False
         if told[:, 0].any():
+            self._interrupts.answer()
             raise KeyboardInterrupt
         if told[0, 1]:
             raise StopTraining
@@ -134,5 +129,6 @@ class Alike:
         return value if self.ranks is None else self.ranks.agreed(value)
 
     def whole(self, state: State) -> State:
-        """The state of the whole batch, from the rows of each rank."""
-        return state if self.ranks is None else joined(self.ranks.gathered(state))
+        """The state of the whole batch on rank 0, from the rows of each rank."""
+        states = None if self.ranks is None else self.ranks.gathered(state)
+        return state if states is None else joined(states)

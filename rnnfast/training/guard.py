@@ -2,17 +2,18 @@
 
     python -I -S guard.py SIZE ADDRESS ADVICE
 
-`lost_ranks.Watcher` starts it on rank 0. It is no rank, in a session of its own: launchers kill all ranks within
-a millisecond of the first death, so no rank is sure to have the time for a line. Each rank holds a connection to
-it, which the system closes however the rank ends. Ends are handled in the order in which the system reports them,
-so the first one is named and not those that the launcher kills because of it.
+`lost_ranks.Watcher` starts it on rank 0. It is no rank, and has a session of its own: launchers kill all
+ranks within a millisecond of the first death, so that no rank is sure to find the time for a line. Each rank
+holds a connection to it, which the system closes however the rank ends. Ends are handled in the order in
+which the system reports them: the first one is named, not those that the launcher kills because of it.
 
-Nothing but the standard library is imported, so that it starts in 50 ms; the ranks wait for it.
+Only the standard library is imported, so that it starts in 50 ms; the ranks wait for it.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import secrets
 import selectors
@@ -22,11 +23,11 @@ import sys
 import time
 from contextlib import suppress
 
-# Seconds that ranks may fail one after the other and count as failing alike; a lone one prints its traceback.
-_TOGETHER = 1.5
+# Seconds in which all ranks must fail to count as failing alike; meanwhile a lone one prints its traceback.
+_TOGETHER = 3.0
 # Seconds until ranks on this machine that do not end by themselves are killed.
 _BY_ITSELF = 3.0
-# Seconds until the ranks must have come.
+# Seconds to wait for the ranks; those that have not come by then cannot.
 _ARRIVAL = 60.0
 
 WELCOME, STOP = b"w", b"s"
@@ -48,14 +49,14 @@ class Member:
         What the rank has told; its number is -1 until then.
     error : str
         The name of the exception that it left with, if any.
-    is_done : bool
-        Whether it has said that it left or failed.
+    has_left : bool
+        Whether it waits for the others to leave.
     """
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
         self.rank, self.pid, self.host, self.machine = -1, 0, "", ""
-        self.error, self.is_done = "", False
+        self.error, self.has_left = "", False
         self._read = b""
 
     def lines(self) -> list[str] | None:
@@ -92,6 +93,7 @@ class Guard:
         self._listener, self._size, self._token, self._advice = listener, size, token, advice
         self._members: list[Member] = []  # connected ones
         self._arrived: set[int] = set()
+        self._is_complete = False
         self._failed: Member | None = None  # the first one
         self._deadline = time.monotonic() + _ARRIVAL
         # epoll and kqueue report ends in the order in which they happened.
@@ -102,23 +104,22 @@ class Guard:
         """Return when no rank needs the guard any more."""
         while not self._is_over():
             left = self._deadline - time.monotonic()
-            for key, _ in self._selector.select(max(left, 0.0) if left < _ARRIVAL else None):
+            for key, _ in self._selector.select(None if math.isinf(left) else max(left, 0.0)):
                 if key.data is None:
                     self._accept()
                 elif not self._hear(key.data):
                     return self._end(self._failed or key.data)
-            if self._failed is not None and time.monotonic() >= self._deadline:
-                return self._end(self._failed)
+            if time.monotonic() >= self._deadline:
+                if self._failed is not None:
+                    return self._end(self._failed)
+                self._is_complete, self._deadline = True, math.inf
         return None
 
     def _is_over(self) -> bool:
-        """Whether all ranks have left alike, or none has come."""
-        if len(self._arrived) < self._size:
-            return not self._members and time.monotonic() >= self._deadline
-        if self._failed is None:
-            self._deadline = float("inf")
-            return all(member.is_done for member in self._members)
-        return all(member.error for member in self._members)
+        """Whether all ranks have left, or all have failed."""
+        if self._failed is not None:
+            return self._is_complete and all(member.error for member in self._members)
+        return self._is_complete and all(member.has_left for member in self._members)
 
     def _accept(self) -> None:
         with suppress(OSError):
@@ -127,18 +128,20 @@ class Guard:
             self._selector.register(connection, selectors.EVENT_READ, self._members[-1])
 
     def _hear(self, member: Member) -> bool:
-        """Take what a rank has said; False if it has ended without a word."""
+        """Take what a rank has said; False if it has ended before all have left."""
         lines = member.lines()
         if lines is None:
             self._drop(member)
-            return member.is_done or member.rank < 0
+            return bool(member.error) or member.rank < 0
         for line in lines:
             what, _, rest = line.partition(" ")
             if member.rank < 0:
                 self._greet(member, line)
-            elif what in ("left", "failed"):
-                member.is_done, member.error = True, rest
-                if rest and self._failed is None:
+            elif what == "left":
+                member.has_left = True
+            elif what == "failed":
+                member.error = rest
+                if self._failed is None:
                     self._failed, self._deadline = member, time.monotonic() + _TOGETHER
         return True
 
@@ -155,6 +158,10 @@ class Guard:
         else:
             self._arrived.add(member.rank)
             member.tell(WELCOME)
+            if len(self._arrived) == self._size:
+                self._is_complete = True
+                if self._failed is None:
+                    self._deadline = math.inf
 
     def _drop(self, member: Member) -> None:
         if member in self._members:
@@ -171,10 +178,11 @@ class Guard:
             os.write(2, f"{line} {self._advice}".rstrip().encode() + b"\n")
         for member in self._members:
             member.tell(STOP)
+        self._selector.unregister(self._listener)
         deadline = time.monotonic() + _BY_ITSELF
         while self._members and time.monotonic() < deadline:
             for key, _ in self._selector.select(deadline - time.monotonic()):
-                if key.data is not None and key.data.lines() is None:
+                if key.data.lines() is None:
                     self._drop(key.data)
         here = machine()
         for member in self._members:  # they are connected, so their ids are theirs
@@ -188,6 +196,11 @@ def main(size: int, address: str, advice: str) -> None:
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"):  # the job ends it by ending
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+    with suppress(ImportError, ValueError, OSError):  # a rank takes a file descriptor
+        import resource
+
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     both = not address and socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if both else socket.AF_INET
     with socket.create_server((address, 0), family=family, dualstack_ipv6=both, backlog=size) as listener:

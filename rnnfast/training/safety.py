@@ -86,6 +86,67 @@ def interrupts_deferred() -> Iterator[None]:
             before(*waiting[-1])
 
 
+class Interrupts:
+    """A block in which signals to stop are recorded, so that all ranks stop at the same step.
+
+    A signal reaches the ranks at different steps, or only one of them; a rank that stopped by itself would
+    leave the others waiting. Therefore each rank records the signal, and the ranks tell each other after
+    every step. A second signal changes nothing, so saving is not disturbed.
+
+    Recorded are Ctrl-C (SIGINT), and SIGTERM and SIGUSR1 where the program does not handle them. MPICH's
+    `mpiexec` forwards all three and kills the ranks at a second Ctrl-C. Open MPI's answers Ctrl-C with
+    SIGTERM and, 0.3 s later, SIGKILL, but forwards SIGUSR1. Slurm sends what `--signal` asks for.
+
+    Outside the main thread, and where Ctrl-C is ignored, nothing is recorded. A signal after the last
+    question is delivered at the end of the block, unless an exception leaves it.
+
+    Examples
+    --------
+    >>> import signal
+    >>> with Interrupts() as interrupts:
+    ...     signal.raise_signal(signal.SIGINT)
+    ...     stops = interrupts.asked
+    ...     interrupts.answer()
+    >>> stops
+    True
+    """
+
+    def __init__(self) -> None:
+        self._before: dict[int, Any] = {}
+        self._waiting: list[int] = []
+
+    def __enter__(self) -> Interrupts:
+        self._waiting.clear()
+        if threading.current_thread() is threading.main_thread():
+            if callable(signal.getsignal(signal.SIGINT)):
+                self._record(signal.SIGINT)
+            for name in ("SIGTERM", "SIGUSR1"):
+                number = getattr(signal, name, None)
+                if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                    self._record(number)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+        if kind is None and self._waiting:
+            signal.raise_signal(self._waiting[0])
+
+    def _record(self, number: int) -> None:
+        self._before[number] = signal.getsignal(number)
+        signal.signal(number, lambda received, _: self._waiting.append(received))
+
+    @property
+    def asked(self) -> bool:
+        """Whether this process was asked to stop and has not answered."""
+        return bool(self._waiting)
+
+    def answer(self) -> None:
+        """Forget what was recorded: training stops because of it, or has ended."""
+        self._waiting.clear()
+
+
 class LastGood:
     """A copy of the parameters before an update, for undoing an update that blew them up.
 
