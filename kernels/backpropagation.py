@@ -154,8 +154,8 @@ def backward_of(schedule: Schedule) -> Any:
     def gradients_of_block(
         team, member, turned, rows, ids, dts, x_block, h_block, dwx, dwh, db, dbhh, dunits, mode
     ):
-        """A block's terms of dWx = sum x^T dt for inputs that are vectors, of dWh = sum h_before^T dt, of db, and
-        of the gradients of units."""
+        """A block's terms of dWx = sum x^T dt for inputs that are vectors, of dWh = sum h_before^T dt, of db,
+        and of the gradients of units."""
         if ids is None:
             weights_of_inputs(team, member, turned, rows, db.size, x_block, dts, dwx, mode)
         cols, panel, flat = db.size, PANEL_BYTES // dts.itemsize, dts.reshape(-1)

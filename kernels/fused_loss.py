@@ -52,6 +52,16 @@ def loss_period(batch: int, size: int) -> int:
     return steps if steps % block == 0 else -(-8 * block // steps) * steps
 
 
+def even_period(batch: int, steps: int, size: int) -> int:
+    """The period that cuts a window into blocks of about equal size, as few as possible.
+
+    A window of 8 x 35 rows is then two blocks of 18 and 17 steps, not of 32 and 3: each block reads all of W.
+    """
+    most = min(MOST_ROWS, max(FEWEST_ROWS, BLOCK_SCORES // size))
+    blocks = -(-steps // max(1, most // max(1, batch)))
+    return max(1, -(-steps // max(1, blocks)))
+
+
 def loss_block_rows(batch: int, steps: int, size: int) -> int:
     """Rows in the largest block for this batch, window and vocabulary, which scratch arrays must hold."""
     most = min(MOST_ROWS, max(FEWEST_ROWS, BLOCK_SCORES // size))

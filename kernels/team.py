@@ -10,15 +10,14 @@ then invalid.
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 
 from ._jit import intrinsic
+from .flags import offer_processor, relax
 
 # Places in a team. Entries that change during a call are 128 bytes from the others and from both ends: one
 # cache line of Apple's processors, and two of x86, which fetches lines in pairs.
@@ -35,37 +34,14 @@ LOOKS = 20_000
 # the system takes longer than any spinning should last.
 _SPINS = 500
 
-_I32, _I64 = ir.IntType(32), ir.IntType(64)
-
-
-def _relax(builder: ir.IRBuilder, triple: str) -> None:
-    """Tell the processor that this is a waiting loop."""
-    machine = triple.split("-")[0]
-    if machine in ("x86_64", "i686"):
-        name, arguments = "llvm.x86.sse2.pause", []
-    elif machine in ("aarch64", "arm64"):
-        # Most of these cores ignore `yield`: 500 spins took 1 us. A barrier takes 10 to 40 ns.
-        name, arguments = "llvm.aarch64.isb", [ir.Constant(_I32, 15)]
-    else:
-        return
-    kinds = ir.FunctionType(ir.VoidType(), [a.type for a in arguments])
-    builder.call(cgutils.get_or_insert_function(builder.module, kinds, name), arguments)
-
-
-def _offer_processor(builder: ir.IRBuilder) -> None:
-    """Let the system run another thread here."""
-    name = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
-    function = builder.module.globals.get(name)
-    if function is None:
-        function = ir.Function(builder.module, ir.FunctionType(_I32, []), name)
-    builder.call(function, [])
+_I64 = ir.IntType(64)
 
 
 def _wait_for(builder: ir.IRBuilder, triple: str, counter: ir.Value, goal: ir.Value) -> None:
     """Spin until the counter has reached the goal."""
-    before, (look, relax, offer, done) = (
+    before, (look, spin, offer, done) = (
         builder.block,
-        [builder.append_basic_block(name) for name in ("look", "relax", "offer", "reached")],
+        [builder.append_basic_block(name) for name in ("look", "spin", "offer", "reached")],
     )
     builder.branch(look)
     builder.position_at_end(look)
@@ -76,13 +52,13 @@ def _wait_for(builder: ir.IRBuilder, triple: str, counter: ir.Value, goal: ir.Va
     builder.cbranch(builder.icmp_signed(">=", seen, goal), done, wait)
     builder.position_at_end(wait)
     more = builder.add(spins, ir.Constant(_I64, 1))
-    builder.cbranch(builder.icmp_signed("<", spins, ir.Constant(_I64, _SPINS)), relax, offer)
-    for block in (relax, offer):
+    builder.cbranch(builder.icmp_signed("<", spins, ir.Constant(_I64, _SPINS)), spin, offer)
+    for block in (spin, offer):
         builder.position_at_end(block)
-        if block is relax:
-            _relax(builder, triple)
+        if block is spin:
+            relax(builder, triple)
         else:
-            _offer_processor(builder)
+            offer_processor(builder)
         spins.add_incoming(more, block)
         builder.branch(look)
     builder.position_at_end(done)
@@ -192,13 +168,13 @@ def end_call(typing_context, team, member, goal):
             tired = builder.icmp_signed("==", looks, ir.Constant(_I64, 0))
             builder.cbranch(builder.or_(called, tired), done, wait)
             builder.position_at_end(wait)
-            _relax(builder, context.codegen().magic_tuple()[0])
+            relax(builder, context.codegen().magic_tuple()[0])
             fewer = builder.sub(looks, ir.Constant(_I64, 1))
             # If there are more members than processors, another may need this one.
             rest = builder.and_(fewer, ir.Constant(_I64, 63))
             builder.cbranch(builder.icmp_signed("==", rest, ir.Constant(_I64, 0)), offer, on)
             builder.position_at_end(offer)
-            _offer_processor(builder)
+            offer_processor(builder)
             builder.branch(on)
             builder.position_at_end(on)
             looks.add_incoming(fewer, on)

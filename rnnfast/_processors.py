@@ -5,20 +5,45 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 CPU_MAX = "/sys/fs/cgroup/cpu.max"
 
 
+def numbers() -> AbstractSet[int]:
+    """The numbers of the processors that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
+
+
 def allowed() -> int:
     """The number of processors that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(numbers())
 
 
 def worthwhile() -> int:
     """The number of fast processors among them, at most a container's quota and a worker's share."""
     return max(1, min(allowed(), fast_cores(), quota(CPU_MAX), share(os.environ)))
+
+
+def worthwhile_beside(others: Sequence[AbstractSet[int]]) -> int:
+    """`worthwhile` of one of several equal processes on this machine.
+
+    Each processor is divided by the number of processes that may use it, so processes that a launcher has
+    bound to processors of their own keep all of these.
+
+    Parameters
+    ----------
+    others : sequence of set of int
+        The `numbers` of the other processes.
+    """
+    own = sum(1 / (1 + sum(number in other for other in others)) for number in numbers())
+    count = 1 + len(others)
+    parts = int(own + 1e-9), fast_cores() // count, quota(CPU_MAX) // count, share(os.environ)
+    return max(1, min(parts))
 
 
 def share(environment: Mapping[str, str]) -> int:

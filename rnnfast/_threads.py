@@ -28,6 +28,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import numpy as np
@@ -219,6 +220,7 @@ class _Pool:
 
 _pool = _Pool()
 _threads: int | None = None
+_is_default = False  # nobody has set the number
 _borrowed: Callable[..., Any] | None = None
 
 
@@ -236,7 +238,8 @@ def get_num_threads() -> int:
     """The thread limit of kernels: the number set, else RNNFAST_NUM_THREADS, else the process's cores.
 
     OMP_NUM_THREADS and NUMBA_NUM_THREADS, which joblib and Dask set for their workers, lower the last of
-    these. Kernels never use more threads than this process has processors.
+    these, and ranks of MPI on one machine share its cores. Kernels never use more threads than this process
+    has processors.
 
     Returns
     -------
@@ -255,10 +258,11 @@ def get_num_threads() -> int:
     >>> rnnfast.get_num_threads() >= 1
     True
     """
-    global _threads
+    global _threads, _is_default
     if _threads is None:
         wanted = os.environ.get("RNNFAST_NUM_THREADS", "").strip()
         _threads = _check.threads("RNNFAST_NUM_THREADS", wanted) if wanted else _processors.worthwhile()
+        _is_default = not wanted
     return _threads
 
 
@@ -282,9 +286,19 @@ def set_num_threads(n: int) -> None:
     1
     >>> rnnfast.set_num_threads(before)
     """
-    global _threads
-    _threads = _check.size("set_num_threads", "n", n)
+    global _threads, _is_default
+    _threads, _is_default = _check.size("set_num_threads", "n", n), False
     _pool.shrink(_threads)
+
+
+def share_with(others: Sequence[AbstractSet[int]]) -> None:
+    """Share this machine with other ranks, unless the number of threads was set; `others` holds the sets of
+    processors on which they may run."""
+    global _threads
+    get_num_threads()
+    if _is_default:
+        _threads = _processors.worthwhile_beside(others)
+        _pool.shrink(_threads)
 
 
 def members_for(operations: float, most: int) -> int:

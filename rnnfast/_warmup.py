@@ -11,6 +11,7 @@ from rnnfast import _check, heads, optim
 from rnnfast.cells import Cell
 from rnnfast.kernels import activations, noise
 from rnnfast.layers.affine import TimeAffine
+from rnnfast.layers.blocks import Blocks
 from rnnfast.layers.dropout import TimeDropout
 from rnnfast.layers.embedding import TimeEmbedding
 from rnnfast.layers.gru import TimeGRU
@@ -61,6 +62,11 @@ def warmup(dtype: np.typing.DTypeLike = np.float32, cells: Sequence[Cell] | None
             model.backward()
         model.losses(ids, ids)
         model.predict(ids)
+    for rows in (1, 4):  # in each of two blocks
+        model, ids = models[-2], np.repeat(xs, 2 * rows, axis=0)
+        model.reset_state()
+        model.forward(ids, ids, blocks=Blocks(np.array([0, rows, 2 * rows]), least=rows))
+        model.backward()
     for head in (heads.squared, heads.student_t, heads.categorical(2)):  # those of forecasts and classes
         regressor = SequenceRegressor(3, 3, 1, head=head, rng=rng, dtype=kind)
         regressor.forward(np.ones((1, 2, 3), kind), np.ones((1, 1), kind))

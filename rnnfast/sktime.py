@@ -17,7 +17,7 @@ except ModuleNotFoundError as error:
 
 __all__ = ["RNNForecaster"]
 
-_ABSENT = {"freq", "futr_exog", "stat_exog", "patience", "verbose", "callbacks", "on_update"}
+_ABSENT = {"freq", "futr_exog", "stat_exog", "patience", "verbose", "callbacks", "on_update", "ranks"}
 _ALL = inspect.signature(forecast.RNNForecaster.__init__)
 _SIGNATURE = _ALL.replace(parameters=[one for name, one in _ALL.parameters.items() if name not in _ABSENT])
 

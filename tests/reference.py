@@ -810,3 +810,9 @@ class TimeCell:
                 hs[n, t] = states[0]
             last[:, n] = states
         return hs, last
+
+
+def tree_sum(rows):
+    """Pairs of neighbours, then pairs of pairs: rows of any shape, a power of two of them."""
+    half = len(rows) // 2
+    return tree_sum(rows[:half]) + tree_sum(rows[half:]) if half else rows[0]

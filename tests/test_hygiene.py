@@ -24,6 +24,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 SPEAKS_LLVM = {
     "_jit.py",
     "denormals.py",
+    "flags.py",
     "formula.py",
     "passes.py",
     "peak.py",
@@ -440,7 +441,7 @@ def test_public_functions_name_their_arguments():
 
 def test_no_file_is_longer_than_400_lines():
     allowed = {
-        "rnnfast/_check/__init__.py": 500,  # names only
+        "rnnfast/_check/__init__.py": 520,  # names only
         "tests/reference.py": 820,  # the whole specification
         "tests/test_cli.py": 700,
         "tests/test_hygiene.py": 560,  # all rules
@@ -513,7 +514,7 @@ def test_importing_rnnfast_is_light_and_compiles_nothing():
 import sys
 import rnnfast
 
-heavy = {"matplotlib", "onnx", "pytest", "rich", "sklearn", "sktime", "torch", "typer"}
+heavy = {"matplotlib", "mpi4py", "onnx", "pytest", "rich", "sklearn", "sktime", "torch", "typer"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 for name, module in list(sys.modules.items()):
     if name.startswith("rnnfast"):

@@ -103,6 +103,42 @@ def test_variables_of_other_libraries_limit_the_threads(environment, threads):
     assert _processors.share(environment) == threads
 
 
+@pytest.mark.parametrize(
+    ("own", "others", "threads"),
+    [
+        ({0, 1, 2, 3}, [], 4),
+        ({0, 1, 2, 3}, [{0, 1, 2, 3}], 2),
+        ({0, 1, 2, 3}, [{0, 1, 2, 3}] * 2, 1),
+        ({0, 1}, [{2, 3}], 2),  # bound: nothing to share
+        ({0, 1}, [{0, 1}, {2, 3}, {2, 3}], 1),
+        (set(range(30)), [set(range(30))] * 2, 10),
+        ({0}, [{0}] * 7, 1),
+    ],
+)
+def test_ranks_on_a_machine_share_its_processors(own, others, threads, monkeypatch):
+    monkeypatch.setattr(_processors, "numbers", lambda: own)
+    monkeypatch.setattr(_processors, "quota", lambda path: sys.maxsize)
+    for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    assert _processors.worthwhile_beside(others) == threads
+    monkeypatch.setattr(_processors, "quota", lambda path: 1 + len(others))
+    assert _processors.worthwhile_beside(others) == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert _processors.worthwhile_beside(others) == 1
+
+
+def test_only_a_number_of_threads_that_nobody_set_is_shared(monkeypatch):
+    monkeypatch.setattr(_processors, "worthwhile_beside", lambda others: 7)
+    for given, shared in (("", 7), ("3", 3)):
+        monkeypatch.setenv("RNNFAST_NUM_THREADS", given)
+        monkeypatch.setattr(_threads, "_threads", None)
+        _threads.share_with([{0}])
+        assert rnnfast.get_num_threads() == shared
+    rnnfast.set_num_threads(5)
+    _threads.share_with([{0}])
+    assert rnnfast.get_num_threads() == 5
+
+
 BAD = "RNNFAST_NUM_THREADS must be a whole number of at least 1, got {!r}; unset it to use all cores."
 
 

@@ -42,6 +42,10 @@ class Rank:
     def agreed(self, value):
         return self._all(value)[0]
 
+    def gathered(self, value):
+        found = self._all(value)
+        return None if self.rank else found
+
     def any(self, flag):
         return any(self._all(flag))
 

@@ -8,6 +8,7 @@ import numpy as np
 
 import rnnfast
 from rnnfast import optim
+from rnnfast.layers.blocks import Blocks
 
 from . import baseline
 from .measuring import Timed, allocated_bytes, assert_agrees, share_of_peak, unit, workspace_bytes
@@ -26,9 +27,9 @@ class _Rnnfast:
         self.params = self.model.params
         self.optimizer = optim.SGD(LR)
 
-    def step(self, xs, ts, lr, clip):
+    def step(self, xs, ts, lr, clip, blocks=None):
         model = self.model
-        loss = model.forward(xs, ts)
+        loss = model.forward(xs, ts, blocks=blocks)
         model.backward()
         optim.clip_by_norm(model.grads, clip)
         self.optimizer.update(model.params, model.grads)
@@ -64,6 +65,22 @@ class TrainingStep(Timed):
 
     def time_step(self, cell, size, library):
         self.model.step(self.xs, self.ts, LR, CLIP)
+
+
+class TrainingStepInBlocks(Timed):
+    """A step whose gradients are summed by blocks of rows, as `Trainer` sums them; 1 is no cut."""
+
+    params = (CELLS, ["20x35x10000", "50x50x65"], [1, 2, 4])
+    param_names = ("cell", "N x T x V", "blocks")
+
+    def setup(self, cell, size, blocks):
+        self.model, self.xs, self.ts = _state(cell, size, "rnnfast")
+        rows = [part.size for part in np.array_split(np.arange(len(self.xs)), blocks)]
+        bounds = np.concatenate(([0], np.cumsum(rows)))
+        self.blocks = None if blocks == 1 else Blocks(bounds, least=min(rows))
+
+    def time_step(self, cell, size, blocks):
+        self.model.step(self.xs, self.ts, LR, CLIP, self.blocks)
 
 
 class TrainingStepFigures:

@@ -1,8 +1,9 @@
 """Checks of arguments. Their errors name the owner, the expected value, the received value and the fix.
 
 One file a subject: `values`, `arrays`, `token_ids`, `parameters`, `objects` (layers, models and states),
-`calls`, `training_data`, `estimators`, `forecasts`, `corpora`, `vocabularies` and `runs`; `errors` has the
-exception classes. The rest of the library uses the names below as `_check.name`.
+`calls`, `training_data`, `estimators`, `forecasts`, `corpora`, `vocabularies`, `runs`, `blocks`, `ranks` and
+`launches`; `errors` has the exception classes. The rest of the library uses the names below as
+`_check.name`.
 """
 
 from rnnfast._check.arrays import (
@@ -130,6 +131,7 @@ from rnnfast._check.interop import (
     unlike_the_first,
     without_numbers,
 )
+from rnnfast._check.launches import one_process, other_arguments, other_mpi
 from rnnfast._check.objects import (
     a_cell,
     batch,
@@ -149,6 +151,12 @@ from rnnfast._check.parameters import (
     parameter,
     parameters_and_gradients,
     same_parameters,
+)
+from rnnfast._check.ranks import (
+    communicator,
+    exchanged,
+    mpi,
+    number_of_ranks,
 )
 from rnnfast._check.runs import (
     changed_ids,
@@ -296,6 +304,7 @@ __all__ = [
     "choice",
     "class_numbers",
     "columns",
+    "communicator",
     "constant_stays",
     "corpus_files",
     "counts",
@@ -308,6 +317,7 @@ __all__ = [
     "entries",
     "equal",
     "equal_lengths",
+    "exchanged",
     "few_gaps",
     "file_column",
     "file_in_the_way",
@@ -359,6 +369,7 @@ __all__ = [
     "missing_column",
     "missing_covariate",
     "more_epochs",
+    "mpi",
     "named_rows",
     "names",
     "needed",
@@ -396,6 +407,7 @@ __all__ = [
     "nothing_given",
     "number",
     "number_below",
+    "number_of_ranks",
     "numbers",
     "observed_series",
     "offers",
@@ -403,15 +415,18 @@ __all__ = [
     "one_direction",
     "one_hot",
     "one_origin",
+    "one_process",
     "one_recurrent_layer",
     "optimizer_state",
     "option_not_served",
     "order",
     "origins",
+    "other_arguments",
     "other_cell",
     "other_channels",
     "other_encoding",
     "other_estimator",
+    "other_mpi",
     "out",
     "out_of_order",
     "own_columns",

@@ -29,7 +29,7 @@ def blocks_possible(owner: str, able: bool, model: str, bptt: Any) -> None:
 def ranks_divide_blocks(owner: str, ranks: int, number: int, batch_size: int) -> None:
     """Every rank has the same number of blocks."""
     if number % ranks:
-        other = f", or set blocks to {ranks}" if ranks & (ranks - 1) == 0 else ""
+        other = f", or pass blocks={ranks}" if ranks & (ranks - 1) == 0 else ""
         raise ValueError(
             f"{owner}: {ranks} ranks cannot share the {number} blocks of a batch of {batch_size} rows; "
             f"start a number of ranks that divides {number}{other}."

@@ -185,17 +185,20 @@ def _counted(
     return Sheet(heading, columns)
 
 
+def machine_line(machine: dict[str, Any]) -> str:
+    """A description of the machine in a line."""
+    cores = f"{machine['cores']} core{'s' * (machine['cores'] > 1)}"
+    return (
+        f"{machine['processor']}, {cores}, vectors of {machine['vector_bytes']} bytes "
+        f"({machine['float32_lanes']} float32)"
+    )
+
+
 def introduction(record: dict[str, Any]) -> list[str]:
     """The machine and the compared libraries."""
-    machine = record["machine"]
-    cores = f"{machine['cores']} core{'s' * (machine['cores'] > 1)}"
     versions: dict[str, str] = next((run["versions"] for run in record["runs"] if "versions" in run), {})
     who = ", ".join(f"{title(name)} {version}" for name, version in versions.items())
-    lines = [
-        f"{machine['processor']}, {cores}, vectors of {machine['vector_bytes']} bytes "
-        f"({machine['float32_lanes']} float32)",
-        who,
-    ]
+    lines = [machine_line(record["machine"]), who]
     if versions and not record["settings"]["peers"]:
         lines.append("No other library was measured: these are the figures of rnnfast alone.")
     missing = [name for name, peer in PEERS.items() if peer.missing]
@@ -251,11 +254,11 @@ def show(console: Console, record: dict[str, Any], goal: float) -> None:
     """Print everything."""
     for line in introduction(record):
         console.print(line, soft_wrap=True)
-    tables = [_table(sheet) for sheet in sheets(record["runs"], goal)]
+    tables = [rich_table(sheet) for sheet in sheets(record["runs"], goal)]
     endless = console.options.update(max_width=1000)
     if any(console.measure(table, options=endless).maximum > console.width for table in tables):
-        tables = [_table(sheet) for sheet in sheets(record["runs"], goal, with_times=False)]
-    for table in [*tables, *map(_table, summary_sheets(record["runs"]))]:
+        tables = [rich_table(sheet) for sheet in sheets(record["runs"], goal, with_times=False)]
+    for table in [*tables, *map(rich_table, summary_sheets(record["runs"]))]:
         console.print()
         console.print(table)
     for line in shortfalls(record, goal):
@@ -268,31 +271,34 @@ def show(console: Console, record: dict[str, Any], goal: float) -> None:
         console.print(Text(warning, style="yellow"), soft_wrap=True)
 
 
-def _table(sheet: Sheet) -> Table:
-    table = Table(
+def rich_table(sheet: Sheet) -> Table:
+    """A sheet for a terminal; bad cells are red."""
+    drawn = Table(
         title=sheet.heading, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False
     )
     for column in sheet.columns:
-        table.add_column(column.head, justify="right" if column.is_number else "left", no_wrap=True)
+        drawn.add_column(column.head, justify="right" if column.is_number else "left", no_wrap=True)
     for row in range(len(sheet.columns[0].cells)):
-        table.add_row(
+        drawn.add_row(
             *(Text(c.cells[row], style="red" if row in c.bad else "") for c in sheet.columns),
         )
-    return table
+    return drawn
 
 
 def markdown(record: dict[str, Any], goal: float) -> str:
     """The whole report as a page of Markdown."""
     parts = ["\n".join(f"* {line}" for line in introduction(record))]
     for sheet in [*sheets(record["runs"], goal), *summary_sheets(record["runs"])]:
-        parts += [f"### {sheet.heading}", _markdown_table(sheet)]
+        parts += [f"### {sheet.heading}", markdown_table(sheet)]
     found = [*shortfalls(record, goal), *notes(record)]
     warning = summary.noise_warning(record["runs"])
     parts.append("\n".join(f"* {line}" for line in [*found, *([warning] if warning else [])]))
     return "\n\n".join(parts) + "\n"
 
 
-def _markdown_table(sheet: Sheet) -> str:
+def markdown_table(sheet: Sheet) -> str:
+    """A sheet as a table of Markdown."""
+
     def line(cells: Sequence[str]) -> str:
         return f"| {' | '.join(cells)} |"
 

@@ -8,6 +8,7 @@
 * `forecasting.py` runs `forecast`, whose options are in `forecast_options.py`; `backtests.py` has its scores,
   `series_files.py` its files. `out_folder.py` manages the results of `forecast` and `classify`,
   `resumable.py` stops and resumes them.
+* `processes.py` runs a command as ranks, of which the first prints and writes.
 * `errors.py` prints errors in one line, `wording.py` rewords them for the command line, `numbers.py` parses
   the values of options.
 * `inputs.py` reads text and prompts, also from standard input.
@@ -21,7 +22,10 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import os
 import sys
+
+from rnnfast.cli.processes import Processes, launched
 
 __all__ = ["main"]
 
@@ -37,23 +41,24 @@ def main() -> None:
         # A Windows console may be unable to print some characters; that must not end a run.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    processes = Processes(launched(os.environ))
+    processes.run(lambda: _run(processes))
+
+
+def _run(processes: Processes) -> None:
     try:
-        _run()
+        missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+        if missing:
+            needed = " and ".join(missing)
+            print(
+                f'rnnfast: the command line needs {needed}: pip install "rnnfast[cli]", or, in a clone, '
+                'pip install -e ".[cli]"',
+                file=sys.stderr,
+            )
+            sys.exit(2)
+        from rnnfast.cli.app import app
+
+        app(prog_name="rnnfast", obj=processes)
     except KeyboardInterrupt:  # during the imports, before the command handles it
         print("rnnfast: interrupted.", file=sys.stderr)
         sys.exit(130)
-
-
-def _run() -> None:
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        needed = " and ".join(missing)
-        print(
-            f'rnnfast: the command line needs {needed}: pip install "rnnfast[cli]", or, in a clone, '
-            'pip install -e ".[cli]"',
-            file=sys.stderr,
-        )
-        sys.exit(2)
-    from rnnfast.cli.app import app
-
-    app(prog_name="rnnfast")

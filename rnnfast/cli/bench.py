@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import functools
-import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -18,13 +16,17 @@ from rich.console import Console
 from rnnfast import _check
 from rnnfast._files import write_atomically
 from rnnfast.bench import contenders, grid, machine, runner
+from rnnfast.cli import bench_files, bench_ranks
 from rnnfast.cli import bench_options as options
-from rnnfast.cli.errors import INTERRUPTED, STOPPED, fail, one_line
+from rnnfast.cli.errors import one_line
 from rnnfast.cli.options import given_options
 from rnnfast.cli.own_cells import cell_name
 
 _CELLS = ",".join(grid.CELLS)
 _QUICK_SECONDS, _QUICK_ROUNDS = 0.2, 3
+_OUTPUT = ("out", "json_path", "markdown_path", "chart_path")
+_UNTIMED = ("seconds", "goal", *_OUTPUT)  # without effect where nothing is timed
+_UNRANKED = ("cells", "shapes", "passes", "threads", "peers", "models", "check", "goal")  # with --ranks
 _UNBOUNDED = 160  # columns for a pipe or a file
 
 
@@ -36,6 +38,8 @@ def bench(
     threads: options.Threads = None,
     peers: options.Peers = None,
     models: options.Models = False,
+    ranks: options.Ranks = None,
+    launcher: options.Launcher = None,
     seconds: options.Seconds = None,
     quick: options.Quick = False,
     check: options.Check = False,
@@ -51,39 +55,45 @@ def bench(
     number of threads gets its own process, pinned to that many cores. Without options this takes about ten
     minutes, more on a slow machine. Do not use the machine for anything else meanwhile.
 
+    With --ranks, processes train together, and their training steps are compared with those of one process
+    and with a model of their time. This takes about three minutes.
+
     \b
     Examples:
     [bold]rnnfast bench --quick[/bold]
     [bold]rnnfast bench --cells lstm --shapes 20x35x100x100,64x100x128x256 --threads 1[/bold]
     [bold]rnnfast bench --models --peers torch --out runs/laptop[/bold]
+    [bold]rnnfast bench --ranks 1,2[/bold]
     """
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = _UNBOUNDED
     with one_line(ValueError):
-        _refuse_unused(context, check=check, without_layers=cells == "none")
+        _refuse_unused(
+            context,
+            (
+                (_UNTIMED, check, "with --check, which times nothing"),
+                (("shapes", "passes"), cells == "none", "with --cells none"),
+                (_UNRANKED, ranks is not None, "with --ranks"),
+                (("launcher",), ranks is None, "without --ranks"),
+            ),
+        )
+    files = bench_files.paths(out, json_path, markdown_path, chart_path)
+    if ranks is not None:
+        bench_ranks.run(console, ranks, launcher, seconds, quick, files)
+        return
     settings = _settings(cells, shapes, passes, threads, peers, models, seconds, quick, check)
-    record: dict[str, Any] = {
-        "machine": machine.description(),
-        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "settings": {**asdict(settings), "peers_named": peers is not None, "goal": goal},
-        "runs": [],
-    }
-    folder = out or Path("runs") / f"bench-{datetime.now():%Y%m%d_%H%M%S}"
-    files = {
-        "figures": json_path or folder / "bench.json",
-        "tables": markdown_path or folder / "bench.md",
-        "picture": chart_path or folder / "bench.png",
-    }
+    record = bench_files.new_record({**asdict(settings), "peers_named": peers is not None, "goal": goal})
+    record["runs"] = []
     if not check:
-        with one_line(OSError):
-            _make_room(files)
+        bench_files.make_room(files)
     begun = time.perf_counter()
     try:
         with _progress(console, settings) as watch:
             runner.measure(settings, record["runs"], watch)
     except (runner.BenchFailed, KeyboardInterrupt) as stop:
-        _stop(stop, record, None if check else files["figures"])
+        nothing = check or not any(run["layers"] or run["models"] for run in record["runs"])
+        bench_files.stop(stop, record, None if nothing else files["figures"])
     record["seconds"] = time.perf_counter() - begun
     if check:
         _say_agreement(console, record)
@@ -91,14 +101,10 @@ def bench(
         _report(console, record, goal, files)
 
 
-def _refuse_unused(context: typer.Context, *, check: bool, without_layers: bool) -> None:
-    """Refuse options that have no effect with the other options given."""
-    untimed = ("seconds", "goal", "out", "json_path", "markdown_path", "chart_path")
-    for names, is_unused, when in (
-        (untimed, check, "with --check, which times nothing"),
-        (("shapes", "passes"), without_layers, "with --cells none"),
-    ):
-        given = given_options(context)
+def _refuse_unused(context: typer.Context, unused: Iterable[tuple[Sequence[str], bool, str]]) -> None:
+    """Refuse options that have no effect: names, whether they have none, and when."""
+    given = given_options(context)
+    for names, is_unused, when in unused:
         for name in names:
             if is_unused and name in given:
                 raise _check.no_effect("--" + name.removesuffix("_path"), when)
@@ -141,14 +147,6 @@ def _settings(
         )
 
 
-def _make_room(files: dict[str, Path]) -> None:
-    """Create the folders of the results, so that an unwritable path fails before the measurement."""
-    for path in files.values():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError(21, "Is a directory", str(path))
-
-
 @contextmanager
 def _progress(console: Console, settings: runner.Settings) -> Iterator[runner.Watch]:
     """Show progress: a moving line on a terminal, a line for each result elsewhere."""
@@ -185,25 +183,6 @@ def _progress(console: Console, settings: runner.Settings) -> Iterator[runner.Wa
             yield watch
 
 
-def _stop(stop: BaseException, record: dict[str, Any], path: Path | None) -> NoReturn:
-    """Keep the figures measured so far, and exit."""
-    kept = ""
-    if path is not None and any(run["layers"] or run["models"] for run in record["runs"]):
-        with one_line(OSError):
-            _write_json(path, {**record, "complete": False})
-        kept = f" The figures measured before are in {path}."
-    if isinstance(stop, KeyboardInterrupt):
-        fail(f"interrupted.{kept}", INTERRUPTED)
-    if isinstance(stop, runner.BenchFailed) and stop.details:
-        typer.echo(stop.details, err=True)
-    fail(f"{stop}{kept}", STOPPED)
-
-
-def _write_json(path: Path, record: dict[str, Any]) -> None:
-    with write_atomically(path) as file:
-        file.write((json.dumps(record, indent=1) + "\n").encode())
-
-
 def _say_agreement(console: Console, record: dict[str, Any]) -> None:
     """Print the result of a comparison without timing."""
     from rnnfast.bench.summary import lines, title
@@ -228,7 +207,7 @@ def _report(console: Console, record: dict[str, Any], goal: float, files: dict[s
 
     record["summary"] = summary.everything(record["runs"], goal)
     with one_line(OSError):
-        _write_json(files["figures"], {**record, "complete": True})
+        bench_files.write_json(files["figures"], record, complete=True)
         chart.draw(files["picture"], record)
         with write_atomically(files["tables"]) as file:
             file.write(report.markdown(record, goal).encode())

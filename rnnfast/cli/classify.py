@@ -16,6 +16,7 @@ from rnnfast.cli import options
 from rnnfast.cli.errors import BAD_VALUES, one_line
 from rnnfast.cli.numbers import cell as cell_parser
 from rnnfast.cli.numbers import word
+from rnnfast.cli.processes import Processes
 from rnnfast.cli.progress import clock, compilations, show_steps
 from rnnfast.cli.results import numbers_table
 from rnnfast.cli.resumable import Resumable
@@ -54,6 +55,7 @@ Pooling = Annotated[str, typer.Option(
     help="The vector of a sequence: the final state, or the mean or maximum over its steps.")]
 MaxEpochs = Annotated[int | None, options.whole_option(
     "--max-epochs", 1, None, "Passes over the sequences.", "as many as make 500 updates, 30 to 300")]
+Blocks = Annotated[int | None, options.blocks_option(None)]
 Seed = Annotated[int, options.whole_option("--seed", 0, None, "The same seed gives the same numbers.")]
 Out = Annotated[Path | None, typer.Option(
     "--out", metavar="FOLDER", show_default="runs/DATE_TIME",
@@ -76,6 +78,7 @@ def classify(
     bidirectional: Bidirectional = True,
     pooling: Pooling = "mean",
     max_epochs: MaxEpochs = None,
+    blocks: Blocks = None,
     seed: Seed = 0,
     out: Out = None,
     overwrite: Overwrite = False,
@@ -92,16 +95,15 @@ def classify(
     [bold]rnnfast classify GunPoint_TRAIN.ts GunPoint_TEST.ts --out runs/gun[/bold]
     [bold]rnnfast classify --resume runs/gun[/bold]
     """
-    console = Console(highlight=False, markup=False)
+    console = context.obj.console()
     with ExitStack() as stack:
         with one_line(*BAD_VALUES, ImportError):
             call = Resumable(context, FILES)
             for name in ("train", "test"):
                 if call.told[name] is None:
                     context.fail(f"Missing argument {name.upper()!r}.")
-            work = Classifying(call.told, console)
-            folder = call.folder()
-            stack.enter_context(folder.alone())
+            work = Classifying(call.told, console, context.obj)
+            folder = call.folder(stack)
         with compilations(lambda: console.print("compiling kernels, once")):
             call.run(lambda: work.run(folder.path, resumes=call.resumes), folder)
 
@@ -114,6 +116,7 @@ class Classifying:
     told : dict
         The options.
     console : Console
+    processes : Processes
 
     Raises
     ------
@@ -123,15 +126,18 @@ class Classifying:
         scikit-learn is not installed.
     """
 
-    def __init__(self, told: dict[str, Any], console: Console) -> None:
+    def __init__(self, told: dict[str, Any], console: Console, processes: Processes) -> None:
         classifier_of = importlib.import_module("rnnfast.sklearn").RNNClassifier
-        self._told, self._console = told, console
-        self._learned, self._judged = Part(*read_ts(told["train"])), Part(*read_ts(told["test"]))
+        self._told, self._console, self._processes = told, console, processes
+        self._learned, self._judged = processes.of_first(
+            lambda: (Part(*read_ts(told["train"])), Part(*read_ts(told["test"])))
+        )
         _check_parts(told["test"], self._learned, self._judged)
-        network = ("hidden_size", "layers", "bidirectional", "pooling", "max_epochs")
+        network = ("hidden_size", "layers", "bidirectional", "pooling", "max_epochs", "blocks")
         self._classifier = classifier_of(
             cell=named_cell("classify", told["cell"]),
             random_state=told["seed"],
+            ranks=processes.ranks,
             **{name: told[name] for name in network},
         )
 
@@ -139,7 +145,8 @@ class Classifying:
         """Train, judge, write the files, and print the results."""
         _describe(self._console, self._learned, self._judged)
         self._train(folder / _TRAINING, resumes)
-        _report(self._console, self._classifier, self._learned, self._judged, folder)
+        if self._processes.is_first:
+            _report(self._console, self._classifier, self._learned, self._judged, folder)
 
     def _train(self, file: Path, resumes: bool) -> None:
         classifier, told = self._classifier, self._told

@@ -17,6 +17,7 @@ from typer.core import TyperCommand, TyperGroup
 from rnnfast._check import CheckpointError, CorpusError
 from rnnfast._threads import get_num_threads
 from rnnfast.cli.numbers import BadOption
+from rnnfast.cli.processes import Processes
 from rnnfast.cli.wording import in_options
 
 STOPPED, BAD_INPUT, INTERRUPTED = 1, 2, 130
@@ -71,7 +72,10 @@ def _with_bare_flags(params: list[Any]) -> list[Any]:
 
 
 class ThreadedCommand(TyperCommand):
-    """A sub-command that first checks the number of threads in the environment."""
+    """A sub-command that first checks the number of threads in the environment, and joins the other ranks.
+
+    The `obj` of its context is its `Processes`.
+    """
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Its arguments and options."""
@@ -88,8 +92,10 @@ class ThreadedCommand(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Run it."""
-        with one_line(ValueError):
+        ctx.obj = ctx.obj or Processes()
+        with one_line(ValueError, ImportError):
             get_num_threads()
+            ctx.obj.join(ctx.info_name)
         return super().invoke(ctx)
 
 

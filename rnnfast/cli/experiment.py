@@ -24,6 +24,7 @@ from rnnfast.models.cbow import CBOWLM
 from rnnfast.models.cells import named_cell
 from rnnfast.models.rnnlm import RNNLM
 from rnnfast.optim import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, Optimizer, RMSprop
+from rnnfast.training.batch_blocks import blocks_of
 from rnnfast.training.bptt import TruncatedBPTT
 from rnnfast.training.checkpoint import Checkpoint, load_tokenizer
 from rnnfast.training.progress import Progress
@@ -54,11 +55,11 @@ def optimizers_with(option: str) -> list[str]:
 class Settings:
     """Every hyperparameter of a run; the defaults are tuned on the default corpus.
 
-    Names follow PyTorch's `word_language_model`. None means: no limit for `max_vocab`; `lower` with the word
-    tokenizer only; `min_count` 2 (1 for whitespace); `tied` for words if emsize equals nhid; `clip`,
-    `clip_value`, `anneal` and `patience` off; and the optimizer's default for `lr` (from `OPTIMIZERS`),
-    `weight_decay` (0.1) and its other settings. `cell` is the name of a built-in cell, or `module:name` of a
-    user's own.
+    Names follow PyTorch's `word_language_model`. None means: no limit for `max_vocab`; `blocks` by the batch
+    size; `lower` with the word tokenizer only; `min_count` 2 (1 for whitespace); `tied` for words if emsize
+    equals nhid; `clip`, `clip_value`, `anneal` and `patience` off; and the optimizer's default for `lr` (from
+    `OPTIMIZERS`), `weight_decay` (0.1) and its other settings. `cell` is the name of a built-in cell, or
+    `module:name` of a user's own.
     """
 
     tokenizer: str = "word"
@@ -82,6 +83,7 @@ class Settings:
     weight_decay: float | None = None
     epochs: int = 40
     batch_size: int = 10
+    blocks: int | None = None
     bptt: int = 35
     clip: float | None = 0.25
     clip_value: float | None = None
@@ -97,6 +99,7 @@ class Settings:
         optimizer = _check.choice(owner, "optimizer", self.optimizer, tuple(OPTIMIZERS))
         values.update(tokenizer=tokenizer, optimizer=optimizer)
         _check.size(owner, "seed", self.seed, 0)
+        _check.blocks(owner, self.blocks)
         _check.above(owner, "clip", self.clip, 0.0)
         _check.above(owner, "clip_value", self.clip_value, 0.0)
         _check.above(owner, "anneal", self.anneal, 1.0)
@@ -114,6 +117,8 @@ class Settings:
             # Training keeps pushing away the output vectors of characters absent from the training text; as
             # tied input vectors they would then distort the state. With few characters, tying saves nothing.
             values["tied"] = self.emsize == self.nhid and tokenizer != "char"
+        if self.blocks is None:
+            values["blocks"] = blocks_of(self.batch_size)
         if self.lr is None:
             values["lr"] = OPTIMIZERS[optimizer][1]
         if self.weight_decay is None and optimizer in optimizers_with("weight_decay"):
@@ -122,6 +127,11 @@ class Settings:
         settings.make_optimizer()
         settings.make_rnn(vocab_size=2)
         return settings
+
+    def check_ranks(self, ranks: int) -> None:
+        """ValueError unless this number of ranks can share a batch; the settings must be `resolved`."""
+        assert self.blocks is not None
+        _check.ranks_divide_blocks("Settings", ranks, self.blocks, self.batch_size)
 
     def rng(self, purpose: int) -> np.random.Generator:
         """A separate random stream for each purpose: 0 the network, 1 the baseline, 2 the sample."""
@@ -234,10 +244,23 @@ class Experiment:
         CheckpointError, CorpusError
             A file is missing, damaged, or does not match the others.
         """
+        experiment = cls.opened(settings, folder, checkpoint_every=checkpoint_every)
+        experiment.resumed = True
+        return experiment
+
+    @classmethod
+    def opened(cls, settings: Settings, folder: RunFolder, *, checkpoint_every: float) -> Experiment:
+        """The experiment that another rank has made in a folder; nothing is trained yet.
+
+        Raises
+        ------
+        CheckpointError, CorpusError
+            As for `resume`.
+        """
         told = folder.read_settings()
         experiment = cls.__new__(cls)
         experiment.settings, experiment.folder = settings.resolved(), folder
-        experiment.text, experiment.resumed = told["text"], True
+        experiment.text, experiment.resumed = told["text"], False
         experiment.checkpoint_every = checkpoint_every
         experiment.tokenizer = load_tokenizer(folder.path, None, told["tokenizer"])
         experiment._open()
@@ -256,11 +279,13 @@ class Experiment:
         notes: dict[str, Any],
         callback: Callable[[Progress], object] | None = None,
         on_epoch: Callable[[dict[str, Any]], object] | None = None,
+        ranks: Any = None,
     ) -> Trainer:
         """A trainer that saves to the run's or the baseline's folder; `notes` are saved with the settings."""
         settings = self.settings
         place = self.folder.path if isinstance(model, RNNLM) else self.folder.baseline
         kept = {**asdict(settings), **notes}
+        saves = ranks is None or ranks.rank == 0
         return Trainer(
             model,
             settings.make_optimizer(),
@@ -269,9 +294,11 @@ class Experiment:
             clip_value=settings.clip_value,
             anneal=settings.anneal,
             patience=settings.patience,
-            checkpoint=Checkpoint(place, tokenizer=self.tokenizer, settings=kept),
+            checkpoint=Checkpoint(place, tokenizer=self.tokenizer, settings=kept) if saves else None,
             callback=callback,
             on_epoch=on_epoch,
+            ranks=ranks,
+            blocks=settings.blocks,
         )
 
     def fit(self, trainer: Trainer) -> list[dict[str, Any]]:

@@ -6,12 +6,12 @@ from contextlib import ExitStack
 from typing import Any
 
 import typer
-from rich.console import Console
 
 from rnnfast import _check
 from rnnfast.cli import forecast_options as options
 from rnnfast.cli.errors import BAD_VALUES, one_line
 from rnnfast.cli.forecasting import FILES, Forecasting
+from rnnfast.cli.processes import Processes
 from rnnfast.cli.progress import compilations
 from rnnfast.cli.resumable import Resumable
 from rnnfast.cli.series_files import built_in, read_series
@@ -35,6 +35,7 @@ def forecast(
     head: options.Head = "student_t",
     target: options.Target = None,
     max_epochs: options.MaxEpochs = None,
+    blocks: options.Blocks = None,
     windows: options.Windows = 3,
     seed: options.Seed = 0,
     level: options.Level = None,
@@ -60,17 +61,20 @@ def forecast(
 
     Values may be missing, and dates too. The folder holds forecast.csv, forecast.png and the model.
     """
-    console = Console(highlight=False, markup=False)
+    processes: Processes = context.obj
+    console = processes.console()
     with ExitStack() as stack:
         with one_line(*BAD_VALUES, ImportError):
             call = Resumable(context, FILES, unsaved=("model",))
             told = call.told
             if not call.resumes:
                 _refuse_unused(told, call.given)
-            data = read_series(told["file"], _columns(told)) if told["file"] else built_in()
-            work = Forecasting(told, None if model is not None and not told["file"] else data, console)
-            folder = call.folder(trains=work.trains)
-            stack.enter_context(folder.alone())
+            data = processes.of_first(
+                lambda: read_series(told["file"], _columns(told)) if told["file"] else built_in()
+            )
+            given = None if model is not None and not told["file"] else data
+            work = Forecasting(told, given, console, processes)
+            folder = call.folder(stack, trains=work.trains)
         with compilations(lambda: console.print("compiling kernels, once")):
             call.run(lambda: work.run(folder.path, resumes=call.resumes), folder, trains=work.trains)
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from rnnfast.cli.numbers import between, cell, whole, word
-from rnnfast.cli.options import READY_CELLS
+from rnnfast.cli.options import READY_CELLS, blocks_option
 from rnnfast.forecast.recipe import TARGETS
 from rnnfast.models.cells import MOST_LAYERS
 
@@ -82,6 +82,7 @@ Target = Annotated[str | None, _value(
 
 MaxEpochs = Annotated[int | None, _value(
     "max_epochs", "N", _TRAINING, "Passes over the series.", "for 30 to 200 updates, one for five values")]
+Blocks = Annotated[int | None, blocks_option(_TRAINING)]
 Windows = Annotated[int, _value(
     "windows", "N", _TRAINING, "Origins of the backtest, h steps apart; 0 for no backtest.")]
 Seed = Annotated[int, _value("seed", "N", _TRAINING, "The same seed gives the same numbers.")]

@@ -12,6 +12,7 @@ from rich.console import Console
 from rnnfast import _check
 from rnnfast._files import write_atomically
 from rnnfast.cli.backtests import Plan, Score, scores
+from rnnfast.cli.processes import Processes
 from rnnfast.cli.progress import clock, show_steps
 from rnnfast.cli.results import numbers_table
 from rnnfast.cli.series_files import SeriesFile, as_texts, write_csv
@@ -44,6 +45,7 @@ class Forecasting:
     data : SeriesFile or None
         The series; None for those of a saved model.
     console : Console
+    processes : Processes
 
     Raises
     ------
@@ -51,8 +53,10 @@ class Forecasting:
         The series or the options cannot be used.
     """
 
-    def __init__(self, told: dict[str, Any], data: SeriesFile | None, console: Console) -> None:
-        self._told, self._data, self._console = told, data, console
+    def __init__(
+        self, told: dict[str, Any], data: SeriesFile | None, console: Console, processes: Processes
+    ) -> None:
+        self._told, self._data, self._console, self._processes = told, data, console, processes
         self.trains = told["model"] is None
         self._model = None if self.trains else _loaded(told["model"], told["cell"])
         if data is not None:
@@ -82,6 +86,8 @@ class Forecasting:
         if forecaster is None:
             self._backtest(folder / _BACKTEST, resumes)
             forecaster = self._train(folder / _TRAINING, resumes)
+        if not self._processes.is_first:
+            return
         others = None if self.trains or self._data is None else self._data.columns
         found = forecaster.predict(self._h, others, level=self._levels or None)
         if isinstance(found, np.ndarray):
@@ -132,6 +138,8 @@ class Forecasting:
             max_epochs=told["max_epochs"],
             random_state=told["seed"],
             on_update=on_update,
+            ranks=self._processes.ranks,
+            blocks=told["blocks"],
         )
 
     def _intervals(self, lengths: np.ndarray) -> PredictionIntervals | None:

@@ -70,6 +70,17 @@ def number_option(
     return _value(number(option, low), option, metavar, panel, text, shown)
 
 
+def blocks_option(panel: str | None) -> Any:
+    """The option for the number of blocks of a batch, a power of two."""
+    return whole_option(
+        "--blocks",
+        1,
+        panel,
+        "Blocks of rows whose gradients are summed in a fixed order; as many ranks or fewer share them.",
+        "8, 4, 2 or 1, by the size of the batch",
+    )
+
+
 def _kept(option: str, name: str, text: str) -> Any:
     """An option for the share of a running mean that an optimizer keeps."""
     return _value(below_one(option), option, "X", _TRAINING, text, _own(name))
@@ -120,6 +131,7 @@ Dtype = Annotated[str, _value(
 Epochs = Annotated[int, whole_option("--epochs", 1, _TRAINING, "Largest number of passes over the text.")]
 BatchSize = Annotated[int, whole_option(
     "--batch-size", 1, _TRAINING, "Rows of the batch: parts of the text read in parallel.")]
+Blocks = Annotated[int | None, blocks_option(_TRAINING)]
 Bptt = Annotated[int, whole_option(
     "--bptt", 1, _TRAINING, "Window: words from one update to the next in each row of the batch.")]
 Optimizer = Annotated[str, _value(

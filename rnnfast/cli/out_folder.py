@@ -65,11 +65,17 @@ class OutFolder:
         CheckpointError, OSError
             There is no such folder, or it is not one of this command.
         """
+        folder = cls.beside(path, command, files)
+        run_file(folder.path, SETTINGS)
+        folder.read_settings()
+        return folder
+
+    @classmethod
+    def beside(cls, path: Path, command: str, files: Sequence[str]) -> OutFolder:
+        """The folder that another rank has made or resumed; nothing in it is changed."""
         folder = cls.__new__(cls)
         folder.path, folder._command, folder._files = Path(path), command, (SETTINGS, *files)
         folder._made = []
-        run_file(folder.path, SETTINGS)
-        folder.read_settings()
         return folder
 
     @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from rnnfast.cli.errors import BAD_INPUT, INTERRUPTED, STOPPED, fail, is_closed_
 from rnnfast.cli.numbers import BadOption
 from rnnfast.cli.options import given_options
 from rnnfast.cli.out_folder import OutFolder
+from rnnfast.cli.processes import Processes
 from rnnfast.cli.run_folder import SETTINGS, dated_folder
 from rnnfast.training import TrainingDiverged
 
@@ -47,6 +49,7 @@ class Resumable:
 
     def __init__(self, context: typer.Context, files: Sequence[str], unsaved: Sequence[str] = ()) -> None:
         self._command, self._files = str(context.info_name), files
+        self._processes: Processes = context.obj
         self._of_one_call = {"out", "overwrite", "resume", *unsaved}
         self.told, self.given = dict(context.params), given_options(context)
         self.resumes = self.told["resume"] is not None
@@ -63,6 +66,7 @@ class Resumable:
     def _agreed(self, context: typer.Context, path: Path) -> dict[str, Any]:
         """The options with which the run began; those given again must be the same."""
         saved, told = OutFolder.resume(path, self._command, self._files).read_settings(), self._saved()
+        saved = {"blocks": 1, **saved}  # once, all rows of a batch were one block
         if set(saved) != set(told):
             raise _check.malformed(
                 path / SETTINGS, f"not the arguments of this version of rnnfast {self._command}"
@@ -78,15 +82,23 @@ class Resumable:
         except (typer.BadParameter, ValueError, TypeError) as error:
             raise _check.malformed(path / SETTINGS, f"not the settings of a run ({error})") from None
 
-    def folder(self, *, trains: bool = True) -> OutFolder:
-        """The folder of the run; if the call begins one that trains, with its options."""
-        if self.resumes:
-            return OutFolder.resume(self.told["resume"], self._command, self._files)
-        folder = OutFolder(
-            self.told["out"] or dated_folder(), self._command, self._files, overwrite=self.told["overwrite"]
+    def folder(self, stack: ExitStack, *, trains: bool = True) -> OutFolder:
+        """The folder of the run, locked as long as `stack`; if the call begins one that trains, with its
+        options."""
+        path = self._processes.agreed(self.told["resume"] or self.told["out"] or dated_folder())
+        return self._processes.first_then(
+            lambda: self._locked(path, stack, trains),
+            lambda: OutFolder.beside(path, self._command, self._files),
         )
-        if trains:
-            folder.write_settings(self._saved())
+
+    def _locked(self, path: Path, stack: ExitStack, trains: bool) -> OutFolder:
+        if self.resumes:
+            folder = OutFolder.resume(path, self._command, self._files)
+        else:
+            folder = OutFolder(path, self._command, self._files, overwrite=self.told["overwrite"])
+            if trains:
+                folder.write_settings(self._saved())
+        stack.enter_context(folder.alone())
         return folder
 
     def run(self, work: Callable[[], object], folder: OutFolder, *, trains: bool = True) -> None:
@@ -96,13 +108,16 @@ class Resumable:
         try:
             work()
         except KeyboardInterrupt:
+            self._processes.end_alike()
             fail(f"interrupted{again}.", INTERRUPTED)
         except OSError as error:
             if is_closed_pipe(error):
                 raise
             fail(f"{wording(error).rstrip('.')}{again}.", STOPPED)
         except (ValueError, TypeError, MemoryError, ImportError, TrainingDiverged) as error:
-            if not self.resumes:
+            if isinstance(error, TrainingDiverged):
+                self._processes.end_alike()
+            if self._processes.is_first and not self.resumes:
                 folder.discard()
             fail(wording(error), STOPPED if isinstance(error, TrainingDiverged | MemoryError) else BAD_INPUT)
 

@@ -118,11 +118,17 @@ class RunFolder:
         OSError
             The folder is missing.
         """
+        folder = cls.beside(path)
+        checkpoint.run_file(folder.path, SETTINGS)
+        folder._clear()
+        return folder
+
+    @classmethod
+    def beside(cls, path: str | os.PathLike[str]) -> RunFolder:
+        """The folder in which another rank has begun or resumed a run; nothing in it is changed."""
         folder = cls.__new__(cls)
         folder._name(path)
-        checkpoint.run_file(folder.path, SETTINGS)
         folder._made = []
-        folder._clear()
         return folder
 
     def _name(self, path: str | os.PathLike[str]) -> None:

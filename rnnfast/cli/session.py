@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import sys
@@ -14,6 +15,7 @@ from rich.console import Console
 from rnnfast.cli.errors import BAD_FILES, INTERRUPTED, STOPPED, fail, one_line
 from rnnfast.cli.experiment import Experiment
 from rnnfast.cli.plots import draw_learning_curve
+from rnnfast.cli.processes import Processes
 from rnnfast.cli.progress import clock, compilations, show_progress
 from rnnfast.cli.results import Result, print_json, show_results
 from rnnfast.cli.run_folder import Metrics, Reached
@@ -50,6 +52,8 @@ class Session:
         Receives progress and results.
     as_json : bool
         Whether to print the results as JSON on standard output.
+    processes : Processes
+        The ranks that train; the first alone writes and shows results.
     """
 
     def __init__(
@@ -61,8 +65,9 @@ class Session:
         console: Console,
         *,
         as_json: bool,
+        processes: Processes,
     ) -> None:
-        self.experiment = experiment
+        self.experiment, self._processes = experiment, processes
         self.reached = reached
         self.settings = settings
         self.interval = interval
@@ -78,7 +83,8 @@ class Session:
         experiment, folder = self.experiment, self.experiment.folder
         size = experiment.tokenizer.vocab_size
         keep = self._is_behind_us if experiment.resumed else None
-        with one_line(*BAD_FILES, MemoryError, code=STOPPED), Metrics(folder.metrics, keep) as metrics:
+        place = folder.metrics if self._processes.is_first else os.devnull
+        with one_line(*BAD_FILES, MemoryError, code=STOPPED), Metrics(place, keep) as metrics:
             self._introduce(metrics)
             try:
                 with compilations(lambda: self._say("compiling kernels, once")):
@@ -86,7 +92,10 @@ class Session:
                     if baseline:
                         self._train("CBOW", experiment.settings.make_cbow(size), metrics)
             except (KeyboardInterrupt, TrainingDiverged) as stop:
+                self._processes.end_alike()
                 self._stop(stop, metrics)
+            if not self._processes.is_first:
+                return
             results = self._compare()
             names = [*self.complete, "unigram"]
             found = {name: result.perplexity for name, result in zip(names, results, strict=True)}
@@ -162,7 +171,8 @@ class Session:
                 display.epoch(record, epochs, self.unigram)
                 metrics.write("epoch", model=name, **record)
 
-            trainer = self.experiment.trainer(model, self.settings, report_window, report_epoch)
+            ranks = self._processes.ranks
+            trainer = self.experiment.trainer(model, self.settings, report_window, report_epoch, ranks)
             try:
                 self.experiment.fit(trainer)
             finally:
@@ -242,7 +252,7 @@ class Session:
 
     def _draw(self) -> None:
         finished = {name: history for name, history in self.histories.items() if history}
-        if finished:
+        if finished and self._processes.is_first:
             text = self.settings["text"].removeprefix("the training part of ")
             title = f"Perplexity by epoch: {text}"
             draw_learning_curve(self.experiment.folder.curve, finished, self.unigram, title)

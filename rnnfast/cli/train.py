@@ -14,6 +14,7 @@ from rnnfast import _check
 from rnnfast.cli import inputs, options
 from rnnfast.cli.errors import BAD_FILES, BAD_VALUES, one_line, wording
 from rnnfast.cli.experiment import Experiment, Settings
+from rnnfast.cli.processes import Processes
 from rnnfast.cli.progress import show_reading
 from rnnfast.cli.run_folder import SETTINGS, Reached, RunFolder, dated_folder
 from rnnfast.cli.session import Session
@@ -41,6 +42,7 @@ def train(
     dtype: options.Dtype = _DEFAULT.dtype,
     epochs: options.Epochs = _DEFAULT.epochs,
     batch_size: options.BatchSize = _DEFAULT.batch_size,
+    blocks: options.Blocks = _DEFAULT.blocks,
     bptt: options.Bptt = _DEFAULT.bptt,
     optimizer: options.Optimizer = _DEFAULT.optimizer,
     lr: options.LearningRate = _DEFAULT.lr,
@@ -86,9 +88,9 @@ def train(
     told = {name: _plain(value) for name, value in context.params.items()}
     given = options.given_options(context)
     if resume is None:
-        _begin(told, given)
+        _begin(told, given, context.obj)
     else:
-        _go_on(told, given)
+        _go_on(told, given, context.obj)
 
 
 def _plain(value: Any) -> Any:
@@ -98,31 +100,46 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _begin(told: dict[str, Any], given: set[str]) -> None:
+def _begin(told: dict[str, Any], given: set[str], processes: Processes) -> None:
     """Begin a new run; `given` has the names of the options on the command line."""
-    console = _console(told)
+    console = processes.console(stderr=told["as_json"])
     with ExitStack() as stack:
         with one_line(*BAD_VALUES):
             _refuse_unused(told, given)
             settings = _settings(told)
-            texts = inputs.texts(told["files"], told["valid"], encoding=told["encoding"])
-            text, valid = stack.enter_context(texts)
-            text = text or default_corpus()
-            learned, judged = (text, valid) if valid else text.split(told["valid_fraction"])
-        with one_line(*BAD_FILES):
-            folder = RunFolder(told["save"] or dated_folder(), overwrite=told["overwrite"])
-            stack.enter_context(folder.alone())
-            with show_reading(console) as reading:
-                experiment = Experiment(
-                    settings,
-                    learned,
-                    judged,
-                    folder,
-                    arguments=_of_the_run(told),
-                    checkpoint_every=told["checkpoint_every"],
-                    watch=reading.watch,
-                )
-        _session(experiment, told, {}, console).run(baseline=told["baseline"])
+            settings.check_ranks(processes.size)
+            told = {**told, "blocks": settings.blocks}
+            path = processes.agreed(told["save"] or dated_folder())
+        experiment = processes.first_then(
+            lambda: _prepared(told, settings, Path(path), stack, console),
+            lambda: Experiment.opened(
+                settings, RunFolder.beside(path), checkpoint_every=told["checkpoint_every"]
+            ),
+        )
+        _session(experiment, told, {}, console, processes).run(baseline=told["baseline"])
+
+
+def _prepared(
+    told: dict[str, Any], settings: Settings, path: Path, stack: ExitStack, console: Console
+) -> Experiment:
+    """The experiment in a new folder, which stays locked as long as `stack`."""
+    with one_line(*BAD_VALUES):
+        texts = inputs.texts(told["files"], told["valid"], encoding=told["encoding"])
+        text, valid = stack.enter_context(texts)
+        text = text or default_corpus()
+        learned, judged = (text, valid) if valid else text.split(told["valid_fraction"])
+    with one_line(*BAD_FILES):
+        folder = _locked(RunFolder(path, overwrite=told["overwrite"]), stack)
+        with show_reading(console) as reading:
+            return Experiment(
+                settings,
+                learned,
+                judged,
+                folder,
+                arguments=_of_the_run(told),
+                checkpoint_every=told["checkpoint_every"],
+                watch=reading.watch,
+            )
 
 
 def _refuse_unused(told: dict[str, Any], given: set[str]) -> None:
@@ -138,18 +155,21 @@ def _refuse_unused(told: dict[str, Any], given: set[str]) -> None:
             raise _check.no_effect("--" + name.replace("_", "-"), when)
 
 
-def _go_on(told: dict[str, Any], given: set[str]) -> None:
+def _go_on(told: dict[str, Any], given: set[str], processes: Processes) -> None:
     """Continue the run of an earlier process; `given` has the names of the options on the command line."""
     with ExitStack() as stack:
         with one_line(*BAD_VALUES):
             for name in sorted(given & {"save", "overwrite"}):
                 _check.absent("train", f"--{name}", told[name], "a run that begins, not to --resume")
-            folder = RunFolder.resume(told["resume"])
-            stack.enter_context(folder.alone())
+            folder = processes.first_then(
+                lambda: _locked(RunFolder.resume(told["resume"]), stack),
+                lambda: RunFolder.beside(told["resume"]),
+            )
             told = {**told, **_agreed(folder, told, given)}
             if ":" in str(told["cell"]) and "cell" not in given:
                 raise _check.cell_needed(folder.path, told["cell"], told["cell"])
             settings = _checked(folder, told)
+            settings.check_ranks(processes.size)
             experiment = Experiment.resume(settings, folder, checkpoint_every=told["checkpoint_every"])
             try:
                 reached = {False: folder.reached(), True: folder.reached(baseline=True)}
@@ -157,8 +177,16 @@ def _go_on(told: dict[str, Any], given: set[str]) -> None:
                 raise _check.other_cell(folder.path, error.name, told["cell"]) from None
             for place in filter(None, reached.values()):
                 _check.more_epochs("--epochs", folder.path, settings.epochs, place.epoch)
-            folder.write_settings(_of_the_run(told), experiment.text, experiment.tokenizer.fingerprint())
-        _session(experiment, told, reached, _console(told)).run(baseline=told["baseline"])
+            fingerprint = experiment.tokenizer.fingerprint()
+            processes.of_first(lambda: folder.write_settings(_of_the_run(told), experiment.text, fingerprint))
+        console = processes.console(stderr=told["as_json"])
+        _session(experiment, told, reached, console, processes).run(baseline=told["baseline"])
+
+
+def _locked(folder: RunFolder, stack: ExitStack) -> RunFolder:
+    """The folder, which stays locked as long as `stack`."""
+    stack.enter_context(folder.alone())
+    return folder
 
 
 def _of_the_run(told: dict[str, Any]) -> dict[str, Any]:
@@ -169,7 +197,7 @@ def _of_the_run(told: dict[str, Any]) -> dict[str, Any]:
 
 def _agreed(folder: RunFolder, told: dict[str, Any], given: set[str]) -> dict[str, Any]:
     """The options the run began with, updated by the given ones that may change."""
-    saved = folder.read_settings()["arguments"]
+    saved = {"blocks": 1, **folder.read_settings()["arguments"]}  # once, all rows were one block
     if set(saved) != set(_of_the_run(told)):
         raise _check.malformed(folder.path / SETTINGS, "not the arguments of this version of rnnfast train")
     may_change = given & {"epochs", "checkpoint_every"}
@@ -201,13 +229,20 @@ def _settings(told: dict[str, Any]) -> Settings:
     return Settings(**values).resolved()
 
 
-def _console(told: dict[str, Any]) -> Console:
-    """The console for progress; with --json it is not standard output."""
-    return Console(highlight=False, markup=False, stderr=told["as_json"])
-
-
 def _session(
-    experiment: Experiment, told: dict[str, Any], reached: dict[bool, Reached | None], console: Console
+    experiment: Experiment,
+    told: dict[str, Any],
+    reached: dict[bool, Reached | None],
+    console: Console,
+    processes: Processes,
 ) -> Session:
     settings = {**asdict(experiment.settings), "text": experiment.text, "files": told["files"] or []}
-    return Session(experiment, settings, told["log_interval"], reached, console, as_json=told["as_json"])
+    return Session(
+        experiment,
+        settings,
+        told["log_interval"],
+        reached,
+        console,
+        as_json=told["as_json"],
+        processes=processes,
+    )

@@ -30,6 +30,7 @@ _ANYWHERE += [
 # Also English words: arguments only at the beginning and before an equals sign.
 _IN_PLACES = [
     "anneal",
+    "blocks",
     "cell",
     "cells",
     "dropout",
@@ -37,14 +38,26 @@ _IN_PLACES = [
     "goal",
     "head",
     "lags",
+    "launcher",
     "length",
     "lower",
     "momentum",
     "optimizer",
     "passes",
     "peers",
+    "ranks",
 ]
-_IN_PLACES += ["seconds", "shapes", "target", "temperature", "threads", "tied", "tokenizer", "window"]
+_IN_PLACES += [
+    "ranks",
+    "seconds",
+    "shapes",
+    "target",
+    "temperature",
+    "threads",
+    "tied",
+    "tokenizer",
+    "window",
+]
 
 
 def in_options(message: str) -> str:

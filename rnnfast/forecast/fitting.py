@@ -16,6 +16,7 @@ from rnnfast.forecast.recipe import Recipe, Table
 from rnnfast.forecast.windows import Columns, Windows
 from rnnfast.models.regressor import SequenceRegressor
 from rnnfast.optim import Adam
+from rnnfast.training.alike import joined_ranks
 from rnnfast.training.bptt import TruncatedBPTT
 from rnnfast.training.progress import Progress
 from rnnfast.training.trainer import Trainer
@@ -49,7 +50,24 @@ def trained_on(
     resume: bool = False,
 ) -> Trained:
     """Train a network with the settings of a forecaster on all series, and read them."""
-    panel, (weights, order, paths) = data.panel, np.random.default_rng(settings.random_state).spawn(3)
+    with joined_ranks(settings.ranks) as ranks:
+        return _trained_on(settings, owner, data, val_size, errors, checkpoint_file, resume, ranks)
+
+
+def _trained_on(
+    settings: Any,
+    owner: str,
+    data: Loaded,
+    val_size: int,
+    errors: np.ndarray,
+    checkpoint_file: str | os.PathLike[str] | None,
+    resume: bool,
+    ranks: Any,
+) -> Trained:
+    panel = data.panel
+    seed = np.random.SeedSequence(settings.random_state).entropy
+    seed = seed if ranks is None else ranks.agreed(seed)
+    weights, order, paths = np.random.default_rng(seed).spawn(3)
     validated = _check.size(owner, "val_size", val_size, 0)
     _check.observed_series(owner, panel.ids, panel.values, panel.begins)
     if settings.head.name == "negative_binomial":
@@ -90,7 +108,7 @@ def trained_on(
     scored = train.weights is None or train.weights.any_above_zero()
     _check.trainable(owner, len(train.xs) > 0 and scored, panel.ids, recipe.least)
     valid = _sequences(settings, table, panel, targets, model, learned) if validated else None
-    trainer = _trainer(settings, model, order, valid is not None)
+    trainer = _trainer(settings, model, order, valid is not None, ranks)
     history = trainer.fit(
         train,
         epochs=epochs_of(settings, panel, validated),
@@ -127,7 +145,9 @@ def epochs_of(settings: Any, panel: Panel, val_size: int = 0) -> int:
     )
 
 
-def _trainer(settings: Any, model: SequenceRegressor, rng: np.random.Generator, validates: bool) -> Trainer:
+def _trainer(
+    settings: Any, model: SequenceRegressor, rng: np.random.Generator, validates: bool, ranks: Any
+) -> Trainer:
     optimizer = Adam(lr=settings.learning_rate)
 
     def fall(progress: Progress) -> None:
@@ -156,4 +176,6 @@ def _trainer(settings: Any, model: SequenceRegressor, rng: np.random.Generator, 
         rng=rng,
         callback=fall,
         on_epoch=report,
+        ranks=ranks,
+        blocks=settings.blocks,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,9 +19,9 @@ from rnnfast.forecast.frames import Names
 from rnnfast.forecast.grid import checked_freq
 from rnnfast.forecast.intervals import PredictionIntervals
 from rnnfast.forecast.recipe import SCALERS, TARGETS
-from rnnfast.forecast.saving import read_forecaster, write_forecaster
-from rnnfast.heads import Head, head_of, saved_head
-from rnnfast.models.cells import cell_of, saved_cell
+from rnnfast.forecast.saving import read_forecaster, settings_of, write_forecaster
+from rnnfast.heads import Head, head_of
+from rnnfast.models.cells import cell_of
 from rnnfast.training.progress import Progress
 
 
@@ -71,17 +70,18 @@ class RNNForecaster:
     batch_size : int
         Windows in a batch.
     learning_rate, clip_norm : float
-        The first learning rate of Adam, which falls linearly to 0; the largest norm of all gradients, or
-        None.
+        Adam's first learning rate, which falls linearly to 0; the largest norm of all gradients, or None.
     patience : int
         With `val_size`, training ends after this number of epochs without a better validation loss.
     random_state : int, optional
         The seed of everything random; the same seed gives the same bits.
     verbose, callbacks : int, sequence of callable
-        1 prints a line for each epoch. Callbacks get its record; they may raise
-        `rnnfast.training.StopTraining`.
+        1 prints a line for each epoch. Callbacks get its record; `rnnfast.training.StopTraining` ends all.
     on_update : callable, optional
         Called with the `rnnfast.training.Progress` after each update.
+    ranks, blocks
+        The processes that train together, "world" for all, and the parts of a batch, as in
+        `rnnfast.Trainer`. Each process calls `fit` with the same data. Copies and files hold no ranks.
 
     Attributes
     ----------
@@ -126,10 +126,11 @@ class RNNForecaster:
         verbose: int = 0,
         callbacks: Sequence[Callable[[dict[str, Any]], object]] = (),
         on_update: Callable[[Progress], object] | None = None,
+        ranks: Any = None,
+        blocks: int | None = None,
     ) -> None:
         owner = type(self).__name__
-        self.freq = checked_freq(owner, freq)
-        self.cell = cell_of(owner, cell)
+        self.freq, self.cell = checked_freq(owner, freq), cell_of(owner, cell)
         self.hidden_size = _check.size(owner, "hidden_size", hidden_size)
         self.layers = _check.size(owner, "layers", layers)
         self.dropout = _check.number_below(owner, "dropout", dropout, 0, 1)
@@ -153,6 +154,7 @@ class RNNForecaster:
             _check.size(owner, "random_state", random_state, 0)
         self.verbose = _check.size(owner, "verbose", verbose, 0)
         self.callbacks, self.on_update = tuple(callbacks), on_update
+        self.ranks, self.blocks = ranks, _check.blocks(owner, blocks)
         _check.forecaster(self, owner)
         self.history_: list[dict[str, Any]] = []
         self._kind: Arrays | Frames | None = None
@@ -162,6 +164,10 @@ class RNNForecaster:
     def model_(self) -> Any:
         """The network, a `SequenceRegressor`."""
         return self._parts("model_")[0].fitted.model
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the ranks, which belong to this process."""
+        return {**self.__dict__, "ranks": None}
 
     def __repr__(self) -> str:
         values = {"cell": self.cell.name, "head": self.head.name}
@@ -370,22 +376,16 @@ class RNNForecaster:
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fitted forecaster to one safetensors file, atomically; callbacks are not saved."""
+        """Write the fitted forecaster to one safetensors file, atomically, without callbacks and ranks."""
         owner = f"{type(self).__name__}.save"
         trained, kind = self._parts("save")
-        names = inspect.signature(type(self)).parameters
-        settings = {name: getattr(self, name) for name in names if name not in ("callbacks", "on_update")}
-        settings["cell"], settings["head"] = saved_cell(owner, self.cell), saved_head(owner, self.head)
-        write_forecaster(path, settings, kind, trained)
+        write_forecaster(path, settings_of(owner, self), kind, trained)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> RNNForecaster:
         """Read a forecaster from a file of `save`.
 
-        Raises
-        ------
-        CheckpointError, OSError
-            The file cannot be read or holds no forecaster, or the program has not defined its cell.
+        CheckpointError or OSError if it cannot be read or holds no forecaster, or its cell is not defined.
         """
         settings, kind, trained = read_forecaster(path)
         self = cls(**settings)

@@ -75,6 +75,7 @@ class PredictionIntervals:
         first = np.where(panel.lengths > needed, cutoffs[0], panel.lengths)
         quiet = copy.copy(settings)
         quiet.verbose, quiet.callbacks, quiet.on_update = 0, (), None
+        quiet.ranks = settings.ranks  # which copies do not have
         quiet.max_epochs = epochs_of(settings, panel)  # as long as the network that it stands for
         trained = trained_on(quiet, owner, data._replace(panel=panel.until(first)))
         fitted, group, own = trained.fitted, trained.group, panel.rows(rows)

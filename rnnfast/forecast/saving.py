@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 from typing import Any
@@ -18,7 +19,8 @@ from rnnfast.forecast.frames import Names
 from rnnfast.forecast.grid import Grid
 from rnnfast.forecast.reading import Reading
 from rnnfast.forecast.recipe import Past, Recipe, Scale
-from rnnfast.models.cells import saved_constants
+from rnnfast.heads import saved_head
+from rnnfast.models.cells import saved_cell, saved_constants
 from rnnfast.models.regressor import SequenceRegressor
 from rnnfast.models.weights import SavedModel
 from rnnfast.state import State, packed, specs, unpacked
@@ -27,10 +29,22 @@ FORMAT = "rnnfast-forecaster-1"
 _WIDE, _WHOLE = np.dtype(np.float64), np.dtype(np.int64)
 
 
+def settings_of(owner: str, forecaster: Any) -> dict[str, Any]:
+    """The constructor's arguments as JSON values; the defaults of those that serve only its process."""
+    unsaved = ("callbacks", "on_update", "ranks")
+    names = [name for name in inspect.signature(type(forecaster)).parameters if name not in unsaved]
+    settings = {name: getattr(forecaster, name) for name in names}
+    settings["cell"], settings["head"] = (
+        saved_cell(owner, forecaster.cell),
+        saved_head(owner, forecaster.head),
+    )
+    return settings
+
+
 def write_forecaster(
     path: str | os.PathLike[str], settings: dict[str, Any], kind: Arrays | Frames, trained: Trained
 ) -> None:
-    """Write a forecaster atomically; `settings` are the constructor's arguments as JSON values."""
+    """Write a forecaster atomically; `settings` are those of `settings_of`."""
     fitted, group = trained.fitted, trained.group
     model, recipe = fitted.model, fitted.recipe
     outline, states = packed(group.reading.state)

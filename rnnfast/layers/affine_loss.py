@@ -53,6 +53,10 @@ class AffineLoss(Affine):
         """Inputs, targets and time grid of some rows."""
         raise NotImplementedError
 
+    def _adds_once(self, xs: np.ndarray, targets: Any, grid: Any) -> bool:
+        """Whether `_run` adds one sum over all rows to the gradients of W and b."""
+        raise NotImplementedError
+
     def _scored_steps(self, targets: Any) -> np.ndarray:
         """The sum of the weights of the scored steps of each row, (N,) in float64."""
         raise NotImplementedError
@@ -99,11 +103,15 @@ class AffineLoss(Affine):
             dxs, sums = self._workspace.take("dxs", xs.shape, self.dtype), np.zeros(len(xs))
             scored = float(blocks.gathered(self._scored_steps(targets)).sum())
 
-            def compute(rows: slice, arrays: Sequence[np.ndarray]) -> None:
-                into = dxs[rows], *arrays
-                self._run(*self._of_rows(xs, targets, rows), sums[rows], scored, False, into)
+            parts = {rows.start: self._of_rows(xs, targets, rows) for rows in blocks.rows()}
 
-            self._gradients = dxs, *sum_by_blocks(blocks, self._level, compute)
+            def compute(rows: slice, arrays: Sequence[np.ndarray], adds: bool) -> None:
+                self._run(*parts[rows.start], sums[rows], scored, adds, (dxs[rows], *arrays))
+
+            def adds_once(rows: slice) -> bool:
+                return self._adds_once(*parts[rows.start])
+
+            self._gradients = dxs, *sum_by_blocks(blocks, self._level, compute, adds_once)
             self._made_by = get_ident()
             return self.mean(blocks.gathered(sums), scored)
 

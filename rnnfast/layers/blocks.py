@@ -62,6 +62,7 @@ class Groups(NamedTuple):
     starts: np.ndarray
     grids: np.ndarray
     counts: np.ndarray
+    most_rows: int  # of the largest block of a time grid
 
     @classmethod
     def of(cls, rows: Rows, blocks: Blocks) -> Groups:
@@ -85,33 +86,32 @@ class Groups(NamedTuple):
             np.array(starts, np.int64),
             np.array(padded, np.int64),
             np.array([grid.size - 1 for grid in grids], np.int64),
-        )
-
-    @property
-    def most_rows(self) -> int:
-        """Rows of the largest block of the time grids."""
-        return max(
-            int(np.diff(starts[grid]).max(initial=0))
-            for starts, grid in zip(self.starts, self.grids, strict=True)
+            max(int(np.diff(own[grid]).max(initial=0)) for own, grid in zip(starts, grids, strict=True)),
         )
 
 
 def sum_by_blocks(
-    blocks: Blocks, level: Callable[[int], Sequence[np.ndarray]], compute: Callable[..., object]
+    blocks: Blocks,
+    level: Callable[[int], Sequence[np.ndarray]],
+    compute: Callable[[slice, Sequence[np.ndarray], bool], object],
+    adds_once: Callable[[slice], bool] = lambda rows: False,
 ) -> Sequence[np.ndarray]:
-    """The tree sum of the arrays that `compute(rows, arrays)` fills for the rows of each block.
+    """The tree sum of the arrays that `compute(rows, arrays, adds)` fills, or adds to, for each block's rows.
 
     `level(l)` returns the arrays of level l of the tree's stack, always the same ones; the sum is in those of
-    level 0.
+    level 0. Where `adds_once(rows)`, a block can add its whole sum to the sum of the block before.
     """
     top = 0  # the level of the next block
     for number, rows in enumerate(blocks.rows(), start=1):
-        compute(rows, level(top))
-        while number % 2 == 0:
+        joins = number % 2 == 0 and adds_once(rows)
+        top -= joins
+        compute(rows, level(top), joins)
+        pairs = number // 2 if joins else number
+        while pairs % 2 == 0:
             for total, term in zip(level(top - 1), level(top), strict=True):
                 members = _threads.members_for_bytes(3 * total.nbytes, total.size // 1024)
                 _threads.run(add_gradients, members, False, (total.reshape(-1), term.reshape(-1)))
-            top, number = top - 1, number // 2
+            top, pairs = top - 1, pairs // 2
         top += 1
     return level(0)
 

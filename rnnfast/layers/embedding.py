@@ -113,14 +113,15 @@ class _Table(Layer):
             self._claim_tape()
             dhs, ids = self._incoming(f"{type(self).__name__}.backward", dhs)
             ids = ids.reshape(len(dhs), -1) if len(dhs) else np.zeros((0, 0), np.int64)
-            own = np.unique(ids[ids >= 0])
-            words = np.unique(blocks.gathered(own.astype(np.float64))).astype(np.int64)
+            words = np.unique(ids[ids >= 0])
+            if blocks.exchange is not None:
+                words = np.unique(blocks.gathered(words.astype(np.float64))).astype(np.int64)
             compact = np.where(ids < 0, NO_WORD, np.searchsorted(words, ids))
 
             def level(number: int) -> tuple[np.ndarray, ...]:
                 return (self._workspace.take(f"sums {number}", (words.size, self.embed_size), self.dtype),)
 
-            def compute(rows: slice, arrays: Sequence[np.ndarray]) -> None:
+            def compute(rows: slice, arrays: Sequence[np.ndarray], adds: bool) -> None:
                 arrays[0][...] = 0
                 self._add(compact[rows], dhs[rows], arrays[0])
 

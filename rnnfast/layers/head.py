@@ -268,6 +268,9 @@ class TimeAffineWithLoss(AffineLoss):
         grid = packed_rows("", len(own), own.shape[1], lengths, None, None).blocks
         return own, targets.of_rows(rows, grid), grid
 
+    def _adds_once(self, xs: np.ndarray, targets: Targets, grid: Any) -> bool:
+        return grid.size == 2
+
     def _scored_steps(self, targets: Targets) -> np.ndarray:
         return targets.step_weights().sum(axis=1, dtype=np.float64)
 

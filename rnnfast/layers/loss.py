@@ -13,6 +13,7 @@ from rnnfast._turns import in_turn
 from rnnfast.kernels.fused_loss import (
     SLAB_WORDS,
     affine_softmax_loss,
+    even_period,
     loss_block_rows,
     loss_period,
     row_stride,
@@ -252,9 +253,10 @@ class TimeAffineSoftmaxWithLoss(AffineLoss, _LabelLoss):
         members = _threads.members_for(2.0 * products * xs.size * size, most)
         scratch = self._scratch(batch, steps, gradients, members)
         losses, dxs, dWb_t = scratch[0], *(into or scratch[1:3])
+        period = even_period(batch, steps, size) if into else loss_period(batch, size)
         arguments = (
             xs, targets, *kernel_matrix(W), _check.kernel_ready(b), self.ignore_label, int(scored),
-            loss_period(batch, size), gradients, adds, losses, sums, dxs, dWb_t, *scratch[3:],
+            period, gradients, adds, losses, sums, dxs, dWb_t, *scratch[3:],
         )  # fmt: skip
         count = _threads.run(affine_softmax_loss, members, False, arguments)
         if gradients:
@@ -292,6 +294,12 @@ class TimeAffineSoftmaxWithLoss(AffineLoss, _LabelLoss):
 
     def _of_rows(self, xs: np.ndarray, targets: Any, rows: slice) -> tuple[np.ndarray, Any, None]:
         return xs[rows], targets[rows], None
+
+    def _adds_once(self, xs: np.ndarray, targets: Any, grid: Any) -> bool:
+        batch, steps, _ = xs.shape
+        size = self._weights[1].size
+        in_one = even_period(batch, steps, size) == steps and batch <= loss_block_rows(batch, steps, size)
+        return xs.size > 0 and in_one
 
     def _scored_steps(self, targets: np.ndarray) -> np.ndarray:
         return np.count_nonzero(targets != self.ignore_label, axis=1).astype(np.float64)

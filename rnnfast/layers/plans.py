@@ -266,14 +266,19 @@ class Plans(Streaming):
         self, run: Run, groups: Groups, grads: list[Any], dts: np.ndarray, packed_x: Any, members: int
     ) -> None:
         """Fill `grads` and `inputs.dwords` by groups, from the gradients of pre-activations of all steps."""
-        take, schedule, empty = self._take, self.loop.schedule, nothing(self.dtype, 1)
+        take, empty = self._take, nothing(self.dtype, 1)
         xs, ids, words, dwords = run.inputs
         results = [empty if array is None else array.reshape(-1) for array in (*grads, dwords)]
-        regions = np.concatenate(([0], np.cumsum([array.size for array in results])))
         levels, rows = (groups.counts.size - 1).bit_length(), groups.most_rows
+        known = self._workspace.plans.get("terms")
+        if known is None or known[0] != dwords.size:
+            terms = terms_of(self.loop.schedule, self.input_size, self.hidden_size, self.turned)
+            regions = np.concatenate(([0], np.cumsum([array.size for array in results])))
+            known = self._workspace.plans["terms"] = dwords.size, terms, regions
+        _, terms, regions = known
         arguments = (
             xs, ids, words, run.saved[0], dts, run.rows.offsets, run.rows.order, run.rows.resets, self.turned,
-            *groups, terms_of(schedule, self.input_size, self.hidden_size, self.turned), regions, *results,
+            *groups[:-1], terms, regions, *results,
             take("partial", levels * int(regions[-1])), packed_x,
             take("group_x", rows + 1, padded_row(self.input_size, self.dtype)),
             take("group_h", rows + 1, self._row(1)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,14 +16,15 @@ from rnnfast import _check
 from rnnfast.cells import Cell
 from rnnfast.data.sequences import Sequences
 from rnnfast.heads import Head
-from rnnfast.models.cells import cell_of
 from rnnfast.models.network import Network
-from rnnfast.models.pooling import POOLINGS, Pooling
+from rnnfast.models.pooling import Pooling
 from rnnfast.models.weights import SavedModel
 from rnnfast.optim import Adam
 from rnnfast.sklearn.inputs import Series, read, weights_of
+from rnnfast.sklearn.parameters import check_parameters
 from rnnfast.sklearn.saving import load_estimator, save_estimator
 from rnnfast.sklearn.scaling import Scaling
+from rnnfast.training.alike import joined_ranks
 from rnnfast.training.bptt import TruncatedBPTT
 from rnnfast.training.trainer import Trainer
 
@@ -59,6 +61,8 @@ class SequenceEstimator(BaseEstimator):
         verbose: int,
         callbacks: Sequence[Callable[[dict[str, Any], Any], object]] | None,
         dtype: str,
+        ranks: Any,
+        blocks: int | None,
     ) -> None:
         self.cell = cell
         self.hidden_size = hidden_size
@@ -78,6 +82,8 @@ class SequenceEstimator(BaseEstimator):
         self.verbose = verbose
         self.callbacks = callbacks
         self.dtype = dtype
+        self.ranks = ranks
+        self.blocks = blocks
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -85,6 +91,14 @@ class SequenceEstimator(BaseEstimator):
         tags.input_tags.allow_nan = True
         tags.target_tags.required = True
         return tags
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the ranks, which belong to this process: a copy trains alone, to the same bits."""
+        return {**super().__getstate__(), "ranks": None}
+
+    def __sklearn_clone__(self) -> Any:
+        alone = copy.copy(self)  # since a communicator cannot be copied
+        return super(SequenceEstimator, alone).__sklearn_clone__().set_params(ranks=self.ranks)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -132,23 +146,6 @@ class SequenceEstimator(BaseEstimator):
     @property
     def _is_fitted(self) -> bool:
         return hasattr(self, "network_")
-
-    def _checked_parameters(self, owner: str) -> None:
-        """Check all parameters before anything changes."""
-        cell_of(owner, self.cell)
-        _check.float_dtype(owner, self.dtype)
-        for name in ("hidden_size", "layers", "batch_size", "patience"):
-            _check.size(owner, name, getattr(self, name))
-        if self.max_epochs is not None:
-            _check.size(owner, "max_epochs", self.max_epochs)
-        _check.number_below(owner, "dropout", self.dropout, 0, 1)
-        _check.above(owner, "learning_rate", _check.number(owner, "learning_rate", self.learning_rate), 0.0)
-        _check.above(owner, "clip_norm", self.clip_norm, 0.0)
-        _check.fraction(owner, "validation_fraction", self.validation_fraction)
-        if "pooling" in self.get_params(deep=False):
-            _check.choice(owner, "pooling", self.pooling, POOLINGS)
-        for name in ("bidirectional", "scale", "early_stopping", "warm_start"):
-            _check.boolean(owner, name, getattr(self, name))
 
     def fit(
         self,
@@ -218,33 +215,36 @@ class SequenceEstimator(BaseEstimator):
         """Train for some epochs, with `start` from the beginning."""
         owner = self._owner(method)
         _check.target_given(owner, y)
-        self._checked_parameters(owner)
+        check_parameters(owner, self)
         before = dict(self.__dict__)
-        try:
-            series = read(self, method, X, reset=start)
-            weights = weights_of(owner, sample_weight, series.size)
-            ts, weights, strata = self._targets(owner, y, series, weights, start, classes)
-            of_steps = self.pooling is None
-            total = (
-                np.add.reduceat(weights, np.cumsum(series.lengths) - series.lengths) if of_steps else weights
-            )
-            _check.some_weight(owner, total)
-            if start:
-                self._start(series, weights if of_steps else np.repeat(weights, series.lengths))
-            rows, valid = np.flatnonzero(total), None
-            if stops_early:
-                rows, held = self._split(rows, None if strata is None else strata[rows])
-                valid = self._data(series, ts, weights, held)
-            data = self._data(series, ts, weights, rows)
-        except BaseException:
-            self.__dict__ = before  # a fitted estimator stays as it was
-            raise
-        self._train(data, valid, epochs, checkpoint_file, resume)
+        with joined_ranks(self.ranks) as ranks:
+            try:
+                series = read(self, method, X, reset=start)
+                weights = weights_of(owner, sample_weight, series.size)
+                ts, weights, strata = self._targets(owner, y, series, weights, start, classes)
+                steps = series.lengths
+                by_step = weights if self.pooling is None else np.repeat(weights, steps)
+                total = (
+                    np.add.reduceat(weights, np.cumsum(steps) - steps) if self.pooling is None else weights
+                )
+                _check.some_weight(owner, total)
+                if start:
+                    self._start(series, by_step, ranks)
+                rows, valid = np.flatnonzero(total), None
+                if stops_early:
+                    rows, held = self._split(rows, None if strata is None else strata[rows])
+                    valid = self._data(series, ts, weights, held)
+                data = self._data(series, ts, weights, rows)
+            except BaseException:
+                self.__dict__ = before  # a fitted estimator stays as it was
+                raise
+            self._train(data, valid, epochs, checkpoint_file, resume, ranks)
         return self
 
-    def _start(self, series: Series, weights: np.ndarray) -> None:
+    def _start(self, series: Series, weights: np.ndarray, ranks: Any) -> None:
         """A new network on the channels of the sequences, whose steps have these weights."""
-        rng = self._generator()
+        seed = self._seed()
+        rng = np.random.default_rng(seed if ranks is None else ranks.agreed(seed))
         self.n_channels_ = series.flat.shape[1]
         self.scaling_ = Scaling.of(series.flat, weights, active=self.scale)
         head, outputs = self.head_and_outputs()
@@ -266,8 +266,8 @@ class SequenceEstimator(BaseEstimator):
         self.validation_loss_curve_: list[float] = []
         self.n_iter_ = 0
 
-    def _generator(self) -> np.random.Generator:
-        return np.random.default_rng(check_random_state(self.random_state).randint(2**31 - 1))
+    def _seed(self) -> int:
+        return check_random_state(self.random_state).randint(2**31 - 1)
 
     def _begin(self, network: Network, rng: np.random.Generator) -> None:
         """Take a network; the optimizer is fresh."""
@@ -306,6 +306,7 @@ class SequenceEstimator(BaseEstimator):
         epochs: int | None,
         checkpoint_file: str | os.PathLike[str] | None,
         resume: bool,
+        ranks: Any,
     ) -> None:
         epochs = self.planned_epochs(len(data.xs)) if epochs is None else epochs
         self._optimizer.lr = float(self.learning_rate)
@@ -341,6 +342,8 @@ class SequenceEstimator(BaseEstimator):
             restore_best=valid is not None,
             rng=self._rng,
             on_epoch=report,
+            ranks=ranks,
+            blocks=self.blocks,
         )
         trainer.fit(
             data,
@@ -375,8 +378,8 @@ class SequenceEstimator(BaseEstimator):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted estimator to one safetensors file, atomically and without a pickle.
 
-        It holds the parameters, the network and what prediction needs; not `callbacks`, the state of the
-        optimizer, or a `random_state` other than a number.
+        It holds the parameters, the network and what prediction needs; not `callbacks`, `ranks`, the state of
+        the optimizer, or a `random_state` other than a number.
         """
         check_is_fitted(self)
         save_estimator(self, path)
@@ -391,5 +394,5 @@ class SequenceEstimator(BaseEstimator):
             The file is damaged, or holds something else; the message names it.
         """
         estimator, network = load_estimator(cls, path)
-        estimator._begin(network, estimator._generator())
+        estimator._begin(network, np.random.default_rng(estimator._seed()))
         return estimator

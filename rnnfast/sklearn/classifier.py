@@ -64,6 +64,12 @@ class RNNClassifier(ClassifierMixin, LabelEstimator):
         may raise `rnnfast.training.StopTraining`.
     dtype : {"float32", "float64"}
         Of the network.
+    ranks : "world", communicator of mpi4py, or None
+        The processes that train together, with the bits of one process: "world" for all that `mpiexec`
+        started. Each calls `fit` with the same sequences; the first alone prints and calls `callbacks`.
+        Pickles and files hold no ranks.
+    blocks : int, optional
+        The number of parts of a batch whose gradients are summed in a fixed order, as in `rnnfast.Trainer`.
 
     Attributes
     ----------
@@ -122,6 +128,8 @@ class RNNClassifier(ClassifierMixin, LabelEstimator):
         verbose: int = 0,
         callbacks: Sequence[Callable[[dict[str, Any], Any], object]] | None = None,
         dtype: str = "float32",
+        ranks: Any = None,
+        blocks: int | None = None,
     ) -> None:
         super().__init__(
             cell=cell,
@@ -142,6 +150,8 @@ class RNNClassifier(ClassifierMixin, LabelEstimator):
             verbose=verbose,
             callbacks=callbacks,
             dtype=dtype,
+            ranks=ranks,
+            blocks=blocks,
         )
         self.pooling = pooling
         self.class_weight = class_weight

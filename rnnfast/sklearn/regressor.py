@@ -34,7 +34,9 @@ class RNNRegressor(RegressorMixin, SequenceEstimator):
         The network, as in `RNNClassifier`.
     max_epochs, batch_size, learning_rate, clip_norm, scale
         The training, as in `RNNClassifier`.
-    early_stopping, validation_fraction, patience, warm_start, random_state, verbose, callbacks, dtype
+    early_stopping, validation_fraction, patience, warm_start, random_state, verbose, callbacks
+        As in `RNNClassifier`.
+    dtype, ranks, blocks
         As in `RNNClassifier`.
 
     Attributes
@@ -83,6 +85,8 @@ class RNNRegressor(RegressorMixin, SequenceEstimator):
         verbose: int = 0,
         callbacks: Sequence[Callable[[dict[str, Any], Any], object]] | None = None,
         dtype: str = "float32",
+        ranks: Any = None,
+        blocks: int | None = None,
     ) -> None:
         super().__init__(
             cell=cell,
@@ -103,6 +107,8 @@ class RNNRegressor(RegressorMixin, SequenceEstimator):
             verbose=verbose,
             callbacks=callbacks,
             dtype=dtype,
+            ranks=ranks,
+            blocks=blocks,
         )
         self.pooling = pooling
         self.loss = loss

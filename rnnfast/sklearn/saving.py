@@ -84,7 +84,7 @@ def _fits(estimator: Any, network: Network) -> bool:
 def _parameters(estimator: Any) -> dict[str, Any]:
     """The parameters as JSON values."""
     given = estimator.get_params(deep=False)
-    given["callbacks"] = None
+    given["callbacks"] = given["ranks"] = None
     if isinstance(given["cell"], Cell):
         given["cell"] = estimator.network_.config["cell"]
     if not isinstance(given["random_state"], int | np.integer):

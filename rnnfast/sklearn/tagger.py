@@ -28,7 +28,7 @@ class RNNTagger(LabelEstimator):
         The training, as in `RNNClassifier`.
     early_stopping, validation_fraction, patience
         As in `RNNClassifier`, without proportions of classes.
-    class_weight, warm_start, random_state, verbose, callbacks, dtype
+    class_weight, warm_start, random_state, verbose, callbacks, dtype, ranks, blocks
         As in `RNNClassifier`.
 
     Attributes
@@ -74,6 +74,8 @@ class RNNTagger(LabelEstimator):
         verbose: int = 0,
         callbacks: Sequence[Callable[[dict[str, Any], Any], object]] | None = None,
         dtype: str = "float32",
+        ranks: Any = None,
+        blocks: int | None = None,
     ) -> None:
         super().__init__(
             cell=cell,
@@ -94,6 +96,8 @@ class RNNTagger(LabelEstimator):
             verbose=verbose,
             callbacks=callbacks,
             dtype=dtype,
+            ranks=ranks,
+            blocks=blocks,
         )
         self.class_weight = class_weight
 

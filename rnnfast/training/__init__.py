@@ -5,6 +5,7 @@
 * `trainer.py`: `Trainer`, with clipping, validation and annealing; `progress.py`: its reports; `safety.py`:
   protection of the parameters from Ctrl-C and exploding updates.
 * `keeper.py`: the state of training in one file, for resuming.
+* `ranks.py`: `Ranks`, the processes that train one model together; `exchanges.py`: how they exchange arrays.
 * `evaluation.py`: `perplexity`. `checkpoint.py`: run folders.
 """
 
@@ -13,6 +14,7 @@ from rnnfast.training.checkpoint import Checkpoint, Run, load_checkpoint
 from rnnfast.training.evaluation import perplexity
 from rnnfast.training.exact import ExactBPTT
 from rnnfast.training.progress import Progress
+from rnnfast.training.ranks import Ranks
 from rnnfast.training.safety import StopTraining, TrainingDiverged
 from rnnfast.training.trainer import Trainer
 
@@ -20,6 +22,7 @@ __all__ = [
     "Checkpoint",
     "ExactBPTT",
     "Progress",
+    "Ranks",
     "Run",
     "StopTraining",
     "Trainer",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,22 @@ _ALIKE = (KeyboardInterrupt, TrainingDiverged, _check.CheckpointError)
 
 
 def ranks_of(ranks: Any) -> Any:
-    """`Ranks` of a communicator of mpi4py, or as they are given; None stays None."""
+    """`Ranks` of a communicator of mpi4py, of all processes for "world", or as given; None stays None."""
     if ranks is None or hasattr(ranks, "rows"):
         return ranks
     from rnnfast.training.ranks import Ranks
 
-    return Ranks(ranks)
+    return Ranks(None if isinstance(ranks, str) and ranks == "world" else ranks)
+
+
+@contextmanager
+def joined_ranks(ranks: Any) -> Iterator[Any]:
+    """`ranks_of`, closed at the end of the block if they are made here; not after an error, since closing
+    needs all ranks."""
+    ours = ranks_of(ranks)
+    yield ours
+    if ours is not ranks:
+        ours.close()
 
 
 class Alike:
@@ -119,5 +129,6 @@ class Alike:
         return value if self.ranks is None else self.ranks.agreed(value)
 
     def whole(self, state: State) -> State:
-        """The state of the whole batch, from the rows of each rank."""
-        return state if self.ranks is None else joined(self.ranks.gathered(state))
+        """The state of the whole batch on rank 0, from the rows of each rank."""
+        states = None if self.ranks is None else self.ranks.gathered(state)
+        return state if states is None else joined(states)

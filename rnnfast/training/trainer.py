@@ -81,7 +81,7 @@ class Trainer:
         Called with the model and a record when the model should be saved: after each best epoch so far
         (without validation, after every epoch), and when training stops early. The record then has "stopped"
         with "interrupted" or "diverged". Usually a `Checkpoint`.
-    ranks : mpi4py communicator or Ranks, optional
+    ranks : "world", mpi4py communicator or Ranks, optional
         The processes that train the model together, each on a part of every batch, with the bits of one
         process. Each runs the same program on the same data. Training begins with the parameters of rank 0,
         which alone calls the three functions above and writes files.
