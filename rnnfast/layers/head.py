@@ -13,9 +13,9 @@ from rnnfast._turns import in_turn
 from rnnfast.heads import Head, head_of, squared
 from rnnfast.kernels.affine_loss import affine_loss_of
 from rnnfast.kernels.gemm import packed_size
-from rnnfast.kernels.sequence import block_steps
+from rnnfast.kernels.sequence import block_steps, time_grid
 from rnnfast.layers.affine_loss import AffineLoss
-from rnnfast.layers.rows import Rows, packed_rows
+from rnnfast.layers.rows import Rows, full_grid, offsets_of, packed_rows
 from rnnfast.layers.window import Part, nothing
 
 
@@ -265,14 +265,21 @@ class TimeAffineWithLoss(AffineLoss):
 
     def _of_rows(self, xs: np.ndarray, targets: Targets, rows: slice) -> tuple[np.ndarray, Any, Any]:
         own, lengths = xs[rows], None if targets.lengths is None else targets.lengths[rows]
-        grid = packed_rows("", len(own), own.shape[1], lengths, None, None).blocks
+        batch, steps, _ = own.shape
+        grid = full_grid(batch, steps) if lengths is None else time_grid(offsets_of(lengths, steps), batch)
         return own, targets.of_rows(rows, grid), grid
 
     def _adds_once(self, xs: np.ndarray, targets: Targets, grid: Any) -> bool:
         return grid.size == 2
 
     def _scored_steps(self, targets: Targets) -> np.ndarray:
-        return targets.step_weights().sum(axis=1, dtype=np.float64)
+        if not targets.weights.size:
+            return (targets.span.ends - targets.span.begins).astype(np.float64)
+        weights = targets.step_weights()
+        if not weights.shape[1]:
+            return np.zeros(len(weights))
+        # One step after the other: pairwise sums would depend on the longest sequence here.
+        return np.cumsum(weights, axis=1, dtype=np.float64)[:, -1]
 
     def make_room(self, batch: int, steps: int) -> None:
         """Allocate the arrays of a window before the first call."""
