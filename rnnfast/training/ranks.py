@@ -23,8 +23,8 @@ _offer_core = getattr(os, "sched_yield", lambda: time.sleep(0))
 class Ranks:
     """The processes of an MPI communicator, which exchange gradients and a few numbers.
 
-    Sums over ranks are pairwise trees, ``(r0 + r1) + (r2 + r3)`` for four. Ranks that first sum their blocks of
-    a batch by the same tree get the bits of one rank with all blocks. Ranks on one machine exchange arrays
+    Sums over ranks are pairwise trees, ``(r0 + r1) + (r2 + r3)`` for four. Ranks that first sum their blocks
+    of a batch by the same tree get the bits of one rank with all blocks. Ranks on one machine exchange arrays
     through shared memory, ranks of several machines by messages; the bits are the same.
 
     All ranks make their `Ranks` together, and call its methods in the same order. A waiting rank answers
