@@ -29,6 +29,8 @@ _TOGETHER = 3.0
 _BY_ITSELF = 3.0
 # Seconds to wait for the ranks; those that have not come by then cannot.
 _ARRIVAL = 60.0
+# Seconds from one look at rank 0 to the next, until a rank has come.
+_GLANCE = 0.5
 
 WELCOME, STOP = b"w", b"s"
 
@@ -96,6 +98,7 @@ class Guard:
         self._is_complete = False
         self._failed: Member | None = None  # the first one
         self._deadline = time.monotonic() + _ARRIVAL
+        self._starter = os.getppid()
         # epoll and kqueue report ends in the order in which they happened.
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ)
@@ -104,6 +107,8 @@ class Guard:
         """Return when no rank needs the guard any more."""
         while not self._is_over():
             left = self._deadline - time.monotonic()
+            if not self._members:
+                left = min(left, _GLANCE)
             for key, _ in self._selector.select(None if math.isinf(left) else max(left, 0.0)):
                 if key.data is None:
                     self._accept()
@@ -116,7 +121,9 @@ class Guard:
         return None
 
     def _is_over(self) -> bool:
-        """Whether all ranks have left, or all have failed."""
+        """Whether all ranks have left, or all have failed, or rank 0 has ended before it came."""
+        if not self._members and os.getppid() != self._starter:
+            return True
         if self._failed is not None:
             return self._is_complete and all(member.error for member in self._members)
         return self._is_complete and all(member.has_left for member in self._members)
