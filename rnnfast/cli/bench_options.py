@@ -38,7 +38,7 @@ Launcher = Annotated[str | None, typer.Option(
     metavar="COMMAND", rich_help_panel=_HOW, show_default="srun in a job of Slurm, else mpiexec",
     help="What starts ranks; -n and their number follow.")]
 Seconds = Annotated[float | None, typer.Option(
-    parser=number("--seconds", 0), metavar="S", rich_help_panel=_HOW, 
+    parser=number("--seconds", 0), metavar="S", rich_help_panel=_HOW,
     show_default="2, with --quick 0.2; with --ranks 4 and 1",
     help="Seconds per line of the tables, with --ranks per round.")]
 Quick = Annotated[bool, typer.Option(
