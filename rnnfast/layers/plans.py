@@ -287,14 +287,14 @@ class Plans(Streaming):
         """Fill `grads` and `inputs.dwords` by groups, from the gradients of pre-activations of all steps."""
         take, empty, dts = self._take, nothing(self.dtype, 1), scratch.dts
         xs, ids, words, dwords = run.inputs
-        results = [empty if array is None else array.reshape(-1) for array in (*grads, dwords)]
         levels, rows = (groups.counts.size - 1).bit_length(), groups.most_rows
         known = self._workspace.plans.get("terms")
-        if known is None or known[0] != dwords.size:
+        if known is None or known[0] is not dwords:
+            results = [empty if array is None else array.reshape(-1) for array in (*grads, dwords)]
             terms = terms_of(self.loop.schedule, self.input_size, self.hidden_size, self.turned)
             regions = np.concatenate(([0], np.cumsum([array.size for array in results])))
-            known = self._workspace.plans["terms"] = dwords.size, terms, regions
-        _, terms, regions = known
+            known = self._workspace.plans["terms"] = dwords, terms, regions, results
+        _, terms, regions, results = known
         arguments = (
             xs, ids, words, run.saved[0], dts, run.rows.offsets, run.rows.order, run.rows.resets, self.turned,
             *groups[:-1], terms, regions, *results,
