@@ -46,6 +46,14 @@ def test_a_target_is_named_too():
     assert "the targets are not finite: nan in sequence 5;" in message_of(xs, ts)
 
 
+def test_sequences_of_a_list_are_named_too():
+    xs, ts = (list(array) for array in data())
+    xs[3] = xs[3][:9]
+    ts[3] = ts[3][:9]
+    ts[3][8, 1] = np.nan
+    assert "the targets are not finite: nan in sequence 3 at step 8" in message_of(xs, ts)
+
+
 def test_validation_data_are_named_too():
     valid = data()
     valid[0][2, 9, 0] = np.nan

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 from helpers import sends_interrupts
-from ranks_helpers import end_ranks, library, needs_ranks, start_ranks, wait_for
+from ranks_helpers import end_ranks, library, needs_ranks, run_ranks, start_ranks, wait_for
 
 from rnnfast._files import remove_leftovers
 from rnnfast.training.safety import Interrupts, interrupts_deferred
 
 PROGRAM = Path(__file__).with_name("interrupted_ranks.py")
+TRAINING = Path(__file__).with_name("interrupted_training.py")
 HAS_USR1 = hasattr(signal, "SIGUSR1")
 
 
@@ -156,3 +157,30 @@ def test_a_second_ctrl_c_that_kills_all_ranks_leaves_the_old_file(tmp_path):
     assert (tmp_path / "saved").read_bytes() == b"old"
     remove_leftovers(tmp_path)
     assert list(tmp_path.glob(".rnnfast-*")) == []
+
+
+@needs_ranks
+@sends_interrupts
+@pytest.mark.parametrize("send", [to_rank_0, to_one_rank])
+def test_training_stops_at_one_step_is_written_once_and_goes_on_to_the_same_bits(send, tmp_path):
+    (tmp_path / "whole").mkdir()
+    ((steps, bits, _),) = results(run_ranks(1, TRAINING, tmp_path / "whole").out)
+    process = start_ranks(2, TRAINING, tmp_path, "wait")
+    try:
+        wait_for(lambda: all((tmp_path / name).exists() for name in RUNNING[:2]), process)
+        send(process, signal.SIGINT, tmp_path)
+        out, err = process.communicate(timeout=60)
+    finally:
+        end_ranks(process)
+    stopped = results(out)
+    assert len({(step, found) for step, found, _ in stopped}) == 1, err
+    assert 3 <= int(stopped[0][0]) < int(steps)
+    assert sorted(written for _, _, written in stopped) == ["0", "2"]  # at the beginning, and the last
+    assert "rnnfast: " not in err
+    found = results(run_ranks(4, TRAINING, tmp_path).out)
+    assert [(step, end) for step, end, _ in found] == [(steps, bits)] * 4
+
+
+def results(out):
+    """Steps, hash and number of checkpoints of each rank."""
+    return [tuple(line.split()) for line in out.splitlines() if line.count(" ") == 2]

@@ -15,11 +15,13 @@ def lines(ranks, *arguments):
     return set(printed)
 
 
-def test_200_steps_end_in_the_same_bits_on_any_number_of_ranks():
+def test_200_steps_end_in_the_same_bits_on_any_number_of_ranks_and_however_they_exchange():
     expected = lines(1)
     assert len(expected) == 1
     for ranks in (2, 4, 8):
         assert lines(ranks) == expected
+    for ranks in (2, 4):
+        assert lines(ranks, "--messages") == expected
 
 
 def test_runs_go_on_with_other_numbers_of_ranks_to_the_same_bits(tmp_path):

@@ -28,8 +28,9 @@ def blamed(error: TrainingDiverged, data: Any, valid: Any) -> TrainingDiverged:
         for kind, array in zip(("inputs", "targets"), pair, strict=False):
             place = first_not_finite(array, *pair[2:])
             if place is not None:
+                value = array[place[0] : place[0] + 1][(0, *place[1:])]  # sequences in a list allow no more
                 return TrainingDiverged(
-                    _check.data_not_finite(error.epoch, error.step, name + kind, place, array[place]),
+                    _check.data_not_finite(error.epoch, error.step, name + kind, place, value),
                     error.epoch,
                     error.step,
                 )
