@@ -297,7 +297,8 @@ def backward_of(schedule: Schedule) -> Any:
             begin, end = share(rows, member, team)
             first_dt = offsets[t_first] if apart else ZERO
             if ids is None:
-                gather_steps(t_first, t_last, begin, end, offsets, sequence_rows, step_rows, xs, x_block)
+                if k < intact or not apart:
+                    gather_steps(t_first, t_last, begin, end, offsets, sequence_rows, step_rows, xs, x_block)
             elif k < intact:
                 gather_words(t_first, t_last, begin, end, offsets, order, ids, words, x_block, ZERO)
             gather_states_before(t_first, t_last, begin, end, offsets, order, resets, states, h_block)

@@ -270,7 +270,7 @@ def affine_softmax_loss(
     b          (V,)                             read
     ignore     int                              the label to ignore
     scored     int                              number of labels in the mean; below 0: those of this call
-    period     int                              loss_period(N, V)
+    period     int                              loss_period(N, V), or even_period(N, T, V)
     gradients  bool                             whether to compute gradients
     adds       bool                             dwb_t is accumulated
     losses     (N, T)                           overwritten, float64; 0 if ignored

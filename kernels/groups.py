@@ -100,16 +100,23 @@ def _gather_rows(t_first, t_last, begin, end, starts, places, offsets, before, o
     packed   (.., row)   read
     block    (.., row)   rows overwritten
     """
-    row = block.shape[1]
+    row, count = block.shape[1], places.size
+    adjoin = count > 0 and places[count - 1] - places[0] == count - 1
     for t in range(t_first, t_last):
         here = starts[t] - starts[t_first]
         first = state_rows_before(t, order.size, offsets) if before else offsets[t]
-        for r in range(max(begin, here), min(end, starts[t + 1] - starts[t_first])):
+        r, last = max(begin, here), min(end, starts[t + 1] - starts[t_first])
+        if adjoin and r < last:
+            copy_span(packed, (first + places[r - here]) * row, block, r * row, (last - r) * row)
+            if not (before and resets.size):
+                r = last
+        while r < last:
             place = places[r - here]
             if before and resets.size and resets[order[place], t]:
                 clear_span(block, r * row, row)
-            else:
+            elif not adjoin:
                 copy_span(packed, (first + place) * row, block, r * row, row)
+            r += 1
 
 
 @kernel

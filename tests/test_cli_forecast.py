@@ -378,8 +378,7 @@ def test_a_run_that_cannot_write_keeps_one_line(done, tmp_path, monkeypatch):
 
 
 def test_a_season_needs_two_of_them_in_the_series(tmp_path):
-    from rich.console import Console
-
+    from rnnfast.cli.processes import Processes
     from rnnfast.cli.series_files import read_series
 
     for steps, season in ((14, 1), (15, 7)):
@@ -392,8 +391,10 @@ def test_a_season_needs_two_of_them_in_the_series(tmp_path):
             "h": None,
             "head": "gaussian",
             "level": [],
+            "blocks": None,
         }
         told |= {"cell": "gru", "hidden_size": 3, "layers": 1, "target": None, "max_epochs": 1, "seed": 0}
-        work = Forecasting(told, data, Console())
+        alone = Processes()
+        work = Forecasting(told, data, alone.console(), alone)
         assert work._season == season
         assert work._h == (season if season > 1 else 12)

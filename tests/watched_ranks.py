@@ -18,6 +18,7 @@ from numba import njit
 from rnnfast._tensors import write_tensors
 from rnnfast.training.lost_ranks import Watcher
 
+STARTED = threading.Event()  # work is under way
 FORM = "test"
 ABOUT = {"arrays": {"numbers": ["float32", 1]}}
 
@@ -52,10 +53,13 @@ def write_forever():
         if OfWorld.rank == 0:
             write_tensors("numbers", FORM, {"numbers": np.full(10**6, number, np.float32)}, ABOUT)
         MPI.COMM_WORLD.barrier()
+        STARTED.set()
 
 
 def work(kind):
     long_loop(1)
+    if kind != "writing":
+        STARTED.set()
     if kind == "compiled":
         long_loop(10**12)
     elif kind == "writing":
@@ -82,6 +86,7 @@ def crashed():
 
 
 def dies(end):
+    STARTED.wait()
     time.sleep(1)
     print(f"dies {time.time()}\n", end="", flush=True)
     end()
@@ -118,7 +123,7 @@ def main(kind, end="", rank="-1"):
         if kind == "inner":
             inner(is_it)
         elif kind == "waits" and is_it:
-            pass
+            STARTED.set()
         elif kind != "nothing":
             work("python" if kind == "waits" else kind)
     print(f"left {time.time()}\n", end="", flush=True)

@@ -27,6 +27,8 @@ from rnnfast._check.arrays import (
 from rnnfast._check.blocks import (
     blocks,
     blocks_possible,
+    failed_on_rank_0,
+    other_rank_failed,
     ranks_divide_blocks,
     same_on_ranks,
 )
@@ -318,6 +320,7 @@ __all__ = [
     "equal",
     "equal_lengths",
     "exchanged",
+    "failed_on_rank_0",
     "few_gaps",
     "file_column",
     "file_in_the_way",
@@ -427,6 +430,7 @@ __all__ = [
     "other_encoding",
     "other_estimator",
     "other_mpi",
+    "other_rank_failed",
     "out",
     "out_of_order",
     "own_columns",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rnnfast._check.errors import CheckpointError
 from rnnfast._check.values import size
 
 
@@ -34,6 +35,17 @@ def ranks_divide_blocks(owner: str, ranks: int, number: int, batch_size: int) ->
             f"{owner}: {ranks} ranks cannot share the {number} blocks of a batch of {batch_size} rows; "
             f"start a number of ranks that divides {number}{other}."
         )
+
+
+def failed_on_rank_0(function: Any) -> RuntimeError:
+    """The error for a function that only rank 0 calls."""
+    name = getattr(function, "__name__", type(function).__name__)
+    return RuntimeError(f"Trainer.fit: {name} failed on rank 0.")
+
+
+def other_rank_failed(path: Any) -> CheckpointError:
+    """The error for a file that another rank cannot resume from."""
+    return CheckpointError(f"{path}: another rank cannot resume from it.")
 
 
 def same_on_ranks(owner: str, same: bool) -> None:

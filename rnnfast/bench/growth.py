@@ -26,7 +26,7 @@ _COLORS = ("#d9822b", "#1f5fbf", "#3d8a3a")
 
 
 class Grown(NamedTuple):
-    """The prediction for a number of ranks: rows and seconds of a step, and speed in ranks of one rank's."""
+    """The prediction for a number of ranks: rows and seconds of a step, and the speedup over one rank."""
 
     ranks: int
     rows: int

@@ -32,13 +32,14 @@ Models = Annotated[bool, typer.Option(
     "--models", rich_help_panel=_WHAT, help="Also language models: their gradients and training steps.")]
 Ranks = Annotated[str | None, typer.Option(
     metavar="LIST", rich_help_panel=_WHAT, show_default=False,
-    help="Instead of these, training steps on so many ranks of MPI, for example 1,2.")]
+    help="Time training steps on these numbers of MPI ranks instead, for example 1,2.")]
 
 Launcher = Annotated[str | None, typer.Option(
     metavar="COMMAND", rich_help_panel=_HOW, show_default="srun in a job of Slurm, else mpiexec",
     help="What starts ranks; -n and their number follow.")]
 Seconds = Annotated[float | None, typer.Option(
-    parser=number("--seconds", 0), metavar="S", rich_help_panel=_HOW, show_default="2, with --quick 0.2",
+    parser=number("--seconds", 0), metavar="S", rich_help_panel=_HOW,
+    show_default="2, with --quick 0.2; with --ranks 4 and 1",
     help="Seconds per line of the tables, with --ranks per round.")]
 Quick = Annotated[bool, typer.Option(
     "--quick", rich_help_panel=_HOW, help="Measure three shapes, each for a short time: under a minute.")]

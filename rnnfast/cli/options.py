@@ -76,7 +76,7 @@ def blocks_option(panel: str | None) -> Any:
         "--blocks",
         1,
         panel,
-        "Blocks of rows whose gradients are summed in a fixed order; as many ranks or fewer share them.",
+        "Blocks of rows whose gradients are summed apart, then in pairs; the number of ranks must divide it.",
         "8, 4, 2 or 1, by the size of the batch",
     )
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from rnnfast.training.lost_ranks import Watcher
     from rnnfast.training.ranks import Ranks
 
 # The variables that tell a process its number and their count: of MPICH and Intel MPI, Open MPI, and srun. A
@@ -84,6 +85,7 @@ class Processes:
         self._launch, self.is_first, self.size = launch, launch.rank == 0, launch.size
         self.ranks: Ranks | None = None
         self._world: Any = None  # a communicator of its own
+        self._watcher: Watcher | None = None
         self._patience = _PATIENCE
         self._held = _Held()
 
@@ -102,9 +104,11 @@ class Processes:
         if command not in _TOGETHER:
             raise _check.one_process(command, self.size)
         self._meet()
+        from rnnfast.training.lost_ranks import Watcher
         from rnnfast.training.ranks import Ranks
 
         self.ranks = Ranks()
+        self._watcher = Watcher(self.ranks).__enter__()
         if self.ranks.any(self.ranks.agreed(sys.argv[1:]) != sys.argv[1:]):
             raise _check.other_arguments()
 
@@ -205,8 +209,12 @@ class Processes:
         while not request.Test():
             if code and time.monotonic() > until:
                 self._tell()
+                if self._watcher is not None:
+                    self._watcher.fail(f"exit code {code}")
                 self._world.Abort(code)
             time.sleep(_PAUSE)
+        if self._watcher is not None:
+            self._watcher.__exit__(None, None, None)
         failed = np.flatnonzero(codes)
         if not failed.size:
             return 0

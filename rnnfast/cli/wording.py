@@ -46,9 +46,6 @@ _IN_PLACES = [
     "passes",
     "peers",
     "ranks",
-]
-_IN_PLACES += [
-    "ranks",
     "seconds",
     "shapes",
     "target",

@@ -133,11 +133,16 @@ class SequenceRows:
                 scale = scale[:, :steps]
             blocks, everyone = None, None
             if self._blocks is not None:
-                numbers = np.arange(len(xs))[rows]
-                everyone = Everyone(numbers.size, own, scale)
-                here, blocks, _ = self._blocks.cut(numbers.size, own)
-                rows = numbers[here]
+                count = len(rows) if self._order is not None else len(range(*rows.indices(len(xs))))
+                everyone = Everyone(count, own, scale)
+                here, blocks, among = self._blocks.cut(count, own)
                 own, scale = (None if array is None else array[here] for array in (own, scale))
+                if self._order is not None:
+                    rows = rows[here]
+                elif lengths is not None:
+                    rows = rows.start + here
+                else:
+                    rows = slice(rows.start + among.start, rows.start + among.stop)
             _check.whole_file("training", ts)
             targets = PickedRows(ts, rows, steps) if self.every_step else np.array(ts[rows])
             yield Batch(PickedRows(xs, rows, steps), targets, own, scale, blocks, everyone)

@@ -76,7 +76,7 @@ class RNNForecaster:
     random_state : int, optional
         The seed of everything random; the same seed gives the same bits.
     verbose, callbacks : int, sequence of callable
-        1 prints a line for each epoch. Callbacks get its record; `rnnfast.training.StopTraining` ends all.
+        1 prints a line for each epoch. Callbacks get its record; `rnnfast.training.StopTraining` ends it.
     on_update : callable, optional
         Called with the `rnnfast.training.Progress` after each update.
     ranks, blocks

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from threading import get_ident
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from rnnfast import _check
 from rnnfast.layers.affine import Affine
-from rnnfast.layers.blocks import Blocks, sum_by_blocks
+from rnnfast.layers.blocks import Blocks
 from rnnfast.layers.window import Part
 
 
@@ -29,33 +28,15 @@ class AffineLoss(Affine):
         sums: np.ndarray | None = None,
         scored: float = -1,
         adds: bool = False,
-        into: Sequence[np.ndarray] = (),
     ) -> tuple[np.ndarray, bool, float]:
         """The losses (N, T) of checked arguments, whether there are gradients, and the count of scored steps.
 
         With `sums` (N,), it adds each row's losses to them and computes gradients of the mean over `scored`
-        steps, or over the steps of the call, in the arrays `into`: of the inputs, and in the kernel's form of
-        W and b. With `adds`, the gradients of the parameters accumulate.
+        steps, or over the steps of the call. With `adds`, the gradients of the parameters accumulate.
         """
         raise NotImplementedError
 
-    def _level(self, level: int) -> tuple[np.ndarray, ...]:
-        """Arrays for the gradients of W and b in the kernel's form; each level has its own."""
-        raise NotImplementedError
-
-    def _checked(self, owner: str, xs: Any, ts: Any, **options: Any) -> tuple[np.ndarray, Any]:
-        """The checked arguments of `forward`: inputs, and targets as `_run` takes them."""
-        raise NotImplementedError
-
-    def _of_rows(
-        self, xs: np.ndarray, targets: Any, rows: slice
-    ) -> tuple[np.ndarray, Any, np.ndarray | None]:
-        """Inputs, targets and time grid of some rows."""
-        raise NotImplementedError
-
-    def _adds_once(self, xs: np.ndarray, targets: Any, grid: Any) -> bool:
-        """Whether `_run` adds one sum over all rows to the gradients of W and b."""
-        raise NotImplementedError
+    _checked: Callable[..., tuple[np.ndarray, Any]]  # the checked arguments of `forward`, for `_run`
 
     def _scored_steps(self, targets: Any) -> np.ndarray:
         """The sum of the weights of the scored steps of each row, (N,) in float64."""
@@ -99,21 +80,15 @@ class AffineLoss(Affine):
         """
         with self._turn:
             xs, targets = self._checked(f"{type(self).__name__}.forward", xs, ts, **options)
-            self._gradients = None
-            dxs, sums = self._workspace.take("dxs", xs.shape, self.dtype), np.zeros(len(xs))
-            scored = float(blocks.gathered(self._scored_steps(targets)).sum())
-
-            parts = {rows.start: self._of_rows(xs, targets, rows) for rows in blocks.rows()}
-
-            def compute(rows: slice, arrays: Sequence[np.ndarray], adds: bool) -> None:
-                self._run(*parts[rows.start], sums[rows], scored, adds, (dxs[rows], *arrays))
-
-            def adds_once(rows: slice) -> bool:
-                return self._adds_once(*parts[rows.start])
-
-            self._gradients = dxs, *sum_by_blocks(blocks, self._level, compute, adds_once)
-            self._made_by = get_ident()
+            sums, scored = np.zeros(len(xs)), float(blocks.gathered(self._scored_steps(targets)).sum())
+            self._run_blocks(xs, targets, blocks, sums, scored)
             return self.mean(blocks.gathered(sums), scored)
+
+    def _run_blocks(
+        self, xs: np.ndarray, targets: Any, blocks: Blocks, sums: np.ndarray, scored: float
+    ) -> None:
+        """`_run` with gradients by blocks."""
+        raise NotImplementedError
 
     @property
     def made(self) -> tuple[np.ndarray, ...]:

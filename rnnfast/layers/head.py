@@ -13,9 +13,10 @@ from rnnfast._turns import in_turn
 from rnnfast.heads import Head, head_of, squared
 from rnnfast.kernels.affine_loss import affine_loss_of
 from rnnfast.kernels.gemm import packed_size
-from rnnfast.kernels.sequence import block_steps
+from rnnfast.kernels.sequence import block_steps, time_grid
 from rnnfast.layers.affine_loss import AffineLoss
-from rnnfast.layers.rows import Rows, packed_rows
+from rnnfast.layers.blocks import Blocks
+from rnnfast.layers.rows import Rows, full_grid, offsets_of, packed_rows
 from rnnfast.layers.window import Part, nothing
 
 
@@ -49,12 +50,6 @@ class Targets(NamedTuple):
     lengths: np.ndarray | None = None
     grid: np.ndarray | None = None
 
-    def of_rows(self, rows: slice, grid: np.ndarray) -> Targets:
-        """The targets of some rows."""
-        begins, ends = self.span
-        weights = self.weights[rows] if self.weights.size else self.weights
-        return Targets(self.ts[rows], Span(begins[rows], ends[rows]), weights, None, grid)
-
     def scored(self) -> float:
         """The sum of the weights of the scored steps."""
         return float(self.step_weights().sum(dtype=np.float64)) if self.weights.size else self.span.steps()
@@ -73,6 +68,37 @@ class Targets(NamedTuple):
         return np.where(
             inside, self.weights if self.weights.shape[1] == 1 else self.weights[:, : steps.size], 0
         )
+
+
+class Groups(NamedTuple):
+    """Groups of rows whose gradients are added by a tree, under the kernel's names, and the rows of the
+    largest block of a time grid."""
+
+    bounds: np.ndarray
+    grids: np.ndarray
+    counts: np.ndarray
+    rows: int
+
+
+def _one_group(grid: np.ndarray | None, batch: int) -> Groups:
+    """All rows in one group."""
+    assert grid is not None
+    bounds, counts = np.array([0, batch]), np.array([grid.size - 1])
+    return Groups(bounds, grid[np.newaxis], counts, block_steps(batch) * batch)
+
+
+def _groups_of(blocks: Blocks, steps: int, lengths: np.ndarray | None) -> Groups:
+    """The rows of each block in one group."""
+    grids = []
+    for block in blocks.rows():
+        count = block.stop - block.start
+        own = None if lengths is None else lengths[block]
+        grids.append(full_grid(count, steps) if own is None else time_grid(offsets_of(own, steps), count))
+    counts = np.array([grid.size - 1 for grid in grids])
+    padded = [np.pad(grid, (0, int(counts.max()) + 1 - grid.size), mode="edge") for grid in grids]
+    sizes = [block.stop - block.start for block in blocks.rows()]
+    most = max(block_steps(size) * size for size in sizes)
+    return Groups(np.ascontiguousarray(blocks.bounds, np.int64), np.array(padded), counts, most)
 
 
 class TimeAffineWithLoss(AffineLoss):
@@ -191,7 +217,7 @@ class TimeAffineWithLoss(AffineLoss):
         xs, targets = self._checked(owner, xs, ts, lengths=lengths, weights=weights)
         return self._run(xs, targets, targets.grid)[0].copy()
 
-    def _checked(  # type: ignore[override]
+    def _checked(
         self, owner: str, xs: np.ndarray, ts: np.ndarray, *, lengths: Any = None, weights: Any = None
     ) -> tuple[np.ndarray, Targets]:
         depth, cols = self._weights[0].shape[0], self.output_size
@@ -227,7 +253,7 @@ class TimeAffineWithLoss(AffineLoss):
         sums: np.ndarray | None = None,
         scored: float = -1,
         adds: bool = False,
-        into: Sequence[np.ndarray] = (),
+        groups: Groups | None = None,
     ) -> tuple[np.ndarray, bool, float]:
         ts, span, weights = targets[:3]
         W, b = map(_check.kernel_ready, self._weights)
@@ -235,44 +261,51 @@ class TimeAffineWithLoss(AffineLoss):
         dtype, gradients, wide = self.dtype, sums is not None, np.dtype(np.float64)
         if gradients:
             self._gradients = None
-        rows = block_steps(batch) * batch
+        groups = _one_group(blocks, batch) if groups is None else groups
+        rows, levels = groups.rows, (groups.counts.size - 1).bit_length()
 
         def take(name: str, *shape: int) -> np.ndarray:
             return self._workspace.take(name, shape, dtype)
 
         losses = self._workspace.take("losses", (batch, steps), wide)
-        dxs, dW, db = into or (take("dxs", *(xs.shape if gradients else (0, 0, 0))), *self._level(0))
-        outputs = self.output_size
+        dxs = take("dxs", *(xs.shape if gradients else (0, 0, 0)))
+        dW, db, outputs = take("dW", depth, cols), take("db", cols), self.output_size
         scored_blocks = affine_loss_of(self.head.equations)(
-            xs, ts, weights, W, b, *span, blocks, dtype.type(1 / (scored * outputs or 1)), gradients, adds,
-            losses, np.zeros(batch) if sums is None else sums, dxs, dW, db,
+            xs, ts, weights, W, b, *span, *groups[:3], dtype.type(1 / (scored * outputs or 1)), gradients,
+            adds, losses, np.zeros(batch) if sums is None else sums, dxs, dW, db,
             take("x_block", rows, depth), take("y_block", rows, cols),
             self._workspace.take("values", ((cols + 2 * outputs) * rows,), wide),
             take("packed_w", packed_size(depth, cols, dtype)),
             take("packed_wt", packed_size(cols, depth, dtype)),
             take("packed_dy", packed_size(rows, cols, dtype)),
-            take("block_sum", cols),
+            take("block_sum", cols), take("partial", levels * (depth + 1) * cols),
         )  # fmt: skip
         if gradients:
             self._made_by = get_ident()
             self._gradients = dxs, dW, db
         return losses, scored_blocks > 0, scored
 
-    def _level(self, level: int) -> tuple[np.ndarray, ...]:
-        W, b = self._weights
-        take = self._workspace.take
-        return take(f"dW {level}", W.shape, self.dtype), take(f"db {level}", b.shape, self.dtype)
-
-    def _of_rows(self, xs: np.ndarray, targets: Targets, rows: slice) -> tuple[np.ndarray, Any, Any]:
-        own, lengths = xs[rows], None if targets.lengths is None else targets.lengths[rows]
-        grid = packed_rows("", len(own), own.shape[1], lengths, None, None).blocks
-        return own, targets.of_rows(rows, grid), grid
-
-    def _adds_once(self, xs: np.ndarray, targets: Targets, grid: Any) -> bool:
-        return grid.size == 2
+    def _run_blocks(
+        self, xs: np.ndarray, targets: Targets, blocks: Blocks, sums: np.ndarray, scored: float
+    ) -> None:
+        known = self._workspace.plans.get("groups")
+        groups = (
+            None if known is None or known[0] is not blocks.bounds or known[1] != xs.shape[1] else known[2]
+        )
+        if groups is None or targets.lengths is not None:
+            groups = _groups_of(blocks, xs.shape[1], targets.lengths)
+            if targets.lengths is None:
+                self._workspace.plans["groups"] = blocks.bounds, xs.shape[1], groups
+        self._run(xs, targets, None, sums, scored, groups=groups)
 
     def _scored_steps(self, targets: Targets) -> np.ndarray:
-        return targets.step_weights().sum(axis=1, dtype=np.float64)
+        if not targets.weights.size:
+            return (targets.span.ends - targets.span.begins).astype(np.float64)
+        weights = targets.step_weights()
+        if not weights.shape[1]:
+            return np.zeros(len(weights))
+        # One step after the other: pairwise sums would depend on the longest sequence here.
+        return np.cumsum(weights, axis=1, dtype=np.float64)[:, -1]
 
     def make_room(self, batch: int, steps: int) -> None:
         """Allocate the arrays of a window before the first call."""

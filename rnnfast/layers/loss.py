@@ -24,6 +24,7 @@ from rnnfast.kernels.softmax import LANES, softmax_loss_backward, softmax_loss_f
 from rnnfast.layers.affine import kernel_matrix
 from rnnfast.layers.affine_loss import AffineLoss
 from rnnfast.layers.base import Layer
+from rnnfast.layers.blocks import Blocks, sum_by_blocks
 from rnnfast.layers.window import Part
 
 
@@ -218,9 +219,7 @@ class TimeAffineSoftmaxWithLoss(AffineLoss, _LabelLoss):
         """-log p of each label, (N, T) in float64 and nats, 0 if ignored; gradients are unchanged."""
         return self._run(*self._checked(f"{type(self).__name__}.losses", xs, ts), None)[0].copy()
 
-    def _checked(  # type: ignore[override]
-        self, owner: str, xs: np.ndarray, ts: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _checked(self, owner: str, xs: np.ndarray, ts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         depth, size = self._weights[0].shape
         xs = _check.floats(owner, "xs", xs, ("N", "T", depth), self.dtype, "H is the rows of W")
         return xs, _labels(owner, ts, (*xs.shape[:2], size), self.ignore_label)
@@ -292,14 +291,23 @@ class TimeAffineSoftmaxWithLoss(AffineLoss, _LabelLoss):
             self._workspace.take(f"dWb_t {level}", (size, row_stride(depth + 1, self.dtype)), self.dtype),
         )
 
-    def _of_rows(self, xs: np.ndarray, targets: Any, rows: slice) -> tuple[np.ndarray, Any, None]:
-        return xs[rows], targets[rows], None
+    def _run_blocks(
+        self, xs: np.ndarray, targets: np.ndarray, blocks: Blocks, sums: np.ndarray, scored: float
+    ) -> None:
+        self._gradients = None
+        (_, steps, depth), size = xs.shape, self._weights[1].size
+        dxs = self._workspace.take("dxs", xs.shape, self.dtype)
 
-    def _adds_once(self, xs: np.ndarray, targets: Any, grid: Any) -> bool:
-        batch, steps, _ = xs.shape
-        size = self._weights[1].size
-        in_one = even_period(batch, steps, size) == steps and batch <= loss_block_rows(batch, steps, size)
-        return xs.size > 0 and in_one
+        def compute(rows: slice, arrays: Sequence[np.ndarray], adds: bool) -> None:
+            self._run(xs[rows], targets[rows], None, sums[rows], scored, adds, (dxs[rows], *arrays))
+
+        def adds_once(rows: slice) -> bool:
+            count = rows.stop - rows.start
+            in_one = even_period(count, steps, size) == steps and count <= loss_block_rows(count, steps, size)
+            return count * steps * depth > 0 and in_one
+
+        self._gradients = dxs, *sum_by_blocks(blocks, self._level, compute, adds_once)
+        self._made_by = get_ident()
 
     def _scored_steps(self, targets: np.ndarray) -> np.ndarray:
         return np.count_nonzero(targets != self.ignore_label, axis=1).astype(np.float64)

@@ -12,6 +12,7 @@ from rnnfast.kernels.gemm import packed_size
 from rnnfast.kernels.groups import group_gradients, terms_of
 from rnnfast.kernels.sequence import block_steps, padded_row
 from rnnfast.kernels.shares import recurrent_packed_size
+from rnnfast.layers.base import Workspace
 from rnnfast.layers.blocks import Blocks, Groups, Reduction
 from rnnfast.layers.rows import Rows
 from rnnfast.layers.streaming import Streaming
@@ -46,6 +47,25 @@ class Plan(NamedTuple):
     scratch: tuple[Any, ...]
     intact: int
     zeros: np.ndarray
+
+
+class Back(NamedTuple):
+    """The scratch of a backward pass, under the kernel's names."""
+
+    packed_x: np.ndarray
+    packed_h: np.ndarray | None
+    packed_late: np.ndarray | None
+    packed_wx: np.ndarray | None
+    packed_wh: np.ndarray | None
+    packed_wlate: np.ndarray | None
+    dts: np.ndarray
+    dstates: np.ndarray
+    x_block: np.ndarray
+    sums: np.ndarray
+    h_block: np.ndarray
+    kept: np.ndarray | None
+    carry: np.ndarray | None
+    operand: np.ndarray | None
 
 
 class Plans(Streaming):
@@ -137,7 +157,7 @@ class Plans(Streaming):
             again("packed_wx", depth, cols),
             again("packed_wh", width, plain),
             again("packed_wlate", width, late),
-            self._gradient_rows(block_rows),
+            take("gradients", block_rows + 1, gradient_row),
             take("dstates", batch, self._row(len(self.cell.states))),
             self._input_block(batch),
             take("sums", words + 1 if words else 0, gradient_row),
@@ -147,10 +167,6 @@ class Plans(Streaming):
             take("operand", block_rows if remake else batch, row) if equations.again else None,
         )
         return Plan(team, (), scratch, 0, self._fresh(batch))
-
-    def _gradient_rows(self, rows: int) -> np.ndarray:
-        """Memory for the gradients of pre-activations."""
-        return self._take("gradients", rows + 1, self._row(self.loop.schedule.gradients))
 
     def _fresh(self, batch: int) -> np.ndarray:
         return np.zeros((len(self.cell.states), batch, self.hidden_size), self.dtype)
@@ -211,8 +227,12 @@ class Plans(Streaming):
         dxs: np.ndarray,
         dstates: np.ndarray,
         adds: bool,
+        room: Workspace | None = None,
     ) -> None:
-        """Fill `dxs` (N, T, D) or `inputs.dwords`, `dstates` (S, N, H) and `grads`."""
+        """Fill `dxs` (N, T, D) or `inputs.dwords`, `dstates` (S, N, H) and `grads`.
+
+        `room` is memory for the gradients of pre-activations of all steps, which groups need.
+        """
         remakes = run.intact > 0
         plan = self._planned("backward", run.rows, run.inputs.words.shape[0], remakes, self.plan_backward)
         if remakes:
@@ -224,9 +244,10 @@ class Plans(Streaming):
         grads = self._kernel_grads
         if grads is None:
             grads = self._kernel_grads = self._gradient_arrays()
-        groups, scratch = None if adds else run.groups, plan.scratch
+        groups, scratch = None if adds else run.groups, Back(*plan.scratch)
         if groups is not None:
-            scratch = (*scratch[:6], self._gradient_rows(int(run.rows.offsets[-1])), *scratch[7:])
+            shape = int(run.rows.offsets[-1]) + 1, scratch.dts.shape[1]
+            scratch = scratch._replace(dts=(room or self._workspace).take("all gradients", shape, self.dtype))
         arguments = (
             *run.inputs[:3], run.given, *run.saved, run.intact, dhs, plan.zeros if later is None else later,
             *self._kernel_params(), self.turned, *run.rows, adds, groups is not None,
@@ -234,7 +255,7 @@ class Plans(Streaming):
         )  # fmt: skip
         _threads.run(self.loop.backward, plan.team.members, plan.team.by_units, arguments)
         if groups is not None:
-            self._run_groups(run, groups, grads, scratch[6], scratch[0], plan.team.members)
+            self._run_groups(run, groups, grads, scratch, plan.team.members)
         self._dgiven = dgiven
         self.hand_out()
 
@@ -262,24 +283,22 @@ class Plans(Streaming):
             known = self._workspace.plans["groups"] = rows, blocks.bounds, Groups.of(rows, blocks)
         return known[2]
 
-    def _run_groups(
-        self, run: Run, groups: Groups, grads: list[Any], dts: np.ndarray, packed_x: Any, members: int
-    ) -> None:
+    def _run_groups(self, run: Run, groups: Groups, grads: list[Any], scratch: Back, members: int) -> None:
         """Fill `grads` and `inputs.dwords` by groups, from the gradients of pre-activations of all steps."""
-        take, empty = self._take, nothing(self.dtype, 1)
+        take, empty, dts = self._take, nothing(self.dtype, 1), scratch.dts
         xs, ids, words, dwords = run.inputs
-        results = [empty if array is None else array.reshape(-1) for array in (*grads, dwords)]
         levels, rows = (groups.counts.size - 1).bit_length(), groups.most_rows
         known = self._workspace.plans.get("terms")
-        if known is None or known[0] != dwords.size:
+        if known is None or known[0] is not dwords:
+            results = [empty if array is None else array.reshape(-1) for array in (*grads, dwords)]
             terms = terms_of(self.loop.schedule, self.input_size, self.hidden_size, self.turned)
             regions = np.concatenate(([0], np.cumsum([array.size for array in results])))
-            known = self._workspace.plans["terms"] = dwords.size, terms, regions
-        _, terms, regions = known
+            known = self._workspace.plans["terms"] = dwords, terms, regions, results
+        _, terms, regions, results = known
         arguments = (
             xs, ids, words, run.saved[0], dts, run.rows.offsets, run.rows.order, run.rows.resets, self.turned,
             *groups[:-1], terms, regions, *results,
-            take("partial", levels * int(regions[-1])), packed_x,
+            take("partial", levels * int(regions[-1])), scratch.packed_x,
             take("group_x", rows + 1, padded_row(self.input_size, self.dtype)),
             take("group_h", rows + 1, self._row(1)),
             take("group_d", rows + 1, dts.shape[1]),

@@ -12,6 +12,7 @@ from rnnfast import _check
 from rnnfast.cells import Cell
 from rnnfast.kernels.sequence import block_steps
 from rnnfast.layers.activations import Activations
+from rnnfast.layers.base import Workspace
 from rnnfast.layers.blocks import Blocks
 from rnnfast.layers.rows import Rows, packed_rows
 from rnnfast.layers.window import Inputs, Lookup, Place, nothing
@@ -330,9 +331,10 @@ class Recurrent(Activations):
         out: np.ndarray | None = None,
         *,
         adds: bool = False,
+        room: Workspace | None = None,
     ) -> np.ndarray:
         """`backward` with one arriving gradient (N, H) per state; with `adds`, the gradients of the
-        parameters accumulate."""
+        parameters accumulate. `room` is scratch memory that layers may share, needed by blocks."""
         with self._turn:
             self._claim_tape()
             owner = f"{type(self).__name__}.backward"
@@ -359,5 +361,5 @@ class Recurrent(Activations):
             dxs = self._output(owner, out, xs.shape, *read.values(), *self._weights, *self._dweights)
             if self._dstate is None or self._dstate.shape[1] != batch:
                 self._dstate = np.empty((len(states), *shape), self.dtype)
-            self.run_backward(run, dhs, later, dxs, self._dstate, adds)
+            self.run_backward(run, dhs, later, dxs, self._dstate, adds, room)
             return dxs

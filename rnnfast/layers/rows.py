@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,6 +42,18 @@ def falling_order(lengths: np.ndarray) -> np.ndarray:
     return np.argsort(-lengths, kind="stable").astype(np.int64, copy=False)
 
 
+def offsets_of(lengths: np.ndarray, steps: int) -> np.ndarray:
+    """The first row of each step, and the number of rows, of sequences of these lengths (N,)."""
+    active = lengths.size - np.searchsorted(np.sort(lengths), np.arange(steps), side="right")
+    return np.concatenate(([0], np.cumsum(active))).astype(np.int64, copy=False)
+
+
+@functools.lru_cache(maxsize=64)
+def full_grid(batch: int, steps: int) -> np.ndarray:
+    """The time grid of sequences of equal lengths; not to be written to."""
+    return time_grid(np.arange(steps + 1) * batch, batch)
+
+
 def packed_rows(owner: str, batch: int, steps: int, lengths: Any, reset: Any, last: Rows | None) -> Rows:
     """The order of rows in time-major arrays: longest sequence first, no rows after its end; `last` if it
     fits. `lengths` may be the `Rows` of another layer for the same window."""
@@ -52,10 +65,9 @@ def packed_rows(owner: str, batch: int, steps: int, lengths: Any, reset: Any, la
         given = lengths.lengths if isinstance(lengths, Sorted) else lengths
         counted = _check.lengths(owner, given, batch, steps)
         order = falling_order(counted) if order is None else order
-        active = batch - np.searchsorted(counted[order[::-1]], np.arange(steps), side="right")
-        offsets = np.concatenate(([0], np.cumsum(active))).astype(np.int64, copy=False)
+        offsets = offsets_of(counted, steps)
         return Rows.batch_first(offsets, order, time_grid(offsets, batch), resets)
     if last is None or (last.order.size, last.offsets.size) != (batch, steps + 1):
         offsets = np.arange(steps + 1) * batch
-        last = Rows.batch_first(offsets, np.arange(batch), time_grid(offsets, batch), NO_RESETS)
+        last = Rows.batch_first(offsets, np.arange(batch), full_grid(batch, steps), NO_RESETS)
     return last if resets is last.resets else last._replace(resets=resets)

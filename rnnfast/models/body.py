@@ -171,7 +171,7 @@ class Body(Drawing):
             looked_up = layer.reads_words
             out = None if looked_up else self._buffer(f"dxs{index}", batch, steps, layer.input_size)
             later = None if arriving is None else list(arriving[index])
-            dhs = layer.go_back(dhs, later, out, adds=adds)
+            dhs = layer.go_back(dhs, later, out, adds=adds, room=self._workspace)
             if reduction is not None:
                 layer.reduce(reduction)
         if self.embedding is not None and not looked_up:

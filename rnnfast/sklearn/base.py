@@ -222,14 +222,12 @@ class SequenceEstimator(BaseEstimator):
                 series = read(self, method, X, reset=start)
                 weights = weights_of(owner, sample_weight, series.size)
                 ts, weights, strata = self._targets(owner, y, series, weights, start, classes)
-                steps = series.lengths
-                by_step = weights if self.pooling is None else np.repeat(weights, steps)
-                total = (
-                    np.add.reduceat(weights, np.cumsum(steps) - steps) if self.pooling is None else weights
-                )
+                lengths, total, of_steps = series.lengths, weights, self.pooling is None
+                if of_steps:
+                    total = np.add.reduceat(weights, np.cumsum(lengths) - lengths)
                 _check.some_weight(owner, total)
                 if start:
-                    self._start(series, by_step, ranks)
+                    self._start(series, weights if of_steps else np.repeat(weights, lengths), ranks)
                 rows, valid = np.flatnonzero(total), None
                 if stops_early:
                     rows, held = self._split(rows, None if strata is None else strata[rows])

@@ -5,7 +5,9 @@
 * `trainer.py`: `Trainer`, with clipping, validation and annealing; `progress.py`: its reports; `safety.py`:
   protection of the parameters from Ctrl-C and exploding updates.
 * `keeper.py`: the state of training in one file, for resuming.
-* `ranks.py`: `Ranks`, the processes that train one model together; `exchanges.py`: how they exchange arrays.
+* `ranks.py`: `Ranks`, the processes that train one model together; `exchanges.py`: how they exchange arrays;
+  `batch_blocks.py`: the rows of each; `alike.py`: what they decide together; `lost_ranks.py` and `guard.py`:
+  the end of all when one is lost.
 * `evaluation.py`: `perplexity`. `checkpoint.py`: run folders.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -25,6 +26,11 @@ def ranks_of(ranks: Any) -> Any:
     from rnnfast.training.ranks import Ranks
 
     return Ranks(None if isinstance(ranks, str) and ranks == "world" else ranks)
+
+
+def _takes_blocks(method: Callable[..., Any]) -> bool:
+    """Whether a method, which a subclass may have replaced, has the parameter `blocks`."""
+    return "blocks" in inspect.signature(method).parameters
 
 
 @contextmanager
@@ -69,12 +75,17 @@ class Alike:
 
     def blocks(self, trainer: Any, batch_size: int, number: int | None) -> BatchBlocks | None:
         """Blocks of a batch, as many as its size asks for by default; None if one process has one block."""
-        able = isinstance(trainer.model, Model) and getattr(trainer.bptt, "takes_blocks", False)
+        model, bptt = trainer.model, trainer.bptt
+        able = (
+            isinstance(model, Model)
+            and getattr(bptt, "takes_blocks", False)
+            and all(_takes_blocks(method) for method in (trainer.model.forward, bptt.windows, bptt.batches))
+        )
         number = number or (blocks_of(int(batch_size)) if able else 1)
         size = 1 if self.ranks is None else self.ranks.size
         if number == size == 1:
             return None
-        _check.blocks_possible("Trainer.fit", able, type(trainer.model).__name__, trainer.bptt)
+        _check.blocks_possible("Trainer.fit", able, type(model).__name__, bptt)
         _check.ranks_divide_blocks("Trainer.fit", size, number, batch_size)
         return BatchBlocks(number, self.ranks)
 
@@ -97,12 +108,15 @@ class Alike:
         """Call a user's function on rank 0; what it asks for is agreed on in `settle`."""
         if function is None or not self.speaks:
             return
+        if self.ranks is None:
+            function(*arguments)
+            return
         try:
             function(*arguments)
         except StopTraining:
-            if self.ranks is None:
-                raise
             self._stopped = True
+        except BaseException as error:  # of this rank alone, whatever it is
+            raise _check.failed_on_rank_0(function) from error
 
     def settle(self, optimizer: Any, due: bool) -> bool:
         """Agree on the end of training, on the learning rate and on whether a file is due, which rank 0 says.
@@ -123,6 +137,18 @@ class Alike:
         if told[0, 1]:
             raise StopTraining
         return bool(told[0, 2])
+
+    @contextmanager
+    def all_or_none(self, path: Any) -> Iterator[None]:
+        """A block that fails on all ranks if it fails on one."""
+        error: BaseException | None = None
+        try:
+            yield
+        except Exception as raised:
+            error = raised
+        failed = error is not None if self.ranks is None else self.ranks.any(error is not None)
+        if failed:
+            raise error or _check.other_rank_failed(path)
 
     def agreed(self, value: Any) -> Any:
         """The value of rank 0."""

@@ -95,7 +95,7 @@ class Guard:
         self._arrived: set[int] = set()
         self._is_complete = False
         self._failed: Member | None = None  # the first one
-        self._deadline = time.monotonic() + _ARRIVAL
+        self._deadline, self._parent = time.monotonic() + _ARRIVAL, os.getppid()
         # epoll and kqueue report ends in the order in which they happened.
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ)
@@ -103,12 +103,14 @@ class Guard:
     def serve(self) -> None:
         """Return when no rank needs the guard any more."""
         while not self._is_over():
-            left = self._deadline - time.monotonic()
+            left = min(self._deadline - time.monotonic(), math.inf if self._is_complete else 1.0)
             for key, _ in self._selector.select(None if math.isinf(left) else max(left, 0.0)):
                 if key.data is None:
                     self._accept()
                 elif not self._hear(key.data):
                     return self._end(self._failed or key.data)
+            if not (self._is_complete or self._members) and os.getppid() != self._parent:
+                return None  # rank 0 ended before it came, and nobody else is there
             if time.monotonic() >= self._deadline:
                 if self._failed is not None:
                     return self._end(self._failed)

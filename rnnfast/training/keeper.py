@@ -110,9 +110,14 @@ class Keeper:
     def __reduce__(self) -> Any:
         raise _check.not_copied("Keeper", "it writes for the fit that is under way; copy the trainer")
 
-    def mark(self, meter: Meter, window: int) -> None:
-        """Remember the state of training after `window` windows of an epoch, all of them applied."""
-        trainer = self._trainer
+    def mark(self, meter: Meter, window: int, whole: bool = True) -> None:
+        """Remember the state of training after `window` windows of an epoch, all of them applied.
+
+        Unless the last one was `whole`, nothing is written until the next mark: training cannot resume there.
+        """
+        trainer, self._mark = self._trainer, None
+        if not whole:
+            return
         self._mark = _Mark(
             meter.state(),
             window,
@@ -121,10 +126,6 @@ class Keeper:
             float(trainer.optimizer.lr),
             len(trainer.history),
         )
-
-    def unmark(self) -> None:
-        """Write nothing until the next `mark`: training cannot resume from this place."""
-        self._mark = None
 
     def mark_learning_rate(self) -> None:
         """Update the marked learning rate; a callback may have changed it."""
@@ -176,15 +177,22 @@ class Keeper:
             remove_leftovers(self.path.parent)
         if not self._alike.agreed(self.path.exists()):
             return 0
+        with self._alike.all_or_none(self.path):
+            return self._resumed(meter)
+
+    def _resumed(self, meter: Meter) -> int:
         saved = read_training(self.path)
         # A file without "shuffle" comes from a version that never shuffled sequences.
         kept: dict[str, Any] = {"shuffle": False} if "sequences" in saved.about["run"] else {}
         kept["blocks"] = 1  # one without "blocks", from a version that did not cut batches
         kept["constants"] = self._run.get("constants")
         if self._trainer.blocks is None:  # a run keeps its number
-            self._run["blocks"] = saved.about["run"].get("blocks", 1)
-            trainer = self._trainer
-            trainer.batch_blocks = self._alike.blocks(trainer, self._run["batch_size"], self._run["blocks"])
+            try:
+                number = _check.blocks("Trainer.fit", saved.about["run"].get("blocks", 1)) or 1
+            except (TypeError, ValueError) as error:
+                raise _check.malformed(self.path, str(error)) from None
+            trainer, self._run["blocks"] = self._trainer, number
+            trainer.batch_blocks = self._alike.blocks(trainer, self._run["batch_size"], number)
         _check.same_run("Trainer.fit", self.path, {**kept, **saved.about["run"]}, self._run)
         _check.more_epochs("Trainer.fit: epochs", self.path, meter.epochs, saved.epoch)
         try:

@@ -78,10 +78,16 @@ class Watcher:
         together = kind is None or issubclass(kind, self._alike)
         if self._is_inner and together:
             self._ranks.barrier()
+        if not together:
+            self.fail(kind.__name__)  # type: ignore[union-attr]
+        elif self._thread is not None:
+            self._tell("left")
+            self._thread.join()
+
+    def fail(self, reason: str) -> None:
+        """Name this rank and the reason unless all ranks fail; all end in 3 s, or when this one does."""
         if self._thread is not None:
-            self._tell("left" if together else f"failed {kind.__name__}")  # type: ignore[union-attr]
-            if together:
-                self._thread.join()
+            self._tell(f"failed {reason}")
 
     def _start(self) -> tuple[list[str], int, str]:
         """Start the guard; returns names of this machine, the port, and what the guard wants to hear."""

@@ -23,16 +23,16 @@ _offer_core = getattr(os, "sched_yield", lambda: time.sleep(0))
 class Ranks:
     """The processes of an MPI communicator, which exchange gradients and a few numbers.
 
-    Sums over ranks are pairwise trees, ``(r0 + r1) + (r2 + r3)`` for four, so their bits do not depend on how
-    the ranks lie on machines, and a tree over more blocks may be cut between any power of two of ranks. Ranks
-    on one machine exchange arrays through shared memory, others by messages.
+    Sums over ranks are pairwise trees, ``(r0 + r1) + (r2 + r3)`` for four. Ranks that first sum their blocks
+    of a batch by the same tree get the bits of one rank with all blocks. Ranks on one machine exchange arrays
+    through shared memory, ranks of several machines by messages; the bits are the same.
 
     Ranks on one machine also share its processors: each has its part of them as threads, unless a number of
     threads was set.
 
     All ranks make their `Ranks` together, and call its methods in the same order. A waiting rank answers
-    Ctrl-C and sleeps after a millisecond. An exception during a call leaves the ranks out of step, so it must
-    end all of them.
+    Ctrl-C and sleeps after a millisecond. A ``finish`` that was interrupted may be called again; an exception
+    in another method leaves the ranks out of step, so it must end all of them.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class Ranks:
     ImportError
         mpi4py or an MPI library is missing: extra `mpi`.
     TypeError, ValueError
-        `communicator` is none, or its size is not a power of two.
+        `communicator` is not an intracommunicator, or its size is not a power of two.
 
     Notes
     -----
@@ -66,15 +66,12 @@ class Ranks:
 
     Examples
     --------
-    Started as ``mpiexec -n 2 python script.py``, this prints ``[3. 3. 3.]`` twice:
+    Started as ``mpiexec -n 2 python script.py``, this prints ``[3. 3. 3.]`` twice::
 
-    >>> import numpy as np
-    >>> from rnnfast.training import Ranks
-    >>> ranks = Ranks()                                                         # doctest: +SKIP
-    >>> grad = np.full(3, ranks.rank + 1.0)
-    >>> ranks.begin([grad]).finish()                                            # doctest: +SKIP
-    >>> grad                                                                    # doctest: +SKIP
-    array([3., 3., 3.])
+        ranks = Ranks()
+        grad = np.full(3, ranks.rank + 1.0)
+        ranks.begin([grad]).finish()
+        print(grad)
     """
 
     def __init__(self, communicator: Any = None, *, _by_messages: bool = False) -> None:

@@ -28,7 +28,7 @@ from rnnfast.training.fitting import (
     reading_order,
     validated,
 )
-from rnnfast.training.keeper import Keeper, described
+from rnnfast.training.keeper import Keeper, checksum, described
 from rnnfast.training.progress import Meter, Progress, has_stalled
 from rnnfast.training.safety import LastGood, StopTraining, TrainingDiverged, interrupts_deferred
 
@@ -84,7 +84,7 @@ class Trainer:
     ranks : "world", mpi4py communicator or Ranks, optional
         The processes that train the model together, each on a part of every batch, with the bits of one
         process. Each runs the same program on the same data. Training begins with the parameters of rank 0,
-        which alone calls the three functions above and writes files.
+        which alone calls `callback`, `on_epoch` and `checkpoint`, and writes files.
     blocks : int, optional
         The number of blocks of rows whose gradients are summed apart and then in pairs; the bits depend on
         it. A power of two, by default 8, 4, 2 or 1: the largest that leaves at least 5 rows to a block.
@@ -260,7 +260,8 @@ class Trainer:
         if checkpoint_file is not None:
             self._keeper = Keeper(self, checkpoint_file, checkpoint_every, ids, valid, int(batch_size))
         with self.alike:
-            self.alike.begin(self, lambda: [described(self), epochs, len(batches), batches.tokens])
+            options = [epochs, batch_size, resume, checkpoint_file is None, self.shuffle, self.blocks]
+            self.alike.begin(self, lambda: [described(self), options, checksum(ids), checksum(valid)])
             passed = self._keeper.resume(meter) if self._keeper is not None and resume else 0
             return self._fit(meter, ids, batch_size, valid, passed)
 
@@ -302,9 +303,9 @@ class Trainer:
             self._update(meter, window)
             self._write_if_due()
 
-    def _mark(self, meter: Meter, window: int) -> None:
+    def _mark(self, meter: Meter, window: int, whole: bool = True) -> None:
         if self._keeper is not None:
-            self._keeper.mark(meter, window)
+            self._keeper.mark(meter, window, whole)
 
     def _write_if_due(self) -> None:
         keeper = self._keeper
@@ -331,10 +332,7 @@ class Trainer:
         with interrupts_deferred():
             self.optimizer.update(merged.params, merged.grads)
             meter.add(window)
-            if self._keeper is not None and not window.whole:
-                self._keeper.unmark()
-            else:
-                self._mark(meter, window.number)
+            self._mark(meter, window.number, window.whole)
             if self.callback is not None:
                 try:
                     self.alike.call(self.callback, meter.progress(window, norm, learning_rate))
