@@ -22,3 +22,19 @@ def text(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("text") / "song.txt"
     path.write_text(request.module.TEXT)
     return path
+
+
+@pytest.fixture
+def shared_windows(monkeypatch):
+    """Any window is worth a team, on any machine; afterwards as many threads as before."""
+    import rnnfast
+    from rnnfast import _processors, _threads
+    from rnnfast.layers import plans
+
+    before = rnnfast.get_num_threads()
+    monkeypatch.setattr(_processors, "allowed", lambda: 64)
+    monkeypatch.setattr(_threads, "LEAST_OPERATIONS", 1.0)
+    monkeypatch.setattr(_threads, "LEAST_BYTES", 1.0)
+    monkeypatch.setattr(plans, "LEAST_STEP_OPERATIONS", 0.0)
+    yield
+    rnnfast.set_num_threads(before)

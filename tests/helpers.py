@@ -12,6 +12,7 @@ from numba.core.registry import cpu_target
 from rnnfast.kernels._jit import jit_is_disabled
 from rnnfast.kernels.tile import panel_width
 
+from rnnfast import _threads
 from rnnfast.models import RNNLM
 
 JIT = not jit_is_disabled()
@@ -77,6 +78,18 @@ def assert_same_bits(actual, expected):
     assert (actual.shape, actual.dtype) == (expected.shape, expected.dtype)
     np.testing.assert_array_equal(actual, expected)
     assert np.ascontiguousarray(actual).tobytes() == np.ascontiguousarray(expected).tobytes()
+
+
+def kernel_calls(monkeypatch):
+    """A list to which each call of a kernel adds how many threads it runs on, and whether by units."""
+    seen, original = [], _threads.run
+
+    def noted(kernel, members, by_units, arguments):
+        seen.append((members, by_units))
+        return original(kernel, members, by_units, arguments)
+
+    monkeypatch.setattr(_threads, "run", noted)
+    return seen
 
 
 def target_without_avx512():

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 from cells import Window, make, run
-from helpers import assert_same_bits
+from helpers import assert_same_bits, kernel_calls
 
 import rnnfast
 from rnnfast import _processors, _threads
@@ -23,15 +23,9 @@ def threads():
 
 def members_of(monkeypatch, call):
     """On how many threads the kernels of a call are to run."""
-    seen, original = set(), _threads.run
-
-    def noted(kernel, members, by_units, arguments):
-        seen.add(members)
-        return original(kernel, members, by_units, arguments)
-
-    monkeypatch.setattr(_threads, "run", noted)
+    seen = kernel_calls(monkeypatch)
     call()
-    return seen
+    return {members for members, _ in seen}
 
 
 def test_small_problems_stay_on_one_thread(monkeypatch):

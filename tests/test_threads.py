@@ -9,40 +9,16 @@ import time
 import numpy as np
 import pytest
 from cells import KINDS, Window, make, run
-from helpers import DTYPES, assert_same_bits, needs_jit, normal, sized
+from helpers import DTYPES, assert_same_bits, kernel_calls, needs_jit, normal, sized
 from rnnfast.kernels import team as teams
 from rnnfast.kernels.fused_loss import SLAB_WORDS
 
 import rnnfast
-from rnnfast import RNNLM, ExactBPTT, SequenceRegressor, TimeAffineSoftmaxWithLoss, _processors, _threads
+from rnnfast import RNNLM, ExactBPTT, SequenceRegressor, TimeAffineSoftmaxWithLoss, _threads
 from rnnfast.layers import plans
 
+pytestmark = pytest.mark.usefixtures("shared_windows")
 COUNTS = (2, 3)
-
-
-@pytest.fixture(autouse=True)
-def threads(monkeypatch):
-    """Any window is worth a team, on any machine; afterwards as many threads as before."""
-    before = rnnfast.get_num_threads()
-    monkeypatch.setattr(_processors, "allowed", lambda: 64)
-    monkeypatch.setattr(_threads, "LEAST_OPERATIONS", 1.0)
-    monkeypatch.setattr(_threads, "LEAST_BYTES", 1.0)
-    monkeypatch.setattr(plans, "LEAST_STEP_OPERATIONS", 0.0)
-    yield
-    rnnfast.set_num_threads(before)
-
-
-def calls(monkeypatch):
-    """A list to which each call of a kernel adds how many threads it runs on, and whether by units."""
-    seen = []
-    original = _threads.run
-
-    def noted(kernel, members, by_units, arguments):
-        seen.append((members, by_units))
-        return original(kernel, members, by_units, arguments)
-
-    monkeypatch.setattr(_threads, "run", noted)
-    return seen
 
 
 def results(count, call):
@@ -62,7 +38,7 @@ def test_sequences_shared_out_give_the_same_bits(kind, options, dtype, monkeypat
     layer = make(kind, 7, 19, dtype)
     window = Window(layer, N, T, **options)
     expected = results(1, lambda: run(layer, window))
-    seen = calls(monkeypatch)
+    seen = kernel_calls(monkeypatch)
     for count in COUNTS:
         seen.clear()
         actual = results(count, lambda: run(layer, window))
@@ -79,7 +55,7 @@ def test_units_shared_out_give_the_same_bits(kind, N, dtype, monkeypatch):
     layer = make(kind, 5, H, dtype)
     window = Window(layer, N, T)
     expected = results(1, lambda: run(layer, window))
-    seen = calls(monkeypatch)
+    seen = kernel_calls(monkeypatch)
     for count in COUNTS:
         seen.clear()
         actual = results(count, lambda: run(layer, window))
@@ -146,7 +122,7 @@ def test_exact_gradients_in_chunks_have_the_same_bits(kind, cell, N, monkeypatch
         model.backward()
         return loss
 
-    expected, seen = results(1, lambda: call(at_once)), calls(monkeypatch)
+    expected, seen = results(1, lambda: call(at_once)), kernel_calls(monkeypatch)
     for count in (1, 2, 3):
         seen.clear()
         actual = results(count, lambda: call(lambda: exact.gradients(model, xs, ts)))
