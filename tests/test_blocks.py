@@ -104,9 +104,9 @@ def seeded():
 MODELS = {
     "dropout": (lambda: RNNLM(50, 8, 8, cell="lstm", layers=2, dropout=0.3, **seeded()), text(50, 20)),
     "words looked up": (lambda: RNNLM(9, 8, 8, cell="lstm", **seeded()), text(9, 24, 20)),
-    "tied": (lambda: RNNLM(50, 8, 8, tied=True, **seeded()), text(50, 21)),
+    "tied": (lambda: RNNLM(50, 8, 8, cell="lstm", tied=True, **seeded()), text(50, 21)),
     "cbow": (lambda: CBOWLM(50, 8, **seeded()), text(50, 20)),
-    "empty ranks": (lambda: RNNLM(50, 8, 8, dropout=0.3, **seeded()), text(50, 5)),
+    "empty ranks": (lambda: RNNLM(50, 8, 8, cell="lstm", dropout=0.3, **seeded()), text(50, 5)),
     "regressor": (
         lambda: rnnfast.SequenceRegressor(3, 8, 1, dropout=0.2, head="gaussian", **seeded()),
         sequences(19, 11, "steps"),
