@@ -58,10 +58,12 @@ def run(count, arguments, log, kill_after=None, chance=random):
         try:
             rank, began = None, time.monotonic()
             if kill_after is not None:
-                while process.poll() is None and time.monotonic() < began + kill_after:
+                ranks = {}
+                while process.poll() is None and len(ranks) < count:
                     time.sleep(0.01)
-                ranks = ranks_of(process)
-                if process.poll() is None and len(ranks) == count:
+                    if time.monotonic() > began + kill_after:
+                        ranks = ranks_of(process)
+                if process.poll() is None:
                     rank = chance.randrange(count)
                     os.kill(ranks[rank], signal.SIGKILL)
                     began = time.monotonic()

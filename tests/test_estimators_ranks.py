@@ -40,6 +40,7 @@ def test_clones_of_estimators_keep_the_ranks(name):
 
 
 def test_copies_and_files_of_estimators_have_no_ranks(tmp_path):
+    pytest.importorskip("sklearn")
     from rnnfast.sklearn import RNNClassifier
 
     rng, ours = np.random.default_rng(0), Communicator()

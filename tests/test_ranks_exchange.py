@@ -2,9 +2,12 @@
 
 import pytest
 from helpers import needs_jit
-from rank_helpers import on_ranks
+from ranks_helpers import needs_ranks, run_ranks
 
-pytestmark = needs_jit  # interpreted sums of large arrays take minutes; `test_tree.py` has small ones
+pytestmark = [
+    needs_ranks,
+    needs_jit,
+]  # interpreted sums of large arrays take minutes; `test_tree.py` has small ones
 
 START = """
 import sys
@@ -116,46 +119,47 @@ print("equal")
 """
 )
 
-TIMED = """
-from rnnfast.bench.ranks import time_reduction
-from rnnfast.training import Ranks
-
-ranks = Ranks()
-measured = time_reduction(ranks, (0, 1000))
-assert measured == ranks.agreed(measured)
-assert [one.size for one in measured] == [0, 1000]
-assert all(one.tree > 0 and one.allreduce > 0 and one.speedup > 0 for one in measured)
-print("equal")
-"""
-
 KINDS = ("window", "messages")
+
+
+def ended(ranks, code, *arguments):
+    """The end of Python code on ranks; an exception on one of them ends all (`-m mpi4py`)."""
+    return run_ranks(ranks, "-m", "mpi4py", "-c", code, *arguments)
+
+
+def printed(ranks, code, *arguments):
+    """What all ranks print."""
+    done = ended(ranks, code, *arguments)
+    assert done.code == 0, done.out + done.err
+    return done.out
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("ranks", [1, 2, 4, 8])
 def test_sums_have_the_bits_of_the_tree_on_every_rank(ranks, kind):
-    assert on_ranks(ranks, SUMS, kind)[0].count("equal") == ranks
+    assert printed(ranks, SUMS, kind).count("equal") == ranks
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("ranks", [1, 2, 8])
 def test_every_rank_has_the_numbers_of_all_and_the_value_of_the_first(ranks, kind):
-    assert on_ranks(ranks, NUMBERS, kind)[0].count("equal") == ranks
+    assert printed(ranks, NUMBERS, kind).count("equal") == ranks
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_nan_and_infinity_pass_and_denormals_count_as_zero(kind):
-    assert on_ranks(2, SPECIAL, kind)[0].count("<0.0>") == 2
+    assert printed(2, SPECIAL, kind).count("<0.0>") == 2
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_waiting_rank_sleeps_and_can_be_interrupted_and_go_on(kind):
-    assert on_ranks(2, WAITS, kind)[0].count("equal") == 2
+    assert printed(2, WAITS, kind).count("equal") == 2
 
 
 def test_a_number_of_ranks_that_is_no_power_of_two_is_one_sentence():
-    errors = on_ranks(3, START, "window", fails=True)[1]
-    assert "ValueError: Ranks: the number of ranks must be a power of two, got 3; start 2 or 4." in errors
+    done = ended(3, START, "window")
+    assert done.code != 0
+    assert "ValueError: Ranks: the number of ranks must be a power of two, got 3; start 2 or 4." in done.err
 
 
 def test_what_is_no_communicator_or_no_array_is_one_sentence():
@@ -175,7 +179,7 @@ for wrong in (lambda: Ranks(3), lambda: Ranks(MPI.Intracomm()), lambda: ranks.be
               lambda: ranks.begin([[1.0]]), lambda: ranks.begin([np.ones((4, 4))[:, 1]])):
     print(message(wrong))
 """
-    actual = on_ranks(1, code)[0].splitlines()
+    actual = printed(1, code).splitlines()
     assert actual == [
         "TypeError: Ranks: communicator must be an mpi4py intracommunicator such as MPI.COMM_WORLD, got int.",
         "ValueError: Ranks: communicator must include this process, got MPI.COMM_NULL.",
@@ -183,7 +187,3 @@ for wrong in (lambda: Ranks(3), lambda: Ranks(MPI.Intracomm()), lambda: ranks.be
         "TypeError: Ranks.begin: arrays must be float32 or float64 arrays, got list.",
         "ValueError: Ranks.begin: arrays must be C-contiguous, aligned and writable.",
     ]
-
-
-def test_times_of_sums_are_the_same_on_every_rank():
-    assert on_ranks(2, TIMED)[0].count("equal") == 2

@@ -2,9 +2,11 @@
 
 import os
 import re
+import sys
 import time
 from pathlib import Path
 
+import kill_ranks_and_resume
 import numpy as np
 import pytest
 from ranks_helpers import library, needs_ranks, run_ranks
@@ -122,3 +124,11 @@ def test_ranks_on_several_machines_share_one_guard():
     assert said == [("1", "2", "died")], done.err
     done, said = ended(2, "nothing", options=options)
     assert (done.code, said) == (0, [])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes of ranks in /proc")
+def test_runs_whose_ranks_are_killed_go_on_with_other_numbers_of_ranks_to_the_same_bits(tmp_path):
+    found = kill_ranks_and_resume.main(tmp_path, KILLS)
+    assert found["equal"] == found["trials"] == KILLS
+    assert found["of several"] > 0
+    assert found["slowest end"] < 10
