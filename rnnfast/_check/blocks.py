@@ -34,8 +34,8 @@ def ranks_divide_blocks(owner: str, ranks: int, number: int, batch_size: int, le
         start = "start 1 process" if number == 1 else f"start at most {number}"
         larger = f", or take {least * ranks} rows or more" if ranks <= 8 else ""
         raise ValueError(
-            f"{owner}: a batch of {batch_size} rows has {blocks}, too few for {ranks} ranks; {start}, or begin "
-            f"a run with blocks={ranks}{larger}."
+            f"{owner}: a batch of {batch_size} rows has {blocks}, too few for {ranks} ranks; {start}, or "
+            f"begin a run with blocks={ranks}{larger}."
         )
 
 
