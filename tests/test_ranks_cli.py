@@ -112,7 +112,7 @@ def test_a_dated_folder_is_one_folder(text, tmp_path, monkeypatch):
         (("train", "--epochs"), "--epochs"),
         (("train", "--resume", "no folder"), "no folder"),
         (("train", "{text}", "--blocks", "3"), "--blocks must be a power of two"),
-        (("train", "{text}", "--blocks", "1"), "2 ranks cannot share"),
+        (("train", "{text}", "--blocks", "1"), "too few for 2 ranks"),
         (("evaluate", "runs"), "evaluate runs in one process"),
         (("forecast", "no file.csv"), "no file.csv"),
         (("classify", "a.ts", "b.ts"), "a.ts"),

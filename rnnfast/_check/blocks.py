@@ -22,18 +22,20 @@ def blocks_possible(owner: str, able: bool, model: str, bptt: Any) -> None:
     """Gradients can be added by blocks: the model is ours, and they end at each window."""
     if not able:
         raise ValueError(
-            f"{owner}: ranks and blocks need a model of rnnfast.models and TruncatedBPTT(k1) with gradients "
-            f"that end at each window, got {model} and {bptt!r:.60}."
+            f"{owner}: ranks and blocks need TruncatedBPTT(k1), whose gradients end at each window, and a "
+            f"model of rnnfast.models; got {bptt!r:.60} and {model}."
         )
 
 
-def ranks_divide_blocks(owner: str, ranks: int, number: int, batch_size: int) -> None:
-    """Every rank has the same number of blocks."""
+def ranks_divide_blocks(owner: str, ranks: int, number: int, batch_size: int, least: int) -> None:
+    """Every rank has the same number of blocks; `least` rows are those of a block by default."""
     if number % ranks:
-        other = f", or pass blocks={ranks}" if ranks & (ranks - 1) == 0 else ""
+        blocks = "1 block" if number == 1 else f"{number} blocks"
+        start = "start 1 process" if number == 1 else f"start at most {number}"
+        larger = f", or take {least * ranks} rows or more" if ranks <= 8 else ""
         raise ValueError(
-            f"{owner}: {ranks} ranks cannot share the {number} blocks of a batch of {batch_size} rows; "
-            f"start a number of ranks that divides {number}{other}."
+            f"{owner}: a batch of {batch_size} rows has {blocks}, too few for {ranks} ranks; {start}, or "
+            f"begin a run with blocks={ranks}{larger}."
         )
 
 

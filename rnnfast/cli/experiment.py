@@ -24,7 +24,7 @@ from rnnfast.models.cbow import CBOWLM
 from rnnfast.models.cells import named_cell
 from rnnfast.models.rnnlm import RNNLM
 from rnnfast.optim import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, Optimizer, RMSprop
-from rnnfast.training.batch_blocks import blocks_of
+from rnnfast.training.batch_blocks import LEAST_ROWS, blocks_of
 from rnnfast.training.bptt import TruncatedBPTT
 from rnnfast.training.checkpoint import Checkpoint, load_tokenizer
 from rnnfast.training.progress import Progress
@@ -131,7 +131,7 @@ class Settings:
     def check_ranks(self, ranks: int) -> None:
         """ValueError unless this number of ranks can share a batch; the settings must be `resolved`."""
         assert self.blocks is not None
-        _check.ranks_divide_blocks("Settings", ranks, self.blocks, self.batch_size)
+        _check.ranks_divide_blocks("Settings", ranks, self.blocks, self.batch_size, LEAST_ROWS)
 
     def rng(self, purpose: int) -> np.random.Generator:
         """A separate random stream for each purpose: 0 the network, 1 the baseline, 2 the sample."""

@@ -71,8 +71,7 @@ class Targets(NamedTuple):
 
 
 class Groups(NamedTuple):
-    """Groups of rows whose gradients are added by a tree, under the kernel's names, and the rows of the
-    largest block of a time grid."""
+    """Groups of rows whose gradients are added by a tree, and the rows of the largest block of a grid."""
 
     bounds: np.ndarray
     grids: np.ndarray
@@ -96,8 +95,7 @@ def _groups_of(blocks: Blocks, steps: int, lengths: np.ndarray | None) -> Groups
         grids.append(full_grid(count, steps) if own is None else time_grid(offsets_of(own, steps), count))
     counts = np.array([grid.size - 1 for grid in grids])
     padded = [np.pad(grid, (0, int(counts.max()) + 1 - grid.size), mode="edge") for grid in grids]
-    sizes = [block.stop - block.start for block in blocks.rows()]
-    most = max(block_steps(size) * size for size in sizes)
+    most = max(block_steps(size) * size for size in (block.stop - block.start for block in blocks.rows()))
     return Groups(np.ascontiguousarray(blocks.bounds, np.int64), np.array(padded), counts, most)
 
 
@@ -301,11 +299,9 @@ class TimeAffineWithLoss(AffineLoss):
     def _scored_steps(self, targets: Targets) -> np.ndarray:
         if not targets.weights.size:
             return (targets.span.ends - targets.span.begins).astype(np.float64)
-        weights = targets.step_weights()
-        if not weights.shape[1]:
-            return np.zeros(len(weights))
         # One step after the other: pairwise sums would depend on the longest sequence here.
-        return np.cumsum(weights, axis=1, dtype=np.float64)[:, -1]
+        sums = np.cumsum(targets.step_weights(), axis=1, dtype=np.float64)
+        return sums[:, -1] if sums.size else np.zeros(len(sums))
 
     def make_room(self, batch: int, steps: int) -> None:
         """Allocate the arrays of a window before the first call."""

@@ -12,7 +12,7 @@ import numpy as np
 from rnnfast import _check
 from rnnfast.models.model import Model
 from rnnfast.state import State, joined
-from rnnfast.training.batch_blocks import BatchBlocks, blocks_of
+from rnnfast.training.batch_blocks import LEAST_ROWS, BatchBlocks, blocks_of
 from rnnfast.training.lost_ranks import Watcher
 from rnnfast.training.safety import Interrupts, StopTraining, TrainingDiverged
 
@@ -86,7 +86,7 @@ class Alike:
         if number == size == 1:
             return None
         _check.blocks_possible("Trainer.fit", able, type(model).__name__, bptt)
-        _check.ranks_divide_blocks("Trainer.fit", size, number, batch_size)
+        _check.ranks_divide_blocks("Trainer.fit", size, number, batch_size, LEAST_ROWS)
         return BatchBlocks(number, self.ranks)
 
     def begin(self, trainer: Any, describe: Callable[[], Any]) -> None:
