@@ -9,8 +9,9 @@ import numpy as np
 
 from rnnfast import _check, heads, optim
 from rnnfast.cells import Cell
-from rnnfast.kernels import activations, noise
+from rnnfast.kernels import activations, noise, tree
 from rnnfast.layers.affine import TimeAffine
+from rnnfast.layers.base import Workspace
 from rnnfast.layers.blocks import Blocks
 from rnnfast.layers.dropout import TimeDropout
 from rnnfast.layers.embedding import TimeEmbedding
@@ -92,6 +93,11 @@ def _use_layers(kind: np.dtype, rng: np.random.Generator, cells: Sequence[Cell])
     affine.backward(loss.backward())
     for draw in (noise.normal_forward, noise.bernoulli_forward):
         draw(0, 0, 0, 0, 0.5, np.empty((1, 2, 3), kind))
+    tree.tree_sum(np.ones((2, 3), kind))
+    flags = np.zeros((1, tree.FLAGS), np.int64)
+    tree.ranks_met(0, 1, flags)
+    window, scratch = Workspace().take("window", (1, 2, 64), kind), np.empty((1, tree.BLOCK), kind)
+    tree.tree_exchange(0, 0, flags, window, np.ones(3, kind), scratch)
     for forward in (activations.exp_forward, activations.sigmoid_forward, activations.tanh_forward):
         forward(np.zeros(3, kind), np.empty(3, kind))
 

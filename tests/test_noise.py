@@ -170,7 +170,7 @@ def test_loops_are_vectorized_and_call_no_library(name, dtype):
         pytest.skip("reads x86 assembly with AVX2")
     kernel, value = KERNELS[name]
     fresh = _jit.inner(kernel.py_func)  # what came from the disk cache cannot be read
-    fresh(SEED, STREAM, STEP, value, poisoned((1, 1, 8), dtype))
+    fresh(SEED, STREAM, STEP, 0, value, poisoned((1, 1, 8), dtype))
     (text,) = fresh.inspect_asm().values()
     suffix = "ps" if dtype is np.float32 else "pd"
     assert re.search(r"vpmul(ld|udq)\s.*%[xyz]mm", text)  # the hash: four words beside four float64 of AVX2

@@ -66,12 +66,13 @@ class Ranks:
 
     Examples
     --------
-    Started as ``mpiexec -n 2 python script.py``, this prints ``[3. 3. 3.]`` twice::
+    Started as ``mpiexec -n 2 python script.py``, this prints ``[3. 3. 3.]`` twice:
 
-        ranks = Ranks()
-        grad = np.full(3, ranks.rank + 1.0)
-        ranks.begin([grad]).finish()
-        print(grad)
+    >>> ranks = Ranks()  # doctest: +SKIP
+    >>> grad = np.full(3, ranks.rank + 1.0)  # doctest: +SKIP
+    >>> ranks.begin([grad]).finish()  # doctest: +SKIP
+    >>> print(grad)  # doctest: +SKIP
+    [3. 3. 3.]
     """
 
     def __init__(self, communicator: Any = None, *, _by_messages: bool = False) -> None:
