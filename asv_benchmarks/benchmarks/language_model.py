@@ -78,6 +78,7 @@ class TrainingStepInBlocks(Timed):
         rows = [part.size for part in np.array_split(np.arange(len(self.xs)), blocks)]
         bounds = np.concatenate(([0], np.cumsum(rows)))
         self.blocks = None if blocks == 1 else Blocks(bounds, least=min(rows))
+        self.time_step(cell, size, blocks)  # loads the kernels of blocks
 
     def time_step(self, cell, size, blocks):
         self.model.step(self.xs, self.ts, LR, CLIP, self.blocks)
