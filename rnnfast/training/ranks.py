@@ -61,8 +61,8 @@ class Ranks:
     Notes
     -----
     One and ten million float32, two ranks on cores of an AMD EPYC that share no L2 cache: 0.58 and 7.2 ms;
-    MPICH's ``Allreduce``, which promises no order of sums, takes 1.42 and 16.2 ms. The shared memory takes 16 MB, and
-    2 MB for each rank above 8.
+    MPICH's ``Allreduce``, which promises no order of sums, takes 1.42 and 16.2 ms. The shared memory takes 16
+    MB, and 2 MB for each rank above 8.
 
     Examples
     --------
