@@ -41,8 +41,7 @@ def test_the_checks_of_sktime_pass():
 def test_parameters_are_those_of_the_forecaster():
     own, inner = (inspect.signature(one).parameters for one in (RNNForecaster, forecast.RNNForecaster))
     assert list(own.values()) == [one for name, one in inner.items() if name in own]
-    others = {"freq", "futr_exog", "stat_exog", "patience", "verbose", "callbacks", "on_update"}
-    others |= {"ranks", "blocks"}
+    others = {"freq", "futr_exog", "stat_exog", "patience", "verbose", "callbacks", "on_update", "ranks"}
     assert set(inner) - set(own) == others
     assert RNNForecaster().get_params() == {name: one.default for name, one in own.items()}
     with pytest.raises(TypeError, match="unexpected keyword argument 'freq'"):
