@@ -5,9 +5,9 @@ in the same order, on the group's own time grid. Groups are added in pairs, then
 ((0 + 1) + (2 + 3)) + ... . So the sum does not depend on which groups are computed here and which by other
 processes. The gradients of pre-activations come from the backward pass over all sequences at once.
 
-Partial sums lie on a stack: level 0 is the result, the others are in `partial`. While group g is computed,
-each bit that is set in g takes a level, so that log2(groups) levels are enough beside the result. The odd
-group of a pair is added to the even one as it is computed, if it has one block of steps.
+Partial sums lie on a stack. Level 0 is the result, the other levels are in `partial`. While group g is
+computed, the stack has one level for each bit that is set in g; log2(groups) levels in `partial` are enough.
+The odd group of a pair is added to the even one as it is computed, if it has one block of steps.
 """
 
 from __future__ import annotations

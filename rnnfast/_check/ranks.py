@@ -9,7 +9,7 @@ import numpy as np
 
 
 def mpi(owner: str) -> Any:
-    """The module mpi4py.MPI; an error that says what is missing."""
+    """The module mpi4py.MPI; ImportError names the missing package."""
     if importlib.util.find_spec("mpi4py") is None:
         raise ImportError(f"{owner} needs mpi4py: pip install 'rnnfast[mpi]'.")
     try:

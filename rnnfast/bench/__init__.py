@@ -5,9 +5,8 @@
   `onnx_peer.py` implement it for one library each, which is imported at its first use.
 * `worker.py` measures in a separate process for each number of threads, with `timing.py`. `runner.py` starts
   the workers and collects their results.
-* `ranks.py` measures sums over MPI ranks.
 * `ranks_runner.py` starts `ranks_worker.py` under MPI for each number of ranks. `ranks_results.py` and
-  `ranks_report.py` sum up and show what they measured.
+  `ranks_report.py` summarize and show the results.
 * `cluster.py` and `step_model.py` predict a training step on several ranks, `step_simulation.py` one on ranks
   of different speed, and `growth.py` the speed on more ranks than there are.
 * `summary.py` aggregates the results, `report.py` shows them as text, `chart.py` as a picture.

@@ -22,7 +22,7 @@ class Link(NamedTuple):
 
     @classmethod
     def of_gigabits(cls, gigabits: float, latency: float = 20e-6) -> Link:
-        """A network of so many Gb/s.
+        """A network of `gigabits` Gb/s.
 
         Examples
         --------
@@ -115,15 +115,15 @@ class Rank:
         return operations / (self.machine.rate * self.threads) + bytes_read / stream
 
     def passes(self, count: float) -> float:
-        """Seconds of moving so many bytes from or to memory."""
+        """Seconds to move a number of bytes from or to memory."""
         return count / self.memory
 
     def slices(self, count: float) -> float:
-        """Seconds in which each rank sends every other rank its part of so many bytes, one after another."""
+        """Seconds in which each rank sends every other rank its part of the bytes, one after another."""
         return self._directly(count) + self._waiting(self.beside - 1, self.ranks - self.beside)
 
     def shares(self, count: float) -> float:
-        """Seconds in which all ranks gather so many bytes, of which each has an equal part."""
+        """Seconds in which all ranks gather the bytes, of which each has an equal part."""
         if self.ranks == 1:
             return 0.0
         steps, has_neighbors = self.ranks - 1, self.ranks == self.beside
@@ -143,5 +143,5 @@ class Rank:
         return inside + outside
 
     def _waiting(self, inside: float, outside: float) -> float:
-        """Seconds of latency of so many messages."""
+        """Seconds of latency of a number of messages."""
         return inside * self.machine.local.latency + outside * self.network.latency

@@ -50,7 +50,7 @@ def grown(
 ) -> list[Grown]:
     """Steps on more and more ranks.
 
-    The batch is cut into 8 blocks, or as many as there are ranks.
+    The batch is cut into 8 blocks, or into one for each rank if there are more ranks.
 
     Parameters
     ----------

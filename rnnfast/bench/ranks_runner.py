@@ -42,9 +42,9 @@ class Settings:
     launcher : list of str
         The command that starts them; ``-n`` and the number follow.
     models : list of ModelSize
-        `N` rows are those of all ranks together, at least as many as blocks.
+        `N` rows are those of all ranks together, no fewer than blocks.
     blocks : int
-        Of a batch, at least as many as ranks.
+        Of a batch, no fewer than ranks.
     numbers : list of int
         Sizes of the arrays that are summed over ranks.
     seconds : float

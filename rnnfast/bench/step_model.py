@@ -213,7 +213,7 @@ def step(size: ModelSize, ranks: int, blocks: int, cluster: Cluster) -> Step:
 
 
 class Compared(NamedTuple):
-    """Seconds of a step on so many ranks, measured and predicted."""
+    """Seconds of a step on a number of ranks, measured and predicted."""
 
     ranks: int
     measured: float
@@ -250,7 +250,7 @@ def rates(measured: Mapping[int, float], size: ModelSize) -> tuple[float, float]
     Parameters
     ----------
     measured : mapping of int to float
-        Seconds for windows of so many rows, at least two.
+        Seconds for windows, by their number of rows; at least two.
     size : ModelSize
         `N` is not used.
 

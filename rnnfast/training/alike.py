@@ -74,7 +74,8 @@ class Alike:
         return self.ranks is None or self.ranks.rank == 0
 
     def blocks(self, trainer: Any, batch_size: int, number: int | None) -> BatchBlocks | None:
-        """Blocks of a batch, as many as its size asks for by default; None if one process has one block."""
+        """The blocks of a batch, by default a number that follows from its size; None for a single block on one
+        process."""
         model, bptt = trainer.model, trainer.bptt
         able = (
             isinstance(model, Model)

@@ -9,7 +9,7 @@ import numpy as np
 from rnnfast.layers.blocks import Blocks
 from rnnfast.layers.rows import falling_order
 
-# A batch is cut into the largest of these numbers of blocks that leaves each block at least so many rows.
+# A batch is cut into the largest of these numbers of blocks that leaves LEAST_ROWS rows to each block.
 _NUMBERS, LEAST_ROWS = (8, 4, 2), 5
 
 
@@ -40,7 +40,7 @@ class BatchBlocks:
     number : int
         Blocks of a batch, a power of two.
     ranks : Ranks, optional
-        The processes, as many as divide `number`; one by default.
+        The processes, whose number divides `number`; one by default.
     """
 
     def __init__(self, number: int, ranks: Any = None) -> None:
