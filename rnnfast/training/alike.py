@@ -74,7 +74,7 @@ class Alike:
         return self.ranks is None or self.ranks.rank == 0
 
     def blocks(self, trainer: Any, batch_size: int, number: int | None) -> BatchBlocks | None:
-        """The blocks of a batch, by default a number that follows from its size; None for a single block on one
+        """The blocks of a batch, by default a number that follows from its size; None for one block in one
         process."""
         model, bptt = trainer.model, trainer.bptt
         able = (
