@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import rnnfast
 from rnnfast.data import Sequences
 from rnnfast.data.rows import SequenceRows, WindowRows, epoch_order
-from rnnfast.data.sequences import Ragged
+from rnnfast.data.sequences import Batch, Everyone, Ragged
 
 LENGTHS = (9, 2, 7, 5, 9, 1)
 every_step = pytest.mark.parametrize("every_step", [True, False])
@@ -237,3 +237,18 @@ def test_k2_is_not_measured_on_unequal_lengths():
     trainer = rnnfast.Trainer(model_of(), rnnfast.optim.SGD(lr=0.1), rnnfast.TruncatedBPTT(2, "auto"))
     with pytest.raises(ValueError, match="measures on sequences of equal lengths; give k2 as a number"):
         trainer.fit((xs, ts), epochs=1, batch_size=2)
+
+
+@pytest.mark.parametrize("weights", [None, np.array([2.0, 3.0])])
+def test_a_window_scores_only_the_sequences_that_end_in_it(weights):
+    xs, ts, lengths = np.zeros((2, 9, 1)), np.zeros((2, 1)), np.array([4, 9])
+    scale = np.ones(2) if weights is None else weights
+    whole = Batch(xs, ts, lengths, weights)
+    np.testing.assert_array_equal(whole.window(0, 5).weights, scale * [1, 0])
+    np.testing.assert_array_equal(whole.window(5, 9).weights, scale * [0, 1])
+    # A process that has the longer one alone also reads the targets of a window in which the other ends.
+    own = None if weights is None else weights[1:]
+    part = Batch(xs[1:], ts[1:], lengths[1:], own, everyone=Everyone(2, lengths, weights))
+    assert part.window(0, 5).ts is not None
+    np.testing.assert_array_equal(part.window(0, 5).weights, [0])
+    assert part.window(0, 3).ts is None
