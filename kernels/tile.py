@@ -26,6 +26,7 @@ from numba import types
 from numba.core import cgutils
 
 from ._jit import intrinsic, library
+from .bfloat16 import PairWriter, halves_of
 from .tile_edge import Matrix, TileEdge
 from .vectors import TARGET, VECTOR_BYTES, VECTOR_REGISTERS, Target, VectorWriter
 
@@ -310,6 +311,10 @@ class _TileWriter(VectorWriter):
         return self.place(builder, builder.gep(base, [builder.mul(stride, _I64(i))]), j * self.lanes)
 
 
+class _PairTileWriter(PairWriter, _TileWriter):
+    """Writes the tile for operands in bfloat16, whose elements are pairs."""
+
+
 def _tile_twin(rows, cols, depth, a, b, start, c, mode):
     """The tile in plain NumPy, for NUMBA_DISABLE_JIT; the order of the sums is the same."""
     a_array, a_first, a_row, a_col = a
@@ -321,16 +326,18 @@ def _tile_twin(rows, cols, depth, a, b, start, c, mode):
     if mode & FROM_START:
         total = start_array.reshape(-1)[start_first + i * start_row + j]
     else:
-        total = np.zeros((rows, cols), a_array.dtype)
+        total = np.zeros((rows, cols), c_array.dtype)
     k, width = np.arange(depth)[:, None], panel_width(a_array.dtype)
     columns = a_array.reshape(-1)[a_first + k * a_col + np.arange(rows) * a_row]
     of_b = b_array.reshape(-1)[b_first + k * b_row + j // width * b_panel + j % width]
+    if a_array.dtype == np.int32:
+        columns, of_b = (np.stack(halves_of(m), axis=1).reshape(2 * depth, -1) for m in (columns, of_b))
     for column, row in zip(columns[:, :, None], of_b, strict=True):
         total = total + column * row
     c_flat[c_index] = c_flat[c_index] + total if mode & ADD_TO else total
 
 
-def _symbol(dtype: types.Float) -> str:
+def _symbol(dtype: types.Number) -> str:
     """Name under which compiled kernels find the tile."""
     return f"rnnfast_tile_{dtype}"
 
@@ -340,7 +347,9 @@ def _define_tile(typing_context, like):
     """Add the tile for the dtype of `like` to the module being compiled, as an exported function."""
 
     def codegen(context, builder, signature, arguments):
-        _TileWriter(builder.module, like.dtype).define(_symbol(like.dtype))
+        is_pairs = like.dtype == types.int32
+        writer = _PairTileWriter if is_pairs else _TileWriter
+        writer(builder.module, types.float32 if is_pairs else like.dtype).define(_symbol(like.dtype))
         return context.get_dummy_value()
 
     return types.void(like), codegen
@@ -357,7 +366,7 @@ def _tile_library(like):
 
 
 @functools.cache
-def load_tile(dtype: types.Float) -> None:
+def load_tile(dtype: types.Number) -> None:
     """Compile the tile, or load it from the cache, and give its address to the linker of later libraries."""
     result = _tile_library.get_compile_result(types.void(types.Array(dtype, 1, "C")))
     address = result.library.get_pointer_to_function(_symbol(dtype))
@@ -367,6 +376,8 @@ def load_tile(dtype: types.Float) -> None:
 @intrinsic(_tile_twin)
 def tile(typing_context, rows, cols, depth, a, b, start, c, mode):
     """C = start + A B on one tile; `mode` combines OVERWRITE, FROM_START, ADD_TO.
+
+    If A and B are arrays of int32, they have pairs in bfloat16: see bfloat16.py. C is then float32.
 
     a      (array, first, row stride, column stride)  read
     b      (array, first, row stride, panel stride)   read, all rows except the last in whole vectors
@@ -383,7 +394,7 @@ def tile(typing_context, rows, cols, depth, a, b, start, c, mode):
 
     def codegen(context, builder, signature, arguments):
         load_tile(dtype)
-        pointer = (ir.FloatType() if dtype == types.float32 else ir.DoubleType()).as_pointer()
+        pointer = (ir.DoubleType() if dtype == types.float64 else ir.FloatType()).as_pointer()
         kinds = ir.FunctionType(ir.VoidType(), _TileWriter.arguments(pointer))
         function = cgutils.get_or_insert_function(builder.module, kinds, _symbol(dtype))
         rows, cols, depth, *values, mode = arguments
@@ -391,7 +402,7 @@ def tile(typing_context, rows, cols, depth, a, b, start, c, mode):
         for kind, value in zip(signature.args[3:7], values, strict=True):
             array, first, *strides = cgutils.unpack_tuple(builder, value)
             data = context.make_array(kind[0])(context, builder, array).data
-            flat += [builder.gep(data, [first]), *strides]
+            flat += [builder.bitcast(builder.gep(data, [first]), pointer), *strides]
         flat[-1] = builder.gep(data, [flat[-1]])  # the last entry of c is a place, too
         builder.call(function, [*flat, mode])
         return context.get_dummy_value()

@@ -284,6 +284,24 @@ def clear_span(typing_context, target, place, count):
     return types.void(target, i64, i64), codegen
 
 
+def transposed(builder: ir.IRBuilder, rows: list[ir.Value]) -> list[ir.Value]:
+    """A square of vectors, transposed in registers.
+
+    For each bit, rows whose numbers differ in that bit exchange the lanes whose numbers differ in it.
+    """
+    rows, lanes, bit = [*rows], len(rows), 1
+    while bit < lanes:
+        low = [lane if not lane & bit else lanes + lane - bit for lane in range(lanes)]
+        high = [lanes + lane if lane & bit else lane + bit for lane in range(lanes)]
+        masks = [ir.Constant(ir.VectorType(_I32, lanes), picks) for picks in (low, high)]
+        for i in range(lanes):
+            if not i & bit:
+                pair = rows[i], rows[i | bit]
+                rows[i], rows[i | bit] = (builder.shuffle_vector(*pair, mask) for mask in masks)
+        bit *= 2
+    return rows
+
+
 def _transpose_twin(source, source_first, source_row, target, target_first, target_row):
     index = np.arange(VECTOR_BYTES // source.itemsize)
     block = source[source_first + index[:, None] * source_row + index]
@@ -292,29 +310,15 @@ def _transpose_twin(source, source_first, source_row, target, target_first, targ
 
 @intrinsic(_transpose_twin)
 def transpose_block(typing_context, source, source_first, source_row, target, target_first, target_row):
-    """target[i, j] = source[j, i] for a square as wide as a vector; flat arrays with row strides.
-
-    For each bit, rows whose numbers differ in that bit exchange the lanes whose numbers differ in it.
-    """
+    """target[i, j] = source[j, i] for a square as wide as a vector; flat arrays with row strides."""
     i64 = types.int64
     signature = types.void(source, i64, i64, target, i64, i64)
 
     def codegen(context, builder, signature, arguments):
         source_array, source_first, source_row, target_array, target_first, target_row = arguments
         moves = _Moves(context, builder, source, source_array, target_array)
-        lanes = moves.lanes
-        rows = [moves.get(source_first, source_row, i) for i in range(lanes)]
-        bit = 1
-        while bit < lanes:
-            low = [lane if not lane & bit else lanes + lane - bit for lane in range(lanes)]
-            high = [lanes + lane if lane & bit else lane + bit for lane in range(lanes)]
-            masks = [ir.Constant(ir.VectorType(ir.IntType(32), lanes), picks) for picks in (low, high)]
-            for i in range(lanes):
-                if not i & bit:
-                    pair = rows[i], rows[i | bit]
-                    rows[i], rows[i | bit] = (builder.shuffle_vector(*pair, mask) for mask in masks)
-            bit *= 2
-        for i, row in enumerate(rows):
+        rows = [moves.get(source_first, source_row, i) for i in range(moves.lanes)]
+        for i, row in enumerate(transposed(builder, rows)):
             moves.put(row, target_first, target_row, i)
         return context.get_dummy_value()
 
