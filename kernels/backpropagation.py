@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from ._jit import kernel_of, spliced
+from .cell import Cell
 from .denormals import flush_denormals, restore_mode
-from .gemm import MANY, ONE, ZERO, pack
-from .inputs import gather_words, inputs_backward, weights_of_inputs, words_backward
+from .bfloat16 import NO_FACTOR, NO_TERM, pairs_of, rows_in_pairs
+from .gemm import MANY, ONE, ZERO, packing
+from .inputs import gather_words, inputs_of, weights_of_inputs
 from .passes import row_pass
 from .remake import remake_of
 from .schedule import Schedule
@@ -28,20 +30,26 @@ from .sequence import (
     gather_steps,
     last_first,
     masked_rows,
+    pairs_first,
     scatter_state,
     slot_of_block,
     strides_of,
     weight_gradient,
 )
-from .shares import own_part, recurrent_operand, recurrent_product, share
+from .shares import own_part, recurrent_operands, recurrent_product, share
 from .team import BY_UNITS, MEMBERS, begin_call, end_call, meet
 from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
 from .vectors import clear_span
 
 
-def backward_of(schedule: Schedule) -> Any:
-    """The compiled backward function of a cell."""
-    cell = schedule.cell
+def content_of(cell: Cell, rounds: bool) -> str:
+    """What distinguishes the functions of a cell from others."""
+    return f"{cell.fingerprint} bfloat16" if rounds else cell.fingerprint
+
+
+def backward_of(schedule: Schedule, rounds: bool) -> Any:
+    """The compiled backward function of a cell; `rounds` as in `time_loop`."""
+    cell, ROUNDS = schedule.cell, bool(rounds)
     GATES, PLAIN, LATE = np.int64(len(cell.gates)), np.int64(cell.plain), np.int64(cell.late)
     IS_APART, IS_AGAIN, HAS_PRODUCT = bool(cell.apart), bool(cell.again), cell.product
     OTHERS, HAS_TAPE, PASSES = len(cell.states) - 1, not schedule.in_place, schedule.passes
@@ -49,7 +57,10 @@ def backward_of(schedule: Schedule) -> Any:
     UNITS, FIRST_UNIT, FIRST_OTHER = len(cell.trained), schedule.unit_gradients, schedule.others
     LATE_GRADIENT = GATES if IS_APART else PLAIN  # the column of the gradient through the second product
     first_pass, second_pass = row_pass(schedule.backward[0]), row_pass(schedule.backward[1])
-    remake_block = remake_of(schedule)
+    remake_block = remake_of(schedule, rounds)
+    pack_weights, _, elements = packing(rounds)
+    recurrent_operand, rows_of_operand = recurrent_operands(rounds)
+    _, _, inputs_backward, words_backward = inputs_of(rounds)
 
     @spliced
     def weights_of(
@@ -61,10 +72,10 @@ def backward_of(schedule: Schedule) -> Any:
         depth = wx.size // cols
         down, across = strides_of(turned, depth, cols)
         if wants_inputs:
-            pack(member, members, cols, depth, (flat_wx, ZERO, across, down), packed_x)
+            pack_weights(member, members, cols, depth, (flat_wx, ZERO, across, down), packed_x)
         w_h = w_late = (flat_wx, ZERO, ZERO, ZERO)
         if HAS_TAPE and again:
-            pack(member, members, depth, cols, (flat_wx, ZERO, down, across), packed_wx)
+            pack_weights(member, members, depth, cols, (flat_wx, ZERO, down, across), packed_wx)
         if PLAIN or LATE:
             flat_wh = wh.reshape(-1)
             down, across = strides_of(turned, width, cols)
@@ -73,16 +84,20 @@ def backward_of(schedule: Schedule) -> Any:
             w = (flat_wh, ZERO, across, down)
             w_h = recurrent_operand(MANY, team, member, PLAIN * width, width, ONE, w, packed_h)
             if HAS_TAPE and again:
-                pack(member, members, width, PLAIN * width, (flat_wh, ZERO, down, across), packed_wh)
+                w = (flat_wh, ZERO, down, across)
+                pack_weights(member, members, width, PLAIN * width, w, packed_wh)
         if LATE:
             w = (flat_wh, late, across, down)
             w_late = recurrent_operand(MANY, team, member, LATE * width, width, ONE, w, packed_late)
             if HAS_TAPE and again:
-                pack(member, members, width, LATE * width, (flat_wh, late, down, across), packed_wlate)
+                w = (flat_wh, late, down, across)
+                pack_weights(member, members, width, LATE * width, w, packed_wlate)
         return w_h, w_late
 
     @spliced
-    def backward_step(team, member, goal, step, part, weights, places, others, sequence_rows, step_rows):
+    def backward_step(
+        team, member, goal, step, part, weights, places, others, sequence_rows, step_rows, columns
+    ):
         """The passes and products of one step back. Returns the goal after its meetings.
 
         step    (t, first row in the block, first row of the tape, of the states and of the gradients)
@@ -90,6 +105,7 @@ def backward_of(schedule: Schedule) -> Any:
         others  (array, first, row)   the other states before the step
         places  (array, row) of: tape, h_block, states, gradients, dstates; units, outputs and their width,
                 given, dgiven, operand
+        columns  (block rows, ..) or None   the gradients in pairs, overwritten
         """
         t, here, on_tape, rows, there = step
         i_first, i_last, j_first, j_last = part
@@ -97,13 +113,25 @@ def backward_of(schedule: Schedule) -> Any:
         tape, h, states, dts, d, units, dhs, given, dgiven, operand = places
         width, row, d_row = dhs[1], h[1], d[1]
         own, panel = i_last - i_first, PANEL_BYTES // dts[0].itemsize
-        place, c = (there + i_first) * dts[1], (d[0], i_first * d_row, d_row, panel)
+        place, c = there * dts[1], (d[0], i_first * d_row, d_row, panel)
         for part_of_step in range(2 if IS_AGAIN else 1):
             if IS_AGAIN and part_of_step:
                 if team[BY_UNITS]:
                     goal = meet(team, goal)
-                a, o = (dts[0], place + PLAIN * width, dts[1], ONE), (operand, i_first * row, row, panel)
-                recurrent_product(team, member, own, LATE * width, width, ONE, a, w_late, o, o, OVERWRITE)
+                a, o = (dts[0], place + PLAIN * width, dts[1]), (operand, i_first * row, row, panel)
+                a, deep, goal = rows_of_operand(
+                    team,
+                    member,
+                    goal,
+                    columns,
+                    i_first,
+                    i_last,
+                    LATE * width,
+                    a,
+                    here,
+                    pairs_of(PLAIN * width),
+                )
+                recurrent_product(team, member, own, deep, width, ONE, a, w_late, o, o, OVERWRITE)
             for i in range(i_first, i_last):
                 at = sequence_rows[i] + step_rows[t]
                 of_row = (
@@ -126,11 +154,19 @@ def backward_of(schedule: Schedule) -> Any:
         if HAS_PRODUCT and team[BY_UNITS]:
             goal = meet(team, goal)
         if IS_APART:
-            a, how = (dts[0], place + GATES * width, dts[1], ONE), FROM_START if PASSES else OVERWRITE
-            recurrent_product(team, member, own, LATE * width, width, ONE, a, w_late, c, c, how)
+            a, how = (dts[0], place + GATES * width, dts[1]), FROM_START if PASSES else OVERWRITE
+            a, deep, goal = rows_of_operand(
+                team, member, goal, columns, i_first, i_last, LATE * width, a, here, pairs_of(GATES * width)
+            )
+            recurrent_product(team, member, own, deep, width, ONE, a, w_late, c, c, how)
         if PLAIN:
-            a, how = (dts[0], place, dts[1], ONE), FROM_START if PASSES or IS_APART else OVERWRITE
-            recurrent_product(team, member, own, PLAIN * width, width, ONE, a, w_h, c, c, how)
+            a, how = (dts[0], place, dts[1]), FROM_START if PASSES or IS_APART else OVERWRITE
+            wide = PLAIN * width
+            if IS_APART and width % 2 == 0:
+                wide = GATES * width  # all gates, for inputs_backward
+            a, _, goal = rows_of_operand(team, member, goal, columns, i_first, i_last, wide, a, here, ZERO)
+            deep = elements(PLAIN * width)
+            recurrent_product(team, member, own, deep, width, ONE, a, w_h, c, c, how)
         return goal
 
     @spliced
@@ -151,31 +187,66 @@ def backward_of(schedule: Schedule) -> Any:
         return others
 
     @spliced
-    def gradients_of_block(
-        team, member, turned, rows, ids, dts, x_block, h_block, dwx, dwh, db, dbhh, dunits, mode
+    def operands_in_pairs(
+        team, member, goal, rows, ids, cols, depth, x_block, h_block, dts, x_pairs, h_pairs, d_pairs
     ):
+        """Round the operands of a block's weight gradients, in pairs of rows. Returns the goal after a
+        meeting."""
+        if ROUNDS:
+            begin, end = share(pairs_of(rows), member, team)
+            width = cols // GATES
+            if ids is None:
+                rows_in_pairs(begin, end, rows, depth, NO_FACTOR, x_block, x_pairs, ZERO)
+            if HAS_PRODUCT:
+                rows_in_pairs(begin, end, rows, width, NO_FACTOR, h_block, h_pairs, ZERO)
+            rows_in_pairs(begin, end, rows, cols, NO_TERM, dts, d_pairs, ZERO)
+            if IS_APART:
+                rows_in_pairs(begin, end, rows, LATE * width, NO_TERM, dts, d_pairs, cols)
+            if IS_AGAIN:
+                rows_in_pairs(begin, end, rows, width, NO_FACTOR, dts, d_pairs, cols)
+            goal = meet(team, goal)
+        return goal
+
+    @spliced
+    def rows_of(rows, block, pairs, first):
+        """The operand for rows of a block, last row first, or of pairs of them."""
+        operand = last_first(block, rows, first)
+        if ROUNDS:
+            operand = pairs_first(pairs, first)
+        return operand
+
+    @spliced
+    def gradients_of_block(
+        team, member, turned, rows, ids, dts, x_block, h_block, dwx, dwh, db, dbhh, dunits, mode, x_pairs,
+        h_pairs, d_pairs,
+    ):  # fmt: skip
         """A block's terms of dWx = sum x^T dt for inputs that are vectors, of dWh = sum h_before^T dt, of db,
         and of the gradients of units."""
+        deep, cols, panel, flat = elements(rows), db.size, PANEL_BYTES // dts.itemsize, dts.reshape(-1)
+        d = rows_of(rows, dts, d_pairs, ZERO)
         if ids is None:
-            weights_of_inputs(team, member, turned, rows, db.size, x_block, dts, dwx, mode)
-        cols, panel, flat = db.size, PANEL_BYTES // dts.itemsize, dts.reshape(-1)
+            x = rows_of(rows, x_block, x_pairs, ZERO)
+            weights_of_inputs(team, member, turned, deep, cols, x, d, dwx, mode)
         width = cols // GATES
         flat[flat.size - 1] = 1
-        h, d, dw_row = last_first(h_block, rows, ZERO), last_first(dts, rows, ZERO), width if turned else cols
+        dw_row = width if turned else cols
         if PLAIN:
-            c = (dwh.reshape(-1), ZERO, dw_row, panel)
-            weight_gradient(team, member, turned, rows, width, PLAIN * width, h, d, c, mode)
+            h, c = rows_of(rows, h_block, h_pairs, ZERO), (dwh.reshape(-1), ZERO, dw_row, panel)
+            weight_gradient(team, member, turned, deep, width, PLAIN * width, h, d, c, mode)
         if LATE:
-            a = h if IS_APART else last_first(dts, rows, cols)
-            d = last_first(dts, rows, LATE_GRADIENT * width)
+            if IS_APART:
+                a = rows_of(rows, h_block, h_pairs, ZERO)
+            else:
+                a = rows_of(rows, dts, d_pairs, cols)
+            late = rows_of(rows, dts, d_pairs, LATE_GRADIENT * width)
             c = (dwh.reshape(-1), PLAIN * width * (width if turned else ONE), dw_row, panel)
-            weight_gradient(team, member, turned, rows, width, LATE * width, a, d, c, mode)
+            weight_gradient(team, member, turned, deep, width, LATE * width, a, late, c, mode)
         bias_gradient(team, member, rows, cols, last_first(dts, rows, ZERO), db, mode)
         if IS_APART:
             bias_gradient(team, member, rows, LATE * width, last_first(dts, rows, cols), dbhh, mode)
         if UNITS:
-            d = last_first(dts, rows, FIRST_UNIT * width)
-            bias_gradient(team, member, rows, UNITS * width, d, dunits.reshape(-1), mode)
+            of_units = last_first(dts, rows, FIRST_UNIT * width)
+            bias_gradient(team, member, rows, UNITS * width, of_units, dunits.reshape(-1), mode)
 
     @spliced
     def places_of(tape, h_block, states, dts, dstates, units, dhs, given, dgiven, operand):
@@ -220,12 +291,13 @@ def backward_of(schedule: Schedule) -> Any:
         if UNITS:
             clear_span(dunits, 0, dunits.size)
 
-    @kernel_of(cell.fingerprint)
+    @kernel_of(content_of(cell, rounds))
     def cell_backward(
         team, member, xs, ids, words, given, states, tape, starts, intact, dhs, dstates_next, wx, wh, b, bhh,
         units, turned, offsets, order, blocks, resets, sequence_rows, step_rows, adds, apart, dxs, dwords,
         dgiven, dstates_before, dwx, dwh, db, dbhh, dunits, packed_x, packed_h, packed_late, packed_wx,
-        packed_wh, packed_wlate, dts, dstates, x_block, sums, h_block, kept, carry, operand,
+        packed_wh, packed_wlate, dts, dstates, x_block, sums, h_block, kept, carry, operand, x_columns, h_columns,
+        d_columns, x_pairs, h_pairs, d_pairs,
     ):  # fmt: skip
         """Backpropagation through time: with dt the gradient of a step's pre-activations, dh_{t-1} = dt Wh^T
         plus the gradient through the formula, dx_t = dt Wx^T, dWx = sum x_t^T dt, dWh = sum h_{t-1}^T dt,
@@ -271,6 +343,9 @@ def backward_of(schedule: Schedule) -> Any:
         h_block         (block rows + 1, row)          scratch
         kept, carry     (N, others row)                scratch
         operand         (block rows, row)              scratch if the cell has a second product
+        x_columns, h_columns, d_columns   (block rows, ..) or None        int32, scratch: see cell_forward
+        x_pairs, h_pairs, d_pairs   (block rows / 2 + 1, ..) or None      int32, scratch, likewise; with the
+                                                       row lengths of x_block, h_block and dts
         """
         mode_before = flush_denormals()
         goal = begin_call(team, member)
@@ -308,7 +383,7 @@ def backward_of(schedule: Schedule) -> Any:
                     goal = remake_block(
                         team, member, goal, t_first, t_last, slot, k, given, b, bhh, units, offsets, order,
                         resets, sequence_rows, step_rows, states, starts, x_block, h_block, tape, packed_wx,
-                        packed_wh, packed_wlate, carry, operand, wx.size // b.size,
+                        packed_wh, packed_wlate, carry, operand, wx.size // b.size, x_columns, h_columns,
                     )  # fmt: skip
             goal = meet(team, goal)
             i_block, i_end, j_first, j_last = own_part(t_first, t_last, width, offsets, team, member)
@@ -318,24 +393,31 @@ def backward_of(schedule: Schedule) -> Any:
                 others = others_before(t, t_first, k, slot, part, offsets, order, resets, memory, kept, width)
                 goal = backward_step(
                     team, member, goal, (t, here, slot + here, batch + offsets[t], first_dt + here), part,
-                    weights, places, others, sequence_rows, step_rows,
+                    weights, places, others, sequence_rows, step_rows, d_columns,
                 )  # fmt: skip
                 clear_resets(t, part[0], part[1], order, resets, dstates)
             goal = meet(team, goal)
             if not apart:
+                goal = operands_in_pairs(
+                    team, member, goal, rows, ids, b.size, wx.size // b.size, x_block, h_block, dts, x_pairs,
+                    h_pairs, d_pairs,
+                )  # fmt: skip
                 gradients_of_block(
-                    team, member, turned, rows, ids, dts, x_block, h_block, dwx, dwh, db, dbhh, dunits, mode
-                )
+                    team, member, turned, rows, ids, dts, x_block, h_block, dwx, dwh, db, dbhh, dunits, mode,
+                    x_pairs, h_pairs, d_pairs,
+                )  # fmt: skip
             if ids is None:
                 rows_of_block = t_first, t_last, offsets, sequence_rows, step_rows
                 goal = inputs_backward(
-                    team, member, goal, rows_of_block, b.size, x_block, (dts, first_dt), packed_x, dxs
-                )
+                    team, member, goal, rows_of_block, b.size, x_block, (dts, first_dt), packed_x, dxs,
+                    d_columns, HAS_PRODUCT and (PLAIN == GATES or width % 2 == 0),
+                )  # fmt: skip
             elif not apart:
                 in_batch = t_first, t_last, offsets, order
                 goal = words_backward(
-                    team, member, goal, in_batch, b.size, ids, words, dts, sums, packed_x, dwx, dwords, mode
-                )
+                    team, member, goal, in_batch, b.size, ids, words, dts, sums, packed_x, dwx, dwords, mode,
+                    x_pairs, d_pairs, d_columns,
+                )  # fmt: skip
             goal, mode = meet(team, goal), ADD_TO
         if member == 0:
             clear_ends(offsets, sequence_rows, step_rows, dxs)

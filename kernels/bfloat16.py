@@ -25,6 +25,8 @@ from .vectors import VECTOR_BYTES, Target, VectorWriter, clear_span, transposed
 
 _I64, _I32 = ir.IntType(64), ir.IntType(32)
 
+PAIRS = np.dtype(np.int32)  # the type of arrays of pairs
+
 # The low halves that stand for no value, in A and in B: 0 and -0.
 NO_FACTOR, NO_TERM = np.int32(0), np.int32(0x8000)
 
@@ -63,19 +65,22 @@ class PairWriter(VectorWriter):
             halves = ir.VectorType(_Bfloat(), 2 * self.lanes)
             function = self.declare(name, self.vector, [self.vector, halves, halves])
             return builder.call(function, [c, builder.bitcast(a, halves), builder.bitcast(b, halves)])
-        high = super().multiply_add(builder, self._half(builder, a), self._half(builder, b), c)
-        return super().multiply_add(
-            builder, self._half(builder, a, low=True), self._half(builder, b, low=True), high
-        )
+        high = super().multiply_add(builder, self.high_half(builder, a), self.high_half(builder, b), c)
+        return super().multiply_add(builder, self.low_half(builder, a), self.low_half(builder, b), high)
 
     def whole(self, value: int) -> ir.Constant:
         """An integer in each lane."""
         return ir.Constant(ir.VectorType(_I32, self.lanes), [value] * self.lanes)
 
-    def _half(self, builder: ir.IRBuilder, pairs: ir.Value, low: bool = False) -> ir.Value:
+    def high_half(self, builder: ir.IRBuilder, pairs: ir.Value) -> ir.Value:
+        """The high halves of pairs as floats."""
         bits = builder.bitcast(pairs, ir.VectorType(_I32, self.lanes))
-        half = builder.shl(bits, self.whole(16)) if low else builder.and_(bits, self.whole(_HIGH))
-        return builder.bitcast(half, self.vector)
+        return builder.bitcast(builder.and_(bits, self.whole(_HIGH)), self.vector)
+
+    def low_half(self, builder: ir.IRBuilder, pairs: ir.Value) -> ir.Value:
+        """The low halves of pairs as floats."""
+        bits = builder.bitcast(pairs, ir.VectorType(_I32, self.lanes))
+        return builder.bitcast(builder.shl(bits, self.whole(16)), self.vector)
 
     def rounded(self, builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
         """The bits of floats rounded to bfloat16, in the high halves; the low halves are undefined."""
@@ -309,32 +314,32 @@ def pack_pairs(part, parts, depth, cols, w, packed):
 
 
 @inner
-def columns_in_pairs(begin, end, depth, a, target):
+def columns_in_pairs(begin, end, depth, a, target, column):
     """Rows begin .. end of a matrix in pairs of columns, an operand A.
 
     a       (array, first, row)   rows of `depth` floats, read
-    target  (.., row)             int32, these rows overwritten
+    target  (.., row)             int32, columns from `column` on overwritten in these rows
     """
     flat, first, a_row = a
-    row = target.shape[1]
     for i in range(begin, end):
-        pair_neighbours(flat, first + i * a_row, target, i * row, depth // 2)
+        at, place = first + i * a_row, i * target.shape[1] + column
+        pair_neighbours(flat, at, target, place, depth // 2)
         if depth % 2:
-            pair_last_row(flat, first + i * a_row + depth - 1, NO_FACTOR, target, i * row + depth // 2, 1)
+            pair_last_row(flat, at + depth - 1, NO_FACTOR, target, place + depth // 2, 1)
 
 
 @inner
-def rows_in_pairs(begin, end, rows, cols, low, source, target):
+def rows_in_pairs(begin, end, rows, cols, low, source, target, column):
     """Pairs begin .. end of the rows of a block, last row first: operands of weight gradients.
 
-    low     NO_FACTOR for an operand A, NO_TERM for an operand B
-    source  (rows.., row)     read
-    target  (pairs.., row)    int32, rows begin .. end overwritten
+    low     NO_FACTOR for inputs and states, NO_TERM for gradients
+    source  (rows.., row)     `cols` columns from `column` on, read
+    target  (pairs.., row)    int32, these columns overwritten in rows begin .. end
     """
     flat, row, to_row = source.reshape(-1), source.shape[1], target.shape[1]
     for k in range(begin, end):
-        last = rows - 1 - 2 * k
+        last, place = rows - 1 - 2 * k, k * to_row + column
         if last > 0:
-            pair_rows(flat, last * row, (last - 1) * row, target, k * to_row, cols)
+            pair_rows(flat, last * row + column, (last - 1) * row + column, target, place, cols)
         else:
-            pair_last_row(flat, last * row, low, target, k * to_row, cols)
+            pair_last_row(flat, last * row + column, low, target, place, cols)

@@ -9,9 +9,13 @@ gemm per dtype.
 
 from __future__ import annotations
 
+import functools
+from typing import Any, NamedTuple
+
 import numpy as np
 
 from ._jit import inner, kernel, spliced
+from .bfloat16 import PAIRS, pack_pairs, pairs_of
 from .tile import FEW_ROWS, MAX_ROWS, PANEL_BYTES, WIDE, panel_width, tile
 from .vectors import VECTOR_BYTES, copy_panel_row, transpose_block
 
@@ -32,6 +36,13 @@ def packed_size(depth: int, cols: int, dtype: np.dtype) -> int:
     """Elements of the packed form of a (depth, cols) matrix."""
     width = panel_width(dtype)
     return -(-cols // width) * depth * width
+
+
+def packed_shape(depth: int, cols: int, dtype: np.dtype, rounds: bool) -> tuple[tuple[int], np.dtype]:
+    """The shape and the type of the packed form of a (depth, cols) matrix, in pairs if it is rounded."""
+    if rounds:
+        return (packed_size(-(-depth // 2), cols, PAIRS),), PAIRS
+    return (packed_size(depth, cols, dtype),), dtype
 
 
 # Constants in operands. As Python literals they would be separate types, and each combination would compile
@@ -85,27 +96,62 @@ def pack(part, parts, depth, cols, w, packed):
 
 
 @spliced
-def pack_for(uses, part, parts, depth, cols, w, packed):
-    """The operand B for a matrix used by `uses` tiles of rows: W in place, or packed.
-
-    w       (array, first, row stride, column stride)   (depth, cols), read
-    packed  (packed_size(depth, cols),)                 scratch
-    """
-    array, first, row_stride, col_stride = w
-    b = (array, first, row_stride, np.int64(PANEL_BYTES // packed.itemsize))
-    row_bytes = row_stride * packed.itemsize
-    is_small = uses <= UNPACKED_USES and depth * row_bytes <= UNPACKED_BYTES and col_stride == 1
-    if not (is_small and row_bytes % SHARED_SETS and row_bytes >= VECTOR_BYTES):
-        pack(part, parts, depth, cols, w, packed)
-        b = packed_view(packed, depth)
-    return b
-
-
-@spliced
 def packed_view(packed, depth):
     """The operand for a packed matrix of `depth` rows."""
     width = PANEL_BYTES // packed.itemsize
     return (packed, ZERO, np.int64(width), depth * width)
+
+
+class Packing(NamedTuple):
+    """How operands are packed: `pack_weights`, `pack_for` and `elements` of `packing`."""
+
+    weights: Any
+    weights_for: Any
+    elements: Any
+
+
+@functools.cache
+def packing(rounds: bool) -> Packing:
+    """The functions that pack operands; `rounds` says that they are rounded to bfloat16, in pairs."""
+    ROUNDS = bool(rounds)
+
+    @spliced
+    def pack_weights(part, parts, depth, cols, w, packed):
+        """`pack`, or `pack_pairs` if operands are rounded."""
+        if ROUNDS:
+            pack_pairs(part, parts, depth, cols, w, packed)
+        else:
+            pack(part, parts, depth, cols, w, packed)
+
+    @spliced
+    def pack_for(uses, part, parts, depth, cols, w, packed):
+        """The operand B for a matrix used by `uses` tiles of rows: W in place, or packed; always packed in pairs.
+
+        w       (array, first, row stride, column stride)   (depth, cols), read
+        packed  (packed_size(depth, cols),)                 scratch
+        """
+        if ROUNDS:
+            pack_pairs(part, parts, depth, cols, w, packed)
+            b = packed_view(packed, pairs_of(depth))
+        else:
+            array, first, row_stride, col_stride = w
+            b = (array, first, row_stride, np.int64(PANEL_BYTES // packed.itemsize))
+            row_bytes = row_stride * packed.itemsize
+            is_small = uses <= UNPACKED_USES and depth * row_bytes <= UNPACKED_BYTES and col_stride == 1
+            if not (is_small and row_bytes % SHARED_SETS and row_bytes >= VECTOR_BYTES):
+                pack(part, parts, depth, cols, w, packed)
+                b = packed_view(packed, depth)
+        return b
+
+    @spliced
+    def elements(depth):
+        """Elements of an operand that hold `depth` values."""
+        count = depth
+        if ROUNDS:
+            count = pairs_of(depth)
+        return count
+
+    return Packing(pack_weights, pack_for, elements)
 
 
 @inner
@@ -116,6 +162,8 @@ def gemm(rows, cols, depth, a, b, start, c, mode):
     b      (array, first, row stride, panel stride)    (depth, cols), read: see `tile`
     start  (array, first, row stride, panel stride)    (rows, cols), read if FROM_START
     c      (array, first, row stride, panel stride)    (rows, cols), overwritten or accumulated
+
+    Of operands in pairs `depth` counts the pairs.
 
     A panel stride is the distance from one group of panel_width columns to the next; in plain matrices it is
     panel_width.

@@ -12,13 +12,24 @@ The odd group of a pair is added to the even one as it is computed, if it has on
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from ._jit import kernel, spliced
+from ._jit import kernel, kernel_of, spliced
+from .bfloat16 import NO_FACTOR, NO_TERM, pairs_of, rows_in_pairs
 from .denormals import flush_denormals, restore_mode
-from .inputs import words_backward
+from .gemm import ZERO, packing
+from .inputs import inputs_of
 from .schedule import Schedule
-from .sequence import bias_gradient, gather_steps, last_first, state_rows_before, weight_gradient
+from .sequence import (
+    bias_gradient,
+    gather_steps,
+    last_first,
+    pairs_first,
+    state_rows_before,
+    weight_gradient,
+)
 from .shares import share
 from .team import begin_call, end_call, meet
 from .tile import ADD_TO, OVERWRITE, PANEL_BYTES
@@ -137,108 +148,211 @@ def add_gradients(team, member, total, term):
     restore_mode(mode_before)
 
 
-@kernel
-def group_gradients(
-    team, member, xs, ids, words, states, dts, offsets, order, resets, turned, bounds, places, orders,
-    sequence_rows, step_rows, starts, grids, counts, terms, regions, dwx, dwh, db, dbhh, dunits, dwords,
-    partial, packed_x, x_block, h_block, d_block, sums,
-):  # fmt: skip
-    """The gradients of a recurrent layer's parameters, as the tree sum over groups of sequences.
+def _group_gradients(rounds: bool) -> Any:
+    """The kernel; `rounds` says that operands of products are rounded to bfloat16."""
+    ROUNDS, elements, words_backward = (
+        bool(rounds),
+        packing(rounds).elements,
+        inputs_of(rounds).words_backward,
+    )
 
-    team, member                              the threads at work, and which this is: see team.py
-    xs             (.., .., D)                read, as in cell_backward
-    ids            (N, T) or None             read, int64: x_t = words[ids[:, t]]; xs is not read
-    words          (V, D)                     read if there are ids
-    states         (N + rows, row)            read, as cell_forward left it
-    dts            (rows + 1, gradient row)   read, as cell_backward left it for all steps
-    offsets, order, resets                    read, as in cell_backward
-    turned         bool                       dwx and dwh are stored as (G H, D) and (G H, H)
-    bounds         (groups + 1,)              read, where each group begins in the next three arrays
-    places         (N,)                       read, each group's places in `order`, longest sequence first
-    orders         (N,)                       read, `order` at these places
-    sequence_rows  (N,)                       read, the caller's rows of these sequences
-    step_rows      (T,)                       read, as in cell_backward
-    starts         (groups, T + 1)            read, the first row of each step in the group
-    grids          (groups, most + 1)         read, the time grid of each group
-    counts         (groups,)                  read, the blocks of each time grid
-    terms          (terms, 8)                 read, by terms_of
-    regions        (7,)                       read, where each target begins in a level of `partial`
-    dwx, dwh, db   flat                       overwritten, in the layout of the parameters; without elements
-                                              if the cell has no such array
-    dbhh, dunits   flat                       likewise
-    dwords         (V D,)                     overwritten if there are ids
-    partial        (levels regions[6],)       scratch, one level for each doubling of the groups
-    packed_x       (packed_size(G H, D),)     read if there are ids, Wx^T in panels
-    x_block        (block rows + 1, x row)    scratch, block rows = those of the largest group
-    h_block        (block rows + 1, row)      scratch
-    d_block        (block rows + 1, gradient row)   scratch
-    sums           (V + 1, gradient row)      scratch if there are ids
-    """
-    mode_before = flush_denormals()
-    goal = begin_call(team, member)
-    results, cols, flat = (dwx, dwh, db, dbhh, dunits, dwords), db.size, d_block.reshape(-1)
-    flat[flat.size - 1] = 1
-    panel = PANEL_BYTES // d_block.itemsize
-    top = 0  # the level of the next group
-    for group in range(counts.size):
-        first, last = bounds[group], bounds[group + 1]
-        begins, own_order = starts[group], orders[first:last]
-        own_places, own_rows = places[first:last], sequence_rows[first:last]
-        blocks = 0
-        for k in range(counts[group]):
-            blocks += begins[grids[group, k + 1]] > begins[grids[group, k]]
-        joins = group % 2 == 1 and blocks == 1
-        level, mode = top - 1 if joins else top, ADD_TO if joins else OVERWRITE
-        if not blocks and member == 0:
-            for number in range(6):
-                array = _target(number, level, results, regions, partial)
-                clear_span(array, 0, array.size)
-        for k in range(counts[group] - 1, -1, -1):
-            t_first, t_last = grids[group, k], grids[group, k + 1]
-            rows = begins[t_last] - begins[t_first]
-            if not rows:
-                continue
-            begin, end = share(rows, member, team)
+    @spliced
+    def round_rows(
+        team, member, goal, rows, ids, cols, terms, x_block, h_block, d_block, x_pairs, h_pairs, d_pairs
+    ):
+        """Round the operands of the terms, in pairs of rows. Returns the goal after a meeting."""
+        if ROUNDS:
+            begin, end = share(pairs_of(rows), member, team)
             if ids is None:
-                gather_steps(t_first, t_last, begin, end, begins, own_rows, step_rows, xs, x_block)
-            _gather_rows(
-                t_first, t_last, begin, end, begins, own_places, offsets, True, order, resets, states, h_block
-            )
-            _gather_rows(
-                t_first, t_last, begin, end, begins, own_places, offsets, False, order, resets, dts, d_block
-            )
-            goal = meet(team, goal)
-            for index in range(0 if ids is None else 1, terms.shape[0]):
+                rows_in_pairs(begin, end, rows, terms[0, DEPTH], NO_FACTOR, x_block, x_pairs, ZERO)
+            has_states = False
+            for index in range(terms.shape[0]):
                 term = terms[index]
-                target = _target(term[TARGET], level, results, regions, partial)
-                d = last_first(d_block, rows, term[COLUMN])
-                if term[OPERAND] == ONES:
-                    bias_gradient(team, member, rows, term[COLUMNS], d, target, mode)
-                else:
-                    operand = x_block
-                    if term[OPERAND] == STATES:
-                        operand = h_block
-                    elif term[OPERAND] == GRADIENTS:
-                        operand = d_block
-                    a = last_first(operand, rows, term[OPERAND_COLUMN])
-                    c = (target, term[PLACE], term[ROW], panel)
-                    weight_gradient(team, member, turned, rows, term[DEPTH], term[COLUMNS], a, d, c, mode)
-            if ids is not None:
-                in_group = t_first, t_last, begins, own_order
-                goal = words_backward(
-                    team, member, goal, in_group, cols, ids, words, d_block, sums, packed_x,
-                    _target(WX, level, results, regions, partial),
-                    _target(WORDS, level, results, regions, partial), mode,
-                )  # fmt: skip
-            goal, mode = meet(team, goal), ADD_TO
-        top = level + 1
-        pairs = group + 1
-        if joins:
-            pairs //= 2
-        goal = meet(team, goal)
-        while pairs % 2 == 0:
-            top -= 1
-            _add_level(team, member, top, results, regions, partial)
-            goal, pairs = meet(team, goal), pairs // 2
-    end_call(team, member, goal)
-    restore_mode(mode_before)
+                has_states = has_states or term[OPERAND] == STATES
+                if term[OPERAND] == INPUTS or (term[OPERAND] != ONES and term[COLUMN] >= cols):
+                    rows_in_pairs(begin, end, rows, term[COLUMNS], NO_TERM, d_block, d_pairs, term[COLUMN])
+                if term[OPERAND] == GRADIENTS:
+                    column = term[OPERAND_COLUMN]
+                    rows_in_pairs(begin, end, rows, term[DEPTH], NO_FACTOR, d_block, d_pairs, column)
+            if has_states:
+                rows_in_pairs(begin, end, rows, h_block.shape[1], NO_FACTOR, h_block, h_pairs, ZERO)
+            goal = meet(team, goal)
+        return goal
+
+    @spliced
+    def operand(rows, number, column, x_block, h_block, d_block, x_pairs, h_pairs, d_pairs):
+        """An operand of a term: rows of a block, last row first, or pairs of them."""
+        block = x_block
+        if number == STATES:
+            block = h_block
+        elif number == GRADIENTS:
+            block = d_block
+        operand = last_first(block, rows, column)
+        if ROUNDS:
+            pairs = x_pairs
+            if number == STATES:
+                pairs = h_pairs
+            elif number == GRADIENTS:
+                pairs = d_pairs
+            operand = pairs_first(pairs, column)
+        return operand
+
+    @kernel_of("bfloat16" if rounds else "full")
+    def group_gradients(
+        team, member, xs, ids, words, states, dts, offsets, order, resets, turned, bounds, places, orders,
+        sequence_rows, step_rows, starts, grids, counts, terms, regions, dwx, dwh, db, dbhh, dunits, dwords,
+        partial, packed_x, x_block, h_block, d_block, sums, x_pairs, h_pairs, d_pairs, columns,
+    ):  # fmt: skip
+        """The gradients of a recurrent layer's parameters, as the tree sum over groups of sequences.
+
+        team, member                              the threads at work, and which this is: see team.py
+        xs             (.., .., D)                read, as in cell_backward
+        ids            (N, T) or None             read, int64: x_t = words[ids[:, t]]; xs is not read
+        words          (V, D)                     read if there are ids
+        states         (N + rows, row)            read, as cell_forward left it
+        dts            (rows + 1, gradient row)   read, as cell_backward left it for all steps
+        offsets, order, resets                    read, as in cell_backward
+        turned         bool                       dwx and dwh are stored as (G H, D) and (G H, H)
+        bounds         (groups + 1,)              read, where each group begins in the next three arrays
+        places         (N,)                       read, each group's places in `order`, longest sequence first
+        orders         (N,)                       read, `order` at these places
+        sequence_rows  (N,)                       read, the caller's rows of these sequences
+        step_rows      (T,)                       read, as in cell_backward
+        starts         (groups, T + 1)            read, the first row of each step in the group
+        grids          (groups, most + 1)         read, the time grid of each group
+        counts         (groups,)                  read, the blocks of each time grid
+        terms          (terms, 8)                 read, by terms_of
+        regions        (7,)                       read, where each target begins in a level of `partial`
+        dwx, dwh, db   flat                       overwritten, in the layout of the parameters; without elements
+                                                  if the cell has no such array
+        dbhh, dunits   flat                       likewise
+        dwords         (V D,)                     overwritten if there are ids
+        partial        (levels regions[6],)       scratch, one level for each doubling of the groups
+        packed_x       (packed_size(G H, D),)     read if there are ids, Wx^T in panels
+        x_block        (block rows + 1, x row)    scratch, block rows = those of the largest group
+        h_block        (block rows + 1, row)      scratch
+        d_block        (block rows + 1, gradient row)   scratch
+        sums           (V + 1, gradient row)      scratch if there are ids
+        x_pairs, h_pairs, d_pairs   (block rows / 2 + 1, ..) or None   int32, scratch, as in cell_backward
+        columns        (V, ..) or None            int32, scratch if there are ids, likewise
+        """
+        mode_before = flush_denormals()
+        goal = begin_call(team, member)
+        results, cols, flat = (dwx, dwh, db, dbhh, dunits, dwords), db.size, d_block.reshape(-1)
+        flat[flat.size - 1] = 1
+        panel = PANEL_BYTES // d_block.itemsize
+        top = 0  # the level of the next group
+        for group in range(counts.size):
+            first, last = bounds[group], bounds[group + 1]
+            begins, own_order = starts[group], orders[first:last]
+            own_places, own_rows = places[first:last], sequence_rows[first:last]
+            blocks = 0
+            for k in range(counts[group]):
+                blocks += begins[grids[group, k + 1]] > begins[grids[group, k]]
+            joins = group % 2 == 1 and blocks == 1
+            level, mode = top - 1 if joins else top, ADD_TO if joins else OVERWRITE
+            if not blocks and member == 0:
+                for number in range(6):
+                    array = _target(number, level, results, regions, partial)
+                    clear_span(array, 0, array.size)
+            for k in range(counts[group] - 1, -1, -1):
+                t_first, t_last = grids[group, k], grids[group, k + 1]
+                rows = begins[t_last] - begins[t_first]
+                if not rows:
+                    continue
+                begin, end = share(rows, member, team)
+                if ids is None:
+                    gather_steps(t_first, t_last, begin, end, begins, own_rows, step_rows, xs, x_block)
+                _gather_rows(
+                    t_first,
+                    t_last,
+                    begin,
+                    end,
+                    begins,
+                    own_places,
+                    offsets,
+                    True,
+                    order,
+                    resets,
+                    states,
+                    h_block,
+                )
+                _gather_rows(
+                    t_first,
+                    t_last,
+                    begin,
+                    end,
+                    begins,
+                    own_places,
+                    offsets,
+                    False,
+                    order,
+                    resets,
+                    dts,
+                    d_block,
+                )
+                goal = meet(team, goal)
+                goal = round_rows(
+                    team,
+                    member,
+                    goal,
+                    rows,
+                    ids,
+                    cols,
+                    terms,
+                    x_block,
+                    h_block,
+                    d_block,
+                    x_pairs,
+                    h_pairs,
+                    d_pairs,
+                )
+                deep = elements(rows)
+                for index in range(0 if ids is None else 1, terms.shape[0]):
+                    term = terms[index]
+                    target = _target(term[TARGET], level, results, regions, partial)
+                    if term[OPERAND] == ONES:
+                        ones = last_first(d_block, rows, term[COLUMN])
+                        bias_gradient(team, member, rows, term[COLUMNS], ones, target, mode)
+                    else:
+                        a = operand(
+                            rows, term[OPERAND], term[OPERAND_COLUMN], x_block, h_block, d_block, x_pairs,
+                            h_pairs, d_pairs,
+                        )  # fmt: skip
+                        d = operand(
+                            rows,
+                            GRADIENTS,
+                            term[COLUMN],
+                            x_block,
+                            h_block,
+                            d_block,
+                            x_pairs,
+                            h_pairs,
+                            d_pairs,
+                        )
+                        c = (target, term[PLACE], term[ROW], panel)
+                        weight_gradient(team, member, turned, deep, term[DEPTH], term[COLUMNS], a, d, c, mode)
+                if ids is not None:
+                    in_group = t_first, t_last, begins, own_order
+                    goal = words_backward(
+                        team, member, goal, in_group, cols, ids, words, d_block, sums, packed_x,
+                        _target(WX, level, results, regions, partial),
+                        _target(WORDS, level, results, regions, partial), mode, x_pairs, d_pairs, columns,
+                    )  # fmt: skip
+                goal, mode = meet(team, goal), ADD_TO
+            top = level + 1
+            pairs = group + 1
+            if joins:
+                pairs //= 2
+            goal = meet(team, goal)
+            while pairs % 2 == 0:
+                top -= 1
+                _add_level(team, member, top, results, regions, partial)
+                goal, pairs = meet(team, goal), pairs // 2
+        end_call(team, member, goal)
+        restore_mode(mode_before)
+
+    return group_gradients
+
+
+group_gradients, rounded_group_gradients = (_group_gradients(rounds) for rounds in (False, True))

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ._jit import kernel_of, spliced
-from .backpropagation import backward_of
+from .backpropagation import backward_of, content_of
 from .cell import Cell
 from .denormals import flush_denormals, restore_mode
-from .gemm import ONE, ZERO, pack_for
-from .inputs import gather_words, input_product, word_products
+from .gemm import ONE, ZERO, packing
+from .inputs import gather_words, inputs_of
 from .passes import row_pass
-from .row import add_product
+from .row import add_product, add_rounded_product
 from .schedule import Schedule
 from .sequence import (
     clear_ends,
@@ -32,7 +32,7 @@ from .sequence import (
     state_rows_before,
     strides_of,
 )
-from .shares import copy_part, own_part, recurrent_operand, recurrent_product, share
+from .shares import copy_part, own_part, recurrent_operands, recurrent_product, share
 from .team import BY_UNITS, MEMBERS, begin_call, end_call, meet
 from .tile import FROM_START, MAX_ROWS, PANEL_BYTES
 from .vectors import copy_span
@@ -47,24 +47,29 @@ class TimeLoop(NamedTuple):
     step: Any
 
 
-_LOOPS: dict[str, TimeLoop] = {}  # by fingerprint: equal cells share their code
+_LOOPS: dict[str, TimeLoop] = {}  # by content: equal cells share their code
 
 
-def time_loop(cell: Cell) -> TimeLoop:
-    """The functions of a cell; compiled at their first call, or loaded from disk by the fingerprint."""
-    if cell.fingerprint not in _LOOPS:
+def time_loop(cell: Cell, rounds: bool = False) -> TimeLoop:
+    """The functions of a cell; compiled at their first call, or loaded from disk by the fingerprint.
+
+    `rounds` says that operands of products are rounded to bfloat16.
+    """
+    content = content_of(cell, rounds)
+    if content not in _LOOPS:
         schedule = Schedule(cell)
-        _LOOPS[cell.fingerprint] = TimeLoop(
-            schedule, _forward(schedule), backward_of(schedule), _step(schedule)
-        )
-    return _LOOPS[cell.fingerprint]
+        forward, step = _forward(schedule, rounds), _step(schedule, rounds)
+        _LOOPS[content] = TimeLoop(schedule, forward, backward_of(schedule, rounds), step)
+    return _LOOPS[content]
 
 
-def _forward(schedule: Schedule) -> Any:
+def _forward(schedule: Schedule, rounds: bool) -> Any:
     cell = schedule.cell
     GATES, PLAIN, LATE = np.int64(len(cell.gates)), np.int64(cell.plain), np.int64(cell.late)
     IS_APART, IS_AGAIN, HAS_PRODUCT = bool(cell.apart), bool(cell.again), cell.product
     OTHERS, HAS_TAPE = len(cell.states) - 1, not schedule.in_place
+    pack_for, (recurrent_operand, rows_of_operand) = packing(rounds).weights_for, recurrent_operands(rounds)
+    input_product, word_products, *_ = inputs_of(rounds)
     HAS_UNITS, HAS_GIVEN = bool(cell.units), bool(cell.given)
     first_pass, second_pass = row_pass(schedule.forward[0]), row_pass(schedule.forward[1])
 
@@ -87,8 +92,9 @@ def _forward(schedule: Schedule) -> Any:
 
     @spliced
     def forward_step(
-        team, member, goal, t, rows, part, weights, sums, here, h, places, sequence_rows, step_rows, given_row
-    ):
+        team, member, goal, t, rows, part, weights, sums, here, h, places, sequence_rows, step_rows,
+        given_row, columns,
+    ):  # fmt: skip
         """The products and passes of one step. Returns the goal after its meetings.
 
         rows     first row of the states after the step
@@ -97,6 +103,7 @@ def _forward(schedule: Schedule) -> Any:
         sums     (array, row, width)   pre-activations of the step in rows `here` and after
         h        (array, first, row)   the states before
         places   flat arrays: states, carry and its row, units, given, outputs, operand
+        columns  scratch for h in pairs, or None
         """
         i_first, i_last, j_first, j_last = part
         w_h, w_late, bias = weights
@@ -104,22 +111,28 @@ def _forward(schedule: Schedule) -> Any:
         h_array, h_first, row = h
         states, carry, carry_row, units, given, hs, operand = places
         panel, place = PANEL_BYTES // hs.itemsize, (here + i_first) * sums_row
-        a = (h_array, h_first + i_first * row, row, ONE)
+        if PLAIN or IS_APART:
+            a, deep, goal = rows_of_operand(
+                team, member, goal, columns, i_first, i_last, width, h, ZERO, ZERO
+            )
         if PLAIN:
             c = (array, place, sums_row, panel)
-            recurrent_product(team, member, i_last - i_first, width, width, PLAIN, a, w_h, c, c, FROM_START)
+            recurrent_product(team, member, i_last - i_first, deep, width, PLAIN, a, w_h, c, c, FROM_START)
         if IS_APART:
             c, start = (array, place + GATES * width, sums_row, panel), (bias, ZERO, ZERO, panel)
             recurrent_product(
-                team, member, i_last - i_first, width, width, LATE, a, w_late, start, c, FROM_START
+                team, member, i_last - i_first, deep, width, LATE, a, w_late, start, c, FROM_START
             )
         for part_of_step in range(2 if IS_AGAIN else 1):
             if IS_AGAIN and part_of_step:
                 if team[BY_UNITS]:
                     goal = meet(team, goal)
-                a, c = (operand, i_first * row, row, ONE), (array, place + PLAIN * width, sums_row, panel)
+                o, deep, goal = rows_of_operand(
+                    team, member, goal, columns, i_first, i_last, width, (operand, ZERO, row), ZERO, ZERO
+                )
+                c = (array, place + PLAIN * width, sums_row, panel)
                 recurrent_product(
-                    team, member, i_last - i_first, width, width, LATE, a, w_late, c, c, FROM_START
+                    team, member, i_last - i_first, deep, width, LATE, o, w_late, c, c, FROM_START
                 )
             for i in range(i_first, i_last):
                 step = sequence_rows[i] + step_rows[t]
@@ -141,11 +154,11 @@ def _forward(schedule: Schedule) -> Any:
             goal = meet(team, goal)
         return goal
 
-    @kernel_of(cell.fingerprint)
+    @kernel_of(content_of(cell, rounds))
     def cell_forward(
         team, member, xs, ids, words, given, before, wx, wh, b, bhh, units, turned, offsets, order, blocks,
         resets, sequence_rows, step_rows, states, tape, starts, hs, after, packed_x, packed_h, packed_late,
-        x_block, table, kept, carry, operand,
+        x_block, table, kept, carry, operand, x_columns, h_columns,
     ):  # fmt: skip
         """a_t = x_t Wx + h_{t-1} Wh + b; states_t = formula(a_t, states_{t-1}) for t = 0..T-1.
 
@@ -180,6 +193,9 @@ def _forward(schedule: Schedule) -> Any:
         kept         (N, row)             scratch if there are resets
         carry        (N, others row)      scratch
         operand      (N, row)             scratch if the cell has a second product
+        x_columns    (block rows, D/2..) or None   int32, scratch if operands of products are rounded to bfloat16;
+                                           packed arrays are then int32: see bfloat16.py
+        h_columns    (N, H/2..) or None   int32, scratch, likewise
         """
         mode_before = flush_denormals()
         goal = begin_call(team, member)
@@ -213,7 +229,7 @@ def _forward(schedule: Schedule) -> Any:
                     gather_state(order, before, s + 1, width, carry, s * width)
         goal = meet(team, goal)
         if ids is not None:
-            goal = word_products(team, member, goal, words, w_x, b, table)
+            goal = word_products(team, member, goal, words, w_x, b, table, x_columns)
         for k in range(blocks.size - 1):
             t_first, t_last = blocks[k], blocks[k + 1]
             slot = batch + offsets[t_first]
@@ -229,7 +245,8 @@ def _forward(schedule: Schedule) -> Any:
                 gather_words(t_first, t_last, begin, end, offsets, order, ids, table, where, slot)
             else:
                 gather_steps(t_first, t_last, begin, end, offsets, sequence_rows, step_rows, xs, x_block)
-                input_product(begin, end, depth, x_block, w_x, b, (sums, slot * sums_row, sums_row, panel))
+                c = (sums, slot * sums_row, sums_row, panel)
+                input_product(begin, end, depth, x_block, w_x, b, c, x_columns)
             goal = meet(team, goal)
             for t in range(t_first, t_last):
                 rows, count = batch + offsets[t], offsets[t + 1] - offsets[t]
@@ -243,6 +260,7 @@ def _forward(schedule: Schedule) -> Any:
                 goal = forward_step(
                     team, member, goal, t, rows, part, weights, (sums, sums_row, width),
                     slot + offsets[t] - offsets[t_first], h, places, sequence_rows, step_rows, given_row,
+                    h_columns,
                 )  # fmt: skip
             goal = meet(team, goal)
         if member == 0:
@@ -257,8 +275,8 @@ def _forward(schedule: Schedule) -> Any:
     return cell_forward
 
 
-def _step(schedule: Schedule) -> Any:
-    cell = schedule.cell
+def _step(schedule: Schedule, rounds: bool) -> Any:
+    cell, add = schedule.cell, add_rounded_product if rounds else add_product
     GATES, PLAIN, LATE = np.int64(len(cell.gates)), np.int64(cell.plain), np.int64(cell.late)
     IS_APART, IS_AGAIN = bool(cell.apart), bool(cell.again)
     IN_PLACE, HAS_TAPE = schedule.in_place, not schedule.in_place
@@ -266,7 +284,7 @@ def _step(schedule: Schedule) -> Any:
     COLUMNS = np.int64(schedule.columns)
     HAS_UNITS, HAS_GIVEN = bool(cell.units), bool(cell.given)
 
-    @kernel_of(cell.fingerprint)
+    @kernel_of(content_of(cell, rounds))
     def cell_step(x, states, wx, wh, b, more, scratch, out):
         """One step with the bits of cell_forward and unpacked weights; out = h.
 
@@ -296,12 +314,12 @@ def _step(schedule: Schedule) -> Any:
             if IN_PLACE:
                 sums, first = out[n], n * width
             copy_span(b, 0, sums, 0, cols)
-            add_product(x[n], wx, 0, sums[:cols])
+            add(x[n], wx, 0, sums[:cols])
             if PLAIN:
-                add_product(states[0, n], wh, 0, sums[: PLAIN * width])
+                add(states[0, n], wh, 0, sums[: PLAIN * width])
             if IS_APART:
                 copy_span(more[1], 0, sums, cols, LATE * width)
-                add_product(states[0, n], wh, PLAIN * width, sums[cols : cols + LATE * width])
+                add(states[0, n], wh, PLAIN * width, sums[cols : cols + LATE * width])
             places = (
                 (tape, first, width),
                 (flat_states, n * width, width),
@@ -314,7 +332,7 @@ def _step(schedule: Schedule) -> Any:
             )
             first_pass(width, places)
             if IS_AGAIN:
-                add_product(operand[:width], wh, PLAIN * width, sums[PLAIN * width : cols])
+                add(operand[:width], wh, PLAIN * width, sums[PLAIN * width : cols])
                 second_pass(width, places)
         restore_mode(mode_before)
 

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from ._jit import spliced
-from .gemm import ONE, ZERO, gemm, packed_view
-from .inputs import input_product
+from .bfloat16 import columns_in_pairs
+from .gemm import ONE, ZERO, gemm, packed_view, packing
+from .inputs import inputs_of
 from .passes import row_pass
 from .schedule import Schedule
 from .sequence import clear_resets
@@ -17,9 +18,10 @@ from .team import meet
 from .tile import FROM_START, PANEL_BYTES
 
 
-def remake_of(schedule: Schedule) -> Any:
+def remake_of(schedule: Schedule, rounds: bool) -> Any:
     """The function that recomputes a block of the tape."""
-    cell = schedule.cell
+    cell, ROUNDS = schedule.cell, bool(rounds)
+    elements, input_product = packing(rounds).elements, inputs_of(rounds).product
     GATES, PLAIN, LATE = np.int64(len(cell.gates)), np.int64(cell.plain), np.int64(cell.late)
     IS_APART, IS_AGAIN, OTHERS = bool(cell.apart), bool(cell.again), len(cell.states) - 1
     HAS_UNITS, HAS_GIVEN = bool(cell.units), bool(cell.given)
@@ -29,7 +31,7 @@ def remake_of(schedule: Schedule) -> Any:
     def remake_block(
         team, member, goal, t_first, t_last, slot, k, given, b, bhh, units, offsets, order, resets,
         sequence_rows, step_rows, states, starts, x_block, h_block, tape, packed_wx, packed_wh,
-        packed_wlate, carry, operand, depth,
+        packed_wlate, carry, operand, depth, x_columns, h_columns,
     ):  # fmt: skip
         """Recompute the tape of one block in its slot. Returns the goal after a meeting in between.
 
@@ -39,6 +41,7 @@ def remake_of(schedule: Schedule) -> Any:
         tape              overwritten in the slot
         carry             (N, others row)           scratch
         operand           (block rows, row)         scratch
+        x_columns, h_columns   (block rows, ..) or None   scratch for x and h in pairs
         """
         batch, cols = order.size, b.size
         width = cols // GATES
@@ -60,17 +63,23 @@ def remake_of(schedule: Schedule) -> Any:
             end,
             depth,
             x_block,
-            packed_view(packed_wx, depth),
+            packed_view(packed_wx, elements(depth)),
             b,
             (flat_tape, slot * tape_row, tape_row, panel),
+            x_columns,
         )
-        a, place = (flat_h, begin * row, row, ONE), (slot + begin) * tape_row
+        deep, place = elements(width), (slot + begin) * tape_row
+        a, own, pair_row = (flat_h, begin * row, row, ONE), end - begin, ZERO
+        if ROUNDS:
+            pair_row = h_columns.shape[1]
+            columns_in_pairs(begin, end, width, (flat_h, ZERO, row), h_columns, ZERO)
+            a = (h_columns.reshape(-1), begin * pair_row, pair_row, ONE)
         if PLAIN:
             c = (flat_tape, place, tape_row, panel)
-            gemm(end - begin, PLAIN * width, width, a, packed_view(packed_wh, width), c, c, FROM_START)
+            gemm(own, PLAIN * width, deep, a, packed_view(packed_wh, deep), c, c, FROM_START)
         if IS_APART:
             c, before = (flat_tape, place + cols, tape_row, panel), (bhh, ZERO, ZERO, panel)
-            gemm(end - begin, LATE * width, width, a, packed_view(packed_wlate, width), before, c, FROM_START)
+            gemm(own, LATE * width, deep, a, packed_view(packed_wlate, deep), before, c, FROM_START)
         j_first, j_last = ZERO, width
         if OTHERS:
             goal = meet(team, goal)
@@ -80,9 +89,12 @@ def remake_of(schedule: Schedule) -> Any:
                 copy_part(own, starts, k * batch * others_row, carry, 0, others_row)
         for part in range(2 if IS_AGAIN else 1):
             if IS_AGAIN and part:
-                a = (flat_operand, begin * row, row, ONE)
+                o = (flat_operand, begin * row, row, ONE)
+                if ROUNDS:
+                    columns_in_pairs(begin, end, width, (flat_operand, ZERO, row), h_columns, ZERO)
+                    o = (h_columns.reshape(-1), begin * pair_row, pair_row, ONE)
                 c = (flat_tape, place + PLAIN * width, tape_row, panel)
-                gemm(end - begin, LATE * width, width, a, packed_view(packed_wlate, width), c, c, FROM_START)
+                gemm(own, LATE * width, deep, o, packed_view(packed_wlate, deep), c, c, FROM_START)
             for t in range(t_first, t_last):
                 here, count = offsets[t] - offsets[t_first], offsets[t + 1] - offsets[t]
                 first, last = max(begin, here), min(end, here + count)

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 
 from ._jit import intrinsic
+from .bfloat16 import PairWriter, round_to_bfloat16
 from .vectors import VectorWriter
 
 # Vectors of sums at a time: enough to hide the latency of the multiply-adds, and few enough for 16 registers.
@@ -29,9 +31,11 @@ _I64 = ir.IntType(64)
 class _RowWriter(VectorWriter):
     """Writes the product for one float type into an LLVM module; with one lane for narrow matrices."""
 
+    NAME = "row"
+
     def function(self) -> ir.Function:
         """The function of this module: source, depth, weights, row, sums, cols; written at the first call."""
-        name = f"rnnfast_row_{self.suffix}"
+        name = f"rnnfast_{self.NAME}_{self.suffix}"
         if name in self.module.globals:
             return self.module.globals[name]
         p = self.scalar.as_pointer()
@@ -52,7 +56,7 @@ class _RowWriter(VectorWriter):
         )
         if self.lanes > 1 and not self.target.has_masked_moves:
             with builder.if_then(builder.icmp_signed("<", cols, _I64(self.lanes))):
-                narrow = _RowWriter(self.module, self.dtype, self.target, lanes=1)
+                narrow = type(self)(self.module, self.dtype, self.target, lanes=1)
                 builder.call(narrow.function(), function.args)
                 builder.branch(done)
         builder.cbranch(some, begin, done)
@@ -135,9 +139,24 @@ class _RowWriter(VectorWriter):
         return self.place(builder, base, builder.sub(_I64(j * self.lanes), self.overlap)), self.inside
 
 
+class _RoundedRowWriter(PairWriter, _RowWriter):
+    """Writes the product of operands rounded to bfloat16."""
+
+    NAME = "rounded_row"
+
+    def multiply_add(self, builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+        rounded = [self.high_half(builder, self.rounded(builder, value)) for value in (a, b)]
+        return VectorWriter.multiply_add(self, builder, *rounded, c)
+
+
 def _add_product_twin(source, weights, first, sums):
     for k in range(source.size):
         sums[:] = source[k] * weights[k, first : first + sums.size] + sums
+
+
+def _add_rounded_twin(source, weights, first, sums):
+    columns = np.ascontiguousarray(weights[:, first : first + sums.size])
+    _add_product_twin(round_to_bfloat16(source), round_to_bfloat16(columns), 0, sums)
 
 
 @intrinsic(_add_product_twin)
@@ -148,13 +167,24 @@ def add_product(typing_context, source, weights, first, sums):
     weights  (K, columns)    read
     sums     (cols,)         accumulated
     """
+    return _product_by(_RowWriter, source, weights, first, sums)
+
+
+@intrinsic(_add_rounded_twin)
+def add_rounded_product(typing_context, source, weights, first, sums):
+    """`add_product` with source and W rounded to bfloat16 as they are read; float32 only."""
+    return _product_by(_RoundedRowWriter, source, weights, first, sums)
+
+
+def _product_by(writer: type[_RowWriter], source: Any, weights: Any, first: Any, sums: Any) -> Any:
+    """The signature of a product and its code generator; None for other types."""
     if {kind.dtype for kind in (source, weights)} != {sums.dtype} or weights.ndim != 2:
         return None
     if {kind.layout for kind in (source, weights, sums)} != {"C"}:
         return None
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        function = _RowWriter(builder.module, sums.dtype).function()
+        function = writer(builder.module, sums.dtype).function()
         row, matrix, target = (
             context.make_array(signature.args[i])(context, builder, arguments[i]) for i in (0, 1, 3)
         )

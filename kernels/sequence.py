@@ -227,12 +227,22 @@ def last_first(block, rows, first):
 
 
 @spliced
+def pairs_first(pairs, first):
+    """The operand for pairs of rows of a block, by `rows_in_pairs`, in columns from `first` on.
+
+    pairs  (pairs.. + 1, row)   reads beyond the last column stay in the next row
+    """
+    return (pairs.reshape(-1), first, pairs.shape[1], np.int64(PANEL_BYTES // pairs.itemsize))
+
+
+@spliced
 def weight_gradient(team, member, turned, rows, depth, cols, x, d, dw, mode):
     """dW = X^T D (or dW + X^T D) over the rows of a block; each member computes its rows of dW.
 
     If `turned`, dW is (cols, depth): D^T X, whose sums have the same terms in the same order.
 
-    x, d  by last_first                (rows, depth) and (rows, cols), read
+    x, d  by last_first                (rows, depth) and (rows, cols), read; or by pairs_first, where `rows`
+                                       counts the pairs
     dw    (array, first, row, panel)   overwritten, or accumulated if mode is ADD_TO
     """
     if turned:

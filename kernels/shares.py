@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import numpy as np
 
 from ._jit import inner, spliced
-from .gemm import ONE, ZERO, gemm, pack, pack_for, packed_size, packed_view
-from .team import BY_UNITS, MEMBERS, share
+from .bfloat16 import columns_in_pairs
+from .gemm import ONE, ZERO, gemm, packed_size, packed_view, packing
+from .team import BY_UNITS, MEMBERS, meet, share
 from .tile import PANEL_BYTES
 from .vectors import copy_span
 
@@ -50,33 +54,67 @@ def recurrent_packed_size(depth: int, width: int, gates: int, members: int, dtyp
 
 
 @spliced
-def recurrent_operand(uses, team, member, depth, width, gates, w, packed):
-    """The operand B of `recurrent_product`; `uses` as in `pack_for`. If the team divides units, each member
-    packs its own columns of every gate, as consecutive matrices.
-
-    w       (array, first, row stride, column stride)               (depth, gates width), read
-    packed  (recurrent_packed_size(depth, width, gates, members),)  scratch
-    """
-    array, first, row_stride, col_stride = w
-    members = team[MEMBERS]
-    if team[BY_UNITS]:
-        j_first, j_last = share(width, member, team)
-        room = _room(team, depth, width, packed)
-        for g in range(gates):
-            own = (array, first + (g * width + j_first) * col_stride, row_stride, col_stride)
-            pack(ZERO, ONE, depth, j_last - j_first, own, packed[(member * gates + g) * room :])
-        _, _, row, panel = packed_view(packed, depth)
-        b = (packed, member * gates * room, row, panel)
-    else:
-        b = pack_for(uses, member, members, depth, gates * width, w, packed)
-    return b
-
-
-@spliced
 def _room(team, depth, width, packed):
     """Elements from one of a member's matrices to the next."""
     panel = PANEL_BYTES // packed.itemsize
     return ((width + team[MEMBERS] - 1) // team[MEMBERS] + panel - 1) // panel * panel * depth
+
+
+@functools.cache
+def recurrent_operands(rounds: bool) -> tuple[Any, Any]:
+    """`recurrent_operand` and `rows_of_operand`; `rounds` as in `packing`."""
+    ROUNDS = bool(rounds)
+    pack_weights, pack_for, elements = packing(rounds)
+
+    @spliced
+    def recurrent_operand(uses, team, member, depth, width, gates, w, packed):
+        """The operand B of `recurrent_product`; `uses` as in `pack_for`. If the team divides units, each member
+        packs its own columns of every gate, as consecutive matrices.
+
+        w       (array, first, row stride, column stride)               (depth, gates width), read
+        packed  (recurrent_packed_size(depth, width, gates, members),)  scratch
+        """
+        array, first, row_stride, col_stride = w
+        members = team[MEMBERS]
+        if team[BY_UNITS]:
+            j_first, j_last = share(width, member, team)
+            deep = elements(depth)
+            room = _room(team, deep, width, packed)
+            for g in range(gates):
+                own = (array, first + (g * width + j_first) * col_stride, row_stride, col_stride)
+                target = packed[(member * gates + g) * room :]
+                pack_weights(ZERO, ONE, depth, j_last - j_first, own, target)
+            _, _, row, panel = packed_view(packed, deep)
+            b = (packed, member * gates * room, row, panel)
+        else:
+            b = pack_for(uses, member, members, depth, gates * width, w, packed)
+        return b
+
+    @spliced
+    def rows_of_operand(team, member, goal, columns, i_first, i_last, depth, a, first, column):
+        """The operand A of a member's product over some rows: where they lie, or rounded in pairs in `columns`.
+        A team that divides units divides the rounding of the rows. Returns the operand, its depth, and the goal
+        after a meeting.
+
+        a        (array, first, row)   rows of `depth` floats, read
+        columns  (.., row) or None     int32, these rows overwritten from `column` on; row `first` is row 0 of A
+        """
+        array, place, row = a
+        operand, deep = (array, place + i_first * row, row, ONE), depth
+        if ROUNDS:
+            begin, end = i_first, i_last
+            if team[BY_UNITS]:
+                begin, end = share(i_last - i_first, member, team)
+                begin, end = i_first + begin, i_first + end
+            columns_in_pairs(begin, end, depth, a, columns[first:], column)
+            if team[BY_UNITS]:
+                goal = meet(team, goal)
+            row = columns.shape[1]
+            operand = (columns.reshape(-1), (first + i_first) * row + column, row, ONE)
+            deep = elements(depth)
+        return operand, deep, goal
+
+    return recurrent_operand, rows_of_operand
 
 
 @spliced

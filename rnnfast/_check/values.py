@@ -112,6 +112,18 @@ def choice(owner: str, name: str, value: Any, allowed: tuple[str, ...]) -> str:
     return found
 
 
+def precision(owner: str, value: Any, dtype: np.dtype) -> str | None:
+    """None, or "bfloat16" where parameters are float32."""
+    if value is None:
+        return None
+    found = value.lower() if isinstance(value, str) else value
+    if found != "bfloat16":
+        raise ValueError(f'{owner}: precision must be None or "bfloat16", got {value!r}.')
+    if dtype != np.float32:
+        raise TypeError(f'{owner}: precision="bfloat16" needs float32 parameters, got {dtype}.')
+    return found
+
+
 def generator(owner: str, rng: Any) -> np.random.Generator:
     """A generator of random numbers; None makes a new one."""
     if rng is None:

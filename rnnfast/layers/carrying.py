@@ -29,6 +29,28 @@ class Carrying(Layer):
     _spare: np.ndarray | None = None  # memory for the states after the next `forward`
     _dstate: np.ndarray | None = None
 
+    _precision: str | None = None
+
+    @property
+    def precision(self) -> str | None:
+        """None, or "bfloat16": operands of products are rounded to bfloat16. It may be set.
+
+        Sums, states and parameters stay in float32. Gradients of a window follow the precision of the
+        `backward` call.
+        """
+        return self._precision
+
+    @precision.setter
+    @in_turn
+    def precision(self, value: str | None) -> None:
+        self._precision = _check.precision(type(self).__name__, value, self.dtype)
+        self._known = self._loop = None
+
+    @property
+    def rounds(self) -> bool:
+        """Whether operands of products are rounded to bfloat16."""
+        return self._precision is not None
+
     def _take(self, name: str, *shape: int) -> np.ndarray:
         return self._workspace.take(name, shape, self.dtype)
 

@@ -34,7 +34,7 @@ class Streaming(Randomness):
     def loop(self) -> TimeLoop:
         """The compiled time loop of the cell."""
         if self._loop is None:
-            self._loop = time_loop(self.cell.equations)
+            self._loop = time_loop(self.cell.equations, self.rounds)
         return self._loop
 
     def step(self, x: np.ndarray, *, out: np.ndarray | None = None, **given: np.ndarray) -> np.ndarray:
