@@ -10,22 +10,21 @@ for dW, which sums over rows, they divide the words of a slab.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
-from ._jit import kernel, spliced
+from ._jit import kernel_of, spliced
 from .activations import exp
 from .denormals import flush_denormals, restore_mode
-from .gemm import ONE, ZERO, gemm, pack
+from .gemm import ONE, ZERO, packing
 from .sequence import block_steps
 from .shares import share
+from .slab_products import SLAB_WORDS, slab_products
 from .softmax import count_labels
 from .team import MEMBERS, begin_call, end_call, meet
-from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES, READABLE_BYTES
-from .vectors import VECTOR_BYTES, copy_panel_row, copy_span, transpose_block
-
-# Words processed at a time: the scores of 256 rows fit the L2 cache. 128 words took 1 to 2 % longer.
-SLAB_WORDS = 256
+from .tile import ADD_TO, OVERWRITE, PANEL_BYTES, READABLE_BYTES
+from .vectors import VECTOR_BYTES, copy_span, transpose_block
 
 # The lowest finite scores: a maximum initialized with these avoids -inf - -inf.
 LOWEST_SINGLE, LOWEST_DOUBLE = float(np.finfo(np.float32).min), float(np.finfo(np.float64).min)
@@ -149,38 +148,21 @@ def _scatter_gradient(t_last, n_first, across, own, width, dx_t, dxs):
 
 
 @spliced
-def _score_slab(left, count, own, depth, w, b, packed_x, labels, words, slab, m, total, part, targets):
+def _score_slab(left, count, own, b, labels, slab, m, total, part, targets):
     """exp(scores - m) of `count` words from word `left` on; updates m and total.
 
     m is the largest score of each row so far. If a slab has a larger one, total is rescaled, so that one pass
     over the slab, while it is in cache, gives the exponentials.
 
     own       rows (r_first, r_last) to work on, from a panel's first on
-    w         (flat, first, row stride, column stride)   (H, V), read
-    b         (V,)                                       read
-    packed_x  (packed_size(H, rows),)                    read, the rows as columns, in panels
-    labels    (row,)                                     read
-    words     (H, SLAB_WORDS)                            scratch
-    slab      (SLAB_WORDS, row)                          overwritten
-    m, total  (row,)                                     read and overwritten
-    part      (row,)                                     scratch
-    targets   (row,)                                     score of the label, overwritten if it is in the slab
+    b         (V,)                read
+    labels    (row,)              read
+    slab      (SLAB_WORDS, row)   the products, overwritten
+    m, total  (row,)              read and overwritten
+    part      (row,)              scratch
+    targets   (row,)              score of the label, overwritten if it is in the slab
     """
-    flat, first, w_row, w_col = w
     r_first, r_last = own
-    width = slab.shape[1]
-    panel = PANEL_BYTES // b.itemsize
-    a = (flat, first + left * w_col, w_col, w_row)
-    if w_col == 1 and count % panel == 0:
-        # The rows of a W of 100 x 10,000 are 40 KB apart: copying their piece makes the product 8 % faster.
-        flat_words = words.reshape(-1)
-        for j in range(depth):
-            for v in range(0, count, panel):
-                copy_panel_row(flat, first + left + j * w_row + v, flat_words, j * SLAB_WORDS + v)
-        a = (flat_words, ZERO, ONE, SLAB_WORDS)
-    c = (slab.reshape(-1), r_first, width, panel)
-    x = (packed_x, r_first * depth, panel, panel * depth)
-    gemm(count, r_last - r_first, depth, a, x, c, c, OVERWRITE)
     # Views from index 0: a loop from r_first is not vectorized, since its indices might be negative.
     highest, sums, scratch = m[r_first:r_last], total[r_first:r_last], part[r_first:r_last]
     for r in range(highest.size):
@@ -208,22 +190,16 @@ def _score_slab(left, count, own, depth, w, b, packed_x, labels, words, slab, m,
 
 
 @spliced
-def _slab_gradient(left, count, own, depth, w, labels, scale, slab, factor, dx_t):
-    """(p - onehot) scale of `count` words from word `left` on, replacing their exponentials, and their terms
-    of the gradients of the inputs.
+def _slab_gradient(left, count, own, labels, scale, slab, factor):
+    """(p - onehot) scale of `count` words from word `left` on, replacing their exponentials.
 
     own      rows (r_first, r_last) to work on
-    w        (flat, first, row stride, column stride)  (H, V), read
-    labels   (row,)                                    read
-    scale    float                                     one over the number of labels
-    slab     (SLAB_WORDS, row)                         as _score_slab left it; then (p - onehot) scale
-    factor   (row,)                                    read, exponentials times factor are p scale
-    dx_t     (H, row)                                  overwritten by the first slab, then accumulated
+    labels   (row,)             read
+    scale    float              one over the number of labels
+    slab     (SLAB_WORDS, row)  as _score_slab left it; then (p - onehot) scale
+    factor   (row,)             read, exponentials times factor are p scale
     """
-    flat, first, w_row, w_col = w
     r_first, r_last = own
-    width = slab.shape[1]
-    panel = PANEL_BYTES // slab.itemsize
     own_factor = factor[r_first:r_last]
     for v in range(count):
         line = slab[v, r_first:r_last]
@@ -232,125 +208,125 @@ def _slab_gradient(left, count, own, depth, w, labels, scale, slab, factor, dx_t
     for r in range(r_first, r_last):
         if left <= labels[r] < left + count:
             slab[labels[r] - left, r] -= scale
-    c = (dx_t.reshape(-1), r_first, width, panel)
-    words = (flat, first + left * w_col, w_row, w_col)
-    b = (slab.reshape(-1), r_first, width, panel)
-    gemm(depth, r_last - r_first, count, words, b, c, c, FROM_START if left else OVERWRITE)
 
 
-@spliced
-def _word_gradient(team, member, left, count, rows, depth, x_block, slab, dwb_t, mode):
-    """dW^T and db of `count` words from word `left` on; each member computes its words.
+def _affine_softmax_loss(rounds: bool) -> Any:
+    """The kernel; `rounds` says that operands of products are rounded to bfloat16."""
+    pack_weights = packing(rounds).weights
+    read_rows, scores_of_slab, gradient_of_inputs, gradient_of_words = slab_products(rounds)
 
-    x_block  (block rows, row >= H+1)  read
-    slab     (SLAB_WORDS, row)         read, as _slab_gradient left it
-    dwb_t    (V, row >= H+1)           rows of these words overwritten, or accumulated if ADD_TO
-    """
-    begin, end = share(count, member, team)
-    width, row = slab.shape[1], dwb_t.shape[1]
-    panel = PANEL_BYTES // slab.itemsize
-    c = (dwb_t.reshape(-1), (left + begin) * row, row, panel)
-    inputs = (x_block.reshape(-1), ZERO, x_block.shape[1], panel)
-    gemm(end - begin, depth + 1, rows, (slab.reshape(-1), begin * width, width, ONE), inputs, c, c, mode)
+    @kernel_of("bfloat16" if rounds else "full")
+    def affine_softmax_loss(
+        team, member, xs, ts, w, w_row, w_col, b, ignore, scored, period, gradients, adds,
+        losses, sums, dxs, dwb_t, x_block, packed_x, labels, words, slabs, maxima, total, part, targets, dx_t,
+        pairs,
+    ):  # fmt: skip
+        """losses = -log softmax(xs W + b) at ts, and, if `gradients`, the gradients of their mean.
 
+        Returns the number of labels that are not `ignore`.
 
-@kernel
-def affine_softmax_loss(
-    team, member, xs, ts, w, w_row, w_col, b, ignore, scored, period, gradients, adds,
-    losses, sums, dxs, dwb_t, x_block, packed_x, labels, words, slabs, maxima, total, part, targets, dx_t,
-):  # fmt: skip
-    """losses = -log softmax(xs W + b) at ts, and, if `gradients`, the gradients of their mean.
-
-    Returns the number of labels that are not `ignore`.
-
-    team, member                                the threads at work, and which this is: see team.py
-    xs         (N, T, H)                        read
-    ts         (N, T)                           read, int64
-    w          memory of W (H, V)               read, element (i, v) at i w_row + v w_col
-    b          (V,)                             read
-    ignore     int                              the label to ignore
-    scored     int                              number of labels in the mean; below 0: those of this call
-    period     int                              loss_period(N, V), or even_period(N, T, V)
-    gradients  bool                             whether to compute gradients
-    adds       bool                             dwb_t is accumulated
-    losses     (N, T)                           overwritten, float64; 0 if ignored
-    sums       (N,)                             accumulated, float64, the losses of each row, last step first
-    dxs        (N, T, H)                        overwritten if gradients
-    dwb_t      (V, row_stride(H+1))             overwritten if gradients, dW^T, and db in column H;
-                                                accumulated if adds
-    x_block    (block rows, row_stride(H+1))    scratch; block rows = loss_block_rows(N, T, V)
-    packed_x   (packed_size(H, row),)           scratch; row = row_stride(block rows)
-    labels     (row,)                           scratch, int64
-    words      (members, H, SLAB_WORDS)         scratch
-    slabs      (slabs, SLAB_WORDS, row)         scratch; without gradients one slab is enough
-    maxima     (slabs, row)                     scratch
-    total, part, targets (row,)                 scratch
-    dx_t       (H, row)                         scratch
-    """
-    mode_before = flush_denormals()
-    batch, steps, depth = xs.shape
-    size = b.size
-    lanes = READABLE_BYTES // xs.itemsize
-    weights = (w.reshape(-1), ZERO, w_row, w_col)
-    zero = xs.dtype.type(0)
-    count = count_labels(ts, ignore)
-    scale = xs.dtype.type(1 / max(1, count if scored < 0 else scored))
-    lowest = LOWEST_SINGLE if xs.itemsize == 4 else LOWEST_DOUBLE
-    last = (size - 1) // SLAB_WORDS
-    if gradients and not adds and batch * steps == 0:
-        dwb_t[:] = 0
-    panel = PANEL_BYTES // xs.itemsize
-    most = _most_rows(size)
-    block, across = max(1, most // max(1, batch)), min(most, max(1, batch))
-    mode, goal = ADD_TO if adds else OVERWRITE, begin_call(team, member)
-    t_last = steps if batch else 0
-    while t_last > 0:
-        t_first = t_last - 1 - (t_last - 1) % period % block
-        for n_first in range(0, batch, across):
-            n_last = min(n_first + across, batch)
-            wide, row = n_last - n_first, x_block.shape[1]
-            rows = (t_last - t_first) * wide
-            width = (rows + lanes - 1) // lanes * lanes
-            begin, end = share((rows + panel - 1) // panel, member, team)
-            own = (begin * panel, min(end * panel, width))
-            own_rows = (begin * panel, min(end * panel, rows))
-            _gather_rows(t_first, t_last, n_first, n_last, own, xs, ts, ignore, x_block, labels)
-            pack(member, team[MEMBERS], depth, rows, (x_block.reshape(-1), ZERO, ONE, row), packed_x)
-            m, totals, scratch = maxima.reshape(-1), total[:width], part[:width]
-            for r in range(own[0], own[1]):
-                m[r] = lowest
-                totals[r] = 0
-            for index in range(last + 1):
-                left = index * SLAB_WORDS
-                here = m[index * width : (index + 1) * width]
-                if index:
-                    for r in range(own[0], own[1]):
-                        here[r] = m[(index - 1) * width + r]
-                place = left * width if gradients else 0
-                slab = slabs.reshape(-1)[place : place + SLAB_WORDS * width].reshape(SLAB_WORDS, width)
-                _score_slab(
-                    left, min(SLAB_WORDS, size - left), own, depth, weights, b, packed_x, labels,
-                    words[member], slab, here, totals, scratch, targets,
-                )  # fmt: skip
-            final = m[last * width : (last + 1) * width]
-            _scatter_losses(t_last, n_first, wide, own_rows, labels, final, totals, targets, losses)
-            if gradients:
+        team, member                                the threads at work, and which this is: see team.py
+        xs         (N, T, H)                        read
+        ts         (N, T)                           read, int64
+        w          memory of W (H, V)               read, element (i, v) at i w_row + v w_col
+        b          (V,)                             read
+        ignore     int                              the label to ignore
+        scored     int                              number of labels in the mean; below 0: those of this call
+        period     int                              loss_period(N, V), or even_period(N, T, V)
+        gradients  bool                             whether to compute gradients
+        adds       bool                             dwb_t is accumulated
+        losses     (N, T)                           overwritten, float64; 0 if ignored
+        sums       (N,)                             accumulated, float64, the losses of each row, last step first
+        dxs        (N, T, H)                        overwritten if gradients
+        dwb_t      (V, row_stride(H+1))             overwritten if gradients, dW^T, and db in column H;
+                                                    accumulated if adds
+        x_block    (block rows, row_stride(H+1))    scratch; block rows = loss_block_rows(N, T, V)
+        packed_x   (packed_size(H, row),)           scratch; row = row_stride(block rows)
+        labels     (row,)                           scratch, int64
+        words      (members, H SLAB_WORDS)          scratch; in int32 (members, (H + 1) / 2 SLAB_WORDS)
+        slabs      (slabs, SLAB_WORDS, row)         scratch; without gradients one slab is enough
+        maxima     (slabs, row)                     scratch
+        total, part, targets (row,)                 scratch
+        dx_t       (H, row)                         scratch
+        pairs      tuple of int32 arrays or None    scratch if operands of products are rounded to bfloat16:
+                                                    (block rows / 2 + 1, row_stride(H+1)), (SLAB_WORDS / 2, row),
+                                                    (SLAB_WORDS, row / 2); packed_x is then int32, too
+        """
+        mode_before = flush_denormals()
+        batch, steps, depth = xs.shape
+        size = b.size
+        lanes = READABLE_BYTES // xs.itemsize
+        weights = (w.reshape(-1), ZERO, w_row, w_col)
+        zero = xs.dtype.type(0)
+        count = count_labels(ts, ignore)
+        scale = xs.dtype.type(1 / max(1, count if scored < 0 else scored))
+        lowest = LOWEST_SINGLE if xs.itemsize == 4 else LOWEST_DOUBLE
+        last = (size - 1) // SLAB_WORDS
+        if gradients and not adds and batch * steps == 0:
+            dwb_t[:] = 0
+        panel = PANEL_BYTES // xs.itemsize
+        most = _most_rows(size)
+        block, across = max(1, most // max(1, batch)), min(most, max(1, batch))
+        mode, goal = ADD_TO if adds else OVERWRITE, begin_call(team, member)
+        t_last = steps if batch else 0
+        while t_last > 0:
+            t_first = t_last - 1 - (t_last - 1) % period % block
+            for n_first in range(0, batch, across):
+                n_last = min(n_first + across, batch)
+                wide, row = n_last - n_first, x_block.shape[1]
+                rows = (t_last - t_first) * wide
+                width = (rows + lanes - 1) // lanes * lanes
+                begin, end = share((rows + panel - 1) // panel, member, team)
+                own = (begin * panel, min(end * panel, width))
+                own_rows = (begin * panel, min(end * panel, rows))
+                _gather_rows(t_first, t_last, n_first, n_last, own, xs, ts, ignore, x_block, labels)
+                columns = (x_block.reshape(-1), ZERO, ONE, row)
+                pack_weights(member, team[MEMBERS], depth, rows, columns, packed_x)
+                read_rows(own_rows, depth, x_block, pairs)
+                m, totals, scratch = maxima.reshape(-1), total[:width], part[:width]
+                for r in range(own[0], own[1]):
+                    m[r] = lowest
+                    totals[r] = 0
                 for index in range(last + 1):
                     left = index * SLAB_WORDS
-                    for r in range(own[0], own[1]):
-                        factor = exp(m[index * width + r] - final[r]) * (scale / totals[r])
-                        scratch[r] = factor if labels[r] >= 0 else zero
-                    place, words_here = left * width, min(SLAB_WORDS, size - left)
+                    here = m[index * width : (index + 1) * width]
+                    if index:
+                        for r in range(own[0], own[1]):
+                            here[r] = m[(index - 1) * width + r]
+                    place = left * width if gradients else 0
                     slab = slabs.reshape(-1)[place : place + SLAB_WORDS * width].reshape(SLAB_WORDS, width)
-                    _slab_gradient(left, words_here, own, depth, weights, labels, scale, slab, scratch, dx_t)
-                    goal = meet(team, goal)
-                    _word_gradient(team, member, left, words_here, rows, depth, x_block, slab, dwb_t, mode)
-                _scatter_gradient(t_last, n_first, wide, own_rows, width, dx_t, dxs)
-            goal = meet(team, goal)
-            mode = ADD_TO
-        t_last = t_first
-    if member == 0:
-        _add_losses(losses, sums)
-    end_call(team, member, goal)
-    restore_mode(mode_before)
-    return count
+                    count_here = min(SLAB_WORDS, size - left)
+                    scores_of_slab(left, count_here, own, depth, weights, packed_x, words[member], slab)
+                    _score_slab(left, count_here, own, b, labels, slab, here, totals, scratch, targets)
+                final = m[last * width : (last + 1) * width]
+                _scatter_losses(t_last, n_first, wide, own_rows, labels, final, totals, targets, losses)
+                if gradients:
+                    for index in range(last + 1):
+                        left = index * SLAB_WORDS
+                        for r in range(own[0], own[1]):
+                            factor = exp(m[index * width + r] - final[r]) * (scale / totals[r])
+                            scratch[r] = factor if labels[r] >= 0 else zero
+                        place, words_here = left * width, min(SLAB_WORDS, size - left)
+                        slab = slabs.reshape(-1)[place : place + SLAB_WORDS * width].reshape(SLAB_WORDS, width)
+                        _slab_gradient(left, words_here, own, labels, scale, slab, scratch)
+                        gradient_of_inputs(
+                            left, words_here, own, depth, weights, words[member], slab, dx_t, pairs
+                        )
+                        goal = meet(team, goal)
+                        gradient_of_words(
+                            team, member, left, words_here, rows, depth, x_block, slab, dwb_t, mode, pairs
+                        )
+                    _scatter_gradient(t_last, n_first, wide, own_rows, width, dx_t, dxs)
+                goal = meet(team, goal)
+                mode = ADD_TO
+            t_last = t_first
+        if member == 0:
+            _add_losses(losses, sums)
+        end_call(team, member, goal)
+        restore_mode(mode_before)
+        return count
+
+    return affine_softmax_loss
+
+
+affine_softmax_loss, rounded_affine_softmax_loss = (_affine_softmax_loss(rounds) for rounds in (False, True))

@@ -11,14 +11,14 @@ import numpy as np
 from rnnfast import _check
 from rnnfast._turns import in_turn
 from rnnfast.cells import Cell
-from rnnfast.layers.base import Layer
+from rnnfast.layers.precision import Precise
 from rnnfast.state import State
 
 
-class Carrying(Layer):
+class Carrying(Precise):
     """A layer whose states, one array (S, N, H), are carried from call to call."""
 
-    PASSING = (*Layer.PASSING, "_spare", "_dstate")
+    PASSING = (*Precise.PASSING, "_spare", "_dstate")
 
     cell: Cell
     dtype: np.dtype
@@ -28,28 +28,6 @@ class Carrying(Layer):
     _state: np.ndarray | None = None
     _spare: np.ndarray | None = None  # memory for the states after the next `forward`
     _dstate: np.ndarray | None = None
-
-    _precision: str | None = None
-
-    @property
-    def precision(self) -> str | None:
-        """None, or "bfloat16": operands of products are rounded to bfloat16. It may be set.
-
-        Sums, states and parameters stay in float32. Gradients of a window follow the precision of the
-        `backward` call.
-        """
-        return self._precision
-
-    @precision.setter
-    @in_turn
-    def precision(self, value: str | None) -> None:
-        self._precision = _check.precision(type(self).__name__, value, self.dtype)
-        self._known = self._loop = None
-
-    @property
-    def rounds(self) -> bool:
-        """Whether operands of products are rounded to bfloat16."""
-        return self._precision is not None
 
     def _take(self, name: str, *shape: int) -> np.ndarray:
         return self._workspace.take(name, shape, self.dtype)

@@ -10,21 +10,24 @@ import numpy as np
 
 from rnnfast import _check, _threads
 from rnnfast._turns import in_turn
+from rnnfast.kernels.bfloat16 import PAIRS
 from rnnfast.kernels.fused_loss import (
-    SLAB_WORDS,
     affine_softmax_loss,
     even_period,
     loss_block_rows,
     loss_period,
+    rounded_affine_softmax_loss,
     row_stride,
 )
-from rnnfast.kernels.gemm import packed_size
+from rnnfast.kernels.gemm import packed_shape, packed_size
 from rnnfast.kernels.output_gradient import scaled_gradient
+from rnnfast.kernels.slab_products import SLAB_WORDS
 from rnnfast.kernels.softmax import LANES, softmax_loss_backward, softmax_loss_forward
 from rnnfast.layers.affine import kernel_matrix
 from rnnfast.layers.affine_loss import AffineLoss
 from rnnfast.layers.base import Layer
 from rnnfast.layers.blocks import Blocks, sum_by_blocks
+from rnnfast.layers.precision import Precise
 from rnnfast.layers.window import Part
 
 
@@ -135,7 +138,7 @@ class TimeSoftmaxWithLoss(_LabelLoss):
             return dxs
 
 
-class TimeAffineSoftmaxWithLoss(AffineLoss, _LabelLoss):
+class TimeAffineSoftmaxWithLoss(AffineLoss, _LabelLoss, Precise):
     """The output layer of a language model: affine, softmax and mean cross-entropy in one pass.
 
     ``loss = mean(-log softmax(xs W + b)[ts])``. The (N, T, V) scores are never stored as a whole: `forward`
@@ -257,7 +260,8 @@ class TimeAffineSoftmaxWithLoss(AffineLoss, _LabelLoss):
             xs, targets, *kernel_matrix(W), _check.kernel_ready(b), self.ignore_label, int(scored),
             period, gradients, adds, losses, sums, dxs, dWb_t, *scratch[3:],
         )  # fmt: skip
-        count = _threads.run(affine_softmax_loss, members, False, arguments)
+        kernel = rounded_affine_softmax_loss if self.rounds else affine_softmax_loss
+        count = _threads.run(kernel, members, False, arguments)
         if gradients:
             self._made_by = get_ident()
             self._gradients = dxs, dWb_t
@@ -268,22 +272,30 @@ class TimeAffineSoftmaxWithLoss(AffineLoss, _LabelLoss):
         (depth, size), dtype = self._weights[0].shape, self.dtype
         rows = loss_block_rows(batch, steps, size)
         row, slabs = row_stride(rows, dtype), -(-size // SLAB_WORDS)
-        take = self._workspace.take
+        take, deep = self._workspace.take, -(-depth // 2) if self.rounds else depth
         return (
             take("losses", (batch, steps), np.dtype(np.float64)),
             take("dxs", (batch, steps, depth) if gradients else (0, 0, 0), dtype),
             self._level(0)[0] if gradients else take("no dWb_t", (0, row_stride(depth + 1, dtype)), dtype),
             take("x_block", (rows, row_stride(depth + 1, dtype)), dtype),
-            take("packed_x", (packed_size(depth, row, dtype),), dtype),
+            take("packed_x", *packed_shape(depth, row, dtype, self.rounds)),
             take("labels", (row,), np.dtype(np.int64)),
-            take("words", (members, depth, SLAB_WORDS), dtype),
+            take("words", (members, deep * SLAB_WORDS), PAIRS if self.rounds else dtype),
             take("slabs", (slabs, SLAB_WORDS, row), dtype),
             take("maxima", (slabs, row), dtype),
             take("total", (row,), dtype),
             take("part", (row,), dtype),
             take("targets", (row,), dtype),
             take("dx_t", (depth, row), dtype),
+            self._pairs(rows, row) if self.rounds else None,
         )
+
+    def _pairs(self, rows: int, row: int) -> tuple[np.ndarray, ...]:
+        """Scratch for rows in pairs."""
+        wide = row_stride(self._weights[0].shape[0] + 1, self.dtype)
+        shapes = {"x_pairs": (rows // 2 + 1, wide), "slab_pairs": (SLAB_WORDS // 2, row)}
+        shapes["slab_columns"] = (SLAB_WORDS, row // 2)
+        return tuple(self._workspace.take(name, shape, PAIRS) for name, shape in shapes.items())
 
     def _level(self, level: int) -> tuple[np.ndarray, ...]:
         depth, size = self._weights[0].shape
@@ -349,5 +361,6 @@ class TimeAffineSoftmaxWithLoss(AffineLoss, _LabelLoss):
         wide, members = row_stride(depth + 1, dtype), min(_threads.get_num_threads(), _most_members(rows))
         elements = (size + rows) * wide + packed_size(depth, row, dtype)
         elements += depth * (members * SLAB_WORDS + row)
+        elements += (rows // 2 + 1) * wide + SLAB_WORDS * row if self.rounds else 0
         elements += slabs * (SLAB_WORDS + 1) * row + 3 * row + batch * steps * depth
         return elements * dtype.itemsize + (batch * (3 * steps + 1) + row) * 8 + 4096

@@ -37,6 +37,9 @@ class Streaming(Randomness):
             self._loop = time_loop(self.cell.equations, self.rounds)
         return self._loop
 
+    def _forget_precision(self) -> None:
+        self._known = self._loop = None
+
     def step(self, x: np.ndarray, *, out: np.ndarray | None = None, **given: np.ndarray) -> np.ndarray:
         """Advance the state by one input, for streaming; the bits of `forward`, no gradient.
 
