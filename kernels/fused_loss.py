@@ -307,7 +307,9 @@ def _affine_softmax_loss(rounds: bool) -> Any:
                             factor = exp(m[index * width + r] - final[r]) * (scale / totals[r])
                             scratch[r] = factor if labels[r] >= 0 else zero
                         place, words_here = left * width, min(SLAB_WORDS, size - left)
-                        slab = slabs.reshape(-1)[place : place + SLAB_WORDS * width].reshape(SLAB_WORDS, width)
+                        slab = slabs.reshape(-1)[place : place + SLAB_WORDS * width].reshape(
+                            SLAB_WORDS, width
+                        )
                         _slab_gradient(left, words_here, own, labels, scale, slab, scratch)
                         gradient_of_inputs(
                             left, words_here, own, depth, weights, words[member], slab, dx_t, pairs

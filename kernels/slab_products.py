@@ -108,7 +108,12 @@ def slab_products(rounds: bool) -> SlabProducts:
             deep = pairs_of(count)
             if w_col == 1:
                 columns_in_pairs(
-                    0, depth, count, a[:3], words[: depth * SLAB_WORDS // 2].reshape(depth, SLAB_WORDS // 2), ZERO
+                    0,
+                    depth,
+                    count,
+                    a[:3],
+                    words[: depth * SLAB_WORDS // 2].reshape(depth, SLAB_WORDS // 2),
+                    ZERO,
                 )
                 a = (words, ZERO, SLAB_WORDS // 2, ONE)
             else:

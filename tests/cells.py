@@ -40,12 +40,15 @@ def another(layer, params=None):
     """A fresh layer on the same parameters, or on those given."""
     params = layer.params if params is None else params
     if type(layer) is Recurrent:
-        return Recurrent(layer.cell, params, layer.stateful)
-    return type(layer)(**_arguments(layer, params))
+        return Recurrent(layer.cell, params, layer.stateful, precision=layer.precision)
+    return type(layer)(**_arguments(layer, params), precision=layer.precision)
 
 
 def naive_twin(layer):
+    """The reference with the parameters of a layer, which rounds products if the layer does."""
     params = [param.astype(np.float64) for param in layer.params]
+    if layer.rounds:
+        params = [param.view(reference.Rounded) for param in params]
     return getattr(reference, type(layer).__name__)(**_arguments(layer, params))
 
 

@@ -21,6 +21,36 @@ def central_differences(loss, array, step=1e-5):
     return gradient
 
 
+def bfloat16(x):
+    """The nearest number with 8 significant bits, ties to even."""
+    mantissa, exponent = np.frexp(np.asarray(x, np.float64))
+    return np.ldexp(np.rint(mantissa * 256), exponent - 8)
+
+
+class Rounded(np.ndarray):
+    """An array whose matrix products, inner and outer, round both operands to bfloat16, as do those of all
+    arrays computed from it."""
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **options):
+        plain = [np.asarray(x) for x in inputs]
+        if ufunc is np.matmul:
+            plain = [bfloat16(x) for x in plain]
+        options = {name: tuple(map(np.asarray, x)) if name == "out" else x for name, x in options.items()}
+        return _rounding(getattr(ufunc, method)(*plain, **options))
+
+    def __array_function__(self, func, types, args, kwargs):
+        if func is np.outer:
+            args = tuple(bfloat16(x).view(Rounded) for x in args)
+        return _rounding(super().__array_function__(func, types, args, kwargs))
+
+
+def _rounding(made):
+    """A result, whose arrays become `Rounded`."""
+    if isinstance(made, list | tuple):
+        return type(made)(_rounding(one) for one in made)
+    return made.view(Rounded) if isinstance(made, np.ndarray) else made
+
+
 class SGD:
     """param -= lr * grad."""
 

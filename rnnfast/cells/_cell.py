@@ -165,6 +165,7 @@ class Cell:
         rng: np.random.Generator | None = None,
         dtype: np.typing.DTypeLike = np.float32,
         stateful: bool = False,
+        precision: str | None = None,
     ) -> Any:
         """A layer of this cell with new parameters.
 
@@ -177,6 +178,8 @@ class Cell:
         dtype : float32 or float64
         stateful : bool
             Whether the state after one `forward` is the initial state of the next.
+        precision : "bfloat16", optional
+            Round the operands of products to bfloat16; see `TimeLSTM.precision`.
 
         Returns
         -------
@@ -184,7 +187,9 @@ class Cell:
         """
         from rnnfast.layers.recurrent import Recurrent
 
-        return Recurrent.of(self, input_size, hidden_size, rng=rng, dtype=dtype, stateful=stateful)
+        return Recurrent.of(
+            self, input_size, hidden_size, rng=rng, dtype=dtype, stateful=stateful, precision=precision
+        )
 
     def describe(self) -> str:
         """The equations, the derived gradient, the values cached for backward, and operations per unit.

@@ -65,6 +65,16 @@ class Composed(Drawing):
         for part in (*self.dropouts, *self.layers):
             part.train_flg = self._train_flg
 
+    @property
+    def precision(self) -> str | None:
+        """The precision of products, as of one recurrent layer; setting it sets it in every layer."""
+        return self.recurrent[0].precision
+
+    @precision.setter
+    def precision(self, value: str | None) -> None:
+        for layer in self.recurrent:
+            layer.precision = value
+
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
         """Restore the states and the random numbers if the pass does not finish."""

@@ -36,6 +36,8 @@ class TimeGRU(Recurrent):
         Whether the reset gate acts before or after the recurrent product.
     bhh : ndarray (H,), optional
         The recurrent bias of ``reset="after"``, in addition to `b`; zeros by default.
+    precision : "bfloat16", optional
+        Round the operands of products to bfloat16; see the property.
 
     Attributes
     ----------
@@ -74,6 +76,7 @@ class TimeGRU(Recurrent):
         *,
         reset: str = "before",
         bhh: np.ndarray | None = None,
+        precision: str | None = None,
     ) -> None:
         owner = type(self).__name__
         self.reset = _check.choice(owner, "reset", reset, RESETS)
@@ -82,7 +85,7 @@ class TimeGRU(Recurrent):
             params["bhh"] = np.zeros(np.shape(Wh)[:1], np.asarray(Wh).dtype) if bhh is None else bhh
         else:
             _check.absent(owner, "bhh", bhh, 'reset="after"')
-        self._set_up(_CELLS[self.reset], params, stateful)
+        self._set_up(_CELLS[self.reset], params, stateful, precision=precision)
 
     def _shown(self) -> dict[str, Any]:
         return {**super()._shown(), "reset": self.reset}
@@ -97,6 +100,7 @@ class TimeGRU(Recurrent):
         dtype: np.typing.DTypeLike = np.float32,
         stateful: bool = False,
         reset: str = "before",
+        precision: str | None = None,
     ) -> TimeGRU:
         """Create a layer with the book's initial values: weights randn / sqrt(fan-in), zero biases.
 
@@ -107,8 +111,8 @@ class TimeGRU(Recurrent):
         rng : numpy.random.Generator, optional
             Draws the weights; a fresh generator by default.
         dtype : float32 or float64
-        stateful, reset
+        stateful, reset, precision
             As in the constructor.
         """
         params = cls._draw(cells.gru, f"{cls.__name__}.from_sizes", input_size, hidden_size, rng, dtype)
-        return cls(**params, stateful=stateful, reset=reset)
+        return cls(**params, stateful=stateful, reset=reset, precision=precision)

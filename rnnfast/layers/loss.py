@@ -154,6 +154,8 @@ class TimeAffineSoftmaxWithLoss(AffineLoss, _LabelLoss, Precise):
     dW : ndarray (H, V), optional
         The array for the gradient of W: the transposed gradient of the embedding if the two share memory. A
         new array by default.
+    precision : "bfloat16", optional
+        Round the operands of products to bfloat16; see the property.
 
     Attributes
     ----------
@@ -175,11 +177,19 @@ class TimeAffineSoftmaxWithLoss(AffineLoss, _LabelLoss, Precise):
     AXES = ("H", "V")
     SIZES = ("hidden_size", "vocab_size")
 
-    def __init__(self, W: np.ndarray, b: np.ndarray, *, dW: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        W: np.ndarray,
+        b: np.ndarray,
+        *,
+        dW: np.ndarray | None = None,
+        precision: str | None = None,
+    ) -> None:
         owner, params = type(self).__name__, self._checked_params(W, b)
         dW = np.zeros(W.shape, W.dtype) if dW is None else _check.gradient_of(owner, "dW", dW, *params)
         self._hold(params, [dW, np.zeros(b.shape, b.dtype)])
         self.dtype = W.dtype
+        self._precision = _check.precision(owner, precision, self.dtype)
 
     @classmethod
     def from_sizes(

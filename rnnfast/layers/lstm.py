@@ -26,6 +26,8 @@ class TimeLSTM(Recurrent):
     stateful : bool
         Whether each `forward` starts from the final state of the one before. `backward` still ends at the
         beginning of its own window: truncated BPTT.
+    precision : "bfloat16", optional
+        Round the operands of products to bfloat16; see the property.
 
     Attributes
     ----------
@@ -59,8 +61,16 @@ class TimeLSTM(Recurrent):
     (2, 5, 3)
     """
 
-    def __init__(self, Wx: np.ndarray, Wh: np.ndarray, b: np.ndarray, stateful: bool = False) -> None:
-        self._set_up(cells.lstm, {"Wx": Wx, "Wh": Wh, "b": b}, stateful)
+    def __init__(
+        self,
+        Wx: np.ndarray,
+        Wh: np.ndarray,
+        b: np.ndarray,
+        stateful: bool = False,
+        *,
+        precision: str | None = None,
+    ) -> None:
+        self._set_up(cells.lstm, {"Wx": Wx, "Wh": Wh, "b": b}, stateful, precision=precision)
 
     @classmethod
     def from_sizes(
@@ -71,6 +81,7 @@ class TimeLSTM(Recurrent):
         rng: np.random.Generator | None = None,
         dtype: np.typing.DTypeLike = np.float32,
         stateful: bool = False,
+        precision: str | None = None,
     ) -> TimeLSTM:
         """Create a layer with the book's initial values: weights randn / sqrt(fan-in), zero bias.
 
@@ -81,11 +92,11 @@ class TimeLSTM(Recurrent):
         rng : numpy.random.Generator, optional
             Draws the weights; a fresh generator by default.
         dtype : float32 or float64
-        stateful : bool
+        stateful, precision
             As in the constructor.
         """
         params = cls._draw(cells.lstm, f"{cls.__name__}.from_sizes", input_size, hidden_size, rng, dtype)
-        return cls(**params, stateful=stateful)
+        return cls(**params, stateful=stateful, precision=precision)
 
     @property
     @in_turn

@@ -207,10 +207,14 @@ class Plans(Streaming):
         """Memory for the inputs, states and gradients of a block in pairs of rows."""
         if not self.rounds:
             return None, None, None
-        rows, widths = block_rows // 2 + 2, (padded_row(self.input_size, self.dtype), self._row(1), gradient_row)
+        rows, widths = (
+            block_rows // 2 + 2,
+            (padded_row(self.input_size, self.dtype), self._row(1), gradient_row),
+        )
         names = "x_pairs", "h_pairs", "d_pairs"
         return tuple(
-            self._workspace.take(name, (rows, width), PAIRS) for name, width in zip(names, widths, strict=True)
+            self._workspace.take(name, (rows, width), PAIRS)
+            for name, width in zip(names, widths, strict=True)
         )
 
     def _panels(self, name: str, depth: int, blocks: int, team: Team) -> np.ndarray | None:

@@ -33,6 +33,8 @@ class Recurrent(Activations):
         beginning of its own window: truncated BPTT.
     rng : numpy.random.Generator, optional
         Draws the seed of the cell's random arguments; a fresh generator by default.
+    precision : "bfloat16", optional
+        Round the operands of products to bfloat16; see the property.
 
     Attributes
     ----------
@@ -80,12 +82,13 @@ class Recurrent(Activations):
         stateful: bool = False,
         *,
         rng: np.random.Generator | None = None,
+        precision: str | None = None,
     ) -> None:
         owner = type(self).__name__
         _check.a_cell(owner, cell, Cell)
         names = tuple(cell.shapes(1, 1))
         params = _check.entries(owner, "params", params, len(names), ", ".join(names))
-        self._set_up(cell, dict(zip(names, params, strict=True)), stateful, rng)
+        self._set_up(cell, dict(zip(names, params, strict=True)), stateful, rng, precision)
 
     def _set_up(
         self,
@@ -93,6 +96,7 @@ class Recurrent(Activations):
         given: Mapping[str, np.ndarray],
         stateful: bool,
         rng: np.random.Generator | None = None,
+        precision: str | None = None,
     ) -> None:
         """Set the parameters after checking that their shapes agree: Wx decides D, b decides H."""
         owner, gates = type(self).__name__, len(cell.gates)
@@ -113,6 +117,7 @@ class Recurrent(Activations):
         self.stateful = bool(stateful)
         self.dtype = array.dtype
         self.input_size, self.hidden_size = params[0].shape[0], hidden
+        self._precision = _check.precision(owner, precision, self.dtype)
         self._start_constants(cell)
         self._start_random(cell, rng)
 
@@ -126,12 +131,13 @@ class Recurrent(Activations):
         rng: np.random.Generator | None = None,
         dtype: np.typing.DTypeLike = np.float32,
         stateful: bool = False,
+        precision: str | None = None,
     ) -> Recurrent:
         """Create a layer with drawn parameters, as `Cell.layer` does."""
         rng = _check.generator(f"{cell.name}.layer", rng)
         return cls(cell, list(cls._draw(cell, f"{cell.name}.layer", input_size, hidden_size, rng,
         dtype).values()),
-                   stateful, rng=rng)  # fmt: skip
+                   stateful, rng=rng, precision=precision)  # fmt: skip
 
     @staticmethod
     def _draw(

@@ -32,6 +32,8 @@ class TimeRNN(Recurrent):
         Whether each `forward` starts from the final state of the one before. `backward` still ends at the
         beginning of its own window: truncated BPTT.
     activation : {"tanh", "relu"}
+    precision : "bfloat16", optional
+        Round the operands of products to bfloat16; see the property.
 
     Attributes
     ----------
@@ -69,9 +71,10 @@ class TimeRNN(Recurrent):
         stateful: bool = False,
         *,
         activation: str = "tanh",
+        precision: str | None = None,
     ) -> None:
         self.activation = _check.choice(type(self).__name__, "activation", activation, ACTIVATIONS)
-        self._set_up(_CELLS[self.activation], {"Wx": Wx, "Wh": Wh, "b": b}, stateful)
+        self._set_up(_CELLS[self.activation], {"Wx": Wx, "Wh": Wh, "b": b}, stateful, precision=precision)
 
     def _shown(self) -> dict[str, Any]:
         return {**super()._shown(), "activation": self.activation}
@@ -86,6 +89,7 @@ class TimeRNN(Recurrent):
         dtype: np.typing.DTypeLike = np.float32,
         stateful: bool = False,
         activation: str = "tanh",
+        precision: str | None = None,
     ) -> TimeRNN:
         """Create a layer with the book's initial values: weights randn / sqrt(fan-in), zero bias.
 
@@ -96,9 +100,9 @@ class TimeRNN(Recurrent):
         rng : numpy.random.Generator, optional
             Draws the weights; a fresh generator by default.
         dtype : float32 or float64
-        stateful, activation
+        stateful, activation, precision
             As in the constructor.
         """
         owner = f"{cls.__name__}.from_sizes"
         params = cls._draw(cells.rnn, owner, input_size, hidden_size, rng, dtype)
-        return cls(**params, stateful=stateful, activation=activation)
+        return cls(**params, stateful=stateful, activation=activation, precision=precision)

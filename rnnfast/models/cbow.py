@@ -106,6 +106,8 @@ class CBOWLM(LanguageModel):
         Draws the weights.
     dtype : float32 or float64
         The dtype of the parameters and all results.
+    precision : "bfloat16", optional
+        Round the operands of products to bfloat16; see the attribute.
 
     Raises
     ------
@@ -131,9 +133,11 @@ class CBOWLM(LanguageModel):
         *,
         rng: np.random.Generator | None = None,
         dtype: np.typing.DTypeLike = np.float32,
+        precision: str | None = None,
     ) -> None:
         config = self._settings(vocab_size=vocab_size, embed_size=embed_size, window=window, dtype=dtype)
         self._begin(config, rng)
+        self.precision = precision
 
     @classmethod
     def _settings(  # type: ignore[override]

@@ -17,6 +17,7 @@ from rnnfast.layers.affine import TimeAffine
 from rnnfast.layers.base import Holder
 from rnnfast.layers.blocks import Blocks, Reduction
 from rnnfast.layers.constants import Constants
+from rnnfast.layers.precision import Precise
 from rnnfast.layers.window import Part
 from rnnfast.models.cells import initial_values
 from rnnfast.models.weights import SavedModel, read_weights, write_weights
@@ -38,6 +39,9 @@ class Model(Holder):
         The constructor's arguments as JSON values, and the class under "model".
     train_flg : bool
         Whether `forward` drops units. No other method drops units.
+    precision : str or None
+        The precision of products of the recurrent layers and of a softmax output: None, that of the
+        parameters, or "bfloat16" (see `TimeLSTM.precision`). It may be set, and is saved.
     body : Body
         The input and the layers above it.
     output : TimeAffineSoftmaxWithLoss or TimeAffineSquaredLoss
@@ -106,6 +110,7 @@ class Model(Holder):
         self.parameter_names = list(arrays)
         self._build(arrays, rng)
         self._hold(list(arrays.values()), [*self.body.grads, *self.output.grads[1 if self.tied else 0 :]])
+        self._set_precision(config.get("precision"))
 
     @classmethod
     def _around(cls, config: dict[str, Any], arrays: dict[str, np.ndarray], rng: np.random.Generator) -> Any:
@@ -118,6 +123,26 @@ class Model(Holder):
     def dtype(self) -> np.dtype:
         """The dtype of the parameters."""
         return self._weights[0].dtype
+
+    @property
+    def precision(self) -> str | None:
+        """The precision of products: None, that of the parameters, or "bfloat16"; it may be set."""
+        return self.config.get("precision")
+
+    @precision.setter
+    @in_turn
+    def precision(self, value: str | None) -> None:
+        found = _check.precision(type(self).__name__, value, self.dtype)
+        self.config = {name: told for name, told in self.config.items() if name != "precision"}
+        if found is not None:
+            self.config["precision"] = found
+        self._set_precision(found)
+        self._reader = None
+
+    def _set_precision(self, value: str | None) -> None:
+        for layer in (*getattr(self.body, "recurrent", ()), self.output):
+            if isinstance(layer, Precise):
+                layer.precision = value
 
     def _owner(self, method: str) -> str:
         return f"{type(self).__name__}.{method}"
@@ -316,9 +341,12 @@ class Model(Holder):
     def expected_tensors(cls, config: dict[str, Any]) -> tuple[np.dtype, dict[str, tuple[int, ...]]]:
         """The dtype, and each array's name and shape, for a saved configuration; ValueError if invalid."""
         arguments = dict(config)
-        kind = arguments.pop("model", None)
+        kind, precision = arguments.pop("model", None), arguments.pop("precision", None)
         if kind != cls.__name__:
             raise ValueError(f"it describes the model {kind!r}, not {cls.__name__}")
-        if cls._settings(**arguments) != config:
+        if cls._settings(**arguments) != {"model": kind, **arguments}:
             raise ValueError("its values are not those of a saved model")
-        return np.dtype(config["dtype"]), cls._shapes(config)
+        dtype = np.dtype(config["dtype"])
+        if precision is not None:
+            _check.precision(cls.__name__, precision, dtype)
+        return dtype, cls._shapes(config)

@@ -49,6 +49,8 @@ class Network(Model):
     rng : numpy.random.Generator, optional
         Draws the weights and the dropped units.
     dtype : float32 or float64
+    precision : "bfloat16", optional
+        Round the operands of products to bfloat16; see the attribute.
 
     Examples
     --------
@@ -81,6 +83,7 @@ class Network(Model):
         head: str | Head = "squared",
         rng: np.random.Generator | None = None,
         dtype: np.typing.DTypeLike = np.float32,
+        precision: str | None = None,
     ) -> None:
         config = self._settings(
             input_size=input_size,
@@ -95,6 +98,7 @@ class Network(Model):
             head=head,
         )
         self._begin(config, rng, cell_of(type(self).__name__, cell))
+        self.precision = precision
 
     @classmethod
     def _settings(  # type: ignore[override]

@@ -42,6 +42,8 @@ class SequenceRegressor(Model):
         Draws the weights and the dropped units.
     dtype : float32 or float64
         The dtype of the parameters and all results.
+    precision : "bfloat16", optional
+        Round the operands of products to bfloat16; see the attribute.
 
     Attributes
     ----------
@@ -85,6 +87,7 @@ class SequenceRegressor(Model):
         head: str | Head = "squared",
         rng: np.random.Generator | None = None,
         dtype: np.typing.DTypeLike = np.float32,
+        precision: str | None = None,
     ) -> None:
         config = self._settings(
             input_size=input_size,
@@ -97,6 +100,7 @@ class SequenceRegressor(Model):
             head=head,
         )
         self._begin(config, rng, cell_of(type(self).__name__, cell))
+        self.precision = precision
 
     @classmethod
     def _settings(  # type: ignore[override]

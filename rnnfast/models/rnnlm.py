@@ -41,6 +41,8 @@ class RNNLM(LanguageModel):
         Draws the weights and the dropped units.
     dtype : float32 or float64
         The dtype of the parameters and all results.
+    precision : "bfloat16", optional
+        Round the operands of products to bfloat16; see the attribute.
 
     Raises
     ------
@@ -77,6 +79,7 @@ class RNNLM(LanguageModel):
         tied: bool = False,
         rng: np.random.Generator | None = None,
         dtype: np.typing.DTypeLike = np.float32,
+        precision: str | None = None,
     ) -> None:
         config = self._settings(
             vocab_size=vocab_size,
@@ -89,6 +92,7 @@ class RNNLM(LanguageModel):
             dtype=dtype,
         )
         self._begin(config, rng, cell_of(type(self).__name__, cell))
+        self.precision = precision
 
     @classmethod
     def _settings(  # type: ignore[override]
