@@ -13,33 +13,29 @@ from typing import Any
 import numpy as np
 
 from ._jit import kernel_of, spliced
+from .bfloat16 import pairs_of
+from .block_gradients import block_gradients
 from .cell import Cell
 from .denormals import flush_denormals, restore_mode
-from .bfloat16 import NO_FACTOR, NO_TERM, pairs_of, rows_in_pairs
 from .gemm import MANY, ONE, ZERO, packing
-from .inputs import gather_words, inputs_of, weights_of_inputs
+from .inputs import gather_words, inputs_of
 from .passes import row_pass
 from .remake import remake_of
 from .schedule import Schedule
 from .sequence import (
-    bias_gradient,
     clear_ends,
     clear_resets,
     gather_state,
     gather_states_before,
     gather_steps,
-    last_first,
     masked_rows,
-    pairs_first,
     scatter_state,
     slot_of_block,
     strides_of,
-    weight_gradient,
 )
 from .shares import own_part, recurrent_operands, recurrent_product, share
 from .team import BY_UNITS, MEMBERS, begin_call, end_call, meet
 from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
-from .vectors import clear_span
 
 
 def content_of(cell: Cell, rounds: bool) -> str:
@@ -49,15 +45,15 @@ def content_of(cell: Cell, rounds: bool) -> str:
 
 def backward_of(schedule: Schedule, rounds: bool) -> Any:
     """The compiled backward function of a cell; `rounds` as in `time_loop`."""
-    cell, ROUNDS = schedule.cell, bool(rounds)
+    cell = schedule.cell
     GATES, PLAIN, LATE = np.int64(len(cell.gates)), np.int64(cell.plain), np.int64(cell.late)
     IS_APART, IS_AGAIN, HAS_PRODUCT = bool(cell.apart), bool(cell.again), cell.product
     OTHERS, HAS_TAPE, PASSES = len(cell.states) - 1, not schedule.in_place, schedule.passes
     HAS_UNITS, HAS_GIVEN, HAS_WANTED = bool(cell.units), bool(cell.given), bool(cell.wanted)
-    UNITS, FIRST_UNIT, FIRST_OTHER = len(cell.trained), schedule.unit_gradients, schedule.others
-    LATE_GRADIENT = GATES if IS_APART else PLAIN  # the column of the gradient through the second product
+    FIRST_OTHER = schedule.others
     first_pass, second_pass = row_pass(schedule.backward[0]), row_pass(schedule.backward[1])
     remake_block = remake_of(schedule, rounds)
+    gradients_of_block, clear_gradients = block_gradients(schedule, rounds)
     pack_weights, _, elements = packing(rounds)
     recurrent_operand, rows_of_operand = recurrent_operands(rounds)
     _, _, inputs_backward, words_backward = inputs_of(rounds)
@@ -187,68 +183,6 @@ def backward_of(schedule: Schedule, rounds: bool) -> Any:
         return others
 
     @spliced
-    def operands_in_pairs(
-        team, member, goal, rows, ids, cols, depth, x_block, h_block, dts, x_pairs, h_pairs, d_pairs
-    ):
-        """Round the operands of a block's weight gradients, in pairs of rows. Returns the goal after a
-        meeting."""
-        if ROUNDS:
-            begin, end = share(pairs_of(rows), member, team)
-            width = cols // GATES
-            if ids is None:
-                rows_in_pairs(begin, end, rows, depth, NO_FACTOR, x_block, x_pairs, ZERO)
-            if HAS_PRODUCT:
-                rows_in_pairs(begin, end, rows, width, NO_FACTOR, h_block, h_pairs, ZERO)
-            rows_in_pairs(begin, end, rows, cols, NO_TERM, dts, d_pairs, ZERO)
-            if IS_APART:
-                rows_in_pairs(begin, end, rows, LATE * width, NO_TERM, dts, d_pairs, cols)
-            if IS_AGAIN:
-                rows_in_pairs(begin, end, rows, width, NO_FACTOR, dts, d_pairs, cols)
-            goal = meet(team, goal)
-        return goal
-
-    @spliced
-    def rows_of(rows, block, pairs, first):
-        """The operand for rows of a block, last row first, or of pairs of them."""
-        operand = last_first(block, rows, first)
-        if ROUNDS:
-            operand = pairs_first(pairs, first)
-        return operand
-
-    @spliced
-    def gradients_of_block(
-        team, member, turned, rows, ids, dts, x_block, h_block, dwx, dwh, db, dbhh, dunits, mode, x_pairs,
-        h_pairs, d_pairs,
-    ):  # fmt: skip
-        """A block's terms of dWx = sum x^T dt for inputs that are vectors, of dWh = sum h_before^T dt, of db,
-        and of the gradients of units."""
-        deep, cols, panel, flat = elements(rows), db.size, PANEL_BYTES // dts.itemsize, dts.reshape(-1)
-        d = rows_of(rows, dts, d_pairs, ZERO)
-        if ids is None:
-            x = rows_of(rows, x_block, x_pairs, ZERO)
-            weights_of_inputs(team, member, turned, deep, cols, x, d, dwx, mode)
-        width = cols // GATES
-        flat[flat.size - 1] = 1
-        dw_row = width if turned else cols
-        if PLAIN:
-            h, c = rows_of(rows, h_block, h_pairs, ZERO), (dwh.reshape(-1), ZERO, dw_row, panel)
-            weight_gradient(team, member, turned, deep, width, PLAIN * width, h, d, c, mode)
-        if LATE:
-            if IS_APART:
-                a = rows_of(rows, h_block, h_pairs, ZERO)
-            else:
-                a = rows_of(rows, dts, d_pairs, cols)
-            late = rows_of(rows, dts, d_pairs, LATE_GRADIENT * width)
-            c = (dwh.reshape(-1), PLAIN * width * (width if turned else ONE), dw_row, panel)
-            weight_gradient(team, member, turned, deep, width, LATE * width, a, late, c, mode)
-        bias_gradient(team, member, rows, cols, last_first(dts, rows, ZERO), db, mode)
-        if IS_APART:
-            bias_gradient(team, member, rows, LATE * width, last_first(dts, rows, cols), dbhh, mode)
-        if UNITS:
-            of_units = last_first(dts, rows, FIRST_UNIT * width)
-            bias_gradient(team, member, rows, UNITS * width, of_units, dunits.reshape(-1), mode)
-
-    @spliced
     def places_of(tape, h_block, states, dts, dstates, units, dhs, given, dgiven, operand):
         """The arrays of backward_step. Arrays that the cell lacks are replaced by others and not read."""
         h, width = (h_block.reshape(-1), h_block.shape[1]), dhs.shape[2]
@@ -279,25 +213,13 @@ def backward_of(schedule: Schedule, rounds: bool) -> Any:
             flat_operand,
         )
 
-    @spliced
-    def clear_gradients(dwx, dwh, db, dbhh, dunits):
-        """Set all gradients to zero, since nothing was read."""
-        clear_span(dwx, 0, dwx.size)
-        clear_span(db, 0, db.size)
-        if HAS_PRODUCT:
-            clear_span(dwh, 0, dwh.size)
-        if IS_APART:
-            clear_span(dbhh, 0, dbhh.size)
-        if UNITS:
-            clear_span(dunits, 0, dunits.size)
-
     @kernel_of(content_of(cell, rounds))
     def cell_backward(
         team, member, xs, ids, words, given, states, tape, starts, intact, dhs, dstates_next, wx, wh, b, bhh,
         units, turned, offsets, order, blocks, resets, sequence_rows, step_rows, adds, apart, dxs, dwords,
         dgiven, dstates_before, dwx, dwh, db, dbhh, dunits, packed_x, packed_h, packed_late, packed_wx,
-        packed_wh, packed_wlate, dts, dstates, x_block, sums, h_block, kept, carry, operand, x_columns, h_columns,
-        d_columns, x_pairs, h_pairs, d_pairs,
+        packed_wh, packed_wlate, dts, dstates, x_block, sums, h_block, kept, carry, operand, x_columns,
+        h_columns, d_columns, x_pairs, h_pairs, d_pairs,
     ):  # fmt: skip
         """Backpropagation through time: with dt the gradient of a step's pre-activations, dh_{t-1} = dt Wh^T
         plus the gradient through the formula, dx_t = dt Wx^T, dWx = sum x_t^T dt, dWh = sum h_{t-1}^T dt,
@@ -398,13 +320,9 @@ def backward_of(schedule: Schedule, rounds: bool) -> Any:
                 clear_resets(t, part[0], part[1], order, resets, dstates)
             goal = meet(team, goal)
             if not apart:
-                goal = operands_in_pairs(
-                    team, member, goal, rows, ids, b.size, wx.size // b.size, x_block, h_block, dts, x_pairs,
-                    h_pairs, d_pairs,
-                )  # fmt: skip
-                gradients_of_block(
-                    team, member, turned, rows, ids, dts, x_block, h_block, dwx, dwh, db, dbhh, dunits, mode,
-                    x_pairs, h_pairs, d_pairs,
+                goal = gradients_of_block(
+                    team, member, goal, turned, rows, ids, (x_block, h_block, dts),
+                    (x_pairs, h_pairs, d_pairs), (dwx, dwh, db, dbhh, dunits), mode,
                 )  # fmt: skip
             if ids is None:
                 rows_of_block = t_first, t_last, offsets, sequence_rows, step_rows

@@ -4,8 +4,8 @@ A product of two numbers in bfloat16 is exact in float32. Operands are rounded t
 stored in pairs along k: one int32 has the value of an even k in its high half and that of k + 1 in its low
 half. AVX512_BF16 multiplies pairs in one instruction, `vdpbf16ps`, which adds the product of the high halves
 first and rounds after each addition. So every element of a result is one chain of float32 multiply-adds over
-k ascending on rounded operands, with the same bits with or without the instruction. (ARM's `bfdot`, used where
-the processor has it, rounds the sum of the two products of a pair once, to odd: there bits differ.)
+k ascending on rounded operands, with the same bits with or without the instruction. (ARM's `bfdot`, used
+where the processor has it, first adds the two products of a pair, rounded to odd: there bits differ.)
 
 After an odd number of values the low half of the last pair is 0 in A and -0 in B, whose product changes no
 sum. Numbers too small to be normal count as zero in products, as everywhere in kernels.

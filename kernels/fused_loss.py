@@ -236,7 +236,8 @@ def _affine_softmax_loss(rounds: bool) -> Any:
         gradients  bool                             whether to compute gradients
         adds       bool                             dwb_t is accumulated
         losses     (N, T)                           overwritten, float64; 0 if ignored
-        sums       (N,)                             accumulated, float64, the losses of each row, last step first
+        sums       (N,)                             accumulated, float64, the losses of each row, last step
+                                                    first
         dxs        (N, T, H)                        overwritten if gradients
         dwb_t      (V, row_stride(H+1))             overwritten if gradients, dW^T, and db in column H;
                                                     accumulated if adds
@@ -249,8 +250,9 @@ def _affine_softmax_loss(rounds: bool) -> Any:
         total, part, targets (row,)                 scratch
         dx_t       (H, row)                         scratch
         pairs      tuple of int32 arrays or None    scratch if operands of products are rounded to bfloat16:
-                                                    (block rows / 2 + 1, row_stride(H+1)), (SLAB_WORDS / 2, row),
-                                                    (SLAB_WORDS, row / 2); packed_x is then int32, too
+                                                    (block rows / 2 + 1, row_stride(H+1)),
+                                                    (SLAB_WORDS / 2, row), (SLAB_WORDS, row / 2); packed_x
+                                                    and words are then int32, too
         """
         mode_before = flush_denormals()
         batch, steps, depth = xs.shape

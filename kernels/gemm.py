@@ -125,7 +125,8 @@ def packing(rounds: bool) -> Packing:
 
     @spliced
     def pack_for(uses, part, parts, depth, cols, w, packed):
-        """The operand B for a matrix used by `uses` tiles of rows: W in place, or packed; always packed in pairs.
+        """The operand B for a matrix used by `uses` tiles of rows: W in place or packed; in pairs always
+        packed.
 
         w       (array, first, row stride, column stride)   (depth, cols), read
         packed  (packed_size(depth, cols),)                 scratch

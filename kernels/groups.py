@@ -102,15 +102,17 @@ def _add_level(team, member, level, results, regions, partial):
 
 
 @spliced
-def _gather_rows(t_first, t_last, begin, end, starts, places, offsets, before, order, resets, packed, block):
+def _gather_rows(rows, before, order, resets, packed, block):
     """block[begin : end] = the rows of a group in steps t_first .. t_last of a packed array.
 
+    rows     (t_first, t_last, begin, end, starts, places, offsets)
     starts   (T+1,)      first row of each step in the group
     places   (n,)        places of the group's sequences among the batch's, longest first
     before   bool        the rows of the states before each step, zero after a reset
     packed   (.., row)   read
     block    (.., row)   rows overwritten
     """
+    t_first, t_last, begin, end, starts, places, offsets = rows
     row, count = block.shape[1], places.size
     adjoin = count > 0 and places[count - 1] - places[0] == count - 1
     for t in range(t_first, t_last):
@@ -157,11 +159,11 @@ def _group_gradients(rounds: bool) -> Any:
     )
 
     @spliced
-    def round_rows(
-        team, member, goal, rows, ids, cols, terms, x_block, h_block, d_block, x_pairs, h_pairs, d_pairs
-    ):
+    def round_rows(team, member, goal, rows, ids, cols, terms, blocks, pairs):
         """Round the operands of the terms, in pairs of rows. Returns the goal after a meeting."""
         if ROUNDS:
+            x_block, h_block, d_block = blocks
+            x_pairs, h_pairs, d_pairs = pairs
             begin, end = share(pairs_of(rows), member, team)
             if ids is None:
                 rows_in_pairs(begin, end, rows, terms[0, DEPTH], NO_FACTOR, x_block, x_pairs, ZERO)
@@ -180,22 +182,43 @@ def _group_gradients(rounds: bool) -> Any:
         return goal
 
     @spliced
-    def operand(rows, number, column, x_block, h_block, d_block, x_pairs, h_pairs, d_pairs):
+    def operand(rows, number, column, blocks, pairs):
         """An operand of a term: rows of a block, last row first, or pairs of them."""
-        block = x_block
+        block = blocks[0]
         if number == STATES:
-            block = h_block
+            block = blocks[1]
         elif number == GRADIENTS:
-            block = d_block
-        operand = last_first(block, rows, column)
+            block = blocks[2]
+        found = last_first(block, rows, column)
         if ROUNDS:
-            pairs = x_pairs
+            in_pairs = pairs[0]
             if number == STATES:
-                pairs = h_pairs
+                in_pairs = pairs[1]
             elif number == GRADIENTS:
-                pairs = d_pairs
-            operand = pairs_first(pairs, column)
-        return operand
+                in_pairs = pairs[2]
+            found = pairs_first(in_pairs, column)
+        return found
+
+    @spliced
+    def add_terms(team, member, rows, ids, turned, terms, blocks, pairs, level, targets, mode):
+        """The terms of a block of steps, overwritten or accumulated at a level of the stack.
+
+        targets  (results, regions, partial)
+        """
+        results, regions, partial = targets
+        deep, d_block = elements(rows), blocks[2]
+        panel = PANEL_BYTES // d_block.itemsize
+        for index in range(0 if ids is None else 1, terms.shape[0]):
+            term = terms[index]
+            target = _target(term[TARGET], level, results, regions, partial)
+            if term[OPERAND] == ONES:
+                ones = last_first(d_block, rows, term[COLUMN])
+                bias_gradient(team, member, rows, term[COLUMNS], ones, target, mode)
+            else:
+                a = operand(rows, term[OPERAND], term[OPERAND_COLUMN], blocks, pairs)
+                d = operand(rows, GRADIENTS, term[COLUMN], blocks, pairs)
+                c = (target, term[PLACE], term[ROW], panel)
+                weight_gradient(team, member, turned, deep, term[DEPTH], term[COLUMNS], a, d, c, mode)
 
     @kernel_of("bfloat16" if rounds else "full")
     def group_gradients(
@@ -223,8 +246,8 @@ def _group_gradients(rounds: bool) -> Any:
         counts         (groups,)                  read, the blocks of each time grid
         terms          (terms, 8)                 read, by terms_of
         regions        (7,)                       read, where each target begins in a level of `partial`
-        dwx, dwh, db   flat                       overwritten, in the layout of the parameters; without elements
-                                                  if the cell has no such array
+        dwx, dwh, db   flat                       overwritten, in the layout of the parameters; without
+                                                  elements if the cell has no such array
         dbhh, dunits   flat                       likewise
         dwords         (V D,)                     overwritten if there are ids
         partial        (levels regions[6],)       scratch, one level for each doubling of the groups
@@ -240,7 +263,7 @@ def _group_gradients(rounds: bool) -> Any:
         goal = begin_call(team, member)
         results, cols, flat = (dwx, dwh, db, dbhh, dunits, dwords), db.size, d_block.reshape(-1)
         flat[flat.size - 1] = 1
-        panel = PANEL_BYTES // d_block.itemsize
+        blocks_of_steps, pairs = (x_block, h_block, d_block), (x_pairs, h_pairs, d_pairs)
         top = 0  # the level of the next group
         for group in range(counts.size):
             first, last = bounds[group], bounds[group + 1]
@@ -263,75 +286,15 @@ def _group_gradients(rounds: bool) -> Any:
                 begin, end = share(rows, member, team)
                 if ids is None:
                     gather_steps(t_first, t_last, begin, end, begins, own_rows, step_rows, xs, x_block)
-                _gather_rows(
-                    t_first,
-                    t_last,
-                    begin,
-                    end,
-                    begins,
-                    own_places,
-                    offsets,
-                    True,
-                    order,
-                    resets,
-                    states,
-                    h_block,
-                )
-                _gather_rows(
-                    t_first,
-                    t_last,
-                    begin,
-                    end,
-                    begins,
-                    own_places,
-                    offsets,
-                    False,
-                    order,
-                    resets,
-                    dts,
-                    d_block,
-                )
+                rows_here = t_first, t_last, begin, end, begins, own_places, offsets
+                _gather_rows(rows_here, True, order, resets, states, h_block)
+                _gather_rows(rows_here, False, order, resets, dts, d_block)
                 goal = meet(team, goal)
-                goal = round_rows(
-                    team,
-                    member,
-                    goal,
-                    rows,
-                    ids,
-                    cols,
-                    terms,
-                    x_block,
-                    h_block,
-                    d_block,
-                    x_pairs,
-                    h_pairs,
-                    d_pairs,
+                goal = round_rows(team, member, goal, rows, ids, cols, terms, blocks_of_steps, pairs)
+                targets = results, regions, partial
+                add_terms(
+                    team, member, rows, ids, turned, terms, blocks_of_steps, pairs, level, targets, mode
                 )
-                deep = elements(rows)
-                for index in range(0 if ids is None else 1, terms.shape[0]):
-                    term = terms[index]
-                    target = _target(term[TARGET], level, results, regions, partial)
-                    if term[OPERAND] == ONES:
-                        ones = last_first(d_block, rows, term[COLUMN])
-                        bias_gradient(team, member, rows, term[COLUMNS], ones, target, mode)
-                    else:
-                        a = operand(
-                            rows, term[OPERAND], term[OPERAND_COLUMN], x_block, h_block, d_block, x_pairs,
-                            h_pairs, d_pairs,
-                        )  # fmt: skip
-                        d = operand(
-                            rows,
-                            GRADIENTS,
-                            term[COLUMN],
-                            x_block,
-                            h_block,
-                            d_block,
-                            x_pairs,
-                            h_pairs,
-                            d_pairs,
-                        )
-                        c = (target, term[PLACE], term[ROW], panel)
-                        weight_gradient(team, member, turned, deep, term[DEPTH], term[COLUMNS], a, d, c, mode)
                 if ids is not None:
                     in_group = t_first, t_last, begins, own_order
                     goal = words_backward(
@@ -341,14 +304,14 @@ def _group_gradients(rounds: bool) -> Any:
                     )  # fmt: skip
                 goal, mode = meet(team, goal), ADD_TO
             top = level + 1
-            pairs = group + 1
+            count = group + 1
             if joins:
-                pairs //= 2
+                count //= 2
             goal = meet(team, goal)
-            while pairs % 2 == 0:
+            while count % 2 == 0:
                 top -= 1
                 _add_level(team, member, top, results, regions, partial)
-                goal, pairs = meet(team, goal), pairs // 2
+                goal, count = meet(team, goal), count // 2
         end_call(team, member, goal)
         restore_mode(mode_before)
 

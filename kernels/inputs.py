@@ -14,8 +14,8 @@ import functools
 from typing import Any, NamedTuple
 
 from ._jit import spliced
-from .formula import formula, map_row
 from .bfloat16 import NO_FACTOR, NO_TERM, columns_in_pairs, pairs_of, rows_in_pairs
+from .formula import formula, map_row
 from .gemm import ONE, ZERO, gemm, packed_view, packing
 from .sequence import last_first, pairs_first, scatter_steps, transposed_product, weight_gradient
 from .shares import share

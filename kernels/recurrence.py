@@ -15,7 +15,7 @@ from ._jit import kernel_of, spliced
 from .backpropagation import backward_of, content_of
 from .cell import Cell
 from .denormals import flush_denormals, restore_mode
-from .gemm import ONE, ZERO, packing
+from .gemm import ZERO, packing
 from .inputs import gather_words, inputs_of
 from .passes import row_pass
 from .row import add_product, add_rounded_product
@@ -193,8 +193,8 @@ def _forward(schedule: Schedule, rounds: bool) -> Any:
         kept         (N, row)             scratch if there are resets
         carry        (N, others row)      scratch
         operand      (N, row)             scratch if the cell has a second product
-        x_columns    (block rows, D/2..) or None   int32, scratch if operands of products are rounded to bfloat16;
-                                           packed arrays are then int32: see bfloat16.py
+        x_columns    (block rows, D/2..) or None   int32, scratch if operands of products are rounded to
+                                          bfloat16; packed arrays are then int32, too: see bfloat16.py
         h_columns    (N, H/2..) or None   int32, scratch, likewise
         """
         mode_before = flush_denormals()

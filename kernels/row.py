@@ -145,8 +145,8 @@ class _RoundedRowWriter(PairWriter, _RowWriter):
     NAME = "rounded_row"
 
     def multiply_add(self, builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
-        rounded = [self.high_half(builder, self.rounded(builder, value)) for value in (a, b)]
-        return VectorWriter.multiply_add(self, builder, *rounded, c)
+        a, b = (self.high_half(builder, self.rounded(builder, value)) for value in (a, b))
+        return VectorWriter.multiply_add(self, builder, a, b, c)
 
 
 def _add_product_twin(source, weights, first, sums):

@@ -68,8 +68,8 @@ def recurrent_operands(rounds: bool) -> tuple[Any, Any]:
 
     @spliced
     def recurrent_operand(uses, team, member, depth, width, gates, w, packed):
-        """The operand B of `recurrent_product`; `uses` as in `pack_for`. If the team divides units, each member
-        packs its own columns of every gate, as consecutive matrices.
+        """The operand B of `recurrent_product`; `uses` as in `pack_for`. If the team divides units, each
+        member packs its own columns of every gate, as consecutive matrices.
 
         w       (array, first, row stride, column stride)               (depth, gates width), read
         packed  (recurrent_packed_size(depth, width, gates, members),)  scratch
@@ -92,12 +92,13 @@ def recurrent_operands(rounds: bool) -> tuple[Any, Any]:
 
     @spliced
     def rows_of_operand(team, member, goal, columns, i_first, i_last, depth, a, first, column):
-        """The operand A of a member's product over some rows: where they lie, or rounded in pairs in `columns`.
-        A team that divides units divides the rounding of the rows. Returns the operand, its depth, and the goal
-        after a meeting.
+        """The operand A of a member's product over some rows: where they lie, or rounded in pairs in
+        `columns`. A team that divides units divides the rounding of the rows. Returns the operand, its depth,
+        and the goal after a meeting.
 
         a        (array, first, row)   rows of `depth` floats, read
-        columns  (.., row) or None     int32, these rows overwritten from `column` on; row `first` is row 0 of A
+        columns  (.., row) or None     int32, these rows overwritten from `column` on; row `first` is row 0
+                                       of A
         """
         array, place, row = a
         operand, deep = (array, place + i_first * row, row, ONE), depth

@@ -1,4 +1,4 @@
-"""The three products of the fused loss, with a slab of words: scores, gradients of the inputs and of the words.
+"""The three products of the fused loss for a slab of words: scores, gradients of inputs and of words.
 
 W is read in place, or its slab is copied or rounded in pairs into scratch. `rounds` as in `packing`.
 """
@@ -17,6 +17,7 @@ from .vectors import copy_panel_row
 
 # Words processed at a time: the scores of 256 rows fit the L2 cache. 128 words took 1 to 2 % longer.
 SLAB_WORDS = 256
+HALF = SLAB_WORDS // 2
 
 
 class SlabProducts(NamedTuple):
@@ -80,7 +81,8 @@ def slab_products(rounds: bool) -> SlabProducts:
                 columns_in_pairs(0, count, depth, a[:3], words.reshape(SLAB_WORDS, deep), ZERO)
                 a = (words, ZERO, deep, ONE)
         elif w_col == 1 and count % panel == 0:
-            # The rows of a W of 100 x 10,000 are 40 KB apart: copying their piece makes the product 8 % faster.
+            # The rows of a W of 100 x 10,000 are 40 KB apart: copying their piece makes the product 8 %
+            # faster.
             for j in range(depth):
                 for v in range(0, count, panel):
                     copy_panel_row(flat, first + left + j * w_row + v, words, j * SLAB_WORDS + v)
@@ -105,17 +107,10 @@ def slab_products(rounds: bool) -> SlabProducts:
         a = (flat, first + left * w_col, w_row, w_col)
         b = (slab.reshape(-1), r_first, width, panel)
         if ROUNDS:
-            deep = pairs_of(count)
             if w_col == 1:
-                columns_in_pairs(
-                    0,
-                    depth,
-                    count,
-                    a[:3],
-                    words[: depth * SLAB_WORDS // 2].reshape(depth, SLAB_WORDS // 2),
-                    ZERO,
-                )
-                a = (words, ZERO, SLAB_WORDS // 2, ONE)
+                target = words[: depth * HALF].reshape(depth, HALF)
+                columns_in_pairs(0, depth, count, a[:3], target, ZERO)
+                a = (words, ZERO, HALF, ONE)
             else:
                 _pairs_down(count, depth, flat, first + left * w_col, w_col, words, ZERO, depth)
                 a = (words, ZERO, ONE, depth)

@@ -23,6 +23,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 SPEAKS_LLVM = {
     "_jit.py",
+    "bfloat16.py",
     "denormals.py",
     "flags.py",
     "formula.py",

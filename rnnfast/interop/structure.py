@@ -46,7 +46,7 @@ def parameters(layer: Recurrent) -> dict[str, np.ndarray]:
     return dict(zip(layer.parameter_names, layer.params, strict=True))
 
 
-def layer_of(cell: Cell, params: Mapping[str, np.ndarray], stateful: bool = False) -> Recurrent:
+def layer_of(cell: Cell, params: Mapping[str, Any], stateful: bool = False) -> Recurrent:
     """The layer of a cell on these parameters, one of the book's layers where there is one."""
     if cell is cells.lstm:
         return TimeLSTM(**params, stateful=stateful)

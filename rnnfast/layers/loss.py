@@ -264,7 +264,7 @@ class TimeAffineSoftmaxWithLoss(AffineLoss, _LabelLoss, Precise):
         most = _most_members(loss_block_rows(batch, steps, size))
         members = _threads.members_for(2.0 * products * xs.size * size, most)
         scratch = self._scratch(batch, steps, gradients, members)
-        losses, dxs, dWb_t = scratch[0], *(into or scratch[1:3])
+        losses, (dxs, dWb_t) = scratch[0], into or scratch[1:3]
         period = even_period(batch, steps, size) if into else loss_period(batch, size)
         arguments = (
             xs, targets, *kernel_matrix(W), _check.kernel_ready(b), self.ignore_label, int(scored),
@@ -277,7 +277,7 @@ class TimeAffineSoftmaxWithLoss(AffineLoss, _LabelLoss, Precise):
             self._gradients = dxs, dWb_t
         return losses, gradients, count
 
-    def _scratch(self, batch: int, steps: int, gradients: bool, members: int) -> tuple[np.ndarray, ...]:
+    def _scratch(self, batch: int, steps: int, gradients: bool, members: int) -> tuple[Any, ...]:
         """The losses, the gradients and all scratch of the kernel, for a window and a number of threads."""
         (depth, size), dtype = self._weights[0].shape, self.dtype
         rows = loss_block_rows(batch, steps, size)
