@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ._jit import inner, spliced
-from .gemm import ONE, ZERO, gemm, pack, pack_for, packed_size, packed_view
+from .gemm import MANY, ONE, READY, ZERO, gemm, pack, pack_for, packed_size, packed_view
 from .team import BY_UNITS, MEMBERS, share
 from .tile import PANEL_BYTES
 from .vectors import copy_span
@@ -50,19 +50,47 @@ def recurrent_packed_size(depth: int, width: int, gates: int, members: int, dtyp
 
 
 @spliced
+def _layout(team):
+    """The layout of a recurrent operand: the number of parts into which the team divides the units."""
+    return team[MEMBERS] if team[BY_UNITS] else ONE
+
+
+@spliced
+def uses_of(team, uses, made):
+    """The uses of Wx and of Wh, as in `pack_for`.
+
+    uses  those of this call
+    made  (2,) or (0,)   read, int64: whether the memory for packed operands holds Wx, and the layout in which
+    it holds Wh, 0 for none; (0,) if the weights may change before the next call
+    """
+    of_x, of_h = uses, uses
+    if made.size:
+        of_x = READY if made[0] else MANY
+        of_h = READY if made[1] == _layout(team) else MANY
+    return of_x, of_h
+
+
+@spliced
+def record(team, member, made):
+    """Record in `made` that all operands are packed; every member has read `made` and packed its part."""
+    if member == 0 and made.size:
+        made[0], made[1] = ONE, _layout(team)
+
+
+@spliced
 def recurrent_operand(uses, team, member, depth, width, gates, w, packed):
     """The operand B of `recurrent_product`; `uses` as in `pack_for`. If the team divides units, each member
     packs its own columns of every gate, as consecutive matrices.
 
     w       (array, first, row stride, column stride)               (depth, gates width), read
-    packed  (recurrent_packed_size(depth, width, gates, members),)  scratch
+    packed  (recurrent_packed_size(depth, width, gates, members),)  scratch; read if `uses` is READY
     """
     array, first, row_stride, col_stride = w
     members = team[MEMBERS]
     if team[BY_UNITS]:
         j_first, j_last = share(width, member, team)
         room = _room(team, depth, width, packed)
-        for g in range(gates):
+        for g in range(0 if uses == READY else gates):
             own = (array, first + (g * width + j_first) * col_stride, row_stride, col_stride)
             pack(ZERO, ONE, depth, j_last - j_first, own, packed[(member * gates + g) * room :])
         _, _, row, panel = packed_view(packed, depth)

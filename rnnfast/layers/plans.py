@@ -25,6 +25,7 @@ KEPT_BYTES = 128 * 2**20
 # With fewer sequences than this, threads split the units instead, if a step is worth the synchronization.
 LEAST_SEQUENCES = 8
 LEAST_STEP_OPERATIONS = 1e5
+_INT64 = np.dtype(np.int64)
 
 
 class Plan(NamedTuple):
@@ -214,7 +215,7 @@ class Plans(Streaming):
         # A list: CPython 3.11 keeps up to 2,000 dead tuples of a length up to 20.
         arguments = [
             *inputs[:3], given, plan.zeros if before is None else before, *self._kernel_params(),
-            self.turned, *rows, *plan.saved, hs, after, *plan.scratch,
+            self.turned, nothing(_INT64, 1), *rows, *plan.saved, hs, after, *plan.scratch,
         ]  # fmt: skip
         _threads.run(self.loop.forward, plan.team.members, plan.team.by_units, arguments)
         return Run(inputs, given, rows, plan.saved, plan.intact, groups)
