@@ -18,20 +18,22 @@ ROWS_IN_PLACE, ROWS_IN_BLOCKS, BLOCK_BYTES = 2, 8, 128 * 1024
 
 
 @kernel
-def affine_forward(x, w, w_row, w_col, b, y, packed):
+def affine_forward(x, w, w_row, w_col, b, made, y, packed):
     """y = x W + b.
 
     x       (R, D)                   read
     w       memory of W (D, O)       read, element (i, j) at i w_row + j w_col
     b       (O,)                     read
+    made    (2,) or (0,)             overwritten, int64; made[0] says whether `packed` holds W from the last
+    call; (0,) if W may change before the next one
     y       (R, O)                   overwritten
-    packed  (packed_size(D, O),)     scratch
+    packed  (packed_size(D, O),)     scratch; read if `made` says so
     """
     mode_before = flush_denormals()
     rows, depth = x.shape
     cols = b.size
     width = PANEL_BYTES // x.itemsize
-    if rows <= ROWS_IN_PLACE and w_col == 1:
+    if rows <= ROWS_IN_PLACE and w_col == 1 and not made.size:
         for n in range(rows):
             copy_span(b, 0, y, n * b.size, b.size)
             add_product(x[n], w, 0, y[n])
@@ -39,13 +41,16 @@ def affine_forward(x, w, w_row, w_col, b, y, packed):
         a = (x.reshape(-1), ZERO, depth, ONE)
         flat_w, flat_y = w.reshape(-1), y.reshape(-1)
         block = cols
-        if rows <= ROWS_IN_BLOCKS and w_col != 1:
+        if rows <= ROWS_IN_BLOCKS and w_col != 1 and not made.size:
             block = max(1, BLOCK_BYTES // (depth * PANEL_BYTES)) * width
         for left in range(0, cols, block):
             count = min(block, cols - left)
-            pack(ZERO, ONE, depth, count, (flat_w, left * w_col, w_row, w_col), packed)
+            if not (made.size and made[0]):
+                pack(ZERO, ONE, depth, count, (flat_w, left * w_col, w_row, w_col), packed)
             c = (flat_y, left, cols, width)
             gemm(rows, count, depth, a, packed_view(packed, depth), (b, left, ZERO, width), c, FROM_START)
+        if made.size:
+            made[0] = ONE
     restore_mode(mode_before)
 
 

@@ -30,6 +30,7 @@ BLOCK_BYTES = 512 * 1024
 # (1, 50, 100, 100); 1.1 to 1.6 if the rows of W are multiples of 512 bytes.
 UNPACKED_BYTES, UNPACKED_USES, SHARED_SETS = 512 * 1024, 16, 512
 MANY = np.int64(2**62)  # uses of a matrix that is always packed
+READY = np.int64(2**62 + 1)  # uses of a matrix whose packed form an earlier call has made
 
 
 def packed_size(depth: int, cols: int, dtype: np.dtype) -> int:
@@ -129,10 +130,11 @@ def packing(rounds: bool) -> Packing:
         packed.
 
         w       (array, first, row stride, column stride)   (depth, cols), read
-        packed  (packed_size(depth, cols),)                 scratch
+        packed  (packed_size(depth, cols),)                 scratch; read if `uses` is READY
         """
         if ROUNDS:
-            pack_pairs(part, parts, depth, cols, w, packed)
+            if uses != READY:
+                pack_pairs(part, parts, depth, cols, w, packed)
             b = packed_view(packed, pairs_of(depth))
         else:
             array, first, row_stride, col_stride = w
@@ -140,7 +142,8 @@ def packing(rounds: bool) -> Packing:
             row_bytes = row_stride * packed.itemsize
             is_small = uses <= UNPACKED_USES and depth * row_bytes <= UNPACKED_BYTES and col_stride == 1
             if not (is_small and row_bytes % SHARED_SETS and row_bytes >= VECTOR_BYTES):
-                pack(part, parts, depth, cols, w, packed)
+                if uses != READY:
+                    pack(part, parts, depth, cols, w, packed)
                 b = packed_view(packed, depth)
         return b
 

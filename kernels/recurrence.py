@@ -32,7 +32,7 @@ from .sequence import (
     state_rows_before,
     strides_of,
 )
-from .shares import copy_part, own_part, recurrent_operands, recurrent_product, share
+from .shares import copy_part, own_part, record, recurrent_operands, recurrent_product, share, uses_of
 from .team import BY_UNITS, MEMBERS, begin_call, end_call, meet
 from .tile import FROM_START, MAX_ROWS, PANEL_BYTES
 from .vectors import copy_span
@@ -156,9 +156,9 @@ def _forward(schedule: Schedule, rounds: bool) -> Any:
 
     @kernel_of(content_of(cell, rounds))
     def cell_forward(
-        team, member, xs, ids, words, given, before, wx, wh, b, bhh, units, turned, offsets, order, blocks,
-        resets, sequence_rows, step_rows, states, tape, starts, hs, after, packed_x, packed_h, packed_late,
-        x_block, table, kept, carry, operand, x_columns, h_columns,
+        team, member, xs, ids, words, given, before, wx, wh, b, bhh, units, turned, made, offsets, order,
+        blocks, resets, sequence_rows, step_rows, states, tape, starts, hs, after, packed_x, packed_h,
+        packed_late, x_block, table, kept, carry, operand, x_columns, h_columns,
     ):  # fmt: skip
         """a_t = x_t Wx + h_{t-1} Wh + b; states_t = formula(a_t, states_{t-1}) for t = 0..T-1.
 
@@ -174,6 +174,7 @@ def _forward(schedule: Schedule, rounds: bool) -> Any:
         bhh          (A H,)               read, the second bias of gates that are apart
         units        (U, H)               read, the arguments of the formula for each unit
         turned       bool                 wx and wh are stored as (G H, D) and (G H, H), as in PyTorch
+        made         (2,) or (0,)         overwritten, int64, what the packed operands hold: see `uses_of`
         offsets      (T+1,)               read, int64, first row of each step
         order        (N,)                 read, int64, sequences by falling length
         blocks       (blocks+1,)          read, int64, first step of each block of the time grid, and T
@@ -185,9 +186,9 @@ def _forward(schedule: Schedule, rounds: bool) -> Any:
         rows
         hs           (.., .., H)          overwritten, rows as of xs; zero after the end of a sequence
         after        (S, N, H)            overwritten, the states after the last step; may be `before`
-        packed_x     (packed_size(D, G H),)                        scratch
-        packed_h     (recurrent_packed_size(H, H, plain, members),) scratch
-        packed_late  (recurrent_packed_size(H, H, late, members),) scratch
+        packed_x     (packed_size(D, G H),)                        overwritten unless `made` holds it
+        packed_h     (recurrent_packed_size(H, H, plain, members),) likewise
+        packed_late  (recurrent_packed_size(H, H, late, members),) likewise
         x_block      (block rows + 1, x row)  scratch
         table        (V, cols)            scratch if there are ids
         kept         (N, row)             scratch if there are resets
@@ -217,17 +218,18 @@ def _forward(schedule: Schedule, rounds: bool) -> Any:
         if IS_AGAIN:
             flat_operand = operand.reshape(-1)
         places = (flat_states, flat_carry, carry_row, flat_units, flat_given, flat_hs, flat_operand)
-        uses = steps * ((batch + MAX_ROWS - 1) // MAX_ROWS)
+        uses_x, uses_h = uses_of(team, steps * ((batch + MAX_ROWS - 1) // MAX_ROWS), made)
         down, across = strides_of(turned, depth, b.size)
         w = (wx.reshape(-1), ZERO, down, across)
-        w_x = pack_for(uses, member, team[MEMBERS], depth, b.size, w, packed_x)
-        weights = weights_of(team, member, uses, wh, turned, packed_h, packed_late, b, bhh)
+        w_x = pack_for(uses_x, member, team[MEMBERS], depth, b.size, w, packed_x)
+        weights = weights_of(team, member, uses_h, wh, turned, packed_h, packed_late, b, bhh)
         if member == 0:
             gather_state(order, before, 0, width, states, ZERO)
             if OTHERS:
                 for s in range(OTHERS):
                     gather_state(order, before, s + 1, width, carry, s * width)
         goal = meet(team, goal)
+        record(team, member, made)
         if ids is not None:
             goal = word_products(team, member, goal, words, w_x, b, table, x_columns)
         for k in range(blocks.size - 1):

@@ -9,7 +9,7 @@ import numpy as np
 
 from ._jit import inner, spliced
 from .bfloat16 import columns_in_pairs
-from .gemm import ONE, ZERO, gemm, packed_size, packed_view, packing
+from .gemm import MANY, ONE, READY, ZERO, gemm, packed_size, packed_view, packing
 from .team import BY_UNITS, MEMBERS, meet, share
 from .tile import PANEL_BYTES
 from .vectors import copy_span
@@ -54,6 +54,34 @@ def recurrent_packed_size(depth: int, width: int, gates: int, members: int, dtyp
 
 
 @spliced
+def _layout(team):
+    """The layout of a recurrent operand: the number of parts into which the team divides the units."""
+    return team[MEMBERS] if team[BY_UNITS] else ONE
+
+
+@spliced
+def uses_of(team, uses, made):
+    """The uses of Wx and of Wh, as in `pack_for`.
+
+    uses  those of this call
+    made  (2,) or (0,)   read, int64: whether the memory for packed operands holds Wx, and the layout in which
+    it holds Wh, 0 for none; (0,) if the weights may change before the next call
+    """
+    of_x, of_h = uses, uses
+    if made.size:
+        of_x = READY if made[0] else MANY
+        of_h = READY if made[1] == _layout(team) else MANY
+    return of_x, of_h
+
+
+@spliced
+def record(team, member, made):
+    """Record in `made` that all operands are packed; every member has read `made` and packed its part."""
+    if member == 0 and made.size:
+        made[0], made[1] = ONE, _layout(team)
+
+
+@spliced
 def _room(team, depth, width, packed):
     """Elements from one of a member's matrices to the next."""
     panel = PANEL_BYTES // packed.itemsize
@@ -72,7 +100,8 @@ def recurrent_operands(rounds: bool) -> tuple[Any, Any]:
         member packs its own columns of every gate, as consecutive matrices.
 
         w       (array, first, row stride, column stride)               (depth, gates width), read
-        packed  (recurrent_packed_size(depth, width, gates, members),)  scratch
+        packed  (recurrent_packed_size(depth, width, gates, members),)  scratch; read if
+                                                                            `uses` is READY
         """
         array, first, row_stride, col_stride = w
         members = team[MEMBERS]
@@ -80,7 +109,7 @@ def recurrent_operands(rounds: bool) -> tuple[Any, Any]:
             j_first, j_last = share(width, member, team)
             deep = elements(depth)
             room = _room(team, deep, width, packed)
-            for g in range(gates):
+            for g in range(0 if uses == READY else gates):
                 own = (array, first + (g * width + j_first) * col_stride, row_stride, col_stride)
                 target = packed[(member * gates + g) * room :]
                 pack_weights(ZERO, ONE, depth, j_last - j_first, own, target)

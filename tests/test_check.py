@@ -74,7 +74,7 @@ MESSAGES = [
     ),
     (
         lambda: _check.parameter("Owner", "b", read_only(np.zeros(2)), (2,)),
-        ValueError, "Owner: b is read-only, but training writes into it; pass b.copy().",
+        ValueError, "Owner: b is read-only, but training writes into it; leave frozen(), or pass b.copy().",
     ),
     (
         lambda: _check.parameter("Owner", "b", misaligned(2, FLOAT64), (2,)),

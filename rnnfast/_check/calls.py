@@ -28,6 +28,11 @@ def forward_elsewhere(owner: str) -> RuntimeError:
     )
 
 
+def frozen(owner: str) -> RuntimeError:
+    """The error for training weights that are frozen."""
+    return RuntimeError(f"{owner}: the weights are frozen; leave the `with` block of frozen() first.")
+
+
 def no_stream(owner: str) -> TypeError:
     """The error for `step` of a layer that also reads sequences backwards."""
     return TypeError(f"{owner} cannot step: it also reads sequences backwards; use forward.")

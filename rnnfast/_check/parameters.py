@@ -19,7 +19,8 @@ def parameter(
     if dtype is not None and array.dtype != dtype:
         raise TypeError(f"{owner}: {name} must be {dtype} like the other parameters, got {array.dtype}.")
     if not array.flags.writeable:
-        raise ValueError(f"{owner}: {name} is read-only, but training writes into it; pass {name}.copy().")
+        way = f"leave frozen(), or pass {name}.copy()"
+        raise ValueError(f"{owner}: {name} is read-only, but training writes into it; {way}.")
     if not (array.flags.aligned and array.dtype.isnative):
         raise ValueError(f"{owner}: {name} must be aligned and in native byte order; pass {name}.copy().")
     return array

@@ -257,12 +257,15 @@ class Plans(Streaming):
     ) -> Run:
         """Fill `hs` (N, T, H) and `after` (S, N, H); returns the run for `run_backward`."""
         plan = self._planned("forward", rows, inputs.words.shape[0], keep, self.plan_forward)
+        freezes, packed = self._freezes and self.freezes, self._workspace.packed
+        made = packed.lend(freezes, plan.scratch[:3])
         # A list: CPython 3.11 keeps up to 2,000 dead tuples of a length up to 20.
         arguments = [
             *inputs[:3], given, plan.zeros if before is None else before, *self._kernel_params(),
-            self.turned, *rows, *plan.saved, hs, after, *plan.scratch,
+            self.turned, made, *rows, *plan.saved, hs, after, *plan.scratch,
         ]  # fmt: skip
         _threads.run(self.loop.forward, plan.team.members, plan.team.by_units, arguments)
+        packed.keep(freezes, plan.scratch[:3], made)
         return Run(inputs, given, rows, plan.saved, plan.intact, groups)
 
     def run_backward(

@@ -257,15 +257,15 @@ class LanguageModel(Model):
         >>> len(model.generate([3], 5, top_k=4, rng=np.random.default_rng(1)))
         5
         """
-        return list(
-            self.generate_iter(
-                prompt_ids,
-                length,
-                temperature=temperature,
-                top_k=top_k,
-                top_p=top_p,
-                skip_ids=skip_ids,
-                stop_id=stop_id,
-                rng=rng,
-            )
+        drawn = self.generate_iter(
+            prompt_ids,
+            length,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            skip_ids=skip_ids,
+            stop_id=stop_id,
+            rng=rng,
         )
+        with self.reading():
+            return list(drawn)

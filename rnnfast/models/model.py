@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from threading import get_ident
 from typing import Any
 
@@ -17,6 +18,7 @@ from rnnfast.layers.affine import TimeAffine
 from rnnfast.layers.base import Holder
 from rnnfast.layers.blocks import Blocks, Reduction
 from rnnfast.layers.constants import Constants
+from rnnfast.layers.frozen import lifted
 from rnnfast.layers.precision import Precise
 from rnnfast.layers.window import Part
 from rnnfast.models.cells import initial_values
@@ -245,15 +247,42 @@ class Model(Holder):
     def another(self) -> Any:
         """A new model on the same parameters, with a fresh state and its own gradients."""
         arrays = dict(zip(self.parameter_names, self.params, strict=True))
-        other = self._around(self.config, arrays, np.random.default_rng(0))
+        with lifted(self.params):
+            other = self._around(self.config, arrays, np.random.default_rng(0))
         other.body.share_constants(self.body)
         return other
 
     def scores(self, hs: np.ndarray) -> np.ndarray:
         """The output layer's scores for hidden vectors (..., H), without a loss."""
+        return self._scoring_layer().forward(hs)
+
+    def _scoring_layer(self) -> TimeAffine:
         if self._affine is None:
-            self._affine = TimeAffine(*self.output.params)
-        return self._affine.forward(hs)
+            with lifted(self.output.params):
+                self._affine = TimeAffine(*self.output.params)
+        return self._affine
+
+    # Weights that do not change.
+
+    def freezing_parts(self) -> list[Holder]:
+        """The model, its reader, and the layers of both that pack weights."""
+        with self._turn:
+            return [*self._packing_parts(), *self.reader()._packing_parts()]
+
+    def _packing_parts(self) -> list[Holder]:
+        return [self, *getattr(self.body, "recurrent", ()), self.output, self._scoring_layer()]
+
+    @contextmanager
+    def reading(self) -> Iterator[Any]:
+        """The `reader` for several calls, which packs the weights once; other threads wait meanwhile.
+
+        Parameters are not protected: no code of the user may run inside.
+        """
+        with self._turn:
+            reader = self.reader()
+            with self._freezing([*reader._packing_parts(), self._scoring_layer()]) as freeze:
+                freeze.is_on = True
+                yield reader
 
     # The state carried from call to call.
 

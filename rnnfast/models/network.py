@@ -223,17 +223,18 @@ class Network(Model):
         """The mean loss on sequences without dropout, `batch_size` at a time; arguments as in `Sequences`."""
         owner = self._owner("evaluate")
         data = self.check_sequences(owner, xs, ts, lengths, weights)
-        reader, total, scored = self.reader(), 0.0, 0.0
-        for x, t, own, scale, *_ in SequenceRows(data, _check.size(owner, "batch_size", batch_size)):
-            x, part = self._whole("evaluate", np.array(x[:, :]), own)
-            t = np.array(t[:, :])
-            hs = reader.body.read(x, drop=False, keep=False, part=part)
-            options = self._scoring(part, scale)
-            total += float(reader.output.losses(hs, t, **options).sum())
-            if scale is not None:
-                scale = _check.weights(owner, scale, hs.shape[:2], self.dtype)
-            seen = Part(0, hs.shape[1], hs.shape[1], options["lengths"], weights=scale)
-            scored += reader.output.scored(t, [seen])
+        batches, total, scored = SequenceRows(data, _check.size(owner, "batch_size", batch_size)), 0.0, 0.0
+        with self.reading() as reader:
+            for x, t, own, scale, *_ in batches:
+                x, part = self._whole("evaluate", np.array(x[:, :]), own)
+                t = np.array(t[:, :])
+                hs = reader.body.read(x, drop=False, keep=False, part=part)
+                options = self._scoring(part, scale)
+                total += float(reader.output.losses(hs, t, **options).sum())
+                if scale is not None:
+                    scale = _check.weights(owner, scale, hs.shape[:2], self.dtype)
+                seen = Part(0, hs.shape[1], hs.shape[1], options["lengths"], weights=scale)
+                scored += reader.output.scored(t, [seen])
         return reader.output.mean(np.array([total]), scored)
 
     def check_sequences(

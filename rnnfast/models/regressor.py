@@ -253,7 +253,8 @@ class SequenceRegressor(Model):
         data = self.check_sequences(owner, xs, ts, lengths, weights)
         size = _check.size(owner, "batch_size", batch_size)
         chunk = 512 * max(1, 4096 // (512 * min(size, len(data.xs))))
-        return mean_error(self.reader(), SequenceRows(data, size), chunk)
+        with self.reading() as reader:
+            return mean_error(reader, SequenceRows(data, size), chunk)
 
     def check_sequences(
         self, owner: str, xs: Any, ts: Any, lengths: Any = None, weights: Any = None

@@ -20,11 +20,10 @@ def total_loss(model: Any, ids: np.ndarray, chunk: int) -> float:
     The text is read as one stream, `chunk` words at a time. The losses are added one by one in float64, so
     the order of the sum does not depend on `chunk`. `ids` may be a memory map.
     """
-    with turn_of(model):
+    with model.reading() if isinstance(model, Model) else turn_of(model) as reader:
         read = model.losses
         if isinstance(model, Model):
-            model = model.reader()
-            read = partial(_losses, model)
+            model, read = reader, partial(_losses, reader)
         kept = model.get_state()
         total = 0.0
         try:

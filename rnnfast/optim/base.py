@@ -100,7 +100,7 @@ class Optimizer:
         lists = isinstance(params, list | tuple) and isinstance(grads, list | tuple)
         given = [*params, *grads] if lists else []
         flat = self._seen.of(given)
-        if flat is None:
+        if flat is None or not all(param.flags.writeable for param in params):
             flat = self._flat(owner, params, grads)
             if not any(one.copies for one in flat):
                 self._seen.keep(given, flat)

@@ -362,13 +362,14 @@ class SequenceEstimator(BaseEstimator):
         whole = series._replace(flat=self.scaling_.apply(series.flat, network.dtype))
         of_steps = network.config["pooling"] is None
         scores = np.empty((len(series.flat) if of_steps else series.size, network.output.params[1].size))
-        for rows, xs, lengths in whole.padded():
-            found = network.scores(xs, lengths=lengths)
-            if of_steps:
-                inside = np.arange(xs.shape[1]) < lengths[:, np.newaxis]
-                scores[series.steps_of(rows)] = found[inside]
-            else:
-                scores[rows] = found
+        with network.reading():
+            for rows, xs, lengths in whole.padded():
+                found = network.scores(xs, lengths=lengths)
+                if of_steps:
+                    inside = np.arange(xs.shape[1]) < lengths[:, np.newaxis]
+                    scores[series.steps_of(rows)] = found[inside]
+                else:
+                    scores[rows] = found
         return scores, series
 
     # Files.
