@@ -24,6 +24,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 SPEAKS_LLVM = {
     "_jit.py",
     "denormals.py",
+    "clock.py",
     "flags.py",
     "formula.py",
     "passes.py",
