@@ -37,10 +37,9 @@ from rnnfast import _check, _processors
 from rnnfast._load import Load
 from rnnfast.kernels.team import ARRIVALS, BASE, BY_UNITS, CALLS, FAILED, MEMBERS, TEAM_SIZE, WAITED, let_go
 
-# The least floating-point operations per member for which the hand-off pays: it takes about 30 us, at 1e11 to
-# 2e11 operations a second. With 4e6, an LSTM (10, 5, 100, 100) takes 0.92 and 0.74 of the time forward and
-# backward, but many times as long if another program uses the second core.
-LEAST_OPERATIONS = 1e7
+# The least floating-point operations per member for which the hand-off pays: it takes 3 us to a thread that is
+# awake, at 1e11 operations a second. Where threads sleep between calls, `Load` finds that the caller waits.
+LEAST_OPERATIONS = 2e6
 
 # The same for kernels bound by memory, in bytes read and written.
 LEAST_BYTES = 1e6
@@ -332,14 +331,16 @@ def borrow(run_on: Callable[..., Any] | None) -> None:
 def run(kernel: Any, members: int, by_units: bool, arguments: Sequence[Any]) -> Any:
     """Run `kernel(team, member, *arguments)` on `members` threads; returns the caller's result (member 0).
 
+    The types of all arguments follow from the dtype of the first, an array, and from whether the second is
+    None.
+
     Fewer threads are used where the other processors are busy; one, while another caller holds the team, and
     for the first call of a kernel with new types of arguments, which compiles it.
     """
     if members == 1:
         return kernel(_ALONE, 0, *arguments)
     pool = _pool
-    dtype = next(a.dtype for a in arguments if isinstance(a, np.ndarray))
-    key = kernel, dtype, sum(a is None for a in arguments)
+    key = kernel, arguments[0].dtype, len(arguments) > 1 and arguments[1] is None
     if key not in pool.known:
         result = kernel(_ALONE, 0, *arguments)
         pool.known.add(key)
