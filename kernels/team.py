@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 
@@ -84,6 +85,13 @@ def _wait_for(
         with builder.if_then(is_caller):
             lost = builder.sub(nanoseconds(builder), begin)
             builder.store(builder.add(builder.load(waited), lost), waited)
+
+
+def new_team(members: int = 1, by_units: bool = False) -> np.ndarray:
+    """The array of a team that has not met yet."""
+    team = np.zeros(TEAM_SIZE, np.int64)
+    team[MEMBERS], team[BY_UNITS] = members, by_units
+    return team
 
 
 _lock = threading.Lock()

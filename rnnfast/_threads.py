@@ -31,21 +31,18 @@ from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-import numpy as np
-
 from rnnfast import _check, _processors
 from rnnfast._load import Load
-from rnnfast.kernels.team import ARRIVALS, BASE, BY_UNITS, CALLS, FAILED, MEMBERS, TEAM_SIZE, WAITED, let_go
+from rnnfast.kernels.team import ARRIVALS, BASE, BY_UNITS, CALLS, FAILED, MEMBERS, WAITED, let_go, new_team
 
-# The least floating-point operations per member for which the hand-off pays: it takes 3 us to a thread that is
-# awake, at 1e11 operations a second. Where threads sleep between calls, `Load` finds that the caller waits.
+# The least floating-point operations per member for which the hand-off pays. It takes 3 us to a thread
+# that is awake, at 1e11 operations/s. Where threads sleep between calls, `Load` finds that callers wait.
 LEAST_OPERATIONS = 2e6
 
 # The same for kernels bound by memory, in bytes read and written.
 LEAST_BYTES = 1e6
 
-_ALONE = np.zeros(TEAM_SIZE, np.int64)
-_ALONE[MEMBERS] = 1
+_ALONE = new_team()
 
 
 class _Worker:
@@ -130,7 +127,7 @@ class _Team:
     """Threads that run calls together with the caller that holds the team; never used after a failure."""
 
     def __init__(self) -> None:
-        self.array = np.zeros(TEAM_SIZE, np.int64)
+        self.array = new_team()
         self.workers: list[_Worker] = []
 
     @property
@@ -359,8 +356,7 @@ def _run(
     if members == 1:
         return kernel(_ALONE, 0, *arguments), 0
     if _borrowed is not None:
-        array = np.zeros(TEAM_SIZE, np.int64)
-        array[MEMBERS], array[BY_UNITS] = members, by_units
+        array = new_team(members, by_units)
         return _borrowed(kernel, array, arguments), array.item(WAITED)
     team = pool.take(members)
     if team is None:
