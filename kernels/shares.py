@@ -48,9 +48,13 @@ def own_part(t_first, t_last, width, offsets, team, member):
 
 
 def recurrent_packed_size(depth: int, width: int, gates: int, members: int, dtype: np.dtype) -> int:
-    """Elements that `recurrent_operand` needs for (depth, gates width), for any division of the work."""
-    by_units = members * gates * packed_size(depth, -(-width // members), dtype)
-    return max(packed_size(depth, gates * width, dtype), by_units if members > 1 else 0)
+    """Elements that `recurrent_operand` needs for (depth, gates width), for any division of the work among a
+    team, its half, its quarter, ... or the caller alone."""
+    most = packed_size(depth, gates * width, dtype)
+    while members > 1:
+        most = max(most, members * gates * packed_size(depth, -(-width // members), dtype))
+        members //= 2
+    return most
 
 
 @spliced

@@ -2,7 +2,8 @@
 
 Every member calls the kernel with the same arguments and its own number. A team is an int64 array of
 TEAM_SIZE elements. Arrivals and calls are counted forever; BASE is the number of arrivals before this call. A
-team of one costs a comparison at each meeting.
+team of one costs a comparison at each meeting. WAITED counts the time in ns that the caller, member 0, lost
+at meetings, beyond the first microsecond of each.
 
 If a member is missing, FAILED arrivals release everyone who waits at this or a later meeting; the results are
 then invalid.
@@ -12,19 +13,25 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 
 from ._jit import intrinsic
+from .clock import nanoseconds
 from .flags import offer_processor, relax
 
 # Places in a team. Entries that change during a call are 128 bytes from the others and from both ends: one
 # cache line of Apple's processors, and two of x86, which fetches lines in pairs.
-ARRIVALS, MEMBERS, BY_UNITS, BASE, CALLS = 16, 32, 33, 34, 48
+ARRIVALS, MEMBERS, BY_UNITS, BASE, WAITED, CALLS = 16, 32, 33, 34, 35, 48
 TEAM_SIZE = 64
 
 FAILED = 1 << 62
+
+# Added to the goals of the caller, so that a meeting knows it.
+_CALLER = 1 << 61
 
 # Checks for the next call before a member leaves the kernel and sleeps: some 0.5 ms. The calls of a training
 # step are 20 to 500 us apart; waking a thread takes 20 to 100.
@@ -34,34 +41,57 @@ LOOKS = 20_000
 # the system takes longer than any spinning should last.
 _SPINS = 500
 
+# Checks before a wait is long enough to be timed: some 1 us. Most meetings take less.
+_SHORT_SPINS = 25
+
 _I64 = ir.IntType(64)
 
 
-def _wait_for(builder: ir.IRBuilder, triple: str, counter: ir.Value, goal: ir.Value) -> None:
-    """Spin until the counter has reached the goal."""
-    before, (look, spin, offer, done) = (
+def _spin(
+    builder: ir.IRBuilder, counter: ir.Value, goal: ir.Value, most: int | None, turn: Callable
+) -> ir.Value:
+    """Take turns, at most `most`, until the counter has reached the goal; whether it has."""
+    before, (look, wait, done) = (
         builder.block,
-        [builder.append_basic_block(name) for name in ("look", "spin", "offer", "reached")],
+        [builder.append_basic_block(name) for name in ("look", "wait", "done")],
     )
     builder.branch(look)
     builder.position_at_end(look)
-    spins = builder.phi(_I64)
-    spins.add_incoming(ir.Constant(_I64, 0), before)
-    seen = builder.load_atomic(counter, "acquire", 8)
-    wait = builder.append_basic_block("wait")
-    builder.cbranch(builder.icmp_signed(">=", seen, goal), done, wait)
+    turns = builder.phi(_I64)
+    turns.add_incoming(_I64(0), before)
+    reached = builder.icmp_signed(">=", builder.load_atomic(counter, "acquire", 8), goal)
+    tired = builder.icmp_signed("==", turns, _I64(-1 if most is None else most))
+    builder.cbranch(builder.or_(reached, tired), done, wait)
     builder.position_at_end(wait)
-    more = builder.add(spins, ir.Constant(_I64, 1))
-    builder.cbranch(builder.icmp_signed("<", spins, ir.Constant(_I64, _SPINS)), spin, offer)
-    for block in (spin, offer):
-        builder.position_at_end(block)
-        if block is spin:
-            relax(builder, triple)
-        else:
-            offer_processor(builder)
-        spins.add_incoming(more, block)
-        builder.branch(look)
+    turn()
+    turns.add_incoming(builder.add(turns, _I64(1)), builder.block)
+    builder.branch(look)
     builder.position_at_end(done)
+    return reached
+
+
+def _wait_for(
+    builder: ir.IRBuilder, triple: str, counter: ir.Value, goal: ir.Value, waited: ir.Value
+) -> None:
+    """Wait until the counter has reached the goal; the caller's wait, if long, is added to `waited`."""
+    is_caller = builder.icmp_signed("!=", builder.and_(goal, _I64(_CALLER)), _I64(0))
+    goal = builder.and_(goal, _I64(_CALLER - 1))
+    reached = _spin(builder, counter, goal, _SHORT_SPINS, lambda: relax(builder, triple))
+    with builder.if_then(builder.not_(reached), likely=False):
+        begin = nanoseconds(builder)
+        reached = _spin(builder, counter, goal, _SPINS, lambda: relax(builder, triple))
+        with builder.if_then(builder.not_(reached)):
+            _spin(builder, counter, goal, None, lambda: offer_processor(builder))
+        with builder.if_then(is_caller):
+            lost = builder.sub(nanoseconds(builder), begin)
+            builder.store(builder.add(builder.load(waited), lost), waited)
+
+
+def new_team(members: int = 1, by_units: bool = False) -> np.ndarray:
+    """The array of a team that has not met yet."""
+    team = np.zeros(TEAM_SIZE, np.int64)
+    team[MEMBERS], team[BY_UNITS] = members, by_units
+    return team
 
 
 _lock = threading.Lock()
@@ -78,8 +108,11 @@ def _meet_twin(team, goal):
     if team[MEMBERS] > 1:
         with _lock:
             team[ARRIVALS] += 1
-        while team[ARRIVALS] < goal:
+        begin = time.perf_counter_ns()
+        while team[ARRIVALS] < goal & (_CALLER - 1):
             time.sleep(0)
+        if goal & _CALLER:
+            team[WAITED] += time.perf_counter_ns() - begin
     return goal
 
 
@@ -94,7 +127,8 @@ def _meeting(context, builder, kind, team, goal):
     with builder.if_then(builder.icmp_signed(">", members, ir.Constant(_I64, 1)), likely=False):
         counter = _entry(context, builder, kind, team, ARRIVALS)
         builder.atomic_rmw("add", counter, ir.Constant(_I64, 1), "acq_rel")
-        _wait_for(builder, context.codegen().magic_tuple()[0], counter, after)
+        waited = _entry(context, builder, kind, team, WAITED)
+        _wait_for(builder, context.codegen().magic_tuple()[0], counter, after, waited)
     return after
 
 
@@ -102,7 +136,7 @@ def _meeting(context, builder, kind, team, goal):
 def meet(typing_context, team, goal):
     """Wait until all members have arrived; everyone then sees their earlier writes.
 
-    `goal` is the number of arrivals before this meeting; the result is the number after it.
+    `goal` is the number of arrivals before this meeting, marked for the caller; the result is that after it.
     """
 
     def codegen(context, builder, signature, arguments):
@@ -114,7 +148,7 @@ def meet(typing_context, team, goal):
 def _begin_call_twin(team, member):
     if member == 0 and team[MEMBERS] > 1:
         team[CALLS] += 1
-    return int(team[BASE])
+    return int(team[BASE]) + (0 if member else _CALLER)
 
 
 @intrinsic(_begin_call_twin)
@@ -132,7 +166,7 @@ def begin_call(typing_context, team, member):
         has_others = builder.icmp_signed(">", builder.load(members), ir.Constant(_I64, 1))
         with builder.if_then(builder.and_(is_caller, has_others), likely=False):
             builder.atomic_rmw("add", calls, ir.Constant(_I64, 1), "acq_rel")
-        return builder.load(base)
+        return builder.add(builder.load(base), builder.select(is_caller, _I64(_CALLER), _I64(0)))
 
     return types.int64(team, types.int64), codegen
 

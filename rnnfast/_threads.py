@@ -31,21 +31,18 @@ from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-import numpy as np
-
 from rnnfast import _check, _processors
-from rnnfast.kernels.team import ARRIVALS, BASE, BY_UNITS, CALLS, FAILED, MEMBERS, TEAM_SIZE, let_go
+from rnnfast._load import Load
+from rnnfast.kernels.team import ARRIVALS, BASE, BY_UNITS, CALLS, FAILED, MEMBERS, WAITED, let_go, new_team
 
-# The least floating-point operations per member for which the hand-off pays: it takes about 30 us, at 1e11 to
-# 2e11 operations a second. With 4e6, an LSTM (10, 5, 100, 100) takes 0.92 and 0.74 of the time forward and
-# backward, but many times as long if another program uses the second core.
-LEAST_OPERATIONS = 1e7
+# The least floating-point operations per member for which the hand-off pays. It takes 3 us to a thread
+# that is awake, at 1e11 operations/s. Where threads sleep between calls, `Load` finds that callers wait.
+LEAST_OPERATIONS = 2e6
 
 # The same for kernels bound by memory, in bytes read and written.
 LEAST_BYTES = 1e6
 
-_ALONE = np.zeros(TEAM_SIZE, np.int64)
-_ALONE[MEMBERS] = 1
+_ALONE = new_team()
 
 
 class _Worker:
@@ -130,7 +127,7 @@ class _Team:
     """Threads that run calls together with the caller that holds the team; never used after a failure."""
 
     def __init__(self) -> None:
-        self.array = np.zeros(TEAM_SIZE, np.int64)
+        self.array = new_team()
         self.workers: list[_Worker] = []
 
     @property
@@ -152,6 +149,7 @@ class _Team:
         array = self.array
         # The remainder, because a worker that fails now makes goals above FAILED unreachable.
         array[MEMBERS], array[BY_UNITS], array[BASE] = members, by_units, array.item(ARRIVALS) % FAILED
+        array[WAITED] = 0
         call = kernel, array.item(CALLS) + 1, arguments
         try:
             for worker in self.workers[: members - 1]:
@@ -189,6 +187,7 @@ class _Pool:
         self.idle: list[_Team] = []
         self.newest: Callable[[], _Team | None] = lambda: None  # a weak reference to the last one made
         self.known: set[tuple[Any, ...]] = set()
+        self.load = Load()
 
     def take(self, members: int) -> _Team | None:
         """A team of at least this size; None if another caller has it or the system refuses threads."""
@@ -269,8 +268,10 @@ def get_num_threads() -> int:
 def set_num_threads(n: int) -> None:
     """Let kernels run on `n` threads, including the caller's. Results have the same bits for every `n`.
 
-    Small problems always run on one thread. No kernel uses more threads than this process has processors.
-    Threads start when they are first needed.
+    `n` is an upper bound. Small problems always run on one thread, and no kernel uses more threads than this
+    process has processors. Threads start when they are first needed. While other programs keep processors
+    busy, so that threads wait for one another, calls use fewer; now and then one tries more, which costs 3 %
+    of the time.
 
     Raises
     ------
@@ -318,8 +319,8 @@ def _members(most: int) -> int:
 
 
 def borrow(run_on: Callable[..., Any] | None) -> None:
-    """Run calls with several threads by `run_on(kernel, members, by_units, arguments)`, on threads of another
-    library; None for our own threads."""
+    """Run calls with several threads by `run_on(kernel, team, arguments)` on threads of another library, or
+    on our own if None is given; `team` is the array of a fresh team."""
     global _borrowed
     _borrowed = run_on
 
@@ -327,25 +328,44 @@ def borrow(run_on: Callable[..., Any] | None) -> None:
 def run(kernel: Any, members: int, by_units: bool, arguments: Sequence[Any]) -> Any:
     """Run `kernel(team, member, *arguments)` on `members` threads; returns the caller's result (member 0).
 
-    One thread is used while another caller holds the team, and for the first call of a kernel with new types
-    of arguments, which compiles it.
+    The types of all arguments follow from the dtype of the first, an array, and from whether the second is
+    None.
+
+    Fewer threads are used where the other processors are busy; one, while another caller holds the team, and
+    for the first call of a kernel with new types of arguments, which compiles it.
     """
     if members == 1:
         return kernel(_ALONE, 0, *arguments)
     pool = _pool
-    dtype = next(a.dtype for a in arguments if isinstance(a, np.ndarray))
-    key = kernel, dtype, sum(a is None for a in arguments)
-    if _borrowed is not None and key in pool.known:
-        return _borrowed(kernel, members, by_units, arguments)
-    team = pool.take(members) if key in pool.known else None
-    if team is None:
+    key = kernel, arguments[0].dtype, len(arguments) > 1 and arguments[1] is None
+    if key not in pool.known:
         result = kernel(_ALONE, 0, *arguments)
         pool.known.add(key)
         return result
+    wanted, members, begin = members, pool.load.members(members), time.perf_counter_ns()
+    result, waited = _run(pool, kernel, members, by_units, arguments)
+    if waited is not None:
+        pool.load.note(wanted, members, time.perf_counter_ns() - begin, waited)
+    return result
+
+
+def _run(
+    pool: _Pool, kernel: Any, members: int, by_units: bool, arguments: Sequence[Any]
+) -> tuple[Any, int | None]:
+    """The caller's result, and for how many ns it waited for other members; None if they were not there."""
+    if members == 1:
+        return kernel(_ALONE, 0, *arguments), 0
+    if _borrowed is not None:
+        array = new_team(members, by_units)
+        return _borrowed(kernel, array, arguments), array.item(WAITED)
+    team = pool.take(members)
+    if team is None:
+        return kernel(_ALONE, 0, *arguments), None
     try:
         result = team.call(kernel, members, by_units, arguments)
+        waited = team.array.item(WAITED)
         pool.give_back(team)
     except BaseException:
         team.give_up()  # again: a second interrupt may have cut short the one in `call`
         raise
-    return result
+    return result, waited

@@ -22,17 +22,18 @@ from rnnfast.kernels import team as teams
 from rnnfast.kernels._jit import jit_is_disabled
 
 import rnnfast
-from rnnfast import RNNLM, TimeLSTM, TimeRNN, _processors, _threads
+from rnnfast import RNNLM, TimeLSTM, TimeRNN, _load, _processors, _threads
 from rnnfast.layers import plans
 
 LONGEST = 60  # seconds of a call that does not hang
 
 
 def rehearse():
-    """Any window is worth a team of two, on any machine."""
+    """Any window is worth a team of two, on any machine, however busy."""
     _threads.LEAST_OPERATIONS = _threads.LEAST_BYTES = 1.0
     plans.LEAST_STEP_OPERATIONS = 0.0
     _processors.allowed = lambda: 2
+    _load.Load.members = lambda load, wanted: wanted
     rnnfast.set_num_threads(2)
 
 

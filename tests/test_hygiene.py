@@ -25,6 +25,7 @@ SPEAKS_LLVM = {
     "_jit.py",
     "bfloat16.py",
     "denormals.py",
+    "clock.py",
     "flags.py",
     "formula.py",
     "passes.py",

@@ -8,6 +8,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from rnnfast.kernels.team import MEMBERS, new_team  # noqa: E402
+
 import rnnfast  # noqa: E402
 import rnnfast.torch as bridge  # noqa: E402
 from rnnfast import _processors, _threads, cells  # noqa: E402
@@ -152,9 +154,9 @@ def teams(monkeypatch):
     monkeypatch.setattr(_threads, "LEAST_OPERATIONS", 1.0)
     monkeypatch.setattr(plans, "LEAST_STEP_OPERATIONS", 0.0)
 
-    def noted(kernel, members, by_units, arguments):
-        seen.append(members)
-        return original(kernel, members, by_units, arguments)
+    def noted(kernel, team, arguments):
+        seen.append(team.item(MEMBERS))
+        return original(kernel, team, arguments)
 
     if _threads._borrowed is None:
         pytest.skip("this system's PyTorch has no OpenMP library that lends threads")
@@ -192,8 +194,8 @@ def test_an_error_in_a_team_is_raised(teams):
             raise ZeroDivisionError("on purpose")
 
     with pytest.raises(ZeroDivisionError, match="on purpose"):
-        openmp.run(kernel, 2, False, [np.zeros(1)])
-    assert openmp.run(lambda team, member, array: member, 2, False, [np.zeros(1)]) == 0
+        openmp.run(kernel, new_team(2), [np.zeros(1)])
+    assert openmp.run(lambda team, member, array: member, new_team(2), [np.zeros(1)]) == 0
 
 
 def test_calls_are_counted_by_the_name_of_the_cell():

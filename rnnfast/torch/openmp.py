@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from rnnfast import _threads
-from rnnfast.kernels.team import BY_UNITS, CALLS, MEMBERS, TEAM_SIZE, let_go
+from rnnfast.kernels.team import CALLS, MEMBERS, let_go
 
 _BODY = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
@@ -38,36 +38,35 @@ def _library() -> Any:
     return None
 
 
-def run(kernel: Any, members: int, by_units: bool, arguments: Sequence[Any]) -> Any:
-    """`kernel(team, member, *arguments)` on `members` of PyTorch's threads. Returns the caller's result.
+def run(kernel: Any, team: np.ndarray, arguments: Sequence[Any]) -> Any:
+    """`kernel(team, member, *arguments)` on as many of PyTorch's threads. Returns the caller's result.
 
     The caller makes its call itself, between the beginning and the end of a parallel region: Python handles
     Ctrl-C on this thread, where it can then be raised. Whatever is raised, the region ends.
     """
-    library, array = _library(), np.zeros(TEAM_SIZE, np.int64)
-    array[MEMBERS], array[BY_UNITS] = members, by_units
+    library, members = _library(), team.item(MEMBERS)
     errors: list[BaseException] = []
 
     def body(_: Any) -> None:
         """What the other members do."""
         try:
             if library.omp_get_num_threads() == members:
-                kernel(array, library.omp_get_thread_num(), *arguments)
+                kernel(team, library.omp_get_thread_num(), *arguments)
         except BaseException as error:
             errors.append(error)
-            let_go(array)
+            let_go(team)
 
     callback, level, is_team = _BODY(body), library.omp_get_level(), False
     try:
         library.GOMP_parallel_start(callback, None, members)
         is_team = library.omp_get_num_threads() == members
         if is_team:
-            result = kernel(array, 0, *arguments)
+            result = kernel(team, 0, *arguments)
     except BaseException:
-        let_go(array)
+        let_go(team)
         raise
     finally:
-        _end(library, array, level)
+        _end(library, team, level)
     if errors:
         raise errors[0]
     return result if is_team else _threads.run(kernel, 1, False, arguments)
