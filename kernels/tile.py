@@ -17,7 +17,6 @@ masked moves a partial tile is computed in a copy on the stack (`tile_edge.py`).
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
 
 import llvmlite.binding as llvm
 import numpy as np
@@ -28,16 +27,22 @@ from numba.core import cgutils
 from ._jit import intrinsic, library
 from .bfloat16 import PairWriter, halves_of
 from .tile_edge import Matrix, TileEdge
-from .vectors import TARGET, VECTOR_BYTES, VECTOR_REGISTERS, Target, VectorWriter
+from .tile_loop import FEW_ROWS, LINE_BYTES, WIDE, LoopWriter, Place, join
+from .vectors import TARGET, VECTOR_BYTES, Target
 
-# Two vectors of accumulators per row, with registers left for the operands: on AVX2, with 16 registers,
-# twelve rows spill and reach 40 % of the peak, six rows 90 % (64 x 512 x 512).
-MAX_ROWS = 12 if VECTOR_REGISTERS == 32 else 6
 
-# A multiply-add takes 4 cycles on Zen and Intel and two begin in each, so that eight sums are needed at once;
-# one row of one panel has two. A tile of up to three rows therefore uses two panels. (Four panels for one
-# row: 0.93 of the time for an LSTM of 32 units, 1.12 for one of 256, whose weights are in the L3 cache.)
-FEW_ROWS, WIDE = 3, 2
+def most_rows(target: Target) -> int:
+    """Rows of the tallest tile: two vectors of accumulators per row, with registers left for the operands.
+
+    On AVX2, with 16 registers, twelve rows spill and reach 40 % of the peak, six rows 90 % (64 x 512 x 512).
+    On ARM a vector of A is kept for each row.
+    """
+    if target.multiplies_by_element:
+        return 8
+    return 12 if target.vector_registers == 32 else 6
+
+
+MAX_ROWS = most_rows(TARGET)
 
 # Modes of the start and the end of a tile, which combine. NumPy integers: Numba would compile a gemm per
 # literal.
@@ -45,14 +50,7 @@ OVERWRITE = np.int64(0)  # C = A B
 FROM_START = np.int64(1)  # C = start + A B, one chain of multiply-adds beginning at `start`
 ADD_TO = np.int64(2)  # C = C + (A B), the product summed first and added once
 
-
 PANEL_BYTES = 2 * VECTOR_BYTES
-LINE_BYTES = 64
-
-# Distance of the prefetch of B. A product of 64 x 1024 x 4096 on Zen 5, whose B is 16 MB, took 1.32 times as
-# long without, 1.06 at 32 rows. A is prefetched, too: weight gradients read it across its rows, so that each
-# k is in another cache line; 480 x 256 x 512 on Granite Rapids took 1.2 times as long without.
-ROWS_AHEAD, COLUMNS_AHEAD = 48, 16
 
 # Row strides of scratch that is read in place as B are rounded up to this. All rows except the last are read
 # in whole vectors, and tiles of few rows read up to one vector more. A stride of at least a vector and at
@@ -65,25 +63,15 @@ def panel_width(dtype: np.dtype) -> int:
     return PANEL_BYTES // dtype.itemsize
 
 
-_I32, _I64 = ir.IntType(32), ir.IntType(64)
+_I64 = ir.IntType(64)
 
 
-class _Columns(NamedTuple):
-    """The place of a column of A, in bytes: row i at groups[i // 4] + offsets[i % 4]; `step` to the next."""
-
-    height: int
-    groups: list[ir.Value]
-    offsets: list[ir.Value]
-    step: ir.Value
-
-
-class _TileWriter(VectorWriter):
+class _TileWriter(LoopWriter):
     """Writes the tile function for one float type into an LLVM module."""
 
     def __init__(self, module: ir.Module, dtype: types.Float, target: Target = TARGET) -> None:
         super().__init__(module, dtype, target)
-        self.bytes = ir.IntType(8).as_pointer()
-        self.prefetch = self.declare("llvm.prefetch.p0", ir.VoidType(), [self.bytes, _I32, _I32, _I32])
+        self.most_rows = most_rows(target)
 
     @staticmethod
     def arguments(p: ir.Type) -> list:
@@ -109,14 +97,14 @@ class _TileWriter(VectorWriter):
         )
         done = end = function.append_basic_block("done")
         if not self.target.has_masked_moves:
-            edge = TileEdge(self, builder, (rows, cols), (MAX_ROWS, 2 * WIDE * lanes))
+            edge = TileEdge(self, builder, (rows, cols), (self.most_rows, 2 * WIDE * lanes))
             self.last_row = edge.copy_last_row(builder, self.depth, Matrix(self.b, self.b_row), self.b_panel)
             start, c = Matrix(self.start, self.start_row), Matrix(self.c, self.c_row)
             self.start, self.start_row = edge.copy(builder, start, self.from_start)
             self.c, self.c_row = edge.copy(builder, c, self.add_to)
             done = edge.write_back(builder, Matrix(self.c, self.c_row), c, end)
         heights = builder.switch(rows, done)
-        for height in range(1, MAX_ROWS + 1):
+        for height in range(1, self.most_rows + 1):
             block = function.append_basic_block(f"tile{height}")
             heights.add_case(_I64(height), block)
             self._choose_width(block, done, height)
@@ -144,9 +132,9 @@ class _TileWriter(VectorWriter):
         if self.target.has_masked_moves:
             self.inside = [self.lanes_before(builder, self.cols, j * self.lanes) for j in range(vectors)]
         cells = [(i, j) for i in range(height) for j in range(vectors)]
-        start, begin, loop, last, edge, end, add, store = (
+        start, begin, edge, end, add, store = (
             case.function.append_basic_block(f"{label}{height}x{vectors}")
-            for label in ("start", "begin", "loop", "last", "edge", "end", "add", "store")
+            for label in ("start", "begin", "edge", "end", "add", "store")
         )
         builder.cbranch(self.from_start, start, begin)
 
@@ -158,34 +146,25 @@ class _TileWriter(VectorWriter):
         builder.branch(begin)
 
         builder.position_at_end(begin)
-        first = self._join(builder, case, [self.zero] * len(cells), start, loaded)
+        first = join(builder, case, [self.zero] * len(cells), start, loaded)
         for i, j in cells:
-            self._prefetch(builder, self._cell(builder, self.c_next, self.c_next_row, i, j), to_write=True)
-        a, b = self._columns_of_a(builder, height), self._panels(builder, vectors)
+            self.prefetch(builder, self._cell(builder, self.c_next, self.c_next_row, i, j), to_write=True)
+        a, b = self.first_column(builder, self.a, height), self._panels(builder, vectors)
         partial = builder.icmp_signed("<", self.cols, _I64(vectors * self.lanes))
         whole = builder.sub(self.depth, builder.zext(partial, _I64))
-        builder.cbranch(builder.icmp_signed(">", whole, _I64(0)), loop, last)
-
-        a_last, b_last, after = self._write_loop(loop, begin, last, whole, a, b, first)
-
-        builder.position_at_end(last)
-        pointers, sums = (
-            self._join(builder, begin, before, loop, later)
-            for before, later in ((a.groups + b, a_last + b_last), (first, after))
-        )
-        some = builder.icmp_signed(">", self.depth, _I64(0))
+        groups, panels, sums = self.write_loops(builder, a, Place(a.groups, b, first), whole)
+        last, some = builder.block, builder.icmp_signed(">", self.depth, _I64(0))
         builder.cbranch(builder.and_(partial, some), edge, end)
 
         builder.position_at_end(edge)
-        groups, panels = pointers[: len(a.groups)], pointers[len(a.groups) :]
         if not self.target.has_masked_moves:
             panels = [builder.gep(self.last_row, [_I64(2 * p * self.lanes)]) for p in range(len(panels))]
-        row = self._row_of_b(builder, panels, self.inside)
-        at_edge = self._multiply(builder, a._replace(groups=groups), row, sums)
+        column = self.column_of_a(builder, a._replace(groups=groups))
+        at_edge = self.multiply(builder, column, self.row_of_b(builder, panels, self.inside), sums)
         builder.branch(end)
 
         builder.position_at_end(end)
-        totals = self._join(builder, last, sums, edge, at_edge)
+        totals = join(builder, last, sums, edge, at_edge)
         builder.cbranch(self.add_to, add, store)
 
         builder.position_at_end(add)
@@ -198,67 +177,10 @@ class _TileWriter(VectorWriter):
         builder.branch(store)
 
         builder.position_at_end(store)
-        results = self._join(builder, end, totals, add, added)
+        results = join(builder, end, totals, add, added)
         for (i, j), value in zip(cells, results, strict=True):
             self.store(builder, value, self._cell(builder, self.c, self.c_row, i, j), self.inside[j])
         builder.branch(done)
-
-    def _write_loop(
-        self, loop: ir.Block, begin: ir.Block, after: ir.Block, count: ir.Value,
-        a: _Columns, panels: list[ir.Value], first: list[ir.Value],
-    ) -> tuple[list[ir.Value], list[ir.Value], list[ir.Value]]:  # fmt: skip
-        """Write a loop over k. Returns the next places of A and B, and the sums."""
-        builder = ir.IRBuilder(loop)
-        counter = self._phi(builder, count, begin)
-        b = [self._phi(builder, pointer, begin) for pointer in panels]
-        groups = [self._phi(builder, pointer, begin) for pointer in a.groups]
-        sums = [self._phi(builder, value, begin) for value in first]
-        here = a._replace(groups=[self._opaque(builder, pointer) for pointer in groups])
-        vectors = len(first) // a.height
-        row = self._row_of_b(builder, b, [None] * vectors)
-        if a.height > FEW_ROWS:
-            self._prefetch_ahead(builder, b[0], here, vectors)
-        totals = self._multiply(builder, here, row, sums)
-        left = builder.sub(counter, _I64(1))
-        following = [builder.gep(pointer, [a.step]) for pointer in here.groups]
-        further = [builder.gep(pointer, [self.b_row]) for pointer in b]
-        phis, values = [counter, *groups, *b, *sums], [left, *following, *further, *totals]
-        for running, value in zip(phis, values, strict=True):
-            running.add_incoming(value, loop)
-        builder.cbranch(builder.icmp_signed("!=", left, _I64(0)), loop, after)
-        return following, further, totals
-
-    def _multiply(
-        self, builder: ir.IRBuilder, a: _Columns, row: list[ir.Value], sums: list[ir.Value]
-    ) -> list[ir.Value]:
-        """The sums after one k, which adds a column of A times a row of B."""
-        column = []
-        for i in range(a.height):
-            place = builder.gep(a.groups[i // 4], [a.offsets[i % 4]])
-            value = builder.load(builder.bitcast(place, self.scalar.as_pointer()))
-            value.align = self.itemsize
-            column.append(self.splat(builder, value))
-        return [
-            self.multiply_add(builder, column[n // len(row)], row[n % len(row)], total)
-            for n, total in enumerate(sums)
-        ]
-
-    def _columns_of_a(self, builder: ir.IRBuilder, height: int) -> _Columns:
-        """The first column of A. Rows are addressed as four offsets from one moving pointer per group of
-        four: three pointers and three multiples of the stride fit the general registers, twelve pointers
-        would spill. The offsets are hidden from the compiler, which would otherwise use twelve pointers."""
-        row, step = (builder.mul(stride, _I64(self.itemsize)) for stride in (self.a_row, self.a_col))
-        offsets = [self._opaque(builder, builder.mul(row, _I64(i))) for i in range(1, min(height, 4))]
-        groups = [
-            builder.bitcast(builder.gep(self.a, [builder.mul(self.a_row, _I64(i))]), self.bytes)
-            for i in range(0, height, 4)
-        ]
-        return _Columns(height, groups, [_I64(0), *offsets], self._opaque(builder, step))
-
-    @staticmethod
-    def _opaque(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
-        """The value after an empty piece of assembly, which hides its origin from the compiler."""
-        return builder.asm(ir.FunctionType(value.type, [value.type]), "", "=r,0", [value], False)
 
     def _panels(self, builder: ir.IRBuilder, vectors: int) -> list[ir.Value]:
         """The places of the panels of B. The last panel replaces missing ones, whose results are not
@@ -269,42 +191,6 @@ class _TileWriter(VectorWriter):
             for p in range(1, vectors // 2)
         ]
         return [self.b, *(builder.gep(self.b, [builder.mul(self.b_panel, place)]) for place in places)]
-
-    def _prefetch(self, builder: ir.IRBuilder, pointer: ir.Value, to_write: bool = False) -> None:
-        hints = (int(to_write), 3, 1)  # read or write, all levels of the cache, data
-        line = builder.bitcast(pointer, self.bytes)
-        builder.call(self.prefetch, [line, *map(_I32, hints)])
-
-    def _prefetch_ahead(self, builder: ir.IRBuilder, b: ir.Value, a: _Columns, vectors: int) -> None:
-        """Prefetch B some rows ahead, continuing into the next panel, and both ends of a column of A: the
-        processor's own prefetchers stop at each page."""
-        ahead = builder.gep(b, [builder.mul(self.b_row, _I64(ROWS_AHEAD))])
-        for place in range(0, vectors * VECTOR_BYTES, LINE_BYTES):
-            self._prefetch(builder, builder.gep(ahead, [_I64(place // self.itemsize)]))
-        further = builder.mul(a.step, _I64(COLUMNS_AHEAD))
-        for group in a.groups[:: max(1, len(a.groups) - 1)]:
-            self._prefetch(builder, builder.gep(group, [further]))
-
-    def _row_of_b(self, builder: ir.IRBuilder, panels: list[ir.Value], inside: list) -> list[ir.Value]:
-        """A vector of a row of B for each mask."""
-        return [
-            self.load(builder, self.place(builder, panels[j // 2], j % 2 * self.lanes), mask)
-            for j, mask in enumerate(inside)
-        ]
-
-    def _join(
-        self, builder: ir.IRBuilder, block: ir.Block, values: list, other: ir.Block, others: list
-    ) -> list[ir.Value]:
-        """Merge `values` from one preceding block with `others` from the other."""
-        joined = [self._phi(builder, value, block) for value in values]
-        for phi, value in zip(joined, others, strict=True):
-            phi.add_incoming(value, other)
-        return joined
-
-    def _phi(self, builder: ir.IRBuilder, value: ir.Value, block: ir.Block) -> ir.PhiInstr:
-        phi = builder.phi(value.type)
-        phi.add_incoming(value, block)
-        return phi
 
     def _cell(self, builder: ir.IRBuilder, base: ir.Value, stride: ir.Value, i: int, j: int) -> ir.Value:
         """Pointer to vector j of row i of C or of the start."""

@@ -51,6 +51,11 @@ class Target(NamedTuple):
         return "fma" if self.is_arm64 or "+fma" in self.features.split(",") else "fmuladd"
 
     @property
+    def multiplies_by_element(self) -> bool:
+        """Whether a multiply-add takes one lane of a vector as its factor."""
+        return self.is_arm64
+
+    @property
     def has_masked_moves(self) -> bool:
         """Whether a load or store of some lanes is one instruction and not a branch for each lane."""
         return "+avx" in self.features or "+sve" in self.features

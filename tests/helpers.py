@@ -6,6 +6,7 @@ import re
 import sys
 import tracemalloc
 
+import llvmlite.binding as llvm
 import numpy as np
 import pytest
 from numba.core.registry import cpu_target
@@ -43,6 +44,19 @@ SHAPES = [(1,), (7,), (16, 17), (3, 0), (65,)]  # of parameters
 def sized(compiled, plain):
     """A size for compiled code, or a smaller one for plain Python, which is 1,000 times slower."""
     return compiled if JIT else plain
+
+
+def compiled(module, target, cpu):
+    """The target machine for a processor, and the module after the passes that Numba runs, too."""
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    module.triple = target.triple
+    found = llvm.Target.from_triple(target.triple)
+    machine = found.create_target_machine(cpu=cpu, features=target.features, opt=3)
+    optimized = llvm.parse_assembly(str(module))
+    passes = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
+    passes.getModulePassManager().run(optimized, passes)
+    return machine, optimized
 
 
 def normal(rng, shape, dtype):

@@ -35,6 +35,7 @@ SPEAKS_LLVM = {
     "team.py",
     "tile.py",
     "tile_edge.py",
+    "tile_loop.py",
     "vectors.py",
 }
 # The decorators of _jit.py whose functions become machine code.

@@ -8,7 +8,7 @@ from pathlib import Path
 import llvmlite.binding as llvm
 import numba
 import pytest
-from helpers import needs_jit, target_without_avx512
+from helpers import compiled, needs_jit, target_without_avx512
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -19,19 +19,6 @@ from rnnfast.kernels.vectors import TARGET, Target
 CORTEX_A76 = Target("aarch64-unknown-linux-gnu", "+neon,+fp-armv8")
 IS_X86 = TARGET.triple.startswith(("x86_64", "i686"))
 WITHOUT_AVX = {"NUMBA_CPU_NAME": "nehalem", "NUMBA_CPU_FEATURES": "+sse4.2"}
-
-
-def compiled(module, target, cpu):
-    """The target machine, and the module after the passes that Numba runs, too."""
-    llvm.initialize_all_targets()
-    llvm.initialize_all_asmprinters()
-    module.triple = target.triple
-    found = llvm.Target.from_triple(target.triple)
-    machine = found.create_target_machine(cpu=cpu, features=target.features, opt=3)
-    optimized = llvm.parse_assembly(str(module))
-    passes = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
-    passes.getModulePassManager().run(optimized, passes)
-    return machine, optimized
 
 
 def code_bytes(machine, module):
