@@ -16,7 +16,7 @@ from .backpropagation import backward_of
 from .cell import Cell
 from .denormals import flush_denormals, restore_mode
 from .gemm import ONE, ZERO, pack_for
-from .inputs import gather_words, input_product, word_products
+from .inputs import gather_words, word_products
 from .passes import row_pass
 from .row import add_product
 from .schedule import Schedule
@@ -24,7 +24,6 @@ from .sequence import (
     clear_ends,
     clear_resets,
     gather_state,
-    gather_steps,
     masked_rows,
     scatter_last,
     scatter_state,
@@ -33,6 +32,7 @@ from .sequence import (
     strides_of,
 )
 from .shares import copy_part, own_part, recurrent_operand, recurrent_product, share
+from .strided import inputs_forward
 from .team import BY_UNITS, MEMBERS, begin_call, end_call, meet
 from .tile import FROM_START, MAX_ROWS, PANEL_BYTES
 from .vectors import copy_span
@@ -228,8 +228,9 @@ def _forward(schedule: Schedule) -> Any:
             if ids is not None:
                 gather_words(t_first, t_last, begin, end, offsets, order, ids, table, where, slot)
             else:
-                gather_steps(t_first, t_last, begin, end, offsets, sequence_rows, step_rows, xs, x_block)
-                input_product(begin, end, depth, x_block, w_x, b, (sums, slot * sums_row, sums_row, panel))
+                rows_of_block = t_first, t_last, offsets, sequence_rows, step_rows
+                c = (sums, slot * sums_row, sums_row, panel)
+                inputs_forward(team, member, rows_of_block, depth, xs, x_block, w_x, b, c)
             goal = meet(team, goal)
             for t in range(t_first, t_last):
                 rows, count = batch + offsets[t], offsets[t + 1] - offsets[t]
