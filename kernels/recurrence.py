@@ -33,6 +33,7 @@ from .sequence import (
     strides_of,
 )
 from .shares import copy_part, own_part, record, recurrent_operands, recurrent_product, share, uses_of
+from .strided import inputs_forward
 from .team import BY_UNITS, MEMBERS, begin_call, end_call, meet
 from .tile import FROM_START, MAX_ROWS, PANEL_BYTES
 from .vectors import copy_span
@@ -64,7 +65,7 @@ def time_loop(cell: Cell, rounds: bool = False) -> TimeLoop:
 
 
 def _forward(schedule: Schedule, rounds: bool) -> Any:
-    cell = schedule.cell
+    cell, ROUNDS = schedule.cell, bool(rounds)
     GATES, PLAIN, LATE = np.int64(len(cell.gates)), np.int64(cell.plain), np.int64(cell.late)
     IS_APART, IS_AGAIN, HAS_PRODUCT = bool(cell.apart), bool(cell.again), cell.product
     OTHERS, HAS_TAPE = len(cell.states) - 1, not schedule.in_place
@@ -246,9 +247,13 @@ def _forward(schedule: Schedule, rounds: bool) -> Any:
             if ids is not None:
                 gather_words(t_first, t_last, begin, end, offsets, order, ids, table, where, slot)
             else:
-                gather_steps(t_first, t_last, begin, end, offsets, sequence_rows, step_rows, xs, x_block)
+                rows_of_block = t_first, t_last, offsets, sequence_rows, step_rows
                 c = (sums, slot * sums_row, sums_row, panel)
-                input_product(begin, end, depth, x_block, w_x, b, c, x_columns)
+                if ROUNDS:
+                    gather_steps(t_first, t_last, begin, end, offsets, sequence_rows, step_rows, xs, x_block)
+                    input_product(begin, end, depth, x_block, w_x, b, c, x_columns)
+                else:
+                    inputs_forward(team, member, rows_of_block, depth, xs, x_block, w_x, b, c)
             goal = meet(team, goal)
             for t in range(t_first, t_last):
                 rows, count = batch + offsets[t], offsets[t + 1] - offsets[t]

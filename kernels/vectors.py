@@ -164,9 +164,10 @@ class _Moves(VectorWriter):
             context.make_array(kind)(context, builder, a).data for a in (source, target)
         )
 
-    def get(self, first: ir.Value, stride: ir.Value, count: int) -> ir.Value:
-        """The vector `count` strides after `first` in the source."""
-        return self.load(self.builder, self.place(self.builder, self.source, self._at(first, stride, count)))
+    def get(self, first: ir.Value, stride: ir.Value, count: int, inside: ir.Value | None = None) -> ir.Value:
+        """The vector `count` strides after `first` in the source; 0 outside the mask, if there is one."""
+        place = self.place(self.builder, self.source, self._at(first, stride, count))
+        return self.load(self.builder, place, inside)
 
     def put(self, value: ir.Value, first: ir.Value, stride: ir.Value, count: int) -> None:
         """Write a vector to the place `count` strides after `first` in the target."""
@@ -194,6 +195,30 @@ def copy_panel_row(typing_context, source, source_first, target, target_first):
         values = [moves.get(source_first, step, j) for j in range(2)]
         for j, value in enumerate(values):
             moves.put(value, target_first, step, j)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+def _copy_edge_twin(source, source_first, count, target, target_first):
+    width = 2 * VECTOR_BYTES // source.itemsize
+    target[target_first : target_first + width] = 0
+    target[target_first : target_first + count] = source[source_first : source_first + count]
+
+
+@intrinsic(_copy_edge_twin)
+def copy_panel_edge(typing_context, source, source_first, count, target, target_first):
+    """`copy_panel_row` of the first `count` columns; the others are 0."""
+    i64 = types.int64
+    signature = types.void(source, i64, i64, target, i64)
+
+    def codegen(context, builder, signature, arguments):
+        source_array, source_first, count, target_array, target_first = arguments
+        moves = _Moves(context, builder, source, source_array, target_array)
+        step = ir.Constant(source_first.type, moves.lanes)
+        for j in range(2):
+            inside = moves.lanes_before(builder, count, j * moves.lanes)
+            moves.put(moves.get(source_first, step, j, inside), target_first, step, j)
         return context.get_dummy_value()
 
     return signature, codegen

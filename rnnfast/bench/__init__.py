@@ -9,5 +9,6 @@
   `ranks_report.py` summarize and show the results.
 * `cluster.py` and `step_model.py` predict a training step on several ranks, `step_simulation.py` one on ranks
   of different speed, and `growth.py` the speed on more ranks than there are.
-* `summary.py` aggregates the results, `report.py` shows them as text, `chart.py` as a picture.
+* `summary.py` aggregates the results, `report.py` shows them as text, `chart.py` as a picture, and
+  `random_report.py` those of random shapes.
 """

@@ -45,6 +45,33 @@ SHAPES = (
 QUICK_SHAPES = (Shape(10, 5, 100, 100), Shape(20, 35, 100, 100), Shape(32, 128, 64, 128))
 
 
+# Random shapes: the least and the largest of each size, and limits on the multiply-adds of a gate and on the
+# elements of the input, which bound the time of a pass (2e10 operations for an LSTM) and the memory.
+RANDOM_SIZES = Shape(512, 400, 2_000, 512)
+MOST_PRODUCTS, MOST_INPUTS = 800_000_000, 16_000_000
+
+
+def random_shapes(count: int, seed: int) -> list[Shape]:
+    """Distinct shapes whose sizes are log-uniform from 1 to `RANDOM_SIZES`, the same ones for a seed.
+
+    Shapes beyond `MOST_PRODUCTS` or `MOST_INPUTS` are drawn again.
+
+    Examples
+    --------
+    >>> random_shapes(3, seed=0) == random_shapes(100, seed=0)[:3]
+    True
+    """
+    rng = np.random.default_rng(seed)
+    most = np.log(np.add(RANDOM_SIZES, 1))
+    found: dict[Shape, None] = {}
+    while len(found) < count:
+        shape = Shape(*(int(size) for size in np.exp(rng.uniform(0, most))))
+        N, T, D, H = shape
+        if N * T * H * (D + H) <= MOST_PRODUCTS and N * T * D <= MOST_INPUTS:
+            found[shape] = None
+    return list(found)
+
+
 class ModelSize(NamedTuple):
     """Sizes of a language model and its windows; the embedding is as wide as the layers."""
 

@@ -263,6 +263,11 @@ def show(console: Console, record: dict[str, Any], goal: float) -> None:
         console.print(table)
     for line in shortfalls(record, goal):
         console.print(line, soft_wrap=True)
+    show_notes(console, record)
+
+
+def show_notes(console: Console, record: dict[str, Any]) -> None:
+    """Print how to read the tables."""
     console.print()
     for line in notes(record):
         console.print(line, soft_wrap=True)
@@ -287,12 +292,18 @@ def rich_table(sheet: Sheet) -> Table:
 
 def markdown(record: dict[str, Any], goal: float) -> str:
     """The whole report as a page of Markdown."""
-    parts = ["\n".join(f"* {line}" for line in introduction(record))]
-    for sheet in [*sheets(record["runs"], goal), *summary_sheets(record["runs"])]:
+    tables = [*sheets(record["runs"], goal), *summary_sheets(record["runs"])]
+    return page(record, introduction(record), tables, shortfalls(record, goal))
+
+
+def page(record: dict[str, Any], before: list[str], tables: list[Sheet], after: list[str]) -> str:
+    """A page of Markdown: lines, tables, lines, and how to read the tables."""
+    parts = ["\n".join(f"* {line}" for line in before)]
+    for sheet in tables:
         parts += [f"### {sheet.heading}", markdown_table(sheet)]
-    found = [*shortfalls(record, goal), *notes(record)]
     warning = summary.noise_warning(record["runs"])
-    parts.append("\n".join(f"* {line}" for line in [*found, *([warning] if warning else [])]))
+    lines = [*after, *notes(record), *([warning] if warning else [])]
+    parts.append("\n".join(f"* {line}" for line in lines))
     return "\n\n".join(parts) + "\n"
 
 

@@ -23,10 +23,23 @@ from rnnfast.cli.options import given_options
 from rnnfast.cli.own_cells import cell_name
 
 _CELLS = ",".join(grid.CELLS)
+_SECONDS, _RANDOM_SECONDS, _ROUNDS = 2.0, 0.5, 5
 _QUICK_SECONDS, _QUICK_ROUNDS = 0.2, 3
+_GOAL, _RANDOM_GOAL = 1.1, 1.0
 _OUTPUT = ("out", "json_path", "markdown_path", "chart_path")
 _UNTIMED = ("seconds", "goal", *_OUTPUT)  # without effect where nothing is timed
-_UNRANKED = ("cells", "shapes", "passes", "threads", "peers", "models", "check", "goal")  # with --ranks
+_UNRANKED = (
+    "cells",
+    "shapes",
+    "random",
+    "seed",
+    "passes",
+    "threads",
+    "peers",
+    "models",
+    "check",
+    "goal",
+)  # with --ranks
 _UNBOUNDED = 160  # columns for a pipe or a file
 
 
@@ -34,6 +47,8 @@ def bench(
     context: typer.Context,
     cells: options.Cells = _CELLS,
     shapes: options.Shapes = None,
+    random: options.Random = None,
+    seed: options.Seed = 0,
     passes: options.Passes = "forward,both",
     threads: options.Threads = None,
     peers: options.Peers = None,
@@ -43,7 +58,7 @@ def bench(
     seconds: options.Seconds = None,
     quick: options.Quick = False,
     check: options.Check = False,
-    goal: options.Goal = 1.1,
+    goal: options.Goal = None,
     out: options.Out = None,
     json_path: options.Json = None,
     markdown_path: options.Markdown = None,
@@ -58,11 +73,15 @@ def bench(
     With --ranks, processes train together, and their training steps are compared with those of one process
     and with a model of their time. This takes about three minutes.
 
+    With --random, drawn shapes are measured, and the worst of them are shown. 100 shapes of three cells take
+    about twenty minutes on each number of threads.
+
     \b
     Examples:
     [bold]rnnfast bench --quick[/bold]
     [bold]rnnfast bench --cells lstm --shapes 20x35x100x100,64x100x128x256 --threads 1[/bold]
     [bold]rnnfast bench --models --peers torch --out runs/laptop[/bold]
+    [bold]rnnfast bench --random 100 --threads 1[/bold]
     [bold]rnnfast bench --ranks 1,2[/bold]
     """
     console = Console(highlight=False, markup=False)
@@ -73,7 +92,9 @@ def bench(
             context,
             (
                 (_UNTIMED, check, "with --check, which times nothing"),
-                (("shapes", "passes"), cells == "none", "with --cells none"),
+                (("shapes", "random", "passes"), cells == "none", "with --cells none"),
+                (("shapes",), random is not None, "with --random"),
+                (("seed",), random is None, "without --random"),
                 (_UNRANKED, ranks is not None, "with --ranks"),
                 (("launcher",), ranks is None, "without --ranks"),
             ),
@@ -82,8 +103,13 @@ def bench(
     if ranks is not None:
         bench_ranks.run(console, ranks, launcher, seconds, quick, files)
         return
-    settings = _settings(cells, shapes, passes, threads, peers, models, seconds, quick, check)
-    record = bench_files.new_record({**asdict(settings), "peers_named": peers is not None, "goal": goal})
+    settings = _settings(cells, shapes, random, seed, passes, threads, peers, models, seconds, quick, check)
+    if goal is None:
+        goal = _GOAL if random is None else _RANDOM_GOAL
+    drawn = {"random": random, "seed": None if random is None else seed}
+    record = bench_files.new_record(
+        {**asdict(settings), **drawn, "peers_named": peers is not None, "goal": goal}
+    )
     record["runs"] = []
     if not check:
         bench_files.make_room(files)
@@ -113,6 +139,8 @@ def _refuse_unused(context: typer.Context, unused: Iterable[tuple[Sequence[str],
 def _settings(
     cells: str,
     shapes: str | None,
+    random: int | None,
+    seed: int,
     passes: str,
     threads: str | None,
     peers: str | None,
@@ -130,9 +158,7 @@ def _settings(
             cells=[]
             if cells == "none"
             else grid.cells(cells, functools.partial(cell_name, "bench", "cells")),
-            shapes=list(grid.QUICK_SHAPES if quick else grid.SHAPES)
-            if shapes is None
-            else grid.shapes(shapes),
+            shapes=_shapes(shapes, random, seed, quick),
             passes=grid.choices("passes", passes.lower(), grid.PASSES),
             threads=list(range(1, 1 + min(2, cores)))
             if threads is None
@@ -141,10 +167,25 @@ def _settings(
                 None if peers is None else [] if peers == "none" else grid.words(peers.lower())
             ),
             models=list(grid.MODELS) if models else [],
-            seconds=seconds if seconds is not None else _QUICK_SECONDS if quick else 2.0,
-            rounds=_QUICK_ROUNDS if quick else 5,
+            seconds=seconds
+            if seconds is not None
+            else _QUICK_SECONDS
+            if quick
+            else _SECONDS
+            if random is None
+            else _RANDOM_SECONDS,
+            rounds=_QUICK_ROUNDS if quick else _ROUNDS,
             check=check,
         )
+
+
+def _shapes(shapes: str | None, random: int | None, seed: int, quick: bool) -> list[grid.Shape]:
+    """The shapes: drawn, named, or those of the grid."""
+    if random is not None:
+        return grid.random_shapes(random, seed)
+    if shapes is not None:
+        return grid.shapes(shapes)
+    return list(grid.QUICK_SHAPES if quick else grid.SHAPES)
 
 
 @contextmanager
@@ -203,14 +244,18 @@ def _say_agreement(console: Console, record: dict[str, Any]) -> None:
 
 def _report(console: Console, record: dict[str, Any], goal: float, files: dict[str, Path]) -> None:
     """Write the files before the tables, so that a closed output loses nothing."""
-    from rnnfast.bench import chart, report, summary
+    from rnnfast.bench import chart, random_report, report, summary
 
     record["summary"] = summary.everything(record["runs"], goal)
+    is_random = record["settings"]["random"] is not None
+    if is_random:
+        record["summary"]["random"] = random_report.counts(record["runs"], goal)
+    pages = random_report if is_random else report
     with one_line(OSError):
         bench_files.write_json(files["figures"], record, complete=True)
-        chart.draw(files["picture"], record)
+        (random_report if is_random else chart).draw(files["picture"], record)
         with write_atomically(files["tables"]) as file:
-            file.write(report.markdown(record, goal).encode())
-    report.show(console, record, goal)
+            file.write(pages.markdown(record, goal).encode())
+    pages.show(console, record, goal)
     for name, path in files.items():
         console.print(f"{name}: {path}", soft_wrap=True)
