@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers import DTYPES, assert_same_bits, laid_out, needs_jit, normal, poisoned
 from rnnfast.kernels._jit import kernel
-from rnnfast.kernels.gemm import ONE, ZERO, gemm, pack_for, packed_size
+from rnnfast.kernels.gemm import ONE, ZERO, gemm, packed_size, packing
 from rnnfast.kernels.simd import fma
 from rnnfast.kernels.tile import (
     ADD_TO,
@@ -23,6 +23,8 @@ from rnnfast.kernels.tile import (
     panel_width,
     tile,
 )
+
+pack_weights_for = packing(False).weights_for
 
 PROT_NONE = 0  # of Linux: Python's mmap does not name it
 
@@ -172,7 +174,7 @@ def run_where_it_lies(a, b, row, cols, packed, c):
     """C = A B, B read where it lies if that is allowed."""
     rows, depth = a.shape
     width = PANEL_BYTES // b.itemsize
-    w = pack_for(ONE, ZERO, ONE, depth, cols, (b, ZERO, row, ONE), packed)
+    w = pack_weights_for(ONE, ZERO, ONE, depth, cols, (b, ZERO, row, ONE), packed)
     operand = c.reshape(-1), ZERO, cols, width
     gemm(rows, cols, depth, (a.reshape(-1), ZERO, depth, ONE), w, operand, operand, OVERWRITE)
 

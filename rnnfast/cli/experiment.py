@@ -73,6 +73,7 @@ class Settings:
     dropout: float = 0.5
     tied: bool | None = None
     dtype: str = "float32"
+    precision: str | None = None
     optimizer: str = "adamw"
     lr: float | None = None
     momentum: float | None = None
@@ -159,11 +160,14 @@ class Settings:
             tied=bool(self.tied),
             rng=self.rng(0),
             dtype=self.dtype,
+            precision=self.precision,
         )
 
     def make_cbow(self, vocab_size: int) -> CBOWLM:
         """The baseline with its initial weights."""
-        return CBOWLM(vocab_size, self.emsize, self.window, rng=self.rng(1), dtype=self.dtype)
+        return CBOWLM(
+            vocab_size, self.emsize, self.window, rng=self.rng(1), dtype=self.dtype, precision=self.precision
+        )
 
 
 class Experiment:

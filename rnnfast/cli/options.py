@@ -126,7 +126,11 @@ Tied = Annotated[bool | None, typer.Option(
     "--tied/--no-tied", rich_help_panel=_MODEL, show_default="for words, where emsize equals nhid",
     help="Also use the word vectors as output weights.")]
 Dtype = Annotated[str, _value(
-    word("--dtype", *DTYPES), "--dtype", "|".join(DTYPES), _MODEL, "Precision.")]
+    word("--dtype", *DTYPES), "--dtype", "|".join(DTYPES), _MODEL, "Type of the parameters.")]
+Precision = Annotated[str | None, typer.Option(
+    "--precision", parser=word("--precision", "bfloat16"), metavar="bfloat16", rich_help_panel=_MODEL,
+    show_default="that of the parameters",
+    help="Round the operands of products; sums and parameters stay in float32.")]
 
 Epochs = Annotated[int, whole_option("--epochs", 1, _TRAINING, "Largest number of passes over the text.")]
 BatchSize = Annotated[int, whole_option(

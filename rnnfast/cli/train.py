@@ -40,6 +40,7 @@ def train(
     dropout: options.Dropout = _DEFAULT.dropout,
     tied: options.Tied = _DEFAULT.tied,
     dtype: options.Dtype = _DEFAULT.dtype,
+    precision: options.Precision = _DEFAULT.precision,
     epochs: options.Epochs = _DEFAULT.epochs,
     batch_size: options.BatchSize = _DEFAULT.batch_size,
     blocks: options.Blocks = _DEFAULT.blocks,
@@ -197,7 +198,8 @@ def _of_the_run(told: dict[str, Any]) -> dict[str, Any]:
 
 def _agreed(folder: RunFolder, told: dict[str, Any], given: set[str]) -> dict[str, Any]:
     """The options the run began with, updated by the given ones that may change."""
-    saved = {"blocks": 1, **folder.read_settings()["arguments"]}  # once, all rows were one block
+    # Once, all rows were one block, and products had the precision of the parameters.
+    saved = {"blocks": 1, "precision": None, **folder.read_settings()["arguments"]}
     if set(saved) != set(_of_the_run(told)):
         raise _check.malformed(folder.path / SETTINGS, "not the arguments of this version of rnnfast train")
     may_change = given & {"epochs", "checkpoint_every"}

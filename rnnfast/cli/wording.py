@@ -21,6 +21,7 @@ _ANYWHERE += [
     "freq",
     "max_epochs",
     "min_count",
+    "precision",
     "season_length",
     "top_k",
     "top_p",

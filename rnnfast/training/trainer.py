@@ -63,16 +63,13 @@ class Trainer:
     anneal : float, optional
         Above 1; None keeps the learning rate.
     patience : int, optional
-        Training ends after this number of epochs in a row without a new best on the validation text; None
-        for never.
+        Training ends after this number of epochs in a row without a new validation best; None for never.
     restore_best : bool
         Whether the parameters of the best epoch on the validation data come back at the end of `fit`.
     shuffle : bool
-        Read sequences in a new random order each epoch; False for their own order. A text is always read in
-        its order.
+        Read sequences in a new random order each epoch. A text is always read in its order.
     rng : numpy.random.Generator, optional
-        Each `fit` on sequences draws one seed from it for the orders of all its epochs; a fresh generator by
-        default.
+        Draws one seed for each `fit` on sequences, for the orders of all its epochs; fresh by default.
     callback : callable, optional
         Called with a `Progress` after every window. Like `on_epoch`, it may raise `StopTraining`.
     on_epoch : callable, optional
@@ -85,6 +82,8 @@ class Trainer:
         The processes that train the model together, each on a part of every batch, with the bits of one
         process. Each runs the same program on the same data. Training begins with the parameters of rank 0,
         which alone calls `callback`, `on_epoch` and `checkpoint`, and writes files.
+    precision : "bfloat16", optional
+        Sets the model's `precision` before training.
     blocks : int, optional
         The number of blocks of rows whose gradients are summed apart and then in pairs; the bits depend on
         it. A power of two, by default 8, 4, 2 or 1: the largest that leaves at least 5 rows to a block.
@@ -135,12 +134,15 @@ class Trainer:
         checkpoint: Callable[[Any, dict[str, Any]], object] | None = None,
         ranks: Any = None,
         blocks: int | None = None,
+        precision: str | None = None,
     ) -> None:
         _check.offers("Trainer", "optimizer", optimizer, ("lr", "update"), "rnnfast.optim.SGD()")
         if bptt is not None:
             _check.offers("Trainer", "bptt", bptt, ("batches", "windows"), "TruncatedBPTT(35)")
-        self.model = model
-        self.optimizer = optimizer
+        if precision is not None:
+            _check.offers("Trainer", "model", model, ("precision",), "RNNLM")
+            model.precision = precision
+        self.model, self.optimizer = model, optimizer
         self.bptt = TruncatedBPTT(35) if bptt is None else bptt
         self.clip_norm = _check.above("Trainer", "clip_norm", clip_norm, 0.0)
         self.clip_value = _check.above("Trainer", "clip_value", clip_value, 0.0)
