@@ -43,7 +43,7 @@ REFUSED = [
     (
         bridge.GRU(D, H).half(),
         (X.half(),),
-        KERNELS + "dtype float16; convert layer and input to float32 or float64.",
+        KERNELS + "dtype float16; convert layer and input to float32, float64 or bfloat16.",
     ),
     (bridge.GRU(D, H), (X.to("meta"),), KERNELS + "device meta; move layer and input to the CPU."),
     (

@@ -96,7 +96,7 @@ def test_lengths_and_resets_are_refused_where_they_cannot_be():
     with pytest.raises(ValueError, match=r"^rnnfast\.torch\.GRU\.forward: a PackedSequence has"):
         layer(packed, lengths=[1] * 5)
     with pytest.raises(ValueError, match="lengths and resets need the kernels, which do not"):
-        layer.bfloat16()(x.bfloat16(), lengths=[1] * 5)
+        layer.half()(x.half(), lengths=[1] * 5)
     with pytest.raises(ValueError, match=r"rnnfast\.torch\.LSTM\.forward: lengths"):
         bridge.LSTM(D, H)(x, lengths=[8] * 5)
     for resets in (torch.zeros(5, 7), torch.zeros(7, 5, dtype=torch.bool)):
@@ -186,7 +186,7 @@ print(sys.argv[1:], __name__)
 x = torch.randn(7, 5, 4)
 module = torch.nn.LSTM(4, 6)
 module(x)[0].sum().backward()
-torch.nn.GRU(4, 6).bfloat16()(x.bfloat16())
+torch.nn.GRU(4, 6).half()(x.half())
 """
 
 
@@ -205,11 +205,11 @@ def test_a_script_stays_as_it_is(tmp_path):
     done = run("script.py", "--rate", "1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "['--rate', '1'] __main__\n"
-    assert done.stderr == ("rnnfast.torch: calls served: 1 lstm; left to PyTorch: 1 gru (dtype bfloat16)\n")
+    assert done.stderr == ("rnnfast.torch: calls served: 1 lstm; left to PyTorch: 1 gru (dtype float16)\n")
     done = run("-m", "script", cwd=tmp_path, RNNFAST_VERBOSE="1")
     assert done.stdout == "[] __main__\n"
     assert "rnnfast.torch: lstm (7, 5, 4) served\n" in done.stderr
-    assert "rnnfast.torch: gru (7, 5, 4) left to PyTorch: dtype bfloat16\n" in done.stderr
+    assert "rnnfast.torch: gru (7, 5, 4) left to PyTorch: dtype float16\n" in done.stderr
 
 
 def test_the_command_says_how_it_is_used(tmp_path):

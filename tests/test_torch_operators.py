@@ -121,14 +121,14 @@ def forward_mode(module, x):
 @pytest.mark.parametrize(
     ("made", "use", "why"),
     [
-        (lambda: torch.nn.GRU(D, H).bfloat16(), lambda m, x: m(x.bfloat16())[0], "dtype bfloat16"),
+        (lambda: torch.nn.GRU(D, H).half(), lambda m, x: m(x.half())[0], "dtype float16"),
         (lambda: torch.nn.LSTM(D, H, proj_size=2), lambda m, x: m(x)[0], "proj_size"),
         (lambda: torch.nn.LSTM(D, H), autocast, "autocast"),
         (lambda: torch.nn.RNN(D, H), functional, "torch.func transform"),
         (lambda: torch.nn.GRU(D, H), forward_mode, "forward-mode differentiation"),
         (lambda: torch.nn.GRU(D, H), lambda m, x: m(x[:, :0])[0], "empty input"),
     ],
-    ids=["bf16", "projections", "autocast", "func.grad", "forward mode", "no sequences"],
+    ids=["float16", "projections", "autocast", "func.grad", "forward mode", "no sequences"],
 )
 @pytest.mark.filterwarnings("ignore:LSTM with projections", "ignore:.torch.jit.script")
 def test_what_is_not_served_is_pytorch_s_own_answer(made, use, why):

@@ -170,7 +170,7 @@ class Batch(NamedTuple):
 
     def window(self, first: int, last: int) -> Batch:
         """Steps first .. last, copied; without targets if none of these steps is scored."""
-        steps, every_step = self.xs.shape[1], np.ndim(self.ts) == 3
+        steps, every_step = self.xs.shape[1], np.ndim(self.ts) == np.ndim(self.xs)
         span = first, last, steps
         lengths, weights, _ = _windowed(self.lengths, self.weights, span, every_step)
         everyone = None

@@ -58,7 +58,9 @@ def enable() -> Enabled:
     """Serve every recurrent layer of PyTorch on the CPU from now on: `torch.nn.LSTM`, `GRU` and `RNN`.
 
     Modules, parameters, optimizers and files stay what they are. What the kernels do not serve (other devices
-    and dtypes, autocast, projections, `torch.func`, forward mode, tracing) PyTorch computes as before.
+    and dtypes, autocast, projections, `torch.func`, forward mode, tracing) PyTorch computes as before. For
+    tensors in bfloat16 only the operands of products, the outputs and the final states are rounded to it; the
+    states between steps stay in float32.
 
     Returns
     -------

@@ -32,11 +32,12 @@ class Kind(NamedTuple):
 
     name: str
     cell: Cell
+    precision: str | None = None  # "bfloat16" rounds the operands of products
 
     @property
     def loop(self) -> TimeLoop:
         """The compiled time loop."""
-        return time_loop(self.cell.equations)
+        return time_loop(self.cell.equations, self.precision is not None)
 
     @property
     def states(self) -> int:

@@ -73,8 +73,12 @@ def eager(kind: Kind, lie_of: Callable[[bool], Lie]) -> Callable[..., tuple[torc
     def direction(
         backwards: bool, x: torch.Tensor, weights: tuple[torch.Tensor, ...], states: tuple[torch.Tensor, ...]
     ) -> tuple[torch.Tensor, ...]:
-        lie = lie_of(backwards)
-        hs, *final = recurrence(kind, lie, lie.turned(x), (*weights, None, None)[:4], states)
+        lie, dtype, own = lie_of(backwards), x.dtype, kind
+        if dtype is torch.bfloat16:
+            own, x = kind._replace(precision="bfloat16"), x.float()
+            weights, states = (tuple(one.float() for one in tensors) for tensors in (weights, states))
+        made = recurrence(own, lie, lie.turned(x), (*weights, None, None)[:4], states)
+        hs, *final = made if dtype is x.dtype else (one.to(dtype) for one in made)
         return lie.turned(hs), *final
 
     return direction

@@ -8,7 +8,7 @@ import torch
 
 _WAYS = {
     "autocast": "call the layer inside torch.autocast('cpu', enabled=False)",
-    "dtype": "convert layer and input to float32 or float64",
+    "dtype": "convert layer and input to float32, float64 or bfloat16",
     "device": "move layer and input to the CPU",
     "empty": "pass at least one sequence and one step",
 }

@@ -11,7 +11,7 @@ from rnnfast.torch import layers
 from rnnfast.torch.kinds import KINDS
 from rnnfast.torch.layers import Options
 from rnnfast.torch.lies import packed, whole
-from rnnfast.torch.tensors import DTYPES, is_plain
+from rnnfast.torch.tensors import SERVED, is_plain
 
 
 def why_not(name: str, tensors: Sequence[Any], params: Sequence[Any], options: Options) -> str:
@@ -28,7 +28,7 @@ def why_not(name: str, tensors: Sequence[Any], params: Sequence[Any], options: O
         return "forward-mode differentiation"
     x, *states = tensors
     dtype = x.dtype
-    if dtype not in DTYPES:
+    if dtype not in SERVED:
         return f"dtype {str(dtype).removeprefix('torch.')}"
     for tensor in (*tensors, *params):
         if is_plain(tensor) and tensor.dtype is dtype:

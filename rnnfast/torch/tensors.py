@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 DTYPES = (torch.float32, torch.float64)  # those of the kernels
+SERVED = (*DTYPES, torch.bfloat16)  # computed in float32, with operands of products in bfloat16
 
 _CLASSES = (torch.Tensor, torch.nn.Parameter)
 _keys_of = torch._C._dispatch_keys

@@ -101,7 +101,7 @@ class Window(OnTorchThreads):
         w_ih, w_hh, b, bhh = arrays
         assert w_ih is not None
         assert w_hh is not None
-        self.cell, self._loop = kind.cell, kind.loop
+        self.cell, self._loop, self._precision = kind.cell, kind.loop, kind.precision
         self.dtype = w_ih.dtype
         self.input_size, self.hidden_size = w_ih.shape[1], w_hh.shape[1]
         self._arrays = [w_ih, w_hh, b, bhh, None]
