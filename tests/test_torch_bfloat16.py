@@ -13,7 +13,7 @@ KINDS = [torch.nn.LSTM, torch.nn.GRU, torch.nn.RNN]
 
 
 def distance(actual, expected):
-    actual, expected = actual.double(), expected.double()
+    actual, expected = actual.detach().double(), expected.detach().double()
     return float((actual - expected).norm() / expected.norm())
 
 
