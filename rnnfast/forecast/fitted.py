@@ -12,6 +12,7 @@ from rnnfast._quantiles import uniform
 from rnnfast.forecast.covariates import Column
 from rnnfast.forecast.panel import Panel
 from rnnfast.forecast.reading import (
+    ROWS_TOGETHER,
     Ahead,
     Reading,
     Stepper,
@@ -130,6 +131,7 @@ class Fitted(NamedTuple):
         mean, count = self.model.head.mean, len(group.ids)
         points = np.concatenate(
             in_groups(
+                self.model,
                 count,
                 lambda rows: continued(
                     self._stepper(group, rows, future),
@@ -143,14 +145,17 @@ class Fitted(NamedTuple):
             return Forecasts(points, None)
         asked = SPREAD if self.errors.size else levels
         if steps <= self.recipe.horizon:
-            parts = in_groups(count, lambda rows: self._quantiles(group, rows, steps, future, asked))
+            parts = in_groups(
+                self.model, count, lambda rows: self._quantiles(group, rows, steps, future, asked)
+            )
         else:
             parts = in_groups(
+                self.model,
                 count,
                 lambda rows: np.moveaxis(
                     np.quantile(self._paths(group, rows, steps, future, paths, seed), asked, 1), 0, 2
                 ),
-                max(1, (1 << 15) // paths),
+                max(1, ROWS_TOGETHER // paths),
             )
         quantiles = np.concatenate(parts)
         if self.errors.size:
@@ -161,9 +166,10 @@ class Fitted(NamedTuple):
     def simulate(self, group: Group, steps: int, future: np.ndarray, paths: int, seed: int) -> np.ndarray:
         """Paths (n, paths, h) drawn from the head's distributions; each depends on its series alone."""
         found = in_groups(
+            self.model,
             len(group.ids),
             lambda rows: self._paths(group, rows, steps, future, paths, seed),
-            max(1, (1 << 15) // paths),
+            max(1, ROWS_TOGETHER // paths),
         )
         return np.concatenate(found)
 

@@ -21,7 +21,7 @@ _ROWS, _STEPS = 256, 512
 # Up to this number of steps, single steps are faster than a window.
 _FEW_STEPS = 4
 # Rows of a forecast that are computed together.
-_PATHS = 1 << 15
+ROWS_TOGETHER = 1 << 12
 
 
 class Reading(NamedTuple):
@@ -57,10 +57,11 @@ def read(
     """The state after steps first .. last (N,) of the series `rows` of a table, from a state of N rows."""
     steps = last - first
     order = np.argsort(steps, kind="stable")
-    for begin in range(0, len(rows), _ROWS):
-        group = order[begin : begin + _ROWS]
-        if steps[group[-1]] > 0:
-            state[group] = _read(model, table, rows[group], first[group], steps[group], state[group])
+    with model.reading():
+        for begin in range(0, len(rows), _ROWS):
+            group = order[begin : begin + _ROWS]
+            if steps[group[-1]] > 0:
+                state[group] = _read(model, table, rows[group], first[group], steps[group], state[group])
     return state
 
 
@@ -86,23 +87,24 @@ def branched(model: SequenceRegressor, table: Table, ends: np.ndarray) -> State:
     rows."""
     windows, count = ends.shape
     stride = int(ends[1, 0] - ends[0, 0]) if windows > 1 else 0
-    body = model.reader().body
     found: list[list[Any]] = [[] for _ in range(windows)]
-    for begin in range(0, count, _ROWS):
-        rows = np.arange(begin, min(begin + _ROWS, count))
-        first, steps = ends[0, rows], stride * (windows - 1)
-        state = read(model, table, rows, np.zeros_like(first), first, fresh_state(model, len(rows)))
-        found[0].append(state.value)
-        body.set_state(state.value)
-        xs = table.inputs(rows, first, steps).astype(model.dtype)
-        for window, place in enumerate(range(0, steps, stride or 1), start=1):
-            if stride <= _FEW_STEPS:
-                for t in range(place, place + stride):
-                    body.step(xs[:, t])
-            else:
-                part = Part(place, place + stride, steps)
-                body.read(part.of(xs), drop=False, keep=False, part=part)
-            found[window].append(body.get_state())
+    with model.reading() as reader:
+        body = reader.body
+        for begin in range(0, count, _ROWS):
+            rows = np.arange(begin, min(begin + _ROWS, count))
+            first, steps = ends[0, rows], stride * (windows - 1)
+            state = read(model, table, rows, np.zeros_like(first), first, fresh_state(model, len(rows)))
+            found[0].append(state.value)
+            body.set_state(state.value)
+            xs = table.inputs(rows, first, steps).astype(model.dtype)
+            for window, place in enumerate(range(0, steps, stride or 1), start=1):
+                if stride <= _FEW_STEPS:
+                    for t in range(place, place + stride):
+                        body.step(xs[:, t])
+                else:
+                    part = Part(place, place + stride, steps)
+                    body.read(part.of(xs), drop=False, keep=False, part=part)
+                found[window].append(body.get_state())
     layers = zip(*(state for states in found for state in states), strict=True)
     return State(tuple(tuple(map(np.concatenate, zip(*layer, strict=True))) for layer in layers))
 
@@ -192,6 +194,12 @@ def continued(stepper: Stepper, steps: int, horizon: int, choose: Choice) -> np.
     return np.stack(columns, axis=1)
 
 
-def in_groups(rows: int, compute: Callable[[np.ndarray], Any], at_most: int = _PATHS) -> list[Any]:
-    """What `compute` returns for groups of the numbers 0 .. rows - 1."""
-    return [compute(np.arange(begin, min(begin + at_most, rows))) for begin in range(0, rows, at_most)]
+def in_groups(
+    model: SequenceRegressor,
+    rows: int,
+    compute: Callable[[np.ndarray], Any],
+    at_most: int = ROWS_TOGETHER,
+) -> list[Any]:
+    """What `compute` returns for groups of the numbers 0 .. rows - 1; it may use the model's reader."""
+    with model.reading():
+        return [compute(np.arange(begin, min(begin + at_most, rows))) for begin in range(0, rows, at_most)]

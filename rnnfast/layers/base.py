@@ -151,14 +151,18 @@ class Holder:
         freeze = Freeze()
         try:
             for part in parts:
-                with part._turn:
-                    part._freezes = (*part._freezes, freeze)
+                part.begin_freeze(freeze)
             yield freeze
         finally:
             release(freeze)
             for part in parts:
                 with part._turn:
                     part._freezes = part.freezes
+
+    def begin_freeze(self, freeze: Freeze) -> None:
+        """Take part in a freeze."""
+        with self._turn:
+            self._freezes = (*self._freezes, freeze)
 
     @property
     def freezes(self) -> tuple[Freeze, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from rnnfast.kernels.sequence import block_steps, padded_row
 from rnnfast.kernels.shares import recurrent_packed_size
 from rnnfast.layers.base import Workspace
 from rnnfast.layers.blocks import Blocks, Groups, Reduction
-from rnnfast.layers.rows import Rows
+from rnnfast.layers.rows import Rows, packed_rows
 from rnnfast.layers.streaming import Streaming
 from rnnfast.layers.window import Inputs, Run, Team, nothing
 
@@ -79,7 +80,10 @@ class Plans(Streaming):
     """A recurrent layer that plans its passes; `footprint` computes their memory from the same plans."""
 
     TAPE = (*Streaming.TAPE, "_run")
+    PASSING = (*Streaming.PASSING, "_full_rows", "_stepper")
     _run: Run | None = None
+    _full_rows: Rows | None = None
+    _stepper: Plans | None = None  # a layer on the same parameters, for steps that are windows
 
     turned = False  # whether Wx and Wh are stored as (G*H, D) and (G*H, H)
 
@@ -267,6 +271,18 @@ class Plans(Streaming):
         _threads.run(self.loop.forward, plan.team.members, plan.team.by_units, arguments)
         packed.keep(freezes, plan.scratch[:3], made)
         return Run(inputs, given, rows, plan.saved, plan.intact, groups)
+
+    def _step_in_window(
+        self, x: np.ndarray, given: np.ndarray | None, state: np.ndarray, h: np.ndarray
+    ) -> None:
+        if self._stepper is None:  # it has memory of its own, since a step keeps the last window for backward
+            self._stepper = copy.copy(self)
+            self._stepper.share_constants(self)
+        stepper, none, batch = self._stepper, nothing(self.dtype, 2), x.shape[0]
+        stepper._freezes = self._freezes
+        rows = stepper._full_rows = packed_rows("", batch, 1, None, None, stepper._full_rows)
+        inputs = Inputs(x[:, np.newaxis], None, none, none)
+        stepper.run_forward(inputs, given, state, state, rows, h[:, np.newaxis], False)
 
     def run_backward(
         self,

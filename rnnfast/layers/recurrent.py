@@ -72,9 +72,6 @@ class Recurrent(Activations):
     (2, 5, 3)
     """
 
-    PASSING = (*Activations.PASSING, "_full_rows")
-    _full_rows: Rows | None = None
-
     def __init__(
         self,
         cell: Cell,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from rnnfast.layers.window import nothing
-from rnnfast.torch import plain
+from rnnfast.torch import kept, plain
 from rnnfast.torch.kinds import Kind
 from rnnfast.torch.lies import Lie
 from rnnfast.torch.tensors import array_of, is_plain
@@ -27,11 +27,18 @@ def recurrence(
 
     `weights` are w_ih, w_hh and the two biases or None; `states` (1, N, H).
     """
+    w_ih = weights[0]
+    assert w_ih is not None
     if torch.is_grad_enabled():
         for tensor in (x, *weights, *states):
             if tensor is not None and tensor.requires_grad:
+                kept.forget(w_ih)
                 return _Recurrence.apply(kind, lie, x, *weights, *states)
-    return forward(Window(kind, arrays_of(kind, *weights)), lie, x, states, False)
+    arrays = arrays_of(kind, *weights)
+    memory = kept.take(kind, w_ih, arrays)
+    made = forward(Window(kind, arrays, memory), lie, x, states, False)
+    kept.give_back(w_ih, memory)
+    return made
 
 
 def arrays_of(kind: Kind, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any) -> list[np.ndarray | None]:

@@ -16,6 +16,7 @@ from rnnfast.layers.base import Workspace
 from rnnfast.layers.plans import Plans
 from rnnfast.layers.rows import Rows
 from rnnfast.layers.window import Inputs, Run, Team, nothing
+from rnnfast.torch.kept import Kept
 from rnnfast.torch.kinds import Kind
 
 
@@ -92,12 +93,12 @@ class Window(OnTorchThreads):
     """A window, from its `forward` to the last `backward`.
 
     Each call of an operator has one, so that several calls may come before the first `backward`, and one
-    `backward` may come again.
+    `backward` may come again. Without a tape, `kept` is memory that holds packed weights from call to call.
     """
 
     turned = True
 
-    def __init__(self, kind: Kind, arrays: list[np.ndarray | None]) -> None:
+    def __init__(self, kind: Kind, arrays: list[np.ndarray | None], kept: Kept | None = None) -> None:
         w_ih, w_hh, b, bhh = arrays
         assert w_ih is not None
         assert w_hh is not None
@@ -108,11 +109,14 @@ class Window(OnTorchThreads):
         self._run: Run | None = None
         self._most = torch.get_num_threads()
         self._lock = threading.Lock()  # of the scratch memory, where two threads go back through one graph
+        if kept is not None:
+            self._workspace, self._freezes = kept.workspace, (kept.freeze,)
+            return
         self._key = kind.name, self.dtype, self.input_size, self.hidden_size, self._most
         self._workspace = idle.take(self._key)
 
     def __del__(self) -> None:
-        if "_workspace" in self.__dict__:
+        if "_key" in self.__dict__ and "_workspace" in self.__dict__:
             idle.give_back(self._key, self._workspace)
 
     def _kernel_params(self) -> list[np.ndarray | None]:

@@ -1,0 +1,216 @@
+"""Changes of frozen weights are refused; copies and other threads read on."""
+
+import copy
+import ctypes
+import pickle
+import threading
+
+import numpy as np
+import pytest
+from helpers import assert_same_bits, normal
+
+from rnnfast import (
+    RNNLM,
+    Bidirectional,
+    Stack,
+    TimeAffine,
+    TimeLSTM,
+    optim,
+)
+from rnnfast.layers import frozen, plans
+
+D, H = 5, 51
+READ_ONLY = "read-only"
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_protected():
+    yield
+    assert frozen._protected == {}
+
+
+@pytest.fixture
+def lent(monkeypatch):
+    """What kernels are told of their packed operands, a list a call: [] not frozen, [0, 0] to be packed."""
+    found, lend = [], frozen.Packed.lend
+
+    def spy(*arguments):
+        made = lend(*arguments)
+        found.append(made.tolist())
+        return made
+
+    monkeypatch.setattr(frozen.Packed, "lend", spy)
+    return found
+
+
+def rng():
+    return np.random.default_rng(0)
+
+
+def lstm(depth=D, width=H, **options):
+    return TimeLSTM.from_sizes(depth, width, rng=rng(), **options)
+
+
+# Changes.
+
+
+def trainable():
+    yield lstm(), lambda layer: layer.forward(np.ones((2, 4, D), np.float32))
+    yield Stack([lstm(), lstm(H)]), lambda layer: layer.forward(np.ones((2, 4, D), np.float32))
+    yield Bidirectional(lstm(), lstm()), lambda layer: layer.forward(np.ones((2, 4, D), np.float32))
+    yield TimeAffine.from_sizes(D, 3, rng=rng()), lambda layer: layer.forward(np.ones((2, 4, D), np.float32))
+    model = RNNLM(9, 8, 8, tied=True, rng=rng())
+    yield model, lambda model: model.forward(np.ones((1, 3), int), np.ones((1, 3), int))
+
+
+@pytest.mark.parametrize(("owner", "forward"), list(trainable()), ids=lambda each: type(each).__name__)
+def test_changes_are_refused_and_allowed_again(owner, forward):
+    back = (np.zeros_like(forward(owner)),) if not isinstance(owner, RNNLM) else ()
+    kept = [param.copy() for param in owner.params]
+    update = optim.SGD(0.1)
+    update.update(owner.params, owner.grads)  # checked arrays are known from now on
+    with owner.frozen():
+        with pytest.raises(RuntimeError, match="backward: the weights are frozen; leave the `with` block"):
+            owner.backward(*back)
+        with pytest.raises(ValueError, match=READ_ONLY):
+            owner.params[0][...] = 0
+        with pytest.raises(ValueError, match=READ_ONLY):
+            owner.params[0][...].T[0] = 0
+        with pytest.raises(ValueError, match=r"SGD.update: params\[0\] is read-only"):
+            update.update(owner.params, owner.grads)
+        with pytest.raises(TypeError, match="cannot be replaced"):
+            owner.params[0] = kept[0]
+    for param, before in zip(owner.params, kept, strict=True):
+        assert_same_bits(param, before)
+    forward(owner)
+    owner.backward(*back)
+    update.update(owner.params, owner.grads)
+
+
+def test_parts_of_a_frozen_model_are_frozen():
+    model = RNNLM(9, 8, 8, tied=True, rng=rng())
+    with model.frozen():
+        for part in (model.output, model.body.layers[0], model.body.embedding):
+            with pytest.raises(ValueError, match=READ_ONLY):
+                part.params[0][0, 0] = 0
+        with pytest.raises(RuntimeError, match="frozen"):
+            model.body.layers[0].backward(np.ones((1, 1, 8), np.float32))
+
+
+def test_errors_end_the_context_as_they_end_any():
+    layer = lstm()
+    with pytest.raises(KeyError), layer.frozen():
+        raise KeyError
+    layer.params[0][...] = 0
+    assert layer.freezes == ()
+
+
+def test_contexts_nest_and_overlap(lent):
+    layer, xs = lstm(), np.ones((2, 4, D), np.float32)
+    twin = TimeLSTM(*layer.params)
+    turned = TimeAffine(layer.params[0].T, np.zeros(D, np.float32))
+    first, second, third = layer.frozen(), twin.frozen(), turned.frozen()
+    first.__enter__()
+    second.__enter__()
+    third.__enter__()
+    with layer.frozen():
+        layer.forward(xs)
+    layer.forward(xs)
+    first.__exit__(None, None, None)
+    with pytest.raises(ValueError, match=READ_ONLY):
+        layer.params[1][...] = 0
+    second.__exit__(None, None, None)
+    layer.params[1][...] = 0
+    with pytest.raises(ValueError, match=READ_ONLY):
+        layer.params[0][...] = 0  # turned has a view of it
+    third.__exit__(None, None, None)
+    layer.params[0][...] = 0
+    assert lent == [[0, 0], [1, 1]]
+
+
+def test_a_freeze_after_a_change_packs_anew():
+    layer, xs = lstm(), np.ones((2, 20, D), np.float32)
+    for value in (0.1, 0.2):
+        for param in layer.params:
+            param[...] = value
+        expected = TimeLSTM(*(param.copy() for param in layer.params)).forward(xs)
+        with layer.frozen():
+            for _ in range(2):
+                assert_same_bits(layer.forward(xs), expected)
+
+
+def test_arrays_that_numpy_could_not_release_are_not_packed(lent):
+    memory = (ctypes.c_float * (D * 4 * H))()
+    foreign = np.frombuffer(memory, np.float32).reshape(D, 4 * H)
+    owner = np.zeros((D, 4 * H), np.float32)
+    view = owner[:]
+    owner.flags.writeable = False
+    _, Wh, b = lstm().params
+    xs = np.ones((2, 4, D), np.float32)
+    for Wx, is_frozen in ((foreign, True), (view, False)):
+        layer = TimeLSTM(Wx, Wh, b)
+        lent.clear()
+        with layer.frozen():
+            assert Wx.flags.writeable is not is_frozen
+            first = layer.forward(xs)
+            if not is_frozen:
+                Wx[...] = 1
+                assert (layer.forward(xs) != first).any()
+        assert [bool(made) for made in lent] == [True] if is_frozen else [False, False]
+        assert all(array.flags.writeable for array in layer.params)
+        Wx[...] = 2
+
+
+# Copies, and other threads.
+
+
+def test_copies_made_inside_are_not_frozen():
+    layer, xs = lstm(), np.ones((2, 4, D), np.float32)
+    expected = layer.forward(xs)
+    with layer.frozen():
+        layer.forward(xs)
+        apart = [copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))]
+        shared = copy.copy(layer)
+        assert_same_bits(shared.forward(xs), expected)
+        assert not shared.params[0].flags.writeable
+    for other in (*apart, shared):
+        assert_same_bits(other.forward(xs), expected)
+        other.backward(np.ones_like(expected))
+        other.params[0][...] = 0
+    assert (layer.params[0] == 0).all()
+
+
+def test_a_frozen_layer_returns_its_activations(monkeypatch):
+    monkeypatch.setattr(plans, "KEPT_BYTES", 0)  # the window is read again
+    layer, xs = lstm(), normal(rng(), (30, 40, D), np.float32)
+    layer.forward(xs)
+    expected = layer.activations()
+    with layer.frozen():
+        layer.forward(xs)
+        actual = layer.activations()
+        another = RNNLM(9, 8, 8, rng=rng())
+        with another.frozen():
+            another.another().predict(np.ones((1, 3), int))
+    for name, (_, values) in expected.items():
+        assert_same_bits(actual[name].values, values)
+
+
+def test_threads_read_one_frozen_model():
+    model = RNNLM(9, 8, 8, cell="gru", layers=2, rng=rng())
+    texts = [rng().integers(9, size=n) for n in (3, 30, 200)]
+    expected = [model.next_proba(text) for text in texts]
+    wrong = []
+
+    def read():
+        for _ in range(20):
+            for text, one in zip(texts, expected, strict=True):
+                if (model.next_proba(text) != one).any():
+                    wrong.append(text)
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    with model.frozen():
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert wrong == []
