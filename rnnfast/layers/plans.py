@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnnfast import _threads
+from rnnfast._load import Pace
 from rnnfast.kernels.gemm import packed_size
 from rnnfast.kernels.groups import group_gradients, terms_of
 from rnnfast.kernels.sequence import block_steps, padded_row
@@ -40,6 +41,8 @@ class Plan(NamedTuple):
         The first block of the time grid whose rows of the tape are not overwritten by later blocks.
     zeros : ndarray (S, N, H)
         Fresh states, or gradients of states if none arrive; never written.
+    pace : Pace
+        Measured times of the passes.
     """
 
     team: Team
@@ -47,6 +50,7 @@ class Plan(NamedTuple):
     scratch: tuple[Any, ...]
     intact: int
     zeros: np.ndarray
+    pace: Pace
 
 
 class Back(NamedTuple):
@@ -89,6 +93,7 @@ class Plans(Streaming):
                 return known[2]
             if self._fits(known[2], known[0], rows, direction):
                 plans[direction] = rows, key, known[2]
+                known[2].pace.forget()
                 return known[2]
         known = None  # what it holds may have to grow
         plans.pop(direction, None)
@@ -134,7 +139,7 @@ class Plans(Streaming):
             take("carry", batch, other_row) if other_row else None,
             take("operand", batch, row) if equations.again else None,
         )
-        return Plan(team, saved, scratch, blocks - slots if tape_row else 0, self._fresh(batch))
+        return Plan(team, saved, scratch, blocks - slots if tape_row else 0, self._fresh(batch), Pace())
 
     def plan_backward(self, batch: int, rows: Rows, words: int, remake: bool) -> Plan:
         """Plan a backward pass; `remake` recomputes blocks of the tape."""
@@ -166,7 +171,7 @@ class Plans(Streaming):
             take("carry", batch, other_row) if other_row else None,
             take("operand", block_rows if remake else batch, row) if equations.again else None,
         )
-        return Plan(team, (), scratch, 0, self._fresh(batch))
+        return Plan(team, (), scratch, 0, self._fresh(batch), Pace())
 
     def _fresh(self, batch: int) -> np.ndarray:
         return np.zeros((len(self.cell.states), batch, self.hidden_size), self.dtype)
@@ -216,7 +221,7 @@ class Plans(Streaming):
             *inputs[:3], given, plan.zeros if before is None else before, *self._kernel_params(),
             self.turned, *rows, *plan.saved, hs, after, *plan.scratch,
         ]  # fmt: skip
-        _threads.run(self.loop.forward, plan.team.members, plan.team.by_units, arguments)
+        _threads.run(self.loop.forward, *plan.team, arguments, plan.pace)
         return Run(inputs, given, rows, plan.saved, plan.intact, groups)
 
     def run_backward(
@@ -253,7 +258,7 @@ class Plans(Streaming):
             *self._kernel_params(), self.turned, *run.rows, adds, groups is not None,
             dxs, run.inputs.dwords, dgiven, dstates, *grads, *scratch,
         )  # fmt: skip
-        _threads.run(self.loop.backward, plan.team.members, plan.team.by_units, arguments)
+        _threads.run(self.loop.backward, *plan.team, arguments, plan.pace)
         if groups is not None:
             self._run_groups(run, groups, grads, scratch, plan.team.members)
         self._dgiven = dgiven
