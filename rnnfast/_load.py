@@ -22,7 +22,7 @@ MOST_REST = 30_000_000_000
 # Gains in ns that a team may lose before it rests: a process that wakes for a moment makes no difference.
 MOST_CREDIT = 5_000_000
 
-# Calls shorter than this, in ns, are made alone at times, for comparison: those with the numbers in ALONE, and
+# Calls shorter than this, in ns, are made alone at times, for comparison: those with the numbers in ALONE and
 # each 256th. Two threads on cores that share no cache can be slower than one although nobody waits.
 SHORT = 1_000_000
 ALONE = frozenset((4, 16, 64))
