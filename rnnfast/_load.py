@@ -1,9 +1,9 @@
-"""The load of the other processors, measured by how long callers wait for the members of their teams.
+"""The load of the other processors, measured by what teams of threads gain and lose.
 
 Where another program uses a processor, a member is suspended there for milliseconds, and the others wait:
 fewer threads are then faster. Results have the same bits for every number of threads, so it is chosen for
-each call. Waiting times are measured inside the kernels, on every system alike. What systems report about
-load is an average of seconds, or does not say on which processors.
+each call. Times are measured, on every system alike. What systems report about load is an average of seconds,
+or does not say on which processors.
 """
 
 from __future__ import annotations
@@ -22,6 +22,33 @@ MOST_REST = 30_000_000_000
 # Gains in ns that a team may lose before it rests: a process that wakes for a moment makes no difference.
 MOST_CREDIT = 5_000_000
 
+# Calls shorter than this, in ns, are made alone at times, for comparison: those with the numbers in ALONE and
+# each 256th. Two threads on cores that share no cache can be slower than one although nobody waits.
+SHORT = 1_000_000
+ALONE = frozenset((4, 16, 64))
+
+
+class Pace:
+    """What is known about the time of calls of one kind: the same kernel on arrays of the same shapes."""
+
+    __slots__ = ("alone", "calls", "is_short")
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin with calls of another kind."""
+        self.calls, self.alone, self.is_short = 0, 0.0, False
+
+    def compares(self) -> bool:
+        """Whether to make the next call alone, for comparison."""
+        self.calls += 1
+        return self.is_short and (not self.calls & 255 or self.calls in ALONE)
+
+    def note_alone(self, elapsed: float) -> None:
+        """Note the time of a call alone. The least counts, and slowly gives way to longer ones."""
+        self.alone = min(elapsed, 1.01 * self.alone) if self.alone else elapsed
+
 
 class Load:
     """Gains and losses of teams, by their size; the times are in ns.
@@ -33,21 +60,30 @@ class Load:
         self._credit: dict[int, float] = {}
         self._rest: dict[int, float] = {}
 
-    def members(self, wanted: int) -> int:
+    def members(self, wanted: int, pace: Pace | None = None) -> int:
         """The threads for a call: the number wanted, or after losses its half, a quarter, ... down to 1."""
-        while wanted > 1 and self._rest.get(wanted, 0) > 0:
-            wanted //= 2
-        return wanted
+        members = wanted
+        while members > 1 and self._rest.get(members, 0) > 0:
+            members //= 2
+        return 1 if members > 1 and pace is not None and pace.compares() else members
 
-    def note(self, wanted: int, members: int, elapsed: float, waited: float) -> None:
+    def note(
+        self, wanted: int, members: int, elapsed: float, waited: float, pace: Pace | None = None
+    ) -> None:
         """Note a call on `members` threads, where `wanted` were worth it, and how long its caller waited."""
         while wanted > members:
-            self._rest[wanted] -= elapsed
+            self._rest[wanted] = self._rest.get(wanted, 0) - elapsed
             wanted //= 2
         if members == 1:
+            if pace is not None:
+                pace.note_alone(elapsed)
             return
-        gain = SURE * (elapsed - waited) * members / (members // 2) - elapsed
-        credit = min(MOST_CREDIT, self._credit.get(members, MOST_CREDIT) + gain)
+        fewer = SURE * (elapsed - waited) * members / (members // 2)
+        if pace is not None:
+            pace.is_short = elapsed < SHORT
+            if pace.alone:
+                fewer = pace.alone if members == 2 else min(fewer, pace.alone)
+        credit = min(MOST_CREDIT, self._credit.get(members, MOST_CREDIT) + fewer - elapsed)
         if credit < 0:
             self._rest[members] = min(MOST_REST, -credit * REST)
         self._credit[members] = max(0, credit)

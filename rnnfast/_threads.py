@@ -32,7 +32,7 @@ from collections.abc import Set as AbstractSet
 from typing import Any
 
 from rnnfast import _check, _processors
-from rnnfast._load import Load
+from rnnfast._load import Load, Pace
 from rnnfast.kernels.team import ARRIVALS, BASE, BY_UNITS, CALLS, FAILED, MEMBERS, WAITED, let_go, new_team
 
 # The least floating-point operations per member for which the hand-off pays. It takes 3 us to a thread
@@ -325,11 +325,11 @@ def borrow(run_on: Callable[..., Any] | None) -> None:
     _borrowed = run_on
 
 
-def run(kernel: Any, members: int, by_units: bool, arguments: Sequence[Any]) -> Any:
+def run(kernel: Any, members: int, by_units: bool, arguments: Sequence[Any], pace: Pace | None = None) -> Any:
     """Run `kernel(team, member, *arguments)` on `members` threads; returns the caller's result (member 0).
 
     The types of all arguments follow from the dtype of the first, an array, and from whether the second is
-    None.
+    None. `pace` belongs to calls of the same kind.
 
     Fewer threads are used where the other processors are busy; one, while another caller holds the team, and
     for the first call of a kernel with new types of arguments, which compiles it.
@@ -342,10 +342,10 @@ def run(kernel: Any, members: int, by_units: bool, arguments: Sequence[Any]) -> 
         result = kernel(_ALONE, 0, *arguments)
         pool.known.add(key)
         return result
-    wanted, members, begin = members, pool.load.members(members), time.perf_counter_ns()
+    wanted, members, begin = members, pool.load.members(members, pace), time.perf_counter_ns()
     result, waited = _run(pool, kernel, members, by_units, arguments)
     if waited is not None:
-        pool.load.note(wanted, members, time.perf_counter_ns() - begin, waited)
+        pool.load.note(wanted, members, time.perf_counter_ns() - begin, waited, pace)
     return result
 
 

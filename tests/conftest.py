@@ -30,7 +30,7 @@ def busy_machines(request, monkeypatch):
     from rnnfast._load import Load
 
     if request.node.path.stem != "test_load":
-        monkeypatch.setattr(Load, "members", lambda load, wanted: wanted)
+        monkeypatch.setattr(Load, "members", lambda load, wanted, pace=None: wanted)
 
 
 @pytest.fixture

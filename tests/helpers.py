@@ -98,9 +98,9 @@ def kernel_calls(monkeypatch):
     """A list to which each call of a kernel adds how many threads it runs on, and whether by units."""
     seen, original = [], _threads.run
 
-    def noted(kernel, members, by_units, arguments):
+    def noted(kernel, members, by_units, *rest):
         seen.append((members, by_units))
-        return original(kernel, members, by_units, arguments)
+        return original(kernel, members, by_units, *rest)
 
     monkeypatch.setattr(_threads, "run", noted)
     return seen

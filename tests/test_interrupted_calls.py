@@ -21,8 +21,8 @@ class InterruptedAfter:
         self.left, self.run = calls, _threads.run
         monkeypatch.setattr(_threads, "run", self)
 
-    def __call__(self, kernel, members, by_units, arguments):
-        result = self.run(kernel, members, by_units, arguments)
+    def __call__(self, *call):
+        result = self.run(*call)
         self.left -= 1
         if self.left == 0:
             raise KeyboardInterrupt

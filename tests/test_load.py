@@ -8,7 +8,7 @@ from rnnfast.kernels import team as teams
 
 import rnnfast
 from rnnfast import _load, _processors, _threads
-from rnnfast._load import MOST_CREDIT, MOST_REST, REST, Load
+from rnnfast._load import MOST_CREDIT, MOST_REST, REST, SHORT, Load, Pace
 
 CALL = 1_000_000  # ns on two idle processors, without waiting
 
@@ -80,6 +80,41 @@ def test_a_big_team_is_halved_until_its_members_are_there():
     assert calls_until(load, 8, 8, MOST_REST / 2) == 2
 
 
+def test_short_calls_are_made_alone_at_times_to_compare():
+    for elapsed, expected in ((SHORT - 1, [4, 16, 64, 256, 512]), (SHORT, [])):
+        load, pace, alone = Load(), Pace(), []
+        for call in range(1, 600):
+            members = load.members(2, pace)
+            load.note(2, members, elapsed, 0, pace)
+            if members == 1:
+                alone.append(call)
+        assert alone == expected
+        pace.forget()
+        assert load.members(2, pace) == 2
+
+
+def test_a_team_that_is_slower_than_its_caller_alone_rests_though_nobody_waits():
+    for alone, members in ((CALL, 1), (3 * CALL, 2)):
+        load, pace = spent(Load()), Pace()
+        load.note(2, 1, alone, 0, pace)
+        for _ in range(3):
+            load.note(2, 2, 2 * CALL, 0, pace)
+        assert load.members(2, pace) == members
+    load = Load()
+    load.note(4, 4, 2 * MOST_CREDIT, 0, pace)
+    assert load.members(4, pace) == 2  # half of it may be faster
+
+
+def test_the_time_of_calls_alone_follows_the_machine():
+    pace = Pace()
+    for elapsed in (5 * CALL, CALL, 9 * CALL):
+        pace.note_alone(elapsed)
+    assert pace.alone == pytest.approx(1.01 * CALL)
+    for _ in range(100):
+        pace.note_alone(2 * CALL)
+    assert pace.alone == 2 * CALL
+
+
 @pytest.fixture
 def two_threads(monkeypatch):
     """Two threads for any window, and a fresh load; afterwards as before."""
@@ -131,13 +166,13 @@ def test_switches_between_sizes_of_teams_change_no_bit_and_no_plan(N, two_thread
     rnnfast.set_num_threads(5)
     layer = make("gru-before", 7, 83, np.float32)
     window = Window(layer, N, sized(40, 4))
-    monkeypatch.setattr(Load, "members", lambda load, wanted: 1)
+    monkeypatch.setattr(Load, "members", lambda load, wanted, pace: 1)
     monkeypatch.setattr(Load, "note", lambda *call: None)
     run(layer, window)
     expected = run(layer, window)
     plans = dict(layer.workspace.plans)
     for members in (5, 1, 2, 5, 2, 1):
-        monkeypatch.setattr(Load, "members", lambda load, wanted, members=members: members)
+        monkeypatch.setattr(Load, "members", lambda load, wanted, pace, members=members: members)
         for name, array in run(layer, window).items():
             assert_same_bits(array, expected[name])
         for direction in ("forward", "backward"):
@@ -161,7 +196,7 @@ def test_a_caller_alone_because_another_has_the_team_says_nothing_about_the_load
     kernel = Clock(monkeypatch).kernel
     for _ in range(3):
         _threads.run(kernel, 2, False, (np.zeros(1),))
-    assert noted == [(2, 2, CALL, 0)] * 2
+    assert noted == [(2, 2, CALL, 0, None)] * 2
     monkeypatch.setattr(_threads._Pool, "take", lambda pool, members: None)
     _threads.run(kernel, 2, False, (np.zeros(1),))
     assert len(noted) == 2

@@ -22,9 +22,9 @@ def teams(monkeypatch):
     monkeypatch.setattr(_threads, "LEAST_OPERATIONS", 1.0)
     monkeypatch.setattr(plans, "LEAST_STEP_OPERATIONS", 0.0)
 
-    def noted(kernel, members, by_units, arguments):
+    def noted(kernel, members, by_units, *rest):
         seen.append((members, by_units))
-        return original(kernel, members, by_units, arguments)
+        return original(kernel, members, by_units, *rest)
 
     monkeypatch.setattr(_threads, "run", noted)
     yield seen

@@ -236,7 +236,7 @@ INTERRUPTED = """
 import random, signal, torch, rnnfast, rnnfast.torch
 from rnnfast import _load, _processors, _threads
 _processors.allowed = lambda: 64
-_load.Load.members = lambda load, wanted: wanted
+_load.Load.members = lambda load, wanted, pace=None: wanted
 _threads.LEAST_OPERATIONS = 1.0
 rnnfast.set_num_threads(2)
 torch.set_num_threads(2)

@@ -53,20 +53,20 @@ def shape(owner: str, name: str, value: Any, expected: tuple, why: str = "") -> 
 
     A leading `"..."` matches one or more axes of any length.
     """
-    if type(value) is np.ndarray and value.shape == expected:
-        return value
-    array = as_array(owner, name, value)
-    wanted = expected
-    if expected[:1] == ("...",):
-        wanted = ("...",) * max(1, array.ndim - len(expected) + 1) + expected[1:]
-    if array.ndim == len(wanted):
-        for have, want in zip(array.shape, wanted, strict=True):
+    array = value if type(value) is np.ndarray else as_array(owner, name, value)
+    found, wanted = array.shape, expected
+    if found == expected:
+        return array
+    if expected and expected[0] == "...":
+        wanted = ("...",) * max(1, len(found) - len(expected) + 1) + expected[1:]
+    if len(found) == len(wanted):
+        for have, want in zip(found, wanted, strict=True):
             if have != want and not isinstance(want, str):
                 break
         else:
             return array
-    found = shape_text(array.shape) + (f"; {why}" if why else "")
-    raise ValueError(f"{owner}: {name} must be {shape_text(expected)}, got {found}.")
+    received = shape_text(found) + (f"; {why}" if why else "")
+    raise ValueError(f"{owner}: {name} must be {shape_text(expected)}, got {received}.")
 
 
 def float_array(
@@ -100,10 +100,9 @@ def out(owner: str, value: Any, expected: tuple, dtype: np.dtype, *inputs: np.nd
     array = shape(owner, "out", value, expected)
     if array.dtype != dtype:
         raise TypeError(f"{owner}: out must be {dtype}, got {array.dtype}.")
-    flags = array.flags
-    if not flags.writeable:
+    if not array.flags.writeable:
         raise ValueError(f"{owner}: out is read-only; pass a writable array.")
-    if not (flags.c_contiguous and flags.aligned):
+    if not array.flags.carray:
         raise ValueError(f"{owner}: out must be C-contiguous and aligned; pass np.empty(shape, dtype).")
     for given in inputs:
         if np.may_share_memory(array, given):

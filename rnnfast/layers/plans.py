@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnnfast import _threads
+from rnnfast._load import Pace
 from rnnfast.kernels.bfloat16 import PAIRS
 from rnnfast.kernels.gemm import packed_shape
 from rnnfast.kernels.groups import group_gradients, rounded_group_gradients, terms_of
@@ -42,6 +43,8 @@ class Plan(NamedTuple):
         The first block of the time grid whose rows of the tape are not overwritten by later blocks.
     zeros : ndarray (S, N, H)
         Fresh states, or gradients of states if none arrive; never written.
+    pace : Pace
+        Measured times of the passes.
     """
 
     team: Team
@@ -49,6 +52,7 @@ class Plan(NamedTuple):
     scratch: tuple[Any, ...]
     intact: int
     zeros: np.ndarray
+    pace: Pace
 
 
 class Back(NamedTuple):
@@ -100,6 +104,7 @@ class Plans(Streaming):
                 return known[2]
             if self._fits(known[2], known[0], rows, direction):
                 plans[direction] = rows, key, known[2]
+                known[2].pace.forget()
                 return known[2]
         known = None  # what it holds may have to grow
         plans.pop(direction, None)
@@ -147,7 +152,7 @@ class Plans(Streaming):
             self._columns("x_columns", block_rows, self.input_size),
             self._columns("h_columns", batch, width),
         )
-        return Plan(team, saved, scratch, blocks - slots if tape_row else 0, self._fresh(batch))
+        return Plan(team, saved, scratch, blocks - slots if tape_row else 0, self._fresh(batch), Pace())
 
     def plan_backward(self, batch: int, rows: Rows, words: int, remake: bool) -> Plan:
         """Plan a backward pass; `remake` recomputes blocks of the tape."""
@@ -183,7 +188,7 @@ class Plans(Streaming):
             self._columns("d_columns", block_rows, *self._parts_of_gradients()),
             *self._row_pairs(block_rows, gradient_row),
         )
-        return Plan(team, (), scratch, 0, self._fresh(batch))
+        return Plan(team, (), scratch, 0, self._fresh(batch), Pace())
 
     def _fresh(self, batch: int) -> np.ndarray:
         return np.zeros((len(self.cell.states), batch, self.hidden_size), self.dtype)
@@ -268,7 +273,7 @@ class Plans(Streaming):
             *inputs[:3], given, plan.zeros if before is None else before, *self._kernel_params(),
             self.turned, made, *rows, *plan.saved, hs, after, *plan.scratch,
         ]  # fmt: skip
-        _threads.run(self.loop.forward, plan.team.members, plan.team.by_units, arguments)
+        _threads.run(self.loop.forward, *plan.team, arguments, plan.pace)
         packed.keep(freezes, plan.scratch[:3], made)
         return Run(inputs, given, rows, plan.saved, plan.intact, groups)
 
@@ -318,7 +323,7 @@ class Plans(Streaming):
             *self._kernel_params(), self.turned, *run.rows, adds, groups is not None,
             dxs, run.inputs.dwords, dgiven, dstates, *grads, *scratch,
         )  # fmt: skip
-        _threads.run(self.loop.backward, plan.team.members, plan.team.by_units, arguments)
+        _threads.run(self.loop.backward, *plan.team, arguments, plan.pace)
         if groups is not None:
             self._run_groups(run, groups, grads, scratch, plan.team.members)
         self._dgiven = dgiven
