@@ -26,6 +26,7 @@ SPEAKS_LLVM = {
     "denormals.py",
     "flags.py",
     "formula.py",
+    "panel_copy.py",
     "passes.py",
     "peak.py",
     "row.py",
