@@ -76,7 +76,7 @@ _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 
 class VectorWriter:
-    """Writes the common parts of functions on vectors of one float type into their LLVM module.
+    """Writes the common parts of functions on vectors of one type into their LLVM module; int32 moves as float32.
 
     Vectors are aligned to their elements only. LLVM's functions are declared by their full names
     (`llvm.fmuladd.v16f32`): the short form cannot name vector types. `lanes` other than the target's are for
@@ -89,7 +89,7 @@ class VectorWriter:
         self.module = module
         self.dtype = dtype
         self.target = target
-        self.scalar = ir.FloatType() if dtype == types.float32 else ir.DoubleType()
+        self.scalar = ir.FloatType() if dtype.bitwidth == 32 else ir.DoubleType()
         self.itemsize = dtype.bitwidth // 8
         self.lanes = target.vector_bytes // self.itemsize if lanes is None else lanes
         self.vector = ir.VectorType(self.scalar, self.lanes)
