@@ -78,9 +78,9 @@ _I32, _I64 = ir.IntType(32), ir.IntType(64)
 class VectorWriter:
     """Writes the common parts of functions on vectors of one type into their LLVM module.
 
-    Arrays of int32 are moved as float32. Vectors are aligned to their elements only. LLVM's functions are declared by their full names
-    (`llvm.fmuladd.v16f32`): the short form cannot name vector types. `lanes` other than the target's are for
-    the remainder of whole vectors.
+    Arrays of int32 are moved as float32. Vectors are aligned to their elements only. LLVM's functions are
+    declared by their full names (`llvm.fmuladd.v16f32`): the short form cannot name vector types. `lanes`
+    other than the target's are for the remainder of whole vectors.
     """
 
     def __init__(
