@@ -213,6 +213,14 @@ def backward_of(schedule: Schedule, rounds: bool) -> Any:
             flat_operand,
         )
 
+    @spliced
+    def memory_of(starts, tape, kept):
+        """The arrays of others_before; the tape in place of those that the cell lacks."""
+        memory = (tape, tape, tape)
+        if OTHERS:
+            memory = ((starts.reshape(-1), starts.shape[2]), tape, (kept.reshape(-1), kept.shape[1]))
+        return memory
+
     @kernel_of(content_of(cell, rounds))
     def cell_backward(
         team, member, xs, ids, words, given, states, tape, starts, intact, dhs, dstates_next, wx, wh, b, bhh,
@@ -273,9 +281,7 @@ def backward_of(schedule: Schedule, rounds: bool) -> Any:
         goal = begin_call(team, member)
         batch, width = order.size, dhs.shape[2]
         places = places_of(tape, h_block, states, dts, dstates, units, dhs, given, dgiven, operand)
-        memory = (places[0], places[0], places[0])
-        if OTHERS:
-            memory = ((starts.reshape(-1), starts.shape[2]), places[0], (kept.reshape(-1), kept.shape[1]))
+        memory = memory_of(starts, places[0], kept)
         weights = weights_of(
             team, member, intact, wx, wh, turned, b.size, ids is not None or dxs.size > 0, packed_x, packed_h,
             packed_late, packed_wx, packed_wh, packed_wlate,
@@ -325,16 +331,15 @@ def backward_of(schedule: Schedule, rounds: bool) -> Any:
                     (x_pairs, h_pairs, d_pairs), (dwx, dwh, db, dbhh, dunits), mode,
                 )  # fmt: skip
             if ids is None:
-                rows_of_block = t_first, t_last, offsets, sequence_rows, step_rows
                 goal = inputs_backward(
-                    team, member, goal, rows_of_block, b.size, x_block, (dts, first_dt), packed_x, dxs,
-                    d_columns, HAS_PRODUCT and (PLAIN == GATES or width % 2 == 0),
+                    team, member, goal, (t_first, t_last, offsets, sequence_rows, step_rows), b.size, x_block,
+                    (dts, first_dt), packed_x, dxs, d_columns,
+                    HAS_PRODUCT and (PLAIN == GATES or width % 2 == 0),
                 )  # fmt: skip
             elif not apart:
-                in_batch = t_first, t_last, offsets, order
                 goal = words_backward(
-                    team, member, goal, in_batch, b.size, ids, words, dts, sums, packed_x, dwx, dwords, mode,
-                    x_pairs, d_pairs, d_columns,
+                    team, member, goal, (t_first, t_last, offsets, order), b.size, ids, words, dts, sums,
+                    packed_x, dwx, dwords, mode, x_pairs, d_pairs, d_columns,
                 )  # fmt: skip
             goal, mode = meet(team, goal), ADD_TO
         if member == 0:

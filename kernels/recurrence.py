@@ -24,7 +24,6 @@ from .sequence import (
     clear_ends,
     clear_resets,
     gather_state,
-    gather_steps,
     masked_rows,
     scatter_last,
     scatter_state,
@@ -33,7 +32,7 @@ from .sequence import (
     strides_of,
 )
 from .shares import copy_part, own_part, record, recurrent_operands, recurrent_product, share, uses_of
-from .strided import inputs_forward
+from .strided import forward_of
 from .team import BY_UNITS, MEMBERS, begin_call, end_call, meet
 from .tile import FROM_START, MAX_ROWS, PANEL_BYTES
 from .vectors import copy_span
@@ -65,12 +64,12 @@ def time_loop(cell: Cell, rounds: bool = False) -> TimeLoop:
 
 
 def _forward(schedule: Schedule, rounds: bool) -> Any:
-    cell, ROUNDS = schedule.cell, bool(rounds)
+    cell = schedule.cell
     GATES, PLAIN, LATE = np.int64(len(cell.gates)), np.int64(cell.plain), np.int64(cell.late)
     IS_APART, IS_AGAIN, HAS_PRODUCT = bool(cell.apart), bool(cell.again), cell.product
     OTHERS, HAS_TAPE = len(cell.states) - 1, not schedule.in_place
     pack_for, (recurrent_operand, rows_of_operand) = packing(rounds).weights_for, recurrent_operands(rounds)
-    input_product, word_products, *_ = inputs_of(rounds)
+    word_products, inputs_forward = inputs_of(rounds).word_products, forward_of(rounds)
     HAS_UNITS, HAS_GIVEN = bool(cell.units), bool(cell.given)
     first_pass, second_pass = row_pass(schedule.forward[0]), row_pass(schedule.forward[1])
 
@@ -249,11 +248,7 @@ def _forward(schedule: Schedule, rounds: bool) -> Any:
             else:
                 rows_of_block = t_first, t_last, offsets, sequence_rows, step_rows
                 c = (sums, slot * sums_row, sums_row, panel)
-                if ROUNDS:
-                    gather_steps(t_first, t_last, begin, end, offsets, sequence_rows, step_rows, xs, x_block)
-                    input_product(begin, end, depth, x_block, w_x, b, c, x_columns)
-                else:
-                    inputs_forward(team, member, rows_of_block, depth, xs, x_block, w_x, b, c)
+                inputs_forward(team, member, rows_of_block, depth, xs, x_block, w_x, b, c, x_columns)
             goal = meet(team, goal)
             for t in range(t_first, t_last):
                 rows, count = batch + offsets[t], offsets[t + 1] - offsets[t]

@@ -7,6 +7,8 @@ sequences, or for each sequence over the steps. The chains of multiply-adds are 
 
 from __future__ import annotations
 
+from typing import Any
+
 from ._jit import inner, spliced
 from .gemm import ONE, ZERO, gemm
 from .inputs import inputs_of
@@ -16,7 +18,7 @@ from .team import MEMBERS
 from .tile import FROM_START, MAX_ROWS, PANEL_BYTES
 from .vectors import VECTOR_BYTES, transpose_block
 
-input_product = inputs_of(False).product
+input_product, rounded_product = inputs_of(False).product, inputs_of(True).product
 
 # Each product reads all weights, so larger ones than this are used for the gathered rows of a block.
 # Relative to gathering, LSTM forward on Zen 4: 0.88 at (30, 60, 1000, 30), 0.91 at (29, 271, 100, 64).
@@ -32,7 +34,7 @@ NARROW, LEAST_DEPTH, TURNED_DEPTH = 3, 32, 128
 
 
 @inner
-def inputs_forward(team, member, block, depth, xs, x_block, w, b, c):
+def _inputs_forward(team, member, block, depth, xs, x_block, w, b, c, columns):
     """C = b + X W for the rows of a block of steps; each member computes some of them.
 
     block    (t_first, t_last, offsets, sequence_rows, step_rows)
@@ -41,6 +43,7 @@ def inputs_forward(team, member, block, depth, xs, x_block, w, b, c):
     w        (array, first, row, panel stride)    (depth, cols), read
     b        (cols,)                              read
     c        (array, first, row, panel)           (rows, cols), the member's rows overwritten
+    columns  None
     """
     t_first, t_last, offsets, sequence_rows, step_rows = block
     rows, steps, batch = offsets[t_last] - offsets[t_first], t_last - t_first, sequence_rows.size
@@ -77,6 +80,20 @@ def inputs_forward(team, member, block, depth, xs, x_block, w, b, c):
         begin, end = share(rows, member, team)
         gather_steps(t_first, t_last, begin, end, offsets, sequence_rows, step_rows, xs, x_block)
         input_product(begin, end, depth, x_block, w, b, c, None)
+
+
+@spliced
+def _rounded_forward(team, member, block, depth, xs, x_block, w, b, c, columns):
+    """`_inputs_forward` for operands in pairs, whose rows are gathered and then rounded into `columns`."""
+    t_first, t_last, offsets, sequence_rows, step_rows = block
+    begin, end = share(offsets[t_last] - offsets[t_first], member, team)
+    gather_steps(t_first, t_last, begin, end, offsets, sequence_rows, step_rows, xs, x_block)
+    rounded_product(begin, end, depth, x_block, w, b, c, columns)
+
+
+def forward_of(rounds: bool) -> Any:
+    """The products with the inputs of a block; `rounds` says that operands are rounded to bfloat16."""
+    return _rounded_forward if rounds else _inputs_forward
 
 
 @spliced

@@ -7,8 +7,12 @@ import numpy as np
 from cells import Window, make, run
 from rnnfast.kernels.noise import bernoulli_forward, normal_forward
 from rnnfast.kernels.tile import PANEL_BYTES
+from rnnfast.kernels.vectors import TARGET
 
 from rnnfast import TimeAffine, TimeAffineSoftmaxWithLoss, TimeGRU, TimeLSTM, TimeRNN, TimeSoftmaxWithLoss
+
+# ARM's instruction adds the two products of a pair first.
+HAS_BFDOT = TARGET.is_arm64 and "+bf16" in TARGET.features.split(",")
 
 
 def digest(array):
@@ -44,6 +48,19 @@ def everything(dtype):
     for kind in ("lstm", "gru-before", "gru-after"):
         layer = make(kind, 19, 45, np.dtype(dtype).type)
         keep(kind, **run(layer, Window(layer, 3, 70, lengths=True, resets=True)))
+    if dtype == np.float32 and not HAS_BFDOT:
+        for kind in ("tanh", "lstm", "gru-before", "gru-after"):
+            layer = make("rnn" if kind == "tanh" else kind, 19, 45, np.float32)
+            layer.precision = "bfloat16"
+            keep(f"{kind} bfloat16", **run(layer, Window(layer, 3, 70, lengths=True, resets=True)))
+            keep(f"{kind} bfloat16 step", h=layer.step(normal(3, 19)))
+        for turned in (False, True):
+            W = normal(309, 21).T if turned else normal(21, 309)
+            fused = TimeAffineSoftmaxWithLoss(W, normal(309), precision="bfloat16")
+            loss = fused.forward(normal(5, 60, 21), rng.integers(-1, 309, (5, 60)))
+            dxs = fused.backward()
+            dW, db = fused.grads
+            keep(f"fused bfloat16 {turned}", loss=np.array(loss), dxs=dxs, dW=dW, db=db)
     for H, V in ((13, 45), (21, 309)):
         xs, ts = normal(5, 60, H), rng.integers(-1, V, (5, 60))
         affine, softmax = TimeAffine(normal(H, V), normal(V)), TimeSoftmaxWithLoss()

@@ -446,7 +446,7 @@ def test_public_functions_name_their_arguments():
 def test_no_file_is_longer_than_400_lines():
     allowed = {
         "rnnfast/_check/__init__.py": 520,  # names only
-        "tests/reference.py": 820,  # the whole specification
+        "tests/reference.py": 850,  # the whole specification
         "tests/test_cli.py": 700,
         "tests/test_hygiene.py": 560,  # all rules
     }

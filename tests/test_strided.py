@@ -6,9 +6,11 @@ from helpers import DTYPES, assert_same_bits, normal, poisoned
 from rnnfast.kernels._jit import kernel
 from rnnfast.kernels.gemm import ONE, ZERO, gemm_forward, pack_forward, packed_size, packed_view
 from rnnfast.kernels.sequence import block_steps, padded_row
-from rnnfast.kernels.strided import NARROW, TURNED_DEPTH, inputs_forward
+from rnnfast.kernels.strided import NARROW, TURNED_DEPTH, forward_of
 from rnnfast.kernels.team import MEMBERS, TEAM_SIZE
 from rnnfast.kernels.tile import FROM_START, PANEL_BYTES
+
+inputs_forward = forward_of(False)
 
 
 @kernel
@@ -23,7 +25,7 @@ def run_inputs(
         operand = (w.reshape(-1), ZERO, w.shape[1] * ONE, panel)
     row = c.shape[1]
     place = (c.reshape(-1), offsets[t_first] * row, row * ONE, panel)
-    inputs_forward(team, member, block, w.shape[0], xs, x_block, operand, b, place)
+    inputs_forward(team, member, block, w.shape[0], xs, x_block, operand, b, place, None)
 
 
 def places(layout, N, T):
