@@ -131,8 +131,8 @@ class TimeAffine(Affine):
             x = _check.floats("TimeAffine.forward", "x", x, ("...", W.shape[0]), self.dtype, why)
             y = self._output("TimeAffine.forward", out, (*x.shape[:-1], W.shape[1]), x, *self._weights)
             packed = self._workspace.take("packed", (packed_size(*W.shape, self.dtype),), self.dtype)
-            freezes, keeper = self._freezes and self.freezes, self._workspace.packed
-            made = keeper.lend(freezes, (packed,))
+            keeper = self._workspace.packed
+            made = keeper.lend(self._freezes, (packed,))
             affine_forward(
                 x.reshape(-1, W.shape[0]),
                 *kernel_matrix(W),
@@ -141,7 +141,7 @@ class TimeAffine(Affine):
                 y.reshape(-1, W.shape[1]),
                 packed,
             )
-            keeper.keep(freezes, (packed,), made)
+            keeper.keep()
             self._made_by = get_ident()
             self._x = x
             return y

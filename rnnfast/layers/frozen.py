@@ -32,27 +32,32 @@ class Packed:
     >>> made.tolist()
     [0, 0]
     >>> made[:] = 1
-    >>> packed.keep((freeze,), memory, made)
+    >>> packed.keep()
     >>> packed.lend((freeze,), memory).tolist(), packed.lend((), memory).size
     ([1, 1], 0)
     """
 
     def __init__(self) -> None:
         self._kept: tuple[Freeze, Sequence[Any], np.ndarray] | None = None
+        self._lent: tuple[Freeze, Sequence[Any], np.ndarray] | None = None
 
     def lend(self, freezes: Sequence[Freeze], memory: Sequence[Any]) -> np.ndarray:
-        """The kernels' record (2,) for these arrays; (0,) if the weights are not frozen."""
-        kept, self._kept = self._kept, None  # a call that fails leaves no record
-        if not freezes:
-            return NOTHING
-        if kept is not None and any(kept[0] is one for one in freezes) and all(map(is_, kept[1], memory)):
+        """The kernels' record (2,) for these arrays; (0,) if no freeze is on. A call that fails leaves no
+        record: `keep` it afterwards."""
+        kept = self._kept
+        self._kept = self._lent = None
+        if kept is not None and kept[0].is_on and kept[0] in freezes and all(map(is_, kept[1], memory)):
+            self._lent = kept
             return kept[2]
-        return np.zeros(2, np.int64)
+        freeze = next((one for one in freezes if one.is_on), None)
+        if freeze is None:
+            return NOTHING
+        self._lent = freeze, memory, np.zeros(2, np.int64)
+        return self._lent[2]
 
-    def keep(self, freezes: Sequence[Freeze], memory: Sequence[Any], made: np.ndarray) -> None:
-        """Keep the record of a call that has ended."""
-        if made.size:
-            self._kept = freezes[0], memory, made
+    def keep(self) -> None:
+        """Keep the record that was lent."""
+        self._kept, self._lent = self._lent, None
 
 
 # Arrays that are read-only because of a freeze, bases before their views. An entry without a freeze that is

@@ -266,15 +266,15 @@ class Plans(Streaming):
     ) -> Run:
         """Fill `hs` (N, T, H) and `after` (S, N, H); returns the run for `run_backward`."""
         plan = self._planned("forward", rows, inputs.words.shape[0], keep, self.plan_forward)
-        freezes, packed = self._freezes and self.freezes, self._workspace.packed
-        made = packed.lend(freezes, plan.scratch[:3])
+        packed = self._workspace.packed
+        made = packed.lend(self._freezes, plan.scratch[:3])
         # A list: CPython 3.11 keeps up to 2,000 dead tuples of a length up to 20.
         arguments = [
             *inputs[:3], given, plan.zeros if before is None else before, *self._kernel_params(),
             self.turned, made, *rows, *plan.saved, hs, after, *plan.scratch,
         ]  # fmt: skip
         _threads.run(self.loop.forward, *plan.team, arguments, plan.pace)
-        packed.keep(freezes, plan.scratch[:3], made)
+        packed.keep()
         return Run(inputs, given, rows, plan.saved, plan.intact, groups)
 
     def _step_in_window(
@@ -283,6 +283,7 @@ class Plans(Streaming):
         if self._stepper is None:  # it has memory of its own, since a step keeps the last window for backward
             self._stepper = copy.copy(self)
             self._stepper.share_constants(self)
+            self._stepper.carry(None)
         stepper, none, batch = self._stepper, nothing(self.dtype, 2), x.shape[0]
         stepper._freezes = self._freezes
         rows = stepper._full_rows = packed_rows("", batch, 1, None, None, stepper._full_rows)
