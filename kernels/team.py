@@ -2,8 +2,8 @@
 
 Every member calls the kernel with the same arguments and its own number. A team is an int64 array of
 TEAM_SIZE elements. Arrivals and calls are counted forever; BASE is the number of arrivals before this call. A
-team of one costs a comparison at each meeting. WAITED counts the time in ns that the caller, member 0, lost
-at meetings, beyond the first microsecond of each.
+team of one costs a comparison at each meeting. To WAITED is added the time in ns that the caller, member 0,
+loses at meetings, beyond the first microsecond of each.
 
 If a member is missing, FAILED arrivals release everyone who waits at this or a later meeting; the results are
 then invalid.

@@ -80,7 +80,7 @@ class Load:
             return
         fewer = SURE * (elapsed - waited) * members / (members // 2)
         if pace is not None:
-            pace.is_short = elapsed < SHORT
+            pace.is_short = elapsed - waited < SHORT
             if pace.alone:
                 fewer = pace.alone if members == 2 else min(fewer, pace.alone)
         credit = min(MOST_CREDIT, self._credit.get(members, MOST_CREDIT) + fewer - elapsed)

@@ -149,11 +149,12 @@ class _Team:
         array = self.array
         # The remainder, because a worker that fails now makes goals above FAILED unreachable.
         array[MEMBERS], array[BY_UNITS], array[BASE] = members, by_units, array.item(ARRIVALS) % FAILED
-        array[WAITED] = 0
         call = kernel, array.item(CALLS) + 1, arguments
         try:
+            begin = time.perf_counter_ns()
             for worker in self.workers[: members - 1]:
                 worker.post(call)
+            array[WAITED] = time.perf_counter_ns() - begin
             result = kernel(array, 0, *arguments)
             if self.failed:
                 error = next((worker.error for worker in self.workers if worker.error is not None), None)
@@ -320,7 +321,8 @@ def _members(most: int) -> int:
 
 def borrow(run_on: Callable[..., Any] | None) -> None:
     """Run calls with several threads by `run_on(kernel, team, arguments)` on threads of another library, or
-    on our own if None is given; `team` is the array of a fresh team."""
+    on our own if None is given. `team` is the array of a fresh team; the time that the call takes outside the
+    kernel is added to its WAITED."""
     global _borrowed
     _borrowed = run_on
 

@@ -179,6 +179,20 @@ def test_switches_between_sizes_of_teams_change_no_bit_and_no_plan(N, two_thread
             assert layer.workspace.plans[direction][2] is plans[direction][2]
 
 
+def test_the_hand_off_counts_as_waiting(two_threads, monkeypatch):
+    clock, noted = Clock(monkeypatch), []
+    monkeypatch.setattr(Load, "note", lambda load, *call: noted.append(call))
+
+    def post(worker, call):
+        clock.now += 7
+        worker.calls.put(call)
+
+    monkeypatch.setattr(_threads._Worker, "post", post)
+    for _ in range(2):
+        _threads.run(clock.kernel, 2, False, (np.zeros(1),))
+    assert noted == [(2, 2, CALL + 7, 7, None)]
+
+
 def test_the_load_of_a_process_is_not_that_of_its_child():
     before = _threads._pool
     try:

@@ -1,10 +1,13 @@
 """What a team is made of: where its counters lie, and how its members wait."""
 
 import ast
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 from rnnfast.kernels import team as teams
+from rnnfast.kernels.groups import add_gradients
 
 
 def test_what_changes_during_a_call_lies_on_lines_of_its_own():
@@ -31,3 +34,25 @@ def test_each_kernel_of_a_team_says_where_a_call_begins_and_ends():
                 assert names.count("begin_call") == names.count("end_call") == 1, node.name
                 count += 1
     assert count >= 4
+
+
+def test_the_wait_of_the_caller_for_a_late_member_is_measured():
+    total, term = np.zeros(10, np.float32), np.ones(10, np.float32)
+    add_gradients(teams.new_team(), 0, total, term)  # compiles
+    team = teams.new_team(2)
+
+    def late():
+        while not team[teams.ARRIVALS]:
+            time.sleep(0)
+        time.sleep(0.02)
+        add_gradients(team, 1, total, term)
+
+    member = threading.Thread(target=late)
+    member.start()
+    add_gradients(team, 0, total, term)
+    member.join()
+    assert 0 < team[teams.WAITED] < 1e12
+    assert (total == 2).all()
+    alone = teams.new_team()
+    add_gradients(alone, 0, total, term)
+    assert alone[teams.WAITED] == 0

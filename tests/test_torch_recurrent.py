@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from rnnfast.kernels.team import MEMBERS, new_team  # noqa: E402
+from rnnfast.kernels.team import MEMBERS, WAITED, new_team  # noqa: E402
 
 import rnnfast  # noqa: E402
 import rnnfast.torch as bridge  # noqa: E402
@@ -195,7 +195,9 @@ def test_an_error_in_a_team_is_raised(teams):
 
     with pytest.raises(ZeroDivisionError, match="on purpose"):
         openmp.run(kernel, new_team(2), [np.zeros(1)])
-    assert openmp.run(lambda team, member, array: member, new_team(2), [np.zeros(1)]) == 0
+    team = new_team(2)
+    assert openmp.run(lambda team, member, array: member, team, [np.zeros(1)]) == 0
+    assert team.item(WAITED) > 0  # for the beginning and the end of the region
 
 
 def test_calls_are_counted_by_the_name_of_the_cell():

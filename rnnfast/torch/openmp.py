@@ -11,6 +11,7 @@ import ctypes
 import functools
 import os
 import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 
 from rnnfast import _threads
-from rnnfast.kernels.team import CALLS, MEMBERS, let_go
+from rnnfast.kernels.team import CALLS, MEMBERS, WAITED, let_go
 
 _BODY = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
@@ -44,7 +45,7 @@ def run(kernel: Any, team: np.ndarray, arguments: Sequence[Any]) -> Any:
     The caller makes its call itself, between the beginning and the end of a parallel region: Python handles
     Ctrl-C on this thread, where it can then be raised. Whatever is raised, the region ends.
     """
-    library, members = _library(), team.item(MEMBERS)
+    library, members, begin, inside = _library(), team.item(MEMBERS), time.perf_counter_ns(), 0
     errors: list[BaseException] = []
 
     def body(_: Any) -> None:
@@ -61,7 +62,9 @@ def run(kernel: Any, team: np.ndarray, arguments: Sequence[Any]) -> Any:
         library.GOMP_parallel_start(callback, None, members)
         is_team = library.omp_get_num_threads() == members
         if is_team:
+            inside = time.perf_counter_ns()
             result = kernel(team, 0, *arguments)
+            inside = time.perf_counter_ns() - inside
     except BaseException:
         let_go(team)
         raise
@@ -69,6 +72,7 @@ def run(kernel: Any, team: np.ndarray, arguments: Sequence[Any]) -> Any:
         _end(library, team, level)
     if errors:
         raise errors[0]
+    team[WAITED] += time.perf_counter_ns() - begin - inside
     return result if is_team else _threads.run(kernel, 1, False, arguments)
 
 
