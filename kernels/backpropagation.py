@@ -34,6 +34,7 @@ from .sequence import (
     strides_of,
 )
 from .shares import own_part, recurrent_operands, recurrent_product, share
+from .strided import gradients_in_place
 from .team import BY_UNITS, MEMBERS, begin_call, end_call, meet
 from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
 
@@ -50,7 +51,7 @@ def backward_of(schedule: Schedule, rounds: bool) -> Any:
     IS_APART, IS_AGAIN, HAS_PRODUCT = bool(cell.apart), bool(cell.again), cell.product
     OTHERS, HAS_TAPE, PASSES = len(cell.states) - 1, not schedule.in_place, schedule.passes
     HAS_UNITS, HAS_GIVEN, HAS_WANTED = bool(cell.units), bool(cell.given), bool(cell.wanted)
-    FIRST_OTHER = schedule.others
+    FIRST_OTHER, IS_EXACT = schedule.others, not rounds
     first_pass, second_pass = row_pass(schedule.backward[0]), row_pass(schedule.backward[1])
     remake_block = remake_of(schedule, rounds)
     gradients_of_block, clear_gradients = block_gradients(schedule, rounds)
@@ -326,10 +327,16 @@ def backward_of(schedule: Schedule, rounds: bool) -> Any:
                 )  # fmt: skip
             if ids is None:
                 rows_of_block = t_first, t_last, offsets, sequence_rows, step_rows
-                goal = inputs_backward(
-                    team, member, goal, rows_of_block, b.size, x_block, (dts, first_dt), packed_x, dxs,
-                    d_columns, HAS_PRODUCT and (PLAIN == GATES or width % 2 == 0),
-                )  # fmt: skip
+                is_done = False
+                if IS_EXACT:
+                    is_done = gradients_in_place(
+                        team, member, rows_of_block, b.size, (dts, first_dt), packed_x, dxs
+                    )
+                if not is_done:
+                    goal = inputs_backward(
+                        team, member, goal, rows_of_block, b.size, x_block, (dts, first_dt), packed_x, dxs,
+                        d_columns, HAS_PRODUCT and (PLAIN == GATES or width % 2 == 0),
+                    )  # fmt: skip
             elif not apart:
                 in_batch = t_first, t_last, offsets, order
                 goal = words_backward(
