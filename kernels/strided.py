@@ -170,16 +170,17 @@ def _turned_product(times, rows, depth, x, w, b, c, scratch):
     c_array, c_first, c_row, c_far = c
     room, place = scratch
     cols, width, lanes = b.size, PANEL_BYTES // b.itemsize, VECTOR_BYTES // b.itemsize
-    together = width if rows >= width else lanes
     blocks = (depth + TURNED_DEPTH - 1) // TURNED_DEPTH
     own = (room, place + TURNED_DEPTH * width, width, width)
     bias = (room, place + (TURNED_DEPTH + NARROW) * width, width, width)
     for j in range(cols):
         room[bias[1] + j * width : bias[1] + (j + 1) * width] = b[j]
     for index in range(times):
-        for left in range(0, rows, together):
+        left = 0
+        while left < rows:
+            together = width if rows >= width and rows - left > lanes else lanes
             top = min(left, rows - together)  # the last rows overlap others, with the same results
-            start = bias
+            left, start = top + together, bias
             for block in range(blocks):
                 k, end = depth * block // blocks, depth * (block + 1) // blocks
                 for j in range(0, together, lanes):
