@@ -34,6 +34,7 @@ from .sequence import (
     strides_of,
 )
 from .shares import own_part, recurrent_operands, recurrent_product, share
+from .strided import input_gradients_of
 from .team import BY_UNITS, MEMBERS, begin_call, end_call, meet
 from .tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
 
@@ -56,7 +57,7 @@ def backward_of(schedule: Schedule, rounds: bool) -> Any:
     gradients_of_block, clear_gradients = block_gradients(schedule, rounds)
     pack_weights, _, elements = packing(rounds)
     recurrent_operand, rows_of_operand = recurrent_operands(rounds)
-    _, _, inputs_backward, words_backward = inputs_of(rounds)
+    inputs_backward, words_backward = input_gradients_of(rounds), inputs_of(rounds).words_backward
 
     @spliced
     def weights_of(

@@ -13,6 +13,7 @@ from .inputs import weights_of_inputs
 from .schedule import Schedule
 from .sequence import bias_gradient, last_first, pairs_first, weight_gradient
 from .shares import share
+from .strided import weights_by_columns
 from .team import meet
 from .tile import PANEL_BYTES
 from .vectors import clear_span
@@ -79,9 +80,11 @@ def block_gradients(schedule: Schedule, rounds: bool) -> BlockGradients:
         deep, cols, panel, flat = elements(rows), db.size, PANEL_BYTES // dts.itemsize, dts.reshape(-1)
         d = operand(rows, D, blocks, pairs, ZERO)
         if ids is None:
-            weights_of_inputs(
-                team, member, turned, deep, cols, operand(rows, X, blocks, pairs, ZERO), d, dwx, mode
-            )
+            if ROUNDS:
+                x = operand(rows, X, blocks, pairs, ZERO)
+                weights_of_inputs(team, member, turned, deep, cols, x, d, dwx, mode)
+            else:
+                weights_by_columns(team, member, turned, rows, cols, blocks[X], d, dwx, mode)
         width = cols // GATES
         flat[flat.size - 1] = 1
         dw_row = width if turned else cols

@@ -1,4 +1,4 @@
-"""The products with inputs over a block of steps, read where they lie if that is faster.
+"""The products with inputs over a block of steps, where rows lie or by columns if that is faster.
 
 Rows of inputs lie at one distance from step to step and at another from sequence to sequence. Without
 lengths they need not be gathered in the order of time: there is one product for each step over the
@@ -10,15 +10,16 @@ from __future__ import annotations
 from typing import Any
 
 from ._jit import inner, spliced
-from .gemm import ONE, ZERO, gemm
-from .inputs import inputs_of
-from .sequence import gather_steps
+from .gemm import ONE, ZERO, gemm, packed_view
+from .inputs import inputs_of, weights_of_inputs
+from .sequence import gather_steps, last_first
 from .shares import share
 from .team import MEMBERS
-from .tile import FROM_START, MAX_ROWS, PANEL_BYTES
+from .tile import ADD_TO, FROM_START, MAX_ROWS, OVERWRITE, PANEL_BYTES
 from .vectors import VECTOR_BYTES, transpose_block
 
 input_product, rounded_product = inputs_of(False).product, inputs_of(True).product
+exact_backward = inputs_of(False).backward
 
 # Each product reads all weights, so larger ones than this are used for the gathered rows of a block.
 # Relative to gathering, LSTM forward on Zen 4: 0.88 at (30, 60, 1000, 30), 0.91 at (29, 271, 100, 64).
@@ -46,40 +47,112 @@ def _inputs_forward(team, member, block, depth, xs, x_block, w, b, c, columns):
     columns  None
     """
     t_first, t_last, offsets, sequence_rows, step_rows = block
+    members, flat = team[MEMBERS], xs.reshape(-1)
+    products, in_x, in_c, is_regular, is_fast = spacing(block, depth, b.size, xs, members)
+    times, count = products
+    begin, end = share(count, member, team)
+    array, first, row, panel = c
+    x = (flat, in_x[0] + begin * in_x[1], in_x[1], in_x[2])
+    own = (array, first + begin * in_c[0] * row, in_c[0] * row, in_c[1] * row)
+    room = x_block.size // members
+    if is_regular and _turns(count, depth, b, members, room):
+        _turned_product(times, end - begin, depth, x, w, b, own, (x_block.reshape(-1), member * room))
+    elif is_regular and is_fast:
+        for index in range(times):
+            a, part = (flat, x[1] + index * x[3], x[2], ONE), (array, own[1] + index * own[3], own[2], panel)
+            gemm(end - begin, b.size, depth, a, w, (b, ZERO, ZERO, panel), part, FROM_START)
+    else:
+        begin, end = share(offsets[t_last] - offsets[t_first], member, team)
+        gather_steps(t_first, t_last, begin, end, offsets, sequence_rows, step_rows, xs, x_block)
+        input_product(begin, end, depth, x_block, w, b, c, None)
+
+
+@inner
+def gradients_in_place(team, member, block, cols, gradients, packed_x, dxs):
+    """dx_t = dt Wx^T for the steps of a block, written where they belong, unless gathered rows are faster.
+    Returns whether it is done.
+
+    block      (t_first, t_last, offsets, sequence_rows, step_rows)
+    gradients  (dts, first)               dt in the rows of dts from `first` on, read
+    packed_x   (packed_size(cols, D),)    read, Wx^T in panels
+    dxs        (.., .., D)                the member's rows overwritten
+    """
+    dts, first = gradients
+    depth, dt_row, flat, panel = dxs.shape[2], dts.shape[1], dts.reshape(-1), PANEL_BYTES // dts.itemsize
+    products, in_x, in_dts, is_regular, is_fast = spacing(block, depth, cols, dxs, team[MEMBERS])
+    is_done = is_regular and is_fast and dxs.size > 0
+    if is_done:
+        times, count = products
+        begin, end = share(count, member, team)
+        for index in range(times):
+            row = first + begin * in_dts[0] + index * in_dts[1]
+            a = (flat, row * dt_row, in_dts[0] * dt_row, ONE)
+            c = (dxs.reshape(-1), in_x[0] + begin * in_x[1] + index * in_x[2], in_x[1], panel)
+            gemm(end - begin, depth, cols, a, packed_view(packed_x, cols), c, c, OVERWRITE)
+    return is_done
+
+
+@spliced
+def _exact_backward(team, member, goal, block, cols, x_block, gradients, packed_x, dxs, columns, ready):
+    """`Inputs.backward` in float32 or float64, in place where that is faster."""
+    is_done = gradients_in_place(team, member, block, cols, gradients, packed_x, dxs)
+    if not is_done:
+        goal = exact_backward(
+            team, member, goal, block, cols, x_block, gradients, packed_x, dxs, columns, ready
+        )
+    return goal
+
+
+def input_gradients_of(rounds: bool) -> Any:
+    """The gradients of the inputs of a block; `rounds` as in `forward_of`."""
+    return inputs_of(True).backward if rounds else _exact_backward
+
+
+@spliced
+def weights_by_columns(team, member, turned, rows, cols, x_block, d, dwx, mode):
+    """`weights_of_inputs`, as its transpose if there are few columns.
+
+    x_block  (block rows + 1, x row)   read; the last row is scratch
+    d        by last_first             (rows, cols), read
+    dwx      (D, cols)                 overwritten, or accumulated if mode is ADD_TO; (cols, D) if `turned`
+    """
+    depth, panel, x_row = dwx.size // cols, PANEL_BYTES // dwx.itemsize, x_block.shape[1]
+    x = last_first(x_block, rows, ZERO)
+    if not turned and 2 * cols <= panel and depth >= team[MEMBERS] * cols * panel:
+        scratch = (x_block.reshape(-1), x_block.size - x_row, x_row)
+        _turned_gradient(team, member, rows, depth, cols, x, d, dwx.reshape(-1), mode, scratch)
+    else:
+        weights_of_inputs(team, member, turned, rows, cols, x, d, dwx, mode)
+
+
+@spliced
+def spacing(block, depth, cols, x, members):
+    """The rows of a block of steps as `times` products over `count` rows, and whether that is faster than
+    gathering them.
+
+    block  (t_first, t_last, offsets, sequence_rows, step_rows)
+    x      (.., .., D), its type is read
+
+    Returns (times, count), (first, near, far) in elements of X, (near, far) in rows of the block, and whether
+    rows are at regular distances and whether products with weights (depth, cols) read them fast.
+    """
+    t_first, t_last, offsets, sequence_rows, step_rows = block
     rows, steps, batch = offsets[t_last] - offsets[t_first], t_last - t_first, sequence_rows.size
-    if not rows:
-        return
     across, down = _distance(sequence_rows, 0, batch), _distance(step_rows, t_first, t_last)
-    is_regular = rows == steps * batch and across != 0 and down != 0
-    # `times` products over `count` rows at distance `near`; `far` from one to the next; likewise in C.
-    times, count, near, far, c_near, c_far = ONE, rows, across, ZERO, ONE, ZERO
+    is_regular = rows > 0 and rows == steps * batch and across != 0 and down != 0
+    first = ZERO
+    if is_regular:
+        first = (sequence_rows[0] + step_rows[t_first]) * depth
+    times, count, near, far, in_block, blocks = ONE, rows, across, ZERO, ONE, ZERO
     if batch == 1:
         near = down
     elif steps > 1 and down != across * batch:
-        times, count, near, far, c_near, c_far = steps, batch, across, down, ONE, batch
+        times, count, near, far, in_block, blocks = steps, batch, across, down, ONE, batch
         if batch < steps:
-            times, count, near, far, c_near, c_far = batch, steps, down, across, batch, ONE
-    members, lanes = team[MEMBERS], VECTOR_BYTES // b.itemsize
-    begin, end = share(count, member, team)
-    array, first, row, panel = c
-    first_x = (sequence_rows[0] + step_rows[t_first] + begin * near) * depth
-    x = (xs.reshape(-1), first_x, near * depth, far * depth)
-    own = (array, first + begin * c_near * row, c_near * row, c_far * row)
-    is_enough = count >= members * MAX_ROWS and depth * b.size * b.itemsize <= SHARED_BYTES
-    room = x_block.size // members
-    is_narrow = b.size <= NARROW and depth >= LEAST_DEPTH and count >= members * lanes
-    if is_regular and is_narrow and room >= (TURNED_DEPTH + 2 * NARROW) * 2 * lanes:
-        scratch = (x_block.reshape(-1), member * room)
-        _turned_product(times, end - begin, depth, x, w, b, own, scratch)
-    elif is_regular and (times == 1 or is_enough) and near * depth * b.itemsize % SET_BYTES:
-        start = (b, ZERO, ZERO, panel)
-        for index in range(times):
-            a, part = (x[0], x[1] + index * x[3], x[2], ONE), (array, own[1] + index * own[3], own[2], panel)
-            gemm(end - begin, b.size, depth, a, w, start, part, FROM_START)
-    else:
-        begin, end = share(rows, member, team)
-        gather_steps(t_first, t_last, begin, end, offsets, sequence_rows, step_rows, xs, x_block)
-        input_product(begin, end, depth, x_block, w, b, c, None)
+            times, count, near, far, in_block, blocks = batch, steps, down, across, batch, ONE
+    is_enough = count >= members * MAX_ROWS and depth * cols * x.itemsize <= SHARED_BYTES
+    is_fast = (times == 1 or is_enough) and near * depth * x.itemsize % SET_BYTES != 0
+    return (times, count), (first, near * depth, far * depth), (in_block, blocks), is_regular, is_fast
 
 
 @spliced
@@ -108,6 +181,14 @@ def _distance(places, begin, end):
     return distance
 
 
+@spliced
+def _turns(count, depth, b, members, room):
+    """Whether `_turned_product` serves each member's part of `count` rows with `room` elements of scratch."""
+    lanes = VECTOR_BYTES // b.itemsize
+    is_narrow = b.size <= NARROW and depth >= LEAST_DEPTH and count >= members * lanes
+    return is_narrow and room >= (TURNED_DEPTH + 2 * NARROW) * 2 * lanes
+
+
 @inner
 def _turned_product(times, rows, depth, x, w, b, c, scratch):
     """C = b + X W with few columns, computed as C^T = b^T + W^T X^T.
@@ -123,16 +204,17 @@ def _turned_product(times, rows, depth, x, w, b, c, scratch):
     c_array, c_first, c_row, c_far = c
     room, place = scratch
     cols, width, lanes = b.size, PANEL_BYTES // b.itemsize, VECTOR_BYTES // b.itemsize
-    together = width if rows >= width else lanes
     blocks = (depth + TURNED_DEPTH - 1) // TURNED_DEPTH
     own = (room, place + TURNED_DEPTH * width, width, width)
     bias = (room, place + (TURNED_DEPTH + NARROW) * width, width, width)
     for j in range(cols):
         room[bias[1] + j * width : bias[1] + (j + 1) * width] = b[j]
     for index in range(times):
-        for left in range(0, rows, together):
+        left = 0
+        while left < rows:
+            together = width if rows >= width and rows - left > lanes else lanes
             top = min(left, rows - together)  # the last rows overlap others, with the same results
-            start = bias
+            left, start = top + together, bias
             for block in range(blocks):
                 k, end = depth * block // blocks, depth * (block + 1) // blocks
                 for j in range(0, together, lanes):
@@ -148,3 +230,34 @@ def _turned_product(times, rows, depth, x, w, b, c, scratch):
                 target = c_first + index * c_far + (top + i) * c_row
                 for j in range(cols):
                     c_array[target + j] = room[own[1] + j * width + i]
+
+
+@inner
+def _turned_gradient(team, member, rows, depth, cols, x, d, dw, mode, scratch):
+    """dW = X^T D (or dW + X^T D if mode is ADD_TO) with few columns, computed as dW^T = D^T X; each member
+    computes its rows of dW.
+
+    x, d     by last_first                (rows, depth) and (rows, cols), read
+    dw       flat, (depth, cols)          overwritten, or accumulated if mode is ADD_TO
+    scratch  (flat array, first, count)   overwritten by all members together
+    """
+    array, first, row, panel = x
+    d_array, d_first, d_row, _ = d
+    room, place, size = scratch
+    own_room = size // team[MEMBERS]
+    place += member * own_room
+    begin, end = share(depth, member, team)
+    width = own_room // cols // panel * panel
+    for left in range(begin, end, width):
+        count = min(width, end - left)
+        a, b, c = (
+            (d_array, d_first, ONE, d_row),
+            (array, first + left, row, panel),
+            (room, place, width, panel),
+        )
+        gemm(cols, count, rows, a, b, c, c, OVERWRITE)
+        for k in range(count):
+            target = (left + k) * cols
+            for j in range(cols):
+                value = room[place + j * width + k]
+                dw[target + j] = dw[target + j] + value if mode == ADD_TO else value

@@ -1,6 +1,7 @@
 """`rnnfast bench`: what it measures and says, with fakes where no other library is installed."""
 
 import contextlib
+import gc
 import importlib.util
 import io
 import json
@@ -12,6 +13,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+import rnnfast
 from rnnfast.bench import contenders, grid, own, report, runner, summary, worker
 from rnnfast.bench.contenders import PEERS, Peer, WrongResult, assert_agree
 from rnnfast.bench.grid import ModelSize, Shape
@@ -141,6 +143,26 @@ def test_the_gradients_of_a_language_model_change_no_weight_and_a_step_changes_a
     assert all((before[name] == again[name]).all() for name in before)
     runs.calls["step"]()
     assert runs.results("step")["loss"] < before["loss"]
+
+
+def test_inference_is_timed_with_frozen_weights(monkeypatch):
+    def frozen(layer):
+        opened.append(layer)
+        try:
+            with real(layer):
+                yield
+        finally:
+            opened.remove(layer)
+
+    opened, real = [], rnnfast.Recurrent.frozen
+    monkeypatch.setattr(rnnfast.Recurrent, "frozen", contextlib.contextmanager(frozen))
+    runs = own.layer(grid.layer_problem("rnn", SMALL))
+    assert len(opened) == 1
+    assert not opened[0].params[0].flags.writeable
+    runs.calls["both"]()  # another layer, since gradients are refused inside
+    del runs
+    gc.collect()
+    assert not opened
 
 
 # Agreement before timing

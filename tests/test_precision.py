@@ -50,6 +50,20 @@ def test_layers_take_it_and_may_change_it(make):
     assert pickle.loads(pickle.dumps(layer)).precision == "bfloat16"
 
 
+def test_steps_of_many_rows_follow_it():
+    layer = rnnfast.TimeLSTM.from_sizes(8, 32, rng=np.random.default_rng(0))
+    x = np.random.default_rng(1).standard_normal((300, 8)).astype(np.float32)
+    steps = {}
+    for precision in (None, "bfloat16", None):
+        layer.precision = precision
+        layer.reset_state()
+        whole = layer.forward(x[:, None], keep=False)[:, 0]
+        layer.reset_state()
+        steps[precision] = layer.step(x)
+        assert_same_bits(steps[precision], whole)
+    assert not np.array_equal(steps[None], steps["bfloat16"])
+
+
 def test_other_values_and_float64_are_refused_in_one_sentence():
     layer = rnnfast.TimeLSTM.from_sizes(3, 4)
     with pytest.raises(ValueError, match=r"TimeLSTM: precision must be None or .bfloat16., got .half."):

@@ -5,10 +5,16 @@ import pytest
 from helpers import DTYPES, assert_same_bits, normal, poisoned
 from rnnfast.kernels._jit import kernel
 from rnnfast.kernels.gemm import ONE, ZERO, gemm_forward, pack_forward, packed_size, packed_view
-from rnnfast.kernels.sequence import block_steps, padded_row
-from rnnfast.kernels.strided import NARROW, TURNED_DEPTH, forward_of
+from rnnfast.kernels.sequence import block_steps, last_first, padded_row
+from rnnfast.kernels.strided import (
+    NARROW,
+    TURNED_DEPTH,
+    forward_of,
+    gradients_in_place,
+    weights_by_columns,
+)
 from rnnfast.kernels.team import MEMBERS, TEAM_SIZE
-from rnnfast.kernels.tile import FROM_START, PANEL_BYTES
+from rnnfast.kernels.tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
 
 inputs_forward = forward_of(False)
 
@@ -113,3 +119,74 @@ def test_few_columns_are_computed_as_the_transpose(depth, rows, in_place, dtype)
 def test_the_transpose_is_used_up_to_its_columns():
     assert check("sequences first", (33, 3, 40, NARROW), np.float32)  # x_block is its scratch
     assert not check("sequences first", (33, 3, 40, NARROW + 1), np.float32)
+
+
+@kernel
+def run_input_gradients(
+    team, member, t_first, t_last, offsets, sequence_rows, step_rows, dts, packed, cols, dxs
+):
+    """`gradients_in_place` of a block whose dts are the first rows."""
+    block = (t_first, t_last, offsets, sequence_rows, step_rows)
+    return gradients_in_place(team, member, block, cols, (dts, ZERO), packed, dxs)
+
+
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize(("shape", "is_scattered"), [*SHAPES, ((40, 12, 40, 2), False)])
+@pytest.mark.parametrize("layout", ["sequences first", "steps first", "last step first", "any order"])
+def test_gradients_of_inputs_are_written_where_they_belong(layout, shape, is_scattered, members):
+    N, T, D, cols = shape
+    rng, dtype = np.random.default_rng(2), np.float32
+    sequence_rows, step_rows = places(layout, N, T)
+    T = min(T, block_steps(N))
+    dts, wx = normal(rng, (N * T, padded_row(cols, np.dtype(dtype))), dtype), normal(rng, (cols, D), dtype)
+    panels = poisoned(packed_size(cols, D, np.dtype(dtype)), dtype)
+    pack_forward(wx, panels)
+    dxs = poisoned((1, N * step_rows.size, D), dtype)
+    team = np.zeros(TEAM_SIZE, np.int64)
+    team[MEMBERS] = members
+    arrays = (np.arange(T + 1) * N, sequence_rows, step_rows, dts, panels, cols, dxs)
+    done = {run_input_gradients(team, member, 0, T, *arrays) for member in range(members)}
+    assert len(done) == 1
+    if members == 1 and layout in ("sequences first", "last step first"):
+        assert done == {not is_scattered}
+    rows = (sequence_rows + step_rows[:T, None]).ravel()
+    if done == {True}:
+        expected = poisoned((N * T, D), dtype)
+        gemm_forward(np.ascontiguousarray(dts[:, :cols]), panels, expected[0], expected, OVERWRITE)
+        assert_same_bits(dxs[0, rows], expected)
+        rows = np.setdiff1d(np.arange(dxs.shape[1]), rows)
+    assert np.isnan(dxs[0, rows]).all()
+
+
+@kernel
+def run_weights(team, member, turned, rows, cols, x_block, dts, dwx, mode):
+    """`weights_by_columns`."""
+    weights_by_columns(team, member, turned, rows, cols, x_block, last_first(dts, rows, ZERO), dwx, mode)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("members", [1, 2])
+@pytest.mark.parametrize("cols", [1, 3, 4, 5, 16, 17])
+@pytest.mark.parametrize("depth", [20, 97, 700, 1100])
+def test_weight_gradients_have_the_same_bits_in_both_layouts(depth, cols, members, dtype):
+    rng, rows = np.random.default_rng(3), 45
+    dtype = np.dtype(dtype)
+    x_block, dts = (
+        np.concatenate(
+            [
+                normal(rng, (rows, padded_row(size, dtype)), dtype),
+                poisoned((1, padded_row(size, dtype)), dtype),
+            ]
+        )
+        for size in (depth, cols)
+    )
+    team = np.zeros(TEAM_SIZE, np.int64)
+    team[MEMBERS] = members
+    for mode in (OVERWRITE, ADD_TO):
+        before = normal(rng, (depth, cols), dtype) if mode == ADD_TO else poisoned((depth, cols), dtype)
+        plain, turned = before.copy(), before.T.copy()
+        for dwx, is_turned in ((turned, True), (plain, False)):
+            for member in range(members):
+                run_weights(team, member, is_turned, rows, cols, x_block, dts, dwx, mode)
+        assert not np.isnan(plain).any()
+        assert_same_bits(plain, np.ascontiguousarray(turned.T))

@@ -64,10 +64,13 @@ class Runs:
         Runs a pass once, untimed, and returns its results in rnnfast's layout. ``forward``: ``hs (N, T, H)``;
         ``both`` adds ``dxs`` and ``dWx``, ``dWh``, ``db`` and so on, one for each parameter of the cell. For
         a language model: ``loss`` and the gradients of all parameters before clipping, by number.
+    keeps : object
+        What the calls need while they are used, such as an open context.
     """
 
     calls: dict[str, Callable[[], object]]
     results: Callable[[str], dict[str, np.ndarray]]
+    keeps: object = None
 
 
 class WrongResult(ValueError):

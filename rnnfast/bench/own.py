@@ -18,14 +18,20 @@ def start(threads: int) -> str:
 
 
 def layer(problem: LayerProblem) -> Runs:
-    """The layer, with results in the caller's arrays, as in a training loop."""
-    params = [param.copy() for param in problem.params]
-    layer = rnnfast.Recurrent(problem.cell, params, rng=np.random.default_rng(0))
+    """A layer with frozen weights for inference, one for training; results in the caller's arrays."""
+
+    def made() -> rnnfast.Recurrent:
+        params = [param.copy() for param in problem.params]
+        return rnnfast.Recurrent(problem.cell, params, rng=np.random.default_rng(0))
+
+    layer, reader = made(), made()
+    freeze = reader.frozen()
+    freeze.__enter__()
     xs, dhs = problem.xs, problem.dhs
     hs, dxs = np.zeros_like(dhs), np.zeros_like(xs)
 
     def forward() -> None:
-        layer.forward(xs, out=hs, keep=False)
+        reader.forward(xs, out=hs, keep=False)
 
     def both() -> None:
         layer.forward(xs, out=hs)
@@ -39,7 +45,7 @@ def layer(problem: LayerProblem) -> Runs:
         names = [f"d{name}" for name in layer.parameter_names]
         return {"hs": hs, "dxs": dxs, **dict(zip(names, layer.grads, strict=True))}
 
-    return Runs({"forward": forward, "both": both}, results)
+    return Runs({"forward": forward, "both": both}, results, keeps=freeze)
 
 
 def language_model(problem: ModelProblem) -> Runs:

@@ -277,6 +277,10 @@ class Plans(Streaming):
         packed.keep()
         return Run(inputs, given, rows, plan.saved, plan.intact, groups)
 
+    def _forget_precision(self) -> None:
+        super()._forget_precision()
+        self._stepper = None
+
     def _step_in_window(
         self, x: np.ndarray, given: np.ndarray | None, state: np.ndarray, h: np.ndarray
     ) -> None:
