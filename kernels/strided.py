@@ -35,7 +35,7 @@ NARROW, LEAST_DEPTH, TURNED_DEPTH = 3, 32, 128
 
 
 @inner
-def _inputs_forward(team, member, block, depth, xs, x_block, w, b, c, columns):
+def _exact_products(team, member, block, depth, xs, x_block, w, b, c, columns):
     """C = b + X W for the rows of a block of steps; each member computes some of them.
 
     block    (t_first, t_last, offsets, sequence_rows, step_rows)
@@ -93,7 +93,7 @@ def gradients_in_place(team, member, block, cols, gradients, packed_x, dxs):
 
 
 @spliced
-def _exact_backward(team, member, goal, block, cols, x_block, gradients, packed_x, dxs, columns, ready):
+def _exact_gradients(team, member, goal, block, cols, x_block, gradients, packed_x, dxs, columns, ready):
     """`Inputs.backward` in float32 or float64, in place where that is faster."""
     is_done = gradients_in_place(team, member, block, cols, gradients, packed_x, dxs)
     if not is_done:
@@ -105,7 +105,7 @@ def _exact_backward(team, member, goal, block, cols, x_block, gradients, packed_
 
 def input_gradients_of(rounds: bool) -> Any:
     """The gradients of the inputs of a block; `rounds` as in `forward_of`."""
-    return inputs_of(True).backward if rounds else _exact_backward
+    return inputs_of(True).backward if rounds else _exact_gradients
 
 
 @spliced
@@ -156,8 +156,8 @@ def spacing(block, depth, cols, x, members):
 
 
 @spliced
-def _rounded_forward(team, member, block, depth, xs, x_block, w, b, c, columns):
-    """`_inputs_forward` for operands in pairs, whose rows are gathered and then rounded into `columns`."""
+def _rounded_products(team, member, block, depth, xs, x_block, w, b, c, columns):
+    """`_exact_products` for operands in pairs, whose rows are gathered and then rounded into `columns`."""
     t_first, t_last, offsets, sequence_rows, step_rows = block
     begin, end = share(offsets[t_last] - offsets[t_first], member, team)
     gather_steps(t_first, t_last, begin, end, offsets, sequence_rows, step_rows, xs, x_block)
@@ -166,7 +166,7 @@ def _rounded_forward(team, member, block, depth, xs, x_block, w, b, c, columns):
 
 def forward_of(rounds: bool) -> Any:
     """The products with the inputs of a block; `rounds` says that operands are rounded to bfloat16."""
-    return _rounded_forward if rounds else _inputs_forward
+    return _rounded_products if rounds else _exact_products
 
 
 @spliced
