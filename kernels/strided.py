@@ -35,7 +35,7 @@ NARROW, LEAST_DEPTH, TURNED_DEPTH = 3, 32, 128
 
 
 @inner
-def _exact_inputs(team, member, block, depth, xs, x_block, w, b, c, columns):
+def _exact_products(team, member, block, depth, xs, x_block, w, b, c, columns):
     """C = b + X W for the rows of a block of steps; each member computes some of them.
 
     block    (t_first, t_last, offsets, sequence_rows, step_rows)
@@ -156,8 +156,8 @@ def spacing(block, depth, cols, x, members):
 
 
 @spliced
-def _rounded_inputs(team, member, block, depth, xs, x_block, w, b, c, columns):
-    """`_exact_inputs` for operands in pairs, whose rows are gathered and then rounded into `columns`."""
+def _rounded_products(team, member, block, depth, xs, x_block, w, b, c, columns):
+    """`_exact_products` for operands in pairs, whose rows are gathered and then rounded into `columns`."""
     t_first, t_last, offsets, sequence_rows, step_rows = block
     begin, end = share(offsets[t_last] - offsets[t_first], member, team)
     gather_steps(t_first, t_last, begin, end, offsets, sequence_rows, step_rows, xs, x_block)
@@ -166,7 +166,7 @@ def _rounded_inputs(team, member, block, depth, xs, x_block, w, b, c, columns):
 
 def forward_of(rounds: bool) -> Any:
     """The products with the inputs of a block; `rounds` says that operands are rounded to bfloat16."""
-    return _rounded_inputs if rounds else _exact_inputs
+    return _rounded_products if rounds else _exact_products
 
 
 @spliced
