@@ -69,17 +69,17 @@ def remake_of(schedule: Schedule, rounds: bool) -> Any:
             x_columns,
         )
         deep, place = elements(width), (slot + begin) * tape_row
-        a, own, pair_row = (flat_h, begin * row, row, ONE), end - begin, ZERO
+        a, rows, pair_row = (flat_h, begin * row, row, ONE), end - begin, ZERO
         if ROUNDS:
             pair_row = h_columns.shape[1]
             columns_in_pairs(begin, end, width, (flat_h, ZERO, row), h_columns, ZERO)
             a = (h_columns.reshape(-1), begin * pair_row, pair_row, ONE)
         if PLAIN:
             c = (flat_tape, place, tape_row, panel)
-            gemm(own, PLAIN * width, deep, a, packed_view(packed_wh, deep), c, c, FROM_START)
+            gemm(rows, PLAIN * width, deep, a, packed_view(packed_wh, deep), c, c, FROM_START)
         if IS_APART:
             c, before = (flat_tape, place + cols, tape_row, panel), (bhh, ZERO, ZERO, panel)
-            gemm(own, LATE * width, deep, a, packed_view(packed_wlate, deep), before, c, FROM_START)
+            gemm(rows, LATE * width, deep, a, packed_view(packed_wlate, deep), before, c, FROM_START)
         j_first, j_last = ZERO, width
         if OTHERS:
             goal = meet(team, goal)
@@ -94,7 +94,7 @@ def remake_of(schedule: Schedule, rounds: bool) -> Any:
                     columns_in_pairs(begin, end, width, (flat_operand, ZERO, row), h_columns, ZERO)
                     o = (h_columns.reshape(-1), begin * pair_row, pair_row, ONE)
                 c = (flat_tape, place + PLAIN * width, tape_row, panel)
-                gemm(own, LATE * width, deep, o, packed_view(packed_wlate, deep), c, c, FROM_START)
+                gemm(rows, LATE * width, deep, o, packed_view(packed_wlate, deep), c, c, FROM_START)
             for t in range(t_first, t_last):
                 here, count = offsets[t] - offsets[t_first], offsets[t + 1] - offsets[t]
                 first, last = max(begin, here), min(end, here + count)

@@ -38,7 +38,7 @@ class Plan(NamedTuple):
     team : Team
     saved : tuple of ndarray
         The cache of `forward` for `backward`; None for arrays the cell does not have, also in `scratch`.
-    scratch : tuple of ndarray
+    scratch : tuple of ndarray, or Back
     intact : int
         The first block of the time grid whose rows of the tape are not overwritten by later blocks.
     zeros : ndarray (S, N, H)
@@ -49,7 +49,7 @@ class Plan(NamedTuple):
 
     team: Team
     saved: tuple[Any, ...]
-    scratch: tuple[Any, ...]
+    scratch: Any
     intact: int
     zeros: np.ndarray
     pace: Pace
@@ -168,7 +168,7 @@ class Plans(Streaming):
                 return None
             return self._packed(name, depth, cols if remake else 0)
 
-        scratch = (
+        scratch = Back(
             self._packed("packed_x", cols, depth),
             self._panels("packed_h", plain, 1, team),
             self._panels("packed_late", late, 1, team),
@@ -319,7 +319,7 @@ class Plans(Streaming):
         grads = self._kernel_grads
         if grads is None:
             grads = self._kernel_grads = self._gradient_arrays()
-        groups, scratch = None if adds else run.groups, Back(*plan.scratch)
+        groups, scratch = None if adds else run.groups, plan.scratch
         if groups is not None:
             shape = int(run.rows.offsets[-1]) + 1, scratch.dts.shape[1]
             scratch = scratch._replace(dts=(room or self._workspace).take("all gradients", shape, self.dtype))
