@@ -34,7 +34,7 @@ def warmup(dtype: np.typing.DTypeLike = np.float32, cells: Sequence[Cell] | None
     dtype : float32 or float64
     cells : sequence of Cell, optional
         The cells to compile; each takes several seconds. By default, the cells of `TimeRNN`, `TimeLSTM` and
-        `TimeGRU`. Other cells are compiled at their first use.
+        `TimeGRU`. Other cells, and products in bfloat16, are compiled at their first use.
 
     Raises
     ------

@@ -20,14 +20,17 @@ def warmup(
     dtype: Annotated[
         str | None,
         typer.Option(
-            parser=word("--dtype", *DTYPES), metavar="|".join(DTYPES), help="Precision.", show_default="both"
+            parser=word("--dtype", *DTYPES),
+            metavar="|".join(DTYPES),
+            help="Type of the parameters.",
+            show_default="both",
         ),
     ] = None,
 ) -> None:
     """Compile the layers RNN, LSTM and GRU, the losses and the optimizers, so that later commands do not
     wait for the compiler.
 
-    Compiled kernels are cached on disk. Other cells are compiled at their first use.
+    Compiled kernels are cached on disk. Other cells, and products in bfloat16, are compiled at their first use.
 
     Example: [bold]rnnfast warmup --dtype float32[/bold]
     """
