@@ -30,7 +30,8 @@ def warmup(
     """Compile the layers RNN, LSTM and GRU, the losses and the optimizers, so that later commands do not
     wait for the compiler.
 
-    Compiled kernels are cached on disk. Other cells, and products in bfloat16, are compiled at their first use.
+    Compiled kernels are cached on disk. Other cells, and products in bfloat16, are compiled at their first
+    use.
 
     Example: [bold]rnnfast warmup --dtype float32[/bold]
     """
