@@ -13,6 +13,7 @@ sum. Numbers too small to be normal count as zero in products, as everywhere in 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -156,25 +157,31 @@ def pair_rows(typing_context, source, first, second, target, place, count):
     def codegen(context, builder, signature, arguments):
         of, first, second, to, place, count = arguments
         rows = [_floats(context, builder, source, of, at) for at in (first, second)]
-        _by_vectors(builder, rows, _floats(context, builder, target, to, place), count, None)
+
+        def pairs(writer: PairWriter, at: ir.Value) -> ir.Value:
+            values = (writer.load(builder, writer.place(builder, row, at)) for row in rows)
+            return writer.pair(builder, *values)
+
+        _by_vectors(builder, _floats(context, builder, target, to, place), count, pairs)
         return context.get_dummy_value()
 
     return types.void(source, i64, i64, target, i64, i64), codegen
 
 
 def _by_vectors(
-    builder: ir.IRBuilder, rows: list[ir.Value], target: ir.Value, count: ir.Value, low: ir.Value | None
+    builder: ir.IRBuilder,
+    target: ir.Value,
+    count: ir.Value,
+    pairs: Callable[[PairWriter, ir.Value], ir.Value],
 ) -> None:
-    """Write the pairs of two rows, or of one row and a constant low half, vector by vector."""
+    """Write `count` pairs, vector by vector; `pairs(writer, at)` makes a vector of them from pair `at` on."""
     done = _I64(0)
     for lanes in (VECTOR_BYTES // 4, 1):
         writer = PairWriter(builder.module, types.float32, lanes=lanes)
         whole = builder.udiv(builder.sub(count, done), _I64(lanes))
         with cgutils.for_range(builder, whole) as loop:
             at = builder.add(done, builder.mul(loop.index, _I64(lanes)))
-            values = [writer.load(builder, writer.place(builder, row, at)) for row in rows]
-            second = values[1] if low is None else writer.splat(builder, low)
-            writer.store(builder, writer.pair(builder, values[0], second), writer.place(builder, target, at))
+            writer.store(builder, pairs(writer, at), writer.place(builder, target, at))
         done = builder.add(done, builder.mul(whole, _I64(lanes)))
 
 
@@ -192,7 +199,12 @@ def pair_last_row(typing_context, source, first, low, target, place, count):
     def codegen(context, builder, signature, arguments):
         of, first, low, to, place, count = arguments
         row = _floats(context, builder, source, of, first)
-        _by_vectors(builder, [row], _floats(context, builder, target, to, place), count, low)
+
+        def pairs(writer: PairWriter, at: ir.Value) -> ir.Value:
+            value = writer.load(builder, writer.place(builder, row, at))
+            return writer.pair(builder, value, writer.splat(builder, low))
+
+        _by_vectors(builder, _floats(context, builder, target, to, place), count, pairs)
         return context.get_dummy_value()
 
     return types.void(source, i64, types.int32, target, i64, i64), codegen
@@ -213,16 +225,11 @@ def pair_neighbours(typing_context, source, first, target, place, count):
     def codegen(context, builder, signature, arguments):
         of, first, to, place, count = arguments
         row = _floats(context, builder, source, of, first)
-        end = _floats(context, builder, target, to, place)
-        done = _I64(0)
-        for lanes in (VECTOR_BYTES // 4, 1):
-            writer = PairWriter(builder.module, types.float32, lanes=lanes)
-            whole = builder.udiv(builder.sub(count, done), _I64(lanes))
-            with cgutils.for_range(builder, whole) as loop:
-                at = builder.add(done, builder.mul(loop.index, _I64(lanes)))
-                pairs = writer.neighbours(builder, builder.gep(row, [builder.mul(at, _I64(2))]))
-                writer.store(builder, pairs, writer.place(builder, end, at))
-            done = builder.add(done, builder.mul(whole, _I64(lanes)))
+
+        def pairs(writer: PairWriter, at: ir.Value) -> ir.Value:
+            return writer.neighbours(builder, builder.gep(row, [builder.mul(at, _I64(2))]))
+
+        _by_vectors(builder, _floats(context, builder, target, to, place), count, pairs)
         return context.get_dummy_value()
 
     return types.void(source, i64, target, i64, i64), codegen

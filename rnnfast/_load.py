@@ -29,7 +29,7 @@ ALONE = frozenset((4, 16, 64))
 
 
 class Pace:
-    """What is known about the time of calls of one kind: the same kernel on arrays of the same shapes."""
+    """Times of calls of one kind: one kernel on arrays of the same shapes."""
 
     __slots__ = ("alone", "calls", "is_short")
 

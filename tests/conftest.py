@@ -47,3 +47,28 @@ def shared_windows(monkeypatch):
     monkeypatch.setattr(plans, "LEAST_STEP_OPERATIONS", 0.0)
     yield
     rnnfast.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_protected():
+    """Arrays that a freeze made read-only are writable again."""
+    from rnnfast.layers.frozen import _protected
+
+    yield
+    assert _protected == {}
+
+
+@pytest.fixture
+def lent(monkeypatch):
+    """What kernels are told of their packed operands, a list a call: [] not frozen, [0, 0] to be packed."""
+    from rnnfast.layers.frozen import Packed
+
+    found, lend = [], Packed.lend
+
+    def spy(*arguments):
+        made = lend(*arguments)
+        found.append(made.tolist())
+        return made
+
+    monkeypatch.setattr(Packed, "lend", spy)
+    return found

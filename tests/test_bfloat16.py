@@ -65,7 +65,7 @@ panel_width_of = kernel(_panel)
 
 
 def special():
-    """Numbers at which rounding has to decide: ties, the ends of the range, what is not finite."""
+    """Numbers that test rounding: ties, the ends of the range, infinity and NaN."""
     bits = np.array(
         [0x3F808000, 0x3F818000, 0x3F808001, 0x3F807FFF, 0x7F7FFFFF, 0x7F7F7FFF, 0x00800000], np.uint32
     )

@@ -19,30 +19,10 @@ from rnnfast import (
     perplexity,
 )
 from rnnfast.forecast import RNNForecaster
-from rnnfast.layers import frozen, plans, streaming
+from rnnfast.layers import plans, streaming
 from rnnfast.models.network import Network
 
 D, H = 5, 51
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays_protected():
-    yield
-    assert frozen._protected == {}
-
-
-@pytest.fixture
-def lent(monkeypatch):
-    """What kernels are told of their packed operands, a list a call: [] not frozen, [0, 0] to be packed."""
-    found, lend = [], frozen.Packed.lend
-
-    def spy(*arguments):
-        made = lend(*arguments)
-        found.append(made.tolist())
-        return made
-
-    monkeypatch.setattr(frozen.Packed, "lend", spy)
-    return found
 
 
 def layer_of(kind, dtype=np.float32):

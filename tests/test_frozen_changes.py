@@ -17,30 +17,10 @@ from rnnfast import (
     TimeLSTM,
     optim,
 )
-from rnnfast.layers import frozen, plans
+from rnnfast.layers import plans
 
 D, H = 5, 51
 READ_ONLY = "read-only"
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays_protected():
-    yield
-    assert frozen._protected == {}
-
-
-@pytest.fixture
-def lent(monkeypatch):
-    """What kernels are told of their packed operands, a list a call: [] not frozen, [0, 0] to be packed."""
-    found, lend = [], frozen.Packed.lend
-
-    def spy(*arguments):
-        made = lend(*arguments)
-        found.append(made.tolist())
-        return made
-
-    monkeypatch.setattr(frozen.Packed, "lend", spy)
-    return found
 
 
 def rng():
