@@ -26,11 +26,11 @@ from .sequence import (
     clear_ends,
     clear_resets,
     gather_state,
-    gather_states_before,
     gather_steps,
     masked_rows,
     scatter_state,
     slot_of_block,
+    states_before,
     strides_of,
 )
 from .shares import own_part, recurrent_operands, recurrent_product, share
@@ -93,22 +93,23 @@ def backward_of(schedule: Schedule, rounds: bool) -> Any:
 
     @spliced
     def backward_step(
-        team, member, goal, step, part, weights, places, others, sequence_rows, step_rows, columns
+        team, member, goal, step, part, weights, places, h_before, others, sequence_rows, step_rows, columns
     ):
         """The passes and products of one step back. Returns the goal after its meetings.
 
         step    (t, first row in the block, first row of the tape, of the states and of the gradients)
         part    sequences and units (i_first, i_last, j_first, j_last)
+        h_before  (block rows.., row)   read, h before each step
         others  (array, first, row)   the other states before the step
-        places  (array, row) of: tape, h_block, states, gradients, dstates; units, outputs and their width,
-                given, dgiven, operand
+        places  (array, row) of: tape, gradients, dstates, outputs and their width, given, dgiven; flat
+                arrays: states, units, operand
         columns  (block rows, ..) or None   the gradients in pairs, overwritten
         """
         t, here, on_tape, rows, there = step
         i_first, i_last, j_first, j_last = part
         w_h, w_late = weights
-        tape, h, states, dts, d, units, dhs, given, dgiven, operand = places
-        width, row, d_row = dhs[1], h[1], d[1]
+        tape, states, dts, d, units, dhs, given, dgiven, operand = places
+        width, row, d_row, flat_h = dhs[1], h_before.shape[1], d[1], h_before.reshape(-1)
         own, panel = i_last - i_first, PANEL_BYTES // dts[0].itemsize
         place, c = there * dts[1], (d[0], i_first * d_row, d_row, panel)
         for part_of_step in range(2 if IS_AGAIN else 1):
@@ -133,7 +134,7 @@ def backward_of(schedule: Schedule, rounds: bool) -> Any:
                 at = sequence_rows[i] + step_rows[t]
                 of_row = (
                     (tape[0], (on_tape + i) * tape[1] + j_first, width),
-                    (h[0], (here + i) * row + j_first, width),
+                    (flat_h, (here + i) * row + j_first, width),
                     (others[0], others[1] + i * others[2] + j_first, width),
                     (units, j_first, width),
                     (given[0], at * given[1] + j_first, width),
@@ -186,8 +187,8 @@ def backward_of(schedule: Schedule, rounds: bool) -> Any:
     @spliced
     def places_of(tape, h_block, states, dts, dstates, units, dhs, given, dgiven, operand):
         """The arrays of backward_step. Arrays that the cell lacks are replaced by others and not read."""
-        h, width = (h_block.reshape(-1), h_block.shape[1]), dhs.shape[2]
-        flat_tape, flat_units, flat_given, flat_dgiven, flat_operand = h, h[0], h, h, h[0]
+        none, width = (h_block.reshape(-1), h_block.shape[1]), dhs.shape[2]
+        flat_tape, flat_units, flat_given, flat_dgiven, flat_operand = none, none[0], none, none, none[0]
         if HAS_TAPE:
             flat_tape = (tape.reshape(-1), tape.shape[1])
         if HAS_UNITS:
@@ -203,7 +204,6 @@ def backward_of(schedule: Schedule, rounds: bool) -> Any:
         flat_states = states.reshape(-1)
         return (
             flat_tape,
-            h,
             flat_states,
             gradients,
             d,
@@ -228,7 +228,7 @@ def backward_of(schedule: Schedule, rounds: bool) -> Any:
         units, turned, offsets, order, blocks, resets, sequence_rows, step_rows, adds, apart, dxs, dwords,
         dgiven, dstates_before, dwx, dwh, db, dbhh, dunits, packed_x, packed_h, packed_late, packed_wx,
         packed_wh, packed_wlate, dts, dstates, x_block, sums, h_block, kept, carry, operand, x_columns,
-        h_columns, d_columns, x_pairs, h_pairs, d_pairs,
+        h_columns, d_columns, x_pairs, h_pairs, d_pairs, widths, panels,
     ):  # fmt: skip
         """Backpropagation through time: with dt the gradient of a step's pre-activations, dh_{t-1} = dt Wh^T
         plus the gradient through the formula, dx_t = dt Wx^T, dWx = sum x_t^T dt, dWh = sum h_{t-1}^T dt,
@@ -277,6 +277,8 @@ def backward_of(schedule: Schedule, rounds: bool) -> Any:
         x_columns, h_columns, d_columns   (block rows, ..) or None        int32, scratch: see cell_forward
         x_pairs, h_pairs, d_pairs   (block rows / 2 + 1, ..) or None      int32, scratch, likewise; with the
                                                        row lengths of x_block, h_block and dts
+        widths          (6,)                           read, by widths_of
+        panels          by panels_shape                scratch
         """
         mode_before = flush_denormals()
         goal = begin_call(team, member)
@@ -298,20 +300,19 @@ def backward_of(schedule: Schedule, rounds: bool) -> Any:
             rows, slot = offsets[t_last] - offsets[t_first], ZERO
             if not rows:
                 continue
-            begin, end = share(rows, member, team)
-            first_dt = offsets[t_first] if apart else ZERO
+            (begin, end), first_dt = share(rows, member, team), offsets[t_first] if apart else ZERO
             if ids is None:
                 if k < intact or not apart:
                     gather_steps(t_first, t_last, begin, end, offsets, sequence_rows, step_rows, xs, x_block)
             elif k < intact:
                 gather_words(t_first, t_last, begin, end, offsets, order, ids, words, x_block, ZERO)
-            gather_states_before(t_first, t_last, begin, end, offsets, order, resets, states, h_block)
+            h_before = states_before(t_first, t_last, begin, end, offsets, order, resets, states, h_block)
             if HAS_TAPE:
                 slot = slot_of_block(k, x_block, tape)
                 if k < intact:
                     goal = remake_block(
                         team, member, goal, t_first, t_last, slot, k, given, b, bhh, units, offsets, order,
-                        resets, sequence_rows, step_rows, states, starts, x_block, h_block, tape, packed_wx,
+                        resets, sequence_rows, step_rows, states, starts, x_block, h_before, tape, packed_wx,
                         packed_wh, packed_wlate, carry, operand, wx.size // b.size, x_columns, h_columns,
                     )  # fmt: skip
             goal = meet(team, goal)
@@ -322,14 +323,14 @@ def backward_of(schedule: Schedule, rounds: bool) -> Any:
                 others = others_before(t, t_first, k, slot, part, offsets, order, resets, memory, kept, width)
                 goal = backward_step(
                     team, member, goal, (t, here, slot + here, batch + offsets[t], first_dt + here), part,
-                    weights, places, others, sequence_rows, step_rows, d_columns,
+                    weights, places, h_before, others, sequence_rows, step_rows, d_columns,
                 )  # fmt: skip
                 clear_resets(t, part[0], part[1], order, resets, dstates)
             goal = meet(team, goal)
             if not apart:
                 goal = gradients_of_block(
-                    team, member, goal, turned, rows, ids, (x_block, h_block, dts),
-                    (x_pairs, h_pairs, d_pairs), (dwx, dwh, db, dbhh, dunits), mode,
+                    team, member, goal, turned, rows, ids, widths, (x_block, h_before, dts),
+                    (x_pairs, h_pairs, d_pairs), panels, (dwx, dwh, db, dbhh, dunits), mode,
                 )  # fmt: skip
             if ids is None:
                 goal = inputs_backward(

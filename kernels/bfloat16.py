@@ -274,7 +274,7 @@ def pairs_of(depth):
 
 @inner
 def _pack_panel(depth, count, flat, first, row_stride, col_stride, packed, place, width):
-    """One panel of pairs from any matrix; 0 in columns from `count` on."""
+    """One panel of pairs; 0 in columns from `count` on."""
     lanes = VECTOR_BYTES // 4
     whole_pairs, whole_cols = 0, 0
     if row_stride == 1:
@@ -285,19 +285,12 @@ def _pack_panel(depth, count, flat, first, row_stride, col_stride, packed, place
                 _pair_block(flat, corner, col_stride, packed, place + k * width + j, width)
     for k in range(pairs_of(depth)):
         target, at = place + k * width, first + 2 * k * row_stride
-        begin = whole_cols if k < whole_pairs else 0
-        if col_stride == 1:
+        for j in range(whole_cols if k < whole_pairs else 0, count):
+            here = at + j * col_stride
             if 2 * k + 1 < depth:
-                pair_rows(flat, at, at + row_stride, packed, target, count)
+                pair_rows(flat, here, here + row_stride, packed, target + j, 1)
             else:
-                pair_last_row(flat, at, NO_TERM, packed, target, count)
-        else:
-            for j in range(begin, count):
-                here = at + j * col_stride
-                if 2 * k + 1 < depth:
-                    pair_rows(flat, here, here + row_stride, packed, target + j, 1)
-                else:
-                    pair_last_row(flat, here, NO_TERM, packed, target + j, 1)
+                pair_last_row(flat, here, NO_TERM, packed, target + j, 1)
         clear_span(packed, target + count, width - count)
 
 
@@ -310,14 +303,22 @@ def pack_pairs(part, parts, depth, cols, w, packed):
     """
     flat, first, row_stride, col_stride = w
     width = 2 * VECTOR_BYTES // 4
-    panels = (cols + width - 1) // width
-    for panel in range(panels * part // parts, panels * (part + 1) // parts):
-        left = panel * width
-        place = left * pairs_of(depth)
-        _pack_panel(
-            depth, min(width, cols - left), flat, first + left * col_stride, row_stride, col_stride, packed,
-            place, width,
-        )  # fmt: skip
+    panels, pairs = (cols + width - 1) // width, pairs_of(depth)
+    begin, end = panels * part // parts * width, min(panels * (part + 1) // parts * width, cols)
+    if col_stride == 1:  # row by row, as in `pack`
+        for k in range(pairs):
+            row = first + 2 * k * row_stride
+            for left in range(begin, end, width):
+                count, target = min(width, cols - left), packed[left * pairs + k * width :]
+                if 2 * k + 1 < depth:
+                    pair_rows(flat, row + left, row + row_stride + left, target, 0, count)
+                else:
+                    pair_last_row(flat, row + left, NO_TERM, target, 0, count)
+                clear_span(target, count, width - count)
+    else:
+        for left in range(begin, end, width):
+            count, place = min(width, cols - left), first + left * col_stride
+            _pack_panel(depth, count, flat, place, row_stride, col_stride, packed, left * pairs, width)
 
 
 @inner

@@ -16,7 +16,6 @@ import numpy as np
 
 from ._jit import inner, kernel, spliced
 from .bfloat16 import PAIRS, pack_pairs, pairs_of
-from .panel_copy import COPIED_ROWS, COPIED_TILES, COPIES_PANELS, copy_panel, panel_on_stack
 from .tile import FEW_ROWS, MAX_ROWS, PANEL_BYTES, WIDE, panel_width, tile
 from .vectors import VECTOR_BYTES, copy_panel_edge, copy_panel_row, transpose_block
 
@@ -183,7 +182,7 @@ def gemm(rows, cols, depth, a, b, start, c, mode):
     start_array, start_first, start_row, start_panel = start
     c_array, c_first, c_row, c_panel = c
     width = PANEL_BYTES // a_array.itemsize
-    block_rows, together, copy = rows, 1, panel_on_stack(b_array)
+    block_rows, together = rows, 1
     if rows > MAX_ROWS:
         blocks = max(1, (rows * depth * a_array.itemsize + BLOCK_BYTES - 1) // BLOCK_BYTES)
         block_rows = ((rows + MAX_ROWS - 1) // MAX_ROWS + blocks - 1) // blocks * MAX_ROWS
@@ -197,14 +196,9 @@ def gemm(rows, cols, depth, a, b, start, c, mode):
             tiles = (height + MAX_ROWS - 1) // MAX_ROWS
             shorter = height // tiles  # tiles have equal heights: 20 as 10 + 10, not 12 + 8
             taller = height - shorter * tiles
-        copies = COPIES_PANELS and tiles >= COPIED_TILES and depth <= COPIED_ROWS and b_row != width
         panel = 0
         while panel * width < cols:
             count = min(width * together, cols - panel * width)
-            matrix = (b_array, b_first + panel * b_panel, b_row, b_panel)
-            if copies and count == width:
-                copy_panel(depth, (b_array, b_first + panel * b_panel, b_row), copy)
-                matrix = (copy, ZERO, np.int64(width), b_panel)
             row = top
             for index in range(tiles):
                 rows_here = shorter + 1 if index < taller else shorter
@@ -217,7 +211,7 @@ def gemm(rows, cols, depth, a, b, start, c, mode):
                     count,
                     depth,
                     (a_array, a_first + row * a_row, a_row, a_col),
-                    matrix,
+                    (b_array, b_first + panel * b_panel, b_row, b_panel),
                     (start_array, start_first + row * start_row + panel * start_panel, start_row),
                     (c_array, c_first + row * c_row + panel * c_panel, c_row, following),
                     mode,

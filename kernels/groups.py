@@ -17,16 +17,15 @@ from typing import Any
 import numpy as np
 
 from ._jit import kernel, kernel_of, spliced
-from .bfloat16 import NO_FACTOR, NO_TERM, pairs_of, rows_in_pairs
 from .denormals import flush_denormals, restore_mode
-from .gemm import ZERO, packing
+from .gemm import packing
 from .inputs import inputs_of
+from .operands import AGAIN, GRADIENTS, INPUTS, LATE, STATES, operands_of
 from .schedule import Schedule
 from .sequence import (
     bias_gradient,
     gather_steps,
     last_first,
-    pairs_first,
     state_rows_before,
     weight_gradient,
 )
@@ -35,32 +34,30 @@ from .team import begin_call, end_call, meet
 from .tile import ADD_TO, OVERWRITE, PANEL_BYTES
 from .vectors import clear_span, copy_span
 
-# Operands of a term: inputs, states before the step, gradients of pre-activations (beside which lies the
-# operand of a second product), or ones, for a sum over rows. Then the columns of a term, and the targets.
-INPUTS, STATES, GRADIENTS, ONES = range(4)
-OPERAND, OPERAND_COLUMN, DEPTH, COLUMN, COLUMNS, TARGET, PLACE, ROW = range(8)
+# The columns of a term: its operands, as in `operands.py`, or ones and the first column, for a sum over rows;
+# its columns; its target, place there and row. Then the targets.
+ONES = -1
+OPERAND, OF, COLUMNS, TARGET, PLACE, ROW = range(6)
 WX, WH, B, BHH, UNITS, WORDS = range(6)
 
 
 def terms_of(schedule: Schedule, depth: int, width: int, turned: bool) -> np.ndarray:
-    """The terms of a cell's gradient: operand and its first column, columns of the operand (D or H), first
-    column and number of columns of the gradients of pre-activations, target, place in it, and its row."""
+    """The terms of a cell's gradient, whose columns are named above."""
     cell = schedule.cell
     cols, plain, late = len(cell.gates) * width, cell.plain * width, cell.late * width
-    of_late = cols if cell.apart else plain
-    terms = [(INPUTS, 0, depth, 0, cols, WX, 0, depth if turned else cols)]
+    terms = [(INPUTS, GRADIENTS, cols, WX, 0, depth if turned else cols)]
     row = width if turned else cols
     if plain:
-        terms.append((STATES, 0, width, 0, plain, WH, 0, row))
+        terms.append((STATES, GRADIENTS, plain, WH, 0, row))
     if late:
-        a = (STATES, 0) if cell.apart else (GRADIENTS, cols)
-        terms.append((*a, width, of_late, late, WH, plain * (width if turned else 1), row))
-    terms.append((ONES, 0, 1, 0, cols, B, 0, cols))
+        second = STATES if cell.apart else AGAIN
+        terms.append((second, LATE, late, WH, plain * (width if turned else 1), row))
+    terms.append((ONES, 0, cols, B, 0, cols))
     if cell.apart:
-        terms.append((ONES, 0, 1, cols, late, BHH, 0, late))
+        terms.append((ONES, cols, late, BHH, 0, late))
     if cell.trained:
         units = len(cell.trained) * width
-        terms.append((ONES, 0, 1, schedule.unit_gradients * width, units, UNITS, 0, units))
+        terms.append((ONES, schedule.unit_gradients * width, units, UNITS, 0, units))
     return np.array(terms, np.int64)
 
 
@@ -152,55 +149,13 @@ def add_gradients(team, member, total, term):
 
 def _group_gradients(rounds: bool) -> Any:
     """The kernel; `rounds` says that operands of products are rounded to bfloat16."""
-    ROUNDS, elements, words_backward = (
-        bool(rounds),
-        packing(rounds).elements,
-        inputs_of(rounds).words_backward,
-    )
+    elements, words_backward = packing(rounds).elements, inputs_of(rounds).words_backward
+    prepare, operand = operands_of(rounds)
 
     @spliced
-    def round_rows(team, member, goal, rows, ids, cols, terms, blocks, pairs):
-        """Round the operands of the terms, in pairs of rows. Returns the goal after a meeting."""
-        if ROUNDS:
-            x_block, h_block, d_block = blocks
-            x_pairs, h_pairs, d_pairs = pairs
-            begin, end = share(pairs_of(rows), member, team)
-            if ids is None:
-                rows_in_pairs(begin, end, rows, terms[0, DEPTH], NO_FACTOR, x_block, x_pairs, ZERO)
-            has_states = False
-            for index in range(terms.shape[0]):
-                term = terms[index]
-                has_states = has_states or term[OPERAND] == STATES
-                if term[OPERAND] == INPUTS or (term[OPERAND] != ONES and term[COLUMN] >= cols):
-                    rows_in_pairs(begin, end, rows, term[COLUMNS], NO_TERM, d_block, d_pairs, term[COLUMN])
-                if term[OPERAND] == GRADIENTS:
-                    column = term[OPERAND_COLUMN]
-                    rows_in_pairs(begin, end, rows, term[DEPTH], NO_FACTOR, d_block, d_pairs, column)
-            if has_states:
-                rows_in_pairs(begin, end, rows, h_block.shape[1], NO_FACTOR, h_block, h_pairs, ZERO)
-            goal = meet(team, goal)
-        return goal
-
-    @spliced
-    def operand(rows, number, column, blocks, pairs):
-        """An operand of a term: rows of a block, last row first, or pairs of them."""
-        block = blocks[0]
-        if number == STATES:
-            block = blocks[1]
-        elif number == GRADIENTS:
-            block = blocks[2]
-        found = last_first(block, rows, column)
-        if ROUNDS:
-            in_pairs = pairs[0]
-            if number == STATES:
-                in_pairs = pairs[1]
-            elif number == GRADIENTS:
-                in_pairs = pairs[2]
-            found = pairs_first(in_pairs, column)
-        return found
-
-    @spliced
-    def add_terms(team, member, rows, ids, turned, terms, blocks, pairs, level, targets, mode):
+    def add_terms(
+        team, member, rows, ids, turned, widths, terms, blocks, pairs, panels, level, targets, mode
+    ):
         """The terms of a block of steps, overwritten or accumulated at a level of the stack.
 
         targets  (results, regions, partial)
@@ -212,19 +167,21 @@ def _group_gradients(rounds: bool) -> Any:
             term = terms[index]
             target = _target(term[TARGET], level, results, regions, partial)
             if term[OPERAND] == ONES:
-                ones = last_first(d_block, rows, term[COLUMN])
+                ones = last_first(d_block, rows, term[OF])
                 bias_gradient(team, member, rows, term[COLUMNS], ones, target, mode)
             else:
-                a = operand(rows, term[OPERAND], term[OPERAND_COLUMN], blocks, pairs)
-                d = operand(rows, GRADIENTS, term[COLUMN], blocks, pairs)
+                a = operand(term[OPERAND], turned, rows, widths, blocks, pairs, panels)
+                d = operand(term[OF], turned, rows, widths, blocks, pairs, panels)
                 c = (target, term[PLACE], term[ROW], panel)
-                weight_gradient(team, member, turned, deep, term[DEPTH], term[COLUMNS], a, d, c, mode)
+                depth, cols = widths[term[OPERAND]], term[COLUMNS]
+                weight_gradient(team, member, turned, deep, depth, cols, a, d, c, mode)
 
     @kernel_of("bfloat16" if rounds else "full")
     def group_gradients(
         team, member, xs, ids, words, states, dts, offsets, order, resets, turned, bounds, places, orders,
-        sequence_rows, step_rows, starts, grids, counts, terms, regions, dwx, dwh, db, dbhh, dunits, dwords,
-        partial, packed_x, x_block, h_block, d_block, sums, x_pairs, h_pairs, d_pairs, columns,
+        sequence_rows, step_rows, starts, grids, counts, widths, terms, regions, dwx, dwh, db, dbhh, dunits,
+        dwords, partial, packed_x, x_block, h_block, d_block, sums, x_pairs, h_pairs, d_pairs, panels,
+        columns,
     ):  # fmt: skip
         """The gradients of a recurrent layer's parameters, as the tree sum over groups of sequences.
 
@@ -244,7 +201,8 @@ def _group_gradients(rounds: bool) -> Any:
         starts         (groups, T + 1)            read, the first row of each step in the group
         grids          (groups, most + 1)         read, the time grid of each group
         counts         (groups,)                  read, the blocks of each time grid
-        terms          (terms, 8)                 read, by terms_of
+        widths         (6,)                       read, by widths_of, of what is here
+        terms          (terms, 6)                 read, by terms_of
         regions        (7,)                       read, where each target begins in a level of `partial`
         dwx, dwh, db   flat                       overwritten, in the layout of the parameters; without
                                                   elements if the cell has no such array
@@ -257,6 +215,7 @@ def _group_gradients(rounds: bool) -> Any:
         d_block        (block rows + 1, gradient row)   scratch
         sums           (V + 1, gradient row)      scratch if there are ids
         x_pairs, h_pairs, d_pairs   (block rows / 2 + 1, ..) or None   int32, scratch, as in cell_backward
+        panels         by panels_shape            scratch
         columns        (V, ..) or None            int32, scratch if there are ids, likewise
         """
         mode_before = flush_denormals()
@@ -290,11 +249,12 @@ def _group_gradients(rounds: bool) -> Any:
                 _gather_rows(rows_here, True, order, resets, states, h_block)
                 _gather_rows(rows_here, False, order, resets, dts, d_block)
                 goal = meet(team, goal)
-                goal = round_rows(team, member, goal, rows, ids, cols, terms, blocks_of_steps, pairs)
+                goal = prepare(team, member, goal, turned, rows, widths, blocks_of_steps, pairs, panels)
                 targets = results, regions, partial
                 add_terms(
-                    team, member, rows, ids, turned, terms, blocks_of_steps, pairs, level, targets, mode
-                )
+                    team, member, rows, ids, turned, widths, terms, blocks_of_steps, pairs, panels, level,
+                    targets, mode,
+                )  # fmt: skip
                 if ids is not None:
                     in_group = t_first, t_last, begins, own_order
                     goal = words_backward(

@@ -23,6 +23,7 @@ from .schedule import Schedule
 from .sequence import (
     clear_ends,
     clear_resets,
+    end_of_part,
     gather_state,
     masked_rows,
     scatter_last,
@@ -154,6 +155,18 @@ def _forward(schedule: Schedule, rounds: bool) -> Any:
             goal = meet(team, goal)
         return goal
 
+    @spliced
+    def state_before(t, part, batch, width, offsets, order, resets, states, kept, carry):
+        """h before a step, as (array, first, row); where sequences are reset, all states become zero."""
+        row = states.shape[1]
+        h = (states.reshape(-1), state_rows_before(t, batch, offsets) * row, row)
+        if resets.size:
+            masked_rows(t, part[0], part[1], order, resets, (h[0], h[1], row, width), kept)
+            h = (kept.reshape(-1), ZERO, row)
+            if OTHERS:
+                clear_resets(t, part[0], part[1], order, resets, carry)
+        return h
+
     @kernel_of(content_of(cell, rounds))
     def cell_forward(
         team, member, xs, ids, words, given, before, wx, wh, b, bhh, units, turned, made, offsets, order,
@@ -202,7 +215,7 @@ def _forward(schedule: Schedule, rounds: bool) -> Any:
         goal = begin_call(team, member)
         depth, batch, width, steps = wx.size // b.size, order.size, hs.shape[2], offsets.size - 1
         row, panel = states.shape[1], PANEL_BYTES // hs.itemsize
-        flat_states, flat_kept, flat_hs = states.reshape(-1), kept.reshape(-1), hs.reshape(-1)
+        flat_states, flat_hs = states.reshape(-1), hs.reshape(-1)
         # Arrays that the cell lacks are None; they are replaced by others, which are not read.
         where, sums, sums_row = states, flat_states, row
         flat_carry, carry_row, flat_units, flat_operand = flat_hs, ZERO, flat_hs, flat_hs
@@ -242,28 +255,28 @@ def _forward(schedule: Schedule, rounds: bool) -> Any:
                 for s in range(OTHERS):
                     own = (i_block, i_end, s * width + j_first, s * width + j_last)
                     copy_part(own, carry, 0, starts, k * batch * carry_row, carry_row)
-            begin, end = share(offsets[t_last] - offsets[t_first], member, team)
-            if ids is not None:
-                gather_words(t_first, t_last, begin, end, offsets, order, ids, table, where, slot)
-            else:
-                rows_of_block = t_first, t_last, offsets, sequence_rows, step_rows
-                c = (sums, slot * sums_row, sums_row, panel)
-                inputs_forward(team, member, rows_of_block, depth, xs, x_block, w_x, b, c, x_columns)
-            goal = meet(team, goal)
-            for t in range(t_first, t_last):
-                rows, count = batch + offsets[t], offsets[t + 1] - offsets[t]
-                part = (min(i_block, count), min(i_end, count), j_first, j_last)
-                h = (flat_states, state_rows_before(t, batch, offsets) * row, row)
-                if resets.size:
-                    masked_rows(t, part[0], part[1], order, resets, (h[0], h[1], row, width), kept)
-                    h = (flat_kept, ZERO, row)
-                    if OTHERS:
-                        clear_resets(t, part[0], part[1], order, resets, carry)
-                goal = forward_step(
-                    team, member, goal, t, rows, part, weights, (sums, sums_row, width),
-                    slot + offsets[t] - offsets[t_first], h, places, sequence_rows, step_rows, given_row,
-                    h_columns,
-                )  # fmt: skip
+            t_begin = t_first
+            while t_begin < t_last:
+                t_end = end_of_part(t_begin, t_last, offsets, sums_row * hs.itemsize)
+                rows_of_part, first = (t_begin, t_end, offsets, sequence_rows, step_rows), offsets[t_begin]
+                first += slot - offsets[t_first]
+                if ids is not None:
+                    begin, end = share(offsets[t_end] - offsets[t_begin], member, team)
+                    gather_words(t_begin, t_end, begin, end, offsets, order, ids, table, where, first)
+                else:
+                    c = (sums, first * sums_row, sums_row, panel)
+                    inputs_forward(team, member, rows_of_part, depth, xs, x_block, w_x, b, c, x_columns)
+                goal = meet(team, goal)
+                for t in range(t_begin, t_end):
+                    rows, count = batch + offsets[t], offsets[t + 1] - offsets[t]
+                    part = (min(i_block, count), min(i_end, count), j_first, j_last)
+                    h = state_before(t, part, batch, width, offsets, order, resets, states, kept, carry)
+                    goal = forward_step(
+                        team, member, goal, t, rows, part, weights, (sums, sums_row, width),
+                        slot + offsets[t] - offsets[t_first], h, places, sequence_rows, step_rows, given_row,
+                        h_columns,
+                    )  # fmt: skip
+                t_begin = t_end
             goal = meet(team, goal)
         if member == 0:
             clear_ends(offsets, sequence_rows, step_rows, hs)

@@ -12,7 +12,7 @@ from typing import Any
 from ._jit import inner, spliced
 from .gemm import ONE, ZERO, gemm, packed_view
 from .inputs import inputs_of, weights_of_inputs
-from .sequence import gather_steps, last_first
+from .sequence import gather_steps
 from .shares import share
 from .team import MEMBERS
 from .tile import ADD_TO, FROM_START, MAX_ROWS, OVERWRITE, PANEL_BYTES
@@ -109,17 +109,17 @@ def input_gradients_of(rounds: bool) -> Any:
 
 
 @spliced
-def weights_by_columns(team, member, turned, rows, cols, x_block, d, dwx, mode):
+def weights_by_columns(team, member, turned, rows, cols, x, d, dwx, mode):
     """`weights_of_inputs`, as its transpose if there are few columns.
 
-    x_block  (block rows + 1, x row)   read; the last row is scratch
-    d        by last_first             (rows, cols), read
-    dwx      (D, cols)                 overwritten, or accumulated if mode is ADD_TO; (cols, D) if `turned`
+    x    by last_first   (rows, D), read; if there are few columns, one more row at the end is scratch
+    d    by last_first   (rows, cols), read
+    dwx  (D, cols)       overwritten, or accumulated if mode is ADD_TO; (cols, D) if `turned`
     """
-    depth, panel, x_row = dwx.size // cols, PANEL_BYTES // dwx.itemsize, x_block.shape[1]
-    x = last_first(x_block, rows, ZERO)
+    depth, panel = dwx.size // cols, PANEL_BYTES // dwx.itemsize
     if not turned and 2 * cols <= panel and depth >= team[MEMBERS] * cols * panel:
-        scratch = (x_block.reshape(-1), x_block.size - x_row, x_row)
+        array, _, row, _ = x
+        scratch = (array, array.size + row, -row)
         _turned_gradient(team, member, rows, depth, cols, x, d, dwx.reshape(-1), mode, scratch)
     else:
         weights_of_inputs(team, member, turned, rows, cols, x, d, dwx, mode)

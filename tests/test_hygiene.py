@@ -28,7 +28,6 @@ SPEAKS_LLVM = {
     "clock.py",
     "flags.py",
     "formula.py",
-    "panel_copy.py",
     "passes.py",
     "peak.py",
     "row.py",

@@ -161,7 +161,8 @@ def test_gradients_of_inputs_are_written_where_they_belong(layout, shape, is_sca
 @kernel
 def run_weights(team, member, turned, rows, cols, x_block, dts, dwx, mode):
     """`weights_by_columns`."""
-    weights_by_columns(team, member, turned, rows, cols, x_block, last_first(dts, rows, ZERO), dwx, mode)
+    x, d = last_first(x_block, rows, ZERO), last_first(dts, rows, ZERO)
+    weights_by_columns(team, member, turned, rows, cols, x, d, dwx, mode)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -13,6 +13,7 @@ from rnnfast._load import Pace
 from rnnfast.kernels.bfloat16 import PAIRS
 from rnnfast.kernels.gemm import packed_shape
 from rnnfast.kernels.groups import group_gradients, rounded_group_gradients, terms_of
+from rnnfast.kernels.operands import panels_shape, widths_of
 from rnnfast.kernels.sequence import block_steps, padded_row
 from rnnfast.kernels.shares import recurrent_packed_size
 from rnnfast.layers.base import Workspace
@@ -78,6 +79,8 @@ class Back(NamedTuple):
     x_pairs: np.ndarray | None
     h_pairs: np.ndarray | None
     d_pairs: np.ndarray | None
+    widths: np.ndarray
+    panels: np.ndarray
 
 
 class Plans(Streaming):
@@ -161,7 +164,7 @@ class Plans(Streaming):
         equations, cols = schedule.cell, len(schedule.cell.gates) * width
         plain, late = equations.plain * width, equations.late * width
         block_rows, gradient_row = block_steps(batch) * batch, self._row(schedule.gradients)
-        team = self._team(rows, "backward")
+        team, widths = self._team(rows, "backward"), widths_of(schedule, 0 if words else depth, width)
 
         def again(name: str, depth: int, cols: int) -> np.ndarray | None:
             if not schedule.columns or not cols:
@@ -187,6 +190,8 @@ class Plans(Streaming):
             self._columns("h_columns", block_rows if remake else 0, width),
             self._columns("d_columns", block_rows, *self._parts_of_gradients()),
             *self._row_pairs(block_rows, gradient_row),
+            widths,
+            self._operand_panels("panels", block_rows, widths),
         )
         return Plan(team, (), scratch, 0, self._fresh(batch), Pace())
 
@@ -212,19 +217,25 @@ class Plans(Streaming):
             return equations.plain * width, equations.late * width
         return len(equations.gates) * width, equations.late * width
 
-    def _row_pairs(self, block_rows: int, gradient_row: int) -> tuple[np.ndarray | None, ...]:
+    def _row_pairs(
+        self, block_rows: int, gradient_row: int
+    ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
         """Memory for the inputs, states and gradients of a block in pairs of rows."""
         if not self.rounds:
             return None, None, None
-        rows, widths = (
-            block_rows // 2 + 2,
-            (padded_row(self.input_size, self.dtype), self._row(1), gradient_row),
+        x, h, d = (
+            self._workspace.take(name, (block_rows // 2 + 2, row), PAIRS)
+            for name, row in (
+                ("x_pairs", padded_row(self.input_size, self.dtype)),
+                ("h_pairs", self._row(1)),
+                ("d_pairs", gradient_row),
+            )
         )
-        names = "x_pairs", "h_pairs", "d_pairs"
-        return tuple(
-            self._workspace.take(name, (rows, width), PAIRS)
-            for name, width in zip(names, widths, strict=True)
-        )
+        return x, h, d
+
+    def _operand_panels(self, name: str, rows: int, widths: np.ndarray) -> np.ndarray:
+        """Memory for operands of weight gradients in panels."""
+        return self._workspace.take(name, *panels_shape(widths, self.rounds, self.turned, rows, self.dtype))
 
     def _panels(self, name: str, depth: int, blocks: int, team: Team) -> np.ndarray | None:
         """Memory for a recurrent operand in panels."""
@@ -372,13 +383,14 @@ class Plans(Streaming):
         _, terms, regions, results = known
         arguments = (
             xs, ids, words, run.saved[0], dts, run.rows.offsets, run.rows.order, run.rows.resets, self.turned,
-            *groups[:-1], terms, regions, *results,
+            *groups[:-1], scratch.widths, terms, regions, *results,
             take("partial", levels * int(regions[-1])), scratch.packed_x,
             take("group_x", rows + 1, padded_row(self.input_size, self.dtype)),
             take("group_h", rows + 1, self._row(1)),
             take("group_d", rows + 1, dts.shape[1]),
             take("sums", words.shape[0] + 1 if ids is not None else 0, dts.shape[1]),
             *self._row_pairs(rows, dts.shape[1]),
+            self._operand_panels("group_panels", rows, scratch.widths),
             self._columns("group_columns", words.shape[0], len(self.cell.gates) * self.hidden_size),
         )  # fmt: skip
         kernel = rounded_group_gradients if self.rounds else group_gradients
