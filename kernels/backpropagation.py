@@ -185,9 +185,9 @@ def backward_of(schedule: Schedule, rounds: bool) -> Any:
         return others
 
     @spliced
-    def places_of(tape, h_block, states, dts, dstates, units, dhs, given, dgiven, operand):
+    def places_of(tape, states, dts, dstates, units, dhs, given, dgiven, operand):
         """The arrays of backward_step. Arrays that the cell lacks are replaced by others and not read."""
-        none, width = (h_block.reshape(-1), h_block.shape[1]), dhs.shape[2]
+        none, width = (states.reshape(-1), states.shape[1]), dhs.shape[2]
         flat_tape, flat_units, flat_given, flat_dgiven, flat_operand = none, none[0], none, none, none[0]
         if HAS_TAPE:
             flat_tape = (tape.reshape(-1), tape.shape[1])
@@ -283,7 +283,7 @@ def backward_of(schedule: Schedule, rounds: bool) -> Any:
         mode_before = flush_denormals()
         goal = begin_call(team, member)
         batch, width = order.size, dhs.shape[2]
-        places = places_of(tape, h_block, states, dts, dstates, units, dhs, given, dgiven, operand)
+        places = places_of(tape, states, dts, dstates, units, dhs, given, dgiven, operand)
         memory = memory_of(starts, places[0], kept)
         weights = weights_of(
             team, member, intact, wx, wh, turned, b.size, ids is not None or dxs.size > 0, packed_x, packed_h,

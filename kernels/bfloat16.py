@@ -53,6 +53,7 @@ def _product_of_pairs(target: Target, lanes: int) -> str:
     if lanes == 16 and "+avx512bf16" in target.features.split(","):
         return "llvm.x86.avx512bf16.dpbf16ps.512"
     if target.is_arm64 and "+bf16" in target.features.split(",") and lanes == 4:
+        # bfmmla multiplies blocks of 2 x 4 and 4 x 2: A and B would need another layout.
         return "llvm.aarch64.neon.bfdot.v4f32.v8bf16"
     return ""
 
@@ -340,7 +341,7 @@ def columns_in_pairs(begin, end, depth, a, target, column):
 def rows_in_pairs(begin, end, rows, cols, low, source, target, column):
     """Pairs begin .. end of the rows of a block, last row first: operands of weight gradients.
 
-    low     NO_FACTOR for inputs and states, NO_TERM for gradients
+    low     NO_FACTOR for an operand A, NO_TERM for an operand B
     source  (rows.., row)     `cols` columns from `column` on, read
     target  (pairs.., row)    int32, these columns overwritten in rows begin .. end
     """

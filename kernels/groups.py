@@ -34,8 +34,8 @@ from .team import begin_call, end_call, meet
 from .tile import ADD_TO, OVERWRITE, PANEL_BYTES
 from .vectors import clear_span, copy_span
 
-# The columns of a term: its operands, as in `operands.py`, or ones and the first column, for a sum over rows;
-# its columns; its target, place there and row. Then the targets.
+# The columns of a term: two operands as in `operands.py`, or ONES and the first column of a sum over rows;
+# the number of columns; the target, the place in it and its row. Then the targets.
 ONES = -1
 OPERAND, OF, COLUMNS, TARGET, PLACE, ROW = range(6)
 WX, WH, B, BHH, UNITS, WORDS = range(6)

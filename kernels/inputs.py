@@ -68,7 +68,7 @@ def _sum_by_word(team, member, t_first, t_last, cols, offsets, order, ids, dts, 
 def weights_of_inputs(team, member, turned, rows, cols, x, d, dwx, mode):
     """A block's terms of dWx = sum x^T dt.
 
-    x    by last_first or pairs_first   (rows, D), read
+    x    by `operands_of`               (rows, D), read
     d    likewise                       (rows, cols), read
     dwx  (D, cols)                      overwritten, or accumulated if mode is ADD_TO; (cols, D) if `turned`
     """

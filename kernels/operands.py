@@ -2,9 +2,10 @@
 
 A weight gradient is a product A^T B over the rows of a block, last row first. A has the inputs or the states,
 and B the gradients of pre-activations; if weights are stored as in PyTorch, it is the other way around. B is
-read once for each tile of rows of the result, and where it lies, its rows are in as many pages.
+read once for each tile of rows of the result; in place, each of its rows is in another page.
 
-Weight gradients of 512 rows alone with B packed, relative to reading it in place, on Zen 4:
+Weight gradients of 512 rows alone with B packed, relative to reading it in place, on Zen 4. With AVX2, the
+panels of 650 and 1024 columns were copied for the tiles, which saved a sixth of the time:
 
 | columns of h and dt | AVX-512 | AVX2 |
 |---------------------|---------|------|
@@ -15,7 +16,7 @@ Weight gradients of 512 rows alone with B packed, relative to reading it in plac
 | 1024, 4096          | 0.90    | 0.96 |
 
 Backward passes of whole layers gain less: LSTM (64, 50, 1024, 1024) takes 0.976 of the time (AVX2 0.987),
-(20, 35, 650, 650) 0.992 (0.988). With AVX2, (32, 128, 64, 128) would take 1.03.
+(20, 35, 650, 650) 0.992 (0.988). Packing at (32, 128, 64, 128), too, would take 1.03 with AVX2.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ from .shares import share
 from .team import MEMBERS, meet
 from .tile import PANEL_BYTES
 
-# B is packed if rows of the gradients of a layer's weights, D + H, and of B, in bytes, are at least these.
-LEAST_ROWS, LEAST_BYTES = 512, 4096
+# B is packed if all operands A together have at least so many columns, and all operands B so many bytes in a
+# row.
+LEAST_COLUMNS, LEAST_BYTES = 512, 2560
 
 # The columns of each operand in `widths_of`, and the first column of the last one.
 INPUTS, STATES, AGAIN, GRADIENTS, LATE, LATE_COLUMN = range(6)
@@ -60,12 +62,11 @@ def panels_shape(
 ) -> tuple[tuple[int], np.dtype]:
     """The shape and the type of the memory for the panels of a block of `rows` rows; without elements if B is
     read where it lies."""
-    packs = (
-        widths[INPUTS] + widths[STATES] >= LEAST_ROWS and widths[GRADIENTS] * dtype.itemsize >= LEAST_BYTES
-    )
-    if not packs and not rounds:
+    of_a, of_b = widths[:GRADIENTS], widths[GRADIENTS:LATE_COLUMN]
+    if turned:
+        of_a, of_b = of_b, of_a
+    if not rounds and (of_a.sum() < LEAST_COLUMNS or of_b.sum() * dtype.itemsize < LEAST_BYTES):
         return (0,), dtype
-    of_b = widths[:GRADIENTS] if turned else widths[GRADIENTS:LATE_COLUMN]
     shapes = [packed_shape(rows, int(width), dtype, rounds) for width in of_b]
     return (sum(shape[0] for shape, _ in shapes),), shapes[0][1]
 
@@ -115,13 +116,13 @@ def operands_of(rounds: bool) -> Operands:
                 column = cols
             elif index == LATE:
                 column = widths[LATE_COLUMN]
-            if count and (index < GRADIENTS) == turned:
-                if panels.size:
+            if (index < GRADIENTS) == turned:
+                if panels.size and count:
                     row = block.shape[1]
                     w = (block.reshape(-1), (rows - 1) * row + column, -row, ONE)
                     target = panels[place_of(index, turned, rows, widths, panels) :]
                     pack_weights(member, team[MEMBERS], rows, count, w, target)
-            elif ROUNDS:
+            elif ROUNDS and (index != LATE or column >= cols):  # else they are among the gradients
                 target_of_pairs = d_pairs
                 if index == INPUTS:
                     target_of_pairs = x_pairs

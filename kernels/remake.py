@@ -30,14 +30,14 @@ def remake_of(schedule: Schedule, rounds: bool) -> Any:
     @spliced
     def remake_block(
         team, member, goal, t_first, t_last, slot, k, given, b, bhh, units, offsets, order, resets,
-        sequence_rows, step_rows, states, starts, x_block, h_block, tape, packed_wx, packed_wh,
+        sequence_rows, step_rows, states, starts, x_block, h_before, tape, packed_wx, packed_wh,
         packed_wlate, carry, operand, depth, x_columns, h_columns,
     ):  # fmt: skip
         """Recompute the tape of one block in its slot. Returns the goal after a meeting in between.
 
         packed_wx, packed_wh, packed_wlate   read, Wx and the two parts of Wh in panels
         starts            (blocks, N, others row)   read, the other states before the block, at k
-        x_block, h_block  (block rows + 1, x row or row)   read, the member's inputs and h before each step
+        x_block, h_before  (block rows + 1, x row or row)   read, the member's inputs and h before each step
         tape              overwritten in the slot
         carry             (N, others row)           scratch
         operand           (block rows, row)         scratch
@@ -45,9 +45,9 @@ def remake_of(schedule: Schedule, rounds: bool) -> Any:
         """
         batch, cols = order.size, b.size
         width = cols // GATES
-        tape_row, row, panel = tape.shape[1], h_block.shape[1], PANEL_BYTES // tape.itemsize
+        tape_row, row, panel = tape.shape[1], h_before.shape[1], PANEL_BYTES // tape.itemsize
         begin, end = share(offsets[t_last] - offsets[t_first], member, team)
-        flat_tape, flat_h, flat_states = tape.reshape(-1), h_block.reshape(-1), states.reshape(-1)
+        flat_tape, flat_h, flat_states = tape.reshape(-1), h_before.reshape(-1), states.reshape(-1)
         flat_carry, others_row, flat_units, flat_operand = flat_h, ZERO, flat_h, flat_h
         flat_given, given_row = flat_h, ZERO
         if OTHERS:

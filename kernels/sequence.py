@@ -30,7 +30,7 @@ BLOCK_ROWS = 512
 # In the forward pass, products with inputs are computed for parts of a block: their sums are still in the L2
 # cache when the time loop reads them. LSTM forward relative to whole blocks on Zen 4: 0.96 at
 # (32, 128, 64, 128), 0.98 at (64, 100, 128, 256). Blocks of long rows are not divided, since each part reads
-# all of Wx: parts of 60 rows of 16 KiB took 1.02 times as long.
+# all of Wx: with parts of 60 rows, (20, 35, 650, 650) took 1.02 times as long.
 PART_BYTES, LEAST_PART_ROWS = 256 * 1024, 32
 
 
@@ -64,8 +64,8 @@ def time_grid(offsets: np.ndarray, batch: int) -> np.ndarray:
 
 @spliced
 def end_of_part(t_begin, t_last, offsets, row_bytes):
-    """The end of the steps from t_begin on whose products with inputs are computed together, in a block that
-    ends before t_last, for rows of sums of this length."""
+    """The end of the part of a block that begins at t_begin; the block ends at t_last, and each row of sums
+    has row_bytes bytes."""
     rows, t = PART_BYTES // row_bytes, t_begin + 1
     while t < t_last and (rows < LEAST_PART_ROWS or offsets[t + 1] - offsets[t_begin] <= rows):
         t += 1
@@ -262,8 +262,8 @@ def weight_gradient(team, member, turned, rows, depth, cols, x, d, dw, mode):
 
     If `turned`, dW is (cols, depth): D^T X, whose sums have the same terms in the same order.
 
-    x, d  by last_first                (rows, depth) and (rows, cols), read; or by pairs_first, where `rows`
-                                       counts the pairs
+    x, d  by `operands_of`             (rows, depth) and (rows, cols), read; `rows` counts the pairs of
+                                       rounded operands
     dw    (array, first, row, panel)   overwritten, or accumulated if mode is ADD_TO
     """
     if turned:

@@ -112,9 +112,9 @@ def input_gradients_of(rounds: bool) -> Any:
 def weights_by_columns(team, member, turned, rows, cols, x, d, dwx, mode):
     """`weights_of_inputs`, as its transpose if there are few columns.
 
-    x    by last_first   (rows, D), read; if there are few columns, one more row at the end is scratch
-    d    by last_first   (rows, cols), read
-    dwx  (D, cols)       overwritten, or accumulated if mode is ADD_TO; (cols, D) if `turned`
+    x    by `operands_of`   (rows, D), read; in place with few columns, where one more row is scratch
+    d    by `operands_of`   (rows, cols), read
+    dwx  (D, cols)          overwritten, or accumulated if mode is ADD_TO; (cols, D) if `turned`
     """
     depth, panel = dwx.size // cols, PANEL_BYTES // dwx.itemsize
     if not turned and 2 * cols <= panel and depth >= team[MEMBERS] * cols * panel:

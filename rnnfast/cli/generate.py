@@ -80,7 +80,7 @@ def generate(
     pieces = stream_text(tokenizer, start, ids)
     if prompt is None:
         next(pieces)  # the line end before the text
-    with one_line(FloatingPointError):
+    with one_line(FloatingPointError), model.frozen():
         if as_json:
             print_json({"prompt": None if prompt is None else text, "text": "".join(pieces)})
         else:

@@ -48,8 +48,8 @@ def take(kind: Kind, w_ih: torch.Tensor, arrays: list[np.ndarray | None]) -> Kep
     first, second, *_ = arrays
     assert first is not None
     assert second is not None
-    if first.size + second.size < LEAST_SIZE:
-        return None
+    if kind.precision is not None or first.size + second.size < LEAST_SIZE:
+        return None  # tensors in bfloat16 come as copies in float32, which no later call will meet
     key = kind.name, first.dtype, first.shape, torch.get_num_threads()  # on which plans depend
     known = _kept.pop(id(w_ih), None)
     kept = known[1] if known is not None and known[0]() is w_ih and known[1].key == key else Kept(key)
