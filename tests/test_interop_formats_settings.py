@@ -53,6 +53,8 @@ def test_a_book_file_says_what_it_does_not_keep(tmp_path):
     notes = convert(written(lm(dropout=0.25), tmp_path / "b.npz"), tmp_path / "b.pkl").notes
     assert notes == ["dropout=0.25 is not stored in a .pkl file"]
     assert convert(tmp_path / "b.pkl", tmp_path / "c.npz").notes == []
+    notes = convert(written(lm(precision="bfloat16"), tmp_path / "d.safetensors"), tmp_path / "d.pkl").notes
+    assert notes == ["precision=bfloat16 is not stored in a .pkl file"]
 
 
 def test_a_pytorch_file_says_what_it_does_not_keep_or_refuses(tmp_path):

@@ -18,6 +18,7 @@ class Settings(NamedTuple):
     per_step: bool
     stateful: bool
     head: str = "squared"
+    precision: str | None = None
 
 
 def cells_of(model: Any) -> list[Cell]:
@@ -30,9 +31,12 @@ def settings_of(model: Any) -> Settings:
     """The settings of a model or of layers; the state of a model is always carried."""
     if isinstance(model, Model):
         head = model.head.name if isinstance(model, SequenceRegressor) else "squared"
-        return Settings(model.config["dropout"], True, False, head)
+        return Settings(model.config["dropout"], True, False, head, model.precision)
     stateful = any(layer.stateful for layer in layers_by_name(model).values())
-    return Settings(**settings_of_dropout(model), stateful=stateful)
+    precisions = [layer.precision for layer in layers_by_name(model).values() if layer.precision]
+    return Settings(
+        **settings_of_dropout(model), stateful=stateful, precision=precisions[0] if precisions else None
+    )
 
 
 def lost_settings(model: Any, again: Any, ending: str) -> list[str]:
