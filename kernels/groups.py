@@ -201,7 +201,7 @@ def _group_gradients(rounds: bool) -> Any:
         starts         (groups, T + 1)            read, the first row of each step in the group
         grids          (groups, most + 1)         read, the time grid of each group
         counts         (groups,)                  read, the blocks of each time grid
-        widths         (6,)                       read, by widths_of, of what is here
+        widths         (6,)                       read, by widths_of; no INPUTS if there are ids
         terms          (terms, 6)                 read, by terms_of
         regions        (7,)                       read, where each target begins in a level of `partial`
         dwx, dwh, db   flat                       overwritten, in the layout of the parameters; without

@@ -35,8 +35,7 @@ from .shares import share
 from .team import MEMBERS, meet
 from .tile import PANEL_BYTES
 
-# B is packed if all operands A together have at least so many columns, and all operands B so many bytes in a
-# row.
+# B is packed from these sizes on: columns of all operands A together, and bytes in a row of all operands B.
 LEAST_COLUMNS, LEAST_BYTES = 512, 2560
 
 # The columns of each operand in `widths_of`, and the first column of the last one.
