@@ -31,8 +31,8 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:
-    """Import `rnnfast.diagnostics`, `interop`, `sklearn`, `sktime`, `time_layers`, `torch` at first use."""
-    if name not in ("diagnostics", "interop", "sklearn", "sktime", "time_layers", "torch"):
+    """Import `rnnfast.diagnostics`, `interop`, `sklearn`, `time_layers`, `torch` at first use."""
+    if name not in ("diagnostics", "interop", "sklearn", "time_layers", "torch"):
         raise AttributeError(f"module 'rnnfast' has no attribute {name!r}")
     import importlib
 

@@ -18,7 +18,7 @@ from rnnfast.training import Checkpoint
 ROOT = Path(__file__).resolve().parents[1]
 MISSING = tuple(
     f"rnnfast.{name}"
-    for name in ("interop.torch", "sklearn", "sktime", "torch")
+    for name in ("interop.torch", "sklearn", "torch")
     if importlib.util.find_spec(name.rpartition(".")[2]) is None
 )
 OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
@@ -55,7 +55,6 @@ def python_blocks(path):
     [
         pytest.param("README.md", marks=needs_jit),  # it trains, which takes a minute in plain Python
         "docs/guides/command-line.md",
-        "docs/reference/sktime.md",
     ],
 )
 def test_the_python_blocks_of_a_page_run(name, tmp_path, monkeypatch):

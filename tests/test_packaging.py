@@ -88,11 +88,6 @@ rnnfast.nothing
             "sys.modules.update({name: types.ModuleType(name) for name in NAMES})",
             "rnnfast.sklearn needs scikit-learn 1.6 or newer.",
         ),
-        (
-            "sktime",
-            'sys.modules["sktime"] = None',
-            "rnnfast.sktime needs sktime: pip install 'rnnfast[sktime]'",
-        ),
     ],
 )
 def test_estimators_without_their_package_are_one_sentence(module, blocked, message):
@@ -114,7 +109,7 @@ def test_kernels_are_loaded_once():
     code = """
 import importlib, pkgutil, sys
 import rnnfast, rnnfast.kernels
-OTHERS = ("rnnfast.sklearn", "rnnfast.sktime", "rnnfast.torch")
+OTHERS = ("rnnfast.sklearn", "rnnfast.torch")
 for package in (rnnfast, rnnfast.kernels):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         if not module.name.endswith("__main__") and not module.name.startswith(OTHERS):
