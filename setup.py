@@ -5,6 +5,8 @@ With a package that is mapped to another folder, setuptools would install an imp
 any folder that has the name of the package: `import rnnfast` beside a clone would find the clone's folder.
 """
 
+from pathlib import Path
+
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
@@ -15,8 +17,10 @@ class BuildWithKernels(build_py):
     def finalize_options(self) -> None:
         super().finalize_options()
         if not self.editable_mode:
-            self.packages = [*self.packages, "rnnfast.kernels"]
-            self.package_dir = {**self.package_dir, "rnnfast.kernels": "kernels"}
+            folders = [file.parent for file in sorted(Path("kernels").rglob("__init__.py"))]
+            kernels = {f"rnnfast.{'.'.join(folder.parts)}": str(folder) for folder in folders}
+            self.packages = [*self.packages, *kernels]
+            self.package_dir = {**self.package_dir, **kernels}
 
 
 setup(cmdclass={"build_py": BuildWithKernels})

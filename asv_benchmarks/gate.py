@@ -21,9 +21,9 @@ from benchmarks import baseline, measuring, tile  # before other libraries: it l
 import numpy as np
 
 # isort: on
-from rnnfast.kernels.activations import exp_forward, sigmoid_forward, tanh_forward
-from rnnfast.kernels.peak import fma_peak
-from rnnfast.kernels.tile import FROM_START
+from rnnfast.kernels.codegen.activations import exp_forward, sigmoid_forward, tanh_forward
+from rnnfast.kernels.product.peak import fma_peak
+from rnnfast.kernels.product.tile import FROM_START
 
 import rnnfast
 from rnnfast import cells, optim

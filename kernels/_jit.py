@@ -239,7 +239,7 @@ def _arguments(signature: Any) -> Any:
 
 def _others_can_write(folder: Path) -> bool:
     """Whether another user could plant an entry, which is a pickle and can run any code when loaded."""
-    if os.name != "posix" or folder.parent == Path(__file__).parent:
+    if os.name != "posix" or folder.is_relative_to(Path(__file__).parent):
         # __pycache__ next to the source also has Python's bytecode, so it is trusted like the source.
         return False
     status = folder.stat()

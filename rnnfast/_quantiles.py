@@ -7,8 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from rnnfast.kernels.noise import uniform_rows
-from rnnfast.kernels.quantiles import negative_binomial_quantiles, normal_quantiles, student_t_quantiles
+from rnnfast.kernels.elementwise.noise import uniform_rows
+from rnnfast.kernels.losses.quantiles import (
+    negative_binomial_quantiles,
+    normal_quantiles,
+    student_t_quantiles,
+)
 
 # Elements of one call, which takes at most 0.1 s, so that Ctrl-C is answered.
 _BLOCK = 1 << 16

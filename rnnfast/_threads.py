@@ -1,6 +1,6 @@
 """The thread pool: the number of threads for kernels, and the hand-off of work to them.
 
-A kernel that can share its work takes a team and a member's number (`kernels/team.py`). The members
+A kernel that can share its work takes a team and a member's number (`kernels/team/team.py`). The members
 synchronize inside compiled code, so a window is handed to the threads once, not at each step. Results have
 the same bits for every number of threads.
 
@@ -33,7 +33,17 @@ from typing import Any
 
 from rnnfast import _check, _processors
 from rnnfast._load import Load, Pace
-from rnnfast.kernels.team import ARRIVALS, BASE, BY_UNITS, CALLS, FAILED, MEMBERS, WAITED, let_go, new_team
+from rnnfast.kernels.team.team import (
+    ARRIVALS,
+    BASE,
+    BY_UNITS,
+    CALLS,
+    FAILED,
+    MEMBERS,
+    WAITED,
+    let_go,
+    new_team,
+)
 
 # The least floating-point operations per member for which the hand-off pays. It takes 3 us to a thread
 # that is awake, at 1e11 operations/s. Where threads sleep between calls, `Load` finds that callers wait.

@@ -9,8 +9,10 @@ import numpy as np
 
 from rnnfast import _check, heads, optim
 from rnnfast.cells import Cell
-from rnnfast.kernels import activations, noise, tree
-from rnnfast.kernels.fingerprint import LANES, fingerprint
+from rnnfast.kernels.codegen import activations
+from rnnfast.kernels.elementwise import noise
+from rnnfast.kernels.elementwise.fingerprint import LANES, fingerprint
+from rnnfast.kernels.team import tree
 from rnnfast.layers.affine import TimeAffine
 from rnnfast.layers.base import Workspace
 from rnnfast.layers.blocks import Blocks

@@ -17,8 +17,8 @@ import numpy as np
 from rnnfast import _check, _head_losses, _quantiles
 from rnnfast._head_losses import LEAST, rising
 from rnnfast.cells import exp, softplus
-from rnnfast.kernels import head as kernels
-from rnnfast.kernels.expression import FormulaError, Graph, Node
+from rnnfast.kernels.cell import head as kernels
+from rnnfast.kernels.cell.expression import FormulaError, Graph, Node
 
 __all__ = [
     "Head",

@@ -5,9 +5,9 @@ import json
 
 import numpy as np
 from cells import Window, make, run
-from rnnfast.kernels.noise import bernoulli_forward, normal_forward
-from rnnfast.kernels.tile import PANEL_BYTES
-from rnnfast.kernels.vectors import TARGET
+from rnnfast.kernels.codegen.vectors import TARGET
+from rnnfast.kernels.elementwise.noise import bernoulli_forward, normal_forward
+from rnnfast.kernels.product.tile import PANEL_BYTES
 
 from rnnfast import TimeAffine, TimeAffineSoftmaxWithLoss, TimeGRU, TimeLSTM, TimeRNN, TimeSoftmaxWithLoss
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numba.core.registry import cpu_target
 from rnnfast.kernels._jit import jit_is_disabled
-from rnnfast.kernels.tile import panel_width
+from rnnfast.kernels.product.tile import panel_width
 
 from rnnfast import _threads
 from rnnfast.models import RNNLM

@@ -18,8 +18,8 @@ import time
 from types import SimpleNamespace
 
 import numpy as np
-from rnnfast.kernels import team as teams
 from rnnfast.kernels._jit import jit_is_disabled
+from rnnfast.kernels.team import team as teams
 
 import rnnfast
 from rnnfast import RNNLM, TimeLSTM, TimeRNN, _load, _processors, _threads

@@ -11,7 +11,7 @@ import pytest
 from helpers import DTYPES, JIT, assert_same_bits, needs_jit, poisoned, sized, target_without_avx512
 from numba.core.registry import cpu_target
 from rnnfast.kernels import _jit
-from rnnfast.kernels.activations import exp, exp_forward, sigmoid, sigmoid_forward, tanh, tanh_forward
+from rnnfast.kernels.codegen.activations import exp, exp_forward, sigmoid, sigmoid_forward, tanh, tanh_forward
 
 KERNELS = {"exp": exp_forward, "sigmoid": sigmoid_forward, "tanh": tanh_forward}
 SCALARS = {"exp": exp, "sigmoid": sigmoid, "tanh": tanh}

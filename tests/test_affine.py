@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import reference
 from helpers import DTYPES, assert_same_bits, normal, poison, poisoned, relative_distance, sized
-from rnnfast.kernels.affine import BLOCK_ROWS
-from rnnfast.kernels.tile import panel_width
+from rnnfast.kernels.losses.affine import BLOCK_ROWS
+from rnnfast.kernels.product.tile import panel_width
 
 from rnnfast import TimeAffine
 

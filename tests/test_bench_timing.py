@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 from helpers import needs_jit
-from rnnfast.kernels.peak import CHAINS
-from rnnfast.kernels.vectors import VECTOR_BYTES
+from rnnfast.kernels.codegen.vectors import VECTOR_BYTES
+from rnnfast.kernels.product.peak import CHAINS
 
 from rnnfast.bench import timing
 

@@ -5,9 +5,9 @@ import pytest
 import reference
 from cells import KINDS, Window, another, make, naive_run, naive_twin, run
 from helpers import assert_same_bits, normal, relative_distance
-from rnnfast.kernels import bfloat16
 from rnnfast.kernels._jit import kernel
-from rnnfast.kernels.bfloat16 import (
+from rnnfast.kernels.product import bfloat16
+from rnnfast.kernels.product.bfloat16 import (
     NO_FACTOR,
     NO_TERM,
     PAIRS,
@@ -16,8 +16,8 @@ from rnnfast.kernels.bfloat16 import (
     pack_pairs,
     rows_in_pairs,
 )
-from rnnfast.kernels.gemm import ONE, ZERO, gemm, packed_size, packed_view
-from rnnfast.kernels.tile import ADD_TO, FROM_START, OVERWRITE, panel_width
+from rnnfast.kernels.product.gemm import ONE, ZERO, gemm, packed_size, packed_view
+from rnnfast.kernels.product.tile import ADD_TO, FROM_START, OVERWRITE, panel_width
 
 import rnnfast
 from rnnfast.layers import plans

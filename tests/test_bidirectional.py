@@ -5,7 +5,7 @@ import pytest
 import reference
 from cells import KINDS, Window, make, naive_twin
 from helpers import DTYPES, assert_same_bits, poisoned, relative_distance
-from rnnfast.kernels.sequence import block_steps
+from rnnfast.kernels.recurrence.sequence import block_steps
 
 from rnnfast import Bidirectional, Stack, TimeBiLSTM, TimeLSTM
 

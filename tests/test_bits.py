@@ -15,9 +15,9 @@ from bits_of_layers import everything
 from helpers import DTYPES, JIT, assert_same_bits, normal, sized, target_without_avx512
 from hypothesis import given, settings
 from rnnfast.kernels._jit import kernel
-from rnnfast.kernels.affine import BLOCK_ROWS as AFFINE_BLOCK_ROWS
-from rnnfast.kernels.sequence import block_steps
-from rnnfast.kernels.simd import fma
+from rnnfast.kernels.codegen.simd import fma
+from rnnfast.kernels.losses.affine import BLOCK_ROWS as AFFINE_BLOCK_ROWS
+from rnnfast.kernels.recurrence.sequence import block_steps
 
 from rnnfast import TimeAffine, TimeAffineSoftmaxWithLoss, TimeRNN, TimeSoftmaxWithLoss
 

@@ -9,7 +9,7 @@ import textwrap
 import numpy as np
 import pytest
 from helpers import needs_jit
-from rnnfast.kernels.recurrence import time_loop
+from rnnfast.kernels.recurrence.recurrence import time_loop
 
 import rnnfast
 from rnnfast import CellError, cells

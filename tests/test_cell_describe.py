@@ -5,9 +5,9 @@ import re
 
 import numpy as np
 import pytest
-from rnnfast.kernels.derive import gradient
-from rnnfast.kernels.expression import evaluate
-from rnnfast.kernels.schedule import Schedule
+from rnnfast.kernels.cell.derive import gradient
+from rnnfast.kernels.cell.expression import evaluate
+from rnnfast.kernels.cell.schedule import Schedule
 
 from rnnfast import cells
 from rnnfast.cells import (

@@ -5,7 +5,7 @@ import gc
 import pickle
 
 import pytest
-from rnnfast.kernels.recurrence import time_loop
+from rnnfast.kernels.recurrence.recurrence import time_loop
 
 import rnnfast
 from rnnfast.cells import (

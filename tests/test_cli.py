@@ -633,11 +633,16 @@ def test_after_warmup_no_kernel_is_left_to_compile():
     kernels = compiled_kernels()
     assert len(kernels) > 20
     left = {name for name, kernel in kernels.items() if not is_compiled_for_float32(kernel)}
-    for_tests_and_benchmarks = {"gemm.gemm_forward", "gemm.pack_forward", "peak.fma_chains"}
-    always_double = {"noise.uniform_rows"} | {
-        f"quantiles.{name}_quantiles" for name in ("normal", "student_t", "negative_binomial")
+    for_tests_and_benchmarks = {
+        f"product.{name}" for name in ("gemm.gemm_forward", "gemm.pack_forward", "peak.fma_chains")
     }
-    in_bfloat16 = {"fused_loss.rounded_affine_softmax_loss", "groups.rounded_group_gradients"}
+    always_double = {"elementwise.noise.uniform_rows"} | {
+        f"losses.quantiles.{name}_quantiles" for name in ("normal", "student_t", "negative_binomial")
+    }
+    in_bfloat16 = {
+        "losses.fused_loss.rounded_affine_softmax_loss",
+        "recurrence.groups.rounded_group_gradients",
+    }
     others = for_tests_and_benchmarks | always_double | in_bfloat16
     assert left <= {f"rnnfast.kernels.{name}" for name in others}
     assert all(kernels[f"rnnfast.kernels.{name}"].signatures for name in always_double)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from cli_helpers import rnnfast_command
 from helpers import needs_jit
-from rnnfast.kernels.recurrence import time_loop
+from rnnfast.kernels.recurrence.recurrence import time_loop
 
 import rnnfast
 from rnnfast.cells import READY, tanh

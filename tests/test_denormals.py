@@ -5,7 +5,7 @@ import pytest
 from cells import KINDS, make
 from helpers import DTYPES, assert_same_bits, needs_jit
 from numba.core.registry import cpu_target
-from rnnfast.kernels.activations import exp_forward, tanh_forward
+from rnnfast.kernels.codegen.activations import exp_forward, tanh_forward
 
 import rnnfast
 from rnnfast import TimeAffineSoftmaxWithLoss, optim

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from rnnfast.kernels.derive import gradient
-from rnnfast.kernels.expression import OPERATIONS, Graph, evaluate
+from rnnfast.kernels.cell.derive import gradient
+from rnnfast.kernels.cell.expression import OPERATIONS, Graph, evaluate
 
 from rnnfast.cells import (
     exp,

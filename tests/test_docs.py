@@ -26,7 +26,9 @@ OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 def module_names():
     library = [p.relative_to(ROOT).with_suffix("").parts for p in (ROOT / "rnnfast").rglob("*.py")]
-    kernels = [("rnnfast", "kernels", p.stem) for p in (ROOT / "kernels").glob("*.py")]
+    kernels = [
+        ("rnnfast", *p.relative_to(ROOT).with_suffix("").parts) for p in (ROOT / "kernels").rglob("*.py")
+    ]
     names = {".".join(part for part in parts if part != "__init__") for parts in library + kernels}
     return sorted(name for name in names if not name.endswith("__main__") and not name.startswith(MISSING))
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import reference
 from helpers import DTYPES, assert_same_bits, poisoned, sized
-from rnnfast.kernels.noise import uniform_rows
+from rnnfast.kernels.elementwise.noise import uniform_rows
 
 from rnnfast import heads
 

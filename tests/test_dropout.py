@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import reference
-from rnnfast.kernels.dropout import dropout_forward, dropout_keys
+from rnnfast.kernels.elementwise.dropout import dropout_forward, dropout_keys
 
 from rnnfast.layers.dropout import TimeDropout
 

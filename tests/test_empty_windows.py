@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from cells import KINDS, make
 from helpers import assert_same_bits
-from rnnfast.kernels.sequence import time_grid
+from rnnfast.kernels.recurrence.sequence import time_grid
 
 from rnnfast import RNNLM, Bidirectional, Stack
 

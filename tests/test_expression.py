@@ -5,7 +5,7 @@ import operator
 import numpy as np
 import pytest
 from helpers import DTYPES, normal
-from rnnfast.kernels.expression import (
+from rnnfast.kernels.cell.expression import (
     COMPARISONS,
     OPERATIONS,
     FormulaError,

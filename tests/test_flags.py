@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from llvmlite import ir
-from rnnfast.kernels import flags
 from rnnfast.kernels._jit import kernel
+from rnnfast.kernels.team import flags
 
 
 @kernel

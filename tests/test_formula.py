@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from helpers import DTYPES, needs_jit
 from rnnfast.kernels import _jit
-from rnnfast.kernels.formula import by_dtype, formula, map_row
-from rnnfast.kernels.simd import copy_sign, fma, scale_by_power_of_two, select
+from rnnfast.kernels.codegen.formula import by_dtype, formula, map_row
+from rnnfast.kernels.codegen.simd import copy_sign, fma, scale_by_power_of_two, select
 
 SHIFT = {np.float32: 1.5 * 2.0**23, np.float64: 1.5 * 2.0**52}
 MARGIN = 40  # elements around a row that must stay as they are

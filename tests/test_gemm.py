@@ -7,15 +7,8 @@ import reference
 from helpers import DTYPES, assert_same_bits, laid_out, normal, poisoned, sized
 from hypothesis import given, settings
 from rnnfast.kernels._jit import kernel
-from rnnfast.kernels.gemm import (
-    BLOCK_BYTES,
-    gemm,
-    gemm_forward,
-    pack,
-    pack_forward,
-    packed_size,
-)
-from rnnfast.kernels.tile import ADD_TO, FROM_START, MAX_ROWS, OVERWRITE, panel_width
+from rnnfast.kernels.product.gemm import BLOCK_BYTES, gemm, gemm_forward, pack, pack_forward, packed_size
+from rnnfast.kernels.product.tile import ADD_TO, FROM_START, MAX_ROWS, OVERWRITE, panel_width
 
 MODES = [OVERWRITE, FROM_START, ADD_TO]
 

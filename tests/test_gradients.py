@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import reference
 from helpers import DTYPES, arrays, distance, sized
-from rnnfast.kernels import optim as kernels
+from rnnfast.kernels.elementwise import optim as kernels
 
 from rnnfast import optim
 from rnnfast.layers.base import Workspace

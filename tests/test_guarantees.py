@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 from cells import KINDS, Window, gradients, make, run
 from helpers import DTYPES, assert_same_bits, needs_jit, sized
-from rnnfast.kernels.sequence import BLOCK_ROWS, block_steps
+from rnnfast.kernels.recurrence.sequence import BLOCK_ROWS, block_steps
 
 from rnnfast import RNNLM, ExactBPTT
 

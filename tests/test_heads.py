@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import reference
 from helpers import DTYPES, assert_same_bits, needs_jit, normal, poisoned, relative_distance
-from rnnfast.kernels.affine_loss import affine_loss_of
-from rnnfast.kernels.expression import FormulaError
+from rnnfast.kernels.cell.expression import FormulaError
+from rnnfast.kernels.losses.affine_loss import affine_loss_of
 
 import rnnfast
 from rnnfast import _head_losses, cells, heads

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from helpers import needs_jit
-from rnnfast.kernels.expression import OPERATIONS, Graph, in_order
+from rnnfast.kernels.cell.expression import OPERATIONS, Graph, in_order
 from user_cells import CELLS, layer_of
 
 import rnnfast

@@ -21,7 +21,7 @@ from interop_helpers import (
     keras_weights,
     state_dict,
 )
-from rnnfast.kernels import cells as compiled
+from rnnfast.kernels.cell import built_in as compiled
 
 from rnnfast import TimeLSTM, cells
 from rnnfast.cells import Cell

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from cells import Window, another, make
 from helpers import assert_same_bits, normal, sized
-from rnnfast.kernels.sequence import block_steps
+from rnnfast.kernels.recurrence.sequence import block_steps
 
 from rnnfast import CBOWLM, RNNLM, Bidirectional, SequenceRegressor, Stack, State, TimeLSTM, _threads
 from rnnfast.layers import plans

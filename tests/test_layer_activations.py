@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from rnnfast.kernels.expression import evaluate
+from rnnfast.kernels.cell.expression import evaluate
 
 import rnnfast
 from rnnfast.cells import READY, exp, gru, li_gru, lstm, min_gru, relu, sigmoid, stop_gradient, tanh, zoneout

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from cells import Window, make, run
 from helpers import assert_same_bits, sized
-from rnnfast.kernels import team as teams
+from rnnfast.kernels.team import team as teams
 
 import rnnfast
 from rnnfast import _load, _processors, _threads

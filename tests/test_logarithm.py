@@ -11,9 +11,9 @@ import pytest
 from helpers import DTYPES, assert_same_bits, needs_jit, poisoned, sized, target_without_avx512
 from numba.core.registry import cpu_target
 from rnnfast.kernels import _jit
-from rnnfast.kernels.formula import formula, map_row
-from rnnfast.kernels.logarithm import log, softplus
-from rnnfast.kernels.simd import split_exponent, sqrt
+from rnnfast.kernels.codegen.formula import formula, map_row
+from rnnfast.kernels.codegen.logarithm import log, softplus
+from rnnfast.kernels.codegen.simd import split_exponent, sqrt
 
 FORMULAS = {"log": log, "softplus": softplus, "sqrt": sqrt}
 NAMES = sorted(FORMULAS)

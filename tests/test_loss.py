@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import reference
 from helpers import DTYPES, assert_same_bits, normal, poison, poisoned, relative_distance, sized
-from rnnfast.kernels.fused_loss import SLAB_WORDS, loss_block_rows
-from rnnfast.kernels.softmax import LANES
-from rnnfast.kernels.tile import panel_width
+from rnnfast.kernels.losses.fused_loss import SLAB_WORDS, loss_block_rows
+from rnnfast.kernels.losses.softmax import LANES
+from rnnfast.kernels.product.tile import panel_width
 
 from rnnfast import TimeAffine, TimeAffineSoftmaxWithLoss, TimeSoftmaxWithLoss
 

@@ -10,8 +10,8 @@ import reference
 from helpers import DTYPES, assert_same_bits, needs_jit, poisoned, sized
 from numba.core.registry import cpu_target
 from rnnfast.kernels import _jit
-from rnnfast.kernels.formula import map_row
-from rnnfast.kernels.noise import bernoulli_forward, normal_forward, normal_quantile
+from rnnfast.kernels.codegen.formula import map_row
+from rnnfast.kernels.elementwise.noise import bernoulli_forward, normal_forward, normal_quantile
 
 KERNELS = {"normal": (normal_forward, 1.0), "bernoulli": (bernoulli_forward, 0.3)}
 NAMES = sorted(KERNELS)

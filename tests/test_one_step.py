@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import reference
 from helpers import DTYPES, normal, poison, relative_distance
-from rnnfast.kernels.tile import panel_width
+from rnnfast.kernels.product.tile import panel_width
 
 from rnnfast import GRU, LSTM, RNN
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from cells import KINDS, Window, make, run
 from helpers import assert_same_bits
-from rnnfast.kernels import operands, sequence
+from rnnfast.kernels.recurrence import operands, sequence
 
 from rnnfast import RNNLM, _threads
 from rnnfast.layers.blocks import Blocks

@@ -14,9 +14,9 @@ import pytest
 import reference
 import safetensors.numpy
 from helpers import DTYPES, arrays, distance, needs_jit
-from rnnfast.kernels import dropout as dropout_kernels
-from rnnfast.kernels import embedding as embedding_kernels
-from rnnfast.kernels import optim as kernels
+from rnnfast.kernels.elementwise import dropout as dropout_kernels
+from rnnfast.kernels.elementwise import embedding as embedding_kernels
+from rnnfast.kernels.elementwise import optim as kernels
 
 from rnnfast import optim
 

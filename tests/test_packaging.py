@@ -42,9 +42,9 @@ def python(code, folder, *path):
 @pytest.mark.parametrize("inside", [True, False], ids=["in the repository", "elsewhere"])
 def test_the_source_tree_works_without_installation(inside, tmp_path):
     code = """
-import rnnfast, rnnfast.kernels, rnnfast.kernels.recurrence, rnnfast.layers.streaming
+import rnnfast, rnnfast.kernels, rnnfast.kernels.recurrence.recurrence, rnnfast.layers.streaming
 print(rnnfast.__file__, rnnfast.kernels.__file__)
-print(rnnfast.layers.streaming.time_loop is rnnfast.kernels.recurrence.time_loop)
+print(rnnfast.layers.streaming.time_loop is rnnfast.kernels.recurrence.recurrence.time_loop)
 """
     actual = python(code, ROOT if inside else tmp_path, ROOT).split()
     expected = [str(ROOT / "rnnfast" / "__init__.py"), str(ROOT / "kernels" / "__init__.py"), "True"]

@@ -12,7 +12,11 @@ import numpy as np
 import pytest
 from helpers import needs_jit, poisoned, sized, target_without_avx512
 from rnnfast.kernels import _jit
-from rnnfast.kernels.quantiles import negative_binomial_quantiles, normal_quantiles, student_t_quantiles
+from rnnfast.kernels.losses.quantiles import (
+    negative_binomial_quantiles,
+    normal_quantiles,
+    student_t_quantiles,
+)
 
 TAILS = np.array(
     [1e-300, 1e-100, 1e-15, 1e-12, 1e-9, 2.0**-33, 1e-10, 1e-6, 0.001, 0.1, 0.2499, 0.25, 0.4, 0.4999999]

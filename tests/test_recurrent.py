@@ -14,9 +14,9 @@ from helpers import DTYPES, assert_same_bits, needs_jit, relative_distance, size
 from hypothesis import given, settings
 from numba.core.registry import cpu_target
 from rnnfast.kernels import _jit
-from rnnfast.kernels.recurrence import time_loop
-from rnnfast.kernels.sequence import BLOCK_ROWS, block_steps
-from rnnfast.kernels.tile import panel_width
+from rnnfast.kernels.product.tile import panel_width
+from rnnfast.kernels.recurrence.recurrence import time_loop
+from rnnfast.kernels.recurrence.sequence import BLOCK_ROWS, block_steps
 
 from rnnfast import TimeGRU, TimeLSTM, cells
 from rnnfast.layers import plans

@@ -6,7 +6,7 @@ import reference
 from helpers import DTYPES, assert_same_bits, normal, poisoned, relative_distance, sized
 from hypothesis import given
 from hypothesis import strategies as st
-from rnnfast.kernels.sequence import BLOCK_ROWS, block_steps
+from rnnfast.kernels.recurrence.sequence import BLOCK_ROWS, block_steps
 
 from rnnfast import ExactBPTT, SequenceRegressor, State, TimeAffineSquaredLoss, Trainer, TruncatedBPTT, optim
 from rnnfast.models import load_model

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import reference
 from helpers import DTYPES, assert_same_bits, normal, poison, poisoned, relative_distance, sized
-from rnnfast.kernels.sequence import BLOCK_ROWS, block_steps, padded_row
-from rnnfast.kernels.tile import panel_width
+from rnnfast.kernels.product.tile import panel_width
+from rnnfast.kernels.recurrence.sequence import BLOCK_ROWS, block_steps, padded_row
 
 from rnnfast import RNN, TimeRNN
 

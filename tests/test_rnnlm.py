@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from helpers import needs_jit
-from rnnfast.kernels.sequence import block_steps
+from rnnfast.kernels.recurrence.sequence import block_steps
 
 from rnnfast.models import RNNLM
 from rnnfast.optim import Adam

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from helpers import DTYPES, assert_same_bits, normal, sized
 from rnnfast.kernels._jit import kernel
-from rnnfast.kernels.row import MAX_VECTORS, add_product
-from rnnfast.kernels.simd import fma
-from rnnfast.kernels.vectors import VECTOR_BYTES
+from rnnfast.kernels.codegen.simd import fma
+from rnnfast.kernels.codegen.vectors import VECTOR_BYTES
+from rnnfast.kernels.product.row import MAX_VECTORS, add_product
 
 
 @kernel

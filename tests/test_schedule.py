@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from rnnfast.kernels.expression import evaluate, text_of
-from rnnfast.kernels.schedule import (
+from rnnfast.kernels.cell.expression import evaluate, text_of
+from rnnfast.kernels.cell.schedule import (
     ABOVE,
     AFTER,
     BEFORE,

@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 from helpers import DTYPES, assert_same_bits, normal, poisoned
 from rnnfast.kernels._jit import kernel
-from rnnfast.kernels.gemm import ONE, ZERO, gemm_forward, pack_forward, packed_size, packed_view
-from rnnfast.kernels.sequence import block_steps, last_first, padded_row
-from rnnfast.kernels.strided import (
+from rnnfast.kernels.product.gemm import ONE, ZERO, gemm_forward, pack_forward, packed_size, packed_view
+from rnnfast.kernels.product.tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
+from rnnfast.kernels.recurrence.sequence import block_steps, last_first, padded_row
+from rnnfast.kernels.recurrence.strided import (
     NARROW,
     TURNED_DEPTH,
     forward_of,
     gradients_in_place,
     weights_by_columns,
 )
-from rnnfast.kernels.team import MEMBERS, TEAM_SIZE
-from rnnfast.kernels.tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
+from rnnfast.kernels.team.team import MEMBERS, TEAM_SIZE
 
 inputs_forward = forward_of(False)
 

@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from rnnfast.kernels import team as teams
-from rnnfast.kernels.groups import add_gradients
+from rnnfast.kernels.recurrence.groups import add_gradients
+from rnnfast.kernels.team import team as teams
 
 
 def test_what_changes_during_a_call_lies_on_lines_of_its_own():

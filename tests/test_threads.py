@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from cells import KINDS, Window, make, run
 from helpers import DTYPES, assert_same_bits, kernel_calls, needs_jit, normal, sized
-from rnnfast.kernels import team as teams
-from rnnfast.kernels.fused_loss import SLAB_WORDS
+from rnnfast.kernels.losses.fused_loss import SLAB_WORDS
+from rnnfast.kernels.team import team as teams
 
 import rnnfast
 from rnnfast import RNNLM, ExactBPTT, SequenceRegressor, TimeAffineSoftmaxWithLoss, _threads

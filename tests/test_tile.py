@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from helpers import DTYPES, assert_same_bits, laid_out, needs_jit, normal, poisoned
 from rnnfast.kernels._jit import kernel
-from rnnfast.kernels.gemm import ONE, ZERO, gemm, packed_size, packing
-from rnnfast.kernels.simd import fma
-from rnnfast.kernels.tile import (
+from rnnfast.kernels.codegen.simd import fma
+from rnnfast.kernels.product.gemm import ONE, ZERO, gemm, packed_size, packing
+from rnnfast.kernels.product.tile import (
     ADD_TO,
     FEW_ROWS,
     FROM_START,

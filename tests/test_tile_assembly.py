@@ -9,8 +9,8 @@ import pytest
 from helpers import compiled, needs_jit
 from llvmlite import ir
 from numba import types
-from rnnfast.kernels import tile
-from rnnfast.kernels.vectors import Target
+from rnnfast.kernels.codegen.vectors import Target
+from rnnfast.kernels.product import tile
 
 NEON = Target("aarch64-unknown-linux-gnu", "+neon,+fp-armv8")
 WHOLE = 8 * 2  # multiply-adds of one k in the largest tile on ARM: 8 rows of two vectors

@@ -5,7 +5,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from rnnfast.kernels.noise import normal_forward  # noqa: E402
+from rnnfast.kernels.elementwise.noise import normal_forward  # noqa: E402
 
 from rnnfast.cells import READY  # noqa: E402
 

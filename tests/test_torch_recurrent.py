@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from rnnfast.kernels.team import MEMBERS, WAITED, new_team  # noqa: E402
+from rnnfast.kernels.team.team import MEMBERS, WAITED, new_team  # noqa: E402
 
 import rnnfast  # noqa: E402
 import rnnfast.torch as bridge  # noqa: E402

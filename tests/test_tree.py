@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import reference
 from helpers import DTYPES
-from rnnfast.kernels import tree
+from rnnfast.kernels.team import tree
 
 RANKS = (1, 2, 4, 8, 16)
 SIZES = (0, 1, 31, 32, 33, 511, 512, 513, 1500)

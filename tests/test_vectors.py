@@ -12,9 +12,10 @@ from helpers import compiled, needs_jit, target_without_avx512
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from rnnfast.kernels import simd, tile
-from rnnfast.kernels.formula import Lanes
-from rnnfast.kernels.vectors import TARGET, Target
+from rnnfast.kernels.codegen import simd
+from rnnfast.kernels.codegen.formula import Lanes
+from rnnfast.kernels.codegen.vectors import TARGET, Target
+from rnnfast.kernels.product import tile
 
 CORTEX_A76 = Target("aarch64-unknown-linux-gnu", "+neon,+fp-armv8")
 IS_X86 = TARGET.triple.startswith(("x86_64", "i686"))

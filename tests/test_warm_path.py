@@ -6,10 +6,10 @@ import numba
 import numpy as np
 import pytest
 from helpers import DTYPES, needs_jit, normal, sized
-from rnnfast.kernels.affine import affine_backward, affine_forward
-from rnnfast.kernels.fused_loss import affine_softmax_loss
-from rnnfast.kernels.recurrence import time_loop
-from rnnfast.kernels.softmax import softmax_loss_backward, softmax_loss_forward
+from rnnfast.kernels.losses.affine import affine_backward, affine_forward
+from rnnfast.kernels.losses.fused_loss import affine_softmax_loss
+from rnnfast.kernels.losses.softmax import softmax_loss_backward, softmax_loss_forward
+from rnnfast.kernels.recurrence.recurrence import time_loop
 
 from rnnfast import TimeAffine, TimeAffineSoftmaxWithLoss, TimeRNN, cells
 

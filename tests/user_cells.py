@@ -3,7 +3,7 @@
 import numpy as np
 from cells import Window
 from helpers import poison, poisoned
-from rnnfast.kernels.noise import bernoulli_forward, normal_forward
+from rnnfast.kernels.elementwise.noise import bernoulli_forward, normal_forward
 
 from rnnfast import cells
 from rnnfast.cells import (

@@ -3,7 +3,7 @@
 import functools
 
 import numpy as np
-from rnnfast.kernels.fingerprint import LANES, fingerprint
+from rnnfast.kernels.elementwise.fingerprint import LANES, fingerprint
 
 from .measuring import Timed, aligned
 from .recurrent import CELLS

@@ -4,7 +4,7 @@ import functools
 from types import SimpleNamespace
 
 import numpy as np
-from rnnfast.kernels.activations import exp_forward, sigmoid_forward, tanh_forward
+from rnnfast.kernels.codegen.activations import exp_forward, sigmoid_forward, tanh_forward
 
 import rnnfast
 

@@ -5,7 +5,7 @@ import time
 import tracemalloc
 
 import numpy as np
-from rnnfast.kernels.peak import fma_peak
+from rnnfast.kernels.product.peak import fma_peak
 
 # Bytes of Python objects (tuples, array headers) that one call makes and frees. The arrays of every benchmark
 # are many times larger, so that a single one is detected.

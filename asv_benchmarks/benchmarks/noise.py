@@ -3,8 +3,12 @@
 import functools
 
 import numpy as np
-from rnnfast.kernels.noise import bernoulli_forward, normal_forward, uniform_rows
-from rnnfast.kernels.quantiles import negative_binomial_quantiles, normal_quantiles, student_t_quantiles
+from rnnfast.kernels.elementwise.noise import bernoulli_forward, normal_forward, uniform_rows
+from rnnfast.kernels.losses.quantiles import (
+    negative_binomial_quantiles,
+    normal_quantiles,
+    student_t_quantiles,
+)
 
 from .measuring import Timed, aligned
 

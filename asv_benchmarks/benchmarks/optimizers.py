@@ -3,7 +3,7 @@
 import functools
 
 import numpy as np
-from rnnfast.kernels.optim import scale_in_place
+from rnnfast.kernels.elementwise.optim import scale_in_place
 
 from rnnfast import optim
 

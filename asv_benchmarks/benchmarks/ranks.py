@@ -4,7 +4,7 @@ import functools
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from rnnfast.kernels.tree import BLOCK, CHUNK_BYTES, FLAGS, ranks_met, tree_exchange, tree_sum
+from rnnfast.kernels.team.tree import BLOCK, CHUNK_BYTES, FLAGS, ranks_met, tree_exchange, tree_sum
 
 from .measuring import Timed, aligned, assert_agrees
 

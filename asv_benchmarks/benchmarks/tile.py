@@ -4,8 +4,8 @@ import functools
 
 import numpy as np
 from rnnfast.kernels._jit import kernel
-from rnnfast.kernels.gemm import gemm_forward, pack_forward, packed_size
-from rnnfast.kernels.tile import FROM_START
+from rnnfast.kernels.product.gemm import gemm_forward, pack_forward, packed_size
+from rnnfast.kernels.product.tile import FROM_START
 
 from .measuring import Timed, aligned, assert_agrees, fma_peak, share_of_peak, unit
 

@@ -11,7 +11,7 @@ import numpy as np
 
 import rnnfast
 from rnnfast.bench.processor import processor
-from rnnfast.kernels.vectors import VECTOR_BYTES
+from rnnfast.kernels.codegen.vectors import VECTOR_BYTES
 
 
 def cores() -> list[int] | None:

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rnnfast.kernels.peak import CHAINS, fma_chains, fma_peak
-from rnnfast.kernels.vectors import VECTOR_BYTES
+from rnnfast.kernels.codegen.vectors import VECTOR_BYTES
+from rnnfast.kernels.product.peak import CHAINS, fma_chains, fma_peak
 
 TURN = 0.005  # least seconds of a turn; short calls are repeated within it
 # Before shorter calls, each turn makes one untimed call: it fills caches and wakes threads, which takes up to

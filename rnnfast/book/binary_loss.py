@@ -7,7 +7,7 @@ from threading import get_ident
 import numpy as np
 
 from rnnfast import _check
-from rnnfast.kernels.activations import sigmoid_forward
+from rnnfast.kernels.codegen.activations import sigmoid_forward
 from rnnfast.layers.base import Layer
 
 

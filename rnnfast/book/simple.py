@@ -14,7 +14,7 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast.book.binary_loss import TimeSigmoidWithLoss
-from rnnfast.kernels.activations import sigmoid_forward
+from rnnfast.kernels.codegen.activations import sigmoid_forward
 from rnnfast.layers.affine import TimeAffine
 from rnnfast.layers.base import Layer
 from rnnfast.layers.embedding import TimeEmbedding

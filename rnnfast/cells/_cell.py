@@ -12,7 +12,7 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast.cells._roles import Role
-from rnnfast.kernels.cell import Cell as Equations
+from rnnfast.kernels.cell.definition import Cell as Equations
 
 # A value, or a function that draws one from a shape and a generator.
 Start = float | Callable[[tuple[int, ...], np.random.Generator], np.ndarray]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnnfast.kernels.expression import OPERATIONS, Node, in_order
-from rnnfast.kernels.noise import bernoulli_forward, normal_forward
+from rnnfast.kernels.cell.expression import OPERATIONS, Node, in_order
+from rnnfast.kernels.elementwise.noise import bernoulli_forward, normal_forward
 
 if TYPE_CHECKING:
     from rnnfast.cells._cell import Cell

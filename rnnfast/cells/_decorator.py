@@ -12,8 +12,8 @@ from typing import Any
 
 from rnnfast.cells._cell import Cell, Start
 from rnnfast.cells._roles import Role
-from rnnfast.kernels.cell import ResultError
-from rnnfast.kernels.expression import FormulaError
+from rnnfast.kernels.cell.definition import ResultError
+from rnnfast.kernels.cell.expression import FormulaError
 
 PRODUCTS = ("h", "diagonal", None)
 

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from rnnfast.kernels.derive import gradient
-from rnnfast.kernels.expression import Node, in_order, text_of
-from rnnfast.kernels.schedule import Program, Schedule
+from rnnfast.kernels.cell.derive import gradient
+from rnnfast.kernels.cell.expression import Node, in_order, text_of
+from rnnfast.kernels.cell.schedule import Program, Schedule
 
 if TYPE_CHECKING:
     from rnnfast.cells._cell import Cell

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from rnnfast.kernels.expression import FormulaError, Node, function_of, relu, sigmoid, tanh
+from rnnfast.kernels.cell.expression import FormulaError, Node, function_of, relu, sigmoid, tanh
 
 __all__ = [
     "exp", "log", "maximum", "minimum", "relu", "sigmoid", "softplus", "sqrt", "step", "stop_gradient",

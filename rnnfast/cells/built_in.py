@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rnnfast.cells._cell import Cell
-from rnnfast.kernels import cells
+from rnnfast.kernels.cell import built_in as cells
 
 rnn = Cell(cells.rnn_tanh, ("a",), ("h",), {}, name="rnn", title="RNN")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from rnnfast.interop.onnx_writer import Writer
-from rnnfast.kernels.expression import Node, in_order
+from rnnfast.kernels.cell.expression import Node, in_order
 
 
 def _fma(graph: Writer, a: str, b: str, c: str) -> str:
@@ -24,7 +24,7 @@ def _step(graph: Writer, x: str) -> str:
     return graph.node("Where", graph.node("Greater", x, graph.number(0)), graph.number(1), graph.number(0))
 
 
-# `rnnfast.kernels.expression.OPERATIONS` by name: an operator with the same operands, or a few of them.
+# `rnnfast.kernels.cell.expression.OPERATIONS` by name: an operator with the same operands, or a few of them.
 OPERATORS: dict[str, str | Callable[..., str]] = {
     "add": "Add",
     "sub": "Sub",

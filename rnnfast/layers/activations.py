@@ -11,10 +11,10 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast._turns import in_turn
-from rnnfast.kernels import schedule
-from rnnfast.kernels.expression import Node, evaluate, in_order
-from rnnfast.kernels.schedule import Where
-from rnnfast.kernels.sequence import block_steps
+from rnnfast.kernels.cell import schedule
+from rnnfast.kernels.cell.expression import Node, evaluate, in_order
+from rnnfast.kernels.cell.schedule import Where
+from rnnfast.kernels.recurrence.sequence import block_steps
 from rnnfast.layers.plans import Plans
 from rnnfast.layers.rows import Rows
 from rnnfast.layers.window import Inputs, Run

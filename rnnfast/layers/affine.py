@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
-from rnnfast.kernels.affine import BLOCK_ROWS, affine_backward, affine_forward
-from rnnfast.kernels.gemm import packed_size
+from rnnfast.kernels.losses.affine import BLOCK_ROWS, affine_backward, affine_forward
+from rnnfast.kernels.product.gemm import packed_size
 from rnnfast.layers.base import Layer
 
 

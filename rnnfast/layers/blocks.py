@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnnfast import _threads
-from rnnfast.kernels.groups import add_gradients
-from rnnfast.kernels.sequence import time_grid
+from rnnfast.kernels.recurrence.groups import add_gradients
+from rnnfast.kernels.recurrence.sequence import time_grid
 from rnnfast.layers.rows import Rows
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnnfast import _check
-from rnnfast.kernels.dropout import dropout_backward, dropout_forward, dropout_keys
+from rnnfast.kernels.elementwise.dropout import dropout_backward, dropout_forward, dropout_keys
 from rnnfast.layers.base import Layer
 from rnnfast.layers.window import Place
 

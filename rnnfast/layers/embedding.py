@@ -10,7 +10,7 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast._turns import in_turn
-from rnnfast.kernels.embedding import (
+from rnnfast.kernels.elementwise.embedding import (
     context_sum_backward,
     context_sum_forward,
     embedding_backward,

@@ -11,9 +11,9 @@ import numpy as np
 from rnnfast import _check
 from rnnfast._turns import in_turn
 from rnnfast.heads import Head, head_of, squared
-from rnnfast.kernels.affine_loss import affine_loss_of
-from rnnfast.kernels.gemm import packed_size
-from rnnfast.kernels.sequence import block_steps, time_grid
+from rnnfast.kernels.losses.affine_loss import affine_loss_of
+from rnnfast.kernels.product.gemm import packed_size
+from rnnfast.kernels.recurrence.sequence import block_steps, time_grid
 from rnnfast.layers.affine_loss import AffineLoss
 from rnnfast.layers.blocks import Blocks
 from rnnfast.layers.rows import Rows, full_grid, offsets_of, packed_rows

@@ -10,8 +10,7 @@ import numpy as np
 
 from rnnfast import _check, _threads
 from rnnfast._turns import in_turn
-from rnnfast.kernels.bfloat16 import PAIRS
-from rnnfast.kernels.fused_loss import (
+from rnnfast.kernels.losses.fused_loss import (
     affine_softmax_loss,
     even_period,
     loss_block_rows,
@@ -19,10 +18,11 @@ from rnnfast.kernels.fused_loss import (
     rounded_affine_softmax_loss,
     row_stride,
 )
-from rnnfast.kernels.gemm import packed_shape, packed_size
-from rnnfast.kernels.output_gradient import scaled_gradient
-from rnnfast.kernels.slab_products import SLAB_WORDS
-from rnnfast.kernels.softmax import LANES, softmax_loss_backward, softmax_loss_forward
+from rnnfast.kernels.losses.output_gradient import scaled_gradient
+from rnnfast.kernels.losses.slab_products import SLAB_WORDS
+from rnnfast.kernels.losses.softmax import LANES, softmax_loss_backward, softmax_loss_forward
+from rnnfast.kernels.product.bfloat16 import PAIRS
+from rnnfast.kernels.product.gemm import packed_shape, packed_size
 from rnnfast.layers.affine import kernel_matrix
 from rnnfast.layers.affine_loss import AffineLoss
 from rnnfast.layers.base import Layer

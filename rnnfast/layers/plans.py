@@ -10,12 +10,12 @@ import numpy as np
 
 from rnnfast import _threads
 from rnnfast._load import Pace
-from rnnfast.kernels.bfloat16 import PAIRS
-from rnnfast.kernels.gemm import packed_shape
-from rnnfast.kernels.groups import group_gradients, rounded_group_gradients, terms_of
-from rnnfast.kernels.operands import panels_shape, widths_of
-from rnnfast.kernels.sequence import block_steps, padded_row
-from rnnfast.kernels.shares import recurrent_packed_size
+from rnnfast.kernels.product.bfloat16 import PAIRS
+from rnnfast.kernels.product.gemm import packed_shape
+from rnnfast.kernels.recurrence.groups import group_gradients, rounded_group_gradients, terms_of
+from rnnfast.kernels.recurrence.operands import panels_shape, widths_of
+from rnnfast.kernels.recurrence.sequence import block_steps, padded_row
+from rnnfast.kernels.recurrence.shares import recurrent_packed_size
 from rnnfast.layers.base import Workspace
 from rnnfast.layers.blocks import Blocks, Groups, Reduction
 from rnnfast.layers.rows import Rows, packed_rows

@@ -9,7 +9,7 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast.cells import Cell
-from rnnfast.kernels.noise import bernoulli_forward, normal_forward
+from rnnfast.kernels.elementwise.noise import bernoulli_forward, normal_forward
 from rnnfast.layers.arguments import Arguments
 from rnnfast.layers.window import Place
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast.cells import Cell
-from rnnfast.kernels.sequence import block_steps
+from rnnfast.kernels.recurrence.sequence import block_steps
 from rnnfast.layers.activations import Activations
 from rnnfast.layers.base import Workspace
 from rnnfast.layers.blocks import Blocks

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnnfast import _check
-from rnnfast.kernels.sequence import time_grid
+from rnnfast.kernels.recurrence.sequence import time_grid
 
 NO_RESETS = np.zeros((0, 0), np.bool_)
 

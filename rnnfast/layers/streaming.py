@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnnfast import _check
-from rnnfast.kernels.recurrence import TimeLoop, time_loop
+from rnnfast.kernels.recurrence.recurrence import TimeLoop, time_loop
 from rnnfast.layers.frozen import Freeze
 from rnnfast.layers.randomness import Randomness
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast._arrays import Seen
-from rnnfast.kernels import optim as kernels
+from rnnfast.kernels.elementwise import optim as kernels
 from rnnfast.layers.base import Workspace
 
 

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from rnnfast import _check
-from rnnfast.kernels import optim as kernels
+from rnnfast.kernels.elementwise import optim as kernels
 from rnnfast.optim.base import Optimizer
 
 

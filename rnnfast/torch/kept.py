@@ -12,7 +12,7 @@ from collections.abc import Hashable
 import numpy as np
 import torch
 
-from rnnfast.kernels.fingerprint import LANES, fingerprint
+from rnnfast.kernels.elementwise.fingerprint import LANES, fingerprint
 from rnnfast.layers.base import Workspace
 from rnnfast.layers.frozen import Freeze
 from rnnfast.torch.kinds import Kind

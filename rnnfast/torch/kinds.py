@@ -9,7 +9,7 @@ import torch
 
 from rnnfast import cells
 from rnnfast.cells import Cell, cell, sigmoid, tanh
-from rnnfast.kernels.recurrence import TimeLoop, time_loop
+from rnnfast.kernels.recurrence.recurrence import TimeLoop, time_loop
 
 
 @cell(states=("h", "c"))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from rnnfast.kernels.sequence import time_grid
+from rnnfast.kernels.recurrence.sequence import time_grid
 from rnnfast.layers.rows import NO_RESETS, Rows, falling_order
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from rnnfast import _threads
-from rnnfast.kernels.team import CALLS, MEMBERS, WAITED, let_go
+from rnnfast.kernels.team.team import CALLS, MEMBERS, WAITED, let_go
 
 _BODY = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 

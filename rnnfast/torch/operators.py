@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rnnfast.kernels.sequence import block_steps
+from rnnfast.kernels.recurrence.sequence import block_steps
 from rnnfast.layers.window import Inputs, Run, nothing
 from rnnfast.torch import function, layers
 from rnnfast.torch.calls import masked, states_of

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnnfast import _check
-from rnnfast.kernels.sequence import block_steps, time_grid
+from rnnfast.kernels.recurrence.sequence import block_steps, time_grid
 from rnnfast.layers.footprint import Extent
 from rnnfast.layers.rows import falling_order
 from rnnfast.layers.window import Part

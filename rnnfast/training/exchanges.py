@@ -1,8 +1,8 @@
 """How ranks exchange arrays: through shared memory on one machine, by messages between machines.
 
-Both leave the same bits: the pairwise tree sums of `kernels/tree.py`. `Ranks` chooses one, says what `rows`
-and `begin` do, and gives the function `wait`, which returns once another function returns True; a wait for
-messages that are on their way does not sleep.
+Both leave the same bits: the pairwise tree sums of `kernels/team/tree.py`. `Ranks` chooses one, says what
+`rows` and `begin` do, and gives the function `wait`, which returns once another function returns True; a wait
+for messages that are on their way does not sleep.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from rnnfast.kernels import tree
+from rnnfast.kernels.team import tree
 from rnnfast.layers.base import Workspace
 
 

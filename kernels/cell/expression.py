@@ -1,0 +1,400 @@
+"""Formulas as graphs: the operations of a Python function, recorded for differentiation and splitting.
+
+A function is called with nodes instead of numbers. Each operation gives a new node; equal operations on equal
+operands give the same node, so common subexpressions are shared. `evaluate` runs a graph on `Lanes`, which
+writes instructions, or on NumPy arrays.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..codegen import activations, logarithm
+from ..codegen.simd import fma, select, sqrt
+
+OPERATIONS: dict[str, Callable] = {
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "div": operator.truediv,
+    "neg": operator.neg,
+    "abs": abs,
+    "fma": fma,
+    "lt": operator.lt,
+    "le": operator.le,
+    "gt": operator.gt,
+    "select": select,
+    "sigmoid": activations.sigmoid,
+    "tanh": activations.tanh,
+    "exp": activations.exp,
+    "log": logarithm.log,
+    "sqrt": sqrt,
+    "softplus": logarithm.softplus,
+    "relu": lambda x: select(x <= 0, 0, x),
+    "step": lambda x: select(x > 0, 1, 0),
+    "stop": lambda x: x,
+    # Written so that a NaN in either operand gives NaN.
+    "maximum": lambda a, b: select(b <= a, a, select(a <= b, b, a + b)),
+    "minimum": lambda a, b: select(a <= b, a, select(b <= a, b, a + b)),
+}
+COMPARISONS = ("lt", "le", "gt")
+# NumPy's names of the operations that accept its numbers as operands.
+UFUNCS = {
+    "add": "add", "subtract": "sub", "multiply": "mul", "divide": "div", "less": "lt", "less_equal": "le",
+    "greater": "gt",
+}  # fmt: skip
+# Operations of tens of cycles: kept for the backward pass if there is room, not recomputed.
+TRANSCENDENTAL = ("sigmoid", "tanh", "exp", "log", "sqrt", "softplus")
+
+
+class Node:
+    """A value in a formula: an operation on others, an input or a constant.
+
+    Attributes
+    ----------
+    op : str
+        One of `OPERATIONS`, "input" or "constant".
+    args : tuple
+        The operands; the name of an input; the value of a constant.
+    """
+
+    __slots__ = ("args", "graph", "index", "op")
+
+    # With this method, NumPy's numbers leave arithmetic to this class.
+    def __array_ufunc__(self, ufunc: Any, method: str, *operands: Any, **_: Any) -> Node:
+        """Arithmetic of a NumPy number and a value of the step; other functions of NumPy are an error."""
+        if ufunc.__name__ not in UFUNCS or method != "__call__" or len(operands) != 2:
+            raise FormulaError(f"{ufunc.__name__} of NumPy is not known here; use those of rnnfast.cells")
+        return self.graph.apply(UFUNCS[ufunc.__name__], *operands)
+
+    def __array_function__(self, function: Callable, *_: Any) -> Any:
+        """An error, since other functions of NumPy would treat a node as an opaque object."""
+        raise FormulaError(f"{function.__name__} of NumPy is not known here; use those of rnnfast.cells")
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        """An error, since a node has numbers only when the cell runs."""
+        raise FormulaError("a value of the step is no array; use the functions of rnnfast.cells")
+
+    def __init__(self, graph: Graph, op: str, args: tuple, index: int) -> None:
+        self.graph, self.op, self.args, self.index = graph, op, args, index
+
+    def __add__(self, other: Any) -> Node:
+        return self.graph.apply("add", self, other)
+
+    def __radd__(self, other: Any) -> Node:
+        return self.graph.apply("add", other, self)
+
+    def __sub__(self, other: Any) -> Node:
+        return self.graph.apply("sub", self, other)
+
+    def __rsub__(self, other: Any) -> Node:
+        return self.graph.apply("sub", other, self)
+
+    def __mul__(self, other: Any) -> Node:
+        return self.graph.apply("mul", self, other)
+
+    def __rmul__(self, other: Any) -> Node:
+        return self.graph.apply("mul", other, self)
+
+    def __truediv__(self, other: Any) -> Node:
+        return self.graph.apply("div", self, other)
+
+    def __rtruediv__(self, other: Any) -> Node:
+        return self.graph.apply("div", other, self)
+
+    def __neg__(self) -> Node:
+        return self.graph.apply("neg", self)
+
+    def __abs__(self) -> Node:
+        return self.graph.apply("abs", self)
+
+    def __pow__(self, power: Any) -> Node:
+        if type(power) is not int or not 1 <= power <= 8:
+            raise FormulaError(
+                f"a power must be a whole number from 1 to 8, got {power!r}; others are exp(p * log(x))"
+            )
+        result = self
+        for _ in range(power - 1):
+            result = result * self
+        return result
+
+    def __lt__(self, other: Any) -> Node:
+        return self.graph.apply("lt", self, other)
+
+    def __le__(self, other: Any) -> Node:
+        return self.graph.apply("le", self, other)
+
+    def __gt__(self, other: Any) -> Node:
+        return self.graph.apply("gt", self, other)
+
+    def __ge__(self, other: Any) -> Node:
+        return self.graph.apply("le", other, self)
+
+    def __eq__(self, other: object) -> bool:
+        raise FormulaError(
+            "two values of a step cannot be compared with == or !=, which floats seldom meet; use < or >"
+        )
+
+    __ne__ = __eq__
+    __hash__ = object.__hash__  # dictionaries compare nodes by identity
+
+    def __bool__(self) -> bool:
+        raise FormulaError(
+            "a branch on a value (if, and, or, while, max) cannot be compiled; use where(condition, a, b)"
+        )
+
+    def __float__(self) -> float:
+        raise FormulaError(
+            "a value of the step was given to a function of numbers; use those of rnnfast.cells"
+        )
+
+    __int__ = __index__ = __float__
+
+    def __iter__(self) -> Any:
+        raise FormulaError("a value of the step is one number for each unit: it has no elements")
+
+    __getitem__ = __len__ = lambda self, *_: self.__iter__()
+
+    @property
+    def is_condition(self) -> bool:
+        """Whether this is true or false, not a number."""
+        return self.op in COMPARISONS
+
+    def __repr__(self) -> str:
+        return text_of(self)
+
+
+class FormulaError(TypeError):
+    """A formula cannot be compiled."""
+
+
+class Unfinished:
+    """A placeholder for a value that a formula must request in another way.
+
+    Attributes
+    ----------
+    how : str
+        The right way, for messages.
+    """
+
+    how: str
+
+    def _refuse(self, *_: Any) -> Any:
+        raise FormulaError(self.how)
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
+    __neg__ = __abs__ = __pow__ = __lt__ = __le__ = __gt__ = __ge__ = __bool__ = __float__ = _refuse
+
+
+class Graph:
+    """The nodes of one formula and of its derivatives."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple, Node] = {}
+        self.slopes: dict[Node, Node] = {}  # surrogate derivatives of steps
+
+    def input(self, name: str) -> Node:
+        """The input of this name."""
+        return self._node("input", (name,))
+
+    def constant(self, value: float) -> Node:
+        """A number."""
+        return self._node("constant", (float(value),))
+
+    def as_node(self, value: Any) -> Node:
+        """A node for an operand."""
+        if isinstance(value, Node):
+            if value.graph is not self:
+                raise FormulaError("a value of one formula was used in another")
+            return value
+        if isinstance(value, Unfinished):
+            raise FormulaError(value.how)
+        if isinstance(value, bool | np.bool_) or not isinstance(
+            value, int | float | np.integer | np.floating
+        ):
+            raise FormulaError(
+                f"an operand must be a value of the step or a number, got {type(value).__name__}"
+            )
+        return self.constant(float(value))
+
+    def apply(self, op: str, *operands: Any) -> Node:
+        """The node of an operation, or a simpler one that is equal."""
+        if op == "select":
+            self._check_condition(operands[0])
+        args = tuple(map(self.as_node, operands))
+        if any(a.is_condition for a in args[1 if op == "select" else 0 :]):
+            raise FormulaError(
+                "a comparison is no number: it can only be the condition of where(condition, a, b)"
+            )
+        simpler = _simpler(self, op, args)
+        return self._node(op, args) if simpler is None else simpler
+
+    @staticmethod
+    def _check_condition(value: Any) -> None:
+        if isinstance(value, Unfinished):
+            raise FormulaError(value.how)
+        if not isinstance(value, Node) or not value.is_condition:
+            shown = repr(value) if isinstance(value, Node | bool | int | float) else type(value).__name__
+            raise FormulaError(f"the condition of where must be a comparison such as a > 0, got {shown}")
+
+    def _node(self, op: str, args: tuple) -> Node:
+        key = op, repr(args) if op == "constant" else args  # 0 == -0
+        if key not in self._known:
+            self._known[key] = Node(self, op, args, len(self._known))
+        return self._known[key]
+
+
+def _simpler(graph: Graph, op: str, args: tuple[Node, ...]) -> Node | None:
+    """A constant, an operand or its negation, if the operation is equal to it."""
+    values = [a.args[0] if a.op == "constant" else None for a in args]
+    if None not in values and op not in (*COMPARISONS, "select"):
+        return graph.constant(OPERATIONS[op](*map(np.float64, values)))
+    if op == "add" and 0 in values:
+        return args[1 - values.index(0)]
+    if op == "mul" and 1 in values:
+        return args[1 - values.index(1)]
+    if op in ("sub", "div") and values[1] == (0 if op == "sub" else 1):
+        return args[0]
+    if op == "sub" and values[0] == 0:
+        return graph.apply("neg", args[1])
+    if op == "neg" and args[0].op == "neg":
+        return args[0].args[0]
+    if op == "select" and args[1] is args[2]:
+        return args[1]
+    return None
+
+
+def in_order(outputs: Iterable[Node], stop: Iterable[Node] = ()) -> list[Node]:
+    """All nodes that the outputs depend on, operands first; operands of nodes in `stop` are not followed."""
+    ends, found, waiting = set(stop), set(), list(outputs)
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found.add(node)
+            if node not in ends and node.op not in ("input", "constant"):
+                waiting += node.args
+    return sorted(found, key=lambda node: node.index)
+
+
+def evaluate(outputs: Iterable[Node], known: Mapping[Node, Any], constant: Callable = float) -> tuple:
+    """The values of the outputs, computed from known values."""
+    outputs, values = tuple(outputs), dict(known)
+    for node in in_order(outputs, known):
+        if node.op == "constant":
+            values[node] = constant(node.args[0])
+        elif node not in values:
+            values[node] = OPERATIONS[node.op](*(values[a] for a in node.args))
+    return tuple(values[node] for node in outputs)
+
+
+def contracted(outputs: Iterable[Node]) -> dict[Node, Node]:
+    """Each node of a formula and its twin, in which a product used only in one sum becomes a multiply-add.
+
+    LLVM is not allowed to do this. Of two products in one sum the left one is used, so that the formula alone
+    determines the bits.
+    """
+    outputs = tuple(outputs)
+    order = in_order(outputs)
+    uses: dict[Node, int] = dict.fromkeys(order, 0)
+    for node in (*outputs, *(a for n in order if n.op not in ("input", "constant") for a in n.args)):
+        uses[node] += 1
+    twins: dict[Node, Node] = {}
+    for node in order:
+        if node.op in ("input", "constant"):
+            twins[node] = node
+            continue
+        args = tuple(twins[a] for a in node.args)
+        twins[node] = node.graph.apply(node.op, *args)
+        if node.op in ("add", "sub"):
+            for side in range(2):
+                product = node.args[side]
+                if product.op == "mul" and uses[product] == 1:
+                    a, b = (twins[x] for x in product.args)
+                    other = args[1 - side]
+                    if node.op == "sub":
+                        a, other = (a, -other) if side == 0 else (-a, other)
+                    twins[node] = node.graph.apply("fma", a, b, other)
+                    break
+    return twins
+
+
+# Precedence of operators; a right operand must have a higher one.
+_INFIX = {"lt": ("<", 1), "le": ("<=", 1), "gt": (">", 1), "add": ("+", 2), "sub": ("-", 2)}
+_INFIX |= {"mul": ("*", 4), "div": ("/", 4)}
+_SIGN, _CALL = 3, 9
+
+
+def text_of(node: Node, names: Mapping[Node, str] | None = None) -> str:
+    """A node as Python source; operands with a name in `names` appear by it."""
+    return _text(node, names or {}, whole=True)[0]
+
+
+def _text(node: Node, names: Mapping[Node, str], whole: bool = False) -> tuple[str, int]:
+    """The text of a node, and its precedence."""
+    if not whole and node in names:
+        return names[node], _CALL
+    if node.op == "input":
+        return node.args[0], _CALL
+    if node.op == "constant":
+        return f"{node.args[0]:.9g}", _SIGN if np.signbit(node.args[0]) else _CALL
+
+    def operand(index: int, least: int) -> str:
+        text, level = _text(node.args[index], names)
+        return text if level >= least else f"({text})"
+
+    if node.op in _INFIX:
+        sign, level = _INFIX[node.op]
+        return f"{operand(0, level)} {sign} {operand(1, level + 1 + (level == 2))}", level
+    if node.op == "neg":
+        return f"-{operand(0, _CALL)}", _SIGN
+    name = {"select": "where", "stop": "stop_gradient"}.get(node.op, node.op)
+    return f"{name}({', '.join(operand(index, 0) for index in range(len(node.args)))})", _CALL
+
+
+def sigmoid(x: Any) -> Any:
+    """1 / (1 + exp(-x))
+
+    >>> float(sigmoid(0.0))
+    0.5
+    """
+    return function_of("sigmoid", x)
+
+
+def tanh(x: Any) -> Any:
+    """The hyperbolic tangent.
+
+    >>> float(tanh(0.0))
+    0.0
+    """
+    return function_of("tanh", x)
+
+
+def relu(x: Any) -> Any:
+    """max(x, 0); NaN stays NaN. Its derivative at 0 is 0.
+
+    >>> float(relu(-1.0))
+    0.0
+    """
+    return function_of("relu", x)
+
+
+def function_of(op: str, *operands: Any) -> Any:
+    """A recorded operation, or its result on arrays and numbers if no operand belongs to a formula.
+
+    The result has the type of the arrays, float64 if there are numbers alone.
+    """
+    for operand in operands:
+        if isinstance(operand, Unfinished):
+            raise FormulaError(operand.how)
+        if isinstance(operand, Node):
+            return operand.graph.apply(op, *operands)
+    numbers = operands[1:] if op == "select" else operands
+    kinds = [a.dtype for a in numbers if isinstance(a, np.ndarray | np.generic) and a.dtype.kind == "f"]
+    dtype = np.result_type(*kinds) if kinds else np.dtype(np.float64)
+    arrays = [np.asarray(a, dtype) for a in numbers]
+    result = OPERATIONS[op](*(np.asarray(a) for a in operands[: -len(numbers)]), *arrays)
+    return np.asarray(result, dtype)[()]

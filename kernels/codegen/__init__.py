@@ -1,0 +1,1 @@
+"""Vector code: whole vectors, traced formulas, elementary functions, denormal numbers."""

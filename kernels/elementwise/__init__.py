@@ -1,0 +1,1 @@
+"""Kernels without products: embeddings, dropout, noise, optimizers, fingerprints."""

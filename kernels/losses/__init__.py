@@ -1,0 +1,1 @@
+"""Output layers and losses, whose scores are never all in memory."""
