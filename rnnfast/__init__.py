@@ -41,8 +41,6 @@ def __getattr__(name: str) -> object:
 
 from rnnfast import cells, heads, optim  # noqa: E402
 from rnnfast._check import CheckpointError, CorpusError  # noqa: E402
-from rnnfast._threads import get_num_threads, set_num_threads  # noqa: E402
-from rnnfast._warmup import warmup  # noqa: E402
 from rnnfast.book.bi_lstm import TimeBiLSTM  # noqa: E402
 from rnnfast.book.binary_loss import TimeSigmoidWithLoss  # noqa: E402
 from rnnfast.book.recurrent import GRU, LSTM, RNN  # noqa: E402
@@ -57,6 +55,7 @@ from rnnfast.cells import (  # noqa: E402
     unit,
 )
 from rnnfast.data import CharTokenizer, WhitespaceTokenizer, WordTokenizer  # noqa: E402
+from rnnfast.engine.threads import get_num_threads, set_num_threads  # noqa: E402
 from rnnfast.layers.affine import TimeAffine  # noqa: E402
 from rnnfast.layers.bidirectional import Bidirectional  # noqa: E402
 from rnnfast.layers.dropout import TimeDropout  # noqa: E402
@@ -68,9 +67,10 @@ from rnnfast.layers.lstm import TimeLSTM  # noqa: E402
 from rnnfast.layers.recurrent import Recurrent  # noqa: E402
 from rnnfast.layers.rnn import TimeRNN  # noqa: E402
 from rnnfast.layers.stack import Stack  # noqa: E402
+from rnnfast.layers.state import State  # noqa: E402
 from rnnfast.models import CBOWLM, RNNLM, SequenceRegressor  # noqa: E402
-from rnnfast.state import State  # noqa: E402
 from rnnfast.training import ExactBPTT, Trainer, TrainingDiverged, TruncatedBPTT, perplexity  # noqa: E402
+from rnnfast.training.warmup import warmup  # noqa: E402
 
 __all__ = [
     "CBOWLM",

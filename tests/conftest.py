@@ -27,7 +27,7 @@ def text(request, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def busy_machines(request, monkeypatch):
     """Teams work on busy machines as well, except where the tests measure the load."""
-    from rnnfast._load import Load
+    from rnnfast.engine.load import Load
 
     if request.node.path.stem != "test_load":
         monkeypatch.setattr(Load, "members", lambda load, wanted, pace=None: wanted)
@@ -37,13 +37,13 @@ def busy_machines(request, monkeypatch):
 def shared_windows(monkeypatch):
     """Any window is worth a team, on any machine; afterwards as many threads as before."""
     import rnnfast
-    from rnnfast import _processors, _threads
+    from rnnfast.engine import processors, threads
     from rnnfast.layers import plans
 
     before = rnnfast.get_num_threads()
-    monkeypatch.setattr(_processors, "allowed", lambda: 64)
-    monkeypatch.setattr(_threads, "LEAST_OPERATIONS", 1.0)
-    monkeypatch.setattr(_threads, "LEAST_BYTES", 1.0)
+    monkeypatch.setattr(processors, "allowed", lambda: 64)
+    monkeypatch.setattr(threads, "LEAST_OPERATIONS", 1.0)
+    monkeypatch.setattr(threads, "LEAST_BYTES", 1.0)
     monkeypatch.setattr(plans, "LEAST_STEP_OPERATIONS", 0.0)
     yield
     rnnfast.set_num_threads(before)

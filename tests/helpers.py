@@ -13,7 +13,7 @@ from numba.core.registry import cpu_target
 from rnnfast.kernels._jit import jit_is_disabled
 from rnnfast.kernels.product.tile import panel_width
 
-from rnnfast import _threads
+from rnnfast.engine import threads
 from rnnfast.models import RNNLM
 
 JIT = not jit_is_disabled()
@@ -96,13 +96,13 @@ def assert_same_bits(actual, expected):
 
 def kernel_calls(monkeypatch):
     """A list to which each call of a kernel adds how many threads it runs on, and whether by units."""
-    seen, original = [], _threads.run
+    seen, original = [], threads.run
 
     def noted(kernel, members, by_units, *rest):
         seen.append((members, by_units))
         return original(kernel, members, by_units, *rest)
 
-    monkeypatch.setattr(_threads, "run", noted)
+    monkeypatch.setattr(threads, "run", noted)
     return seen
 
 

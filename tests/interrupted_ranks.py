@@ -12,8 +12,8 @@ from pathlib import Path
 from mpi4py import MPI
 from watched_ranks import OfWorld
 
-from rnnfast._files import write_atomically
-from rnnfast.training.lost_ranks import Watcher
+from rnnfast.distributed.lost_ranks import Watcher
+from rnnfast.files.atomic import write_atomically
 from rnnfast.training.safety import Interrupts
 
 WORLD = MPI.COMM_WORLD

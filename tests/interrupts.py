@@ -22,7 +22,9 @@ from rnnfast.kernels._jit import jit_is_disabled
 from rnnfast.kernels.team import team as teams
 
 import rnnfast
-from rnnfast import RNNLM, TimeLSTM, TimeRNN, _load, _processors, _threads
+from rnnfast import RNNLM, TimeLSTM, TimeRNN
+from rnnfast.engine import load as _load
+from rnnfast.engine import processors, threads
 from rnnfast.layers import plans
 
 LONGEST = 60  # seconds of a call that does not hang
@@ -30,9 +32,9 @@ LONGEST = 60  # seconds of a call that does not hang
 
 def rehearse():
     """Any window is worth a team of two, on any machine, however busy."""
-    _threads.LEAST_OPERATIONS = _threads.LEAST_BYTES = 1.0
+    threads.LEAST_OPERATIONS = threads.LEAST_BYTES = 1.0
     plans.LEAST_STEP_OPERATIONS = 0.0
-    _processors.allowed = lambda: 2
+    processors.allowed = lambda: 2
     _load.Load.members = lambda load, wanted, pace=None: wanted
     rnnfast.set_num_threads(2)
 
@@ -49,7 +51,7 @@ def wait_until(holds):
 
 
 class Bytecode:
-    """A trace function: raises before the bytecode of that number which `_threads.py` runs on this thread.
+    """A trace function: raises before the bytecode of that number which `threads.py` runs on this thread.
 
     Counts while `counts()`; `raised` says whether there was such a bytecode.
     """
@@ -58,7 +60,7 @@ class Bytecode:
         self.number, self.counts, self.raised = number, counts, False
 
     def __call__(self, frame, event, argument):
-        if frame.f_code.co_filename != _threads.__file__:
+        if frame.f_code.co_filename != threads.__file__:
             return None
         frame.f_trace_opcodes = True
         if event == "opcode" and self.counts():
@@ -109,7 +111,7 @@ class Guarded:
         """One call on two members; what it is given counts as freed afterwards."""
         over = np.zeros(2)
         try:
-            _threads.run(self, 2, False, (over,))
+            threads.run(self, 2, False, (over,))
         finally:
             over[0] = 1
 
@@ -122,11 +124,11 @@ class BreaksWhilePlaced(Guarded):
             self.broken = True
             raise KeyboardInterrupt
 
-        place, _threads._place = _threads._place, interrupt
+        place, threads._place = threads._place, interrupt
         try:
             super().call()
         finally:
-            _threads._place = place
+            threads._place = place
 
 
 def fresh():
@@ -137,7 +139,7 @@ def fresh():
 
 def asleep():
     """The worker is there and sleeps."""
-    (team,) = _threads._pool.idle
+    (team,) = threads._pool.idle
     return wait_until(lambda: all(worker.asleep for worker in team.workers))
 
 
@@ -183,7 +185,7 @@ def bytecodes(each):
                 found.calls += 1
                 found.wrong += layer.forward(xs).tobytes() != expected.tobytes()
             found.wrong += outputs.tobytes() != kept.tobytes()
-            found.alone += [len(team.workers) for team in _threads._pool.idle] != [1]
+            found.alone += [len(team.workers) for team in threads._pool.idle] != [1]
             if not was_hit:
                 break
             number += each

@@ -187,7 +187,7 @@ def test_rounding_matters():
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("sizes", [(3, 5, 7), (10, 4, 16)])
 def test_chunks_steps_and_threads_change_no_bit(kind, sizes, monkeypatch):
-    monkeypatch.setattr("rnnfast._threads.LEAST_OPERATIONS", 1.0)
+    monkeypatch.setattr("rnnfast.engine.threads.LEAST_OPERATIONS", 1.0)
     monkeypatch.setattr(plans, "LEAST_STEP_OPERATIONS", 1.0)
     N, D, H = sizes
     layer, T = rounding(kind, D, H), 70

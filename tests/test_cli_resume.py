@@ -9,9 +9,9 @@ import pytest
 from cli_helpers import rnnfast_command
 from kill_and_resume import OFTEN, SMALL, outcome
 
-from rnnfast._files import fcntl, only_one
 from rnnfast.cli.app import app
 from rnnfast.cli.experiment import Experiment
+from rnnfast.files.atomic import fcntl, only_one
 from rnnfast.training import TrainingDiverged
 from rnnfast.training.keeper import read_training
 

@@ -7,8 +7,8 @@ import types
 import numpy as np
 import pytest
 
-from rnnfast import _files
-from rnnfast._files import fcntl, only_one, remove_leftovers, write_atomically
+from rnnfast.files import atomic
+from rnnfast.files.atomic import fcntl, only_one, remove_leftovers, write_atomically
 
 LOCKS = fcntl is not None
 POSIX = pytest.mark.skipif(os.name == "nt", reason="POSIX permissions and links")
@@ -165,14 +165,14 @@ def test_a_target_that_is_open_elsewhere_for_a_moment_is_replaced_later(tmp_path
             raise PermissionError(errno.EACCES, "Access is denied", str(source), None, str(target))
         replace(source, target)
 
-    monkeypatch.setattr(_files, "_WAITS", (0.0,) * 3)
+    monkeypatch.setattr(atomic, "_WAITS", (0.0,) * 3)
     monkeypatch.setattr(os, "replace", busy)
     with write_atomically(tmp_path / "weights") as file:
         file.write(b"new")
     assert (tmp_path / "weights").read_bytes() == b"new"
     assert refused == [tmp_path / "weights"] * 3
     refused.clear()
-    monkeypatch.setattr(_files, "_WAITS", (0.0,) * 2)
+    monkeypatch.setattr(atomic, "_WAITS", (0.0,) * 2)
     with pytest.raises(PermissionError) as caught, write_atomically(tmp_path / "weights") as file:
         file.write(b"newer")
     assert caught.value.filename == str(tmp_path / "weights")
@@ -181,8 +181,8 @@ def test_a_target_that_is_open_elsewhere_for_a_moment_is_replaced_later(tmp_path
 
 
 def test_only_windows_waits_for_a_target_that_is_open():
-    assert bool(_files._WAITS) is (os.name == "nt")
-    assert sum(_files._WAITS) < 3
+    assert bool(atomic._WAITS) is (os.name == "nt")
+    assert sum(atomic._WAITS) < 3
 
 
 @pytest.mark.parametrize("refuses", [False, True])
@@ -195,7 +195,7 @@ def test_macos_has_the_drive_write_its_own_memory_down(tmp_path, monkeypatch, re
             raise OSError(errno.ENOTSUP, "Operation not supported")
 
     macos = types.SimpleNamespace(F_FULLFSYNC=51, fcntl=control, LOCK_EX=2, LOCK_NB=4, flock=lambda *_: None)
-    monkeypatch.setattr(_files, "fcntl", macos)
+    monkeypatch.setattr(atomic, "fcntl", macos)
     monkeypatch.setattr(os, "fsync", synchronized.append)
     with write_atomically(tmp_path / "weights") as file:
         file.write(b"abc")
@@ -229,8 +229,8 @@ class Windows:
 
 @pytest.fixture
 def windows(monkeypatch):
-    monkeypatch.setattr(_files, "fcntl", None)
-    monkeypatch.setattr(_files, "msvcrt", Windows())
+    monkeypatch.setattr(atomic, "fcntl", None)
+    monkeypatch.setattr(atomic, "msvcrt", Windows())
 
 
 def test_on_windows_one_process_at_a_time_is_alone_in_a_folder(tmp_path, windows):
@@ -255,8 +255,8 @@ def test_on_windows_leftovers_are_removed_and_files_being_written_are_not(tmp_pa
 
 
 def test_where_there_are_no_locks_nothing_is_removed_and_everybody_is_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(_files, "fcntl", None)
-    monkeypatch.setattr(_files, "msvcrt", None)
+    monkeypatch.setattr(atomic, "fcntl", None)
+    monkeypatch.setattr(atomic, "msvcrt", None)
     (tmp_path / ".rnnfast-0123.tmp").write_bytes(b"half")
     remove_leftovers(tmp_path)
     assert names(tmp_path) == [".rnnfast-0123.tmp"]

@@ -7,17 +7,8 @@ from helpers import DTYPES, assert_same_bits, kernel_calls, normal, sized
 from user_cells import layer_of as user_layer
 
 import rnnfast
-from rnnfast import (
-    CBOWLM,
-    RNNLM,
-    Bidirectional,
-    SequenceRegressor,
-    Stack,
-    TimeAffine,
-    TimeLSTM,
-    _threads,
-    perplexity,
-)
+from rnnfast import CBOWLM, RNNLM, Bidirectional, SequenceRegressor, Stack, TimeAffine, TimeLSTM, perplexity
+from rnnfast.engine import threads as _threads
 from rnnfast.forecast import RNNForecaster
 from rnnfast.layers import plans, streaming
 from rnnfast.models.network import Network

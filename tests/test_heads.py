@@ -11,7 +11,8 @@ from rnnfast.kernels.cell.expression import FormulaError
 from rnnfast.kernels.losses.affine_loss import affine_loss_of
 
 import rnnfast
-from rnnfast import _head_losses, cells, heads
+from rnnfast import cells, heads
+from rnnfast.heads import losses as _head_losses
 from rnnfast.models import load_model
 
 LEVELS = (0.1, 0.5, 0.75)

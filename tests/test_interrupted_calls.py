@@ -8,18 +8,19 @@ from cells import Window, another, make
 from helpers import assert_same_bits, normal, sized
 from rnnfast.kernels.recurrence.sequence import block_steps
 
-from rnnfast import CBOWLM, RNNLM, Bidirectional, SequenceRegressor, Stack, State, TimeLSTM, _threads
+from rnnfast import CBOWLM, RNNLM, Bidirectional, SequenceRegressor, Stack, State, TimeLSTM
+from rnnfast.engine import threads
 from rnnfast.layers import plans
 
 CELLS = ("rnn", "lstm", "gru-before", "gru-after")
 
 
 class InterruptedAfter:
-    """Stands for `_threads.run`: an interrupt arrives after `calls` kernels."""
+    """Stands for `threads.run`: an interrupt arrives after `calls` kernels."""
 
     def __init__(self, monkeypatch, calls):
-        self.left, self.run = calls, _threads.run
-        monkeypatch.setattr(_threads, "run", self)
+        self.left, self.run = calls, threads.run
+        monkeypatch.setattr(threads, "run", self)
 
     def __call__(self, *call):
         result = self.run(*call)

@@ -7,8 +7,9 @@ from helpers import assert_same_bits, sized
 from rnnfast.kernels.team import team as teams
 
 import rnnfast
-from rnnfast import _load, _processors, _threads
-from rnnfast._load import MOST_CREDIT, MOST_REST, REST, SHORT, Load, Pace
+from rnnfast.engine import load as _load
+from rnnfast.engine import processors, threads
+from rnnfast.engine.load import MOST_CREDIT, MOST_REST, REST, SHORT, Load, Pace
 
 CALL = 1_000_000  # ns on two idle processors, without waiting
 
@@ -119,9 +120,9 @@ def test_the_time_of_calls_alone_follows_the_machine():
 def two_threads(monkeypatch):
     """Two threads for any window, and a fresh load; afterwards as before."""
     before = rnnfast.get_num_threads()
-    monkeypatch.setattr(_processors, "allowed", lambda: 64)
-    monkeypatch.setattr(_threads, "LEAST_OPERATIONS", 1.0)
-    monkeypatch.setattr(_threads, "_pool", _threads._Pool())
+    monkeypatch.setattr(processors, "allowed", lambda: 64)
+    monkeypatch.setattr(threads, "LEAST_OPERATIONS", 1.0)
+    monkeypatch.setattr(threads, "_pool", threads._Pool())
     rnnfast.set_num_threads(2)
     yield
     rnnfast.set_num_threads(before)
@@ -132,7 +133,7 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now, self.elapsed, self.waited, self.members = 0, CALL, 0, []
-        monkeypatch.setattr(_threads.time, "perf_counter_ns", lambda: self.now)
+        monkeypatch.setattr(threads.time, "perf_counter_ns", lambda: self.now)
 
     def kernel(self, team, member, x):
         if member:
@@ -149,7 +150,7 @@ def test_calls_are_made_alone_beside_a_late_member_and_together_again_later(two_
     def call(count):
         clock.members.clear()
         for _ in range(count):
-            _threads.run(clock.kernel, 2, False, (np.zeros(1),))
+            threads.run(clock.kernel, 2, False, (np.zeros(1),))
         return clock.members
 
     assert call(3) == [1, 2, 2]  # the first one compiles
@@ -187,21 +188,21 @@ def test_the_hand_off_counts_as_waiting(two_threads, monkeypatch):
         clock.now += 7
         worker.calls.put(call)
 
-    monkeypatch.setattr(_threads._Worker, "post", post)
+    monkeypatch.setattr(threads._Worker, "post", post)
     for _ in range(2):
-        _threads.run(clock.kernel, 2, False, (np.zeros(1),))
+        threads.run(clock.kernel, 2, False, (np.zeros(1),))
     assert noted == [(2, 2, CALL + 7, 7, None)]
 
 
 def test_the_load_of_a_process_is_not_that_of_its_child():
-    before = _threads._pool
+    before = threads._pool
     try:
         before.load.note(2, 2, 1e9, 1e9)
-        _threads._after_fork()
-        assert _threads._pool.load.members(2) == 2
+        threads._after_fork()
+        assert threads._pool.load.members(2) == 2
     finally:
         before.load._rest.clear()
-        _threads._pool = before
+        threads._pool = before
 
 
 def test_a_caller_alone_because_another_has_the_team_says_nothing_about_the_load(two_threads, monkeypatch):
@@ -209,8 +210,8 @@ def test_a_caller_alone_because_another_has_the_team_says_nothing_about_the_load
     monkeypatch.setattr(Load, "note", lambda load, *call: noted.append(call))
     kernel = Clock(monkeypatch).kernel
     for _ in range(3):
-        _threads.run(kernel, 2, False, (np.zeros(1),))
+        threads.run(kernel, 2, False, (np.zeros(1),))
     assert noted == [(2, 2, CALL, 0, None)] * 2
-    monkeypatch.setattr(_threads._Pool, "take", lambda pool, members: None)
-    _threads.run(kernel, 2, False, (np.zeros(1),))
+    monkeypatch.setattr(threads._Pool, "take", lambda pool, members: None)
+    threads.run(kernel, 2, False, (np.zeros(1),))
     assert len(noted) == 2

@@ -8,7 +8,8 @@ from cells import KINDS, Window, make, run
 from helpers import assert_same_bits
 from rnnfast.kernels.recurrence import operands, sequence
 
-from rnnfast import RNNLM, _threads
+from rnnfast import RNNLM
+from rnnfast.engine import threads as _threads
 from rnnfast.layers.blocks import Blocks
 
 N, T, D, H = 5, 103, 21, 37  # two blocks of the time grid, the last of 5 rows

@@ -228,7 +228,7 @@ def test_classifiers_of_two_ranks_are_those_of_one(tmp_path):
 
 def test_ranks_share_the_cores():
     program = (
-        "import os; from rnnfast.training.ranks import Ranks; from rnnfast import get_num_threads\n"
+        "import os; from rnnfast.distributed.ranks import Ranks; from rnnfast import get_num_threads\n"
         "Ranks(); os.write(1, f'{get_num_threads()} {len(os.sched_getaffinity(0))}\\n'.encode())"
     )
     if not sys.platform.startswith("linux"):

@@ -9,7 +9,7 @@ import pytest
 from helpers import sends_interrupts
 from ranks_helpers import end_ranks, library, needs_ranks, run_ranks, start_ranks, wait_for
 
-from rnnfast._files import remove_leftovers
+from rnnfast.files.atomic import remove_leftovers
 from rnnfast.training.safety import Interrupts, interrupts_deferred
 
 PROGRAM = Path(__file__).with_name("interrupted_ranks.py")

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from ranks_helpers import library, needs_ranks, run_ranks
 
-from rnnfast._files import remove_leftovers
-from rnnfast._tensors import Spec, read_tensors
+from rnnfast.files.atomic import remove_leftovers
+from rnnfast.files.tensors import Spec, read_tensors
 
 pytestmark = needs_ranks
 

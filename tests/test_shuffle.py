@@ -6,8 +6,8 @@ from helpers import sized
 
 from rnnfast import RNNLM, ExactBPTT, SequenceRegressor, Trainer, TruncatedBPTT
 from rnnfast._check import CheckpointError
-from rnnfast._tensors import read_tensors, write_tensors
 from rnnfast.data.rows import epoch_order
+from rnnfast.files.tensors import read_tensors, write_tensors
 from rnnfast.optim import SGD, Adam
 from rnnfast.training import keeper
 from rnnfast.training.window import Window

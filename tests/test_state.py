@@ -175,7 +175,7 @@ def test_what_is_no_state_is_refused(value, error, message):
 
 
 def test_a_state_that_does_not_fit_its_outline_is_refused(tmp_path):
-    from rnnfast._tensors import write_tensors
+    from rnnfast.files.tensors import write_tensors
 
     leaf = {"dtype": "float32", "axes": 2}
     array = {"state.0": np.zeros((2, 3), np.float32)}

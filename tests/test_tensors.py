@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save, save_file
 
 from rnnfast import RNNLM, State, Trainer, TruncatedBPTT
 from rnnfast._check import CheckpointError
-from rnnfast._tensors import Spec, read_tensors, write_tensors
+from rnnfast.files.tensors import Spec, read_tensors, write_tensors
 from rnnfast.models.loading import load_model
 from rnnfast.optim import Adam
 

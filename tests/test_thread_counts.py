@@ -10,7 +10,8 @@ from cells import Window, make, run
 from helpers import assert_same_bits, kernel_calls
 
 import rnnfast
-from rnnfast import _processors, _threads
+from rnnfast.engine import processors as _processors
+from rnnfast.engine import threads as _threads
 
 
 @pytest.fixture(autouse=True)

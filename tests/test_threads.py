@@ -14,7 +14,8 @@ from rnnfast.kernels.losses.fused_loss import SLAB_WORDS
 from rnnfast.kernels.team import team as teams
 
 import rnnfast
-from rnnfast import RNNLM, ExactBPTT, SequenceRegressor, TimeAffineSoftmaxWithLoss, _threads
+from rnnfast import RNNLM, ExactBPTT, SequenceRegressor, TimeAffineSoftmaxWithLoss
+from rnnfast.engine import threads
 from rnnfast.layers import plans
 
 pytestmark = pytest.mark.usefixtures("shared_windows")
@@ -196,13 +197,13 @@ def test_what_goes_wrong_on_another_thread_is_raised_here():
             raise ArithmeticError("on the other thread")
 
     kernel = plain(body)
-    _threads.run(kernel, 2, False, (np.zeros(1),))
-    _threads.run(kernel, 2, False, (np.zeros(1),))
+    threads.run(kernel, 2, False, (np.zeros(1),))
+    threads.run(kernel, 2, False, (np.zeros(1),))
     with pytest.raises(RuntimeError, match="a kernel failed on another thread") as caught:
-        _threads.run(kernel, 2, False, (np.ones(1),))
+        threads.run(kernel, 2, False, (np.ones(1),))
     assert isinstance(caught.value.__cause__, ArithmeticError)
-    _threads.run(kernel, 2, False, (np.zeros(1),))  # another team
-    assert len(_threads._pool.idle) == 1
+    threads.run(kernel, 2, False, (np.zeros(1),))  # another team
+    assert len(threads._pool.idle) == 1
 
 
 def test_a_team_whose_thread_failed_after_a_call_is_not_used_again():
@@ -210,17 +211,17 @@ def test_a_team_whose_thread_failed_after_a_call_is_not_used_again():
     members = []
     kernel = plain(lambda team, member, x: members.append(member))
     for _ in range(2):
-        _threads.run(kernel, 2, False, (np.zeros(1),))
-    (team,) = _threads._pool.idle
+        threads.run(kernel, 2, False, (np.zeros(1),))
+    (team,) = threads._pool.idle
     team.workers[0].calls.put(("no kernel", 0, ()))
     wait_for(team.workers[0])
     assert team.failed
     with pytest.raises(RuntimeError, match="a kernel failed on another thread"):
         team.call(kernel, 2, False, (np.zeros(1),))  # had it failed a moment later
     members.clear()
-    _threads.run(kernel, 2, False, (np.zeros(1),))
+    threads.run(kernel, 2, False, (np.zeros(1),))
     assert sorted(members) == [0, 1]
-    assert _threads._pool.idle[0] is not team
+    assert threads._pool.idle[0] is not team
 
 
 @needs_jit
@@ -230,20 +231,20 @@ def test_a_forked_child_starts_its_own_threads():
     program = """
 import os, warnings
 import numpy as np, rnnfast
-from rnnfast import _processors, _threads
+from rnnfast import _processors, threads
 warnings.simplefilter("ignore")
-_threads.LEAST_OPERATIONS, _processors.allowed = 1.0, lambda: 2
+threads.LEAST_OPERATIONS, _processors.allowed = 1.0, lambda: 2
 rnnfast.set_num_threads(2)
 layer = rnnfast.TimeRNN.from_sizes(5, 33, rng=np.random.default_rng(0))
 xs = np.ones((16, 9, 5), np.float32)
 for _ in range(2):
     expected = layer.forward(xs)
-assert [len(team.workers) for team in _threads._pool.idle] == [1]
+assert [len(team.workers) for team in threads._pool.idle] == [1]
 child = os.fork()
 if child == 0:
-    assert _threads._pool.idle == []
+    assert threads._pool.idle == []
     same = all(layer.forward(xs).tobytes() == expected.tobytes() for _ in range(3))
-    os._exit(0 if same and [len(team.workers) for team in _threads._pool.idle] == [1] else 1)
+    os._exit(0 if same and [len(team.workers) for team in threads._pool.idle] == [1] else 1)
 assert os.waitpid(child, 0)[1] == 0
 assert layer.forward(xs).tobytes() == expected.tobytes()
 print("done")
@@ -260,7 +261,7 @@ def test_without_more_threads_the_caller_works_alone(monkeypatch):
     def refuse(team, member):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(_threads, "_Worker", refuse)
+    monkeypatch.setattr(threads, "_Worker", refuse)
     for name, array in results(2, lambda: run(layer, window)).items():
         assert_same_bits(array, expected[name])
 
@@ -301,9 +302,9 @@ def test_an_interrupted_caller_leaves_no_thread_at_work():
             raise KeyboardInterrupt
 
     kernel = plain(body)
-    _threads.run(kernel, 2, False, (np.zeros(1),))  # the first call is alone
+    threads.run(kernel, 2, False, (np.zeros(1),))  # the first call is alone
     with pytest.raises(KeyboardInterrupt):
-        _threads.run(kernel, 2, False, (np.ones(1),))
+        threads.run(kernel, 2, False, (np.ones(1),))
     assert ended == [1]
 
 
@@ -330,10 +331,10 @@ def test_giving_a_team_up_outlasts_interrupts(monkeypatch):
         sleep(seconds)
 
     kernel = plain(body)
-    _threads.run(kernel, 2, False, (np.zeros(1),))  # the first call is alone
+    threads.run(kernel, 2, False, (np.zeros(1),))  # the first call is alone
     monkeypatch.setattr(time, "sleep", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        _threads.run(kernel, 2, False, (np.ones(1),))
+        threads.run(kernel, 2, False, (np.ones(1),))
     assert ended == [1]
 
 
@@ -342,18 +343,18 @@ def test_a_thread_enters_no_kernel_that_its_caller_does_not_enter(monkeypatch):
     members = []
     kernel = plain(lambda team, member, x: members.append(member))
     for _ in range(2):
-        _threads.run(kernel, 2, False, (np.zeros(1),))
-    post = _threads._Worker.post
+        threads.run(kernel, 2, False, (np.zeros(1),))
+    post = threads._Worker.post
 
     def interrupted(worker, call):
         post(worker, call)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_threads._Worker, "post", interrupted)
-    monkeypatch.setattr(_threads._Team, "give_up", lambda team: None)  # interrupted as well
+    monkeypatch.setattr(threads._Worker, "post", interrupted)
+    monkeypatch.setattr(threads._Team, "give_up", lambda team: None)  # interrupted as well
     members.clear()
-    (worker,) = _threads._pool.idle[0].workers
+    (worker,) = threads._pool.idle[0].workers
     with pytest.raises(KeyboardInterrupt):
-        _threads.run(kernel, 2, False, (np.zeros(1),))
+        threads.run(kernel, 2, False, (np.zeros(1),))
     wait_for(worker)  # it ends, since nobody holds its team
     assert members == []

@@ -14,7 +14,7 @@ from torch_helpers import CLASSES, D, H, assert_close  # noqa: E402
 
 import rnnfast  # noqa: E402
 import rnnfast.torch as bridge  # noqa: E402
-from rnnfast import _threads  # noqa: E402
+from rnnfast.engine import threads as _threads  # noqa: E402
 from rnnfast.torch import openmp, windows  # noqa: E402
 
 

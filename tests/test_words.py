@@ -115,8 +115,8 @@ def test_threads_and_chunks_change_no_bit(cell, monkeypatch):
     expected = passed(model, data)
     assert expected[2]
     before = rnnfast.get_num_threads()
-    monkeypatch.setattr(rnnfast._threads, "LEAST_OPERATIONS", 1.0)
-    monkeypatch.setattr(rnnfast._processors, "allowed", lambda: 3)
+    monkeypatch.setattr(rnnfast.engine.threads, "LEAST_OPERATIONS", 1.0)
+    monkeypatch.setattr(rnnfast.engine.processors, "allowed", lambda: 3)
     try:
         for threads in (2, 3):
             rnnfast.set_num_threads(threads)

@@ -15,8 +15,8 @@ import numpy as np
 from mpi4py import MPI
 from numba import njit
 
-from rnnfast._tensors import write_tensors
-from rnnfast.training.lost_ranks import Watcher
+from rnnfast.distributed.lost_ranks import Watcher
+from rnnfast.files.tensors import write_tensors
 
 STARTED = threading.Event()  # work is under way
 FORM = "test"

@@ -6,10 +6,10 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from rnnfast._files import write_atomically
 from rnnfast.bench.grid import MODEL_PASS_TITLES, PASS_TITLES, Shape
 from rnnfast.bench.report import heading_of, milliseconds, ratio_text
 from rnnfast.bench.summary import FASTEST, MODEL, Run, groups, model_size, ratio_to, threads_text, title
+from rnnfast.files.atomic import write_atomically
 
 # The hue shows the number of threads, light and dark show the pass.
 _HUES = (("#8fb4e3", "#1f5fbf"), ("#f0bf87", "#d9822b"), ("#a5cfa3", "#3d8a3a"), ("#c9b1dc", "#7a4ba0"))

@@ -8,7 +8,6 @@ from typing import Any
 
 from rich.console import Console
 
-from rnnfast._files import write_atomically
 from rnnfast.bench import report
 from rnnfast.bench.grid import MOST_INPUTS, MOST_PRODUCTS, PASS_TITLES, RANDOM_SIZES, Shape
 from rnnfast.bench.report import (
@@ -35,6 +34,7 @@ from rnnfast.bench.summary import (
     threads_text,
     title,
 )
+from rnnfast.files.atomic import write_atomically
 
 LOWEST = 10  # shapes shown of each cell and number of threads
 

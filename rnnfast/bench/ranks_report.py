@@ -7,7 +7,6 @@ from typing import Any
 
 from rich.console import Console
 
-from rnnfast._files import write_atomically
 from rnnfast.bench import growth
 from rnnfast.bench.cluster import Cluster, Link, Machine
 from rnnfast.bench.grid import ModelSize
@@ -20,6 +19,7 @@ from rnnfast.bench.report import (
     ratio_text,
     rich_table,
 )
+from rnnfast.files.atomic import write_atomically
 
 
 def sheets(record: dict[str, Any]) -> list[Sheet]:

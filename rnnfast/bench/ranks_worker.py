@@ -144,7 +144,7 @@ def main() -> None:
     """Read the plan, measure, and let the first rank write the events; a failure is the last event."""
     from mpi4py import MPI
 
-    from rnnfast.training.ranks import Ranks
+    from rnnfast.distributed.ranks import Ranks
 
     ranks = Ranks()
 

@@ -14,13 +14,13 @@ import typer
 from rich.console import Console
 
 from rnnfast import _check
-from rnnfast._files import write_atomically
 from rnnfast.bench import contenders, grid, machine, runner
 from rnnfast.cli import bench_files, bench_ranks
 from rnnfast.cli import bench_options as options
 from rnnfast.cli.errors import one_line
 from rnnfast.cli.options import given_options
 from rnnfast.cli.own_cells import cell_name
+from rnnfast.files.atomic import write_atomically
 
 _CELLS = ",".join(grid.CELLS)
 _SECONDS, _RANDOM_SECONDS, _ROUNDS = 2.0, 0.5, 5

@@ -9,10 +9,10 @@ from typing import Any, NoReturn
 
 import typer
 
-from rnnfast._files import write_atomically
 from rnnfast.bench import machine
 from rnnfast.bench.runner import BenchFailed
 from rnnfast.cli.errors import INTERRUPTED, STOPPED, fail, one_line
+from rnnfast.files.atomic import write_atomically
 
 
 def paths(

@@ -92,8 +92,8 @@ def _progress(console: Console, settings: runner.Settings) -> Iterator[runner.Wa
 
 def _report(console: Console, record: dict[str, Any], files: dict[str, Path]) -> None:
     """Write the files before the tables, so that a closed output loses nothing."""
-    from rnnfast._files import write_atomically
     from rnnfast.bench import ranks_report
+    from rnnfast.files.atomic import write_atomically
 
     with one_line(OSError):
         bench_files.write_json(files["figures"], record, complete=True)

@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.table import Table
 
 from rnnfast import diagnostics
-from rnnfast._files import write_atomically
 from rnnfast.cli import options, verdicts
 from rnnfast.cli.errors import BAD_FILES, fail, one_line
 from rnnfast.cli.results import numbers_table, print_json
 from rnnfast.cli.run_folder import PICTURES, VALID, open_run_ids
 from rnnfast.cli.verdicts import Verdict
 from rnnfast.cli.words import load_run
+from rnnfast.files.atomic import write_atomically
 from rnnfast.models import RNNLM
 
 _SEQUENCES = 8  # stretches of text in the batch

@@ -15,10 +15,10 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from rnnfast._check import CheckpointError, CorpusError
-from rnnfast._threads import get_num_threads
 from rnnfast.cli.numbers import BadOption
 from rnnfast.cli.processes import Processes
 from rnnfast.cli.wording import in_options
+from rnnfast.engine.threads import get_num_threads
 
 STOPPED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 

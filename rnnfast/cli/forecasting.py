@@ -10,13 +10,13 @@ import numpy as np
 from rich.console import Console
 
 from rnnfast import _check
-from rnnfast._files import write_atomically
 from rnnfast.cli.backtests import Plan, Score, scores
 from rnnfast.cli.processes import Processes
 from rnnfast.cli.progress import clock, show_steps
 from rnnfast.cli.results import numbers_table
 from rnnfast.cli.series_files import SeriesFile, as_texts, write_csv
 from rnnfast.cli.wording import counted
+from rnnfast.files.atomic import write_atomically
 from rnnfast.forecast import PredictionIntervals, RNNForecaster, plot
 from rnnfast.forecast.frames import column_names, columns_of, panel_of_rows, rows_of_frame
 from rnnfast.forecast.grid import Grid, grid_of

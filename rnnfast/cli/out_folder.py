@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rnnfast import _check
-from rnnfast._files import only_one, remove_leftovers, write_atomically
 from rnnfast.cli.run_folder import SETTINGS, missing_folders
+from rnnfast.files.atomic import only_one, remove_leftovers, write_atomically
 from rnnfast.training.checkpoint import read_json, run_file
 
 _FORMAT = "rnnfast-results-1"

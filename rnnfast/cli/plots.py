@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rnnfast._files import write_atomically
+from rnnfast.files.atomic import write_atomically
 
 _COLORS = {"CBOW": "#d9822b"}
 _RECURRENT = "#1f5fbf"

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from rnnfast.training.lost_ranks import Watcher
-    from rnnfast.training.ranks import Ranks
+    from rnnfast.distributed.lost_ranks import Watcher
+    from rnnfast.distributed.ranks import Ranks
 
 # The variables that tell a process its number and their count: of MPICH and Intel MPI, Open MPI, and srun. A
 # batch script of Slurm has SLURM_NTASKS too, but is one process: only srun sets the last name.
@@ -104,8 +104,8 @@ class Processes:
         if command not in _TOGETHER:
             raise _check.one_process(command, self.size)
         self._meet()
-        from rnnfast.training.lost_ranks import Watcher
-        from rnnfast.training.ranks import Ranks
+        from rnnfast.distributed.lost_ranks import Watcher
+        from rnnfast.distributed.ranks import Ranks
 
         self.ranks = Ranks()
         self._watcher = Watcher(self.ranks).__enter__()

@@ -24,9 +24,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._files import only_one, remove_leftovers, write_atomically
-from rnnfast._tensors import parse_object
 from rnnfast.data.ids_file import map_ids
+from rnnfast.files.atomic import only_one, remove_leftovers, write_atomically
+from rnnfast.files.tensors import parse_object
 from rnnfast.models.loading import load_model
 from rnnfast.models.weights import FORMAT
 from rnnfast.training import checkpoint

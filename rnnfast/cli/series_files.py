@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._files import write_atomically
 from rnnfast.cli import inputs
 from rnnfast.data import mauna_loa_co2
+from rnnfast.files.atomic import write_atomically
 from rnnfast.forecast.frames import Names
 
 _OWNER = "read_series"

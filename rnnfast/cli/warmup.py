@@ -9,11 +9,11 @@ import numpy as np
 import typer
 
 from rnnfast._check import FLOAT_DTYPES
-from rnnfast._warmup import cache_folder
-from rnnfast._warmup import warmup as compile_kernels
 from rnnfast.cli.numbers import word
 from rnnfast.cli.options import DTYPES
 from rnnfast.cli.progress import compilations
+from rnnfast.training.warmup import cache_folder
+from rnnfast.training.warmup import warmup as compile_kernels
 
 
 def warmup(

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._files import write_atomically
 from rnnfast.data.corpus import Corpus
 from rnnfast.data.vocabulary import Tokenizer
+from rnnfast.files.atomic import write_atomically
 
 _WRITE_TOKENS = 1 << 14
 _HEADER_BYTES = 128

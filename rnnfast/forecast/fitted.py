@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rnnfast._quantiles import uniform
 from rnnfast.forecast.covariates import Column
 from rnnfast.forecast.panel import Panel
 from rnnfast.forecast.reading import (
@@ -23,6 +22,7 @@ from rnnfast.forecast.reading import (
     read,
 )
 from rnnfast.forecast.recipe import Past, Recipe, Scale, Table
+from rnnfast.heads.distributions import uniform
 from rnnfast.models.regressor import SequenceRegressor
 
 # Levels at one standard deviation of a normal distribution; half the way between them is the spread of a

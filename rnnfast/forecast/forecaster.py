@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._shown import shown
-from rnnfast._turns import turn_of
 from rnnfast.cells import Cell
+from rnnfast.engine.locks import turn_of
+from rnnfast.engine.shown import shown
 from rnnfast.forecast.backtest import Origins, backtest, continued_series
 from rnnfast.forecast.data import Arrays, Frames, levels_of, loaded
 from rnnfast.forecast.fitting import NOT_MEASURED, Trained, trained_on
@@ -20,7 +20,7 @@ from rnnfast.forecast.grid import checked_freq
 from rnnfast.forecast.intervals import PredictionIntervals
 from rnnfast.forecast.recipe import SCALERS, TARGETS
 from rnnfast.forecast.saving import read_forecaster, settings_of, write_forecaster
-from rnnfast.heads import Head, head_of
+from rnnfast.heads.definition import Head, head_of
 from rnnfast.models.cells import cell_of
 from rnnfast.training.progress import Progress
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._shown import shown
+from rnnfast.engine.shown import shown
 from rnnfast.forecast.data import Loaded
 from rnnfast.forecast.fitted import ERROR_LEVELS, SPREAD
 from rnnfast.forecast.fitting import epochs_of, trained_on

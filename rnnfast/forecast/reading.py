@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnnfast.forecast.recipe import Past, Recipe, Scale, Table
+from rnnfast.layers.state import State
 from rnnfast.layers.window import Part
 from rnnfast.models.regressor import SequenceRegressor
-from rnnfast.state import State
 
 # Series that are read together, and their steps at a time.
 _ROWS, _STEPS = 256, 512

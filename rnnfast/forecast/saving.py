@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._tensors import Spec, read_tensors, write_tensors
+from rnnfast.files.tensors import Spec, read_tensors, write_tensors
 from rnnfast.forecast.covariates import Column
 from rnnfast.forecast.data import Arrays, Frames
 from rnnfast.forecast.fitted import Fitted, Group
@@ -19,11 +19,11 @@ from rnnfast.forecast.frames import Names
 from rnnfast.forecast.grid import Grid
 from rnnfast.forecast.reading import Reading
 from rnnfast.forecast.recipe import Past, Recipe, Scale
-from rnnfast.heads import saved_head
+from rnnfast.heads.definition import saved_head
+from rnnfast.layers.state import State, packed, specs, unpacked
 from rnnfast.models.cells import saved_cell, saved_constants
 from rnnfast.models.regressor import SequenceRegressor
 from rnnfast.models.weights import SavedModel
-from rnnfast.state import State, packed, specs, unpacked
 
 FORMAT = "rnnfast-forecaster-1"
 _WIDE, _WHOLE = np.dtype(np.float64), np.dtype(np.int64)

@@ -16,8 +16,8 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._files import write_atomically
-from rnnfast._tensors import Spec, form_of, parse_object, read_foreign, read_tensors, write_tensors
+from rnnfast.files.atomic import write_atomically
+from rnnfast.files.tensors import Spec, form_of, parse_object, read_foreign, read_tensors, write_tensors
 
 LAYERS = "rnnfast-layers-1"  # the format of a safetensors file of layers
 _DESCRIPTION = "rnnfast"  # the array in a .npz file whose text is the description

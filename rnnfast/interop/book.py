@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check, cells
-from rnnfast._files import write_atomically
 from rnnfast.cells import Cell
+from rnnfast.files.atomic import write_atomically
 from rnnfast.interop.agreement import agree, random_inputs
 from rnnfast.interop.computed import computed, random_words
 from rnnfast.interop.named import arrays_of, model_of

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._files import write_atomically
-from rnnfast._tensors import form_of
 from rnnfast.cells import Cell
+from rnnfast.files.atomic import write_atomically
+from rnnfast.files.tensors import form_of
 from rnnfast.interop.agreement import agree
 from rnnfast.interop.archives import read_npz, read_pt, read_safetensors, write_layers, write_npz, write_pt
 from rnnfast.interop.book import book_arrays, from_book, to_book

@@ -9,7 +9,7 @@ import numpy as np
 
 import rnnfast
 from rnnfast import _check
-from rnnfast._files import write_atomically
+from rnnfast.files.atomic import write_atomically
 from rnnfast.interop.onnx_agreement import compared
 from rnnfast.interop.onnx_formula import write_formula
 from rnnfast.interop.onnx_layers import operator_of, write_layer

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._turns import Turn, in_turn
+from rnnfast.engine.locks import Turn, in_turn
 from rnnfast.interop.onnx_described import Homes, described_model
 from rnnfast.interop.onnx_folding import compiled, refusals
 from rnnfast.interop.onnx_models import model_of

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from rnnfast._files import write_atomically
 from rnnfast.data import Tokenizer
+from rnnfast.files.atomic import write_atomically
 from rnnfast.interop.onnx_export import Exported, to_onnx
 from rnnfast.interop.portable_tokenizer import portable
 from rnnfast.training import load_checkpoint

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._turns import in_turn
+from rnnfast.engine.locks import in_turn
 from rnnfast.kernels.cell import schedule
 from rnnfast.kernels.cell.expression import Node, evaluate, in_order
 from rnnfast.kernels.cell.schedule import Where

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._arrays import FixedList, View, as_views, base_of, from_views
-from rnnfast._shown import shown
-from rnnfast._turns import Turn
+from rnnfast.engine.arrays import FixedList, View, as_views, base_of, from_views
+from rnnfast.engine.locks import Turn
+from rnnfast.engine.shown import shown
 from rnnfast.layers.frozen import Freeze, Packed, lifted, protect, release
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rnnfast import _threads
+from rnnfast.engine import threads
 from rnnfast.kernels.recurrence.groups import add_gradients
 from rnnfast.kernels.recurrence.sequence import time_grid
 from rnnfast.layers.rows import Rows
@@ -109,8 +109,8 @@ def sum_by_blocks(
         pairs = number // 2 if joins else number
         while pairs % 2 == 0:
             for total, term in zip(level(top - 1), level(top), strict=True):
-                members = _threads.members_for_bytes(3 * total.nbytes, total.size // 1024)
-                _threads.run(add_gradients, members, False, (total.reshape(-1), term.reshape(-1)))
+                members = threads.members_for_bytes(3 * total.nbytes, total.size // 1024)
+                threads.run(add_gradients, members, False, (total.reshape(-1), term.reshape(-1)))
             top, pairs = top - 1, pairs // 2
         top += 1
     return level(0)

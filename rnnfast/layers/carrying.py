@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._turns import in_turn
 from rnnfast.cells import Cell
+from rnnfast.engine.locks import in_turn
 from rnnfast.layers.precision import Precise
-from rnnfast.state import State
+from rnnfast.layers.state import State
 
 
 class Carrying(Precise):

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._turns import in_turn
+from rnnfast.engine.locks import in_turn
 from rnnfast.layers.carrying import set_states
 from rnnfast.layers.drawing import Drawing
-from rnnfast.state import State, plain
+from rnnfast.layers.state import State, plain
 
 
 class Composed(Drawing):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._turns import in_turn
+from rnnfast.engine.locks import in_turn
 from rnnfast.kernels.elementwise.embedding import (
     context_sum_backward,
     context_sum_forward,

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from rnnfast._arrays import base_of
-from rnnfast._turns import Turn
+from rnnfast.engine.arrays import base_of
+from rnnfast.engine.locks import Turn
 
 NOTHING = np.zeros(0, np.int64)
 

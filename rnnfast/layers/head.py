@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._turns import in_turn
-from rnnfast.heads import Head, head_of, squared
+from rnnfast.engine.locks import in_turn
+from rnnfast.heads.definition import Head, head_of, squared
 from rnnfast.kernels.losses.affine_loss import affine_loss_of
 from rnnfast.kernels.product.gemm import packed_size
 from rnnfast.kernels.recurrence.sequence import block_steps, time_grid

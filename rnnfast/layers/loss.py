@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from rnnfast import _check, _threads
-from rnnfast._turns import in_turn
+from rnnfast import _check
+from rnnfast.engine import threads
+from rnnfast.engine.locks import in_turn
 from rnnfast.kernels.losses.fused_loss import (
     affine_softmax_loss,
     even_period,
@@ -262,7 +263,7 @@ class TimeAffineSoftmaxWithLoss(AffineLoss, _LabelLoss, Precise):
         sums = self._sums((batch,)) if sums is None else sums
         products = 3 if gradients else 1
         most = _most_members(loss_block_rows(batch, steps, size))
-        members = _threads.members_for(2.0 * products * xs.size * size, most)
+        members = threads.members_for(2.0 * products * xs.size * size, most)
         scratch = self._scratch(batch, steps, gradients, members)
         losses, (dxs, dWb_t) = scratch[0], into or scratch[1:3]
         period = even_period(batch, steps, size) if into else loss_period(batch, size)
@@ -271,7 +272,7 @@ class TimeAffineSoftmaxWithLoss(AffineLoss, _LabelLoss, Precise):
             period, gradients, adds, losses, sums, dxs, dWb_t, *scratch[3:],
         )  # fmt: skip
         kernel = rounded_affine_softmax_loss if self.rounds else affine_softmax_loss
-        count = _threads.run(kernel, members, False, arguments)
+        count = threads.run(kernel, members, False, arguments)
         if gradients:
             self._made_by = get_ident()
             self._gradients = dxs, dWb_t
@@ -338,16 +339,16 @@ class TimeAffineSoftmaxWithLoss(AffineLoss, _LabelLoss, Precise):
         """Allocate the arrays of a window before the first call."""
         self._gradients = None
         most = _most_members(loss_block_rows(batch, steps, self._weights[1].size))
-        self._scratch(batch, steps, True, min(_threads.get_num_threads(), most))
+        self._scratch(batch, steps, True, min(threads.get_num_threads(), most))
 
     def parameter_gradients(self, dout: float = 1.0, *, adds: bool = False) -> None:
         """The second half of `backward`: fills `grads`; with `adds`, the gradient of W accumulates."""
         assert self._gradients is not None
         dW, db = self._dweights
         dWb_t = self._gradients[1]
-        members = _threads.members_for_bytes(2 * dWb_t.nbytes, dWb_t.shape[0] // 64)
+        members = threads.members_for_bytes(2 * dWb_t.nbytes, dWb_t.shape[0] // 64)
         arguments = (dWb_t, self.dtype.type(dout), adds, *kernel_matrix(dW), db)
-        _threads.run(scaled_gradient, members, False, arguments)
+        threads.run(scaled_gradient, members, False, arguments)
 
     # A sequence in parts, for models.
 
@@ -368,7 +369,7 @@ class TimeAffineSoftmaxWithLoss(AffineLoss, _LabelLoss, Precise):
         dtype = self.dtype
         rows = loss_block_rows(batch, steps, size)
         row, slabs = row_stride(rows, dtype), -(-size // SLAB_WORDS)
-        wide, members = row_stride(depth + 1, dtype), min(_threads.get_num_threads(), _most_members(rows))
+        wide, members = row_stride(depth + 1, dtype), min(threads.get_num_threads(), _most_members(rows))
         elements = (size + rows) * wide + packed_size(depth, row, dtype)
         elements += depth * (members * SLAB_WORDS + row)
         elements += (rows // 2 + 1) * wide + SLAB_WORDS * row if self.rounds else 0

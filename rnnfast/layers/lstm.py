@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rnnfast import cells
-from rnnfast._turns import in_turn
+from rnnfast.engine.locks import in_turn
 from rnnfast.layers.recurrent import Recurrent
 
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rnnfast import _threads
-from rnnfast._load import Pace
+from rnnfast.engine import threads
+from rnnfast.engine.load import Pace
 from rnnfast.kernels.product.bfloat16 import PAIRS
 from rnnfast.kernels.product.gemm import packed_shape
 from rnnfast.kernels.recurrence.groups import group_gradients, rounded_group_gradients, terms_of
@@ -99,7 +99,7 @@ class Plans(Streaming):
     ) -> Plan:
         """The plan of `make(batch, rows, words, flag)`. The last one is cached: for the same rows a hit takes
         0.4 us, for others that it fits 3 us, a new plan 15 us."""
-        key = words, flag, KEPT_BYTES, _threads.get_num_threads(), self.precision
+        key = words, flag, KEPT_BYTES, threads.get_num_threads(), self.precision
         plans = self._workspace.plans
         known = plans.get(direction)
         if known is not None and known[1] == key:
@@ -262,7 +262,7 @@ class Plans(Streaming):
         most = (units // 16 if worth_meeting and not rows.resets.size else 1) if by_units else batch // 4
         products = 1 if direction == "forward" else 2  # per element of the weights
         operations = 2.0 * products * float(rows.offsets[-1]) * weights * (self.input_size + deep)
-        return Team(_threads.members_for(operations, most), by_units)
+        return Team(threads.members_for(operations, most), by_units)
 
     def run_forward(
         self,
@@ -284,7 +284,7 @@ class Plans(Streaming):
             *inputs[:3], given, plan.zeros if before is None else before, *self._kernel_params(),
             self.turned, made, *rows, *plan.saved, hs, after, *plan.scratch,
         ]  # fmt: skip
-        _threads.run(self.loop.forward, *plan.team, arguments, plan.pace)
+        threads.run(self.loop.forward, *plan.team, arguments, plan.pace)
         packed.keep()
         return Run(inputs, given, rows, plan.saved, plan.intact, groups)
 
@@ -339,7 +339,7 @@ class Plans(Streaming):
             *self._kernel_params(), self.turned, *run.rows, adds, groups is not None,
             dxs, run.inputs.dwords, dgiven, dstates, *grads, *scratch,
         )  # fmt: skip
-        _threads.run(self.loop.backward, *plan.team, arguments, plan.pace)
+        threads.run(self.loop.backward, *plan.team, arguments, plan.pace)
         if groups is not None:
             self._run_groups(run, groups, grads, scratch, plan.team.members)
         self._dgiven = dgiven
@@ -394,4 +394,4 @@ class Plans(Streaming):
             self._columns("group_columns", words.shape[0], len(self.cell.gates) * self.hidden_size),
         )  # fmt: skip
         kernel = rounded_group_gradients if self.rounds else group_gradients
-        _threads.run(kernel, members, False, arguments)
+        threads.run(kernel, members, False, arguments)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rnnfast import _check
-from rnnfast._turns import in_turn
+from rnnfast.engine.locks import in_turn
 from rnnfast.layers.base import Layer
 
 

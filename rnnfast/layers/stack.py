@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._turns import in_turn
+from rnnfast.engine.locks import in_turn
 from rnnfast.layers.bidirectional import Bidirectional
 from rnnfast.layers.composed import Composed
 from rnnfast.layers.dropout import TimeDropout

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._turns import in_turn
+from rnnfast.engine.locks import in_turn
 from rnnfast.layers.blocks import Blocks
 from rnnfast.layers.loss import TimeAffineSoftmaxWithLoss
 from rnnfast.layers.window import Part

@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._shown import shown
-from rnnfast._turns import in_turn
 from rnnfast.cells import Cell
+from rnnfast.engine.locks import in_turn
+from rnnfast.engine.shown import shown
 from rnnfast.layers.affine import TimeAffine
 from rnnfast.layers.base import Holder
 from rnnfast.layers.blocks import Blocks, Reduction
 from rnnfast.layers.constants import Constants
 from rnnfast.layers.frozen import lifted
 from rnnfast.layers.precision import Precise
+from rnnfast.layers.state import plain
 from rnnfast.layers.window import Part
 from rnnfast.models.cells import initial_values
 from rnnfast.models.weights import SavedModel, read_weights, write_weights
-from rnnfast.state import plain
 
 
 class Model(Holder):

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._turns import in_turn
 from rnnfast.cells import Cell
 from rnnfast.data.rows import SequenceRows
 from rnnfast.data.sequences import Sequences, fitting
-from rnnfast.heads import Head, head_of, saved_head
+from rnnfast.engine.locks import in_turn
+from rnnfast.heads.definition import Head, head_of, saved_head
 from rnnfast.layers.bidirectional import Bidirectional
 from rnnfast.layers.blocks import Blocks
 from rnnfast.layers.head import TimeAffineWithLoss

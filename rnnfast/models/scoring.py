@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._turns import turn_of
 from rnnfast.data.rows import SequenceRows
+from rnnfast.engine.locks import turn_of
 from rnnfast.layers.window import Part
 from rnnfast.models.model import Model
 

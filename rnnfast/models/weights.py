@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._tensors import Spec, read_tensors, write_tensors
+from rnnfast.files.tensors import Spec, read_tensors, write_tensors
 from rnnfast.models.cells import saved_constants
 
 FORMAT = "rnnfast-1"

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._arrays import Seen
-from rnnfast._shown import shown
+from rnnfast.engine.arrays import Seen
+from rnnfast.engine.shown import shown
 
 
 class _Flat:

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._arrays import Seen
+from rnnfast.engine.arrays import Seen
 from rnnfast.kernels.elementwise import optim as kernels
 from rnnfast.layers.base import Workspace
 

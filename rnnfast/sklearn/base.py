@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from rnnfast import _check
 from rnnfast.cells import Cell
 from rnnfast.data.sequences import Sequences
+from rnnfast.distributed.synchronize import joined_ranks
 from rnnfast.heads import Head
 from rnnfast.models.network import Network
 from rnnfast.models.pooling import Pooling
@@ -24,7 +25,6 @@ from rnnfast.sklearn.inputs import Series, read, weights_of
 from rnnfast.sklearn.parameters import check_parameters
 from rnnfast.sklearn.saving import load_estimator, save_estimator
 from rnnfast.sklearn.scaling import Scaling
-from rnnfast.training.alike import joined_ranks
 from rnnfast.training.bptt import TruncatedBPTT
 from rnnfast.training.trainer import Trainer
 

@@ -22,7 +22,7 @@ except ModuleNotFoundError as error:
 if not hasattr(_torch.library, "get_kernel"):
     raise ImportError(f"rnnfast.torch needs PyTorch 2.9 or newer, got {_torch.__version__}.")
 
-from rnnfast.torch import openmp as _openmp
+from rnnfast.torch import openmp
 from rnnfast.torch.accelerating import Accelerated, accelerate, restore
 from rnnfast.torch.compiling import compile
 from rnnfast.torch.dispatcher import Enabled, disable, enable, is_enabled
@@ -31,7 +31,7 @@ from rnnfast.torch.policies import accelerate_policy
 from rnnfast.torch.recurrent import Recurrent
 from rnnfast.torch.report import Report, report
 
-_openmp.borrow()
+openmp.borrow()
 
 __all__ = [
     "GRU",

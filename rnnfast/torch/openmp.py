@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rnnfast import _threads
+from rnnfast.engine import threads
 from rnnfast.kernels.team.team import CALLS, MEMBERS, WAITED, let_go
 
 _BODY = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
@@ -73,7 +73,7 @@ def run(kernel: Any, team: np.ndarray, arguments: Sequence[Any]) -> Any:
     if errors:
         raise errors[0]
     team[WAITED] += time.perf_counter_ns() - begin - inside
-    return result if is_team else _threads.run(kernel, 1, False, arguments)
+    return result if is_team else threads.run(kernel, 1, False, arguments)
 
 
 def _end(library: Any, array: np.ndarray, level: int) -> None:
@@ -95,7 +95,7 @@ def _end(library: Any, array: np.ndarray, level: int) -> None:
 def borrow() -> None:
     """Have kernels run on PyTorch's threads from now on, where the system lets them."""
     if _library() is not None:
-        _threads.borrow(run)
+        threads.borrow(run)
         if hasattr(os, "register_at_fork"):
             # OpenMP's threads do not survive a fork, and its library does not start others.
-            os.register_at_fork(after_in_child=lambda: _threads.borrow(None))
+            os.register_at_fork(after_in_child=lambda: threads.borrow(None))

@@ -5,9 +5,7 @@
 * `trainer.py`: `Trainer`, with clipping, validation and annealing; `progress.py`: its reports; `safety.py`:
   protection of the parameters from Ctrl-C and exploding updates.
 * `keeper.py`: the state of training in one file, for resuming.
-* `ranks.py`: `Ranks`, the processes that train one model together; `exchanges.py`: how they exchange arrays;
-  `batch_blocks.py`: the rows of each; `alike.py`: what they decide together; `lost_ranks.py` and `guard.py`:
-  the end of all when one is lost.
+* `batch_blocks.py`: how a batch is cut into blocks of rows; `rnnfast.distributed`: more processes.
 * `evaluation.py`: `perplexity`. `checkpoint.py`: run folders.
 """
 
@@ -16,7 +14,6 @@ from rnnfast.training.checkpoint import Checkpoint, Run, load_checkpoint
 from rnnfast.training.evaluation import perplexity
 from rnnfast.training.exact import ExactBPTT
 from rnnfast.training.progress import Progress
-from rnnfast.training.ranks import Ranks
 from rnnfast.training.safety import StopTraining, TrainingDiverged
 from rnnfast.training.trainer import Trainer
 
@@ -33,3 +30,12 @@ __all__ = [
     "load_checkpoint",
     "perplexity",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """`Ranks`, imported where it is used."""
+    if name != "Ranks":
+        raise AttributeError(f"module 'rnnfast.training' has no attribute {name!r}")
+    from rnnfast.distributed.ranks import Ranks
+
+    return Ranks

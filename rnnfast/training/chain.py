@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._turns import turn_of
 from rnnfast.data.sequences import Batch
+from rnnfast.engine.locks import turn_of
 from rnnfast.layers.window import Part
 from rnnfast.models.body import Body
 from rnnfast.models.regressor import SequenceRegressor

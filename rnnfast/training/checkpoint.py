@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._files import write_atomically
-from rnnfast._tensors import parse_object
 from rnnfast.data.tokenizer import tokenizer_from_dict
 from rnnfast.data.vocabulary import Tokenizer
+from rnnfast.files.atomic import write_atomically
+from rnnfast.files.tensors import parse_object
 from rnnfast.models.cbow import CBOWLM
 from rnnfast.models.loading import load_with_notes
 from rnnfast.models.rnnlm import RNNLM

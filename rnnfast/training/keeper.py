@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnnfast import _check
-from rnnfast import state as states
-from rnnfast._files import remove_leftovers
-from rnnfast._tensors import Spec, parse_object, read_tensors, write_tensors
+from rnnfast.files.atomic import remove_leftovers
+from rnnfast.files.tensors import Spec, parse_object, read_tensors, write_tensors
+from rnnfast.layers import state as states
+from rnnfast.layers.state import State
 from rnnfast.optim import Optimizer, merge_shared
-from rnnfast.state import State
 from rnnfast.training.progress import Meter
 
 FORMAT = "rnnfast-training-1"

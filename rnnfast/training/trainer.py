@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._shown import shown
-from rnnfast._turns import trains_alone
+from rnnfast.distributed.synchronize import Alike, ranks_of
+from rnnfast.engine.locks import trains_alone
+from rnnfast.engine.shown import shown
 from rnnfast.optim import all_finite, clip_by_value
 from rnnfast.optim.gradients import SharedGradients
-from rnnfast.training.alike import Alike, ranks_of
 from rnnfast.training.batch_blocks import BatchBlocks
 from rnnfast.training.bptt import TruncatedBPTT, Window
 from rnnfast.training.data_faults import blamed

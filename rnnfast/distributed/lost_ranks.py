@@ -11,7 +11,7 @@ import threading
 from contextlib import ExitStack, suppress
 from typing import Any
 
-from rnnfast.training import guard
+from rnnfast.distributed import watchdog as guard
 
 _SECONDS = 3.0  # for one try to reach the guard
 _THREAD = "rnnfast-ranks"

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from rnnfast import _check, _processors, _threads
-from rnnfast.training.exchanges import Alone, Exchange, Messages, Pending, Window
+from rnnfast import _check
+from rnnfast.distributed.exchanges import Alone, Exchange, Messages, Pending, Window
+from rnnfast.engine import processors, threads
 
 # A waiting rank offers its core to others for this long before it sleeps.
 _AWAKE = 1e-3
@@ -85,9 +86,9 @@ class Ranks:
         self.rank: int = given.rank
         self.size: int = given.size
         self.local_size: int = self._machine.size
-        others = self._machine.allgather(_processors.numbers())
+        others = self._machine.allgather(processors.numbers())
         del others[self._machine.rank]
-        _threads.share_with(others)
+        threads.share_with(others)
         self.check: Callable[[], None] = _nothing
         self._exchange: Exchange
         if self.size == 1:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._tensors import Spec, read_tensors, write_tensors
+from rnnfast.files.tensors import Spec, read_tensors, write_tensors
 
 FORMAT = "rnnfast-state-1"
 # A Stack of Bidirectional layers nests three deep.

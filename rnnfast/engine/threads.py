@@ -31,8 +31,9 @@ from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-from rnnfast import _check, _processors
-from rnnfast._load import Load, Pace
+from rnnfast import _check
+from rnnfast.engine import processors as _processors
+from rnnfast.engine.load import Load, Pace
 from rnnfast.kernels.team.team import (
     ARRIVALS,
     BASE,

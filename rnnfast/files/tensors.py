@@ -20,7 +20,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._files import write_atomically
+from rnnfast.files.atomic import write_atomically
 
 _DTYPES: dict[str, np.dtype] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8"), "I64": np.dtype("<i8")}
 # Files of other programs may also hold these.

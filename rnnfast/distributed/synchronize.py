@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
+from rnnfast.distributed.lost_ranks import Watcher
+from rnnfast.layers.state import State, joined
 from rnnfast.models.model import Model
-from rnnfast.state import State, joined
 from rnnfast.training.batch_blocks import LEAST_ROWS, BatchBlocks, blocks_of
-from rnnfast.training.lost_ranks import Watcher
 from rnnfast.training.safety import Interrupts, StopTraining, TrainingDiverged
 
 _ALIKE = (KeyboardInterrupt, TrainingDiverged, _check.CheckpointError)
@@ -23,7 +23,7 @@ def ranks_of(ranks: Any) -> Any:
     """`Ranks` of a communicator of mpi4py, of all processes for "world", or as given; None stays None."""
     if ranks is None or hasattr(ranks, "rows"):
         return ranks
-    from rnnfast.training.ranks import Ranks
+    from rnnfast.distributed.ranks import Ranks
 
     return Ranks(None if isinstance(ranks, str) and ranks == "world" else ranks)
 

@@ -14,22 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from rnnfast import _check, _head_losses, _quantiles
-from rnnfast._head_losses import LEAST, rising
+from rnnfast import _check
 from rnnfast.cells import exp, softplus
+from rnnfast.heads import distributions, losses
+from rnnfast.heads.losses import LEAST, rising
 from rnnfast.kernels.cell import head as kernels
 from rnnfast.kernels.cell.expression import FormulaError, Graph, Node
-
-__all__ = [
-    "Head",
-    "absolute",
-    "categorical",
-    "gaussian",
-    "negative_binomial",
-    "quantiles",
-    "squared",
-    "student_t",
-]
 
 _MOST_CLASSES = 1 << 16
 
@@ -215,7 +205,7 @@ class Head:
             _check.size(owner, name, value, 0, 2**63 - 1) for name, value in (("seed", seed), ("step", step))
         )
         shape = _check.size(owner, "count", count), N, cols // len(self.parameters)
-        return self.quantile(scores, _quantiles.uniform(seed, streams, step, shape))
+        return self.quantile(scores, distributions.uniform(seed, streams, step, shape))
 
     def check(self, owner: str, ts: np.ndarray, is_read: Callable[[], np.ndarray]) -> None:
         """An error of `owner` unless the head can take the targets `ts` (N, T, O).
@@ -284,9 +274,9 @@ def quantiles(*levels: float) -> Head:
         return {"mean": found[middle], "quantiles": np.stack(found)}
 
     def quantile(values: dict[str, np.ndarray], levels: np.ndarray) -> np.ndarray:
-        return _quantiles.interpolated(checked, values["quantiles"], levels)
+        return distributions.interpolated(checked, values["quantiles"], levels)
 
-    return Head("quantiles", _head_losses.quantile_loss(checked), values, list(checked), quantile)
+    return Head("quantiles", losses.quantile_loss(checked), values, list(checked), quantile)
 
 
 def categorical(classes: int) -> Head:
@@ -342,27 +332,27 @@ def _ready(name: str, options: Any) -> Head | None:
     return categorical(options) if name == "categorical" else None
 
 
-squared = Head("squared", _head_losses.squared, lambda m: {"mean": m})
-absolute = Head("absolute", _head_losses.absolute, lambda m: {"mean": m})
+squared = Head("squared", losses.squared, lambda m: {"mean": m})
+absolute = Head("absolute", losses.absolute, lambda m: {"mean": m})
 gaussian = Head(
     "gaussian",
-    _head_losses.gaussian,
+    losses.gaussian,
     lambda m, s: {"mean": m, "scale": softplus(s) + LEAST},
-    quantile=lambda values, levels: values["mean"] + values["scale"] * _quantiles.normal(levels),
+    quantile=lambda values, levels: values["mean"] + values["scale"] * distributions.normal(levels),
 )
 student_t = Head(
     "student_t",
-    _head_losses.student_t,
+    losses.student_t,
     lambda m, s, n: {"mean": m, "scale": softplus(s) + LEAST, "freedom": 2 + softplus(n)},
     quantile=lambda values, levels: (
-        values["mean"] + values["scale"] * _quantiles.student_t(levels, values["freedom"])
+        values["mean"] + values["scale"] * distributions.student_t(levels, values["freedom"])
     ),
 )
 negative_binomial = Head(
     "negative_binomial",
-    _head_losses.negative_binomial,
+    losses.negative_binomial,
     lambda m, a: {"mean": exp(m), "dispersion": softplus(a) + LEAST},
-    quantile=lambda values, levels: _quantiles.negative_binomial(
+    quantile=lambda values, levels: distributions.negative_binomial(
         levels, values["mean"], values["dispersion"]
     ),
 )
