@@ -1,4 +1,7 @@
-"""rnnfast: recurrent networks on a CPU, compiled."""
+"""rnnfast: recurrent networks on a CPU, compiled.
+
+The public names are imported at their first use, as `__init__.pyi` lists them.
+"""
 
 
 def _bind_source_tree_kernels() -> None:
@@ -29,95 +32,35 @@ del _bind_source_tree_kernels
 
 __version__ = "0.1.0"
 
+# On request only: they need other packages, or are the book's star import.
+_HIDDEN = {"diagnostics", "interop", "sklearn", "time_layers", "torch"}
+
+
+def _modules() -> dict[str, str]:
+    """The module of each public name."""
+    import re
+    from pathlib import Path
+
+    stub = Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8")
+    return {name: module for module, name in re.findall(r"^from (\S+) import (\w+) as", stub, re.MULTILINE)}
+
+
+_MODULE_OF = _modules()
+__all__ = sorted(_MODULE_OF.keys() - _HIDDEN)
+
 
 def __getattr__(name: str) -> object:
-    """Import `rnnfast.diagnostics`, `interop`, `sklearn`, `time_layers`, `torch` at first use."""
-    if name not in ("diagnostics", "interop", "sklearn", "time_layers", "torch"):
-        raise AttributeError(f"module 'rnnfast' has no attribute {name!r}")
+    """Import a public name."""
     import importlib
 
-    return importlib.import_module(f"rnnfast.{name}")
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module 'rnnfast' has no attribute {name!r}")
+    if module == "rnnfast":
+        return importlib.import_module(f"rnnfast.{name}")
+    value = globals()[name] = getattr(importlib.import_module(module), name)
+    return value
 
 
-from rnnfast import cells, heads, optim  # noqa: E402
-from rnnfast._check import CheckpointError, CorpusError  # noqa: E402
-from rnnfast.book.bi_lstm import TimeBiLSTM  # noqa: E402
-from rnnfast.book.binary_loss import TimeSigmoidWithLoss  # noqa: E402
-from rnnfast.book.recurrent import GRU, LSTM, RNN  # noqa: E402
-from rnnfast.cells import (  # noqa: E402
-    CellError,
-    bernoulli,
-    cell,
-    constant,
-    given,
-    normal,
-    scalar,
-    unit,
-)
-from rnnfast.data import CharTokenizer, WhitespaceTokenizer, WordTokenizer  # noqa: E402
-from rnnfast.engine.threads import get_num_threads, set_num_threads  # noqa: E402
-from rnnfast.layers.affine import TimeAffine  # noqa: E402
-from rnnfast.layers.bidirectional import Bidirectional  # noqa: E402
-from rnnfast.layers.dropout import TimeDropout  # noqa: E402
-from rnnfast.layers.embedding import TimeContextSum, TimeEmbedding  # noqa: E402
-from rnnfast.layers.gru import TimeGRU  # noqa: E402
-from rnnfast.layers.head import TimeAffineSquaredLoss, TimeAffineWithLoss  # noqa: E402
-from rnnfast.layers.loss import TimeAffineSoftmaxWithLoss, TimeSoftmaxWithLoss  # noqa: E402
-from rnnfast.layers.lstm import TimeLSTM  # noqa: E402
-from rnnfast.layers.recurrent import Recurrent  # noqa: E402
-from rnnfast.layers.rnn import TimeRNN  # noqa: E402
-from rnnfast.layers.stack import Stack  # noqa: E402
-from rnnfast.layers.state import State  # noqa: E402
-from rnnfast.models import CBOWLM, RNNLM, SequenceRegressor  # noqa: E402
-from rnnfast.training import ExactBPTT, Trainer, TrainingDiverged, TruncatedBPTT, perplexity  # noqa: E402
-from rnnfast.training.warmup import warmup  # noqa: E402
-
-__all__ = [
-    "CBOWLM",
-    "GRU",
-    "LSTM",
-    "RNN",
-    "RNNLM",
-    "Bidirectional",
-    "CellError",
-    "CharTokenizer",
-    "CheckpointError",
-    "CorpusError",
-    "ExactBPTT",
-    "Recurrent",
-    "SequenceRegressor",
-    "Stack",
-    "State",
-    "TimeAffine",
-    "TimeAffineSoftmaxWithLoss",
-    "TimeAffineSquaredLoss",
-    "TimeAffineWithLoss",
-    "TimeBiLSTM",
-    "TimeContextSum",
-    "TimeDropout",
-    "TimeEmbedding",
-    "TimeGRU",
-    "TimeLSTM",
-    "TimeRNN",
-    "TimeSigmoidWithLoss",
-    "TimeSoftmaxWithLoss",
-    "Trainer",
-    "TrainingDiverged",
-    "TruncatedBPTT",
-    "WhitespaceTokenizer",
-    "WordTokenizer",
-    "bernoulli",
-    "cell",
-    "cells",
-    "constant",
-    "get_num_threads",
-    "given",
-    "heads",
-    "normal",
-    "optim",
-    "perplexity",
-    "scalar",
-    "set_num_threads",
-    "unit",
-    "warmup",
-]
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -389,7 +389,8 @@ def test_every_all_is_sorted_and_every_name_in_it_exists():
         return (0 if name.isupper() else 1 if name[0].isupper() else 2), name
 
     for module in public_modules():
-        assert module.__all__ == sorted(set(module.__all__), key=isort_order), module.__name__
+        order = None if module is rnnfast else isort_order  # its names are those of the stub
+        assert module.__all__ == sorted(set(module.__all__), key=order), module.__name__
         assert [name for name in module.__all__ if not hasattr(module, name)] == [], module.__name__
 
 
