@@ -290,3 +290,17 @@ def test_exported_programs_hold_pytorch_s_own_operators(make):
     file = io.BytesIO()
     torch.export.save(program, file)
     assert_close([program.module()(x)[0]], [module(x)[0]], 1e-5)
+
+
+@pytest.mark.parametrize("cell", CLASSES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_signs_of_weights_changed_between_calls_are_seen(cell, dtype):
+    module, x = CLASSES[cell](256, 512, dtype=dtype), torch.randn(3, 2, 256, dtype=dtype)
+    plain, compiled = copy.deepcopy(module), bridge.compile(module, backend="eager")
+    with torch.no_grad():
+        for part in (slice(None), slice(2), (slice(None), 3)):
+            before = [compiled(x)[0] for _ in range(2)]
+            for one in (module, plain):
+                one.weight_hh_l0[part].neg_()
+            assert not torch.equal(compiled(x)[0], before[1])
+            assert_close([compiled(x)[0]], [plain(x)[0]], 1e-5)

@@ -3,7 +3,7 @@
 import functools
 
 import numpy as np
-from rnnfast.kernels.elementwise.fingerprint import LANES, fingerprint
+from rnnfast.kernels.elementwise.fingerprint import BLOCK, fingerprint
 
 from .measuring import Timed, aligned
 from .recurrent import CELLS
@@ -51,9 +51,11 @@ class Fingerprint(Timed):
     param_names = ("words",)
 
     def setup(self, words):
-        self.words = aligned(np.random.default_rng(0).standard_normal(words)).view(np.uint32)
-        self.sums = np.empty((2, LANES), np.uint32)
-        fingerprint(self.words, self.sums)
+        rng = np.random.default_rng(0)
+        self.words = aligned(rng.standard_normal(words)).view(np.uint32)
+        self.keys = rng.integers(1 << 64, size=(2, BLOCK), dtype=np.uint64)
+        self.sums = np.empty((words // (2 * BLOCK), 2), np.uint64)
+        fingerprint(self.words, self.keys, self.sums)
 
     def time_fingerprint(self, words):
-        fingerprint(self.words, self.sums)
+        fingerprint(self.words, self.keys, self.sums)

@@ -6,37 +6,46 @@ tensor without its version counter, and tensors made in `torch.inference_mode` h
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Hashable
 
 import numpy as np
 import torch
 
-from rnnfast.kernels.elementwise.fingerprint import LANES, fingerprint
+from rnnfast.kernels.elementwise.fingerprint import BLOCK, fingerprint
 from rnnfast.layers.base import Workspace
 from rnnfast.layers.frozen import Freeze
 from rnnfast.torch.kinds import Kind
 
 # Elements of smaller weights are packed in less time than they are looked up here.
 LEAST_SIZE = 1 << 17
+# Drawn by each process: whatever a program changes, it does not depend on them.
+_KEYS = np.frombuffer(bytearray(os.urandom(2 * BLOCK * 8)), np.uint64).reshape(2, BLOCK)
+
+
+def _sums_of(array: np.ndarray) -> bytes:
+    """The fingerprint of an array, for others of its size."""
+    words = array.reshape(-1).view(np.uint32)
+    sums = np.empty((-(-words.size // (2 * BLOCK)), 2), np.uint64)
+    fingerprint(words, _KEYS, sums)
+    return sums.tobytes()
 
 
 class Kept:
     """Memory for calls of one `key`, with packed weights and their fingerprint."""
 
     def __init__(self, key: Hashable) -> None:
-        self.key, self.workspace = key, Workspace()
-        self.freeze = Freeze()
-        self._sums, self._found = np.empty((2, 2, 2, LANES), np.uint32)
+        self.key, self.workspace, self.freeze = key, Workspace(), Freeze()
+        self._sums: list[bytes] = []
 
     def check(self, w_ih: np.ndarray, w_hh: np.ndarray) -> None:
         """Begin a new freeze if the weights are not those of the last call."""
-        for array, sums in zip((w_ih, w_hh), self._found, strict=True):
-            fingerprint(array.reshape(-1).view(np.uint32), sums)
-        if not self.freeze.is_on or self._found.tobytes() != self._sums.tobytes():
+        found = [_sums_of(w_ih), _sums_of(w_hh)]
+        if found != self._sums:
             self.freeze = Freeze()
             self.freeze.is_on = True
-        self._sums, self._found = self._found, self._sums
+            self._sums = found
 
 
 # By the number of a tensor w_ih, with a weak reference to it; what a call uses is not in it.

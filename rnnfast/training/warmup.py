@@ -11,7 +11,7 @@ from rnnfast import _check, heads, optim
 from rnnfast.cells import Cell
 from rnnfast.kernels.codegen import activations
 from rnnfast.kernels.elementwise import noise
-from rnnfast.kernels.elementwise.fingerprint import LANES, fingerprint
+from rnnfast.kernels.elementwise.fingerprint import BLOCK, fingerprint
 from rnnfast.kernels.team import tree
 from rnnfast.layers.affine import TimeAffine
 from rnnfast.layers.base import Workspace
@@ -97,7 +97,7 @@ def _use_layers(kind: np.dtype, rng: np.random.Generator, cells: Sequence[Cell])
     for draw in (noise.normal_forward, noise.bernoulli_forward):
         draw(0, 0, 0, 0, 0.5, np.empty((1, 2, 3), kind))
     tree.tree_sum(np.ones((2, 3), kind))
-    fingerprint(np.zeros(3, np.uint32), np.empty((2, LANES), np.uint32))
+    fingerprint(np.zeros(3, np.uint32), np.zeros((2, BLOCK), np.uint64), np.empty((1, 2), np.uint64))
     flags = np.zeros((1, tree.FLAGS), np.int64)
     tree.ranks_met(0, 1, flags)
     window, scratch = Workspace().take("window", (1, 2, 64), kind), np.empty((1, tree.BLOCK), kind)
