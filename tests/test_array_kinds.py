@@ -117,3 +117,35 @@ def test_what_is_no_array_is_refused_in_one_sentence():
     layer.forward(LABELS)
     with pytest.raises(ValueError, match=r"^Embedding\.backward: dout must be \(2, 5, 3\), got"):
         layer.backward(np.ones((2, 5, 2)))
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars", "list"])
+def test_what_holds_numbers_is_refused_with_the_way(kind):
+    if kind == "list":
+        value, way = XS[0].tolist(), r"list; pass np\.array\(xs, np\.float32\)"
+    else:
+        value = pytest.importorskip(kind).DataFrame(XS[0])
+        way = r"DataFrame; pass xs\.to_numpy\(" + (
+            r"np\.float32\)" if kind == "pandas" else r"\)\.astype\(np\.float32\)"
+        )
+    with pytest.raises(TypeError, match=rf"^TimeLSTM\.forward: xs must be a NumPy array, got {way}\.$"):
+        rnnfast.TimeLSTM.from_sizes(4, 3).forward(value)
+
+
+def test_masked_entries_are_refused_where_each_is_needed():
+    hidden = np.ma.array(np.ones((2, 3)), mask=[[0, 1, 0], [0, 0, 0]])
+    head, sequences = rnnfast.heads.gaussian, (XS, XS[..., :1])
+    trainer = rnnfast.Trainer(rnnfast.SequenceRegressor(4, 3, 1, dtype=np.float64), optim.SGD(lr=0.1))
+    for call, message in (
+        (lambda: rnnfast.State((hidden,)), r"State: an array is masked at \(0, 1\)"),
+        (lambda: head.values(hidden[:, :2]), r"gaussian\.values: scores is masked at \(0, 1\)"),
+        (lambda: head.quantile(hidden[:, :2], 0.5), r"gaussian\.quantile: scores is masked at \(0, 1\)"),
+        (
+            lambda: trainer.fit(
+                rnnfast.data.Sequences(*sequences, None, hidden[:, 0]), epochs=1, batch_size=2
+            ),
+            "weights must be a plain NumPy array, got a masked array",
+        ),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            call()

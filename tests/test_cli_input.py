@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from cli_helpers import rnnfast_command
 
+from rnnfast.cli.series_files import read_series
 from rnnfast.data import CorpusError, WordTokenizer, encode_to_memmap, read_files
 from rnnfast.models import RNNLM
 from rnnfast.training import Checkpoint, load_checkpoint
@@ -250,3 +251,44 @@ def test_a_pipe_that_is_closed_ends_a_command_quietly(run, tmp_path, command):
     finally:
         os.close(write)
     assert done.stderr == b""
+
+
+@pytest.mark.parametrize(
+    ("text", "ds", "y"),
+    [
+        ("2024-01-01,1\n2024-01-02,2\n", ["2024-01-01", "2024-01-02"], [1, 2]),
+        ("1.5,2024-01-01\n2,2024-01-02\n", ["2024-01-01", "2024-01-02"], [1.5, 2]),
+        (
+            "2024-01-01 10:00;\n2024-01-01 11:00;2\n",
+            ["2024-01-01T10:00:00", "2024-01-01T11:00:00"],
+            [np.nan, 2],
+        ),
+        ("0,1.5\n1,2\n", ["0", "1"], [1.5, 2]),
+        ("day,value\n2024-01-01,1\n", ["2024-01-01"], [1]),
+        (",0\n2024-01-01,1\n", ["2024-01-01"], [1]),  # as pandas writes a series
+        ("2024,y\n2024-01-01,1\n", ["2024-01-01"], [1]),
+    ],
+)
+def test_a_first_row_of_data_is_data(text, ds, y, tmp_path):
+    (tmp_path / "one.csv").write_text(text)
+    found = read_series(str(tmp_path / "one.csv"), dict.fromkeys(("id", "time", "target")))
+    assert found.columns[found.names.time].astype(str).tolist() == ds
+    np.testing.assert_array_equal(found.columns[found.names.target], y)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "a,2024-01-01,1\na,2024-01-02,2\n",
+            "line 1: is data, not a header; put a line such as unique_id,ds,y",
+        ),
+        ("2024-01-01,much\n2024-01-02,2\n", "line 1: is data, not a header"),
+        ("1.5\n2\n", "line 1: is data, not a header"),
+        ("unique_id,ds,y,y\na,2024-01-01,1,2\n", "line 1: has the column y twice; rename one"),
+    ],
+)
+def test_a_first_row_that_is_neither_is_refused(text, words, tmp_path):
+    (tmp_path / "one.csv").write_text(text)
+    with pytest.raises(CorpusError, match=words):
+        read_series(str(tmp_path / "one.csv"), dict.fromkeys(("id", "time", "target")))

@@ -163,3 +163,100 @@ def test_what_does_not_fit_is_one_sentence():
     ]:
         with pytest.raises((ValueError, TypeError), match=match):
             call()
+
+
+HIDDEN = np.arange(40) % 7 == 3
+MASKED = np.ma.array(np.where(HIDDEN, 1e6, walks()[0]), mask=HIDDEN)
+GAPS = np.where(HIDDEN, NAN, walks()[0])
+
+
+def test_masked_values_are_not_observed():
+    days = np.datetime64("2024-01-01") + np.arange(40)
+    for form in (
+        lambda y: y,
+        lambda y: [y, walks()[1]],
+        lambda y: list(y),
+        lambda y: frame(["a"] * 40, days, y),
+    ):
+        one, same = (small().fit(form(y)).predict(3) for y in (MASKED, GAPS))
+        if isinstance(one, dict):
+            one, same = one["RNNForecaster"], same["RNNForecaster"]
+        np.testing.assert_array_equal(one, same)
+    np.testing.assert_array_equal(
+        small().fit([None if v != v else v for v in GAPS]).predict(3), small().fit(GAPS).predict(3)
+    )
+    for rows in (lambda y, days: y, lambda y, days: frame(["a"] * len(y), days, y)):
+        one, same = (
+            small(freq=None if isinstance(rows(y, days), np.ndarray) else "D")
+            .fit(rows(walks()[0], days))
+            .update(rows(y[2:9], days[-1] + 1 + np.arange(7)))
+            .predict(2)
+            for y in (MASKED, GAPS)
+        )
+        if isinstance(one, dict):
+            one, same = one["RNNForecaster"], same["RNNForecaster"]
+        np.testing.assert_array_equal(one, same)
+    for name, column, match in (
+        ("unique_id", np.array(["a"] * 40), "'unique_id' has no name at 2024-01-04"),
+        ("ds", days, "'ds' must hold dates.* got NaT .*in row 3, of series 'a'"),
+        ("price", np.arange(40.0), "the covariate 'price' must be known and finite.* at 2024-01-04"),
+    ):
+        data = {
+            **frame(["a"] * 40, days, GAPS),
+            "price": np.zeros(40),
+            name: np.ma.array(column, mask=HIDDEN),
+        }
+        with pytest.raises((TypeError, ValueError), match=match):
+            small(futr_exog=["price"]).fit(data)
+    with pytest.raises(ValueError, match="quantiles is masked at 1"):
+        small().fit(GAPS).predict(1, quantiles=np.ma.array([0.1, 0.9], mask=[0, 1]))
+
+
+@pytest.mark.parametrize("factor", [2.0**660, 2.0**990, 2.0**-60, 2.0**-660, 2.0**-1030])
+@pytest.mark.parametrize("options", [{}, {"target": "level"}, {"scaler": "mean"}])
+def test_very_large_and_very_small_values_are_forecast(factor, options):
+    y = np.round(walks()[0] * 8) / 8  # few digits are left of the smallest numbers
+    calibration = PredictionIntervals(2, 3)
+    one, same = (
+        small(**options).fit(y * k, prediction_intervals=calibration).predict(2, level=80)
+        for k in (1.0, factor)
+    )
+    np.testing.assert_allclose(same / factor, one, rtol=1e-3 if factor < 2.0**-1000 else 1e-12)
+
+
+def test_huge_constants_and_outliers_are_forecast():
+    for constant in (1e17, -1e200):
+        for target in ("level", "difference"):
+            assert np.allclose(small(target=target).fit(np.full(40, constant)).predict(2), constant)
+    assert np.isfinite(small().fit(np.where(HIDDEN, 1e200, walks()[0])).predict(2)).all()
+    days = np.datetime64("2024-01-01") + np.arange(41)
+    data = {**frame(["a"] * 40, days[:40], walks()[0]), "price": walks()[1] * 1e200}
+    forecaster = small(futr_exog=["price"]).fit(data)
+    future = {"unique_id": ["a"], "ds": days[40:], "price": [1e200]}
+    assert np.isfinite(forecaster.predict(1, futr_df=future)["RNNForecaster"]).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (
+            lambda: small().fit([1.0, 1e301]),
+            r"fit: df must be finite or NaN, got 1e\+301 \(above 1e\+300 in size\) at",
+        ),
+        (
+            lambda: small().fit(frame(["a"] * 2, ["2024-01-01", "2024-01-02"], [1.0, 1e301])),
+            r"fit: y must be finite or NaN, got 1e\+301 .* in series 'a' at 2024-01-02",
+        ),
+        (
+            lambda: small(scaler=None).fit(walks() * 1e200),
+            "series 0 holds a value of size .*, too large for its unit 1",
+        ),
+        (
+            lambda: small().fit(walks()[0]).update([1e200]),
+            r"series 0 holds a value of size 1e\+200, too large",
+        ),
+    ],
+)
+def test_values_that_no_network_can_read_are_refused_by_name(call, match):
+    with pytest.raises(ValueError, match=match):
+        call()

@@ -245,3 +245,143 @@ def test_pictures_show_values_forecasts_and_intervals():
     with pytest.raises(ValueError, match="series and axes"):
         plot(df, found, ax=axes)
     pyplot.close("all")
+
+
+DAYS = [FIRST + DAY * number for number in range(24)]
+DAYS_US = np.array(DAYS, "datetime64[us]")
+Y = np.random.default_rng(0).standard_normal(24).cumsum()
+HOURS = pandas.date_range(
+    "2024-03-30", periods=24, freq="h", tz="Europe/Berlin"
+)  # a day before the clocks change
+HOURS_ACROSS = pandas.date_range("2024-03-30 20:00", periods=24, freq="h", tz="Europe/Berlin")
+
+
+def gap(missing):
+    return [missing if row == 4 else value for row, value in enumerate(Y.tolist())]
+
+
+def of_pandas(**changes):
+    data = {"unique_id": "a", "ds": DAYS_US, "y": Y}
+    return pandas.DataFrame({**data, **changes})
+
+
+def of_polars(**changes):
+    data = {"unique_id": ["a"] * 24, "ds": DAYS_US, "y": Y}
+    return polars.DataFrame({**data, **changes})
+
+
+def of_dict(**changes):
+    return {"unique_id": ["a"] * 24, "ds": DAYS, "y": Y, **changes}
+
+
+RIGHT = {  # frames, and whether row 4 has no value
+    "Float64": (lambda: of_pandas(y=pandas.array(Y, "Float64")), False),
+    "Float64 with NA": (lambda: of_pandas(y=pandas.array(gap(pandas.NA), "Float64")), True),
+    "objects with NA": (lambda: of_pandas(y=pandas.Series(gap(pandas.NA), dtype=object)), True),
+    "objects with NaT": (lambda: of_pandas(y=pandas.Series(gap(pandas.NaT), dtype=object)), True),
+    "Sparse": (lambda: of_pandas(y=pandas.arrays.SparseArray(Y)), False),
+    "categorical names": (lambda: of_pandas(unique_id=pandas.Categorical(["a"] * 24, ["b", "a"])), False),
+    "one index for all rows": (lambda: of_pandas().set_axis([0] * 24), False),
+    "index out of order": (lambda: of_pandas().set_axis(range(24, 0, -1)), False),
+    "periods": (lambda: of_pandas(ds=pandas.period_range("2024-01-01", periods=24, freq="D")), False),
+    "Decimal": (lambda: of_polars(y=polars.Series(Y.tolist()).cast(polars.Decimal(38, 20))), False),
+    "null": (lambda: of_polars(y=polars.Series(gap(None))), True),
+    "Categorical": (lambda: of_polars(unique_id=polars.Series(["a"] * 24, dtype=polars.Categorical)), False),
+    "dict of Series with NA": (
+        lambda: of_dict(y=pandas.Series(pandas.array(gap(pandas.NA), "Float64"))),
+        True,
+    ),
+    "dict of masked array": (lambda: of_dict(y=np.ma.masked_invalid(gap(np.nan))), True),
+    "across a change of clocks, in UTC": (lambda: of_pandas(ds=HOURS_ACROSS.tz_convert(None)), None),
+}
+
+
+@pytest.mark.parametrize("kind", RIGHT)
+def test_columns_of_all_kinds_are_read(kind):
+    make, has_gap = RIGHT[kind]
+    expected = of_dict(y=np.array(gap(np.nan)) if has_gap else Y)
+    if has_gap is None:
+        expected["ds"] = np.datetime64("2024-03-30T19:00:00") + np.arange(24).astype("timedelta64[h]")
+    actual, expected = (small().fit(data).predict(3)["RNNForecaster"] for data in (make(), expected))
+    np.testing.assert_allclose(np.asarray(actual), expected, rtol=1e-12)
+
+
+REFUSED = {
+    "without a time zone; convert them to UTC, pandas with": [
+        lambda: of_pandas(ds=HOURS),
+        lambda: of_pandas(ds=HOURS_ACROSS),
+        lambda: of_pandas(ds=HOURS.astype(object)),
+        lambda: of_pandas(ds=HOURS.astype(str)),
+        lambda: of_pandas(ds=[f"{day}Z" for day in DAYS]),
+        lambda: of_polars(ds=polars.Series(DAYS_US).cast(polars.Datetime("us", "Europe/Berlin"))),
+        lambda: of_dict(ds=polars.Series(DAYS_US).cast(polars.Datetime("us", "UTC"))),
+        lambda: of_dict(ds=pandas.Series(HOURS)),
+        lambda: of_dict(ds=[day.tz_localize("UTC") for day in map(pandas.Timestamp, DAYS)]),
+    ],
+    "in whole seconds, or whole numbers, got NaT.* in row 4, of series 'a'": [
+        lambda: of_pandas(ds=[pandas.NaT if row == 4 else day for row, day in enumerate(DAYS)]),
+        lambda: of_pandas(
+            ds=pandas.Series([pandas.NaT if row == 4 else d for row, d in enumerate(DAYS)], dtype=object)
+        ),
+        lambda: of_polars(ds=[None if row == 4 else day.item() for row, day in enumerate(DAYS)]),
+        lambda: of_dict(ds=np.where(np.arange(24) == 4, np.datetime64("NaT"), np.array(DAYS))),
+    ],
+    "whole numbers, got 'today' in row 0": [lambda: of_dict(ds=["today"] * 24)],
+    "whole numbers, got '7' in row 0": [lambda: of_dict(ds=["7"] * 24)],
+    "whole numbers, got 9223372036854775808": [lambda: of_dict(ds=np.arange(24).astype("u8") + 2**63)],
+    "the column 'unique_id' has no name at 2024-01-24": [
+        lambda: of_pandas(unique_id=pandas.array(["a"] * 23 + [pandas.NA], "string")),
+        lambda: of_pandas(unique_id=pandas.Categorical(["a"] * 23 + [None])),
+        lambda: of_polars(unique_id=["a"] * 23 + [None]),
+    ],
+    "the column 'unique_id' must hold texts or numbers, got list": [
+        lambda: of_pandas(unique_id=pandas.Series([["a"]] * 24, dtype=object))
+    ],
+    "df has two columns 'y'; rename or drop one": [
+        lambda: pandas.concat([of_pandas(), of_pandas()[["y"]]], axis=1)
+    ],
+    "df needs the column 'unique_id', got": [
+        lambda: of_pandas().set_axis(
+            pandas.MultiIndex.from_product([["x"], ["unique_id", "ds", "y"]]), axis=1
+        ),
+        lambda: of_pandas().set_index("unique_id"),
+    ],
+    "comes after a later date; sort the rows by date": [lambda: of_pandas().iloc[::-1]],
+    "'a' has no value that is not NaN": [lambda: of_polars(y=polars.Series([None] * 24))],
+    "the column 'y' must hold numbers": [
+        lambda: of_polars(y=polars.Series([[1.0]] * 24)),
+        lambda: of_polars(y=polars.Series(range(24), dtype=polars.Int128)),
+        lambda: of_pandas(y=DAYS),
+        lambda: of_pandas(y=Y + 1j),
+    ],
+    "df must be a frame, an array .* got DataFrameGroupBy": [lambda: of_pandas().groupby("unique_id")],
+}
+
+
+@pytest.mark.parametrize(
+    ("words", "make"), [(words, make) for words, all_ in REFUSED.items() for make in all_]
+)
+def test_columns_that_mean_something_else_are_refused_in_one_sentence(words, make):
+    with pytest.raises((ValueError, TypeError), match=rf"^RNNForecaster\.fit: [^\n]*{words}[^\n]*\.$"):
+        small().fit(make())
+
+
+def test_covariates_are_numbers_whatever_holds_them():
+    rows = np.arange(24)
+    expected = small(futr_exog=["p"]).fit(of_dict(p=rows.astype(float))).model_.config["input_size"]
+    for data in (
+        of_pandas(p=pandas.Series(rows.tolist(), dtype=object)),
+        of_pandas(p=pandas.array(rows, "Int64")),
+        of_polars(p=polars.Series(rows).cast(polars.Decimal(10, 2))),
+    ):
+        assert small(futr_exog=["p"]).fit(data).model_.config["input_size"] == expected
+    for column, words in (
+        (DAYS, "'p' must hold numbers, or texts as categories, got datetime64"),
+        (Y + 1j, "'p' must hold numbers, or texts as categories, got complex128"),
+        (
+            pandas.Series(["x"] * 23 + [pandas.NA], dtype=object),
+            "'p' must be known and finite.* at 2024-01-24",
+        ),
+    ):
+        with pytest.raises((TypeError, ValueError), match=words):
+            small(futr_exog=["p"]).fit(of_pandas(p=column))

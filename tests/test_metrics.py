@@ -102,3 +102,30 @@ def test_steps_without_an_actual_value_are_left_out():
 def test_wrong_arguments_are_one_sentence(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_masked_steps_are_left_out():
+    mask = ACTUAL > 6
+    hidden = np.ma.array(np.where(mask, 1e9, ACTUAL), mask=mask)
+    gaps = np.where(mask, np.nan, ACTUAL)
+    train = np.ma.array(np.where(TRAIN > 6, 1e9, TRAIN), mask=TRAIN > 6)
+    train_gaps = np.where(TRAIN > 6, np.nan, TRAIN)
+    for call in (
+        lambda y, t: metrics.mae(y, FORECAST),
+        lambda y, t: metrics.rmse(list(y), FORECAST),
+        lambda y, t: metrics.smape(y, FORECAST),
+        lambda y, t: metrics.mase(y, FORECAST, t, 4),
+        lambda y, t: metrics.crps(y, QUANTILES, LEVELS),
+        lambda y, t: metrics.coverage(y, FORECAST - 1, FORECAST + 1),
+        lambda y, t: metrics.mae(FORECAST, y),  # a masked forecast is none
+    ):
+        np.testing.assert_array_equal(call(hidden, train), call(gaps, train_gaps))
+    with pytest.raises(ValueError, match="levels is masked at 1"):
+        metrics.crps(ACTUAL, QUANTILES, np.ma.array(LEVELS, mask=[0, 1, 0]))
+
+
+@pytest.mark.parametrize("factor", [2.0**700, 2.0**1010, 2.0**-700])
+def test_errors_of_very_large_and_small_values_are_finite(factor):
+    for metric in (metrics.mae, metrics.rmse):
+        expected = metric(ACTUAL, FORECAST) * factor
+        np.testing.assert_array_equal(metric(ACTUAL * factor, FORECAST * factor), expected)

@@ -35,11 +35,19 @@ def shape_text(shape: tuple) -> str:
     return f"({inside},)" if len(shape) == 1 else f"({inside})"
 
 
-def as_array(owner: str, name: str, value: Any) -> np.ndarray:
+def as_array(owner: str, name: str, value: Any, dtype: np.dtype | None = None) -> np.ndarray:
     """A plain ndarray; lists are not accepted, since their dtype would be guessed."""
     if not isinstance(value, np.ndarray):
-        is_torch = type(value).__module__.partition(".")[0] == "torch"
-        way = f"; pass {name}.numpy(), or use a layer of rnnfast.torch" if is_torch else ""
+        kind, way = "" if dtype is None else f"np.{dtype}", ""
+        library = type(value).__module__.partition(".")[0]
+        if library == "torch":
+            way = f"; pass {name}.numpy(), or use a layer of rnnfast.torch"
+        elif library == "pandas":
+            way = f"; pass {name}.to_numpy({kind})"
+        elif hasattr(value, "to_numpy"):
+            way = f"; pass {name}.to_numpy()" + (f".astype({kind})" if kind else "")
+        elif isinstance(value, list | tuple):
+            way = f"; pass np.array({name}{kind and ', '}{kind})"
         raise TypeError(f"{owner}: {name} must be a NumPy array, got {type(value).__name__}{way}.")
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{owner}: {name} must be a plain NumPy array, got a masked array; fill it first.")
@@ -48,12 +56,14 @@ def as_array(owner: str, name: str, value: Any) -> np.ndarray:
     return value
 
 
-def shape(owner: str, name: str, value: Any, expected: tuple, why: str = "") -> np.ndarray:
+def shape(
+    owner: str, name: str, value: Any, expected: tuple, why: str = "", dtype: np.dtype | None = None
+) -> np.ndarray:
     """An array of the `expected` shape; a string in it matches any length, as in `("N", "T", 100)`.
 
-    A leading `"..."` matches one or more axes of any length.
+    A leading `"..."` matches one or more axes of any length. `dtype` is what an error proposes.
     """
-    array = value if type(value) is np.ndarray else as_array(owner, name, value)
+    array = value if type(value) is np.ndarray else as_array(owner, name, value, dtype)
     found, wanted = array.shape, expected
     if found == expected:
         return array
@@ -73,7 +83,7 @@ def float_array(
     owner: str, name: str, value: Any, expected: tuple, dtype: np.dtype, why: str = ""
 ) -> np.ndarray:
     """An array of floats in the layer's dtype, in any layout and byte order."""
-    array = shape(owner, name, value, expected, why)
+    array = shape(owner, name, value, expected, why, dtype)
     if array.dtype != dtype and array.dtype.newbyteorder("=") != dtype:
         raise TypeError(
             f"{owner}: {name} must be {dtype}, the dtype of the parameters, got {array.dtype}; "

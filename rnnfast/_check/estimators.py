@@ -7,17 +7,55 @@ from typing import Any
 import numpy as np
 
 from rnnfast._check.arrays import first_place, shape_text
+from rnnfast._values import floats_of_objects, unmasked
 
 
-def sequence(owner: str, index: int, value: Any) -> np.ndarray:
-    """A sequence (T,) or (T, D) of a list."""
+def sequence(owner: str, index: int | None, value: Any) -> np.ndarray:
+    """A sequence (T,) or (T, D) of a list, or without an index an array, in float32 or float64."""
+    name = "X" if index is None else f"X[{index}]"
     try:
-        array = np.asarray(value)
+        array = np.asarray(unmasked(value))
     except ValueError:  # rows of unequal lengths
         array = np.zeros((0, 0, 0))
-    if array.ndim not in (1, 2) or array.dtype == object:
-        raise ValueError(f"{owner}: X[{index}] must be numbers (T, D) or (T,), got {type(value).__name__}.")
-    return array
+    if index is not None and array.ndim not in (1, 2):
+        raise ValueError(f"{owner}: {name} must be numbers (T, D) or (T,), got {type(value).__name__}.")
+    if array.dtype == np.float32:
+        return array
+    if array.dtype.kind not in "cmMV":
+        try:
+            return (
+                floats_of_objects(array) if array.dtype.kind == "O" else array.astype(np.float64, copy=False)
+            )
+        except (TypeError, ValueError):
+            pass
+    raise not_a_number(owner, name, array) or ValueError(f"{owner}: {name} must hold numbers.")
+
+
+def not_a_number(owner: str, name: str, values: Any) -> ValueError | None:
+    """The error for the first text, date or the like among numbers, of an array or a frame; or None."""
+    kind = getattr(values, "dtype", None)
+    if getattr(kind, "kind", None) in ("m", "M"):
+        return ValueError(f"{owner}: {name} must hold numbers, got {kind}; encode dates as numbers.")
+    array = np.asarray(values, object)
+    for place in np.ndindex(array.shape):
+        try:
+            float(np.nan if array[place] is None else array[place])
+        except (TypeError, ValueError):
+            one, at = array[place], [str(axis) for axis in place]
+            if hasattr(one, "__len__") and not isinstance(one, str):  # an array in an array
+                return None
+            if len(place) == 2 and hasattr(values, "columns"):
+                at[1] = repr(values.columns[place[1]])
+            axes = ("row", "column") if len(at) < 3 else ("sequence", "step", "channel")
+            if name.endswith("]"):  # one sequence of a list
+                axes = ("step", "channel")
+            where = ", ".join(map(" ".join, zip(axes, at, strict=False)))
+            way = "" if name == "y" else ", and a missing value as NaN"
+            return ValueError(
+                f"{owner}: {name} must hold numbers, got {one!r:.40} at {where}; encode texts and dates as "
+                f"numbers{way}."
+            )
+    return None
 
 
 def sequence_shape(owner: str, index: int, shape: tuple[int, ...], channels: int) -> None:
@@ -40,16 +78,11 @@ def other_channels(owner: str, got: int, expected: int) -> ValueError:
     return ValueError(f"{owner}: X[0] must be (T, {expected}) as in fit, got {got} channels.")
 
 
-def infinite_value(owner: str, row: int, step: int) -> ValueError:
-    """The error for an infinite input."""
+def infinite_value(owner: str, got: str, row: int, step: int) -> ValueError:
+    """The error for an input that is infinite or too large."""
     return ValueError(
-        f"{owner}: X holds inf in sequence {row} at step {step}; NaN stands for values not observed."
+        f"{owner}: X holds {got} in sequence {row} at step {step}; NaN stands for values not observed."
     )
-
-
-def not_numeric(owner: str, dtype: np.dtype) -> ValueError:
-    """The error for sequences that are not numbers."""
-    return ValueError(f"{owner}: X must hold numbers, got {dtype}.")
 
 
 def sample_weights(owner: str, weights: np.ndarray, count: int) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast._check.arrays import shape_text
+from rnnfast._values import nothing_masked
 
 
 def steps_of_forecasts(owner: str, actual: np.ndarray, forecast: np.ndarray, axes: int) -> None:
@@ -22,7 +23,7 @@ def steps_of_forecasts(owner: str, actual: np.ndarray, forecast: np.ndarray, axe
 
 def probabilities(owner: str, name: str, value: Any, expected: tuple[int, ...]) -> np.ndarray:
     """Numbers between 0 and 1, both excluded, which broadcast with the shape `expected`."""
-    array = np.asarray(value, np.float64)
+    array = np.asarray(nothing_masked(owner, name, value), np.float64)
     wrong = array[~((array > 0) & (array < 1))]
     if wrong.size:
         raise ValueError(f"{owner}: {name} must lie between 0 and 1, both excluded, got {wrong[0]}.")
@@ -36,7 +37,7 @@ def probabilities(owner: str, name: str, value: Any, expected: tuple[int, ...]) 
 
 def levels(owner: str, value: Any, count: int) -> np.ndarray:
     """`count` levels of quantiles between 0 and 1."""
-    array = np.asarray(value, np.float64)
+    array = np.asarray(nothing_masked(owner, "levels", value), np.float64)
     if array.shape != (count,) or not ((array > 0) & (array < 1)).all():
         raise ValueError(f"{owner}: levels must be {count} numbers between 0 and 1, got {value!r:.60}.")
     return array

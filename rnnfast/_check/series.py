@@ -9,22 +9,26 @@ from typing import Any
 import numpy as np
 
 from rnnfast._check.arrays import shape_text
+from rnnfast._values import floats_of_objects, is_missing, nothing_masked, oversized, size_text, unmasked
 
 
 def series(owner: str, name: str, value: Any, most_axes: int = 1) -> np.ndarray:
     """Values (T,), or (n, T) where `most_axes` is 2, in float32 or float64; NaN is a missing value."""
-    array = np.asarray(value)
+    try:
+        array = np.asarray(unmasked(value))
+        if array.dtype.kind == "O":
+            array = floats_of_objects(array)
+        received = f"{shape_text(array.shape)} {array.dtype}"
+    except (TypeError, ValueError):  # objects, or rows of unequal lengths
+        array, received = np.zeros(()), type(value).__name__
     if array.dtype.kind not in "biuf" or not 1 <= array.ndim <= most_axes:
         wanted = "(T,)" if most_axes == 1 else "a frame, an array (T,) or (n, T), or a list of arrays (T_i,)"
-        raise TypeError(
-            f"{owner}: {name} must be {wanted} of numbers, got {shape_text(array.shape)} {array.dtype}."
-        )
+        raise TypeError(f"{owner}: {name} must be {wanted} of numbers, got {received}.")
     array = array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
-    wrong = np.argwhere(np.isinf(array))
+    wrong = np.argwhere(oversized(array))
     if wrong.size:
-        raise ValueError(
-            f"{owner}: {name} must be finite or NaN, got {array[tuple(wrong[0])]} at {wrong[0].tolist()}."
-        )
+        got = size_text(array[tuple(wrong[0])])
+        raise ValueError(f"{owner}: {name} must be finite or NaN, got {got} at {wrong[0].tolist()}.")
     return array
 
 
@@ -65,25 +69,24 @@ def counts(owner: str, ids: Sequence[Any], values: np.ndarray, begins: np.ndarra
 
 def values_of_frame(owner: str, name: str, values: np.ndarray, where: Callable[[int], str]) -> np.ndarray:
     """The values (rows,) of a frame in float32 or float64, finite or NaN."""
-    if values.dtype.kind == "O":  # None is a missing value
+    if values.dtype.kind == "O":
         try:
-            values = np.array([np.nan if one is None else one for one in values], np.float64)
+            values = floats_of_objects(values)
         except (TypeError, ValueError):
             raise not_numbers(owner, name, values.dtype) from None
     if values.dtype.kind not in "biuf":
         raise not_numbers(owner, name, values.dtype)
     values = values if values.dtype in (np.float32, np.float64) else values.astype(np.float64)
-    wrong = np.flatnonzero(np.isinf(values))
+    wrong = np.flatnonzero(oversized(values))
     if wrong.size:
-        raise ValueError(
-            f"{owner}: {name} must be finite or NaN, got {values[wrong[0]]} in {where(int(wrong[0]))}."
-        )
+        got = size_text(values[wrong[0]])
+        raise ValueError(f"{owner}: {name} must be finite or NaN, got {got} in {where(int(wrong[0]))}.")
     return values
 
 
-def not_numbers(owner: str, name: str, dtype: Any) -> TypeError:
-    """The error for a column that must hold numbers."""
-    return TypeError(f"{owner}: the column {name!r} must hold numbers, got {dtype}.")
+def not_numbers(owner: str, name: str, dtype: Any, also: str = "") -> TypeError:
+    """The error for a column that must hold numbers, or `also` something else."""
+    return TypeError(f"{owner}: the column {name!r} must hold numbers{also}, got {dtype}.")
 
 
 # Frames.
@@ -120,13 +123,15 @@ def not_an_array(owner: str, name: str) -> TypeError:
 
 def named_rows(owner: str, name: str, ids: np.ndarray, ds: np.ndarray) -> None:
     """A series' name in each row."""
-    missing = (
-        np.flatnonzero(ids != ids)
-        if ids.dtype.kind != "O"
-        else [row for row, one in enumerate(ids) if one is None or one != one]
-    )
-    if len(missing):
-        raise ValueError(f"{owner}: the column {name!r} has no name at {date_text(ds[missing[0]])}.")
+    try:
+        missing = [one for one in set(ids.tolist()) if is_missing(one)]
+    except TypeError:
+        raise TypeError(
+            f"{owner}: the column {name!r} must hold texts or numbers, got {type(ids[0]).__name__}."
+        ) from None
+    if missing:
+        row = next(row for row, one in enumerate(ids.tolist()) if is_missing(one))
+        raise ValueError(f"{owner}: the column {name!r} has no name at {date_text(ds[row])}.")
 
 
 def own_columns(owner: str, names: Sequence[str], futr_exog: Sequence[str], stat_exog: Sequence[str]) -> None:
@@ -144,15 +149,22 @@ def twice_in_static(owner: str, name: Any) -> ValueError:
     return ValueError(f"{owner}: static_df has two rows of series {name!r}.")
 
 
-def missing_column(owner: str, name: str, column: str, columns: Sequence[str]) -> ValueError:
-    """The error for a frame without a column."""
-    shown = ", ".join(map(str, columns[:8]))
-    return ValueError(f"{owner}: {name} needs the column {column!r}, got {shown}.")
+def wanted_columns(owner: str, name: str, wanted: Sequence[str], given: Sequence[str]) -> None:
+    """A frame with these columns, and none twice."""
+    for column in wanted:
+        if column not in given:
+            shown = ", ".join(map(str, given[:8]))
+            raise ValueError(f"{owner}: {name} needs the column {column!r}, got {shown}.")
+    twice = [column for column in given if given.count(column) > 1]
+    if twice:
+        raise ValueError(f"{owner}: {name} has two columns {twice[0]!r}; rename or drop one.")
 
 
 def columns(owner: str, name: str, values: dict[str, Any]) -> dict[str, np.ndarray]:
     """The columns of a dict as arrays (rows,) of one length."""
-    arrays = {column: np.asarray(one) for column, one in values.items()}
+    for column, one in values.items():
+        without_time_zone(owner, column, getattr(one, "dtype", None))
+    arrays = {column: np.asarray(unmasked(one)) for column, one in values.items()}
     for column, array in arrays.items():
         if array.ndim != 1:
             raise ValueError(
@@ -188,9 +200,13 @@ def date_text(date: Any) -> str:
     return str(date).removesuffix("T00:00:00")
 
 
-def with_time_zone(owner: str, name: str) -> TypeError:
-    """The error for dates with a time zone."""
-    return TypeError(f"{owner}: the column {name!r} must hold dates without a time zone; convert it first.")
+def without_time_zone(owner: str, name: str, dtype: Any, *, zoned: bool = False) -> None:
+    """A column whose dtype, of any library, has no time zone; and none whose texts are `zoned`."""
+    if zoned or getattr(dtype, "time_zone", None) is not None or getattr(dtype, "tz", None) is not None:
+        raise TypeError(
+            f"{owner}: the column {name!r} must hold dates without a time zone; convert them to UTC, pandas "
+            f'with .dt.tz_convert(None), polars with .dt.convert_time_zone("UTC").dt.replace_time_zone(None).'
+        )
 
 
 def unknown_frequency(owner: str, freq: Any) -> ValueError:
@@ -223,18 +239,19 @@ def dates_or_numbers(owner: str, ds: np.ndarray, of_dates: bool | None) -> None:
         raise ValueError(f"{owner}: freq does not fit a column of {kind}.")
 
 
-def not_dates(owner: str, name: str, values: np.ndarray) -> TypeError:
-    """The error for a column that holds no dates."""
-    first = values[0] if len(values) else None
+def not_dates(owner: str, name: str, values: np.ndarray, row: int, series: Any) -> TypeError:
+    """The error for a column with a row that holds no date."""
+    one = values[row]
+    got = f"{str(one)!r:.40}" if isinstance(one, str) else f"{one!s:.40} ({type(one).__name__})"
     return TypeError(
-        f"{owner}: the column {name!r} must hold dates, in whole seconds, or whole "
-        f"numbers, got {values.dtype} such as {first!r:.40}."
+        f"{owner}: the column {name!r} must hold dates, in whole seconds, or whole numbers, got {got} in row "
+        f"{row}, of series {series!r}."
     )
 
 
 def out_of_order(owner: str, where: str, repeated: bool) -> ValueError:
     """The error for dates that do not rise."""
-    what = "occurs twice" if repeated else "comes after a later date"
+    what = "occurs twice" if repeated else "comes after a later date; sort the rows by date"
     return ValueError(f"{owner}: dates must rise within each series, but {where} {what}.")
 
 
@@ -255,8 +272,12 @@ def unseen_category(owner: str, name: str, category: str, where: str) -> ValueEr
     return ValueError(f"{owner}: {name} was never {category!r} in the training data, but is in {where}.")
 
 
-def missing_covariate(owner: str, name: str, where: str) -> ValueError:
-    """The error for a covariate without a value."""
+def missing_covariate(owner: str, name: str, where: str, far: float | None = None) -> ValueError:
+    """The error for a covariate without a value, or with one that is `far` from the training data."""
+    if far is not None:
+        return ValueError(
+            f"{owner}: the covariate {name!r} is {far:g} in {where}, too far from the training data."
+        )
     return ValueError(f"{owner}: the covariate {name!r} must be known and finite, but is not in {where}.")
 
 
@@ -296,7 +317,7 @@ def forecaster(settings: Any, owner: str) -> None:
 
 def percentages(owner: str, name: str, values: Any, limit: float) -> tuple[float, ...]:
     """Different numbers between 0 and `limit`."""
-    array = np.atleast_1d(np.asarray(values, np.float64))
+    array = np.atleast_1d(np.asarray(nothing_masked(owner, name, values), np.float64))
     if array.ndim != 1 or not array.size or not ((array > 0) & (array < limit)).all():
         raise ValueError(f"{owner}: {name} must be numbers between 0 and {limit:g}, got {values!r:.60}.")
     return tuple(dict.fromkeys(array.tolist()))

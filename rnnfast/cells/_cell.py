@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
+from rnnfast._values import nothing_masked
 from rnnfast.cells._roles import Role
 from rnnfast.kernels.cell.definition import Cell as Equations
 
@@ -148,7 +149,7 @@ class Cell:
         """
         start = self.start.get(name)
         if callable(start):
-            return np.asarray(start(shape, rng))
+            return np.asarray(nothing_masked(self.name, f"start of {name}", start(shape, rng)))
         if start is not None:
             return np.full(shape, start)
         if name in self.roles:

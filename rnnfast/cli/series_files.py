@@ -43,8 +43,8 @@ def built_in() -> SeriesFile:
 def read_series(path: str, given: Mapping[str, str | None]) -> SeriesFile:
     """The series of a file; `-` is CSV on standard input.
 
-    A file with two columns is one series of dates and values. Others have the columns `unique_id`, `ds` and
-    `y`, or those in `given`, by the names of `Names`.
+    A file with two columns is one series of dates and values; its CSV needs no header. Others have the
+    columns `unique_id`, `ds` and `y`, or those in `given`, by the names of `Names`.
 
     Raises
     ------
@@ -102,12 +102,17 @@ def _csv(title: str, content: bytes, given: Mapping[str, str | None]) -> tuple[d
             lines.append(reader.line_num)
     except csv.Error as error:
         raise _check.bad_line(_OWNER, title, reader.line_num, str(error).rstrip(".")) from None
-    if len(fields) < 2:
+    first = [text.strip() for text in fields[0]] if fields else []
+    header = _header(title, first, given)
+    skipped = 1 if header is first else 0
+    if len(fields) <= skipped:
         raise _check.bad_file(_OWNER, title, "needs a header and at least one row")
-    header = [name.strip() for name in fields[0]]
+    for name in header:
+        if header.count(name) > 1 and name in _wanted(given):
+            raise _check.bad_line(_OWNER, title, 1, f"has the column {name} twice; rename one")
     names = _names(title, header, given)
     place = {name: index for index, name in enumerate(header)}
-    rows = list(zip(lines[1:], fields[1:], strict=True))
+    rows = list(zip(lines[skipped:], fields[skipped:], strict=True))
 
     def texts(column: str) -> list[tuple[int, str]]:
         return [(line, row[place[column]].strip()) for line, row in rows]
@@ -119,6 +124,39 @@ def _csv(title: str, content: bytes, given: Mapping[str, str | None]) -> tuple[d
     if names.id in place:
         columns[names.id] = np.array([text for _, text in texts(names.id)])
     return columns, names
+
+
+def _wanted(given: Mapping[str, str | None]) -> list[str]:
+    """The columns of series, dates and values, as given or by default."""
+    return [given[part] or column for part, column in Names()._asdict().items()]
+
+
+def _header(title: str, first: Sequence[str], given: Mapping[str, str | None]) -> Sequence[str]:
+    """The names of the columns from the first row of a file: itself, or those of two columns of data.
+
+    Data are a date, or a whole number, and a value. Other rows with one of these are refused.
+    """
+    wanted = _wanted(given)
+    if any(name in first for name in wanted):
+        return first
+    days = [bool(_DATE.fullmatch(text)) and "-" in text for text in first]
+    numbers = [_is_number(text) for text in first]
+    if len(first) == 2:
+        for time, value in ((0, 1), (1, 0)):
+            is_whole = bool(_NUMBER.fullmatch(first[time])) and numbers[value]
+            if is_whole or (days[time] and (numbers[value] or first[value].lower() in _MISSING)):
+                return wanted[:0:-1] if time else wanted[1:]
+    if any(days) or (any(numbers) and len(first) != 2):
+        problem = f"is data, not a header; put a line such as {','.join(wanted)} before it"
+        raise _check.bad_line(_OWNER, title, 1, problem)
+    return first
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return bool(np.isfinite(float(text)))
+    except ValueError:
+        return False
 
 
 def _dates(title: str, name: str, texts: Sequence[tuple[int, str]]) -> np.ndarray:
@@ -169,9 +207,7 @@ def _parquet(path: str, given: Mapping[str, str | None]) -> tuple[dict[str, np.n
     names = _names(path, list(frame.columns), given)
     wanted = [name for name in names if name in frame.columns]
     for name in wanted:
-        kind = frame[name].dtype
-        if getattr(kind, "time_zone", None) or getattr(kind, "tz", None):
-            raise _check.with_time_zone(_OWNER, name)
+        _check.without_time_zone(_OWNER, name, frame[name].dtype)
     return {name: frame[name].to_numpy() for name in wanted}, names
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnnfast import _check
+from rnnfast._values import nothing_masked
 
 
 class Sequences(NamedTuple):
@@ -54,6 +55,7 @@ class Ragged:
     """
 
     def __init__(self, arrays: Sequence[np.ndarray]) -> None:
+        arrays = nothing_masked("Ragged", "arrays", arrays)
         self._set_up(np.concatenate(arrays), np.array([len(array) for array in arrays], np.int64))
 
     def _set_up(self, flat: np.ndarray, lengths: np.ndarray) -> None:
@@ -116,7 +118,7 @@ def checked(owner: str, data: Any) -> Sequences:
                 owner, name, part.lengths, np.full(count, steps) if lengths is None else lengths
             )
     if weights is not None:
-        weights = weights[:] if isinstance(weights, Ragged) else np.asarray(weights)
+        weights = weights[:] if isinstance(weights, Ragged) else np.asanyarray(weights)
         _check.weights(owner, weights, (count, steps), np.dtype(np.float64))
     return Sequences(xs, ts, lengths, weights)
 

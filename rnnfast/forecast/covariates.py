@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
 
 from rnnfast import _check
+from rnnfast._values import exponents, floats_of_objects, is_missing, oversized
+
+# The most deviations from the mean that the network reads.
+_MOST = 1e28
 
 
 class Column(NamedTuple):
@@ -30,10 +36,13 @@ Where = Callable[[int], str]
 
 def fitted_column(owner: str, name: str, values: np.ndarray, where: Where) -> Column:
     """The encoding of a covariate (rows,), from training data."""
+    values = _numbers_or_texts(owner, name, values)
     if values.dtype.kind in "biuf":
         numbers = _finite(owner, name, values, where)
-        deviation = float(numbers.std())
-        return Column(name, (), float(numbers.mean()), deviation if deviation > 0 else 1.0)
+        unit = exponents(np.abs(numbers).max())
+        numbers = np.ldexp(numbers, -unit)
+        mean, deviation = (float(np.ldexp(one, unit)) for one in (numbers.mean(), numbers.std()))
+        return Column(name, (), mean, deviation if deviation > 0 else 1.0)
     return Column(name, tuple(sorted(set(_texts(owner, name, values, where)))), 0.0, 1.0)
 
 
@@ -46,12 +55,18 @@ def encoded(
     """
     found = [np.zeros((rows, 0))]
     for column in columns:
-        values = data[column.name]
+        values = _numbers_or_texts(owner, column.name, data[column.name])
         if not column.categories:
             if values.dtype.kind not in "biuf":
                 raise _check.not_numbers(owner, column.name, values.dtype)
             numbers = _finite(owner, column.name, values, where)
-            found.append(((numbers - column.mean) / column.deviation)[:, np.newaxis])
+            with np.errstate(over="ignore"):
+                scaled = (numbers - column.mean) / column.deviation
+            far = np.flatnonzero(np.abs(scaled) > _MOST)
+            if far.size:
+                place = int(far[0])
+                raise _check.missing_covariate(owner, column.name, where(place), numbers[place])
+            found.append(scaled[:, np.newaxis])
             continue
         number = {category: index for index, category in enumerate(column.categories)}
         texts = _texts(owner, column.name, values, where)
@@ -63,9 +78,22 @@ def encoded(
     return np.concatenate(found, axis=1)
 
 
+def _numbers_or_texts(owner: str, name: str, values: np.ndarray) -> np.ndarray:
+    """A covariate as numbers, or as texts; objects that are all numbers, or missing, are numbers."""
+    if values.dtype.kind == "O":
+        known = [one for one in values if not is_missing(one)]
+        if known and all(isinstance(one, Real | Decimal) for one in known):
+            return floats_of_objects(values)
+        if wrong := [one for one in known if not isinstance(one, str | Real)]:
+            raise _check.not_numbers(owner, name, type(wrong[0]).__name__, ", or texts as categories")
+    elif values.dtype.kind not in "biufUST":
+        raise _check.not_numbers(owner, name, values.dtype, ", or texts as categories")
+    return values
+
+
 def _finite(owner: str, name: str, values: np.ndarray, where: Where) -> np.ndarray:
     numbers = values.astype(np.float64)
-    wrong = np.flatnonzero(~np.isfinite(numbers))
+    wrong = np.flatnonzero(np.isnan(numbers) | oversized(numbers))
     if wrong.size:
         raise _check.missing_covariate(owner, name, where(int(wrong[0])))
     return numbers
@@ -73,6 +101,6 @@ def _finite(owner: str, name: str, values: np.ndarray, where: Where) -> np.ndarr
 
 def _texts(owner: str, name: str, values: np.ndarray, where: Where) -> list[str]:
     for index, value in enumerate(values):
-        if value is None or value != value:
+        if is_missing(value) or value != value:
             raise _check.missing_covariate(owner, name, where(index))
     return [str(value) for value in values]

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnnfast import _check
+from rnnfast._values import unmasked
 from rnnfast.forecast.covariates import Column, encoded, fitted_column
 from rnnfast.forecast.fitted import Forecasts, Group
 from rnnfast.forecast.frames import (
@@ -90,7 +91,7 @@ class Arrays(NamedTuple):
         if is_frame(data):
             raise _check.not_an_array(owner, "new_rows")
         if len(group.ids) > 1 and is_one_series(data):  # one new value for each series
-            data = np.reshape(data, (-1, 1))
+            data = np.reshape(np.asarray(unmasked(data)), (-1, 1))
         panel = panel_of_arrays(owner, "new_rows", data)
         _check.equal(owner, "series of fit and of new_rows", len(group.ids), len(panel.ids))
         return np.arange(len(panel.ids)), panel

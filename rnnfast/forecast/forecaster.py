@@ -30,8 +30,8 @@ class RNNForecaster:
 
     The network reads a series value by value and predicts the next ones. Series are a long frame with the
     columns `unique_id`, `ds` and `y`, of pandas, polars and others or a dict of arrays (rows,). Without
-    dates, they are an array (T,) or (n, T), or a list of arrays (T_i,). NaN and missing dates are values
-    that were not observed.
+    dates, they are an array (T,) or (n, T), or a list of arrays (T_i,). NaN, masked values and missing dates
+    were not observed. Dates have no time zone.
 
     Parameters
     ----------

@@ -5,7 +5,9 @@ A frame is a dict of columns, or one of pandas, polars and others, which narwhal
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from numbers import Number
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +20,8 @@ from rnnfast.forecast.panel import Panel
 # Steps without a row that a frame may have for each row; more is a frequency that does not fit.
 _MOST_GAPS = 10
 _DICT = "dict"
+_DATE = re.compile(r"\d{4}(-.*)?")
+_ZONED = re.compile(r".*[T ]\d.*(Z|[+-]\d\d(:?\d\d)?)")
 
 
 class Names(NamedTuple):
@@ -61,22 +65,26 @@ def column_names(frame: Any) -> list[str]:
 
 def columns_of(owner: str, name: str, frame: Any, wanted: Sequence[str]) -> dict[str, np.ndarray]:
     """Columns of a frame as arrays (rows,)."""
+    given = column_names(frame)
     if not isinstance(frame, Mapping):
         narwhals = _check.needed(owner, "narwhals", "forecast")
+        _check.wanted_columns(owner, name, [], given)
         try:
             frame = narwhals.from_native(frame, eager_only=True)
         except TypeError:
             raise _check.not_a_frame(owner, name, frame) from None
-    given = column_names(frame)
-    missing = [column for column in wanted if column not in given]
-    if missing:
-        raise _check.missing_column(owner, name, missing[0], given)
+    _check.wanted_columns(owner, name, wanted, given)
     if isinstance(frame, Mapping):
         return _check.columns(owner, name, {column: frame[column] for column in wanted})
+    found = {}
     for column in wanted:
-        if getattr(frame.schema[column], "time_zone", None) is not None:
-            raise _check.with_time_zone(owner, column)
-    return {column: frame[column].to_numpy() for column in wanted}
+        kind = frame.schema[column]
+        _check.without_time_zone(owner, column, kind)
+        try:
+            found[column] = frame[column].to_numpy()
+        except Exception:  # each library has its own
+            raise _check.not_numbers(owner, column, kind, ", dates or texts") from None
+    return found
 
 
 def made_frame(backend: str, columns: Mapping[str, Any]) -> Any:
@@ -94,8 +102,8 @@ def rows_of_frame(owner: str, name: str, frame: Any, names: Names, others: Seque
     """
     columns = columns_of(owner, name, frame, [names.id, names.time, *others])
     ids, given = columns.pop(names.id), columns.pop(names.time)
-    ds, unit = _dates(owner, names.time, given)
     _check.some_rows(owner, name, len(ids))
+    ds, unit = _dates(owner, names.time, given, ids)
     _check.named_rows(owner, names.id, ids, ds)
     heads = np.flatnonzero(np.concatenate(([True], ids[1:] != ids[:-1])))
     numbers = {ids[head]: None for head in heads}
@@ -117,20 +125,36 @@ def rows_of_frame(owner: str, name: str, frame: Any, names: Names, others: Seque
     return rows
 
 
-def _dates(owner: str, name: str, ds: np.ndarray) -> tuple[np.ndarray, str]:
+def _dates(owner: str, name: str, given: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, str]:
     """Dates (rows,) as datetime64[s], or whole numbers, and their unit: "D", "s", "us", "ns", ..., "" for
-    numbers."""
+    numbers; an error names the first row without one."""
+    ds = given
+    if ds.dtype.kind in "OUST":
+        texts = ["" if isinstance(one, Number) else str(one) for one in ds]
+        _check.without_time_zone(owner, name, None, zoned=any(map(_ZONED.fullmatch, texts)))
+        ds = np.array([_date(text) for text in texts])
     if ds.dtype.kind in "iu":
-        return ds.astype(np.int64), ""
-    try:
-        if ds.dtype.kind in "OUST" and not any(isinstance(one, int | float) for one in ds[:1]):
-            ds = np.array([str(one) for one in ds], "datetime64[us]")
-        dates = ds.astype("datetime64[s]", casting="same_kind")
-        if not np.isnat(dates).any() and (dates == ds).all():
+        is_wrong = ds > np.iinfo(np.int64).max
+        if not is_wrong.any():
+            return ds.astype(np.int64), ""
+    elif ds.dtype.kind == "M":
+        dates = ds.astype("datetime64[s]")
+        is_wrong = dates != ds  # NaT differs from itself
+        if not is_wrong.any():
             return dates, np.datetime_data(ds.dtype)[0]
-    except (ValueError, TypeError):
-        pass
-    raise _check.not_dates(owner, name, ds)
+    else:
+        missing = np.isnan(ds) if ds.dtype.kind == "f" else np.zeros(len(ds), bool)
+        is_wrong = missing if missing.any() else ~missing
+    row = int(np.argmax(is_wrong))
+    raise _check.not_dates(owner, name, given, row, ids.tolist()[row])
+
+
+def _date(text: str) -> np.datetime64:
+    """A date such as 2024-01-31 18:30, or NaT."""
+    try:  # NumPy would take the text of any number for a year, and knows "now" and "today"
+        return np.datetime64(text if _DATE.fullmatch(text) else "NaT", "us")
+    except ValueError:
+        return np.datetime64("NaT", "us")
 
 
 def panel_of_rows(

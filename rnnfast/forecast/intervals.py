@@ -84,7 +84,9 @@ class PredictionIntervals:
         points, quantiles = fitted.forecast(branches, self.h, future, SPREAD, paths, trained.seed)
         assert quantiles is not None
         values = np.concatenate([own.values_after(cutoff, self.h) for cutoff in cutoffs[:, rows]])
-        errors = (values - points) / np.maximum((quantiles[..., 1] - quantiles[..., 0]) / 2, 1e-12)
+        units = fitted.recipe.units(branches.scale)[:, np.newaxis]
+        least = np.minimum(1e-12, np.maximum(1e-12 * units, 5e-324))  # also of series of tiny values
+        errors = (values - points) / np.maximum((quantiles[..., 1] - quantiles[..., 0]) / 2, least)
         errors = errors[~np.isnan(errors)]
         _check.calibrates(owner, errors.size, needed)
         table = np.quantile(errors, ERROR_LEVELS)

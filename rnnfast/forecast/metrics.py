@@ -1,7 +1,7 @@
 """How good forecasts are: errors and scores of arrays, one number for each series.
 
 Arrays are (..., h): the last axis holds the h steps of a forecast, and the result has the axes before it.
-Steps whose actual value is NaN are left out; a series without any other has the result NaN.
+Steps whose actual value is NaN or masked are left out; a series without any other has the result NaN.
 
 Sources: Hyndman and Koehler, *Another look at measures of forecast accuracy*, 2006; Gneiting and Raftery,
 *Strictly proper scoring rules, prediction, and estimation*, 2007.
@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
+from rnnfast._values import exponents, unmasked
 
 __all__ = ["coverage", "crps", "mae", "mase", "quantile_loss", "rmse", "smape"]
 
 
 def _pair(owner: str, actual: Any, forecast: Any, *, axes: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Actual values (..., h) and forecasts with `axes` more axes in front, as float64."""
-    actual, forecast = np.asarray(actual, np.float64), np.asarray(forecast, np.float64)
+    actual, forecast = (np.asarray(unmasked(one), np.float64) for one in (actual, forecast))
     _check.steps_of_forecasts(owner, actual, forecast, axes)
     return actual, forecast
 
@@ -29,8 +30,16 @@ def _mean(values: np.ndarray, actual: np.ndarray) -> np.ndarray:
     """The mean over the steps with an actual value; NaN without any."""
     known = np.isfinite(actual)
     counts = known.sum(axis=-1)
-    sums = np.where(known, values, 0.0).sum(axis=-1)
-    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)[()]
+    values = np.where(known, values, 0.0)
+    unit = _unit(values)
+    sums = np.ldexp(values, -unit).sum(axis=-1)
+    means = np.ldexp(sums / np.maximum(counts, 1), unit[..., 0])
+    return np.where(counts > 0, means, np.nan)[()]
+
+
+def _unit(values: np.ndarray) -> np.ndarray:
+    """Powers of two (..., 1) by which very large or small values (..., h) can be divided."""
+    return exponents(np.max(np.abs(values), axis=-1, keepdims=True, where=np.isfinite(values), initial=0.0))
 
 
 def mae(actual: Any, forecast: Any) -> Any:
@@ -64,7 +73,9 @@ def rmse(actual: Any, forecast: Any) -> Any:
     2.0000000000000004
     """
     actual, forecast = _pair("rmse", actual, forecast)
-    return np.sqrt(_mean((actual - forecast) ** 2, actual))
+    error = np.where(np.isfinite(actual), actual - forecast, 0.0)
+    unit = _unit(error)
+    return np.ldexp(np.sqrt(_mean(np.ldexp(error, -unit) ** 2, actual)), unit[..., 0])[()]
 
 
 def smape(actual: Any, forecast: Any) -> Any:
@@ -106,7 +117,7 @@ def mase(actual: Any, forecast: Any, train: Any, season_length: int = 1) -> Any:
     0.5
     """
     season = _check.size("mase", "season_length", season_length)
-    train = np.asarray(train, np.float64)
+    train = np.asarray(unmasked(train), np.float64)
     steps = train[..., season:] - train[..., :-season]
     scale = _mean(np.abs(steps), steps)
     return mae(actual, forecast) / np.where(scale > 0, scale, np.nan)

@@ -103,9 +103,14 @@ class Panel(NamedTuple):
 
 def is_one_series(data: Any) -> bool:
     """Whether data is an array (T,) or a list of T numbers."""
-    if isinstance(data, list | tuple):
-        return bool(data) and all(np.isscalar(value) for value in data)
-    return np.ndim(data) == 1
+    if isinstance(data, list | tuple):  # None, pandas.NA and a masked number are missing values
+        return bool(data) and all(
+            np.isscalar(one) or one is np.ma.masked or not hasattr(one, "__len__") for one in data
+        )
+    try:
+        return np.ndim(data) == 1
+    except ValueError:  # no array
+        return False
 
 
 def panel_of_arrays(owner: str, name: str, data: Any) -> Panel:

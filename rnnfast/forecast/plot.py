@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
+from rnnfast._values import unmasked
 from rnnfast.forecast.frames import Names, column_names, is_frame, panel_of_rows, rows_of_frame
 
 __all__ = ["plot"]
@@ -81,7 +82,7 @@ def plot(
 
 
 def _series_of_arrays(df: Any, forecasts: Any, ids: Any, names: Names) -> list[Any]:
-    values, found = _check.series("plot", "df", df), np.asarray(forecasts, np.float64)
+    values, found = _check.series("plot", "df", df), np.asarray(unmasked(forecasts), np.float64)
     _check.absent("plot", "ids", ids, "frames")
     after = len(values) + np.arange(len(found))
     lines: dict[str, Any] = {"points": found, "intervals": {}}

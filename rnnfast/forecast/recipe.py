@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rnnfast._values import exponents, unit_of_constant
 from rnnfast.forecast.grid import Grid
 from rnnfast.forecast.panel import Panel, filled
 
@@ -181,7 +182,13 @@ class Recipe(NamedTuple):
         return Scale(*map(np.concatenate, scales))
 
     def _scale_of(self, panel: Panel) -> Scale:
-        count, values, begins = len(panel.ids), panel.values, panel.begins[:-1]
+        count, begins = len(panel.ids), panel.begins[:-1]
+        sizes = np.maximum.reduceat(np.where(np.isnan(panel.values), 0.0, np.abs(panel.values)), begins)
+        power = exponents(sizes)  # so that squares and sums neither overflow nor vanish
+        values = panel.values
+        if power.any():
+            values = np.ldexp(values, -np.repeat(power, panel.lengths))
+            panel = panel._replace(values=values)
 
         def mean(numbers: np.ndarray, otherwise: float) -> np.ndarray:
             known = ~np.isnan(numbers)
@@ -192,7 +199,7 @@ class Recipe(NamedTuple):
         if self.scaler is None:
             return Scale(np.zeros(count), np.ones(count))
         if self.scaler == "mean" or (self.scaler == "auto" and self.counts):
-            sizes = mean(np.abs(values), 1.0)
+            sizes = np.ldexp(mean(np.abs(values), 1.0), power)
             return Scale(np.zeros(count), np.where(sizes > 0, sizes, 1.0))
         location = mean(values, 0.0)
         differences = values - (
@@ -207,7 +214,9 @@ class Recipe(NamedTuple):
             center = np.repeat(location, panel.lengths)
             around = np.where(np.abs(values - center) > 1e-12 * np.abs(center), values - center, 0.0)
             variance = np.where(variance > 0, variance, mean(around * around, 0.0))
-        return Scale(location, np.sqrt(np.where(variance > 0, variance, 1.0)))
+        location = np.ldexp(location, power)
+        constant = unit_of_constant(location)
+        return Scale(location, np.where(variance > 0, np.ldexp(np.sqrt(variance), power), constant))
 
     def before_each(self, panel: Panel) -> np.ndarray:
         """The base (total,) of each value, one step ahead; NaN if it is unknown."""
@@ -218,6 +227,18 @@ class Recipe(NamedTuple):
         places = np.arange(known.size) - np.repeat(panel.begins[:-1], panel.lengths)
         before[places < step] = np.nan
         return before
+
+
+def _within_scale(panel: Panel, units: np.ndarray) -> None:
+    """An error for a value that the network cannot read in the unit (n,) of its series."""
+    sizes = np.fmax.reduceat(np.abs(panel.values), panel.begins[:-1]).astype(np.float64)
+    wrong = np.flatnonzero(sizes / 1e28 > units)
+    if wrong.size:
+        row = int(wrong[0])
+        raise ValueError(
+            f"RNNForecaster: series {panel.ids[row]!r} holds a value of size {sizes[row]:g}, too large for "
+            f"its unit {units[row]:g}; leave the value out, or fit again with a scaler."
+        )
 
 
 class Table:
@@ -233,6 +254,7 @@ class Table:
     """
 
     def __init__(self, recipe: Recipe, panel: Panel, scale: Scale, static: np.ndarray) -> None:
+        _within_scale(panel, recipe.units(scale))
         self._recipe, self._panel, self._scale, self._static = recipe, panel, scale, static
         self._filled = filled(panel.values, panel.begins, recipe.fills_from)
 

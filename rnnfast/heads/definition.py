@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
+from rnnfast._values import nothing_masked
 from rnnfast.cells import exp, softplus
 from rnnfast.heads import distributions, losses
 from rnnfast.heads.losses import LEAST, rising
@@ -112,6 +113,7 @@ class Head:
 
     def values(self, scores: np.ndarray) -> dict[str, np.ndarray]:
         """The distribution's parameters (..., O) by name from the scores (..., P*O) of the output layer."""
+        scores = nothing_masked(f"{self.name}.values", "scores", scores)
         blocks = np.split(np.asarray(scores), len(self.parameters), axis=-1)
         return self._values(*blocks)
 
@@ -171,7 +173,8 @@ class Head:
                 f"{owner}: the head has no distribution; take gaussian or another one that has, "
                 "or give your own head the argument quantile."
             )
-        values = self.values(np.asarray(scores, np.float64))
+        scores = np.asarray(nothing_masked(owner, "scores", scores), np.float64)
+        values = self.values(scores)
         return self._quantile(values, _check.probabilities(owner, "levels", levels, values["mean"].shape))
 
     def sample(self, scores: np.ndarray, seed: int, streams: np.ndarray, step: int, count: int) -> np.ndarray:
@@ -226,7 +229,7 @@ class _Categorical(Head):
         return kernels.Softmax(self.options)
 
     def values(self, scores: np.ndarray) -> dict[str, np.ndarray]:
-        scores = np.asarray(scores)
+        scores = np.asarray(nothing_masked(f"{self.name}.values", "scores", scores))
         by_class = scores.reshape(*scores.shape[:-1], self.options, -1)
         powers = np.exp(by_class - by_class.max(axis=-2, keepdims=True))
         powers /= powers.sum(axis=-2, keepdims=True)

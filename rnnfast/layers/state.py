@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
+from rnnfast._values import nothing_masked
 from rnnfast.files.tensors import Spec, read_tensors, write_tensors
 
 FORMAT = "rnnfast-state-1"
@@ -63,6 +64,7 @@ class State:
 
     def _checked(self, array: np.ndarray) -> np.ndarray:
         """One array, checked to have as many rows as the others."""
+        array = nothing_masked("State", "an array", array)
         if array.dtype not in _DTYPES or array.ndim == 0:
             raise TypeError(
                 f"State: arrays must be (N, ...) in float32, float64 or int64, got {array.shape} "

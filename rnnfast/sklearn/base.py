@@ -21,7 +21,7 @@ from rnnfast.models.network import Network
 from rnnfast.models.pooling import Pooling
 from rnnfast.models.weights import SavedModel
 from rnnfast.optim import Adam
-from rnnfast.sklearn.inputs import Series, read, weights_of
+from rnnfast.sklearn.inputs import Series, read, scaled, weights_of
 from rnnfast.sklearn.parameters import check_parameters
 from rnnfast.sklearn.saving import load_estimator, save_estimator
 from rnnfast.sklearn.scaling import Scaling
@@ -161,7 +161,7 @@ class SequenceEstimator(BaseEstimator):
         Parameters
         ----------
         X : array (N, T, D) or (N, T), or list of N arrays (T_i, D) or (T_i,)
-            The sequences; NaN is a value that was not observed.
+            The sequences; NaN, or a masked value, was not observed.
         y
             The labels or targets, as the class describes them.
         sample_weight : array (N,), optional
@@ -228,6 +228,7 @@ class SequenceEstimator(BaseEstimator):
                 _check.some_weight(owner, total)
                 if start:
                     self._start(series, weights if of_steps else np.repeat(weights, lengths), ranks)
+                series = scaled(owner, series, self.scaling_, self.network_.dtype)
                 rows, valid = np.flatnonzero(total), None
                 if stops_early:
                     rows, held = self._split(rows, None if strata is None else strata[rows])
@@ -282,9 +283,9 @@ class SequenceEstimator(BaseEstimator):
         return np.sort(train), np.sort(held)
 
     def _data(self, series: Series, ts: np.ndarray, weights: np.ndarray, rows: np.ndarray) -> Sequences:
-        """Some sequences as the network reads them."""
+        """Some of the scaled sequences, with targets and weights."""
         own, dtype = series.take(rows), self.network_.dtype
-        xs = own.for_training(self.scaling_.apply(own.flat, dtype))
+        xs = own.for_training(own.flat)
         places = series.steps_of(rows) if self.pooling is None else rows
         ts, weights = ts[places].astype(dtype), weights[places]
         as_given = own.for_training if self.pooling is None else np.asarray
@@ -359,7 +360,7 @@ class SequenceEstimator(BaseEstimator):
         """The scores (N, P) of sequences, or (steps, P) of their steps, in float64, and the sequences."""
         check_is_fitted(self)
         series, network = read(self, method, X, reset=False), self.network_
-        whole = series._replace(flat=self.scaling_.apply(series.flat, network.dtype))
+        whole = scaled(self._owner(method), series, self.scaling_, network.dtype)
         of_steps = network.config["pooling"] is None
         scores = np.empty((len(series.flat) if of_steps else series.size, network.output.params[1].size))
         with network.reading():

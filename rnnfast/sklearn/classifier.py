@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 import numpy as np
 from sklearn.base import ClassifierMixin
-from sklearn.utils import assert_all_finite, check_consistent_length, column_or_1d
+from sklearn.utils import check_consistent_length, column_or_1d
 
+from rnnfast._values import nothing_masked
 from rnnfast.cells import Cell
 from rnnfast.models.pooling import Pooling
 from rnnfast.sklearn.inputs import Series
@@ -19,8 +20,8 @@ class RNNClassifier(ClassifierMixin, LabelEstimator):
     """A classifier of sequences: recurrent layers, one vector for each sequence, a softmax.
 
     Sequences are an array (N, T, D), a list of N arrays (T_i, D) of unequal lengths, or an array (N, T) of
-    one channel. NaN is a value that was not observed: it counts as the mean of its channel, and each channel
-    with NaN in training has a second input, 1 where it was observed and 0 elsewhere.
+    one channel. NaN, or a masked value, was not observed: it counts as the mean of its channel, and each
+    channel with NaN in training has a second input, 1 where it was observed and 0 elsewhere.
 
     Parameters
     ----------
@@ -165,11 +166,17 @@ class RNNClassifier(ClassifierMixin, LabelEstimator):
         start: bool,
         classes: np.ndarray | None,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        labels = column_or_1d(y, warn=True)
-        assert_all_finite(labels, input_name="y")
+        y = nothing_masked(owner, "y", y)
+        labels = column_or_1d(y.to_numpy() if hasattr(y, "to_numpy") else y, warn=True)
         check_consistent_length(series.lengths, labels)
         numbers, of_classes = self._numbered(owner, labels, start, classes)
         return numbers[:, np.newaxis].astype(np.float64), weights * of_classes, numbers
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """The share of sequences with the right label."""
+        owner = self._owner("score")
+        weights = nothing_masked(owner, "sample_weight", sample_weight)
+        return super().score(X, nothing_masked(owner, "y", y), weights)
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable label (N,) of each sequence."""

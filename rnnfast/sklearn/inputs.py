@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.utils.validation import validate_data
 
 from rnnfast import _check
+from rnnfast._values import exponents, nothing_masked, oversized, size_text, unmasked
+from rnnfast.sklearn.scaling import Scaling
 
 # Steps that are read at once without gradients.
 _MOST_STEPS, _MOST_ROWS = 1 << 17, 512
+# The largest number that the network reads or learns, after scaling.
+FURTHEST = 1e28
 
 
 class Series(NamedTuple):
@@ -35,6 +39,12 @@ class Series(NamedTuple):
     def take(self, rows: np.ndarray) -> Series:
         """Some of the sequences."""
         return Series(self.flat[self.steps_of(rows)], self.lengths[rows], self.is_array)
+
+    def place(self, step: int) -> tuple[int, int]:
+        """The sequence of a step of `flat`, and the step in it."""
+        ends = np.cumsum(self.lengths)
+        row = int(np.searchsorted(ends, step, side="right"))
+        return row, step - int(ends[row] - self.lengths[row])
 
     def apart(self, flat: np.ndarray) -> Any:
         """Values (steps, ...) of each step as given: an array (N, T, ...) or a list of arrays (T_i, ...)."""
@@ -61,10 +71,11 @@ class Series(NamedTuple):
 def read(estimator: Any, method: str, X: Any, *, reset: bool) -> Series:
     """Checked sequences in float32, if they are, or float64; with `reset`, they set the estimator's sizes."""
     owner = f"{type(estimator).__name__}.{method}"
+    if getattr(X, "ndim", 0) == 1 and getattr(getattr(X, "dtype", None), "kind", "") == "O":
+        X = list(X)
     arrays = _sequences(owner, X)
     if arrays is None:
-        options = {"dtype": [np.float64, np.float32], "ensure_all_finite": False, "order": "C"}
-        table = validate_data(estimator, X, reset=reset, **options)
+        table = _table(estimator, owner, X, reset=reset)
         series = Series(table.reshape(-1, 1), np.full(len(table), table.shape[1]), is_array=True)
     else:
         if reset:
@@ -74,26 +85,63 @@ def read(estimator: Any, method: str, X: Any, *, reset: bool) -> Series:
     channels = series.flat.shape[1]
     if not reset and channels != estimator.n_channels_:
         raise _check.other_channels(owner, channels, estimator.n_channels_)
-    infinite = np.isinf(series.flat).any(axis=1)
-    if infinite.any():
-        step = int(infinite.argmax())
-        ends = np.cumsum(series.lengths)
-        row = int(np.searchsorted(ends, step, side="right"))
-        raise _check.infinite_value(owner, row, step - int(ends[row] - series.lengths[row]))
+    wrong = oversized(series.flat)
+    if wrong.any():
+        step, channel = np.argwhere(wrong)[0]
+        raise _check.infinite_value(owner, size_text(series.flat[step, channel]), *series.place(step))
     return series
+
+
+def scaled(owner: str, series: Series, scaling: Scaling, dtype: np.dtype) -> Series:
+    """Sequences as the network reads them."""
+    flat = scaling.apply(series.flat, dtype)
+    wrong = np.argwhere(np.abs(flat) > FURTHEST)
+    if wrong.size:
+        row, step = series.place(wrong[0, 0])
+        raise too_far(owner, "X", series.flat[tuple(wrong[0])], f"in sequence {row} at step {step}")
+    return series._replace(flat=flat)
+
+
+def too_far(owner: str, name: str, value: float, where: str) -> ValueError:
+    """The error for a number that is too large for the network, in the scale of the training data."""
+    return ValueError(
+        f"{owner}: {name} holds {value:g} {where}, too far from the numbers of fit; in their scale it must "
+        f"be below {FURTHEST:g} in size."
+    )
+
+
+def _table(estimator: Any, owner: str, X: Any, *, reset: bool) -> np.ndarray:
+    """A checked table (N, T), with NaN for masked values."""
+    options = {"dtype": [np.float64, np.float32], "ensure_all_finite": False, "order": "C"}
+    return checked_numbers(
+        owner, "X", unmasked(X), lambda X: validate_data(estimator, X, reset=reset, **options)
+    )
+
+
+def checked_numbers(owner: str, name: str, given: Any, check: Callable[[Any], np.ndarray]) -> np.ndarray:
+    """The array that a check of scikit-learn makes; an error that names the first entry that is no number."""
+    has_rows = len(getattr(given, "shape", ())) > 0 and not hasattr(given, "nnz")
+    if has_rows and np.asarray(given[:1]).dtype.kind in "mM":  # dates, which would be taken for numbers
+        raise _check.not_a_number(owner, name, given) or ValueError(f"{owner}: {name} must hold numbers.")
+    try:
+        return check(given)
+    except (TypeError, ValueError) as error:
+        unclear = "could not convert" in str(error) or not isinstance(error, ValueError)
+        named = _check.not_a_number(owner, name, given) if unclear and not hasattr(given, "nnz") else None
+        raise named or error from None
 
 
 def _sequences(owner: str, X: Any) -> Any:
     """Sequences as an array (N, T, D) or a list of arrays (T_i, D) or (T_i,); None for a table (N, T)."""
-    if isinstance(X, np.ndarray) and X.ndim == 1 and X.dtype == object:
-        X = list(X)
     if isinstance(X, list | tuple):
-        if not X or np.isscalar(X[0]) or X[0] is None:
+        if not X or isinstance(X[0], str) or not hasattr(X[0], "__len__"):
             return None
         arrays = [_check.sequence(owner, index, one) for index, one in enumerate(X)]
         is_table = all(one.ndim < 2 for one in arrays) and len({one.size for one in arrays}) == 1
         return None if is_table else arrays
-    return np.asarray(X) if getattr(X, "ndim", 2) == 3 else None
+    if getattr(X, "ndim", 2) != 3:
+        return None
+    return _check.sequence(owner, None, X)
 
 
 def _series(owner: str, arrays: Any, X: Any, *, warns: bool) -> Series:
@@ -114,17 +162,17 @@ def _series(owner: str, arrays: Any, X: Any, *, warns: bool) -> Series:
         for index, one in enumerate(arrays):
             _check.sequence_shape(owner, index, one.shape, arrays[0].shape[-1])
         flat, lengths = np.concatenate(arrays), np.array([len(one) for one in arrays])
-    kind = flat.dtype if flat.dtype == np.float32 else np.dtype(np.float64)
-    try:
-        flat = np.ascontiguousarray(flat, kind)
-    except (TypeError, ValueError) as error:
-        raise _check.not_numeric(owner, flat.dtype) from error
-    return Series(flat, lengths, isinstance(X, np.ndarray) and X.ndim == 3)
+    return Series(np.ascontiguousarray(flat), lengths, isinstance(X, np.ndarray) and X.ndim == 3)
 
 
 def weights_of(owner: str, sample_weight: Any, count: int) -> np.ndarray:
     """The weight (N,) of each sequence; 1 by default."""
     if sample_weight is None:
         return np.ones(count)
-    weights = np.asarray(sample_weight, np.float64)
-    return _check.sample_weights(owner, weights, count)
+    weights = np.asarray(nothing_masked(owner, "sample_weight", sample_weight), np.float64)
+    return ordinary(_check.sample_weights(owner, weights, count))
+
+
+def ordinary(weights: np.ndarray) -> np.ndarray:
+    """Weights that float32 can hold, in the same proportions: divided by a power of two if need be."""
+    return np.ldexp(weights, -exponents(weights.max(initial=0.0), ordinary=60))

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.utils import compute_class_weight
+from sklearn.utils import assert_all_finite, compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 
 from rnnfast import _check
+from rnnfast._values import is_missing, nothing_masked
 from rnnfast.heads import Head, categorical
 from rnnfast.sklearn.base import SequenceEstimator
+from rnnfast.sklearn.inputs import ordinary
 
 
 class LabelEstimator(SequenceEstimator):
@@ -32,7 +34,7 @@ class LabelEstimator(SequenceEstimator):
         owner, start = self._owner("partial_fit"), not self._is_fitted
         if self.class_weight == "balanced":
             raise _check.balanced_in_parts(owner)
-        found = None if classes is None else np.unique(classes)
+        found = None if classes is None else np.unique(nothing_masked(owner, "classes", classes))
         if start and found is None:
             raise _check.first_classes(owner)
         if not start and found is not None and not np.array_equal(found, self.classes_):
@@ -45,6 +47,13 @@ class LabelEstimator(SequenceEstimator):
         self, owner: str, labels: np.ndarray, start: bool, classes: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """The number of the class of each label (m,), and its weight."""
+        if labels.dtype == object:
+            for place in [place for place, one in enumerate(labels) if is_missing(one)][:1]:
+                raise ValueError(
+                    f"{owner}: Input y contains NaN, or another missing label: {labels[place]!r} at {place}; "
+                    "leave such sequences out."
+                )
+        assert_all_finite(labels, input_name="y")
         check_classification_targets(labels)
         if not start:
             classes = self.classes_
@@ -55,7 +64,7 @@ class LabelEstimator(SequenceEstimator):
         self.classes_, numbers = classes, np.searchsorted(classes, labels)
         if self.class_weight is None:
             return numbers, np.ones(len(labels))
-        return numbers, compute_class_weight(self.class_weight, classes=classes, y=labels)[numbers]
+        return numbers, ordinary(compute_class_weight(self.class_weight, classes=classes, y=labels))[numbers]
 
     def _probabilities(self, scores: np.ndarray) -> np.ndarray:
         return self.network_.head.values(scores)["probabilities"]

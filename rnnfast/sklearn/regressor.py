@@ -10,11 +10,12 @@ from sklearn.base import RegressorMixin
 from sklearn.utils import Tags, check_array, check_consistent_length
 
 from rnnfast import _check
+from rnnfast._values import nothing_masked, oversized
 from rnnfast.cells import Cell
 from rnnfast.heads import Head, absolute, squared
 from rnnfast.models.pooling import Pooling
 from rnnfast.sklearn.base import SequenceEstimator
-from rnnfast.sklearn.inputs import Series
+from rnnfast.sklearn.inputs import FURTHEST, Series, checked_numbers, too_far
 from rnnfast.sklearn.scaling import Scaling
 
 _LOSSES = {"squared_error": squared, "absolute_error": absolute}
@@ -132,15 +133,22 @@ class RNNRegressor(RegressorMixin, SequenceEstimator):
         start: bool,
         classes: np.ndarray | None,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        values = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+        y = nothing_masked(owner, "y", y)
+        options = {"ensure_2d": False, "dtype": np.float64, "input_name": "y"}
+        values = checked_numbers(owner, "y", y, lambda y: check_array(y, **options))
         check_consistent_length(series.lengths, values)
         table = values.reshape(len(values), -1)
+        for place in np.argwhere(oversized(table))[:1]:
+            raise too_far(owner, "y", table[tuple(place)], f"at {place[0]}")
         if start:
             _check.some_weight(owner, weights)
             self.n_outputs_, self._is_flat = table.shape[1], values.ndim == 1
             self.target_scaling_ = Scaling.of(table, weights)
         _check.equal(owner, "the targets in y and in the first fit", table.shape[1], self.n_outputs_)
-        return self.target_scaling_.apply(table, np.dtype(np.float64)), weights, None
+        scaled = self.target_scaling_.apply(table, np.dtype(np.float64))
+        for place in np.argwhere(np.abs(scaled) > FURTHEST)[:1]:
+            raise too_far(owner, "y", table[tuple(place)], f"at {place[0]}")
+        return scaled, weights, None
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> RNNRegressor:
         """Train for one epoch on some of the data, without early stopping.
@@ -149,6 +157,12 @@ class RNNRegressor(RegressorMixin, SequenceEstimator):
         """
         start = not self._is_fitted
         return self._fit("partial_fit", X, y, sample_weight, start=start, epochs=1, stops_early=False)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """The coefficient of determination, as in scikit-learn."""
+        owner = self._owner("score")
+        weights = nothing_masked(owner, "sample_weight", sample_weight)
+        return super().score(X, nothing_masked(owner, "y", y), weights)
 
     def predict(self, X: Any) -> np.ndarray:
         """The predicted numbers, (N,) or (N, O) as in `fit`."""

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rnnfast._values import exponents, unit_of_constant
+
 
 class Scaling(NamedTuple):
     """Mean and scale (D,) of each channel, and whether it has a flag for observed values."""
@@ -18,7 +20,8 @@ class Scaling(NamedTuple):
     def of(cls, values: np.ndarray, weights: np.ndarray, *, active: bool = True) -> Scaling:
         """The scaling of values (rows, D) with weights (rows,); NaN is not observed.
 
-        Channels without an observed value, and constant ones, are not scaled; without `active`, none is.
+        Channels without an observed value, and constant ones, are not scaled, unless the constant is huge;
+        without `active`, none is.
         """
         observed = ~np.isnan(values)
         flagged = ~observed.all(axis=0)
@@ -27,10 +30,14 @@ class Scaling(NamedTuple):
         shares = np.where(observed, weights[:, np.newaxis], 0)
         total = np.maximum(shares.sum(axis=0), np.finfo(np.float64).tiny)
         known = np.where(observed, values, 0).astype(np.float64)
+        power = exponents(np.abs(known).max(axis=0, initial=0.0))  # so that no square overflows or vanishes
+        if power.any():
+            known = np.ldexp(known, -power)
         mean = (shares * known).sum(axis=0) / total
-        deviation = np.sqrt((shares * (known - mean) ** 2).sum(axis=0) / total)
+        deviation = np.ldexp(np.sqrt((shares * (known - mean) ** 2).sum(axis=0) / total), power)
+        mean = np.ldexp(mean, power)
         is_constant = deviation <= 1e-12 * np.abs(mean)
-        return cls(mean, np.where(is_constant, 1.0, deviation), flagged)
+        return cls(mean, np.where(is_constant, unit_of_constant(mean), deviation), flagged)
 
     @property
     def channels(self) -> int:
@@ -38,11 +45,13 @@ class Scaling(NamedTuple):
         return len(self.mean) + int(self.flagged.sum())
 
     def apply(self, values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-        """Scaled values (rows, D), 0 where nothing was observed, and the flags behind them."""
+        """Scaled values (rows, D), 0 where nothing was observed, and the flags behind them; too large ones
+        are infinite."""
         observed = ~np.isnan(values)
         scaled = np.empty((len(values), self.channels), dtype)
         size = len(self.mean)
-        scaled[:, :size] = np.where(observed, (values - self.mean) / self.scale, 0)
+        with np.errstate(over="ignore"):  # callers look for numbers beyond reach
+            scaled[:, :size] = np.where(observed, (values - self.mean) / self.scale, 0)
         scaled[:, size:] = observed[:, self.flagged]
         return scaled
 

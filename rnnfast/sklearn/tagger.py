@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from rnnfast import _check
+from rnnfast._values import nothing_masked
 from rnnfast.cells import Cell
 from rnnfast.sklearn.inputs import Series, weights_of
 from rnnfast.sklearn.labels import LabelEstimator
@@ -146,6 +147,7 @@ class RNNTagger(LabelEstimator):
 
 def _labels(owner: str, y: Any, series: Series) -> np.ndarray:
     """The labels (steps,) of all steps."""
+    y = np.asarray(y) if hasattr(y, "columns") else nothing_masked(owner, "y", y)
     is_whole = not isinstance(y, str) and hasattr(y, "__len__") and all(np.ndim(one) == 1 for one in y)
     arrays = [np.asarray(one) for one in y] if is_whole else []
     found = np.array([len(one) for one in arrays]) if is_whole else None
