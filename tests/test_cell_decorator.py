@@ -42,12 +42,31 @@ WRONG_STEPS = {
     ),
     "a function of math": (
         "return math.exp(a)  # here",
-        "a function of numbers; use those of rnnfast.cells.",
+        "a function of numbers, but the step runs once, on symbols; use the functions of rnnfast.cells.",
     ),
+    "an option of a function of NumPy": (
+        "return np.add(a, h, where=False)  # here",
+        "add of NumPy takes two operands here, got where as well; use the functions of rnnfast.cells.",
+    ),
+    "a method of a function of NumPy": (
+        "return np.add.reduce(a)  # here",
+        "add.reduce of NumPy is not known",
+    ),
+    "a count": (
+        "for _ in range(int(a)):  # here\n    h = h + a\nreturn h",
+        "cannot be a count or an index (int, round, range), since the step runs once, on symbols; use where(",
+    ),
+    "digits": ("print(f'{a:.3f}')  # here\nreturn a", "no digits for the format '.3f'"),
+    "a recursion without end": (
+        "def inside(x):\n    return inside(x) + 1  # here\nreturn inside(a)",
+        "the step calls itself without end, or deeper than the",
+    ),
+    "a comparison as surrogate": ("return step(a, surrogate=lambda x: x > 0)  # here", "is no number"),
+    "a surrogate that is none": ("return step(a, surrogate=0)  # here", "'int' object is not callable"),
     "an unknown name": ("return tahn(a)  # here", "name 'tahn' is not defined; a step may use arithmetic"),
     "an operator there is not": ("b2 = a % 2  # here\nreturn b2", "unsupported operand type(s) for %"),
     "a power": ("return a ** 0.5  # here", "others are exp(p * log(x))."),
-    "an element": ("return a[0]  # here", "it has no elements."),
+    "an element": ("return a[0]  # here", "it has no elements and no length."),
     "an array": ("return a * np.ones(3)  # here", "must be a value of the step or a number, got ndarray."),
     "a comparison as a number": ("return a * (a > h)  # here", "a comparison is no number"),
     "division by zero": ("x = 1\nreturn a * (x / 0)  # here", "division by zero; a step may use arithmetic"),
@@ -146,6 +165,14 @@ def test_what_a_step_cannot_say_is_one_sentence_with_its_line(name):
          "the gate a takes one operand, and was given two"),
         ("return a(h) + z(2 * h)", "a, z, h", 'states="h", again=("a", "z")',
          "with one and the same operand"),
+        ("return a(h > 0)", "a, h", 'states="h", again="a"',
+         "a comparison is no number: it can only be the condition of where"),
+        ("return a(True)", "a, h", 'states="h", again="a"', "or a number, got bool"),
+        ("return a(h) if a == h else h", "a, h", 'states="h", again="a"',
+         "waits for the operand of its product; use a(operand)"),
+        ("return a.x + len(a)", "a, h", 'states="h", apart="a"', "are apart; use a.x and a.h"),
+        ("for _ in range(1501):\n    h = tanh(h + a)\nreturn h", "a, h", 'states="h"',
+         "the step has 31,523 operations, where a function such as tanh counts as 20, and at most 10,000"),
         ("return a(z(h))", "z, a, h", 'states="h", again=("z", "a")', "with one and the same operand"),
         ("return a", "a, h", 'states="h", start={"w": 1}',
          "start has w, which is not a parameter; use Wh, Wx, b"),
@@ -221,6 +248,12 @@ def test_steps_may_calculate_with_numbers_and_be_methods_lambdas_or_closures():
     assert (method.name, closure.name) == ("step", "<lambda>")
     assert method.__doc__ == "One step."
     assert closure.equations.after[0].op == "mul"
+
+
+def test_a_chain_of_thousands_of_operations_is_a_cell():
+    chain = defined("for _ in range(3000):\n    h = 0.999 * h + a\nreturn h")
+    assert chain.describe().count("0.999") > 3000
+    assert chain.fingerprint != cells.rnn.fingerprint
 
 
 def test_a_cell_shows_its_gates_states_and_arguments():

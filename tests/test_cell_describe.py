@@ -18,6 +18,7 @@ from rnnfast.cells import (
     given,
     scalar,
     sigmoid,
+    step,
     stop_gradient,
     tanh,
     unit,
@@ -45,7 +46,13 @@ def swapped(a, h, c):
     return c, h
 
 
-SHOWN = (*READY, zoneout(cells.gru, 0.1), everything, again, swapped)
+@cell(states=("s", "v"))
+def two_surrogates(a, s, v):
+    v = 0.5 * v + a
+    return step(v - 1, surrogate=sigmoid) * a + step(v - 1, surrogate=tanh) * s, v
+
+
+SHOWN = (*READY, zoneout(cells.gru, 0.1), everything, again, swapped, two_surrogates)
 
 
 def block(text, title):

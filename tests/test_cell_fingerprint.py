@@ -78,11 +78,22 @@ def variants():
     yield made(lambda f, g, h, c: (step(f), c + g))
     yield made(lambda f, g, h, c: (step(f, surrogate=lambda x: 1 / (1 + abs(x)) ** 2), c + g))
     yield made(lambda f, g, h, c: (step(f, surrogate=lambda x: 1 / (1 + 2 * abs(x)) ** 2), c + g))
+    yield made(_with_surrogates(None, None))
+    yield made(_with_surrogates(None, tanh))
+    yield made(_with_surrogates(tanh, None))
+    yield made(_with_surrogates(tanh, tanh))
 
 
 def _with_number(number):
     def function(f, g, h, c):
         return tanh(f) * number, c + g
+
+    return function
+
+
+def _with_surrogates(one, other):
+    def function(f, g, h, c):
+        return step(f, surrogate=one) * g + step(f, surrogate=other) * c, c + g
 
     return function
 

@@ -118,6 +118,17 @@ def test_a_step_has_the_slope_of_its_surrogate():
     np.testing.assert_array_equal(step(x), x > 0)
 
 
+def test_two_steps_of_one_operand_have_a_surrogate_each():
+    x = np.linspace(-2, 2, 41)
+    for first, second in ((sigmoid, tanh), (tanh, sigmoid)):
+
+        def both(a, b, one=first, other=second):
+            return step(a, surrogate=one) * b + step(a, surrogate=other) * (1 - b)
+
+        actual = derived(both, x, 0.25)[0]
+        np.testing.assert_allclose(actual, 0.25 * first(x) + 0.75 * second(x), rtol=1e-13)
+
+
 def test_no_gradient_passes_a_stop():
     assert derived(stop_gradient, 2.0) == [None]
     assert derived(lambda a, b: stop_gradient(a) * b, 2.0, 3.0) == [None, 2.0]

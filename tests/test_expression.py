@@ -1,24 +1,24 @@
 """Formulas as graphs: equal operations are one node, products go into multiply-adds, mistakes are named."""
 
+import copy
+import itertools
+import math
 import operator
 
 import numpy as np
 import pytest
 from helpers import DTYPES, normal
 from rnnfast.kernels.cell.expression import (
-    COMPARISONS,
     OPERATIONS,
-    FormulaError,
     Graph,
     contracted,
     evaluate,
     function_of,
-    in_order,
     relu,
     sigmoid,
     tanh,
-    text_of,
 )
+from rnnfast.kernels.cell.node import COMPARISONS, FormulaError, in_order, text_of
 
 
 @pytest.fixture
@@ -231,7 +231,14 @@ def test_nodes_with_a_name_are_shown_by_it(names):
         (lambda a, b: a != 0, "two values of a step cannot be compared with == or !="),
         (lambda a, b: a in (b, 1), "two values of a step cannot be compared with == or !="),
         (lambda a, b: float(a), "a function of numbers"),
-        (lambda a, b: range(a), "a function of numbers"),
+        (lambda a, b: complex(a), "a function of numbers"),
+        (lambda a, b: int(a), "cannot be a count or an index"),
+        (lambda a, b: range(a), "cannot be a count or an index"),
+        (lambda a, b: [1, 2][a], "cannot be a count or an index"),
+        (lambda a, b: round(a), "cannot be a count or an index"),
+        (lambda a, b: round(a, 2), "cannot be a count or an index"),
+        (lambda a, b: math.floor(a), "cannot be a count or an index"),
+        (lambda a, b: f"{a:.2f}", "has no digits for the format '.2f'"),
         (lambda a, b: a[0], "it has no elements"),
         (lambda a, b: len(a), "it has no elements"),
         (lambda a, b: [*a], "it has no elements"),
@@ -243,13 +250,72 @@ def test_nodes_with_a_name_are_shown_by_it(names):
         (lambda a, b: (a > b) * a, "a comparison is no number"),
         (lambda a, b: function_of("select", a, a, b), "where must be a comparison such as a > 0"),
         (lambda a, b: tanh(a < b), "a comparison is no number"),
+        (lambda a, b: a.graph.step(a, lambda x: x > 0), "a comparison is no number"),
+        (lambda a, b: a.graph.step(a > b, lambda x: x), "a comparison is no number"),
+        (lambda a, b: a.graph.step(a, lambda x: 1.0), "must be a function of its operand"),
         (lambda a, b: a + Graph().input("a"), "a value of one formula was used in another"),
+        (lambda a, b: np.add(a, b, where=False), "add of NumPy takes two operands here, got where as well"),
+        (lambda a, b: np.add(a, b, casting="no", order="C"), "got casting, order as well"),
+        (lambda a, b: np.subtract(a, b, dtype=np.float32), "got dtype as well"),
+        (lambda a, b: np.add(a, b, subok=False), "got subok as well"),
+        (lambda a, b: np.add(a, b, np.empty(3)), "got out as well"),
+        (lambda a, b: np.add(1.0, 2.0, out=a), "got out as well"),
+        (lambda a, b: np.add.reduce(a), "add.reduce of NumPy is not known here"),
+        (lambda a, b: np.multiply.outer(a, b), "multiply.outer of NumPy is not known here"),
+        (lambda a, b: np.add.at(a, 0, b), "add.at of NumPy is not known here"),
+        (lambda a, b: np.sum(a, axis=0), "sum of NumPy is not known here"),
+        (lambda a, b: np.where(a > b, a, b), "where of NumPy is not known here"),
+        (lambda a, b: np.float64(2) == a, "two values of a step cannot be compared with == or !="),
     ],
-    ids=range(21),
+    ids=itertools.count(),
 )
 def test_what_cannot_be_compiled_is_an_error(use, message, names):
     with pytest.raises(FormulaError, match=message):
         use(*names[:2])
+
+
+def test_numbers_of_numpy_are_compared_like_those_of_python(names):
+    a, _, _ = names
+    for compare in (operator.lt, operator.le, operator.gt, operator.ge):
+        for x in (1.0, 2.0, 3.0):
+            assert evaluate([compare(np.float32(2), a)], {a: x})[0] == compare(2.0, x)
+            assert evaluate([compare(a, np.float32(2))], {a: x})[0] == compare(x, 2.0)
+    assert np.array(2.0) * a is 2.0 * a
+
+
+def test_a_copy_of_a_value_is_that_value(names):
+    a, _, _ = names
+    assert copy.copy(a) is copy.deepcopy(a) is a
+
+
+def test_the_surrogate_of_a_step_belongs_to_it(names):
+    a, b, _ = names
+    one, same, other = (a.graph.step(a, lambda x, k=k: k * x) for k in (2, 2, 3))
+    assert one is same
+    assert one is not other
+    assert (one.slope, other.slope) == (2 * a, 3 * a)
+    assert (one.args, other.args) == ((a,), (a,))
+    assert one is not a.graph.step(b, lambda x: 2 * a)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_functions_of_a_step_calculate_in_the_type_of_its_operand(names, dtype):
+    a, _, _ = names
+    x = np.array([-1.0, 0.0, 2.0], dtype)
+    (actual,) = evaluate([sigmoid(a.graph.step(a, abs))], {a: x}, dtype)
+    assert actual.dtype == dtype
+    np.testing.assert_array_equal(actual, sigmoid(np.array([0, 0, 1], dtype)))
+
+
+def test_the_text_of_a_long_chain_has_no_recursion_and_that_of_shared_values_an_end(names):
+    a, b, _ = names
+    chain = shared = a
+    for _ in range(3000):
+        chain, shared = tanh(chain + b), shared * shared
+    assert text_of(chain).count("tanh") == 3000
+    assert repr(chain).startswith("tanh(tanh(")
+    assert len(repr(chain)) < 100
+    assert len(repr(shared)) < 300
 
 
 def test_comparisons_are_conditions(names):

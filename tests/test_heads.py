@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import reference
 from helpers import DTYPES, assert_same_bits, needs_jit, normal, poisoned, relative_distance
-from rnnfast.kernels.cell.expression import FormulaError
+from rnnfast.kernels.cell.node import FormulaError
 from rnnfast.kernels.losses.affine_loss import affine_loss_of
 
 import rnnfast

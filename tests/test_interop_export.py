@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 from helpers import needs_jit
-from rnnfast.kernels.cell.expression import OPERATIONS, Graph, in_order
+from rnnfast.kernels.cell.expression import OPERATIONS, Graph
+from rnnfast.kernels.cell.node import in_order
 from user_cells import CELLS, layer_of
 
 import rnnfast

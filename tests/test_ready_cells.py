@@ -42,6 +42,18 @@ def test_gradients_in_float64_equal_central_differences(name):
     assert 0 < CELLS[name].check(rng=np.random.default_rng(0)) <= 1e-8
 
 
+def test_the_check_takes_functions_and_kinks_of_steps_and_operands_of_units_alone():
+    """A step is exactly 0, where abs, relu and maximum have their kinks."""
+
+    @rnnfast.cell(states=("h",), again=("n",))
+    def spiked(z, n, h, *, rate=cells.unit(0.3)):
+        first, second = cells.step(z), cells.step(h - 0.5)
+        kinks = abs(first) + cells.relu(second) + cells.maximum(first, 0) * z
+        return 0.5 * h + 0.3 * cells.sigmoid(first) + 0.1 * kinks * cells.tanh(n(rate * rate))
+
+    assert 0 < spiked.check(rng=np.random.default_rng(0)) < 1e-7
+
+
 def test_the_check_sees_a_wrong_gradient(monkeypatch):
     original = _check_gradient._compiled
 

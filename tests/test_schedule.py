@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from rnnfast.kernels.cell.expression import evaluate, text_of
+from rnnfast.kernels.cell.expression import evaluate
+from rnnfast.kernels.cell.node import text_of
 from rnnfast.kernels.cell.schedule import (
     ABOVE,
     AFTER,

@@ -20,7 +20,8 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .expression import FormulaError, Graph, Node, Unfinished, in_order, text_of
+from .expression import Graph
+from .node import FormulaError, Node, Unfinished, in_order, text_of
 
 ACTIVATIONS = ("sigmoid", "tanh", "relu")
 _ARITHMETIC = ("add", "sub", "mul", "div", "neg")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from .expression import Node, in_order
+from .node import Node, in_order
 
 
 def _divided(y: Node, d: Node, a: Node, b: Node) -> tuple:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..codegen import activations, logarithm
 from ..codegen.simd import fma, select, sqrt
+from .node import COMPARISONS, FormulaError, Node, Unfinished, in_order
 
 OPERATIONS: dict[str, Callable] = {
     "add": operator.add,
@@ -41,153 +42,8 @@ OPERATIONS: dict[str, Callable] = {
     "maximum": lambda a, b: select(b <= a, a, select(a <= b, b, a + b)),
     "minimum": lambda a, b: select(a <= b, a, select(b <= a, b, a + b)),
 }
-COMPARISONS = ("lt", "le", "gt")
-# NumPy's names of the operations that accept its numbers as operands.
-UFUNCS = {
-    "add": "add", "subtract": "sub", "multiply": "mul", "divide": "div", "less": "lt", "less_equal": "le",
-    "greater": "gt",
-}  # fmt: skip
 # Operations of tens of cycles: kept for the backward pass if there is room, not recomputed.
 TRANSCENDENTAL = ("sigmoid", "tanh", "exp", "log", "sqrt", "softplus")
-
-
-class Node:
-    """A value in a formula: an operation on others, an input or a constant.
-
-    Attributes
-    ----------
-    op : str
-        One of `OPERATIONS`, "input" or "constant".
-    args : tuple
-        The operands; the name of an input; the value of a constant.
-    """
-
-    __slots__ = ("args", "graph", "index", "op")
-
-    # With this method, NumPy's numbers leave arithmetic to this class.
-    def __array_ufunc__(self, ufunc: Any, method: str, *operands: Any, **_: Any) -> Node:
-        """Arithmetic of a NumPy number and a value of the step; other functions of NumPy are an error."""
-        if ufunc.__name__ not in UFUNCS or method != "__call__" or len(operands) != 2:
-            raise FormulaError(f"{ufunc.__name__} of NumPy is not known here; use those of rnnfast.cells")
-        return self.graph.apply(UFUNCS[ufunc.__name__], *operands)
-
-    def __array_function__(self, function: Callable, *_: Any) -> Any:
-        """An error, since other functions of NumPy would treat a node as an opaque object."""
-        raise FormulaError(f"{function.__name__} of NumPy is not known here; use those of rnnfast.cells")
-
-    def __array__(self, *_: Any, **__: Any) -> Any:
-        """An error, since a node has numbers only when the cell runs."""
-        raise FormulaError("a value of the step is no array; use the functions of rnnfast.cells")
-
-    def __init__(self, graph: Graph, op: str, args: tuple, index: int) -> None:
-        self.graph, self.op, self.args, self.index = graph, op, args, index
-
-    def __add__(self, other: Any) -> Node:
-        return self.graph.apply("add", self, other)
-
-    def __radd__(self, other: Any) -> Node:
-        return self.graph.apply("add", other, self)
-
-    def __sub__(self, other: Any) -> Node:
-        return self.graph.apply("sub", self, other)
-
-    def __rsub__(self, other: Any) -> Node:
-        return self.graph.apply("sub", other, self)
-
-    def __mul__(self, other: Any) -> Node:
-        return self.graph.apply("mul", self, other)
-
-    def __rmul__(self, other: Any) -> Node:
-        return self.graph.apply("mul", other, self)
-
-    def __truediv__(self, other: Any) -> Node:
-        return self.graph.apply("div", self, other)
-
-    def __rtruediv__(self, other: Any) -> Node:
-        return self.graph.apply("div", other, self)
-
-    def __neg__(self) -> Node:
-        return self.graph.apply("neg", self)
-
-    def __abs__(self) -> Node:
-        return self.graph.apply("abs", self)
-
-    def __pow__(self, power: Any) -> Node:
-        if type(power) is not int or not 1 <= power <= 8:
-            raise FormulaError(
-                f"a power must be a whole number from 1 to 8, got {power!r}; others are exp(p * log(x))"
-            )
-        result = self
-        for _ in range(power - 1):
-            result = result * self
-        return result
-
-    def __lt__(self, other: Any) -> Node:
-        return self.graph.apply("lt", self, other)
-
-    def __le__(self, other: Any) -> Node:
-        return self.graph.apply("le", self, other)
-
-    def __gt__(self, other: Any) -> Node:
-        return self.graph.apply("gt", self, other)
-
-    def __ge__(self, other: Any) -> Node:
-        return self.graph.apply("le", other, self)
-
-    def __eq__(self, other: object) -> bool:
-        raise FormulaError(
-            "two values of a step cannot be compared with == or !=, which floats seldom meet; use < or >"
-        )
-
-    __ne__ = __eq__
-    __hash__ = object.__hash__  # dictionaries compare nodes by identity
-
-    def __bool__(self) -> bool:
-        raise FormulaError(
-            "a branch on a value (if, and, or, while, max) cannot be compiled; use where(condition, a, b)"
-        )
-
-    def __float__(self) -> float:
-        raise FormulaError(
-            "a value of the step was given to a function of numbers; use those of rnnfast.cells"
-        )
-
-    __int__ = __index__ = __float__
-
-    def __iter__(self) -> Any:
-        raise FormulaError("a value of the step is one number for each unit: it has no elements")
-
-    __getitem__ = __len__ = lambda self, *_: self.__iter__()
-
-    @property
-    def is_condition(self) -> bool:
-        """Whether this is true or false, not a number."""
-        return self.op in COMPARISONS
-
-    def __repr__(self) -> str:
-        return text_of(self)
-
-
-class FormulaError(TypeError):
-    """A formula cannot be compiled."""
-
-
-class Unfinished:
-    """A placeholder for a value that a formula must request in another way.
-
-    Attributes
-    ----------
-    how : str
-        The right way, for messages.
-    """
-
-    how: str
-
-    def _refuse(self, *_: Any) -> Any:
-        raise FormulaError(self.how)
-
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
-    __neg__ = __abs__ = __pow__ = __lt__ = __le__ = __gt__ = __ge__ = __bool__ = __float__ = _refuse
 
 
 class Graph:
@@ -268,18 +124,6 @@ def _simpler(graph: Graph, op: str, args: tuple[Node, ...]) -> Node | None:
     return None
 
 
-def in_order(outputs: Iterable[Node], stop: Iterable[Node] = ()) -> list[Node]:
-    """All nodes that the outputs depend on, operands first; operands of nodes in `stop` are not followed."""
-    ends, found, waiting = set(stop), set(), list(outputs)
-    while waiting:
-        node = waiting.pop()
-        if node not in found:
-            found.add(node)
-            if node not in ends and node.op not in ("input", "constant"):
-                waiting += node.args
-    return sorted(found, key=lambda node: node.index)
-
-
 def evaluate(outputs: Iterable[Node], known: Mapping[Node, Any], constant: Callable = float) -> tuple:
     """The values of the outputs, computed from known values."""
     outputs, values = tuple(outputs), dict(known)
@@ -320,39 +164,6 @@ def contracted(outputs: Iterable[Node]) -> dict[Node, Node]:
                     twins[node] = node.graph.apply("fma", a, b, other)
                     break
     return twins
-
-
-# Precedence of operators; a right operand must have a higher one.
-_INFIX = {"lt": ("<", 1), "le": ("<=", 1), "gt": (">", 1), "add": ("+", 2), "sub": ("-", 2)}
-_INFIX |= {"mul": ("*", 4), "div": ("/", 4)}
-_SIGN, _CALL = 3, 9
-
-
-def text_of(node: Node, names: Mapping[Node, str] | None = None) -> str:
-    """A node as Python source; operands with a name in `names` appear by it."""
-    return _text(node, names or {}, whole=True)[0]
-
-
-def _text(node: Node, names: Mapping[Node, str], whole: bool = False) -> tuple[str, int]:
-    """The text of a node, and its precedence."""
-    if not whole and node in names:
-        return names[node], _CALL
-    if node.op == "input":
-        return node.args[0], _CALL
-    if node.op == "constant":
-        return f"{node.args[0]:.9g}", _SIGN if np.signbit(node.args[0]) else _CALL
-
-    def operand(index: int, least: int) -> str:
-        text, level = _text(node.args[index], names)
-        return text if level >= least else f"({text})"
-
-    if node.op in _INFIX:
-        sign, level = _INFIX[node.op]
-        return f"{operand(0, level)} {sign} {operand(1, level + 1 + (level == 2))}", level
-    if node.op == "neg":
-        return f"-{operand(0, _CALL)}", _SIGN
-    name = {"select": "where", "stop": "stop_gradient"}.get(node.op, node.op)
-    return f"{name}({', '.join(operand(index, 0) for index in range(len(node.args)))})", _CALL
 
 
 def sigmoid(x: Any) -> Any:

@@ -13,7 +13,8 @@ import inspect
 from collections.abc import Callable
 
 from .derive import gradient
-from .expression import FormulaError, Graph, Node, contracted
+from .expression import Graph, contracted
+from .node import FormulaError, Node
 from .passes import content_of
 from .schedule import Program
 

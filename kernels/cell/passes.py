@@ -12,7 +12,8 @@ from numba import types
 
 from .._jit import intrinsic
 from ..codegen.formula import FormulaWriter, Lanes
-from .expression import evaluate, in_order
+from .expression import evaluate
+from .node import in_order
 from .schedule import Program
 
 

@@ -19,7 +19,8 @@ from typing import NamedTuple
 
 from .definition import Cell
 from .derive import gradient
-from .expression import TRANSCENDENTAL, Node, contracted, in_order
+from .expression import TRANSCENDENTAL, contracted
+from .node import Node, in_order
 
 # Places of the operands of a pass: rows, which the time loop knows by these numbers, and blocks of H columns
 # in them.

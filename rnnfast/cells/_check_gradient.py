@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnnfast.kernels.cell.expression import OPERATIONS, Node, in_order
+from rnnfast.kernels.cell.expression import OPERATIONS
+from rnnfast.kernels.cell.node import Node, in_order
 from rnnfast.kernels.elementwise.noise import bernoulli_forward, normal_forward
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import Any
 from rnnfast.cells._cell import Cell, Start
 from rnnfast.cells._roles import Role
 from rnnfast.kernels.cell.definition import ResultError
-from rnnfast.kernels.cell.expression import FormulaError
+from rnnfast.kernels.cell.node import FormulaError
 
 PRODUCTS = ("h", "diagonal", None)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rnnfast.kernels.cell.derive import gradient
-from rnnfast.kernels.cell.expression import Node, in_order, text_of
+from rnnfast.kernels.cell.node import Node, in_order, text_of
 from rnnfast.kernels.cell.schedule import Program, Schedule
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from rnnfast.kernels.cell.expression import FormulaError, Node, function_of, relu, sigmoid, tanh
+from rnnfast.kernels.cell.expression import function_of, relu, sigmoid, tanh
+from rnnfast.kernels.cell.node import FormulaError, Node
 
 __all__ = [
     "exp", "log", "maximum", "minimum", "relu", "sigmoid", "softplus", "sqrt", "step", "stop_gradient",

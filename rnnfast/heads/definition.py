@@ -20,7 +20,8 @@ from rnnfast.cells import exp, softplus
 from rnnfast.heads import distributions, losses
 from rnnfast.heads.losses import LEAST, rising
 from rnnfast.kernels.cell import head as kernels
-from rnnfast.kernels.cell.expression import FormulaError, Graph, Node
+from rnnfast.kernels.cell.expression import Graph
+from rnnfast.kernels.cell.node import FormulaError, Node
 
 _MOST_CLASSES = 1 << 16
 

@@ -17,7 +17,7 @@ from rnnfast.interop.onnx_scan import Direction, Steps
 from rnnfast.interop.onnx_source import Source, Way, source_of
 from rnnfast.interop.onnx_writer import IR_VERSION, MOST_BYTES, OPSET, Placed, Writer
 from rnnfast.interop.packages import require
-from rnnfast.kernels.cell.expression import in_order
+from rnnfast.kernels.cell.node import in_order
 
 
 class Exported(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from rnnfast.interop.onnx_writer import Writer
-from rnnfast.kernels.cell.expression import Node, in_order
+from rnnfast.kernels.cell.node import Node, in_order
 
 
 def _fma(graph: Writer, a: str, b: str, c: str) -> str:

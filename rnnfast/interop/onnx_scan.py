@@ -9,7 +9,7 @@ import numpy as np
 from rnnfast.interop.onnx_formula import write_formula
 from rnnfast.interop.onnx_writer import Writer
 from rnnfast.interop.structure import parameters
-from rnnfast.kernels.cell.expression import Node, in_order
+from rnnfast.kernels.cell.node import Node, in_order
 from rnnfast.layers.recurrent import Recurrent
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from rnnfast import _check
 from rnnfast.engine.locks import in_turn
 from rnnfast.kernels.cell import schedule
-from rnnfast.kernels.cell.expression import Node, evaluate, in_order
+from rnnfast.kernels.cell.expression import evaluate
+from rnnfast.kernels.cell.node import Node, in_order
 from rnnfast.kernels.cell.schedule import Where
 from rnnfast.kernels.recurrence.sequence import block_steps
 from rnnfast.layers.plans import Plans
