@@ -1,9 +1,13 @@
 """The wording of errors: owner, what was expected, what was received, how to fix it."""
 
+import importlib
+import os
+
 import numpy as np
 import pytest
 
-from rnnfast import _check
+import rnnfast
+from rnnfast import _check, data, forecast, interop, models, optim
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
@@ -198,3 +202,77 @@ def test_ids_of_every_integer_type_become_int64():
         assert ready.dtype.isnative
         np.testing.assert_array_equal(ready, [[1, 2]])
     assert _check.ids("Owner", "xs", np.zeros((0, 3), int), ("N", "T"), 1).shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: optim.Adam(learning_rate=0.1),
+            "Adam: arguments are lr, beta1, beta2, eps, got learning_rate; use lr.",
+        ),
+        (lambda: optim.AdamW(wd=0.1), "AdamW: arguments are lr, beta1, beta2, eps, weight_decay, got wd."),
+        (
+            lambda: optim.RMSprop(alpha=0.9),
+            "RMSprop: arguments are lr, decay_rate, eps, got alpha; use decay_rate.",
+        ),
+        (
+            lambda: rnnfast.TimeDropout(p=0.5),
+            "TimeDropout: arguments are dropout_ratio, per_step, rng, got p; use dropout_ratio.",
+        ),
+        (lambda: rnnfast.RNNLM(9, 8, 8, num_layers=2), ", got num_layers; use layers."),
+        (lambda: rnnfast.RNNLM(ntoken=9, embed_size=8, hidden_size=8), ", got ntoken; use vocab_size."),
+        (lambda: rnnfast.SequenceRegressor(3, 4, 1, seed=0), ", got seed; use rng."),
+        (lambda: rnnfast.Trainer(None, None, epochs=3), ", precision, got epochs."),
+    ],
+)
+def test_another_name_of_an_argument_is_answered_by_ours(call, message):
+    with pytest.raises(TypeError) as caught:
+        call()
+    assert str(caught.value).endswith(message)
+
+
+def test_a_constructor_with_any_keywords_takes_them():
+    class Own(optim.SGD):
+        def __init__(self, **options):
+            super().__init__(options["rate"])
+
+    assert Own(rate=0.5).lr == 0.5
+
+
+READERS = {
+    "RNNLM.load": rnnfast.RNNLM.load,
+    "CBOWLM.load": rnnfast.CBOWLM.load,
+    "SequenceRegressor.load": rnnfast.SequenceRegressor.load,
+    "load_model": models.load_model,
+    "State.load": rnnfast.State.load,
+    "RNNForecaster.load": forecast.RNNForecaster.load,
+    "load": interop.load,
+    "convert": lambda path: interop.convert(path, "k.npz"),
+    "from_onnx": interop.from_onnx,
+    "from_book": interop.from_book,
+    "read_ts": data.read_ts,
+}
+
+
+@pytest.mark.parametrize("owner", READERS)
+def test_a_path_that_cannot_be_read_is_a_sentence(owner, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ending = {"from_onnx": "onnx", "from_book": "pkl", "read_ts": "ts"}.get(owner, "safetensors")
+    said = f"{owner}: path must name a file, got "
+    path = str(tmp_path / f"no model.{ending}")
+    for name, where in ((path, ""), (os.path.basename(path), f"; relative paths begin at {tmp_path}")):
+        with pytest.raises(FileNotFoundError) as caught:
+            READERS[owner](name)
+        assert str(caught.value) == f"{said}{name!r}, which does not exist; check its spelling{where}."
+    os.mkdir(path)
+    with pytest.raises(OSError, match="is a folder; name a file in it") as caught:
+        READERS[owner](path)
+    assert str(caught.value).startswith(said)
+
+
+def test_an_estimator_of_a_path_that_cannot_be_read_is_a_sentence(tmp_path):
+    pytest.importorskip("sklearn")
+    classifier = importlib.import_module("rnnfast.sklearn").RNNClassifier
+    with pytest.raises(FileNotFoundError, match=r"RNNClassifier\.load: path must name a file"):
+        classifier.load(tmp_path / "no model")

@@ -1,5 +1,6 @@
 """`rnnfast convert`: the table, its JSON, and refusals in one line."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from cli_helpers import assert_one_line, rnnfast_command
 
 import rnnfast
+from rnnfast.interop import save
 from rnnfast.interop.book import to_book
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -123,3 +125,28 @@ def test_errors_are_one_line(book, tmp_path):
     assert_one_line(
         ("convert", tmp_path / "gru.safetensors", tmp_path / "gru.pkl"), "the book", "the cell gru_after"
     )
+
+
+@contextlib.contextmanager
+def disk_with(nbytes):
+    """No file may become longer, as on a disk with this much room."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("room", [0, 10_000])
+@pytest.mark.parametrize("ending", ["safetensors", "npz", "pt", "pkl", "onnx"])
+def test_a_full_disk_is_one_line_and_leaves_nothing(ending, room, tmp_path):
+    for module in {"pt": ["torch"], "onnx": ["onnx", "onnxruntime"]}.get(ending, []):
+        pytest.importorskip(module)
+    model = rnnfast.RNNLM(50, 32, 32, rng=np.random.default_rng(0))
+    source = tmp_path / ("model.npz" if ending == "safetensors" else "model.safetensors")
+    save(model, source)
+    with disk_with(room):
+        assert_one_line(["convert", source, tmp_path / f"k.{ending}"], f"{tmp_path / 'k'}.{ending}: ")
+    assert list(tmp_path.iterdir()) == [source]

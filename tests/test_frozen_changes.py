@@ -2,6 +2,7 @@
 
 import copy
 import ctypes
+import functools
 import pickle
 import threading
 
@@ -10,14 +11,19 @@ import pytest
 from helpers import assert_same_bits, normal
 
 from rnnfast import (
+    CBOWLM,
     RNNLM,
     Bidirectional,
+    ExactBPTT,
     Stack,
     TimeAffine,
     TimeLSTM,
+    Trainer,
+    TruncatedBPTT,
     optim,
 )
 from rnnfast.layers import plans
+from rnnfast.models.network import Network
 
 D, H = 5, 51
 READ_ONLY = "read-only"
@@ -194,3 +200,80 @@ def test_threads_read_one_frozen_model():
         for thread in threads:
             thread.join()
     assert wrong == []
+
+
+# A part that refuses.
+
+
+def refusing():
+    """Owners of several parts, a call that trains them, and a part that is frozen."""
+    xs, ids = np.ones((2, 4, D), np.float32), np.array([[1, 2, 3]])
+
+    def pass_of(layer):
+        hs = layer.forward(xs)
+        return lambda: layer.backward(np.ones_like(hs))
+
+    stack = Stack([lstm(), lstm(H), lstm(H)])
+    yield "stack", stack, pass_of(stack), stack.layers[0]
+    halves = Bidirectional(lstm(), lstm())
+    yield "bidirectional", halves, pass_of(halves), halves.layer_backward
+    nested = Stack([Bidirectional(lstm(), lstm()), lstm(2 * H)])
+    yield "nested", nested, pass_of(nested), nested.layers[0].layer_backward
+    for name in ("lower layer", "embedding"):
+        model = RNNLM(9, 8, 8, layers=2, dropout=0.5, rng=rng())
+        model.forward(ids, ids)
+        part = model.body.embedding if name == "embedding" else model.body.layers[0]
+        yield f"model, {name}", model, model.backward, part
+    model = RNNLM(9, 8, 8, rng=rng())
+    model.forward(ids, ids)
+    yield "model, output", model, model.backward, model.output
+    model = CBOWLM(9, 8, rng=rng())
+    model.forward(ids, ids)
+    yield "cbow", model, model.backward, model.body.layer
+    network = Network(D, 3, 2, bidirectional=True, pooling="last", rng=rng())
+    network.forward(xs, np.ones((2, 2), np.float32))
+    yield "network", network, network.backward, network.body.layers[0].layer_backward
+    for bptt in (TruncatedBPTT(3), TruncatedBPTT(3, 6), ExactBPTT(3)):
+        model = RNNLM(9, 8, 8, layers=2, rng=rng())
+        trainer = Trainer(model, optim.SGD(0.1), bptt)
+        fit = functools.partial(trainer.fit, np.arange(40) % 9, epochs=1, batch_size=2)
+        yield f"fit, {bptt}", model, fit, model.body.layers[0]
+    model = RNNLM(9, 8, 8, layers=2, rng=rng())
+    many = np.tile(ids, 40)
+    yield "exact", model, functools.partial(ExactBPTT(64).gradients, model, many, many), model.body.layers[0]
+
+
+@pytest.mark.parametrize(
+    ("owner", "call", "part"), [pytest.param(*rest, id=name) for name, *rest in refusing()]
+)
+def test_a_frozen_part_is_refused_before_anything_changes(owner, call, part):
+    for grad in owner.grads:
+        grad[...] = np.nan
+    with part.frozen(), pytest.raises(RuntimeError, match="the weights are frozen"):
+        call()
+    assert all(np.isnan(grad).all() for grad in owner.grads)
+    call()
+    assert all(np.isfinite(grad).all() for grad in owner.grads)
+
+
+def test_a_wrong_gradient_of_a_state_is_refused_before_anything_changes():
+    xs, wrong = np.ones((2, 4, D), np.float32), {"dh_next": np.ones((3, H), np.float32)}
+    stack, halves = Stack([lstm(), lstm(H)]), Bidirectional(lstm(), lstm())
+    for layer, given in ((stack, [wrong, {}]), (stack, [{"dx_next": None}, {}]), (halves, ({}, wrong))):
+        hs = layer.forward(xs)
+        for grad in layer.grads:
+            grad[...] = np.nan
+        with pytest.raises((ValueError, TypeError), match=r"TimeLSTM\.backward"):
+            layer.backward(np.ones_like(hs), dstate_next=given)
+        assert all(np.isnan(grad).all() for grad in layer.grads)
+
+
+def test_a_part_that_has_read_another_window_is_refused_before_anything_changes():
+    for layer in (Stack([lstm(), lstm(H)]), Bidirectional(lstm(), lstm())):
+        hs = layer.forward(np.ones((2, 4, D), np.float32))
+        layer.layers[0 if isinstance(layer, Stack) else 1].forward(np.ones((2, 3, D), np.float32))
+        for grad in layer.grads:
+            grad[...] = np.nan
+        with pytest.raises(ValueError, match=r"the last windows of (all|both) layers must be equal"):
+            layer.backward(np.ones_like(hs))
+        assert all(np.isnan(grad).all() for grad in layer.grads)

@@ -9,6 +9,7 @@ LIBRARY = sorted((ROOT / "rnnfast").rglob("*.py"))
 NAMEDTUPLES = {"_asdict", "_fields", "_replace"}  # public in spite of their names
 ALLOWED = {
     "rnnfast/engine/locks.py: turn._at_fork_reinit": "CPython names it so for locks",
+    "rnnfast/cli/__init__.py: os._exit": "Python's name for an end without clean-up",
     "rnnfast/distributed/lost_ranks.py: os._exit": "Python's name for an end without clean-up",
     "rnnfast/torch/calls.py: module._flat_weights": "PyTorch's name for the parameters in order",
     "rnnfast/torch/calls.py: module._update_flat_weights": "the first call in each `forward` of PyTorch",

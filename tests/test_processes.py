@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from helpers import sends_interrupts
 
 from rnnfast.cli.processes import ALONE, Launch, Processes, launched
 
@@ -154,3 +155,34 @@ def test_the_first_tells_the_others_that_it_failed():
         first.of_first(lambda: 1 // 0)
     assert first.of_first(lambda: 8) == 8
     assert told == [(None, True), (8, False)]
+
+
+INTERRUPTS = """
+import signal, sys
+
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name == {name!r}:
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupts())
+"""
+
+
+@sends_interrupts
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("name", ["numpy", "numba", "rnnfast.layers.lstm", "typer", "rnnfast.cli.train"])
+def test_ctrl_c_during_the_imports_ends_in_a_sentence(name, rank, tmp_path):
+    """On ranks, the first alone says it."""
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPTS.format(name=name))
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path, "PMI_RANK": str(rank), "PMI_SIZE": "2"}
+    command = [sys.executable, "-m", "rnnfast", "train"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == ("" if rank else "rnnfast: interrupted.\n")
+
+
+def test_ctrl_c_belongs_to_the_programs_that_import_rnnfast():
+    code = "import signal, rnnfast; assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -6,7 +6,7 @@ import sys
 import time
 
 import pytest
-from helpers import assert_equal
+from helpers import assert_equal, sends_interrupts
 from ranks_helpers import end_ranks, needs_ranks, run_ranks, start_ranks
 
 from rnnfast.forecast import RNNForecaster
@@ -70,6 +70,43 @@ def test_lines_and_tables_are_printed_once(runs):
             f"run folder: {folder}",
         ):
             assert out.count(words) == (2 if words.startswith("epoch") else 1), out
+
+
+# Without --blocks.
+
+DEFAULT = tuple(part for part in SMALL if part not in ("--blocks", 4))
+SHARED = "4 ranks share batches of 4 blocks; one process with --blocks 4 ends in the same bits\n"
+
+
+def saved_blocks(folder):
+    return json.loads((folder / "settings.json").read_text())["arguments"]["blocks"]
+
+
+def test_the_default_batch_is_cut_for_the_ranks_and_a_run_keeps_its_blocks(runs, text, tmp_path):
+    folder = tmp_path / "run"
+    done = command(4, "train", text, *DEFAULT, "--epochs", 1, "--save", folder)
+    assert (done.code, done.err) == (0, ""), done
+    assert done.out.count(SHARED) == 1
+    assert saved_blocks(folder) == 4
+    refused = command(8, "train", "--resume", folder, "--epochs", 2)
+    assert (refused.code, refused.err.count("\n")) == (2, 1), refused
+    assert "has 4 blocks, too few for 8 ranks; start at most 4" in refused.err
+    done = command(1, "train", "--resume", folder, "--epochs", 2)
+    assert (done.code, done.err) == (0, ""), done
+    assert "share batches" not in done.out
+    assert bits(folder) == bits(runs[1][0])
+    assert saved_blocks(folder) == 4
+
+
+def test_a_batch_that_serves_the_ranks_has_its_usual_blocks(text, tmp_path):
+    found = []
+    for count in (1, 2):
+        folder = tmp_path / str(count)
+        done = command(count, "train", text, *DEFAULT, "--batch-size", 20, "--epochs", 1, "--save", folder)
+        assert done.code == 0, done
+        found.append((saved_blocks(folder), bits(folder)))
+    assert found[0] == found[1]
+    assert found[0][0] == 4
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (4, 1)])
@@ -177,6 +214,33 @@ def test_a_failure_of_the_first_after_training_is_one_line(text, tmp_path):
     assert (done.code, done.err) == (1, "rnnfast: the disk is full.\n")
 
 
+LATE = """
+import os, pathlib, signal, sys, time
+from mpi4py import MPI
+from rnnfast.cli import main
+from rnnfast.cli.session import Session
+
+pids = MPI.COMM_WORLD.allgather(os.getpid())
+
+def interrupt_the_other(self):
+    time.sleep(0.5)  # it has come to its end
+    os.kill(pids[1], signal.SIGINT)
+    time.sleep(0.5)
+
+if MPI.COMM_WORLD.rank == 0:
+    Session._draw = interrupt_the_other
+sys.argv = ["rnnfast", *sys.argv[1:]]
+main()
+"""
+
+
+@sends_interrupts
+def test_ctrl_c_does_not_hit_a_rank_that_waits_for_the_end(text, tmp_path):
+    options = ("--epochs", 1, "--no-baseline", "--save", tmp_path / "run")
+    done = run_ranks(2, "-c", LATE, "train", text, *SMALL, *options, timeout=60)
+    assert (done.code, done.err) == (0, ""), done
+
+
 def test_different_arguments_are_refused(text, tmp_path):
     program = (
         "import sys; from mpi4py import MPI; from rnnfast.cli import main\n"
@@ -194,14 +258,16 @@ def test_forecasts_of_two_ranks_are_those_of_one(tmp_path):
     rows = [f"{place % 3},{place // 3},{10 + (place // 3) % 7 + 0.1 * (place % 5)}" for place in range(240)]
     file = tmp_path / "shops.csv"
     file.write_text("\n".join(["unique_id,ds,y", *rows]) + "\n")
-    options = ("--h", 4, "--windows", 2, "--hidden-size", 4, "--max-epochs", 3, "--no-plot", "--blocks", 2)
-    outs, times = [], (" in 0:0", " left", "compiling")
-    for count in (1, 2):
-        done = command(count, "forecast", file, *options, "--out", tmp_path / str(count))
+    options = ("--h", 4, "--windows", 2, "--hidden-size", 4, "--max-epochs", 3, "--no-plot")
+    outs, times = [], (" in 0:0", " left", "compiling", "share batches")
+    for count, blocks in ((1, ("--blocks", 2)), (2, ())):
+        done = command(count, "forecast", file, *options, *blocks, "--out", tmp_path / str(count))
         assert (done.code, done.err) == (0, ""), done
         outs.append(
             [line for line in done.out.splitlines() if line and not any(word in line for word in times)]
         )
+        assert saved_blocks(tmp_path / str(count)) == 2
+        assert done.out.count("2 ranks share batches of 2 blocks") == (count == 2)
     assert [line.replace(str(tmp_path / "2"), str(tmp_path / "1")) for line in outs[1]] == outs[0]
     assert (tmp_path / "1" / "forecast.csv").read_bytes() == (tmp_path / "2" / "forecast.csv").read_bytes()
     models = [RNNForecaster.load(tmp_path / count / MODEL).model_ for count in "12"]
@@ -217,11 +283,13 @@ def test_classifiers_of_two_ranks_are_those_of_one(tmp_path):
         lines.append(f"{','.join(values)}:{'up' if slope > 0 else 'down'}")
     file = tmp_path / "walk.ts"
     file.write_text("\n".join(lines) + "\n")
-    options = ("--hidden-size", 6, "--max-epochs", 3, "--blocks", 2)
-    for count in (1, 2):
-        done = command(count, "classify", file, file, *options, "--out", tmp_path / str(count))
+    options = ("--hidden-size", 6, "--max-epochs", 3)
+    for count, blocks in ((1, ("--blocks", 2)), (2, ())):
+        done = command(count, "classify", file, file, *options, *blocks, "--out", tmp_path / str(count))
         assert (done.code, done.err) == (0, ""), done
         assert done.out.count("accuracy") == 1
+        assert saved_blocks(tmp_path / str(count)) == 2
+        assert done.out.count("2 ranks share batches of 2 blocks") == (count == 2)
     for name in ("predictions.csv", MODEL):
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
 

@@ -40,6 +40,7 @@ from rnnfast._check.calls import (
     frozen,
     in_order,
     known_arguments,
+    knows_arguments,
     no_state,
     no_stream,
     not_copied,
@@ -155,17 +156,13 @@ from rnnfast._check.parameters import (
     parameters_and_gradients,
     same_parameters,
 )
-from rnnfast._check.ranks import (
-    communicator,
-    exchanged,
-    mpi,
-    number_of_ranks,
-)
+from rnnfast._check.ranks import communicator, exchanged, mpi, number_of_ranks
 from rnnfast._check.runs import (
     changed_ids,
     lost_training,
     malformed,
     more_epochs,
+    readable,
     run_in_the_way,
     run_under_way,
     same_option,
@@ -362,6 +359,7 @@ __all__ = [
     "kind_of_data",
     "known_arguments",
     "known_classes",
+    "knows_arguments",
     "label_for_file",
     "lengths",
     "levels",
@@ -448,6 +446,7 @@ __all__ = [
     "projection",
     "ranks_divide_blocks",
     "read_once",
+    "readable",
     "reads_backwards",
     "reads_in_any_order",
     "run_in_the_way",

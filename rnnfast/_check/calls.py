@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 
@@ -49,6 +51,44 @@ def fixed(owner: str, name: str) -> TypeError:
         f"{owner}: {name} cannot be replaced, since its arrays are permanent; write into them, "
         f"{name}[0][...] = values."
     )
+
+
+# What others call an argument, where the nearest spelling is another one or none.
+_OTHER_NAMES = {
+    "alpha": "decay_rate",
+    "betas": "beta1",
+    "epochs": "",
+    "epsilon": "eps",
+    "learning_rate": "lr",
+    "nhid": "hidden_size",
+    "ninp": "embed_size",
+    "ntoken": "vocab_size",
+    "p": "dropout_ratio",
+    "random_state": "rng",
+    "rho": "decay_rate",
+    "seed": "rng",
+    "units": "hidden_size",
+}
+
+
+def knows_arguments(method: Callable[..., None]) -> Callable[..., None]:
+    """Decorate an `__init__`: the TypeError for an unknown keyword names the argument that was meant."""
+    code = method.__code__
+    names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
+    if code.co_flags & inspect.CO_VARKEYWORDS:
+        return method
+
+    @functools.wraps(method)
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        for name in kwargs:
+            if name not in names:
+                owner, near = type(self).__name__, difflib.get_close_matches(name, names, 1)
+                other = _OTHER_NAMES.get(name, near[0] if near else "")
+                meant = f"; use {other}" if other in names else ""
+                raise TypeError(f"{owner}: arguments are {', '.join(names)}, got {name}{meant}.")
+        method(self, *args, **kwargs)
+
+    return init
 
 
 def known_arguments(owner: str, given: Iterable[str], known: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from rnnfast._check.errors import CheckpointError, OtherData
@@ -15,6 +16,26 @@ def malformed(path: Any, reason: str) -> CheckpointError:
     plain = " ".join(reason.encode("ascii", "backslashreplace").decode().split())
     plain = "".join(c if c.isprintable() else "?" for c in plain)
     return CheckpointError(f"{path}: {plain if len(plain) <= 300 else plain[:300] + ' ...'}.")
+
+
+def readable(owner: str, path: Any) -> None:
+    """A file that a user names can be read; if not, an OSError of the same kind, whose cause is the
+    system's."""
+    try:
+        with open(path, "rb"):
+            return
+    except OSError as error:
+        found = error
+    if isinstance(found, FileNotFoundError):
+        problem, fix = "does not exist", "check its spelling"
+        if not os.path.isabs(path):
+            fix += f"; relative paths begin at {os.getcwd()}"
+    elif os.path.isdir(path):
+        problem, fix = "is a folder", "name a file in it"
+    else:
+        problem, fix = f"cannot be read ({found.strerror})", "check its permissions"
+    told = f"{owner}: path must name a file, got {os.fspath(path)!r}, which {problem}; {fix}."
+    raise type(found)(told) from found
 
 
 def run_in_the_way(folder: Any, name: str) -> FileExistsError:

@@ -23,7 +23,9 @@ from __future__ import annotations
 import importlib.util
 import io
 import os
+import signal
 import sys
+from typing import NoReturn
 
 from rnnfast.cli.processes import Processes, launched
 
@@ -45,6 +47,18 @@ def main() -> None:
     processes.run(lambda: _run(processes))
 
 
+def answer_ctrl_c() -> None:
+    """Let Ctrl-C end the process until a command begins: an exception in an import may crash it."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _quit)
+
+
+def _quit(*_: object) -> NoReturn:
+    if launched(os.environ).rank == 0:
+        os.write(2, b"rnnfast: interrupted.\n")
+    os._exit(130)
+
+
 def _run(processes: Processes) -> None:
     try:
         missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
@@ -58,6 +72,8 @@ def _run(processes: Processes) -> None:
             sys.exit(2)
         from rnnfast.cli.app import app
 
+        if signal.getsignal(signal.SIGINT) is _quit:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         app(prog_name="rnnfast", obj=processes)
     except KeyboardInterrupt:  # during the imports, before the command handles it
         print("rnnfast: interrupted.", file=sys.stderr)

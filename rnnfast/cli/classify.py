@@ -102,8 +102,9 @@ def classify(
             for name in ("train", "test"):
                 if call.told[name] is None:
                     context.fail(f"Missing argument {name.upper()!r}.")
-            work = Classifying(call.told, console, context.obj)
+            work = Classifying(call, console, context.obj)
             folder = call.folder(stack)
+        context.obj.say_blocks(console)
         with compilations(lambda: console.print("compiling kernels, once")):
             call.run(lambda: work.run(folder.path, resumes=call.resumes), folder)
 
@@ -113,7 +114,7 @@ class Classifying:
 
     Parameters
     ----------
-    told : dict
+    call : Resumable
         The options.
     console : Console
     processes : Processes
@@ -126,20 +127,23 @@ class Classifying:
         scikit-learn is not installed.
     """
 
-    def __init__(self, told: dict[str, Any], console: Console, processes: Processes) -> None:
+    def __init__(self, call: Resumable, console: Console, processes: Processes) -> None:
         classifier_of = importlib.import_module("rnnfast.sklearn").RNNClassifier
-        self._told, self._console, self._processes = told, console, processes
+        told = self._told = call.told
+        self._console, self._processes = console, processes
         self._learned, self._judged = processes.of_first(
             lambda: (Part(*read_ts(told["train"])), Part(*read_ts(told["test"])))
         )
         _check_parts(told["test"], self._learned, self._judged)
-        network = ("hidden_size", "layers", "bidirectional", "pooling", "max_epochs", "blocks")
+        network = ("hidden_size", "layers", "bidirectional", "pooling", "max_epochs")
         self._classifier = classifier_of(
             cell=named_cell("classify", told["cell"]),
             random_state=told["seed"],
             ranks=processes.ranks,
             **{name: told[name] for name in network},
         )
+        rows = min(self._classifier.batch_size, len(self._learned.xs))
+        self._classifier.blocks = call.choose_blocks(rows)
 
     def run(self, folder: Path, *, resumes: bool) -> None:
         """Train, judge, write the files, and print the results."""

@@ -53,6 +53,8 @@ def is_closed_pipe(error: BaseException) -> bool:
 
 def wording(error: Exception) -> str:
     """The message of an exception; that of an OSError or a CheckpointError names the path first."""
+    if isinstance(error, OSError) and isinstance(error.__cause__, OSError):
+        error = error.__cause__  # in the words of the system: a user of the command called no function
     if isinstance(error, FileExistsError) and error.filename:  # from making a folder
         return f"{os.fspath(error.filename)} is a file, not a folder."
     if isinstance(error, OSError) and error.strerror:

@@ -74,7 +74,10 @@ def forecast(
             )
             given = None if model is not None and not told["file"] else data
             work = Forecasting(told, given, console, processes)
+            if work.trains:
+                call.choose_blocks(work.batch_size())
             folder = call.folder(stack, trains=work.trains)
+        processes.say_blocks(console)
         with compilations(lambda: console.print("compiling kernels, once")):
             call.run(lambda: work.run(folder.path, resumes=call.resumes), folder, trains=work.trains)
 

@@ -18,6 +18,7 @@ from rnnfast.cli.series_files import SeriesFile, as_texts, write_csv
 from rnnfast.cli.wording import counted
 from rnnfast.files.atomic import write_atomically
 from rnnfast.forecast import PredictionIntervals, RNNForecaster, plot
+from rnnfast.forecast.fitting import windows_of
 from rnnfast.forecast.frames import column_names, columns_of, panel_of_rows, rows_of_frame
 from rnnfast.forecast.grid import Grid, grid_of
 from rnnfast.forecast.panel import Panel
@@ -68,6 +69,11 @@ class Forecasting:
         self._levels = list(told["level"] or ([80.0] if has_intervals else []))
         if self.trains:
             self._forecaster()  # reports options that do not fit together
+
+    def batch_size(self) -> int:
+        """Rows of the largest batch of the training on all values."""
+        forecaster = self._forecaster()
+        return min(forecaster.batch_size, len(windows_of(forecaster, self._panel)))
 
     def _season_length(self) -> int:
         """The length of a season: given, the model's, or that of the step if there are two seasons."""

@@ -77,7 +77,7 @@ def blocks_option(panel: str | None) -> Any:
         1,
         panel,
         "Blocks of rows whose gradients are summed apart, then in pairs; the number of ranks must divide it.",
-        "8, 4, 2 or 1, by the size of the batch",
+        "8, 4, 2 or 1 by the size of the batch, and at least the number of ranks",
     )
 
 

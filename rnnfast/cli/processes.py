@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 import time
 import traceback
@@ -87,6 +88,7 @@ class Processes:
         self._world: Any = None  # a communicator of its own
         self._watcher: Watcher | None = None
         self._patience = _PATIENCE
+        self._chosen: int | None = None
         self._held = _Held()
 
     def join(self, command: str) -> None:
@@ -124,6 +126,25 @@ class Processes:
         self._world = world.Dup()
 
     # What a command asks of its processes.
+
+    def blocks(self, given: int | None, batch_size: int) -> int | None:
+        """The blocks of a batch of this many rows: those given, or on several ranks the least number that
+        serves them."""
+        if given is not None or self.size == 1:
+            return given
+        from rnnfast.training.batch_blocks import blocks_of
+
+        self._chosen = max(blocks_of(batch_size), self.size)
+        return self._chosen
+
+    def say_blocks(self, console: Console) -> None:
+        """Print the number that `blocks` chose."""
+        if self._chosen is not None:
+            console.print(
+                f"{self.size} ranks share batches of {self._chosen} blocks; one process with "
+                f"--blocks {self._chosen} ends in the same bits",
+                soft_wrap=True,
+            )
 
     def console(self, *, stderr: bool = False) -> Console:
         """The console for progress and tables; those of other ranks print nothing."""
@@ -203,6 +224,8 @@ class Processes:
                 return code
         import numpy as np
 
+        # The work of this rank is over: Ctrl-C is for those that others wait for.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         codes = np.zeros(self.size, np.int32)
         request = self._world.Iallgather(np.array([code], np.int32), codes)
         until = time.monotonic() + self._patience

@@ -58,6 +58,12 @@ class Resumable:
         elif self.told["overwrite"] and self.told["out"] is None:
             raise _check.no_effect("--overwrite", "without --out, since each run then has a new folder")
 
+    def choose_blocks(self, batch_size: int) -> int | None:
+        """The blocks of a batch of this many rows, which are saved with a run that begins."""
+        if not self.resumes:
+            self.told["blocks"] = self._processes.blocks(self.told["blocks"], batch_size)
+        return self.told["blocks"]
+
     def _saved(self) -> dict[str, Any]:
         """The options saved with a run, as JSON values: all except those of a single call."""
         saved = {name: value for name, value in self.told.items() if name not in self._of_one_call}

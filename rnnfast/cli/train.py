@@ -107,6 +107,7 @@ def _begin(told: dict[str, Any], given: set[str], processes: Processes) -> None:
     with ExitStack() as stack:
         with one_line(*BAD_VALUES):
             _refuse_unused(told, given)
+            told = {**told, "blocks": processes.blocks(told["blocks"], told["batch_size"])}
             settings = _settings(told)
             settings.check_ranks(processes.size)
             told = {**told, "blocks": settings.blocks}
@@ -117,6 +118,7 @@ def _begin(told: dict[str, Any], given: set[str], processes: Processes) -> None:
                 settings, RunFolder.beside(path), checkpoint_every=told["checkpoint_every"]
             ),
         )
+        processes.say_blocks(console)
         _session(experiment, told, {}, console, processes).run(baseline=told["baseline"])
 
 

@@ -54,6 +54,7 @@ def read_ts(path: str | os.PathLike[str]) -> tuple[list[np.ndarray], np.ndarray]
     ([(3, 2), (2, 2)], ['up', 'down'])
     """
     title = os.fspath(path)
+    _check.readable("read_ts", path)
     lines = Path(path).read_bytes().decode("utf-8", errors="replace").splitlines()
     numbered = [
         (number, line.strip())

@@ -64,7 +64,8 @@ def turn_of(owner: Any) -> AbstractContextManager[Any]:
 
 
 def trains_alone(method: _Method) -> _Method:
-    """Decorate `fit` of a trainer: RuntimeError while another thread trains `self.model`."""
+    """Decorate `fit` of a trainer: RuntimeError while another thread trains `self.model`, or while a part of
+    it is frozen."""
 
     @functools.wraps(method)
     def fit(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -77,6 +78,7 @@ def trains_alone(method: _Method) -> _Method:
                 before = turn.trainer
                 if before not in (None, here):
                     raise _check.another_thread(f"{type(self).__name__}.{method.__name__}")
+                self.model.check_trainable()
                 turn.trainer = here
             return method(self, *args, **kwargs)
         finally:

@@ -137,12 +137,17 @@ def epochs_of(settings: Any, panel: Panel, val_size: int = 0) -> int:
     limits."""
     if settings.max_epochs is not None:
         return settings.max_epochs
-    steps = np.maximum(0, panel.lengths - settings.train_horizon - val_size)
-    windows = Windows(panel.begins, steps, settings.window)
+    windows = windows_of(settings, panel, val_size)
     updates = min(max(int(windows.lengths.sum()) // _STEPS, _LEAST_UPDATES), _MOST_UPDATES)
     return min(
         max(-(-updates // max(1, -(-len(windows) // settings.batch_size))), _LEAST_EPOCHS), _MOST_EPOCHS
     )
+
+
+def windows_of(settings: Any, panel: Panel, val_size: int = 0) -> Windows:
+    """The windows that a training reads."""
+    steps = np.maximum(0, panel.lengths - settings.train_horizon - val_size)
+    return Windows(panel.begins, steps, settings.window)
 
 
 def _trainer(

@@ -87,6 +87,7 @@ def read_forecaster(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Array
     OSError
         The file cannot be read.
     """
+    _check.readable("RNNForecaster.load", path)
     described, arrays = read_tensors(path, FORMAT, _specs)
     try:
         return _rebuilt(described, arrays)

@@ -5,6 +5,7 @@ All are read as untrusted input: whatever the bytes, CheckpointError and no more
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -141,10 +142,12 @@ def read_safetensors(path: str | os.PathLike[str]) -> Archive:
 def write_pt(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays (any shape) as a `state_dict` of PyTorch, atomically."""
     torch = _torch("a .pt file")
+    content = io.BytesIO()  # PyTorch turns the OSError of a full disk into a RuntimeError of its own
+    torch.save(
+        {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}, content
+    )
     with write_atomically(path) as file:
-        torch.save(
-            {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}, file
-        )
+        file.write(content.getbuffer())
 
 
 def read_pt(path: str | os.PathLike[str]) -> Archive:

@@ -74,6 +74,7 @@ def from_book(
     chosen = None if cell is None else _cell_of_book(owner, cell)
     if not isinstance(source, str | os.PathLike):
         return _with_cell(owner, _model(owner, list(source), verbose), chosen, "the list")
+    _check.readable(owner, source)
     arrays = read_arrays(source)
     try:
         model = _model(owner, arrays, verbose)

@@ -120,7 +120,7 @@ def load(path: str | os.PathLike[str], *, cell: str | Cell | None = None) -> Any
     ...     load(path)
     TimeLSTM(input_size=3, hidden_size=4, stateful=False)
     """
-    return _read(Path(path), _cell("load", cell)).model
+    return _read("load", Path(path), cell).model
 
 
 def save(model: Any, path: str | os.PathLike[str]) -> Converted:
@@ -185,16 +185,14 @@ def convert(
         written=[Entry(name='[1]', shape=(3, 4))])
     """
     format_of(Path(target))  # before anything is read
-    return _written("convert", _read(Path(source), _cell("convert", cell)), Path(target))
+    return _written("convert", _read("convert", Path(source), cell), Path(target))
 
 
-def _cell(owner: str, cell: str | Cell | None) -> Cell | None:
-    return None if cell is None else cell_of(owner, cell)
-
-
-def _read(path: Path, cell: Cell | None) -> Read:
-    """What a file holds, with all layers of this cell."""
-    found = format_of(path).read(path, cell)
+def _read(owner: str, path: Path, given: str | Cell | None) -> Read:
+    """What a file holds, with all layers of the cell that is given."""
+    cell, form = None if given is None else cell_of(owner, given), format_of(path)
+    _check.readable(owner, path)
+    found = form.read(path, cell)
     if not isinstance(found.model, KINDS):
         raise _check.no_other_format(path, type(found.model).__name__)
     for own in cells_of(found.model):

@@ -193,6 +193,7 @@ def from_onnx(path: str | os.PathLike[str], *, run: bool = True) -> Graph:
     >>> graph.run({"x": np.zeros(3)})
     {'y': array([0., 0., 0.])}
     """
+    _check.readable("from_onnx", path)
     try:
         file = read_file(path)
         program = compiled(file)

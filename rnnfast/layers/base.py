@@ -73,6 +73,12 @@ class Holder:
     _weights: tuple[np.ndarray, ...]
     _dweights: tuple[np.ndarray, ...]
 
+    def __init_subclass__(cls) -> None:
+        """Let errors about arguments of the constructor name those there are."""
+        super().__init_subclass__()
+        if "__init__" in cls.__dict__:
+            cls.__init__ = _check.knows_arguments(cls.__init__)  # type: ignore[method-assign]
+
     def _hold(self, params: Sequence[np.ndarray] = (), grads: Sequence[np.ndarray] | None = None) -> None:
         """Set the parameters and the gradients; gradients are zero by default."""
         owner = type(self).__name__
@@ -169,12 +175,23 @@ class Holder:
         """The freezes that are on."""
         return tuple(one for one in self._freezes if one.is_on)
 
-    def _claim_tape(self) -> None:
-        """Guard of `backward`: RuntimeError if another thread called the last `forward`, or is training, or
-        if the weights are frozen."""
+    def parts(self) -> Sequence[Holder]:
+        """The objects whose gradients `backward` fills as well."""
+        return ()
+
+    def check_trainable(self) -> None:
+        """Guard of `backward` and training, before anything changes: RuntimeError while another thread trains
+        this object or a part of it, or while their weights are frozen."""
         self.claim("backward")
         if self._freezes and self.freezes:
             raise _check.frozen(f"{type(self).__name__}.backward")
+        for part in self.parts():
+            part.check_trainable()
+
+    def _claim_tape(self) -> None:
+        """Guard of `backward`: `check_trainable`, and RuntimeError if another thread called the last
+        `forward`."""
+        self.check_trainable()
         if self._made_by not in (None, get_ident()):
             raise _check.forward_elsewhere(f"{type(self).__name__}.backward")
 

@@ -191,9 +191,8 @@ class Bidirectional(Composed):
             `grads` is overwritten; gradients of initial states are in the two layers.
         """
         with self._turn:
-            self._claim_tape()
             owner = f"{type(self).__name__}.backward"
-            _check.called_before(owner, self._places is not None, "forward")
+            self.check_backward({"dstate_next": dstate_next})
             assert self._places is not None
             places = self._places
             shape = (*places[1].shape, self.hidden_size)
@@ -207,6 +206,18 @@ class Bidirectional(Composed):
             dxs = self.layer_forward.backward(dhs[..., :width], **dstate_next[0], out=out)
             dxs += self.layer_backward.backward(dhs[..., width:][places], **dstate_next[1])[places]
             return dxs
+
+    def check_backward(self, arriving: Mapping[str, Any]) -> tuple[int, int]:
+        """As that of a recurrent layer, before either of the two changes."""
+        self._claim_tape()
+        owner = f"{type(self).__name__}.backward"
+        _check.called_before(owner, self._places is not None, "forward")
+        assert self._places is not None
+        window: tuple[int, int] = self._places[1].shape
+        _check.known_arguments(owner, arriving.keys() - {"out"}, ["dstate_next"])
+        for layer, given in zip(self.layers, arriving.get("dstate_next", ({}, {})), strict=True):
+            _check.equal(owner, "the last windows of both layers", layer.check_backward(given), window)
+        return window
 
     def reduce(self, reduction: Reduction) -> None:
         """Begin to sum the gradients of both layers over processes."""

@@ -22,6 +22,10 @@ class Drawing(Layer):
         """Each recurrent layer inside, from the first."""
         return [inner for layer in self.layers for inner in getattr(layer, "recurrent", (layer,))]
 
+    def parts(self) -> list[Any]:
+        """Each layer and each dropout."""
+        return [*self.layers, *self.dropouts]
+
     def freezing_parts(self) -> list[Any]:
         """Itself and each recurrent layer."""
         return [self, *self.recurrent]

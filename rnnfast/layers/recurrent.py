@@ -323,9 +323,23 @@ class Recurrent(Activations):
         """
         if not arriving:
             return self.go_back(dhs, None, out)
+        self.check_backward(arriving)
+        return self.go_back(dhs, [arriving.get(f"d{name}_next") for name in self.cell.states], out)
+
+    def check_backward(self, arriving: Mapping[str, Any]) -> tuple[int, int]:
+        """Rows and steps of the last window. Errors are those of `backward` with these arguments, except for
+        `dhs` and `out`."""
+        self._claim_tape()
+        owner = f"{type(self).__name__}.backward"
+        _check.called_before(owner, self._run is not None, "forward")
+        assert self._run is not None
+        rows = self._run.rows
         names = [f"d{name}_next" for name in self.cell.states]
-        _check.known_arguments(f"{type(self).__name__}.backward", arriving, names)
-        return self.go_back(dhs, [arriving.get(name) for name in names], out)
+        _check.known_arguments(owner, arriving.keys() - {"out"}, names)
+        for name, given in arriving.items():
+            if given is not None and name != "out":
+                _check.floats(owner, name, given, (rows.order.size, self.hidden_size), self.dtype)
+        return rows.order.size, rows.offsets.size - 1
 
     def go_back(
         self,

@@ -112,10 +112,12 @@ class Stack(Composed):
         """
         with self._turn:
             self._claim_tape()
+            owner = "Stack.backward"
             arriving = [{}] * len(self.layers) if dstate_next is None else list(dstate_next)
-            _check.equal(
-                "Stack.backward", "layers and entries of dstate_next", len(self.layers), len(arriving)
-            )
+            _check.equal(owner, "layers and entries of dstate_next", len(self.layers), len(arriving))
+            window = self.layers[-1].check_backward(arriving[-1])
+            for layer, given in zip(self.layers[:-1], arriving, strict=False):
+                _check.equal(owner, "the last windows of all layers", window, layer.check_backward(given))
             dxs = self.layers[-1].backward(dhs, **arriving[-1])
             for dropout, layer, given in zip(
                 reversed(self.dropouts), reversed(self.layers[:-1]), reversed(arriving[:-1]), strict=True

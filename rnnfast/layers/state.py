@@ -159,6 +159,7 @@ class State:
         OSError
             The file cannot be read.
         """
+        _check.readable("State.load", path)
         described, tensors = read_tensors(path, FORMAT, lambda described: specs(described.get("state")))
         state = cls()
         try:

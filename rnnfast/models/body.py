@@ -145,6 +145,10 @@ class Body(Drawing):
 
     # Backwards.
 
+    def parts(self) -> list[Holder]:
+        """The embedding, each layer and each dropout."""
+        return self._parts
+
     def gradients_of_outputs(self, batch: int, steps: int) -> np.ndarray:
         """Memory for the gradients (N, T, H) that `go_back` takes."""
         return self._buffer("dhs", batch, steps, self._sizes[-1])

@@ -22,6 +22,10 @@ class Contexts(Layer):
         self.layer = layer
         self._hold(layer.params, layer.grads)
 
+    def parts(self) -> list[TimeContextSum]:
+        """The layer."""
+        return [self.layer]
+
     def read(self, xs: np.ndarray, **options: Any) -> np.ndarray:
         """Hidden vectors (N, T, D) of ids (N, T); advances the state. `options` have no effect."""
         layer = self.layer

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from rnnfast import _check
 from rnnfast.models.cbow import CBOWLM
 from rnnfast.models.model import Model
 from rnnfast.models.network import Network
@@ -49,6 +50,7 @@ def load_model(path: str | os.PathLike[str], *, rng: np.random.Generator | None 
     ...     type(load_model(path)).__name__
     'CBOWLM'
     """
+    _check.readable("load_model", path)
     return load_with_notes(path, rng=rng)[0]
 
 

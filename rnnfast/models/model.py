@@ -264,6 +264,10 @@ class Model(Holder):
 
     # Weights that do not change.
 
+    def parts(self) -> list[Holder]:
+        """The body and the output."""
+        return [self.body, self.output]
+
     def freezing_parts(self) -> list[Holder]:
         """The model, its reader, and the layers of both that pack weights."""
         with self._turn:
@@ -355,6 +359,7 @@ class Model(Holder):
         OSError
             The file cannot be read.
         """
+        _check.readable(f"{cls.__name__}.load", path)
         return cls.from_saved(read_weights(path, cls.expected_tensors), rng=rng)
 
     @classmethod

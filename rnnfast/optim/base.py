@@ -60,6 +60,12 @@ class Optimizer:
     hyperparameters: tuple[str, ...] = ("lr",)
     slots: tuple[str, ...] = ()
 
+    def __init_subclass__(cls) -> None:
+        """Let errors about arguments of the constructor name those there are."""
+        super().__init_subclass__()
+        if "__init__" in cls.__dict__:
+            cls.__init__ = _check.knows_arguments(cls.__init__)  # type: ignore[method-assign]
+
     def __init__(self, lr: float) -> None:
         self.lr = lr
         self.steps = 0

@@ -392,7 +392,10 @@ class SequenceEstimator(BaseEstimator):
         ------
         CheckpointError
             The file is damaged, or holds something else; the message names it.
+        OSError
+            The file cannot be read.
         """
+        _check.readable(f"{cls.__name__}.load", path)
         estimator, network = load_estimator(cls, path)
         estimator._begin(network, np.random.default_rng(estimator._seed()))
         return estimator

@@ -76,7 +76,7 @@ class Chain:
     def learn(self, window: Batch) -> float | None:
         """The loss of a window, with the gradients in the model; None if it has no targets."""
         with turn_of(self._model):
-            self._model.claim("forward")
+            self._model.check_trainable()
             outside = self._model.tape()  # a caller may use the model between two windows
             try:
                 return self._learned(window)

@@ -155,7 +155,7 @@ class ExactBPTT:
         if not chunks:
             return _nothing(model, xs, ts, lengths, reset)
         with turn_of(model):
-            model.claim("forward")
+            model.check_trainable()
             before, masks = model.get_state(), model.rng_state
             try:
                 if isinstance(model, SequenceRegressor) and not carry:

@@ -21,13 +21,7 @@ from rnnfast.optim.gradients import SharedGradients
 from rnnfast.training.batch_blocks import BatchBlocks
 from rnnfast.training.bptt import TruncatedBPTT, Window
 from rnnfast.training.data_faults import blamed
-from rnnfast.training.fitting import (
-    largest_batch,
-    loss_of_first_window,
-    prepared,
-    reading_order,
-    validated,
-)
+from rnnfast.training.fitting import largest_batch, loss_of_first_window, prepared, reading_order, validated
 from rnnfast.training.keeper import Keeper, checksum, described
 from rnnfast.training.progress import Meter, Progress, has_stalled
 from rnnfast.training.safety import LastGood, StopTraining, TrainingDiverged, interrupts_deferred
@@ -116,6 +110,7 @@ class Trainer:
     True
     """
 
+    @_check.knows_arguments
     def __init__(
         self,
         model: Any,
