@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast._check.arrays import first_place, shape_text
-from rnnfast._values import floats_of_objects, unmasked
+from rnnfast._check.observed import floats_of_objects, unmasked
 
 
 def sequence(owner: str, index: int | None, value: Any) -> np.ndarray:

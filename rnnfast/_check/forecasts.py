@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast._check.arrays import shape_text
-from rnnfast._values import nothing_masked
+from rnnfast._check.observed import nothing_masked
 
 
 def steps_of_forecasts(owner: str, actual: np.ndarray, forecast: np.ndarray, axes: int) -> None:

@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 
 from rnnfast._check.arrays import shape_text
-from rnnfast._values import floats_of_objects, is_missing, nothing_masked, oversized, size_text, unmasked
+from rnnfast._check.observed import (
+    floats_of_objects,
+    is_missing,
+    nothing_masked,
+    oversized,
+    size_text,
+    unmasked,
+)
 
 
 def series(owner: str, name: str, value: Any, most_axes: int = 1) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._values import nothing_masked
+from rnnfast._check.observed import nothing_masked
 from rnnfast.cells._roles import Role
 from rnnfast.kernels.cell.definition import Cell as Equations
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._values import nothing_masked
+from rnnfast._check.observed import nothing_masked
 
 
 class Sequences(NamedTuple):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._values import exponents, floats_of_objects, is_missing, oversized
+from rnnfast._check.observed import exponents, floats_of_objects, is_missing, oversized
 
 # The most deviations from the mean that the network reads.
 _MOST = 1e28

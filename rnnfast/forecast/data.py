@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._values import unmasked
+from rnnfast._check.observed import unmasked
 from rnnfast.forecast.covariates import Column, encoded, fitted_column
 from rnnfast.forecast.fitted import Forecasts, Group
 from rnnfast.forecast.frames import (

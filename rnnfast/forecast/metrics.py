@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._values import exponents, unmasked
+from rnnfast._check.observed import exponents, unmasked
 
 __all__ = ["coverage", "crps", "mae", "mase", "quantile_loss", "rmse", "smape"]
 

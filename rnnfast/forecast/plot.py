@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._values import unmasked
+from rnnfast._check.observed import unmasked
 from rnnfast.forecast.frames import Names, column_names, is_frame, panel_of_rows, rows_of_frame
 
 __all__ = ["plot"]

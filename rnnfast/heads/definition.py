@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._values import nothing_masked
+from rnnfast._check.observed import nothing_masked
 from rnnfast.cells import exp, softplus
 from rnnfast.heads import distributions, losses
 from rnnfast.heads.losses import LEAST, rising

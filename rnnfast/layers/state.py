@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._values import nothing_masked
+from rnnfast._check.observed import nothing_masked
 from rnnfast.files.tensors import Spec, read_tensors, write_tensors
 
 FORMAT = "rnnfast-state-1"

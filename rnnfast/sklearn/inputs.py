@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.utils.validation import validate_data
 
 from rnnfast import _check
-from rnnfast._values import exponents, nothing_masked, oversized, size_text, unmasked
+from rnnfast._check.observed import exponents, nothing_masked, oversized, size_text, unmasked
 from rnnfast.sklearn.scaling import Scaling
 
 # Steps that are read at once without gradients.

@@ -9,7 +9,7 @@ from sklearn.utils import assert_all_finite, compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 
 from rnnfast import _check
-from rnnfast._values import is_missing, nothing_masked
+from rnnfast._check.observed import is_missing, nothing_masked
 from rnnfast.heads import Head, categorical
 from rnnfast.sklearn.base import SequenceEstimator
 from rnnfast.sklearn.inputs import ordinary

@@ -10,7 +10,7 @@ from sklearn.base import RegressorMixin
 from sklearn.utils import Tags, check_array, check_consistent_length
 
 from rnnfast import _check
-from rnnfast._values import nothing_masked, oversized
+from rnnfast._check.observed import nothing_masked, oversized
 from rnnfast.cells import Cell
 from rnnfast.heads import Head, absolute, squared
 from rnnfast.models.pooling import Pooling

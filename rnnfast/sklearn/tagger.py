@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._values import nothing_masked
+from rnnfast._check.observed import nothing_masked
 from rnnfast.cells import Cell
 from rnnfast.sklearn.inputs import Series, weights_of
 from rnnfast.sklearn.labels import LabelEstimator
