@@ -55,7 +55,7 @@ _RULES: dict[str, Callable[..., tuple]] = {
     "sqrt": lambda y, d, a: (0.5 * d / y,),
     "softplus": lambda y, d, a: (d * y.graph.apply("sigmoid", a),),
     "relu": lambda y, d, a: (y.graph.apply("select", y > 0, d, 0),),
-    "step": lambda y, d, a: (d * y.graph.slopes[y],),
+    "step": lambda y, d, a: (d * y.slope,),
     "stop": lambda y, d, a: (None,),
     "maximum": _extreme(1),
     "minimum": _extreme(-1),

@@ -7,6 +7,7 @@ writes instructions, or on NumPy arrays.
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -16,6 +17,13 @@ import numpy as np
 from ..codegen import activations, logarithm
 from ..codegen.simd import fma, select, sqrt
 from .node import COMPARISONS, FormulaError, Node, Unfinished, in_order
+
+
+def _step(x: Any) -> Any:
+    """1 where x > 0, else 0, in the type of x."""
+    kind = getattr(x, "dtype", np.dtype(np.float64)).type
+    return select(x > 0, kind(1), kind(0))
+
 
 OPERATIONS: dict[str, Callable] = {
     "add": operator.add,
@@ -36,7 +44,7 @@ OPERATIONS: dict[str, Callable] = {
     "sqrt": sqrt,
     "softplus": logarithm.softplus,
     "relu": lambda x: select(x <= 0, 0, x),
-    "step": lambda x: select(x > 0, 1, 0),
+    "step": _step,
     "stop": lambda x: x,
     # Written so that a NaN in either operand gives NaN.
     "maximum": lambda a, b: select(b <= a, a, select(a <= b, b, a + b)),
@@ -51,7 +59,7 @@ class Graph:
 
     def __init__(self) -> None:
         self._known: dict[tuple, Node] = {}
-        self.slopes: dict[Node, Node] = {}  # surrogate derivatives of steps
+        self._indices = itertools.count()
 
     def input(self, name: str) -> Node:
         """The input of this name."""
@@ -77,17 +85,33 @@ class Graph:
             )
         return self.constant(float(value))
 
-    def apply(self, op: str, *operands: Any) -> Node:
-        """The node of an operation, or a simpler one that is equal."""
-        if op == "select":
-            self._check_condition(operands[0])
-        args = tuple(map(self.as_node, operands))
-        if any(a.is_condition for a in args[1 if op == "select" else 0 :]):
+    def as_number(self, value: Any) -> Node:
+        """A node for an operand that is a number, not true or false."""
+        node = self.as_node(value)
+        if node.is_condition:
             raise FormulaError(
                 "a comparison is no number: it can only be the condition of where(condition, a, b)"
             )
+        return node
+
+    def apply(self, op: str, *operands: Any) -> Node:
+        """The node of an operation, or a simpler one that is equal."""
+        conditions = operands[: op == "select"]
+        for condition in conditions:
+            self._check_condition(condition)
+        args = (*map(self.as_node, conditions), *map(self.as_number, operands[len(conditions) :]))
         simpler = _simpler(self, op, args)
         return self._node(op, args) if simpler is None else simpler
+
+    def step(self, operand: Any, surrogate: Callable[[Node], Any]) -> Node:
+        """1 where the operand is above 0, else 0, with `surrogate(operand)` as derivative."""
+        x = self.as_number(operand)
+        index = next(self._indices)  # before the nodes of the slope: fingerprints follow this order
+        slope = surrogate(x)
+        if not isinstance(slope, Node):
+            raise FormulaError("the surrogate of a step must be a function of its operand")
+        simpler = _simpler(self, "step", (x,))
+        return self._node("step", (x,), self.as_number(slope), index) if simpler is None else simpler
 
     @staticmethod
     def _check_condition(value: Any) -> None:
@@ -97,10 +121,11 @@ class Graph:
             shown = repr(value) if isinstance(value, Node | bool | int | float) else type(value).__name__
             raise FormulaError(f"the condition of where must be a comparison such as a > 0, got {shown}")
 
-    def _node(self, op: str, args: tuple) -> Node:
-        key = op, repr(args) if op == "constant" else args  # 0 == -0
+    def _node(self, op: str, args: tuple, slope: Node | None = None, index: int | None = None) -> Node:
+        key = op, repr(args) if op == "constant" else args, slope  # 0 == -0
         if key not in self._known:
-            self._known[key] = Node(self, op, args, len(self._known))
+            index = next(self._indices) if index is None else index
+            self._known[key] = Node(self, op, args, index, slope)
         return self._known[key]
 
 

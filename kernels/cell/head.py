@@ -51,7 +51,7 @@ class Head:
         graph = Graph()
         self._outputs: list[Node] = []
         inputs = [graph.input(one) for one in (*parameters, target)]
-        self.loss: Node = graph.as_node(formula(*inputs))
+        self.loss: Node = graph.as_number(formula(*inputs))
         self._inputs = inputs
         for one, found in zip(parameters, gradient([(self.loss, graph.constant(1))], inputs), strict=False):
             if found is None:

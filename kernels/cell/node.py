@@ -5,6 +5,7 @@ A step runs once, on these nodes. What cannot be recorded is an error that says 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,11 @@ if TYPE_CHECKING:
     from .expression import Graph
 
 COMPARISONS = ("lt", "le", "gt")
-# NumPy's names of the operations that accept its numbers as operands.
-UFUNCS = {
-    "add": "add", "subtract": "sub", "multiply": "mul", "divide": "div", "less": "lt", "less_equal": "le",
-    "greater": "gt",
+# The functions of NumPy that its numbers call for an operator.
+UFUNCS: dict[str, Callable] = {
+    "add": operator.add, "subtract": operator.sub, "multiply": operator.mul, "divide": operator.truediv,
+    "less": operator.lt, "less_equal": operator.le, "greater": operator.gt, "greater_equal": operator.ge,
+    "equal": operator.eq, "not_equal": operator.ne,
 }  # fmt: skip
 
 
@@ -30,16 +32,27 @@ class Node:
         One of `OPERATIONS`, "input" or "constant".
     args : tuple
         The operands; the name of an input; the value of a constant.
+    slope : Node or None
+        What counts as the derivative of a step. Steps of one operand with different slopes are different
+        nodes.
     """
 
-    __slots__ = ("args", "graph", "index", "op")
+    __slots__ = ("args", "graph", "index", "op", "slope")
 
     # With this method, NumPy's numbers leave arithmetic to this class.
-    def __array_ufunc__(self, ufunc: Any, method: str, *operands: Any, **_: Any) -> Node:
-        """Arithmetic of a NumPy number and a value of the step; other functions of NumPy are an error."""
-        if ufunc.__name__ not in UFUNCS or method != "__call__" or len(operands) != 2:
-            raise FormulaError(f"{ufunc.__name__} of NumPy is not known here; use those of rnnfast.cells")
-        return self.graph.apply(UFUNCS[ufunc.__name__], *operands)
+    def __array_ufunc__(self, ufunc: Any, method: str, *operands: Any, **options: Any) -> Node:
+        """Arithmetic of a NumPy number and a value of the step; other functions of NumPy, their methods and
+        options are an error."""
+        name = ufunc.__name__ if method == "__call__" else f"{ufunc.__name__}.{method}"
+        if name not in UFUNCS:
+            raise FormulaError(f"{name} of NumPy is not known here; use those of rnnfast.cells")
+        if options:
+            raise FormulaError(
+                f"{name} of NumPy takes two operands here, got {', '.join(options)} as well; use the "
+                "functions of rnnfast.cells"
+            )
+        numbers = (x[()] if isinstance(x, np.ndarray) else x for x in operands)  # compared as arrays of ()
+        return UFUNCS[name](*map(self.graph.as_node, numbers))
 
     def __array_function__(self, function: Callable, *_: Any) -> Any:
         """An error, since other functions of NumPy would treat a node as an opaque object."""
@@ -49,8 +62,13 @@ class Node:
         """An error, since a node has numbers only when the cell runs."""
         raise FormulaError("a value of the step is no array; use the functions of rnnfast.cells")
 
-    def __init__(self, graph: Graph, op: str, args: tuple, index: int) -> None:
-        self.graph, self.op, self.args, self.index = graph, op, args, index
+    def __init__(self, graph: Graph, op: str, args: tuple, index: int, slope: Node | None = None) -> None:
+        self.graph, self.op, self.args, self.index, self.slope = graph, op, args, index, slope
+
+    def __copy__(self, *_: Any) -> Node:
+        return self  # nodes are compared by identity
+
+    __deepcopy__ = __copy__
 
     def __add__(self, other: Any) -> Node:
         return self.graph.apply("add", self, other)
@@ -119,13 +137,35 @@ class Node:
 
     def __float__(self) -> float:
         raise FormulaError(
-            "a value of the step was given to a function of numbers; use those of rnnfast.cells"
+            "a value of the step was given to float or to a function of numbers, but the step runs once, on "
+            "symbols; use the functions of rnnfast.cells"
         )
 
-    __int__ = __index__ = __float__
+    __complex__ = __float__
+
+    def __int__(self) -> int:
+        raise FormulaError(
+            "a value of the step cannot be a count or an index (int, round, range), since the step runs "
+            "once, on symbols; use where(condition, a, b), or loop over a number of Python"
+        )
+
+    __index__ = __trunc__ = __floor__ = __ceil__ = __int__
+
+    def __round__(self, *_: Any) -> int:
+        return self.__int__()
+
+    def __format__(self, form: str) -> str:
+        if form:
+            raise FormulaError(
+                f"a value of the step has no digits for the format {form!r}, since the step runs once, on "
+                "symbols; leave the format out to see its formula"
+            )
+        return repr(self)
 
     def __iter__(self) -> Any:
-        raise FormulaError("a value of the step is one number for each unit: it has no elements")
+        raise FormulaError(
+            "a value of the step is one number for each unit, so it has no elements and no length"
+        )
 
     __getitem__ = __len__ = lambda self, *_: self.__iter__()
 
@@ -135,7 +175,7 @@ class Node:
         return self.op in COMPARISONS
 
     def __repr__(self) -> str:
-        return text_of(self)
+        return text_of(self, most=60)
 
 
 class FormulaError(TypeError):
@@ -157,12 +197,16 @@ class Unfinished:
         raise FormulaError(self.how)
 
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
-    __neg__ = __abs__ = __pow__ = __lt__ = __le__ = __gt__ = __ge__ = __bool__ = __float__ = _refuse
+    __neg__ = __abs__ = __pow__ = __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = _refuse
+    __bool__ = __float__ = __int__ = __index__ = __iter__ = __getitem__ = __len__ = _refuse
+    __array__ = __array_ufunc__ = __array_function__ = _refuse
+    __hash__ = object.__hash__
 
 
 def in_order(outputs: Iterable[Node], stop: Iterable[Node] = ()) -> list[Node]:
     """All nodes that the outputs depend on, operands first; operands of nodes in `stop` are not followed."""
-    ends, found, waiting = set(stop), set(), list(outputs)
+    ends = stop if isinstance(stop, Mapping) else set(stop)
+    found, waiting = set(), list(outputs)
     while waiting:
         node = waiting.pop()
         if node not in found:
@@ -178,22 +222,30 @@ _INFIX |= {"mul": ("*", 4), "div": ("/", 4)}
 _SIGN, _CALL = 3, 9
 
 
-def text_of(node: Node, names: Mapping[Node, str] | None = None) -> str:
-    """A node as Python source; operands with a name in `names` appear by it."""
-    return _text(node, names or {}, whole=True)[0]
+def text_of(node: Node, names: Mapping[Node, str] | None = None, most: int | None = None) -> str:
+    """A node as Python source; operands with a name in `names` appear by it.
+
+    Operands of more than `most` characters appear as ``...``: the text of a value that is used twice at each
+    of 50 operations would have no end.
+    """
+    names = names or {}
+    made: dict[Node, tuple[str, int]] = {}
+    for one in in_order(() if node.op in ("input", "constant") else node.args, names):
+        made[one] = (names[one], _CALL) if one in names else _text(one, made, most)
+    return _text(node, made, most)[0]
 
 
-def _text(node: Node, names: Mapping[Node, str], whole: bool = False) -> tuple[str, int]:
-    """The text of a node, and its precedence."""
-    if not whole and node in names:
-        return names[node], _CALL
+def _text(node: Node, made: Mapping[Node, tuple[str, int]], most: int | None) -> tuple[str, int]:
+    """The text of a node, and its precedence, from those of its operands."""
     if node.op == "input":
         return node.args[0], _CALL
     if node.op == "constant":
         return f"{node.args[0]:.9g}", _SIGN if np.signbit(node.args[0]) else _CALL
 
     def operand(index: int, least: int) -> str:
-        text, level = _text(node.args[index], names)
+        text, level = made[node.args[index]]
+        if most is not None and len(text) > most:
+            return "..."
         return text if level >= least else f"({text})"
 
     if node.op in _INFIX:

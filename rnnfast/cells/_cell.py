@@ -229,7 +229,8 @@ class Cell:
     def check(self, *, hidden_size: int = 5, steps: int = 6, rng: np.random.Generator | None = None) -> float:
         """Compare the compiled gradient, in float64, with central differences of the equations.
 
-        In the differences, a `step` has the derivative of its surrogate, and `stop_gradient` is constant.
+        In the differences, a `step` has the derivative of its surrogate, `stop_gradient` is constant, and
+        `where`, `relu`, `abs`, `maximum` and `minimum` keep the branch of the first run.
 
         Parameters
         ----------
@@ -242,8 +243,7 @@ class Cell:
         -------
         float
             The largest relative difference over inputs, initial states, given arrays and parameters, and over
-            the outputs themselves. It is around 1e-9, unless a branch of `where`, `relu` or `abs` changed
-            between the two sides of a difference.
+            the outputs themselves; around 1e-9.
 
         Raises
         ------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +18,7 @@ LIMIT = 1e-5
 EPS = 1e-5  # the error of a difference is some 1e-10 from truncation, and as much from rounding
 SEQUENCES, INPUT_SIZE = 2, 3
 
-# Values of each `step` and `stop_gradient` in the first run, by time step and node.
+# What the first run decided, by time step and node: see `_PIECES`.
 Memory = dict[tuple[int, Node], tuple[Any, ...]]
 
 
@@ -154,30 +154,48 @@ def _gates(
         }
     if equations.operand is not None:
         (operand,) = _evaluated([equations.operand], {**known, **gates}, t, memory)
+        operand = np.broadcast_to(operand, np.broadcast_shapes(np.shape(operand), np.shape(h)[-2:]))
         for gate in cell.again:
             gates[equations.inputs[gate]] = gates[equations.inputs[gate]] + operand @ weights[gate]
     return gates
 
 
 def _evaluated(outputs: Iterable[Node], known: Mapping[Node, Any], t: int, memory: Memory) -> list[Any]:
-    """The values of nodes.
-
-    A `stop_gradient` keeps its value of the first run, and a `step` is replaced by its tangent there, so that
-    both have their defined derivative.
-    """
+    """The values of nodes; where an operation has a kink, on the piece of the first run."""
     outputs, values = list(outputs), dict(known)
-    slopes = {node: node.graph.slopes[node] for node in in_order(outputs, known) if node.op == "step"}
+    slopes = {node: node.slope for node in in_order(outputs, known) if node.slope is not None}
     for node in in_order([*outputs, *slopes.values()], known):
         if node.op == "constant":
             values[node] = node.args[0]
         elif node not in values:
-            values[node] = OPERATIONS[node.op](*(values[a] for a in node.args))
-        before = memory.get((t, node))
-        if before is not None:
-            value, slope, operand = before
-            values[node] = value + (slope * (values[node.args[0]] - operand) if slope is not None else 0.0)
-        elif node.op == "stop":
-            memory[t, node] = values[node], None, None
+            operands = tuple(values[a] for a in node.args)
+            if (t, node) in memory:
+                values[node] = _PIECES[node.op](*memory[t, node], *operands)
+                continue
+            values[node] = OPERATIONS[node.op](*operands)
+            if node.op == "stop" or node.is_condition:
+                memory[t, node] = (values[node],)
+            elif node.op in _PIECES and node.op != "step":
+                memory[t, node] = operands
     for node, slope in slopes.items():
         memory.setdefault((t, node), (values[node], values[slope], values[node.args[0]]))
     return [values[node] for node in outputs]
+
+
+def _constant(value: Any, *_: Any) -> Any:
+    return value
+
+
+# Each operation that the first run decides, from what the memory has of that run and the operands now: as a
+# function with the derivative that the gradient has there, also exactly at a kink, where relu and abs have 0.
+_PIECES: dict[str, Callable] = {
+    "stop": _constant,
+    "lt": _constant,
+    "le": _constant,
+    "gt": _constant,
+    "step": lambda value, slope, x0, x: value + slope * (x - x0),
+    "relu": lambda x0, x: np.where(x0 <= 0, 0.0, x),
+    "abs": lambda x0, x: np.sign(x0) * x,
+    "maximum": lambda a0, b0, a, b: np.where(a0 > b0, a, np.where(a0 < b0, b, (a + b) / 2)),
+    "minimum": lambda a0, b0, a, b: np.where(a0 < b0, a, np.where(a0 > b0, b, (a + b) / 2)),
+}

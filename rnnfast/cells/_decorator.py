@@ -6,6 +6,7 @@ import dis
 import functools
 import inspect
 import re
+import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -130,6 +131,11 @@ def cell(
         return Cell(function, gates, names, roles, **options)
     except FormulaError as error:
         raise CellError(f"{_place(function, error)}: {error}.") from None
+    except RecursionError as error:
+        raise CellError(
+            f"{_place(function, error)}: the step calls itself without end, or deeper than the "
+            f"{sys.getrecursionlimit()} calls of Python; use a loop over a number of Python."
+        ) from None
     except (TypeError, AttributeError, ValueError, NameError, ArithmeticError) as error:
         raise CellError(
             f"{_place(function, error)}: {_plain(error)}; a step may use arithmetic and functions of "

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rnnfast.kernels.cell.expression import function_of, relu, sigmoid, tanh
-from rnnfast.kernels.cell.node import FormulaError, Node
+from rnnfast.kernels.cell.node import Node
 
 __all__ = [
     "exp", "log", "maximum", "minimum", "relu", "sigmoid", "softplus", "sqrt", "step", "stop_gradient",
@@ -124,7 +124,7 @@ def step(x: Any, *, surrogate: Callable[[Any], Any] | None = None) -> Any:
         A value of a step, or an array.
     surrogate : callable
         Replacement of the derivative, as a function of x; by default ``1 / (1 + 10 |x|)^2``, the SuperSpike
-        of Zenke and Ganguli, 2018.
+        of Zenke and Ganguli, 2018. Calls on one x may have a surrogate each.
 
     Examples
     --------
@@ -133,13 +133,9 @@ def step(x: Any, *, surrogate: Callable[[Any], Any] | None = None) -> Any:
     >>> step(np.array([-1.0, 0.0, 2.0]))
     array([0., 0., 1.])
     """
-    spike = function_of("step", x)
-    if isinstance(spike, Node):
-        slope = (surrogate or _super_spike)(x)
-        if not isinstance(slope, Node):
-            raise FormulaError("the surrogate of a step must be a function of its operand")
-        spike.graph.slopes[spike] = slope
-    return spike
+    if isinstance(x, Node):
+        return x.graph.step(x, _super_spike if surrogate is None else surrogate)
+    return function_of("step", x)
 
 
 def _super_spike(x: Any) -> Any:

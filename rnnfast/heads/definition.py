@@ -131,7 +131,7 @@ class Head:
         graph = Graph()
         try:
             values = self._values(*map(graph.input, self.parameters))
-            return {name: graph.as_node(value) for name, value in values.items()}
+            return {name: graph.as_number(value) for name, value in values.items()}
         except FormulaError:
             return None
 
