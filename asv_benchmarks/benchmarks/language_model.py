@@ -11,7 +11,7 @@ from rnnfast import optim
 from rnnfast.layers.blocks import Blocks
 
 from . import baseline
-from .measuring import Timed, allocated_bytes, assert_agrees, share_of_peak, unit, workspace_bytes
+from .measuring import Timed, assert_agrees, figures, unit
 
 CELLS = list(baseline.CELLS)
 D = H = 100
@@ -84,38 +84,27 @@ class TrainingStepInBlocks(Timed):
         self.model.step(self.xs, self.ts, LR, CLIP, self.blocks)
 
 
+@figures
 class TrainingStepFigures:
     params = (CELLS, list(SIZES))
     param_names = ("cell", "N x T x V")
-    timeout = 300
 
     def setup(self, cell, size):
-        self.model, self.xs, self.ts = _state(cell, size, "rnnfast")
+        N, T, V = SIZES[size]
+        self.state, self.xs, self.ts = _state(cell, size, "rnnfast")
+        self.layer = self.state.model
+        gates = len(self.layer.body.cell.gates)
+        inputs = 0 if 2 * V <= N * T else D  # words of a small vocabulary are multiplied once
+        self.operations = 6 * N * T * H * (gates * (inputs + H) + V)
 
-    def _step(self):
-        self.model.step(self.xs, self.ts, LR, CLIP)
+    def call(self):
+        self.state.step(self.xs, self.ts, LR, CLIP)
 
     @unit("tokens a second")
     def track_tokens_per_second(self, cell, size):
         seconds = []
         for _ in range(50):
             start = time.perf_counter()
-            self._step()
+            self.call()
             seconds.append(time.perf_counter() - start)
         return self.xs.size / statistics.median(seconds)
-
-    @unit("of the FMA peak")
-    def track_share_of_peak(self, cell, size):
-        N, T, V = SIZES[size]
-        gates = len(self.model.model.body.cell.gates)
-        inputs = 0 if 2 * V <= N * T else D  # words of a small vocabulary are multiplied once
-        return share_of_peak(self._step, 6 * N * T * H * (gates * (inputs + H) + V))
-
-    @unit("bytes a step")
-    def track_allocated(self, cell, size):
-        return allocated_bytes(self._step)
-
-    @unit("bytes")
-    def track_workspace(self, cell, size):
-        self._step()
-        return workspace_bytes(self.model.model)

@@ -112,3 +112,25 @@ def workspace_bytes(layer):
         elif type(item).__module__.startswith("rnnfast."):
             waiting += getattr(item, "__dict__", {}).values()  # values of a cell have slots
     return total
+
+
+def figures(benchmark):
+    """Add figures of `call`, of `layer` with its workspace, and of `operations`, which `setup` prepares."""
+
+    @unit("of the FMA peak")
+    def track_share_of_peak(self, *params):
+        return share_of_peak(self.call, self.operations)
+
+    @unit("bytes a step")
+    def track_allocated(self, *params):
+        return allocated_bytes(self.call)
+
+    @unit("bytes")
+    def track_workspace(self, *params):
+        self.call()
+        return workspace_bytes(self.layer)
+
+    for track in (track_share_of_peak, track_allocated, track_workspace):
+        setattr(benchmark, track.__name__, track)
+    benchmark.timeout = 300
+    return benchmark

@@ -3,24 +3,25 @@
 import functools
 
 import numpy as np
+import reference
 from rnnfast.kernels.elementwise.optim import scale_in_place
 
 from rnnfast import optim
 
-from . import baseline_layers as plain
 from .measuring import Timed, aligned, allocated_bytes, assert_agrees, unit
 
 SHAPES = ((10_000, 100), (100, 400), (400,))  # a table, a matrix, a bias
 LR = 0.01
-OPTIMIZERS = {
-    "SGD": (optim.SGD, plain.sgd),
-    "Momentum": (optim.Momentum, plain.momentum),
-    "Nesterov": (optim.Nesterov, plain.nesterov),
-    "AdaGrad": (optim.AdaGrad, plain.ada_grad),
-    "RMSprop": (optim.RMSprop, plain.rms_prop),
-    "Adam": (optim.Adam, plain.adam),
-    "AdamW": (optim.AdamW, plain.adam_w),
-}
+OPTIMIZERS = (
+    optim.SGD,
+    optim.Momentum,
+    optim.Nesterov,
+    optim.AdaGrad,
+    optim.RMSprop,
+    optim.Adam,
+    optim.AdamW,
+)
+NAMES = [made.__name__ for made in OPTIMIZERS]
 
 
 def _arrays(seed, dtype=np.float32):
@@ -28,33 +29,24 @@ def _arrays(seed, dtype=np.float32):
     return [aligned(rng.standard_normal(shape), dtype) for shape in SHAPES]
 
 
-def _naive(rule, params, grads, states):
-    for param, grad, state in zip(params, grads, states, strict=True):
-        rule(param, grad, state, LR)
-
-
 @functools.cache
 def _update(name, library):
-    """A call that updates all parameters; two updates are compared with float64 NumPy."""
-    ours, rule = OPTIMIZERS[name]
-    params, grads = _arrays(0), _arrays(1)
-    if library == "rnnfast":
-        call = functools.partial(ours(lr=LR).update, params, grads)
-    else:
-        call = functools.partial(_naive, rule, params, grads, [{} for _ in params])
-    expected, wide, states = _arrays(0, np.float64), _arrays(1, np.float64), [{} for _ in params]
+    """A call that updates all parameters; two updates are compared with the specification in float64."""
+    made = getattr(optim if library == "rnnfast" else reference, name)(lr=LR)
+    oracle = getattr(reference, name)(lr=LR)
+    params, grads, expected, wide = _arrays(0), _arrays(1), _arrays(0, np.float64), _arrays(1, np.float64)
     for _ in range(2):
-        call()
-        _naive(rule, expected, wide, states)
+        made.update(params, grads)
+        oracle.update(expected, wide)
     for actual, correct in zip(params, expected, strict=True):
         assert_agrees(name, actual, correct, 2)
-    return call
+    return functools.partial(made.update, params, grads)
 
 
 class Update(Timed):
     """A million parameters in three arrays."""
 
-    params = (list(OPTIMIZERS), ["rnnfast", "numpy"])
+    params = (NAMES, ["rnnfast", "numpy"])
     param_names = ("optimizer", "library")
 
     def setup(self, optimizer, library):
@@ -65,7 +57,7 @@ class Update(Timed):
 
 
 class UpdateFigures:
-    params = (list(OPTIMIZERS),)
+    params = (NAMES,)
     param_names = ("optimizer",)
 
     def setup(self, optimizer):

@@ -1,13 +1,14 @@
 """The fused output layer: affine, softmax, loss and their gradients without the (N T, V) scores."""
 
 import functools
+import math
 
 import numpy as np
 
 import rnnfast
 
 from . import baseline
-from .measuring import Timed, aligned, allocated_bytes, assert_agrees, share_of_peak, unit, workspace_bytes
+from .measuring import Timed, aligned, assert_agrees, figures
 
 SHAPES = {"20x35x100x10000": (20, 35, 100, 10_000), "50x50x128x65": (50, 50, 128, 65)}
 
@@ -56,28 +57,16 @@ class FusedOutput(Timed):
         self.layer.backward()
 
 
+@figures
 class FusedOutputFigures:
     params = (list(SHAPES),)
     param_names = ("N x T x H x V",)
-    timeout = 300
 
     def setup(self, shape):
-        self.layer, self.xs, self.ts = _state(shape, "rnnfast")
+        self.state, self.xs, self.ts = _state(shape, "rnnfast")
+        self.layer = self.state.layer
+        self.operations = 6 * math.prod(SHAPES[shape])
 
-    def _both(self):
-        self.layer.forward(self.xs, self.ts)
-        self.layer.backward()
-
-    @unit("of the FMA peak")
-    def track_share_of_peak(self, shape):
-        N, T, H, V = SHAPES[shape]
-        return share_of_peak(self._both, 6 * N * T * H * V)
-
-    @unit("bytes a step")
-    def track_allocated(self, shape):
-        return allocated_bytes(self._both)
-
-    @unit("bytes")
-    def track_workspace(self, shape):
-        self._both()
-        return workspace_bytes(self.layer.layer)
+    def call(self):
+        self.state.forward(self.xs, self.ts)
+        self.state.backward()

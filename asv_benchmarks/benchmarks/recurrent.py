@@ -7,16 +7,7 @@ import numpy as np
 import rnnfast
 
 from . import baseline
-from .measuring import (
-    Timed,
-    aligned,
-    allocated_bytes,
-    assert_agrees,
-    operations,
-    share_of_peak,
-    unit,
-    workspace_bytes,
-)
+from .measuring import Timed, aligned, allocated_bytes, assert_agrees, figures, operations, unit
 
 CELLS = {"rnn": rnnfast.TimeRNN, "lstm": rnnfast.TimeLSTM, "gru": rnnfast.TimeGRU}
 SHAPES = {
@@ -86,31 +77,19 @@ class Window(Timed):
         self.layer.backward(self.dhs)
 
 
+@figures
 class WindowFigures:
     params = (list(CELLS), list(SHAPES))
     param_names = ("cell", "N x T x D x H")
-    timeout = 300
 
     def setup(self, cell, shape):
-        self.layer, self.xs, self.dhs = _state(cell, shape, "rnnfast")
+        self.state, self.xs, self.dhs = _state(cell, shape, "rnnfast")
+        self.layer = self.state.layer
+        self.operations = 3 * operations(self.layer, *SHAPES[shape][:2])
 
-    def _both(self):
-        self.layer.forward(self.xs)
-        self.layer.backward(self.dhs)
-
-    @unit("of the FMA peak")
-    def track_share_of_peak(self, cell, shape):
-        N, T, _, _ = SHAPES[shape]
-        return share_of_peak(self._both, 3 * operations(self.layer.layer, N, T))
-
-    @unit("bytes a step")
-    def track_allocated(self, cell, shape):
-        return allocated_bytes(self._both)
-
-    @unit("bytes")
-    def track_workspace(self, cell, shape):
-        self._both()
-        return workspace_bytes(self.layer.layer)
+    def call(self):
+        self.state.forward(self.xs)
+        self.state.backward(self.dhs)
 
 
 @functools.cache

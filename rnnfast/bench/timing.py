@@ -1,16 +1,18 @@
-"""Timing: contenders take turns, medians are taken, and the machine's peak is measured between rounds."""
+"""Timing: contenders take turns, in rounds, on as many cores as there are threads."""
 
 from __future__ import annotations
 
 import gc
 import math
+import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from contextlib import contextmanager, suppress
 
 import numpy as np
 
+from rnnfast.engine import processors
 from rnnfast.kernels.codegen.vectors import VECTOR_BYTES
 from rnnfast.kernels.product.peak import CHAINS, fma_chains, fma_peak
 
@@ -18,82 +20,46 @@ TURN = 0.005  # least seconds of a turn; short calls are repeated within it
 # Before shorter calls, each turn makes one untimed call: it fills caches and wakes threads, which takes up to
 # a millisecond.
 WARMED = 0.05
-PEAK_SECONDS = 0.004
-_OPERATIONS = 2 * CHAINS * VECTOR_BYTES // 4  # of one round of the chains, in float32
+PEAK_SECONDS = 0.01
+CORES = sorted(processors.numbers())  # of the process, before `pinned`
+_TASKS = "/proc/self/task"
 # The process must be idle for this long before the next turn; its CPU time is counted in ticks of 4 or 10 ms.
 _CALM = 0.012
 _PATIENCE = 0.3  # longest wait for that; ONNX Runtime spins for 30 ms after a call
 
 
-def distribution(samples: Sequence[float]) -> dict[str, float]:
-    """Median, 10 % and 90 % quantiles, and the number of samples.
+@contextmanager
+def pinned(threads: int) -> Iterator[None]:
+    """Keep all threads of this process on the first `threads` of its `CORES`, where Linux allows it.
 
-    Examples
-    --------
-    >>> distribution([1.0, 2.0, 3.0])
-    {'median': 2.0, 'p10': 1.2, 'p90': 2.8, 'samples': 3}
+    Otherwise JAX would use all of them: the number of its threads is fixed when it starts.
     """
-    low, middle, high = (float(value) for value in np.percentile(samples, (10, 50, 90)))
-    return {"median": middle, "p10": low, "p90": high, "samples": len(samples)}
+    _move_to(CORES[:threads])
+    try:
+        yield
+    finally:
+        _move_to(CORES)
 
 
-def spread(samples: Sequence[float]) -> float:
-    """The distance of the 10 % and 90 % quantiles divided by the median, a measure of noise.
-
-    Examples
-    --------
-    >>> spread([100.0] * 9), round(spread([90.0, 100.0, 110.0]), 2)
-    (0.0, 0.16)
-    """
-    found = distribution(samples)
-    return (found["p90"] - found["p10"]) / found["median"]
+def _move_to(cores: list[int]) -> None:
+    for thread in os.listdir(_TASKS) if os.path.isdir(_TASKS) else ():
+        with suppress(OSError):  # it has ended, or this is forbidden
+            os.sched_setaffinity(int(thread), cores)
 
 
-class PeakMeter:
-    """Fused multiply-adds per second of all threads together, measured on all at the same time.
+def peak_work(threads: int) -> tuple[Callable[[], object], int]:
+    """A call that multiplies and adds in registers on all threads at once, and its operations."""
+    operations = 2 * CHAINS * VECTOR_BYTES // 4  # of a round of all chains, in float32
+    rounds = max(1, int(fma_peak() * PEAK_SECONDS / operations))
+    pool = ThreadPoolExecutor(threads)
 
-    Parameters
-    ----------
-    threads : int
+    def chains(_: int) -> None:
+        fma_chains(rounds, np.float32(0.5), np.float32(0.25))
 
-    Attributes
-    ----------
-    samples : list of float
-        Peaks in operations per second; each is the best of a few short slices.
-    noise : list of float
-        Seconds of a fixed piece of work, for each thread after each peak. It shows the load of other
-        programs, which the best of a few slices hides.
-    """
+    def work() -> None:
+        list(pool.map(chains, range(threads)))
 
-    def __init__(self, threads: int) -> None:
-        self.threads = threads
-        self.samples: list[float] = []
-        self.noise: list[float] = []
-        self._rounds = 0
-        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
-
-    def measure(self) -> float:
-        """Measure once; returns operations per second, where a multiply-add counts as two."""
-        tasks = [PEAK_SECONDS] * self.threads
-        pairs = list((self._pool.map if self._pool else map)(self._measure_one, tasks))
-        self.samples.append(sum(peak for peak, _ in pairs))
-        self.noise += [seconds for _, seconds in pairs]
-        return self.samples[-1]
-
-    def _measure_one(self, seconds: float) -> tuple[float, float]:
-        """The peak of one core, and the seconds of a fixed piece of work."""
-        peak = fma_peak(seconds)
-        if not self._rounds:
-            self._rounds = max(1, int(peak * seconds / _OPERATIONS))
-        a, b = np.float32(0.5), np.float32(0.25)
-        start = time.perf_counter()
-        fma_chains(self._rounds, a, b)
-        return peak, time.perf_counter() - start
-
-    def close(self) -> None:
-        """End the threads."""
-        if self._pool is not None:
-            self._pool.shutdown()
+    return work, threads * rounds * operations
 
 
 def settle() -> None:
@@ -113,9 +79,7 @@ def in_turn(
     calls: Mapping[str, Callable[[], object]],
     seconds: float,
     rounds: int,
-    *,
     rest: Callable[[], object] | None = None,
-    between: Callable[[], object] | None = None,
 ) -> dict[str, list[float]]:
     """Time calls in rounds of turns, so that all calls see the same variations of the machine.
 
@@ -128,16 +92,14 @@ def in_turn(
     rounds
         Least number of turns for each.
     rest
-        Called before each turn, and before the untimed calls.
-    between
-        Called after each round.
+        Called before each turn, and before the untimed calls, as `settle`.
 
     Returns
     -------
     samples
         Seconds of one call, by name, in the order of the rounds.
     """
-    turns = {name: _turn_of(call, rest) for name, call in calls.items()}
+    shortest = {name: _shortest(call, rest) for name, call in calls.items()}
     samples: dict[str, list[float]] = {name: [] for name in calls}
     gc.collect()
     collecting = gc.isenabled()
@@ -149,9 +111,7 @@ def in_turn(
             for name, call in calls.items():
                 if rest is not None:
                     rest()
-                samples[name].append(_take(call, turns[name]))
-            if between is not None:
-                between()
+                samples[name].append(_turn(call, shortest[name]))
             done += 1
     finally:
         if collecting:
@@ -159,34 +119,29 @@ def in_turn(
     return samples
 
 
-class _Turn(NamedTuple):
-    """The numbers of untimed and timed calls in a turn."""
-
-    ahead: int
-    repeats: int
-
-
-def _turn_of(call: Callable[[], object], rest: Callable[[], object] | None) -> _Turn:
-    """The number of calls that fill a turn, from the shortest of a few calls: early calls may wait for cores
-    on which the threads of another contender still spin."""
+def _shortest(call: Callable[[], object], rest: Callable[[], object] | None) -> float:
+    """Seconds of the shortest of a few calls: early ones may wait for cores on which the threads of another
+    contender still spin."""
     if rest is not None:
         rest()
     call()
     shortest = math.inf
     for _ in range(3):
-        start = time.perf_counter()
-        call()
-        shortest = min(shortest, max(time.perf_counter() - start, 1e-9))
+        shortest = min(shortest, _timed(call, 1))
         if shortest >= WARMED:
             break
-    return _Turn(int(shortest < WARMED), max(1, math.ceil(TURN / shortest)))
+    return shortest
 
 
-def _take(call: Callable[[], object], turn: _Turn) -> float:
-    """Seconds of one call."""
-    for _ in range(turn.ahead):
+def _turn(call: Callable[[], object], shortest: float) -> float:
+    """Seconds of one call, the mean over a turn."""
+    if shortest < WARMED:
         call()
+    return _timed(call, max(1, math.ceil(TURN / max(shortest, 1e-9))))
+
+
+def _timed(call: Callable[[], object], times: int) -> float:
     start = time.perf_counter()
-    for _ in range(turn.repeats):
+    for _ in range(times):
         call()
-    return (time.perf_counter() - start) / turn.repeats
+    return (time.perf_counter() - start) / times

@@ -1,8 +1,7 @@
 """The command line, one sub-command a file: `train`, `evaluate`, `generate`, `predict`, `diagnose`,
 `export`, `convert`, `forecast`, `classify`, `bench`, `warmup`.
 
-* `app.py` registers the sub-commands. `options.py` has the options of `train`, `bench_options.py` those of
-  `bench`. `session.py` runs `train`.
+* `app.py` registers the sub-commands. `options.py` has the options of `train`. `session.py` runs `train`.
 * `experiment.py` is one run: a text, a model and its baselines, one of which is `unigram.py`. `run_folder.py`
   manages the files of a run.
 * `forecasting.py` runs `forecast`, whose options are in `forecast_options.py`; `backtests.py` has its scores,

@@ -2,260 +2,230 @@
 
 from __future__ import annotations
 
+import csv
 import functools
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
+import platform
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from statistics import geometric_mean, median
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from rnnfast import _check
-from rnnfast.bench import contenders, grid, machine, runner
-from rnnfast.cli import bench_files, bench_ranks
-from rnnfast.cli import bench_options as options
-from rnnfast.cli.errors import one_line
-from rnnfast.cli.options import given_options
+import rnnfast
+from rnnfast.bench import grid
+from rnnfast.bench.contenders import PEERS
+from rnnfast.bench.measure import BenchFailed, Line, measured
+from rnnfast.cli.errors import STOPPED, one_line
 from rnnfast.cli.own_cells import cell_name
-from rnnfast.files.atomic import write_atomically
+from rnnfast.cli.progress import compilations
+from rnnfast.engine import processors
+from rnnfast.kernels.codegen.vectors import VECTOR_BYTES
 
 _CELLS = ",".join(grid.CELLS)
-_SECONDS, _RANDOM_SECONDS, _ROUNDS = 2.0, 0.5, 5
-_QUICK_SECONDS, _QUICK_ROUNDS = 0.2, 3
-_GOAL, _RANDOM_GOAL = 1.1, 1.0
-_OUTPUT = ("out", "json_path", "markdown_path", "chart_path")
-_UNTIMED = ("seconds", "goal", *_OUTPUT)  # without effect where nothing is timed
-_UNRANKED = (
-    "cells",
-    "shapes",
-    "random",
-    "seed",
-    "passes",
-    "threads",
-    "peers",
-    "models",
-    "check",
-    "goal",
-)  # with --ranks
-_UNBOUNDED = 160  # columns for a pipe or a file
+_USUAL, _QUICK = (2.0, 5), (0.2, 3)  # seconds for a line, and the least number of turns
+_NOISY = 0.05
+_HEAD = ["cell", "NxTxDxH", "pass", "threads", "ms", "of peak"]
+_NOTES = [
+    "float32, medians; results were compared first, and all libraries took turns in one process.",
+    "both: forward and backward, including the gradient of the input.",
+    "of peak: operations per second of the products divided by the FMA peak, measured in turn with them.",
+    "Below a library: its time divided by that of rnnfast, above 1 if rnnfast is faster.",
+]
+
+
+# One line per option, as a table.
+# fmt: off
+Cells = Annotated[str, typer.Option(metavar="LIST", help="Cells, as for rnnfast train --cell.")]
+Shapes = Annotated[str | None, typer.Option(
+    metavar="LIST", show_default="nine, with --quick three", help="Sizes NxTxDxH, as 20x35x100x100.")]
+Threads = Annotated[str | None, typer.Option(
+    metavar="LIST", show_default="1,2", help="Numbers of threads, for example 1,4.")]
+Peers = Annotated[str | None, typer.Option(
+    metavar="LIST", show_default="all installed", help=f"Any of {', '.join(PEERS)}; or none.")]
+Quick = Annotated[bool, typer.Option(
+    "--quick", help="Measure three shapes, each for a short time: under a minute.")]
+Csv = Annotated[Path | None, typer.Option(
+    "--csv", metavar="FILE", show_default=False, help="Also write the lines to a file.")]
+# fmt: on
 
 
 def bench(
-    context: typer.Context,
-    cells: options.Cells = _CELLS,
-    shapes: options.Shapes = None,
-    random: options.Random = None,
-    seed: options.Seed = 0,
-    passes: options.Passes = "forward,both",
-    threads: options.Threads = None,
-    peers: options.Peers = None,
-    models: options.Models = False,
-    ranks: options.Ranks = None,
-    launcher: options.Launcher = None,
-    seconds: options.Seconds = None,
-    quick: options.Quick = False,
-    check: options.Check = False,
-    goal: options.Goal = None,
-    out: options.Out = None,
-    json_path: options.Json = None,
-    markdown_path: options.Markdown = None,
-    chart_path: options.Chart = None,
+    cells: Cells = _CELLS,
+    shapes: Shapes = None,
+    threads: Threads = None,
+    peers: Peers = None,
+    quick: Quick = False,
+    csv_path: Csv = None,
 ) -> None:
     """Compare the speed of rnnfast with whichever of PyTorch, JAX and ONNX Runtime is installed.
 
-    First the results are compared. Then all libraries take turns in one process, on the same values. Each
-    number of threads gets its own process, pinned to that many cores. Without options this takes about ten
-    minutes, more on a slow machine. Do not use the machine for anything else meanwhile.
-
-    With --ranks, processes train together, and their training steps are compared with those of one process
-    and with a model of their time. This takes about three minutes.
-
-    With --random, drawn shapes are measured, and the worst of them are shown. 100 shapes of three cells take
-    about twenty minutes on each number of threads.
+    First the results are compared. Then all libraries take turns in one process, on the same values. Without
+    options this takes about ten minutes, more on a slow machine. Do not use the machine for anything else
+    meanwhile.
 
     \b
     Examples:
     [bold]rnnfast bench --quick[/bold]
     [bold]rnnfast bench --cells lstm --shapes 20x35x100x100,64x100x128x256 --threads 1[/bold]
-    [bold]rnnfast bench --models --peers torch --out runs/laptop[/bold]
-    [bold]rnnfast bench --random 100 --threads 1[/bold]
-    [bold]rnnfast bench --ranks 1,2[/bold]
+    [bold]rnnfast bench --peers torch --csv laptop.csv[/bold]
     """
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = _UNBOUNDED
     with one_line(ValueError):
-        _refuse_unused(
-            context,
-            (
-                (_UNTIMED, check, "with --check, which times nothing"),
-                (("shapes", "random", "passes"), cells == "none", "with --cells none"),
-                (("shapes",), random is not None, "with --random"),
-                (("seed",), random is None, "without --random"),
-                (_UNRANKED, ranks is not None, "with --ranks"),
-                (("launcher",), ranks is None, "without --ranks"),
-            ),
-        )
-    files = bench_files.paths(out, json_path, markdown_path, chart_path)
-    if ranks is not None:
-        bench_ranks.run(console, ranks, launcher, seconds, quick, files)
-        return
-    settings = _settings(cells, shapes, random, seed, passes, threads, peers, models, seconds, quick, check)
-    if goal is None:
-        goal = _GOAL if random is None else _RANDOM_GOAL
-    drawn = {"random": random, "seed": None if random is None else seed}
-    record = bench_files.new_record(
-        {**asdict(settings), **drawn, "peers_named": peers is not None, "goal": goal}
-    )
-    record["runs"] = []
-    if not check:
-        bench_files.make_room(files)
-    begun = time.perf_counter()
-    try:
-        with _progress(console, settings) as watch:
-            runner.measure(settings, record["runs"], watch)
-    except (runner.BenchFailed, KeyboardInterrupt) as stop:
-        nothing = check or not any(run["layers"] or run["models"] for run in record["runs"])
-        bench_files.stop(stop, record, None if nothing else files["figures"])
-    record["seconds"] = time.perf_counter() - begun
-    if check:
-        _say_agreement(console, record)
-    else:
-        _report(console, record, goal, files)
+        names = _listed("cells", cells, functools.partial(cell_name, "bench", "cells"))
+        sizes = list(grid.QUICK_SHAPES if quick else grid.SHAPES)
+        if shapes is not None:
+            sizes = _listed("shapes", shapes, _shape)
+        counts = list(range(1, 1 + min(2, processors.allowed())))
+        if threads is not None:
+            counts = _listed("threads", threads, _thread_count)
+        beside = [name for name, peer in PEERS.items() if not peer.missing]
+        if peers is not None:
+            beside = [] if peers == "none" else _listed("peers", peers.lower(), _peer)
+    lines: list[Line] = []
+    with ExitStack() as stack:
+        stack.enter_context(one_line(OSError, MemoryError))
+        stack.enter_context(one_line(BenchFailed, code=STOPPED))
+        file = csv_path and stack.enter_context(open(csv_path, "w", newline="", encoding="utf-8"))
+        for text in _introduction(beside, every=peers is None):
+            typer.echo(text)
+        stack.enter_context(compilations(lambda: typer.echo("compiling kernels, once")))
+        settings = _QUICK if quick else _USUAL
+        for line in (line for count in counts for line in measured(names, sizes, count, beside, *settings)):
+            head, row = _csv_rows(line, beside)
+            if not lines:
+                typer.echo(_table_row([*_HEAD, *(PEERS[name].title for name in beside)], beside))
+            if file:
+                csv.writer(file).writerows([row] if lines else [head, row])
+                file.flush()
+            typer.echo(_table_row(_texts(line, beside), beside))
+            lines.append(line)
+    for text in _conclusion(lines):
+        typer.echo(text)
 
 
-def _refuse_unused(context: typer.Context, unused: Iterable[tuple[Sequence[str], bool, str]]) -> None:
-    """Refuse options that have no effect: names, whether they have none, and when."""
-    given = given_options(context)
-    for names, is_unused, when in unused:
-        for name in names:
-            if is_unused and name in given:
-                raise _check.no_effect("--" + name.removesuffix("_path"), when)
-
-
-def _settings(
-    cells: str,
-    shapes: str | None,
-    random: int | None,
-    seed: int,
-    passes: str,
-    threads: str | None,
-    peers: str | None,
-    models: bool,
-    seconds: float | None,
-    quick: bool,
-    check: bool,
-) -> runner.Settings:
-    """The settings from the options; impossible ones end the command with one line."""
-    cores = machine.core_count()
-    with one_line(ValueError):
-        if cells == "none" and not models:
-            raise ValueError("bench: --cells none leaves nothing to measure without --models.")
-        return runner.Settings(
-            cells=[]
-            if cells == "none"
-            else grid.cells(cells, functools.partial(cell_name, "bench", "cells")),
-            shapes=_shapes(shapes, random, seed, quick),
-            passes=grid.choices("passes", passes.lower(), grid.PASSES),
-            threads=list(range(1, 1 + min(2, cores)))
-            if threads is None
-            else grid.thread_counts(threads, cores),
-            peers=contenders.chosen(
-                None if peers is None else [] if peers == "none" else grid.words(peers.lower())
-            ),
-            models=list(grid.MODELS) if models else [],
-            seconds=seconds
-            if seconds is not None
-            else _QUICK_SECONDS
-            if quick
-            else _SECONDS
-            if random is None
-            else _RANDOM_SECONDS,
-            rounds=_QUICK_ROUNDS if quick else _ROUNDS,
-            check=check,
-        )
-
-
-def _shapes(shapes: str | None, random: int | None, seed: int, quick: bool) -> list[grid.Shape]:
-    """The shapes: drawn, named, or those of the grid."""
-    if random is not None:
-        return grid.random_shapes(random, seed)
-    if shapes is not None:
-        return grid.shapes(shapes)
-    return list(grid.QUICK_SHAPES if quick else grid.SHAPES)
-
-
-@contextmanager
-def _progress(console: Console, settings: runner.Settings) -> Iterator[runner.Watch]:
-    """Show progress: a moving line on a terminal, a line for each result elsewhere."""
-    from rnnfast.bench.report import milliseconds
-
-    lines = len(settings.cells) * len(settings.shapes) * len(settings.passes)
-    lines += len(settings.models) * len(grid.MODEL_PASS_TITLES)
-    total, done = lines * len(settings.threads), 0
-    status = console.status("starting") if console.is_terminal else None
-
-    def watch(threads: int, event: dict[str, Any]) -> None:
-        nonlocal done
-        kind = event["event"]
-        place = f"{threads} thread{'s' * (threads > 1)}, {done + 1}/{total}"
-        if kind == "compiling":
-            console.print("compiling kernels, once", soft_wrap=True)
-        elif kind == "compiled":
-            console.print(f"compiled in {event['seconds']:.0f} s; later runs reuse the result")
-        elif kind == "measuring":
-            now["what"] = event["what"]
-            if status is not None:
-                status.update(f"{place}: {event['what']}")
-        elif kind in ("layer", "model"):
-            done += 1
-            if status is None and not settings.check:
-                own = event["contenders"]["rnnfast"]["median"]
-                console.print(f"{place}: {now['what']}: {milliseconds(own)} ms", soft_wrap=True)
-
-    now = {"what": ""}
-    if status is None:
-        yield watch
-    else:
-        with status:
-            yield watch
-
-
-def _say_agreement(console: Console, record: dict[str, Any]) -> None:
-    """Print the result of a comparison without timing."""
-    from rnnfast.bench.summary import lines, title
-
-    found: dict[str, list[float]] = {}
-    for _, line, _ in lines(record["runs"]):
-        for peer, difference in line["differences"].items():
-            found.setdefault(peer, []).append(difference)
-    for peer, differences in found.items():
-        console.print(
-            f"{title(peer)} computes the same in all {len(differences)} cases; the largest difference is "
-            f"{max(differences):.1e} of the norm.",
-            soft_wrap=True,
-        )
+def _listed(name: str, text: str, read: Callable[[str], Any]) -> list[Any]:
+    """The distinct entries of a typed list, separated by commas or spaces."""
+    found = [read(word) for word in dict.fromkeys(text.replace(",", " ").split())]
     if not found:
-        console.print("There is no peer to compare with.")
+        raise ValueError(f"bench: {name} must name at least one.")
+    return found
 
 
-def _report(console: Console, record: dict[str, Any], goal: float, files: dict[str, Path]) -> None:
-    """Write the files before the tables, so that a closed output loses nothing."""
-    from rnnfast.bench import chart, random_report, report, summary
+def _shape(word: str) -> grid.Shape:
+    sizes = word.lower().split("x")
+    if len(sizes) != 4 or not all(size.isdecimal() and int(size) > 0 for size in sizes):
+        raise ValueError(
+            f"bench: shapes must be NxTxDxH, four whole numbers from 1, as 20x35x100x100, got {word!r}."
+        )
+    return grid.Shape(*map(int, sizes))
 
-    record["summary"] = summary.everything(record["runs"], goal)
-    is_random = record["settings"]["random"] is not None
-    if is_random:
-        record["summary"]["random"] = random_report.counts(record["runs"], goal)
-    pages = random_report if is_random else report
-    with one_line(OSError):
-        bench_files.write_json(files["figures"], record, complete=True)
-        (random_report if is_random else chart).draw(files["picture"], record)
-        with write_atomically(files["tables"]) as file:
-            file.write(pages.markdown(record, goal).encode())
-    pages.show(console, record, goal)
-    for name, path in files.items():
-        console.print(f"{name}: {path}", soft_wrap=True)
+
+def _thread_count(word: str) -> int:
+    cores = processors.allowed()
+    if not word.isdecimal() or int(word) < 1:
+        raise ValueError(f"bench: threads must be whole numbers of at least 1, got {word!r}.")
+    if int(word) > cores:
+        raise ValueError(
+            f"bench: threads must be at most {cores}, the cores this process may use, got {word}; more "
+            f"threads than cores would only wait for each other."
+        )
+    return int(word)
+
+
+def _peer(word: str) -> str:
+    if word not in PEERS:
+        raise ValueError(f"bench: peers must be among {', '.join(PEERS)}, or none, got {word!r}.")
+    if missing := PEERS[word].missing:
+        raise ValueError(f"bench: {PEERS[word].title} is not installed here: pip install {' '.join(missing)}")
+    return word
+
+
+def processor() -> str:
+    """The name of the processor."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _introduction(peers: Sequence[str], *, every: bool) -> list[str]:
+    """The machine and the libraries."""
+    cores, lanes = processors.allowed(), VECTOR_BYTES // 4
+    versions = [f"rnnfast {rnnfast.__version__}", *(f"{PEERS[name].title} {version(name)}" for name in peers)]
+    missing = {peer.title: peer.missing for peer in PEERS.values() if every and peer.missing}
+    return [
+        f"{processor()}, {cores} core{'s' * (cores > 1)}, vectors of {lanes} float32",
+        ", ".join(versions),
+        *(f"not installed here: {title} (pip install {' '.join(names)})" for title, names in missing.items()),
+    ]
+
+
+def _table_row(texts: Sequence[str], peers: Sequence[str]) -> str:
+    """A row of the table; the first three columns are words."""
+    widths = [10, 17, 8, 7, 8, 7, *(max(7, len(PEERS[name].title)) for name in peers)]
+    words = (text.ljust(width) for text, width in zip(texts[:3], widths, strict=False))
+    figures = (text.rjust(width) for text, width in zip(texts[3:], widths[3:], strict=True))
+    return " ".join([*words, *figures])
+
+
+def _texts(line: Line, peers: Sequence[str]) -> list[str]:
+    """What the row of a line shows; empty for a library that does not have the cell or the pass."""
+    milliseconds = f"{line.seconds['rnnfast'] * 1e3:#.3g}".rstrip(".")
+    ratios = (f"{line.ratios[name]:.2f}" if name in line.ratios else "" for name in peers)
+    return [
+        line.cell,
+        str(line.shape),
+        line.which,
+        str(line.threads),
+        milliseconds,
+        f"{line.share:.0%}",
+        *ratios,
+    ]
+
+
+def _csv_rows(line: Line, peers: Sequence[str]) -> tuple[list[Any], list[Any]]:
+    """The head of the file, and the row of a line."""
+    row = {
+        "processor": processor(),
+        "cell": line.cell,
+        "threads": line.threads,
+        **line.shape._asdict(),
+        "pass": line.which,
+        "rnnfast_ms": f"{line.seconds['rnnfast'] * 1e3:.6g}",
+        "percent_of_peak": f"{line.share * 100:.1f}",
+    }
+    for name in peers:
+        is_there = name in line.seconds
+        row[f"{name}_ms"] = f"{line.seconds[name] * 1e3:.6g}" if is_there else ""
+        row[f"{name}_ratio"] = f"{line.ratios[name]:.4g}" if is_there else ""
+    return list(row), list(row.values())
+
+
+def _conclusion(lines: Sequence[Line]) -> list[str]:
+    """The ratios to the fastest library by cell and threads, how to read the table, and a warning."""
+    found = [""]
+    for cell, threads in dict.fromkeys((line.cell, line.threads) for line in lines):
+        ratios = [
+            (min(line.ratios.values()), f"{line.shape} {line.which}")
+            for line in lines
+            if (line.cell, line.threads) == (cell, threads) and line.ratios
+        ]
+        if ratios:
+            mean, (least, where) = geometric_mean(ratio for ratio, _ in ratios), min(ratios)
+            found.append(
+                f"{cell}, threads {threads}: geometric mean of ratios to the fastest library {mean:.2f}, "
+                f"least {least:.2f}: {where}"
+            )
+    if not any(line.ratios for line in lines):
+        found.append("No other library was measured: these are the figures of rnnfast alone.")
+    found += _NOTES
+    noise = median(line.noise for line in lines)
+    if noise > _NOISY:
+        found.append(
+            f"This machine is noisy: times of the same work spread over {noise:.0%} of their median, so the "
+            f"figures may be off by as much. Close other programs, let the machine cool, and measure again."
+        )
+    return found
