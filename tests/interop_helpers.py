@@ -9,7 +9,6 @@ from rnnfast import Bidirectional, Stack
 D, H, N, T = 3, 4, 2, 6
 LIMIT = {np.dtype(np.float32): 1e-6, np.dtype(np.float64): 1e-12}  # of the largest output
 FORMS = [(layers, directions) for layers in (1, 2, 3) for directions in (1, 2)]
-QUIET = {"verbose": False}
 KINDS = {
     "torch": ("rnn", "relu", "lstm", "gru-after"),
     "keras": ("rnn", "relu", "lstm", "gru-before", "gru-after"),

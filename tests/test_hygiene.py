@@ -135,7 +135,8 @@ def test_nothing_imports_kernels_by_its_bare_name():
 
 
 def test_nothing_is_unpickled():
-    """A pickle runs code when it is loaded; _jit.py alone may, for what it has written into its own cache."""
+    """A pickle runs code when it is loaded. _jit.py may, for what it has written into its own cache, and
+    interop/pickles.py finds stand-ins of six names only."""
     modules = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 
     def unpickles(node):
@@ -146,7 +147,8 @@ def test_nothing_is_unpickled():
             name.split(".")[0] in modules for name in imported(node)
         )
 
-    assert found([p for p in KERNELS if p.name != "_jit.py"] + LIBRARY, unpickles) == []
+    allowed = ("_jit.py", "pickles.py")
+    assert found([p for p in KERNELS + LIBRARY if p.name not in allowed], unpickles) == []
 
 
 def test_kernels_know_nothing_of_the_library_above_them():

@@ -1,4 +1,4 @@
-"""Models and layers from one file format to another, and archives of strangers.
+"""Models and layers from one file format to another: weights, settings, what is lost; archives of strangers.
 
 RNNFAST_FUZZ_ARCHIVES is the number of mutated files of each kind.
 """
@@ -15,16 +15,17 @@ from safetensors.numpy import save_file
 
 import rnnfast
 from rnnfast import CheckpointError, heads
+from rnnfast.cells import cell, sigmoid, tanh
 from rnnfast.interop.archives import read_npz, read_safetensors
 from rnnfast.interop.formats import FORMATS, Entry, convert, load, save
-from rnnfast.interop.named import arrays_of
+from rnnfast.interop.named import arrays_of, settings_of
 
 FILES = int(os.environ.get("RNNFAST_FUZZ_ARCHIVES", "500"))
 SLACK = 4 << 20
 
 
-def lstm(*sizes, dtype=np.float32):
-    return rnnfast.TimeLSTM.from_sizes(*sizes, rng=np.random.default_rng(0), dtype=dtype)
+def lstm(*sizes, **options):
+    return rnnfast.TimeLSTM.from_sizes(*sizes, rng=np.random.default_rng(0), **options)
 
 
 def lm(cell, **options):
@@ -229,6 +230,191 @@ def test_a_file_may_be_converted_into_itself(tmp_path):
     convert(path, path)
     assert_same_model(FORMATS[".npz"].read(path, None).model, layer)
     assert list(tmp_path.iterdir()) == [path]
+
+
+# ONNX.
+
+
+def needs_onnx():
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+
+
+def test_a_language_model_of_the_book_becomes_an_onnx_file(tmp_path):
+    needs_onnx()
+    model = rnnfast.RNNLM(11, 5, 5, cell="lstm", layers=2, tied=True, rng=np.random.default_rng(0))
+    model.save(tmp_path / "model.safetensors")
+    convert(tmp_path / "model.safetensors", tmp_path / "book.pkl")
+    converted = convert(tmp_path / "book.pkl", tmp_path / "model.onnx")
+    assert (tmp_path / "model.onnx").is_file()
+    assert converted.difference < 1e-5
+    assert all(row.written for row in converted.rows)
+
+
+def test_layers_become_an_onnx_file(tmp_path):
+    needs_onnx()
+    layer = rnnfast.TimeGRU.from_sizes(3, 4, rng=np.random.default_rng(0))
+    np.savez(tmp_path / "layer.npz", **arrays_of(layer))
+    converted = convert(tmp_path / "layer.npz", tmp_path / "layer.onnx")
+    assert converted.difference < 1e-5
+    assert all(row.written for row in converted.rows)
+
+
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+def test_the_rows_name_the_initializers_that_were_read(tied, tmp_path):
+    needs_onnx()
+    model = rnnfast.RNNLM(11, 5, 5, cell="gru", tied=tied, rng=np.random.default_rng(0))
+    model.save(tmp_path / "model.safetensors")
+    wrote = convert(tmp_path / "model.safetensors", tmp_path / "model.onnx").rows
+    read = convert(tmp_path / "model.onnx", tmp_path / "back.npz").rows
+    for one, other in zip(wrote, read, strict=True):
+        assert other.parameter == one.parameter
+        assert {entry.name for entry in other.read} == {entry.name for entry in one.written}
+        assert other.read
+
+
+def test_numbers_of_a_graph_that_are_not_finite_are_told_by_their_parameter(tmp_path):
+    needs_onnx()
+    layer = rnnfast.TimeGRU.from_sizes(3, 4, rng=np.random.default_rng(0))
+    layer.params[1][0, 0] = np.nan
+    rnnfast.interop.to_onnx(layer, tmp_path / "layer.onnx", check=False)
+    with pytest.raises(CheckpointError, match=r"layer.onnx: layer0_Wh must be finite, got nan"):
+        convert(tmp_path / "layer.onnx", tmp_path / "back.npz")
+    assert not (tmp_path / "back.npz").exists()
+
+
+# Settings.
+
+
+def stack(dropout=0.5, **options):
+    return rnnfast.Stack([lstm(3, 4, stateful=True), lstm(4, 5)], dropout, **options)
+
+
+def own_lm(**options):
+    return rnnfast.RNNLM(11, 5, 4, cell="lstm", rng=np.random.default_rng(0), **options)
+
+
+def written(model, path):
+    """A file of a model in one of our own formats."""
+    FORMATS[path.suffix].write(model, path)
+    return path
+
+
+@pytest.mark.parametrize("ending", [".npz", ".safetensors"])
+def test_our_own_formats_keep_settings(ending, tmp_path):
+    model = stack(per_step=False)
+    converted = convert(written(model, tmp_path / "a.npz"), tmp_path / f"b{ending}")
+    assert converted.notes == []
+    again = FORMATS[ending].read(tmp_path / f"b{ending}", None).model
+    assert [layer.stateful for layer in again.layers] == [True, False]
+    assert [(drop.dropout_ratio, drop.per_step) for drop in again.dropouts] == [(0.5, False)]
+    both = rnnfast.Bidirectional(lstm(3, 4, stateful=True), lstm(3, 4, stateful=True))
+    convert(written(both, tmp_path / "c.npz"), tmp_path / f"d{ending}")
+    assert FORMATS[ending].read(tmp_path / f"d{ending}", None).model.stateful
+
+
+def test_a_book_file_says_what_it_does_not_keep(tmp_path):
+    notes = convert(written(stack(per_step=False), tmp_path / "a.npz"), tmp_path / "a.pkl").notes
+    assert notes == [
+        "dropout=0.5 is not stored in a .pkl file",
+        "per_step=False is not stored in a .pkl file",
+        "stateful=True is not stored in a .pkl file",
+    ]
+    notes = convert(written(own_lm(dropout=0.25), tmp_path / "b.npz"), tmp_path / "b.pkl").notes
+    assert notes == ["dropout=0.25 is not stored in a .pkl file"]
+    assert convert(tmp_path / "b.pkl", tmp_path / "c.npz").notes == []
+    notes = convert(
+        written(own_lm(precision="bfloat16"), tmp_path / "d.safetensors"), tmp_path / "d.pkl"
+    ).notes
+    assert notes == ["precision=bfloat16 is not stored in a .pkl file"]
+
+
+def test_a_pytorch_file_says_what_it_does_not_keep_or_refuses(tmp_path):
+    pytest.importorskip("torch")
+    model = rnnfast.Stack([lstm(3, 4), lstm(4, 4)], 0.5)
+    notes = convert(written(model, tmp_path / "a.npz"), tmp_path / "a.pt").notes
+    assert notes == ["dropout=0.5 is not stored in a .pt file"]
+    locked = rnnfast.Stack([lstm(3, 4), lstm(4, 4)], 0.5, per_step=False)
+    with pytest.raises(ValueError, match="PyTorch draws a dropout mask for every step"):
+        convert(written(locked, tmp_path / "b.npz"), tmp_path / "b.pt")
+    absolute = rnnfast.SequenceRegressor(3, 4, 2, head="absolute", rng=np.random.default_rng(0))
+    notes = convert(written(absolute, tmp_path / "c.npz"), tmp_path / "c.pt").notes
+    assert notes == ["head=absolute is not stored in a .pt file"]
+    for head in ("gaussian", "student_t"):
+        regressor = rnnfast.SequenceRegressor(3, 4, 2, head=head)
+        with pytest.raises(ValueError, match=f"a PyTorch file has no place for the head {head}"):
+            convert(written(regressor, tmp_path / "d.npz"), tmp_path / "d.pt")
+    assert not (tmp_path / "d.pt").exists()
+
+
+def test_an_onnx_file_keeps_settings(tmp_path):
+    needs_onnx()
+    for model in (stack(), own_lm(dropout=0.25), rnnfast.SequenceRegressor(3, 4, 2, dropout=0.25)):
+        assert convert(written(model, tmp_path / "a.npz"), tmp_path / "a.onnx").notes == []
+        assert settings_of(load(tmp_path / "a.onnx")) == settings_of(model)
+
+
+@cell(states=("h",), product="diagonal")
+def two_gates(a, u, h):
+    """A gated leaky unit."""
+    gate = sigmoid(a)
+    return gate * h + (1 - gate) * tanh(u)
+
+
+@pytest.mark.parametrize("ending", [".npz", ".safetensors"])
+def test_diagonal_cells_of_several_gates_are_read_back(ending, tmp_path):
+    layer = two_gates.layer(3, 4, rng=np.random.default_rng(0))
+    first = written(layer, tmp_path / f"first{ending}")
+    converted = convert(first, tmp_path / "second.npz")
+    assert converted.rows[1] == ("layer0_Wh", (8,), [Entry("layer0_Wh", (8,))], [Entry("layer0_Wh", (8,))])
+    for actual, expected in zip(converted.model.params, layer.params, strict=True):
+        assert_same_bits(actual, expected)
+    arrays = tmp_path / "arrays.npz"
+    np.savez(arrays, **arrays_of(layer))
+    assert convert(arrays, tmp_path / "third.npz", cell=two_gates).model.cell is two_gates
+
+
+def test_a_cell_that_the_file_contradicts_is_an_error(tmp_path):
+    gru = rnnfast.cells.gru
+    for name in ("a.npz", "a.safetensors", "a.pkl"):
+        path = tmp_path / name
+        FORMATS[path.suffix].write(own_lm(), path)
+        with pytest.raises(ValueError, match=r"cell must be lstm, which .* has, got gru"):
+            convert(path, tmp_path / "b.npz", cell=gru)
+        convert(path, tmp_path / "b.npz", cell=rnnfast.cells.lstm)
+    with pytest.raises(ValueError, match="from_book: cell must be one of rnn, gru, lstm") as error:
+        convert(tmp_path / "a.pkl", tmp_path / "c.npz", cell=rnnfast.cells.rnn_relu)
+    assert not isinstance(error.value, CheckpointError)
+    assert not (tmp_path / "c.npz").exists()
+
+
+def test_layers_of_several_cells_go_through_the_book(tmp_path):
+    model = rnnfast.Stack([rnnfast.TimeRNN.from_sizes(3, 4), lstm(4, 5)])
+    convert(written(model, tmp_path / "a.npz"), tmp_path / "a.pkl")
+    assert repr(convert(tmp_path / "a.pkl", tmp_path / "b.npz").model) == repr(model)
+
+
+def test_a_cell_that_a_pytorch_file_contradicts_is_an_error(tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.save(torch.nn.GRU(3, 4).state_dict(), tmp_path / "a.pt")
+    convert(tmp_path / "a.pt", tmp_path / "a.npz", cell=rnnfast.cells.gru_after)
+    for other in (rnnfast.cells.gru, rnnfast.cells.lstm, rnnfast.cells.rnn_relu):
+        with pytest.raises(ValueError, match=f"cell must be gru_after, which .*a.pt has, got {other.name}"):
+            convert(tmp_path / "a.pt", tmp_path / "a.npz", cell=other)
+
+
+@pytest.mark.parametrize(("value", "words"), [(np.nan, "finite, got nan"), (-np.inf, "finite, got -inf")])
+def test_numbers_that_are_not_finite_are_told_by_their_array(value, words, tmp_path):
+    model = own_lm()
+    model.params[2][0, 0] = value
+    model.save(tmp_path / "a.safetensors")
+    with pytest.raises(CheckpointError, match=f"a.safetensors: .*layer0_Wh must be {words}"):
+        convert(tmp_path / "a.safetensors", tmp_path / "b.npz")
+    theirs = {f"weight_{part}_l0": np.zeros((16, 4), "f4") for part in ("ih", "hh")}
+    theirs["weight_hh_l0"][0, 0] = value
+    np.savez(tmp_path / "a.npz", **theirs)
+    with pytest.raises(CheckpointError, match=f"a.npz: .*weight_hh_l0 must be {words}"):
+        convert(tmp_path / "a.npz", tmp_path / "b.npz")
 
 
 # Archives of strangers.

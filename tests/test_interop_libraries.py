@@ -10,7 +10,6 @@ from helpers import DTYPES
 from interop_helpers import (
     FORMS,
     KINDS,
-    QUIET,
     D,
     H,
     N,
@@ -37,7 +36,7 @@ dtypes = pytest.mark.parametrize("dtype", DTYPES)
 
 def options_of(kind):
     """What of the cell the arrays do not tell."""
-    return QUIET | ({"activation": "relu"} if kind == "relu" else {})
+    return {"activation": "relu"} if kind == "relu" else {}
 
 
 # Keras.
@@ -90,14 +89,14 @@ def run_keras(keras, layers, xs):
 def test_layers_of_keras_compute_the_same_here(keras, kind, use_bias, layers, directions, dtype):
     sizes = [D, *[H * directions] * (layers - 1)]
     made = [keras_layer(keras, kind, dtype, size, directions, use_bias=use_bias) for size in sizes]
-    layer = from_keras(made if layers > 1 else made[0], **QUIET)
+    layer = from_keras(made if layers > 1 else made[0])
     expected = run_keras(keras, made, inputs(dtype))
     assert_close(layer.forward(inputs(dtype)), expected)
     options = options_of(kind) | ({"reset_after": False} if kind == "gru-before" else {})
     lists = [one.get_weights() for one in made]
     assert_same_layer(from_keras(lists if layers > 1 else lists[0], **options), layer)
     if use_bias:
-        weights = to_keras(layer, **QUIET)
+        weights = to_keras(layer)
         assert_equal_trees(
             weights if layers > 1 else [weights], [[summed(one) for one in both] for both in lists]
         )
@@ -108,7 +107,7 @@ def test_layers_of_keras_compute_the_same_here(keras, kind, use_bias, layers, di
 @pytest.mark.parametrize("kind", KINDS["keras"])
 def test_layers_compute_the_same_in_keras_and_come_back(keras, kind, layers, directions, dtype):
     layer = built(kind, dtype, layers, directions)
-    configs, weights = keras_config(layer), to_keras(layer, **QUIET)
+    configs, weights = keras_config(layer), to_keras(layer)
     if layers == 1:
         configs, weights = [configs], [weights]
     made = [keras.layers.deserialize(config) for config in configs]
@@ -118,33 +117,33 @@ def test_layers_compute_the_same_in_keras_and_come_back(keras, kind, layers, dir
         one.set_weights(arrays)
         size = H * directions
     assert_close(layer.forward(inputs(dtype)), run_keras(keras, made, inputs(dtype)))
-    assert_same_layer(from_keras(made if layers > 1 else made[0], **QUIET), layer)
+    assert_same_layer(from_keras(made if layers > 1 else made[0]), layer)
 
 
 @pytest.mark.parametrize("directions", [1, 2])
 @pytest.mark.parametrize("kind", ["rnn", "lstm", "gru-after"])
 def test_stateful_layers_of_keras_carry_their_state_here_too(keras, kind, directions):
     theirs = keras_layer(keras, kind, np.float32, D, directions, stateful=True)
-    ours = from_keras(theirs, **QUIET)
+    ours = from_keras(theirs)
     config = keras_config(ours)["config"]
     assert config.get("layer", {"config": config})["config"]["stateful"] is True
     for part in (inputs(np.float32), inputs(np.float32)[:, ::-1]):
         assert_close(ours.forward(part), run_keras(keras, [theirs], np.ascontiguousarray(part)))
-    assert not from_keras(keras_layer(keras, kind, np.float32, D, directions), **QUIET).stateful
+    assert not from_keras(keras_layer(keras, kind, np.float32, D, directions)).stateful
 
 
 def test_the_first_forget_bias_of_keras_is_in_the_bias(keras):
     for is_one in (True, False):
         theirs = keras.layers.LSTM(H, unit_forget_bias=is_one, return_sequences=True)
         theirs.build((None, None, D))
-        layer = from_keras(theirs, **QUIET)
+        layer = from_keras(theirs)
         np.testing.assert_array_equal(layer.params[2], np.repeat([float(is_one), 0.0], [H, 3 * H]))
         assert_close(layer.forward(inputs(np.float32)), run_keras(keras, [theirs], inputs(np.float32)))
 
 
 def test_dropout_of_keras_acts_in_its_training_only(keras):
     theirs = keras_layer(keras, "gru-after", np.float32, dropout=0.5, recurrent_dropout=0.25)
-    layer = from_keras(theirs, **QUIET)
+    layer = from_keras(theirs)
     assert_close(layer.forward(inputs(np.float32)), run_keras(keras, [theirs], inputs(np.float32)))
 
 
@@ -154,9 +153,9 @@ def test_directions_of_keras_may_differ(keras):
     )
     theirs = keras.layers.deserialize(keras_config(layer))
     theirs.build((N, None, D))
-    theirs.set_weights(to_keras(layer, **QUIET))
+    theirs.set_weights(to_keras(layer))
     assert_close(layer.forward(inputs(np.float32)), run_keras(keras, [theirs], inputs(np.float32)))
-    assert_same_layer(from_keras(theirs, **QUIET), layer)
+    assert_same_layer(from_keras(theirs), layer)
 
 
 @pytest.mark.parametrize(
@@ -249,12 +248,12 @@ def test_modules_of_nnx_compute_the_same_here(jax, name, layers, directions, dty
 
     module = wrapped(nnx, cell, layers, directions)
     nnx.update(module, random_tree(jax, nnx.state(module, nnx.Param)))
-    layer = from_flax(nnx.state(module), **QUIET)
+    layer = from_flax(nnx.state(module))
     assert_close(layer.forward(inputs(dtype)), np.asarray(module(inputs(dtype))))
     pure = nnx.to_pure_dict(nnx.state(module, nnx.Param))
-    assert_same_layer(from_flax(pure, **QUIET), layer)
+    assert_same_layer(from_flax(pure), layer)
     if name != "LSTMCell":  # whose numbers to_flax gives to OptimizedLSTMCell
-        made = to_flax(layer, **QUIET)
+        made = to_flax(layer)
         assert_equal_trees(made, jax.tree.map(np.asarray, pure))
         nnx.update(module, jax.tree.map(np.zeros_like, pure))
         nnx.update(module, made)
@@ -271,11 +270,11 @@ def test_modules_of_linen_compute_the_same_here(jax, name, layers, directions, d
         nn, lambda size: getattr(nn, name)(H, dtype=dtype, param_dtype=dtype), layers, directions
     )
     variables = random_tree(jax, module.init(jax.random.key(0), inputs(dtype)))
-    layer = from_flax(variables["params"], **QUIET)
-    assert_same_layer(from_flax(variables, **QUIET), layer)
+    layer = from_flax(variables["params"])
+    assert_same_layer(from_flax(variables), layer)
     expected = np.asarray(module.apply(variables, inputs(dtype)))
     assert_close(layer.forward(inputs(dtype)), expected)
-    made = to_flax(layer, "linen", **QUIET)
+    made = to_flax(layer, "linen")
     assert jax.tree.structure(made) == jax.tree.structure(variables["params"])
     for one, other in zip(jax.tree.leaves(made), jax.tree.leaves(variables["params"]), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -298,7 +297,7 @@ def test_layers_compute_the_same_in_flax(jax, kind, api, dtype):
     options = {"dtype": dtype, "param_dtype": dtype}
     if kind == "relu":
         options["activation_fn"] = nnx.relu
-    params, xs = to_flax(layer, api, **QUIET), inputs(dtype)
+    params, xs = to_flax(layer, api), inputs(dtype)
     if api == "linen":
         module = wrapped(nn, lambda size: getattr(nn, name)(H, **options), layers, directions)
         actual = module.apply({"params": params}, xs)
@@ -328,7 +327,7 @@ def test_cells_in_models_of_linen_are_found_by_name(jax):
     with pytest.raises(ValueError, match=r"several recurrent layers: .*GRUCell_0, .*GRUCell_1"):
         from_flax(variables)
     both = {"forward_rnn": params["GRUCell_0"], "backward_rnn": params["GRUCell_1"]}
-    layer = from_flax([params["OptimizedLSTMCell_0"], both], **QUIET)
+    layer = from_flax([params["OptimizedLSTMCell_0"], both])
     assert isinstance(layer, Stack)
     assert_close(layer.forward(inputs(np.float32)), np.asarray(model.apply(variables, inputs(np.float32))[1]))
 

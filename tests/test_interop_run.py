@@ -15,7 +15,7 @@ from helpers import needs_jit
 
 from rnnfast import CBOWLM, RNNLM, CharTokenizer, WordTokenizer
 from rnnfast.data import WhitespaceTokenizer
-from rnnfast.interop.portable_tokenizer import portable
+from rnnfast.interop.onnx_run import portable
 from rnnfast.training import Checkpoint
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "generate_with_onnxruntime.py"
@@ -86,7 +86,7 @@ def test_onnx_runtime_alone_writes_the_same_text(name, cell, tmp_path):
 
     tokenizer = TOKENIZERS[name]
     model = run_folder(tmp_path / "run", tokenizer, cell)
-    assert export_run(tmp_path / "run", tmp_path / "model.onnx", verbose=False).difference < 1e-4
+    assert export_run(tmp_path / "run", tmp_path / "model.onnx").difference < 1e-4
     texts = []
     for prompt in ("You say hello", "I don't know why", "hello", "", "goodbye, Hello\n\nI"):
         actual = example().main(tmp_path / "model.onnx", prompt, length=15, temperature=0)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import importlib.util
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -195,6 +196,13 @@ def package_missing(owner: str, package: str, extra: str) -> ModuleNotFoundError
     return ModuleNotFoundError(f"{owner} needs {package}: pip install 'rnnfast[{extra}]'.")
 
 
+def installed(owner: str, extra: str, *packages: str) -> None:
+    """Packages of an extra that are installed; ModuleNotFoundError, which names the extra, otherwise."""
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise package_missing(owner, package, extra)
+
+
 def not_exported(owner: str, model: Any, kinds: Sequence[type]) -> TypeError:
     """The error for a model of a kind that has no form in another format."""
     *others, last = (kind.__name__ for kind in kinds)
@@ -265,22 +273,6 @@ def file_of_run(path: Any) -> ValueError:
     return ValueError(f"{path}: this is a file of the run; choose another one.")
 
 
-def graph_inputs(owner: str, given: Iterable[str], expected: Iterable[str]) -> None:
-    """Every input of a graph, and no other."""
-    given, expected = set(given), set(expected)
-    named = ", ".join(sorted(expected))
-    for name in sorted(expected - given):
-        raise ValueError(f"{owner}: the input {name} is missing; inputs are {named}.")
-    for name in sorted(given - expected):
-        raise ValueError(f"{owner}: there is no input {name}; inputs are {named}.")
-
-
-def graph_input_dtype(owner: str, name: str, given: Any, expected: Any) -> None:
-    """An input of a graph has the dtype that the file says."""
-    if given != expected:
-        raise TypeError(f"{owner}: {name} must be {expected}, got {given}.")
-
-
 def no_model(owner: str, node: str, op: str, why: str = "is not part of one") -> ValueError:
     """The error for a graph that is more than layers, or has none."""
     what = f"the node {node!r} ({op}) {why}" if op else "the graph has no RNN, LSTM or GRU"
@@ -299,5 +291,7 @@ def no_language_model(owner: str) -> ValueError:
 
 
 def not_runnable(owner: str, why: str) -> ValueError:
-    """The error for a graph of which only the layers were read."""
-    return ValueError(f"{owner}: {why}.")
+    """The error for a graph that cannot be compared with a model, since ONNX Runtime does not run it."""
+    return ValueError(
+        f"{owner}: ONNX Runtime does not run the graph, use graph.layers: {' '.join(why.split()):.200}."
+    )

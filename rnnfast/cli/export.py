@@ -39,7 +39,7 @@ def export(
     beside = None if tokenizer is None else tokenizer_path(path)
     with one_line(*BAD_VALUES, ModuleNotFoundError):
         _check_files(run, path, beside, overwrite)
-        exported = export_with_tokenizer(model, tokenizer, path, verbose=False)
+        exported = export_with_tokenizer(model, tokenizer, path)
     if as_json:
         placed = [
             dict(zip(("parameter", "shape", "initializer"), row, strict=True)) for row in exported.placed

@@ -16,17 +16,17 @@ from rnnfast import _check
 from rnnfast.cells import Cell
 from rnnfast.files.atomic import write_atomically
 from rnnfast.files.tensors import form_of
-from rnnfast.interop.agreement import agree
+from rnnfast.interop.agreement import agree, computed
 from rnnfast.interop.archives import read_npz, read_pt, read_safetensors, write_layers, write_npz, write_pt
 from rnnfast.interop.book import book_arrays, from_book, to_book
-from rnnfast.interop.computed import computed
 from rnnfast.interop.named import (
     arrays_of,
+    cells_of,
     described_model,
     description_of,
+    lost_settings,
     model_of,
 )
-from rnnfast.interop.settings import cells_of, lost_settings
 from rnnfast.interop.state_dicts import is_state_dict, model_of_state_dict, state_dict_of
 from rnnfast.layers.bidirectional import Bidirectional
 from rnnfast.layers.recurrent import Recurrent
@@ -208,7 +208,7 @@ def _written(owner: str, given: Read, target: Path) -> Converted:
         written = writes.write(model, file)
         again, difference = _read_again(writes, file, model), written.difference
         if difference is None:
-            difference = agree(owner, str(target), computed(model), computed(again), show=False)
+            difference = agree(owner, str(target), computed(model), computed(again))
     rows = [
         Row(name, array.shape, given.places.get(name, []), written.places.get(name, []))
         for name, array in arrays_of(model).items()
@@ -217,14 +217,9 @@ def _written(owner: str, given: Read, target: Path) -> Converted:
 
 
 def _read_again(format: Format, file: Path, model: Any) -> Any:
-    """The model in a file that was written, None if no model can be made from it."""
+    """The model in a file that was written."""
     first, *others = cells_of(model)
-    try:
-        return format.read(file, None if any(cell is not first for cell in others) else first).model
-    except _check.CheckpointError:
-        if format is FORMATS[".onnx"]:  # the writer has compared its graph
-            return None
-        raise
+    return format.read(file, None if any(cell is not first for cell in others) else first).model
 
 
 @contextmanager
@@ -327,38 +322,35 @@ def _in_list(model: Any) -> Places:
 
 
 def _read_pkl(path: Path, cell: Cell | None) -> Read:
-    model = from_book(path, cell=cell, verbose=False)
+    model = from_book(path, cell=cell)
     return Read(model, _in_list(model))
 
 
 def _write_pkl(model: Any, path: Path) -> Written:
-    to_book(
-        model, path, dtype=model.dtype, verbose=False
-    )  # the book reads any dtype; its float16 would lose digits
+    to_book(model, path, dtype=model.dtype)  # the book reads any dtype; its float16 would lose digits
     return Written(_in_list(model))
 
 
 def _read_onnx(path: Path, cell: Cell | None) -> Read:
-    from rnnfast.interop import from_onnx
+    from rnnfast.interop.onnx_import import from_onnx
+    from rnnfast.interop.onnx_models import model_of as model_of_graph
 
     graph = from_onnx(path)
-    for node, layer in graph.layers.items():
-        _check_finite(path, {f"{name} of the node {node}": array for name, array in arrays_of(layer).items()})
     try:
-        model = graph.model(verbose=False)
+        model, homes = model_of_graph(graph)
     except _check.CheckpointError:
         raise
     except ValueError as error:
         reason = str(error).removeprefix("Graph.model: ").partition("; use ")[0]
         raise _check.malformed(path, reason.rstrip(".")) from None
-    places = {ours: [Entry(*place) for place in theirs] for ours, theirs in graph.places().items()}
-    return Read(model, places)
+    _check_finite(path, arrays_of(model))
+    return Read(model, {ours: [Entry(*home) for home in theirs] for ours, theirs in homes.items()})
 
 
 def _write_onnx(model: Any, path: Path) -> Written:
-    from rnnfast.interop import to_onnx
+    from rnnfast.interop.onnx_export import to_onnx
 
-    exported = to_onnx(model, path, verbose=False)
+    exported = to_onnx(model, path)
     places: dict[str, list[Entry]] = {}
     for parameter, shape, initializer in exported.placed:
         places.setdefault(parameter, []).append(Entry(initializer, shape))

@@ -10,11 +10,8 @@ import numpy as np
 
 from rnnfast import _check, cells
 from rnnfast.cells import Cell
-from rnnfast.interop.agreement import compared
-from rnnfast.interop.foreign import copied_all
-from rnnfast.interop.formulas import outcome
 from rnnfast.interop.layouts import Arrays, cell_of, cell_with, with_one_bias
-from rnnfast.interop.structure import Layers, Sides, directions, layers_of, sides_of
+from rnnfast.interop.structure import Layers, Sides, copied_all, directions, layers_of, sides_of
 from rnnfast.layers.recurrent import Recurrent
 from rnnfast.layers.rnn import ACTIVATIONS
 
@@ -55,12 +52,10 @@ def from_keras(
     reset_after: bool | None = None,
     stateful: bool = False,
     dtype: np.typing.DTypeLike | None = None,
-    verbose: bool = True,
 ) -> Layers:
     """A layer with the weights of Keras' SimpleRNN, LSTM or GRU.
 
-    The conversion runs the layer and the equations in Keras' documentation on random input and prints the
-    largest difference. Keras need not be installed.
+    Keras need not be installed.
 
     Parameters
     ----------
@@ -77,8 +72,6 @@ def from_keras(
         Whether each `forward` starts from the final state of the one before; the layer of Keras knows it.
     dtype : float32 or float64, optional
         The layer's dtype; that of the weights by default. Weights in float16 or bfloat16 need it.
-    verbose : bool
-        Print the difference.
 
     Returns
     -------
@@ -90,8 +83,8 @@ def from_keras(
     Raises
     ------
     TypeError, ValueError
-        An array is of another shape or dtype, or the two sides differ. An option of a layer of Keras has no
-        counterpart: other activations, `go_backwards` outside of `Bidirectional`, or another `merge_mode`
+        An array is of another shape or dtype, or has a NaN or an infinity. An option of a layer of Keras has
+        no counterpart: other activations, `go_backwards` outside of `Bidirectional`, or another `merge_mode`
         than ``"concat"``.
 
     Examples
@@ -100,7 +93,6 @@ def from_keras(
     >>> rng = np.random.default_rng(0)
     >>> weights = [rng.standard_normal(shape) for shape in ((3, 12), (4, 12), (2, 12))]
     >>> layer = rnnfast.interop.from_keras(weights)
-    from_keras: rnnfast and the equations of keras.layers.GRU differ by at most ... on random input
     >>> layer.reset, layer.forward(np.ones((2, 5, 3))).shape
     ('after', (2, 5, 4))
     """
@@ -111,7 +103,6 @@ def from_keras(
         _check.boolean(owner, "stateful", stateful),
     )
     kind = None if dtype is None else _check.float_dtype(owner, dtype)
-    verbose = _check.boolean(owner, "verbose", verbose)
     is_stack = isinstance(weights, list | tuple) and not any(map(_is_array, weights)) and len(weights) > 0
     layers = [
         _read(owner, f"layer {number}" if is_stack else "the layer", one, given)
@@ -120,12 +111,10 @@ def from_keras(
     named = {name: array for both in layers for one in both for name, array in one.named().items()}
     copies = copied_all(owner, named, kind)
     sides: Sides = [tuple(_side(owner, one, copies) for one in both) for both in layers]
-    model = layers_of(owner, "keras", sides, [both[0].options.stateful for both in layers])
-    _compare(owner, model, sides, verbose)
-    return model
+    return layers_of(owner, "keras", sides, [both[0].options.stateful for both in layers])
 
 
-def to_keras(layer: Layers, *, verbose: bool = True) -> list[Any]:
+def to_keras(layer: Layers) -> list[Any]:
     """The weights of a layer or a stack as Keras' `set_weights` takes them.
 
     The conversion runs the layer and the equations in Keras' documentation on random input and prints the
@@ -135,8 +124,6 @@ def to_keras(layer: Layers, *, verbose: bool = True) -> list[Any]:
     ----------
     layer : Recurrent, Bidirectional or Stack
         `TimeRNN`, `TimeLSTM`, `TimeGRU`, or a `Bidirectional` or `Stack` of them.
-    verbose : bool
-        Print the difference.
 
     Returns
     -------
@@ -147,21 +134,17 @@ def to_keras(layer: Layers, *, verbose: bool = True) -> list[Any]:
     Raises
     ------
     ValueError
-        Keras has no layer for the cell: peepholes, or your own cell.
+        Keras has no layer for the cell: peepholes, or your own cell. A parameter has a NaN or an infinity.
 
     Examples
     --------
     >>> import numpy as np, rnnfast
     >>> layer = rnnfast.TimeGRU.from_sizes(3, 4, rng=np.random.default_rng(0))
     >>> weights = rnnfast.interop.to_keras(layer)
-    to_keras: rnnfast and the equations of keras.layers.GRU differ by at most ... on random input
     >>> [array.shape for array in weights]
     [(3, 12), (4, 12), (12,)]
     """
-    owner = "to_keras"
-    verbose = _check.boolean(owner, "verbose", verbose)
-    sides = sides_of(owner, "keras", layer)
-    _compare(owner, layer, sides, verbose)
+    sides = sides_of("to_keras", "keras", layer)
     made = [[array for side in both for array in _weights(*side)] for both in sides]
     return made if len(made) > 1 else made[0]
 
@@ -195,12 +178,6 @@ def keras_config(layer: Layers) -> Any:
     """
     made = [_config(both) for both in directions("keras_config", layer)]
     return made if len(made) > 1 else made[0]
-
-
-def _compare(owner: str, model: Layers, sides: Sides, show: bool) -> None:
-    names = dict.fromkeys(f"keras.layers.{_CLASSES[cell]}" for both in sides for cell, _ in both)
-    run = lambda xs, states: outcome("keras", sides, xs, states)  # noqa: E731
-    compared(owner, f"the equations of {' and '.join(names)}", model, run, show)
 
 
 # From Keras.

@@ -1,25 +1,26 @@
 """Models and layers as arrays by name, and back: `embed_W`, `layer0_Wx`, `layer0_reverse_Wx`, `output_W`.
 
 Names and shapes alone tell an `RNNLM`, a `SequenceRegressor` with squared error, and layers of RNN, LSTM and
-GRU. A description, JSON values, tells the rest.
+GRU. A description, JSON values, tells the rest: cells, constants, dropout, carried state.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from rnnfast import _check, cells
-from rnnfast.cells import Cell
+from rnnfast.cells import Cell, defined
 from rnnfast.interop.structure import assembled, directions, layer_of, parameters
 from rnnfast.layers.recurrent import Recurrent
 from rnnfast.layers.stack import Stack
 from rnnfast.models.cells import cell_of, saved_cell, saved_constants
 from rnnfast.models.loading import expected_tensors, model_from
 from rnnfast.models.model import Model
+from rnnfast.models.regressor import SequenceRegressor
 from rnnfast.models.weights import SavedModel
 
 _OF_LAYER = re.compile(r"(layer\d+(?:_reverse)?)_(\w+)")
@@ -55,9 +56,10 @@ def description_of(model: Any) -> dict[str, Any]:
         return {"model": model.config, "constants": [dict(own) for own in model.constants] or None}
     layers = layers_by_name(model).values()
     return {
-        "cells": [saved_cell("cell", layer.cell) for layer in layers],
+        "cells": [_saved_cell_of_layer(layer.cell) for layer in layers],
         "constants": [dict(layer.constants) for layer in layers],
         "stateful": [layer.stateful for layer in layers],
+        "stack": isinstance(model, Stack),
         **settings_of_dropout(model),
     }
 
@@ -67,6 +69,35 @@ def settings_of_dropout(model: Any) -> dict[str, Any]:
     if not isinstance(model, Stack) or not model.dropouts:
         return {"dropout": 0.0, "per_step": True}
     return {"dropout": model.dropouts[0].dropout_ratio, "per_step": model.dropouts[0].per_step}
+
+
+def described_cells(owner: str, description: Mapping[str, Any], places: Iterable[str]) -> dict[str, Cell]:
+    """The cell of each of the layers "layer0", "layer0_reverse" and so on."""
+    if "model" in description:
+        return dict.fromkeys(places, cell_of(owner, description["model"]["cell"]))
+    ordered = zip(sorted(places, key=_order), description["cells"], strict=True)
+    return {place: _cell_of_layer(owner, entry) for place, entry in ordered}
+
+
+def _order(place: str) -> tuple[int, str]:
+    """The key that sorts "layer0", "layer0_reverse", "layer1" from bottom to top."""
+    return len(place.partition("_")[0]), place
+
+
+def _saved_cell_of_layer(cell: Cell) -> Any:
+    """The entry of a cell, also of one that takes given arrays, which models do not have."""
+    return (
+        {"name": cell.name, "fingerprint": cell.fingerprint}
+        if cell.equations.wanted
+        else saved_cell("cell", cell)
+    )
+
+
+def _cell_of_layer(owner: str, entry: Any) -> Cell:
+    """The inverse of `_saved_cell_of_layer`."""
+    if isinstance(entry, dict) and set(entry) == {"name", "fingerprint"}:
+        return defined(str(entry["name"]), str(entry["fingerprint"]))
+    return cell_of(owner, entry)
 
 
 def described_model(owner: str, arrays: Arrays, description: Mapping[str, Any]) -> Any:
@@ -82,11 +113,13 @@ def described_model(owner: str, arrays: Arrays, description: Mapping[str, Any]) 
     named = zip(found.items(), description["cells"], constants, stateful, strict=True)
     layers = {}
     for (place, params), cell, values, carries in named:
-        own = cell_of(owner, cell)
+        own = _cell_of_layer(owner, cell)
         _check_layer(owner, place, params, own)
         layers[place] = layer_of(own, params, _check.boolean(owner, "stateful", carries))
         layers[place].constants = values
     made = _together(owner, layers, description["dropout"])
+    if description.get("stack") and not isinstance(made, Stack):  # a stack of one layer
+        made = Stack([made])
     for drop in made.dropouts if isinstance(made, Stack) else []:
         drop.per_step = _check.boolean(owner, "per_step", description.get("per_step", True))
     return made
@@ -141,7 +174,7 @@ def _by_layer(arrays: Arrays) -> tuple[dict[str, dict[str, np.ndarray]], dict[st
             layers.setdefault(of_layer[1], {})[of_layer[2]] = array
         else:
             rest[name] = array
-    return dict(sorted(layers.items(), key=lambda item: (len(item[0].partition("_")[0]), item[0]))), rest
+    return {place: layers[place] for place in sorted(layers, key=_order)}, rest
 
 
 def _cell_by_shape(owner: str, place: str, params: Arrays) -> Cell:
@@ -190,3 +223,47 @@ def _model(owner: str, arrays: Arrays, config: dict[str, Any], constants: Any = 
             raise _check.array_missing(owner, name)
         _check.parameter(owner, name, arrays[name], shape, dtype)
     return model_from(SavedModel(config, dict(arrays), {}, saved_constants(config, constants)))
+
+
+# What a model is besides its parameters.
+
+
+class Settings(NamedTuple):
+    """What a model is besides its parameters and its cells."""
+
+    dropout: float
+    per_step: bool
+    stateful: bool
+    head: str = "squared"
+    precision: str | None = None
+
+
+def cells_of(model: Any) -> list[Cell]:
+    """The cells of all layers."""
+    layers = model.body.layers if isinstance(model, Model) else layers_by_name(model).values()
+    return [layer.cell for layer in layers]
+
+
+def settings_of(model: Any) -> Settings:
+    """The settings of a model or of layers; the state of a model is always carried."""
+    if isinstance(model, Model):
+        head = model.head.name if isinstance(model, SequenceRegressor) else "squared"
+        return Settings(model.config["dropout"], True, False, head, model.precision)
+    stateful = any(layer.stateful for layer in layers_by_name(model).values())
+    precisions = [layer.precision for layer in layers_by_name(model).values() if layer.precision]
+    return Settings(
+        **settings_of_dropout(model), stateful=stateful, precision=precisions[0] if precisions else None
+    )
+
+
+def lost_settings(model: Any, again: Any, ending: str) -> list[str]:
+    """A sentence for each setting of a model that the one from its file does not have."""
+    own, kept = settings_of(model), settings_of(again)
+    lost = [
+        f"{name}={value} is not stored in a {ending} file"
+        for name, value, other in zip(Settings._fields, own, kept, strict=True)
+        if value != other
+    ]
+    if ending == ".pt" and cells.rnn_relu in cells_of(model):
+        lost.append("the activation relu is not stored in a .pt file, which needs the cell relu to be read")
+    return lost

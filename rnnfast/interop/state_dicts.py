@@ -52,7 +52,7 @@ def model_of_state_dict(owner: str, arrays: Named, cell: Cell | None) -> tuple[A
     nonlinearity = "relu" if cell is cells.rnn_relu else "tanh"
     own = {found[2]: arrays[name] for name, found in recurrent.items()}
     try:
-        layers: Layers = from_torch(own, nonlinearity=nonlinearity, verbose=False)
+        layers: Layers = from_torch(own, nonlinearity=nonlinearity)
     except (TypeError, ValueError) as error:
         error.args = (_NAME.sub(lambda found: prefix + found[0], str(error)),)  # as the file names it
         raise
@@ -124,7 +124,7 @@ def state_dict_of(model: Any) -> tuple[dict[str, np.ndarray], dict[str, list[str
     names = _WORDS if isinstance(model, RNNLM) else _NUMBERS if is_model else {}
     prefix = "rnn." if is_model else ""
     layers = assembled([[layer] for layer in model.body.layers]) if is_model else model
-    tensors = to_torch(layers, verbose=False).state_dict()
+    tensors = to_torch(layers).state_dict()
     arrays = {f"{prefix}{name}": tensor.numpy() for name, tensor in tensors.items()}
     if is_model:
         own = arrays_of(model)

@@ -1,4 +1,4 @@
-"""Layers as other libraries see them: from bottom to top, each with one or two directions."""
+"""Layers as other libraries see them: from bottom to top, each with one or two directions; their arrays."""
 
 from __future__ import annotations
 
@@ -64,15 +64,20 @@ def assembled(layers: Sequence[Sequence[Recurrent]], dropout: float = 0.0) -> La
 
 
 def sides_of(owner: str, library: str, model: Any) -> Sides:
-    """The arrays of a layer or a stack in the form of a library; copies."""
+    """The arrays of a layer or a stack in the form of a library; copies. ValueError for a NaN or infinity."""
 
-    def side(layer: Recurrent) -> tuple[Cell, Arrays]:
+    def side(layer: Recurrent, place: str) -> tuple[Cell, Arrays]:
         cell = cell_of(owner, library, layer.cell)
+        for name, param in parameters(layer).items():
+            _check.finite_array(owner, f"{name} of layer {place}", param)
         layout = LAYOUTS[library][cell]
         arrays = to_library(cell, layout, parameters(layer))
         return cell, where_biases_are(owner, library, layout, arrays)
 
-    return [tuple(side(layer) for layer in both) for both in directions(owner, model)]
+    return [
+        tuple(side(layer, f"{number}{end}") for layer, end in zip(both, ("", " (backwards)"), strict=False))
+        for number, both in enumerate(directions(owner, model))
+    ]
 
 
 def layers_of(
@@ -98,12 +103,36 @@ def _check_sizes(owner: str, layers: Sequence[Sequence[Recurrent]]) -> None:
         size, why = sum(layer.hidden_size for layer in both), f"what layer {number} puts out"
 
 
-def carrying(model: Any, dtype: np.dtype) -> Layers:
-    """A stateful layer or stack with the same parameters in a dtype, without dropout and with states of its
-    own."""
+# Arrays and tensors of other libraries.
 
-    def layer(one: Recurrent) -> Recurrent:
-        params = {name: param.astype(dtype, copy=False) for name, param in parameters(one).items()}
-        return layer_of(one.cell, params, True)
+HALVES = ("float16", "bfloat16")  # both fit into float32
 
-    return assembled([[layer(one) for one in both] for both in directions("", model)])
+
+def copied(owner: str, name: str, value: Any, dtype: np.dtype | None = None) -> np.ndarray:
+    """A C-ordered copy of an array or tensor of any library, in float32 or float64.
+
+    `dtype` converts it; without one, only float32 and float64 are accepted, and kept.
+    """
+    is_tensor = hasattr(value, "detach")
+    if not (is_tensor or hasattr(value, "__array__")) or isinstance(value, np.ndarray):
+        value = _check.shape(owner, name, value, ("...",) if np.ndim(value) else ())
+    kind = getattr(value.dtype, "name", str(value.dtype).rpartition(".")[2])
+    if kind not in ("float32", "float64") and (dtype is None or kind not in HALVES):
+        raise _check.array_kind(owner, name, kind)
+    if getattr(value, "is_meta", False):
+        raise _check.without_numbers(owner, name)
+    if is_tensor:
+        value = value.detach().cpu()
+        value = (value.float() if kind in HALVES else value).numpy()
+    return np.array(np.asarray(value), np.dtype(kind) if dtype is None else dtype, order="C")
+
+
+def copied_all(owner: str, given: dict[str, Any], dtype: np.dtype | None) -> dict[str, np.ndarray]:
+    """Copies of all arrays of a model, which must be finite and of one dtype."""
+    copies = {name: copied(owner, name, value, dtype) for name, value in given.items()}
+    first = next(iter(copies.values()))
+    for name, array in copies.items():
+        if array.dtype != first.dtype:
+            raise _check.several_dtypes(owner, name, array.dtype.name, first.dtype.name)
+        _check.finite_array(owner, name, array)
+    return copies

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import re
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from rnnfast import _check, cells
 from rnnfast.cells import Cell
-from rnnfast.interop.agreement import Run, States, compared
-from rnnfast.interop.foreign import copied_all
-from rnnfast.interop.formulas import outcome
-from rnnfast.interop.layouts import Arrays, cell_with, with_one_bias
-from rnnfast.interop.packages import require
-from rnnfast.interop.structure import Layers, Sides, layers_of, sides_of
+from rnnfast.interop.layouts import Arrays, cell_with
+from rnnfast.interop.structure import Layers, Sides, copied_all, layers_of, sides_of
 from rnnfast.layers.rnn import ACTIVATIONS
 from rnnfast.layers.stack import Stack
 
@@ -36,13 +30,8 @@ def from_torch(
     nonlinearity: str = "tanh",
     prefix: str = "",
     dtype: np.typing.DTypeLike | None = None,
-    verbose: bool = True,
 ) -> Layers:
     """A layer with the weights of PyTorch's RNN, LSTM or GRU.
-
-    The conversion runs both sides on random input and prints the largest difference. The other side is the
-    module or, for a dict and for a module that rnnfast itself computes, the equations in PyTorch's
-    documentation.
 
     Parameters
     ----------
@@ -55,8 +44,6 @@ def from_torch(
         Where in a model the layer is, as in ``"encoder.rnn"``; needed if there are several.
     dtype : float32 or float64, optional
         The layer's dtype; that of the weights by default. Weights in float16 or bfloat16 need it.
-    verbose : bool
-        Print the difference.
 
     Returns
     -------
@@ -69,7 +56,7 @@ def from_torch(
     ------
     TypeError, ValueError
         The source holds no or several recurrent layers, a projection (`proj_size`) or arrays of another
-        dtype; an array is missing, unknown or of another shape; or the two sides differ.
+        dtype; an array is missing, unknown or of another shape, or has a NaN or an infinity.
 
     Examples
     --------
@@ -78,14 +65,12 @@ def from_torch(
     >>> shapes = {"weight_ih_l0": (16, 3), "weight_hh_l0": (16, 4), "bias_ih_l0": 16, "bias_hh_l0": 16}
     >>> state_dict = {f"rnn.{name}": rng.standard_normal(shape) for name, shape in shapes.items()}
     >>> layer = rnnfast.interop.from_torch(state_dict)
-    from_torch: rnnfast and the equations of torch.nn.LSTM differ by at most ... on random input
     >>> layer.forward(np.ones((2, 5, 3))).shape
     (2, 5, 4)
     """
     owner = "from_torch"
     nonlinearity = _check.choice(owner, "nonlinearity", nonlinearity, ACTIVATIONS)
     kind = None if dtype is None else _check.float_dtype(owner, dtype)
-    verbose = _check.boolean(owner, "verbose", verbose)
     module = None
     if isinstance(source, Mapping):
         named = _chosen_arrays(owner, source, prefix)
@@ -98,19 +83,11 @@ def from_torch(
     dropout = getattr(module, "dropout", 0.0) if len(sides) > 1 else 0.0
     model = layers_of(owner, "torch", sides, [False] * len(sides), dropout)
     model.train_flg = getattr(module, "training", True)
-    what = CLASSES[sides[0][0][0]]
-    if module is not None and _computes_alike(module, model):
-        _compare(owner, what, model, sides, module, verbose)
-    else:
-        compared(owner, f"the equations of {what}", model, _formulas(_summed(sides)), verbose)
     return model
 
 
-def to_torch(layer: Layers, *, verbose: bool = True) -> Any:
+def to_torch(layer: Layers) -> Any:
     """A `torch.nn.RNN`, `LSTM` or `GRU` with the weights of a layer or a stack.
-
-    The conversion runs both sides on random input and prints the largest difference. Under
-    `rnnfast.torch.enable()` the other side is the equations in PyTorch's documentation.
 
     Parameters
     ----------
@@ -118,8 +95,6 @@ def to_torch(layer: Layers, *, verbose: bool = True) -> Any:
         `TimeRNN`, `TimeLSTM`, `TimeGRU` with ``reset="after"``, or a `Bidirectional` or `Stack` of them. The
         layers of a stack must have one cell, one hidden size and as many directions, as in one module of
         PyTorch.
-    verbose : bool
-        Print the difference.
 
     Returns
     -------
@@ -134,23 +109,20 @@ def to_torch(layer: Layers, *, verbose: bool = True) -> Any:
         PyTorch is not installed.
     ValueError
         PyTorch has no module for the cell (the book's GRU, which resets the state before the product;
-        peepholes; your own cell), or a layer differs from the first one.
+        peepholes; your own cell), a layer differs from the first one, or a parameter is not finite.
 
     Examples
     --------
     >>> import numpy as np, torch, rnnfast
     >>> layer = rnnfast.TimeGRU.from_sizes(3, 4, rng=np.random.default_rng(0), reset="after")
     >>> rnnfast.interop.to_torch(layer)
-    to_torch: rnnfast and torch.nn.GRU differ by at most ... on random input
     GRU(3, 4, batch_first=True)
     """
     owner = "to_torch"
-    verbose = _check.boolean(owner, "verbose", verbose)
     sides = sides_of(owner, "torch", layer)
-    what = CLASSES[sides[0][0][0]]
-    _check_alike(owner, sides, what)
+    _check_alike(owner, sides, CLASSES[sides[0][0][0]])
     dropout = _dropout(owner, layer)
-    require(owner, "torch", "torch")
+    _check.installed(owner, "torch", "torch")
     import torch
 
     cell, arrays = sides[0][0]
@@ -168,9 +140,7 @@ def to_torch(layer: Layers, *, verbose: bool = True) -> Any:
     flat = [array for both in sides for _, arrays in both for array in arrays]
     named = dict(zip(_names_of(module), map(torch.from_numpy, flat), strict=True))
     module.load_state_dict(named)
-    module.train(layer.train_flg)
-    _compare(owner, what, layer, sides, module, verbose)
-    return module
+    return module.train(layer.train_flg)
 
 
 def module_of(cell: Cell, *sizes: int, **options: Any) -> Any:
@@ -182,87 +152,8 @@ def module_of(cell: Cell, *sizes: int, **options: Any) -> Any:
     return getattr(torch.nn, CLASSES[cell].rpartition(".")[2])(*sizes, **options)
 
 
-def _compare(owner: str, what: str, model: Layers, sides: Sides, module: Any, show: bool) -> None:
-    """A layer or a stack beside a module.
-
-    In float64 there are the equations between the two, since the layer has rounded the sum of two biases.
-    They also are the other side of a module that the kernels compute."""
-
-    def wide(xs: np.ndarray, states: States) -> tuple[Sequence[np.ndarray], Sequence[np.ndarray]]:
-        return module_outcome(copy.deepcopy(module).double(), xs, states), _formulas(sides)(xs, states)
-
-    run = lambda xs, states: module_outcome(module, xs, states)  # noqa: E731
-    equations, is_ours = _formulas(_summed(sides)), _runs_on_kernels(module)
-    compared(owner, what, model, run, show and not is_ours, equations=equations, wide=wide)
-    if is_ours:
-        compared(owner, f"the equations of {what}", model, equations, show)
-
-
-def _runs_on_kernels(module: Any) -> bool:
-    """Whether rnnfast itself computes a module, which then says nothing about PyTorch."""
-    served = sys.modules.get("rnnfast.torch")
-    if served is None or _is_cell(module):
-        return False
-    ours = isinstance(module, served.RNN | served.LSTM | served.GRU)
-    return ours or served.is_enabled() or "forward" in vars(module)
-
-
-def _summed(sides: Sides) -> Sides:
-    """The same with one bias where the layer has one."""
-    return [tuple((cell, with_one_bias(cell, w)) for cell, w in both) for both in sides]
-
-
-def _formulas(sides: Sides) -> Run:
-    """The equations of PyTorch on the arrays of a module."""
-    upright = [[(cell, w._replace(wx=w.wx.T, wh=w.wh.T)) for cell, w in both] for both in sides]
-    return lambda xs, states: outcome("torch", upright, xs, states)
-
-
-def module_outcome(module: Any, xs: np.ndarray, states: States) -> list[np.ndarray]:
-    """Outputs (N, T, H) of a recurrent module or cell of PyTorch without dropout, and its final states (N, H)
-    of each direction of each layer, from initial ones, likewise."""
-    import torch
-
-    x = torch.from_numpy(xs)
-    initial = [torch.from_numpy(np.stack(one)) for one in zip(*states, strict=True)]
-    training = module.training
-    module.eval()
-    try:
-        with torch.no_grad():
-            hs, final = _run_cell(module, x, initial) if _is_cell(module) else _run(module, x, initial)
-    finally:
-        module.train(training)
-    finals = [one for pair in zip(*final, strict=True) for one in pair]
-    return [array.numpy() for array in (hs, *finals)]
-
-
-def _run(module: Any, x: Any, states: list[Any]) -> tuple[Any, list[Any]]:
-    """Outputs and final states (layers * directions, N, H)."""
-    x = x if module.batch_first else x.transpose(0, 1)
-    hs, final = module(x, tuple(states) if len(states) > 1 else states[0])
-    return hs if module.batch_first else hs.transpose(0, 1), final if len(states) > 1 else [final]
-
-
-def _run_cell(cell: Any, x: Any, states: list[Any]) -> tuple[Any, list[Any]]:
-    """The same of a cell, step by step."""
-    import torch
-
-    now, hs = [state[0] for state in states], []
-    for step in x.unbind(1):
-        after = cell(step, tuple(now) if len(now) > 1 else now[0])
-        now = list(after) if len(now) > 1 else [after]
-        hs.append(now[0])
-    return torch.stack(hs, 1), [state.unsqueeze(0) for state in now]
-
-
 def _is_cell(module: Any) -> bool:
     return not hasattr(module, "num_layers")
-
-
-def _computes_alike(module: Any, model: Layers) -> bool:
-    """Whether the module computes in the layer's dtype, on the CPU."""
-    weight = getattr(module, _names_of(module)[0])
-    return str(weight.dtype) == f"torch.{model.dtype}" and weight.device.type == "cpu"
 
 
 # Which arrays of which layer.

@@ -1,4 +1,4 @@
-"""Models as ONNX files, run by ONNX Runtime beside rnnfast."""
+"""Models as ONNX files, run by ONNX Runtime beside rnnfast, and read again."""
 
 import json
 
@@ -10,7 +10,7 @@ from rnnfast.kernels.cell.node import in_order
 from user_cells import CELLS, layer_of
 
 import rnnfast
-from rnnfast import RNNLM, SequenceRegressor, heads
+from rnnfast import RNNLM, SequenceRegressor, cells, heads
 from rnnfast.cells import (
     constant,
     exp,
@@ -28,12 +28,13 @@ from rnnfast.cells import (
     unit,
     where,
 )
+from rnnfast.interop import from_onnx
 from rnnfast.interop.layouts import LAYOUTS
-from rnnfast.interop.onnx_export import to_onnx
-from rnnfast.interop.onnx_formula import OPERATORS, write_formula
+from rnnfast.interop.named import arrays_of
+from rnnfast.interop.onnx_export import METADATA, to_onnx
 from rnnfast.interop.onnx_layers import OPERATORS as CELLS_OF_ONNX
-from rnnfast.interop.onnx_source import METADATA
-from rnnfast.interop.onnx_writer import Writer
+from rnnfast.interop.onnx_models import model_of
+from rnnfast.interop.onnx_writer import OPERATORS, Writer, write_formula
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -43,7 +44,7 @@ OF_ONNX = ("rnn", "relu", "lstm", "gru", "gru_after", "peephole_lstm")
 
 
 def exported(model, path, **options):
-    to_onnx(model, path, verbose=False, **options)
+    to_onnx(model, path, **options)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -151,7 +152,7 @@ def test_directions_of_different_cells_and_sizes_are_two_nodes(tmp_path):
         actual = run(session, xs=xs, lengths=lengths, **zeros(session, 4))["hs"]
         np.testing.assert_allclose(actual, model.forward(xs, lengths=lengths), rtol=1e-5, atol=1e-5)
     peepholes = rnnfast.Bidirectional(layer_of("peephole_lstm"), layer_of("lstm"))
-    assert to_onnx(peepholes, tmp_path / "model.onnx", verbose=False).difference < 1e-6
+    assert to_onnx(peepholes, tmp_path / "model.onnx").difference < 1e-6
 
 
 @pytest.mark.skipif(
@@ -165,7 +166,7 @@ def test_float64_operators_compute_what_the_layers_do(name, kind, tmp_path):
     from onnx.reference import ReferenceEvaluator
 
     model, layers = built(name, kind, np.float64)
-    assert to_onnx(model, tmp_path / "model.onnx", verbose=False).difference < 1e-5
+    assert to_onnx(model, tmp_path / "model.onnx").difference < 1e-5
     session = ReferenceEvaluator(str(tmp_path / "model.onnx"))
     rng, batch = np.random.default_rng(5), 4
     xs = rng.standard_normal((batch, 6, 3))
@@ -183,7 +184,7 @@ def test_float64_operators_compute_what_the_layers_do(name, kind, tmp_path):
 def test_float64_scans_run_in_onnx_runtime(name, tmp_path):
     for kind in ("layer", "bidirectional"):
         model = built(name, kind, np.float64)[0]
-        assert to_onnx(model, tmp_path / "model.onnx", lengths=True, verbose=False).difference < 1e-12
+        assert to_onnx(model, tmp_path / "model.onnx", lengths=True).difference < 1e-12
 
 
 def test_a_cell_that_onnx_has_is_known_under_any_names(tmp_path):
@@ -224,7 +225,7 @@ def test_every_operation_is_written_and_compared(tmp_path):
     layer = all_operations.layer(3, 5, rng=np.random.default_rng(0))
     layer.constants["floor"] = 0.25
     for lengths in (False, True):
-        assert to_onnx(layer, tmp_path / "model.onnx", lengths=lengths, verbose=False).difference < 1e-5
+        assert to_onnx(layer, tmp_path / "model.onnx", lengths=lengths).difference < 1e-5
 
 
 def test_a_multiply_add_is_written_as_two_nodes(tmp_path):
@@ -257,7 +258,7 @@ def test_tied_weights_are_stored_once(tmp_path):
     sizes = []
     for tied in (False, True):
         model = RNNLM(500, 8, 8, tied=tied, rng=np.random.default_rng(0))
-        placed = to_onnx(model, tmp_path / "model.onnx", verbose=False).placed
+        placed = to_onnx(model, tmp_path / "model.onnx").placed
         assert sorted(row.parameter for row in placed) == sorted(model.parameter_names)
         sizes.append((tmp_path / "model.onnx").stat().st_size)
     assert sizes[0] - sizes[1] > 500 * 8 * 4 - 100
@@ -291,7 +292,7 @@ def test_axes_and_metadata_say_what_the_file_is(tmp_path):
     exported(model, tmp_path / "model.onnx")
     file = onnx.load(tmp_path / "model.onnx")
     assert (file.producer_name, file.producer_version) == ("rnnfast", rnnfast.__version__)
-    assert json.loads({one.key: one.value for one in file.metadata_props}[METADATA]) == model.config
+    assert json.loads({one.key: one.value for one in file.metadata_props}[METADATA])["model"] == model.config
     axes = {
         one.name: [axis.dim_param or axis.dim_value for axis in one.type.tensor_type.shape.dim]
         for one in (*file.graph.input, *file.graph.output)
@@ -309,26 +310,18 @@ def test_axes_and_metadata_say_what_the_file_is(tmp_path):
 def test_equal_models_give_equal_bytes(tmp_path):
     for name in ("lstm", "everything"):
         for path in ("one.onnx", "two.onnx"):
-            to_onnx(built(name, "bidirectional")[0], tmp_path / path, lengths=True, verbose=False)
+            to_onnx(built(name, "bidirectional")[0], tmp_path / path, lengths=True)
         assert (tmp_path / "one.onnx").read_bytes() == (tmp_path / "two.onnx").read_bytes()
 
 
 def test_the_state_of_the_model_stays_and_does_not_matter(tmp_path):
     layer = layer_of("lstm")
-    to_onnx(layer, tmp_path / "one.onnx", verbose=False)
+    to_onnx(layer, tmp_path / "one.onnx")
     layer.forward(np.ones((7, 2, 3), np.float32))
     state = layer.get_state()
-    to_onnx(layer, tmp_path / "two.onnx", verbose=False)
+    to_onnx(layer, tmp_path / "two.onnx")
     np.testing.assert_array_equal(layer.get_state(), state)
     assert (tmp_path / "one.onnx").read_bytes() == (tmp_path / "two.onnx").read_bytes()
-
-
-def test_the_largest_difference_is_printed(tmp_path, capsys):
-    to_onnx(layer_of("gru"), tmp_path / "model.onnx")
-    said = capsys.readouterr().out
-    assert said.startswith("to_onnx: rnnfast and ONNX Runtime differ by at most ")
-    to_onnx(layer_of("gru"), tmp_path / "model.onnx", verbose=False)
-    assert capsys.readouterr().out == ""
 
 
 def test_a_file_that_disagrees_is_not_written(tmp_path, monkeypatch):
@@ -336,6 +329,9 @@ def test_a_file_that_disagrees_is_not_written(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="to_onnx: rnnfast and ONNX Runtime differ by"):
         to_onnx(layer_of("coupled_lstm"), tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
+    exported = to_onnx(layer_of("coupled_lstm"), tmp_path / "model.onnx", check=False)
+    assert exported.difference is None
+    assert list(tmp_path.iterdir()) == [tmp_path / "model.onnx"]
 
 
 def test_other_models_are_refused_by_name(tmp_path):
@@ -365,3 +361,158 @@ def test_a_package_missing_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=r"to_onnx needs onnx: pip install 'rnnfast\[onnx\]'\."):
         to_onnx(layer_of("lstm"), tmp_path / "model.onnx")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name if name == "onnx" else None)
+    with pytest.raises(ModuleNotFoundError, match="to_onnx needs onnxruntime"):
+        to_onnx(layer_of("lstm"), tmp_path / "model.onnx")
+    to_onnx(layer_of("lstm"), tmp_path / "model.onnx", check=False)
+
+
+# The way back.
+
+
+def assert_comes_back(model, path, **options):
+    """What the file gives, after a comparison of all parameters and of their places."""
+    exported = to_onnx(model, path, **options)
+    graph = from_onnx(path)
+    actual = graph.model()
+    assert isinstance(actual, type(model))
+    expected, found = arrays_of(model), arrays_of(actual)
+    assert expected.keys() == found.keys()
+    for name, array in expected.items():
+        assert array.dtype == found[name].dtype
+        assert array.tobytes() == found[name].tobytes(), name
+        assert found[name].flags.writeable
+    shapes = {one.name: tuple(one.dims) for one in onnx.load(path).graph.initializer}
+    wanted = {row.parameter: [(row.initializer, shapes[row.initializer])] for row in exported.placed}
+    assert model_of(graph)[1] == wanted
+    return actual
+
+
+def random(model, seed=0):
+    rng = np.random.default_rng(seed)
+    for param in model.params:
+        param[...] = rng.standard_normal(param.shape)
+    return model
+
+
+@pytest.mark.parametrize("kind", ["layer", "bidirectional", "stack"])
+@pytest.mark.parametrize("name", CELLS)
+def test_layers_of_any_cell_come_back(name, kind, tmp_path):
+    lower = layer_of(name)
+    upper = rnnfast.Bidirectional(layer_of(name, D=5, H=5, seed=1), layer_of(name, D=5, H=5, seed=2))
+    both = rnnfast.Bidirectional(lower, layer_of(name, seed=1))
+    made = {"layer": lower, "bidirectional": both, "stack": rnnfast.Stack([lower, upper])}[kind]
+    assert_comes_back(made, tmp_path / "model.onnx", lengths=kind == "stack")
+
+
+@pytest.mark.parametrize(("ahead", "back"), [("lstm", "gru"), ("lstm", "everything"), ("rnn", "relu")])
+def test_directions_of_different_cells_and_sizes_come_back(ahead, back, tmp_path):
+    layers = [layer_of(ahead, H=4), layer_of(back, H=6, seed=1)]
+    assert_comes_back(rnnfast.Bidirectional(*layers), tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("cell", ["gru_after", "slstm"])
+def test_float64_comes_back(cell, tmp_path):
+    assert_comes_back(rnnfast.Stack([layer_of(cell, dtype=np.float64)]), tmp_path / "model.onnx")
+
+
+HEADS = ("squared", "absolute", "gaussian", "student_t", "negative_binomial", heads.quantiles(0.1, 0.9))
+
+
+@pytest.mark.parametrize("head", HEADS, ids=str)
+def test_a_regressor_comes_back(head, tmp_path):
+    model = SequenceRegressor(
+        3, 5, 2, cell="gru", layers=2, head=head, dropout=0.25, rng=np.random.default_rng(0)
+    )
+    assert assert_comes_back(model, tmp_path / "model.onnx").config == model.config
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("cell", ["lstm", "gru_after", "slstm", "li_gru"])
+def test_a_language_model_comes_back(cell, tied, tmp_path):
+    model = random(RNNLM(11, 6, 6, cell=cell, layers=2, dropout=0.5, tied=tied))
+    assert assert_comes_back(model, tmp_path / "model.onnx").config == model.config
+
+
+def test_constants_of_a_cell_come_back(tmp_path):
+    layer = random(cells.lif.layer(3, 4))
+    layer.constants["beta"] = 0.5
+    assert assert_comes_back(layer, tmp_path / "model.onnx").constants == layer.constants
+    model = random(SequenceRegressor(3, 4, 1, cell="lif", layers=2))
+    model.body.layers[1].constants["beta"] = 0.25
+    assert assert_comes_back(model, tmp_path / "model.onnx").body.layers[1].constants["beta"] == 0.25
+
+
+def test_a_cell_of_the_user_is_known_by_its_fingerprint(tmp_path):
+    to_onnx(random(cells.slstm.layer(3, 4)), tmp_path / "model.onnx")
+    cell = {"name": "mine", "fingerprint": "0" * 64}
+    written = changed(tmp_path / "model.onnx", cells=[cell])
+    with pytest.raises(rnnfast.CheckpointError, match=r"the cell 'mine' .* is not defined in this program"):
+        from_onnx(written).model()
+
+
+@pytest.mark.parametrize("cell", ["gru", "gru_after"])
+def test_zero_biases_keep_their_sign(cell, tmp_path):
+    """ONNX stores the gate z with the other sign."""
+    model = RNNLM(11, 5, 6, cell=cell)
+    model.params[-1][:3] = -0.0
+    assert not any(param.any() for name, param in zip(model.parameter_names, model.params, strict=True)
+                   if name == "layer0_b")  # fmt: skip
+    assert_comes_back(model, tmp_path / "model.onnx")
+
+
+def changed(path, text=None, **entries):
+    """The file with another description, or with other entries of it or of its model."""
+    file = onnx.load(path)
+    description = json.loads(file.metadata_props[0].value)
+    description.get("model", description).update(entries)
+    onnx.helper.set_model_props(file, {METADATA: json.dumps(description) if text is None else text})
+    onnx.save(file, path.with_name("changed.onnx"))
+    return path.with_name("changed.onnx")
+
+
+@pytest.mark.parametrize(
+    ("entries", "why"),
+    [
+        ({"hidden_size": 7}, "layer0_Wx must be"),
+        ({"hidden_size": 1 << 40}, "layer0_Wx must be"),
+        ({"hidden_size": -1}, "hidden_size must be"),
+        ({"layers": 3}, "the array layer2_Wx is missing"),
+        ({"layers": 1}, "layer1_Wx is an array too many"),
+        ({"layers": 10**9}, "layers must be"),
+        ({"cell": "gru"}, "is not a layer of the cell gru"),
+        ({"cell": "os:system"}, "cell must be"),
+        ({"dtype": "float64"}, "must be float64"),
+        ({"dtype": "complex64"}, "dtype"),
+        ({"model": "CBOWLM"}, "does not fit the graph"),
+        ({"tied": True}, "tied"),
+        ({"tied": 3, "more": 4}, "does not fit the graph"),
+    ],
+)
+def test_metadata_that_do_not_fit_are_one_sentence(entries, why, tmp_path):
+    to_onnx(random(RNNLM(11, 5, 6, cell="lstm", layers=2)), tmp_path / "model.onnx")
+    graph = from_onnx(changed(tmp_path / "model.onnx", **entries))  # its layers can be read nevertheless
+    assert len(graph.layers) == 2
+    with pytest.raises(rnnfast.CheckpointError, match=r"rnnfast\.model does not fit the graph: ") as caught:
+        graph.model()
+    assert why in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[" * 100_000, '"' + "x" * (1 << 19), "3", "null", "[]", "{}", '{"model": 3}', '{"cells": 3}',
+     '{"cells": [], "constants": [], "dropout": 0}', '{"cells": ["lstm"], "constants": [3], "dropout": 0}',
+     '{"cells": ["lstm", "lstm"], "constants": [{}, {}], "dropout": 0}', '{"model": {"cell": "lstm"}}'],
+)  # fmt: skip
+def test_metadata_of_another_form_are_one_sentence(text, tmp_path):
+    to_onnx(layer_of("lstm"), tmp_path / "model.onnx")
+    with pytest.raises(rnnfast.CheckpointError, match=r"rnnfast\.model does not fit the graph: "):
+        from_onnx(changed(tmp_path / "model.onnx", text)).model()
+
+
+def test_settings_of_a_stack_come_back(tmp_path):
+    layers = [rnnfast.TimeLSTM.from_sizes(3, 4, stateful=True), rnnfast.TimeLSTM.from_sizes(4, 4)]
+    again = assert_comes_back(rnnfast.Stack(layers, 0.25, per_step=False), tmp_path / "model.onnx")
+    assert [layer.stateful for layer in again.layers] == [True, False]
+    assert [(drop.dropout_ratio, drop.per_step) for drop in again.dropouts] == [(0.25, False)]

@@ -1,0 +1,343 @@
+"""RNN, LSTM and GRU nodes of ONNX files as layers: `from_onnx`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rnnfast import _check, cells
+from rnnfast.cells import Cell
+from rnnfast.interop.layouts import LAYOUTS, Arrays, from_library
+from rnnfast.interop.onnx_export import METADATA
+from rnnfast.interop.structure import layer_of
+from rnnfast.layers.bidirectional import Bidirectional
+from rnnfast.layers.recurrent import Recurrent
+from rnnfast.layers.stack import Stack
+from rnnfast.models import RNNLM, SequenceRegressor
+
+GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
+# The activations of each direction that are served, and the cell of the RNN.
+_ACTIVATIONS = {"LSTM": ["sigmoid", "tanh", "tanh"], "GRU": ["sigmoid", "tanh"], "RNN": ["tanh"]}
+_RNN_CELLS = {"tanh": cells.rnn, "relu": cells.rnn_relu}
+_DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}
+_LARGEST_FLOAT = float(np.finfo(np.float32).max)
+_KNOWN = {
+    "activation_alpha", "activation_beta", "activations", "clip", "direction", "hidden_size", "input_forget",
+    "layout", "linear_before_reset", "output_sequence",
+}  # fmt: skip
+# The inputs of a node that are weights.
+_PLACES = {"W": 1, "R": 2, "B": 3, "P": 7}
+# Operators through which exporters pass weights. A result has no more numbers than the inputs together.
+MOVES = {"Cast", "Concat", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
+# What layers and moved weights may take: so many times the file, and a megabyte.
+_MOST_TIMES, _SLACK = 8, 1 << 20
+
+
+class Home(NamedTuple):
+    """An array of a file: its name and its shape."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+class Constant(NamedTuple):
+    """A constant of a graph, and the arrays of the file that it was made from."""
+
+    array: np.ndarray
+    homes: list[Home]
+
+
+class Node(NamedTuple):
+    """A recurrent node.
+
+    Attributes
+    ----------
+    name : str
+    proto : onnx.NodeProto
+    layers : list of Recurrent
+        One for each direction.
+    homes : dict of str to list of Home
+        The arrays of the file that hold W, R, B and P.
+    reads_in_reverse : bool
+        Whether it has one direction, from the last step to the first.
+    """
+
+    name: str
+    proto: Any
+    layers: list[Recurrent]
+    homes: dict[str, list[Home]]
+    reads_in_reverse: bool
+
+
+class Graph:
+    """The recurrent layers of an ONNX file; made by `from_onnx`.
+
+    Attributes
+    ----------
+    layers : dict of str to layer
+        The layers by the name of the node: `TimeRNN`, `TimeLSTM`, `TimeGRU`, `Recurrent` (with peepholes) or
+        `Bidirectional`, on copies of the weights. The layer of a node that reads in reverse reads what has
+        been reversed.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], proto: Any) -> None:
+        self.path, self.proto = path, proto
+        self.nodes, self.constants = _read(proto)
+        self.layers: dict[str, Recurrent | Bidirectional] = {}
+        for node in self.nodes:
+            name = node.name
+            while name in self.layers:  # a second node of a name
+                name += "'"
+            self.layers[name] = Bidirectional(*node.layers) if len(node.layers) == 2 else node.layers[0]
+
+    def __repr__(self) -> str:
+        return f"Graph({', '.join(f'{name}: {layer!r}' for name, layer in self.layers.items())})"
+
+    def model(self) -> RNNLM | SequenceRegressor | Recurrent | Bidirectional | Stack:
+        """The model that computes the graph, on copies of its parameters.
+
+        A file of `to_onnx` gives the model that it was made from. Any other graph of recurrent layers is a
+        layer or a `Stack`; with an embedding before and an affine layer after layers of one cell and size, it
+        is an `RNNLM`. Such a model is compared with the graph, which runs in ONNX Runtime on random input.
+
+        Raises
+        ------
+        ValueError
+            A node, which is named, has no place in such a model, or the model gives other numbers.
+        CheckpointError
+            The file says of itself that it is from `to_onnx`, but is damaged, or its cell is not defined.
+        ModuleNotFoundError
+            onnxruntime is not installed.
+
+        Examples
+        --------
+        >>> rnnfast.interop.from_onnx("words.onnx").model()                     # doctest: +SKIP
+        RNNLM(vocab_size=10000, embed_size=650, hidden_size=650, cell='lstm', layers=2, ...)
+        """
+        from rnnfast.interop.onnx_models import model_of
+
+        return model_of(self)[0]
+
+
+def from_onnx(path: str | os.PathLike[str]) -> Graph:
+    """The RNN, LSTM and GRU nodes of an ONNX file as layers.
+
+    The weights of each node must be constants: arrays of the file, perhaps moved by operators such as
+    Transpose and Concat, as exporters write them. Nodes in the branches of an If are read too. The rest of
+    the graph is not run.
+
+    Parameters
+    ----------
+    path
+        The file, also of a stranger. Tensors outside of it are read from files in the same folder.
+
+    Returns
+    -------
+    Graph
+
+    Raises
+    ------
+    CheckpointError
+        The file is damaged, has no recurrent node, or has one with weights that are no constants, other
+        activations, clipping or coupled gates. The message names the nodes.
+    ModuleNotFoundError
+        onnx is not installed.
+    OSError
+        The file cannot be read.
+
+    Examples
+    --------
+    >>> rnnfast.interop.from_onnx("tagger.onnx").layers                         # doctest: +SKIP
+    {'/rnn/LSTM': TimeLSTM(input_size=64, hidden_size=128, stateful=False)}
+    """
+    _check.readable("from_onnx", path)
+    _check.installed("from_onnx", "onnx", "onnx")
+    import onnx
+
+    try:
+        return Graph(path, onnx.load(path, format="protobuf"))
+    except Exception as error:  # protobuf and onnx raise many kinds
+        reason = str(error) or type(error).__name__
+        what = "" if isinstance(error, _Refused) else "not an ONNX file that can be read: "
+        raise _check.malformed(path, what + reason.rstrip(".")) from None
+
+
+class _Refused(ValueError):
+    """Nodes that no layer computes."""
+
+
+def _read(proto: Any) -> tuple[list[Node], dict[str, Constant]]:
+    """The recurrent nodes of a file, and the constants of its graph outside of branches."""
+    room = _Room(_MOST_TIMES * proto.ByteSize() + _SLACK)
+    nodes, refused = [], []
+    whole = _Constants(proto, proto.graph, {}, room)
+    for constants in whole.nested():
+        for index, one in enumerate(constants.graph.node):
+            if one.op_type in GATES and one.domain in ("", "ai.onnx"):
+                name = one.name or f"{one.op_type} {index}"
+                try:
+                    nodes.append(_node(name, one, constants.known, room))
+                except ValueError as error:
+                    refused.append(f"{one.op_type} {name!r}: {error}")
+    if refused:
+        raise _Refused("; ".join(refused))
+    if not nodes and all(one.key != METADATA for one in proto.metadata_props):
+        raise _Refused("it has no RNN, LSTM or GRU")
+    return nodes, whole.known
+
+
+class _Room:
+    """The bytes that moved weights and layers may still take, so that a small file cannot take all memory."""
+
+    def __init__(self, nbytes: int) -> None:
+        self._nbytes = nbytes
+
+    def take(self, nbytes: int) -> None:
+        """Count bytes before they are taken."""
+        self._nbytes -= nbytes
+        if self._nbytes < 0:
+            raise ValueError("its constants are used many times, and there would be too many copies")
+
+
+class _Constants:
+    """The constants of a graph by name: its arrays, and what operators in `MOVES` make of them."""
+
+    def __init__(self, proto: Any, graph: Any, outer: dict[str, Constant], room: _Room) -> None:
+        from onnx import numpy_helper
+
+        self.graph, self.known = graph, dict(outer)
+        self._proto, self._room = proto, room
+        for tensor in graph.initializer:
+            array = numpy_helper.to_array(tensor)
+            self.known[tensor.name] = Constant(array, [Home(tensor.name, array.shape)])
+        for node in graph.node:
+            if node.op_type == "Constant" and [one.name for one in node.attribute] == ["value"]:
+                array = numpy_helper.to_array(node.attribute[0].t)
+                self.known[node.output[0]] = Constant(array, [Home(node.output[0], array.shape)])
+            elif node.op_type == "Constant":
+                self._fold(node)  # a number or a list of numbers
+            elif node.op_type in MOVES and all(name in self.known for name in node.input if name):
+                self._fold(node)
+
+    def nested(self) -> Iterator[_Constants]:
+        """These constants, and those of the graphs inside nodes."""
+        yield self
+        for node in self.graph.node:
+            for attribute in node.attribute:
+                if attribute.HasField("g"):
+                    yield from _Constants(self._proto, attribute.g, self.known, self._room).nested()
+
+    def _fold(self, node: Any) -> None:
+        """Compute a node of constants by the reference of onnx."""
+        from onnx import helper
+        from onnx.reference import ReferenceEvaluator
+
+        given = {name: self.known[name] for name in node.input if name}
+        self._room.take(2 * sum(self.known[name].array.nbytes for name in node.input if name))
+        values = [helper.make_tensor_value_info(name, 0, None) for name in (*given, *node.output)]
+        graph = helper.make_graph([node], "moved", values[: len(given)], values[len(given) :])
+        model = helper.make_model(graph, opset_imports=self._proto.opset_import)
+        arrays = ReferenceEvaluator(model).run(None, {name: one.array for name, one in given.items()})
+        homes = [home for one in given.values() for home in one.homes if one.array.dtype.kind == "f"]
+        for name, array in zip(node.output, arrays, strict=True):
+            self.known[name] = Constant(np.asarray(array), homes)
+
+
+def _node(name: str, proto: Any, known: dict[str, Constant], room: _Room) -> Node:
+    """The layers of a node on its constants; ValueError for what they do not compute."""
+    from onnx import helper
+
+    attributes = {one.name: helper.get_attribute_value(one) for one in proto.attribute}
+    _check_attributes(attributes)
+    arrays, homes = {}, {}
+    for weight, place in _PLACES.items():
+        given = proto.input[place] if place < len(proto.input) else ""
+        if given and given not in known:
+            raise ValueError(f"its {weight} is computed when the graph runs, and layers need constants")
+        arrays[weight] = known[given].array if given else None
+        homes[weight] = known[given].homes if given else []
+    made = _cells(proto.op_type, attributes, arrays["P"] is not None)
+    _check_shapes(GATES[proto.op_type], arrays, len(made), attributes.get("hidden_size"))
+    room.take(2 * sum(array.nbytes for array in arrays.values() if array is not None))
+    layers = [
+        _layer(cell, [None if array is None else array[place] for array in arrays.values()])
+        for place, cell in enumerate(made)
+    ]
+    return Node(name, proto, layers, homes, _text(attributes.get("direction", "")) == "reverse")
+
+
+def _text(value: Any) -> str:
+    return value.decode("ascii", "backslashreplace") if isinstance(value, bytes) else f"{value!s:.30}"
+
+
+def _check_attributes(attributes: dict[str, Any]) -> None:
+    """What changes the equations is served or refused by name."""
+    for name in attributes.keys() - _KNOWN:
+        raise ValueError(f"its attribute {name} is not known")
+    if _text(attributes.get("direction", "forward")) not in _DIRECTIONS:
+        raise ValueError(f"its direction is {_text(attributes['direction'])}")
+    clip = attributes.get("clip", _LARGEST_FLOAT)
+    if not isinstance(clip, float) or not clip >= _LARGEST_FLOAT:
+        raise ValueError(f"its clip is {clip!s:.30}; the layers do not clip")
+    for name, allowed in (("input_forget", (0,)), ("layout", (0, 1)), ("linear_before_reset", (0, 1))):
+        if attributes.get(name, 0) not in allowed:
+            raise ValueError(f"its {name} is {attributes[name]!s:.30}, which is not served")
+    for name in ("activation_alpha", "activation_beta"):
+        if np.any(np.asarray(attributes.get(name, 0.0)) != 0):
+            raise ValueError(f"its {name} is not served")
+
+
+def _cells(kind: str, attributes: dict[str, Any], peepholes: bool) -> list[Cell]:
+    """The cell of each direction."""
+    count = _DIRECTIONS[_text(attributes.get("direction", "forward"))]
+    default = _ACTIVATIONS[kind]
+    given = attributes.get("activations") or default * count
+    names = [_text(name).lower() for name in (given if isinstance(given, list) else [given])]
+    if len(names) != len(default) * count:
+        raise ValueError(f"its activations must be {len(default) * count} names")
+    if kind == "RNN" and set(names) <= set(_RNN_CELLS):
+        return [_RNN_CELLS[name] for name in names]
+    if names != default * count:
+        told = ", ".join(map(_text, given))
+        raise ValueError(f"its activations are {told}; only {', '.join(default)} are served")
+    if kind == "GRU":
+        return [cells.gru_after if attributes.get("linear_before_reset") else cells.gru] * count
+    return [cells.peephole_lstm if peepholes else cells.lstm] * count
+
+
+def _check_shapes(gates: int, arrays: dict[str, Any], count: int, hidden: Any) -> None:
+    """The shapes of W (directions, G*H, D), R (directions, G*H, H), B (directions, 2*G*H), P (directions,
+    3*H), and one dtype."""
+    w, r = arrays["W"], arrays["R"]
+    if w is None or r is None:
+        raise ValueError("its W or R is missing")
+    if w.ndim != 3 or r.ndim != 3:
+        raise ValueError("its W and R must have 3 axes")
+    rows, depth, width = gates * r.shape[2], w.shape[2], r.shape[2]
+    if not depth or not width:
+        raise ValueError("its W or R is empty")
+    expected = {"W": (rows, depth), "R": (rows, width), "B": (2 * rows,), "P": (3 * width,)}
+    for name, array in arrays.items():
+        if array is None:
+            continue
+        if array.shape != (count, *expected[name]):
+            raise ValueError(f"its {name} is {array.shape}, but must be {(count, *expected[name])}")
+        if array.dtype not in _check.FLOAT_DTYPES or array.dtype != w.dtype:
+            raise ValueError(f"its {name} is {array.dtype}; W, R, B and P must be all float32 or float64")
+    if hidden is not None and hidden != width:
+        raise ValueError(f"its hidden_size is {hidden!s:.30}, but R has {width} columns")
+
+
+def _layer(cell: Cell, arrays: list[Any]) -> Recurrent:
+    """A layer from W (G*H, D), R (G*H, H), B (2*G*H,) and P (3*H,)."""
+    w, r, b, p = arrays
+    rows = r.shape[0]
+    b = np.zeros(2 * rows, w.dtype) if b is None else b
+    params = from_library(cell, LAYOUTS["ONNX"][cell], Arrays(w, r, b[:rows], b[rows:]))
+    if p is not None:
+        names = LAYOUTS["ONNX"][cell].peepholes
+        params.update(zip(names, np.split(p, len(names)), strict=True))
+    return layer_of(cell, {name: np.array(params[name], order="C") for name in cell.shapes(1, 1)})
