@@ -18,15 +18,6 @@ def blocks(owner: str, number: Any) -> int | None:
     return number
 
 
-def blocks_possible(owner: str, able: bool, model: str, bptt: Any) -> None:
-    """Gradients can be added by blocks: the model is ours, and they end at each window."""
-    if not able:
-        raise ValueError(
-            f"{owner}: ranks and blocks need TruncatedBPTT(k1), whose gradients end at each window, and a "
-            f"model of rnnfast.models; got {bptt!r:.60} and {model}."
-        )
-
-
 def ranks_divide_blocks(owner: str, ranks: int, number: int, batch_size: int, least: int) -> None:
     """Every rank has the same number of blocks; `least` rows are those of a block by default."""
     if number % ranks:
@@ -48,11 +39,3 @@ def failed_on_rank_0(function: Any) -> RuntimeError:
 def other_rank_failed(path: Any) -> CheckpointError:
     """The error for a file that another rank cannot resume from."""
     return CheckpointError(f"{path}: another rank cannot resume from it.")
-
-
-def same_on_ranks(owner: str, same: bool) -> None:
-    """All ranks train the same model with the same options."""
-    if not same:
-        raise ValueError(
-            f"{owner}: the ranks differ in their model, data or options; each must run the same program."
-        )

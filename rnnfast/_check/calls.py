@@ -22,27 +22,9 @@ def another_thread(owner: str) -> RuntimeError:
     )
 
 
-def forward_elsewhere(owner: str) -> RuntimeError:
-    """The error for a `backward` whose `forward` ran in another thread."""
-    return RuntimeError(
-        f"{owner}: another thread called forward last; call forward and backward in one thread, or give each "
-        f"thread a copy (copy.deepcopy)."
-    )
-
-
-def frozen(owner: str) -> RuntimeError:
-    """The error for training weights that are frozen."""
-    return RuntimeError(f"{owner}: the weights are frozen; leave the `with` block of frozen() first.")
-
-
 def no_stream(owner: str) -> TypeError:
     """The error for `step` of a layer that also reads sequences backwards."""
     return TypeError(f"{owner} cannot step: it also reads sequences backwards; use forward.")
-
-
-def no_state(owner: str) -> TypeError:
-    """The error for setting a state of a model that reads whole sequences."""
-    return TypeError(f"{owner}: the model reads whole sequences and carries no state; pass None.")
 
 
 def fixed(owner: str, name: str) -> TypeError:
@@ -116,8 +98,3 @@ def pickled(owner: str, state: dict[str, Any], *needed: str) -> None:
     """A pickle has every entry that this version writes."""
     if not all(name in state for name in needed):
         raise TypeError(f"{owner}: another version of rnnfast wrote this pickle; keep models with save().")
-
-
-def not_copied(owner: str, why: str) -> TypeError:
-    """The error for an object that cannot be copied or pickled."""
-    return TypeError(f"{owner} cannot be copied or pickled: {why}.")

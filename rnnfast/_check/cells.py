@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from rnnfast._check.errors import CellMissing, CheckpointError
@@ -33,25 +32,6 @@ def not_a_cell(owner: str, name: str, cell: str, found: Any) -> ValueError:
     """The error for a `module:name` that is not a cell."""
     kind = type(found).__name__
     return ValueError(f"{owner}: {name} must be module:name of a cell, got {cell!r} of type {kind}.")
-
-
-def no_constant(owner: str, name: Any, known: Sequence[str]) -> ValueError:
-    """The error for a constant that the cell does not have."""
-    return ValueError(f"{owner}: the cell has no constant {name!r}; it has {', '.join(known) or 'none'}.")
-
-
-def constant_stays(owner: str, name: Any) -> TypeError:
-    """The error for deleting a constant."""
-    return TypeError(f"{owner}: a constant such as {name!r} cannot be deleted, only set.")
-
-
-def nothing_given(owner: str, cell: str, names: Sequence[str]) -> None:
-    """The cell takes no arrays besides its inputs."""
-    if names:
-        raise ValueError(
-            f"{owner}: the cell {cell!r} takes the given array {names[0]}, which only its layer can be "
-            f"given; choose another cell."
-        )
 
 
 def cell_needed(folder: Any, cell: str, told: str = "module:name") -> CheckpointError:

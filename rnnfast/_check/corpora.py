@@ -71,21 +71,6 @@ def not_text(owner: str, name: str, encoding: str, offset: int, byte: int) -> Co
     )
 
 
-def other_encoding(owner: str, name: str, encoding: str, mark: bytes) -> CorpusError:
-    """The error for a file whose byte order mark says that it is not UTF-8."""
-    return CorpusError(
-        f"{owner}: {name} is {encoding.upper()} text, as its byte order mark ({mark.hex(' ').upper()}) says; "
-        f'give encoding="{encoding}".'
-    )
-
-
-def unmarked(owner: str, name: str, encoding: str, problem: str) -> CorpusError:
-    """The error for a file without the byte order mark that its encoding requires."""
-    return CorpusError(
-        f'{owner}: {name} is not {encoding.upper()} text ({problem}); encoding="{encoding}-le" needs no mark.'
-    )
-
-
 def read_once(count: int) -> None:
     """Standard input is named at most once."""
     if count > 1:
@@ -101,13 +86,6 @@ def some_tokens(owner: str, name: str, count: int, *, held_out: bool = False) ->
         )
     if not count:
         raise CorpusError(f"{owner}: {name.removeprefix('the training part of ')} has no words.")
-
-
-def no_default_corpus(owner: str) -> CorpusError:
-    """The error for a standard library without its documentation."""
-    return CorpusError(
-        f"{owner}: this Python comes without pydoc_data.topics, the default text; name text files instead."
-    )
 
 
 def ids_file(owner: str, name: str, problem: object, fix: str) -> CorpusError:

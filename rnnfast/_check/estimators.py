@@ -67,17 +67,6 @@ def sequence_shape(owner: str, index: int, shape: tuple[int, ...], channels: int
         raise ValueError(f"{owner}: X[{index}] has no steps; leave empty sequences out.")
 
 
-def some_sequences(owner: str, count: int, steps: int, channels: int) -> None:
-    """An array (N, T, D) without an axis of length 0."""
-    if not count * steps * channels:
-        raise ValueError(f"{owner}: X must not be empty, got {shape_text((count, steps, channels))}.")
-
-
-def other_channels(owner: str, got: int, expected: int) -> ValueError:
-    """The error for sequences with other channels than those of training."""
-    return ValueError(f"{owner}: X[0] must be (T, {expected}) as in fit, got {got} channels.")
-
-
 def infinite_value(owner: str, got: str, row: int, step: int) -> ValueError:
     """The error for an input that is infinite or too large."""
     return ValueError(
@@ -104,38 +93,11 @@ def some_weight(owner: str, weights: np.ndarray) -> None:
         raise ValueError(f"{owner}: all sample weights are zero; at least one must be above zero.")
 
 
-def target_given(owner: str, y: Any) -> None:
-    """A target."""
-    if y is None:
-        raise ValueError(f"{owner} requires y to be passed, but the target y is None.")
-
-
 def known_classes(owner: str, is_known: np.ndarray, labels: np.ndarray, classes: np.ndarray) -> None:
     """Labels that are among the classes."""
     if not is_known.all():
         label = labels[~is_known][0].item() if labels.dtype != object else labels[~is_known][0]
         raise ValueError(f"{owner}: y holds {label!r}, a class that is not in classes {list(classes)!r:.80}.")
-
-
-def some_classes(owner: str, classes: np.ndarray) -> None:
-    """At least two classes."""
-    if len(classes) < 2:
-        raise ValueError(f"{owner}: at least two classes are needed, got {len(classes)} class.")
-
-
-def first_classes(owner: str) -> ValueError:
-    """The error for a first `partial_fit` without classes."""
-    return ValueError(f"{owner}: classes must be passed on the first call; later calls may hold fewer.")
-
-
-def same_classes(owner: str) -> ValueError:
-    """The error for other classes than those of the first call."""
-    return ValueError(f"{owner}: classes must be those of the first call.")
-
-
-def balanced_in_parts(owner: str) -> ValueError:
-    """The error for weights that need all labels where they come in parts."""
-    return ValueError(f'{owner}: class_weight="balanced" needs all labels at once; pass a dict of weights.')
 
 
 def steps_of_labels(owner: str, lengths: np.ndarray, found: np.ndarray | None) -> np.ndarray:
@@ -144,13 +106,3 @@ def steps_of_labels(owner: str, lengths: np.ndarray, found: np.ndarray | None) -
         got = "single labels" if found is None else f"{len(found)} sequences"
         raise ValueError(f"{owner}: y must be {len(lengths)} sequences of labels (T_i,), got {got}.")
     return found
-
-
-def label_for_file(owner: str, label: Any) -> ValueError:
-    """The error for a class that a file cannot hold."""
-    return ValueError(f"{owner}: classes must be str, int, float or bool, got {type(label).__name__}.")
-
-
-def other_estimator(wanted: str, found: Any) -> ValueError:
-    """The error for a file of another estimator."""
-    return ValueError(f"it holds {found!r:.60}, not {wanted}")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from rnnfast._check.arrays import shape_text
-from rnnfast._check.errors import CheckpointError
 
 _NAMES = {"torch": "PyTorch", "keras": "Keras", "flax nnx": "Flax", "flax linen": "Flax"}
 _WHY = {
@@ -26,28 +25,12 @@ def not_representable(owner: str, library: str, cell: str) -> ValueError:
     return ValueError(f"{owner}: {_NAMES.get(library, library)} has no layer for the cell {cell}{why}.")
 
 
-def disagrees(owner: str, what: str, difference: float, limit: float) -> ValueError:
-    """The error for a conversion whose two sides give different numbers."""
-    return ValueError(
-        f"{owner}: rnnfast and {what} differ by {difference:.1e} of the largest output on random input, more "
-        f"than {limit:.0e}; the weights do not belong to this kind of layer, or it computes another function."
-    )
-
-
 def finite_array(owner: str, name: str, array: Any) -> None:
     """An array without NaN or infinity."""
     wrong = np.argwhere(~np.isfinite(array))
     if len(wrong):
         place = ", ".join(map(str, wrong[0]))
         raise ValueError(f"{owner}: {name} must be finite, got {array[tuple(wrong[0])]} at [{place}].")
-
-
-def no_place_for_bias(owner: str, library: str) -> ValueError:
-    """The error for the second bias of a GRU that a library does not have."""
-    return ValueError(
-        f"{owner}: {library} has no place for the recurrent bias bhh of a GRU, and it is not zero; PyTorch, "
-        f"Keras and Flax linen have one."
-    )
 
 
 def no_place_for(owner: str, library: str, what: str) -> ValueError:
@@ -76,14 +59,6 @@ def array_kind(owner: str, name: str, kind: str) -> TypeError:
     return TypeError(f"{owner}: {name} must be float32 or float64, got {kind}{way}.")
 
 
-def several_dtypes(owner: str, name: str, given: str, first: str) -> TypeError:
-    """The error for arrays of one layer in two dtypes."""
-    return TypeError(
-        f"{owner}: {name} must be {first}, the dtype of the first array, got {given}; pass dtype=np.{first} "
-        f"to convert all."
-    )
-
-
 def option_not_served(owner: str, name: str, value: Any, served: str) -> ValueError:
     """The error for an option of another library's layer that no layer of rnnfast has."""
     if isinstance(value, Mapping):  # an object, serialized
@@ -94,21 +69,9 @@ def option_not_served(owner: str, name: str, value: Any, served: str) -> ValueEr
     return ValueError(f"{owner}: {name} must be {served}, got {given}; no layer of rnnfast has that.")
 
 
-def fits_no_layer(owner: str, place: str, expected: int, given: int, why: str) -> ValueError:
-    """The error for a layer whose inputs are not what the layer below puts out."""
-    return ValueError(f"{owner}: the input size of {place} must be {expected}, {why}, got {given}.")
-
-
 def pass_instead(owner: str, name: str, given: str, way: str) -> TypeError:
     """The error for an object of another library whose arrays cannot be read, and what to pass instead."""
     return TypeError(f"{owner}: {name} is {given}; pass {way}.")
-
-
-def without_numbers(owner: str, name: str) -> ValueError:
-    """The error for a tensor on the device meta."""
-    return ValueError(
-        f"{owner}: {name} is on the device meta, which holds no numbers; load the weights into it first."
-    )
 
 
 def no_layer_found(owner: str, what: str, where: str) -> ValueError:
@@ -149,26 +112,6 @@ def gates(owner: str, name: str, weights: Any, form: str) -> tuple[int, int]:
     raise ValueError(f"{owner}: {name} must be {form} with 1, 3 or 4 gates G, got {given}.")
 
 
-def projection(owner: str, name: str) -> ValueError:
-    """The error for an LSTM with a projection of its output."""
-    return ValueError(f"{owner}: {name} is a projection (proj_size), which no layer of rnnfast has.")
-
-
-def locked_dropout(owner: str) -> ValueError:
-    """The error for one dropout mask for all steps, which PyTorch does not have."""
-    return ValueError(
-        f"{owner}: PyTorch draws a dropout mask for every step; make the Stack with per_step=True."
-    )
-
-
-def not_a_recurrent_layer(owner: str, place: str, value: Any) -> TypeError:
-    """The error for a layer of Keras of another kind."""
-    return TypeError(
-        f"{owner}: {place} must be a SimpleRNN, LSTM, GRU or Bidirectional of Keras, or a list of its "
-        f"weights, got {type(value).__name__}."
-    )
-
-
 def reads_backwards(owner: str, place: str, expected: bool) -> ValueError:
     """The error for a layer of Keras whose direction is not that of a layer of rnnfast."""
     way = (
@@ -177,18 +120,6 @@ def reads_backwards(owner: str, place: str, expected: bool) -> ValueError:
         else "rnnfast reads forwards; convert get_weights(), and pass xs[:, ::-1] to forward"
     )
     return ValueError(f"{owner}: go_backwards must be {expected} in {place}, got {not expected}; {way}.")
-
-
-def between_layers(owner: str, path: str) -> ValueError:
-    """The error for a module without recurrence among those of a stack."""
-    return ValueError(
-        f"{owner}: {path} is not a recurrent layer; pass a list of the recurrent ones, from bottom to top."
-    )
-
-
-def cell_not_served(owner: str, path: str, name: str) -> ValueError:
-    """The error for a cell of another library that rnnfast does not have."""
-    return ValueError(f"{owner}: {path or 'the mapping'} is a {name}, which no layer of rnnfast computes.")
 
 
 def package_missing(owner: str, package: str, extra: str) -> ModuleNotFoundError:
@@ -209,12 +140,6 @@ def not_exported(owner: str, model: Any, kinds: Sequence[type]) -> TypeError:
     return TypeError(f"{owner}: model must be {', '.join(others)} or {last}, got {type(model).__name__}.")
 
 
-def unique_in_graph(owner: str, name: str, taken: Collection[str]) -> None:
-    """A name of one input, output or parameter only."""
-    if name in taken:
-        raise ValueError(f"{owner}: two values have the name {name}; rename one in the step of the cell.")
-
-
 def fits_protobuf(owner: str, nbytes: int, most: int) -> None:
     """Parameters that fit a file of ONNX."""
     if nbytes > most:
@@ -223,38 +148,10 @@ def fits_protobuf(owner: str, nbytes: int, most: int) -> None:
         )
 
 
-def several_cells(owner: str, first: str, other: str) -> ValueError:
-    """The error for a model whose layers have several cells."""
-    return ValueError(f"{owner}: all layers of a model have one cell, got {first} and {other}.")
-
-
-def not_the_books(owner: str, count: int) -> ValueError:
-    """The error for a list that is not that of a model or of layers of the book."""
-    return ValueError(
-        f"{owner}: the arrays must be embed_W, then Wx, Wh and b of each layer, then affine_W and affine_b, "
-        f"or Wx, Wh and b of each layer alone; got {count} arrays of other shapes."
-    )
-
-
-def one_direction(owner: str, library: str) -> ValueError:
-    """The error for a stack of layers in two directions where there is no place for them."""
-    return ValueError(f"{owner}: {library} has no list of layers in two directions.")
-
-
-def too_large(owner: str, name: str, dtype: Any) -> ValueError:
-    """The error for a parameter that is infinite in a smaller dtype."""
-    return ValueError(f"{owner}: {name} has values that {dtype} cannot hold; pass dtype=np.float32.")
-
-
 def one_recurrent_layer(owner: str, prefixes: list[str]) -> ValueError:
     """The error for a state_dict with several recurrent layers."""
     names = ", ".join(prefix.rstrip(".") or "the top" for prefix in prefixes)
     return ValueError(f"{owner}: expected one recurrent layer, got several: {names}.")
-
-
-def no_other_format(path: Any, kind: str) -> CheckpointError:
-    """The error for a model that only the files of its own class hold."""
-    return CheckpointError(f"{path}: a {kind} has no other format.")
 
 
 def unknown_ending(path: Any, endings: tuple[str, ...]) -> ValueError:
@@ -266,11 +163,6 @@ def unknown_ending(path: Any, endings: tuple[str, ...]) -> ValueError:
 def file_in_the_way(path: Any) -> FileExistsError:
     """The error for a file that would be replaced."""
     return FileExistsError(f"{path}: this file already exists; choose another one, or --overwrite it.")
-
-
-def file_of_run(path: Any) -> ValueError:
-    """The error for a file that would replace one of a run folder."""
-    return ValueError(f"{path}: this is a file of the run; choose another one.")
 
 
 def no_model(owner: str, node: str, op: str, why: str = "is not part of one") -> ValueError:

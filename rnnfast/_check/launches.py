@@ -5,13 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 
-def one_process(command: str, size: int) -> ValueError:
-    """The error for several processes of a command that is not shared between them."""
-    return ValueError(
-        f"{command} runs in one process, and {size} were started; start it without mpiexec or srun."
-    )
-
-
 def other_mpi(launched: Any, found: Any) -> ValueError:
     """The error for an mpi4py that does not know the processes; both are pairs (rank, size)."""
     return ValueError(
@@ -19,8 +12,3 @@ def other_mpi(launched: Any, found: Any) -> ValueError:
         f"{found[0]} of {found[1]}: mpi4py was built for another MPI; use the mpiexec of that MPI, or build "
         f"mpi4py for this one."
     )
-
-
-def other_arguments() -> ValueError:
-    """The error for processes with different arguments."""
-    return ValueError("the processes were started with different arguments; start all with the same ones.")

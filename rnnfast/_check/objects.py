@@ -52,15 +52,6 @@ def works_in_parts(owner: str, model: Any, kind: type) -> None:
         )
 
 
-def sequence_options(owner: str, model: Any) -> None:
-    """Only models that accept lengths and resets are given them."""
-    if not hasattr(model, "predict") or hasattr(model, "vocab_size"):
-        raise TypeError(
-            f"{owner}: lengths, reset and carry are for a SequenceRegressor; a language model ignores "
-            f"labels of -1."
-        )
-
-
 def equal(owner: str, what: str, first: Any, second: Any) -> None:
     """Two values that must be equal."""
     if first != second:

@@ -20,17 +20,6 @@ def mpi(owner: str) -> Any:
         ) from None
 
 
-def communicator(owner: str, value: Any, kind: type) -> None:
-    """A communicator of one group of processes that this process belongs to."""
-    if not isinstance(value, kind):
-        raise TypeError(
-            f"{owner}: communicator must be an mpi4py intracommunicator such as MPI.COMM_WORLD, got "
-            f"{type(value).__name__}."
-        )
-    if not value:
-        raise ValueError(f"{owner}: communicator must include this process, got MPI.COMM_NULL.")
-
-
 def number_of_ranks(owner: str, size: int) -> None:
     """Ranks are added in pairs, and pairs of pairs."""
     if size & (size - 1):

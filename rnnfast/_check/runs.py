@@ -50,16 +50,6 @@ def run_under_way(folder: Any) -> OSError:
     return OSError(f"{folder}: another process is training in this folder; wait for it, or stop it.")
 
 
-def lost_training(folder: Any, name: str, run: Any) -> CheckpointError:
-    """The error for a run that has a model but no saved training state."""
-    return CheckpointError(f"{folder} has no {name} to resume; train again with --save {run} --overwrite.")
-
-
-def changed_ids(path: Any) -> CheckpointError:
-    """The error for a run whose encoded text has changed."""
-    return CheckpointError(f"{path} was changed since the run began; train again with --overwrite.")
-
-
 def same_option(folder: Any, option: str, was: Any, now: Any) -> None:
     """A run continues with the options it began with."""
     if was == now:

@@ -39,28 +39,11 @@ def series(owner: str, name: str, value: Any, most_axes: int = 1) -> np.ndarray:
     return array
 
 
-def some_series(owner: str, name: str, lengths: np.ndarray) -> None:
-    """At least one series, and none without a step."""
-    if not lengths.size:
-        raise ValueError(f"{owner}: {name} must have at least one series, got none.")
-    if not lengths.all():
-        raise ValueError(f"{owner}: {name}: series {int(np.argmin(lengths))} has no value.")
-
-
 def observed_series(owner: str, ids: Sequence[Any], values: np.ndarray, begins: np.ndarray) -> None:
     """Each series with at least one value that is not NaN."""
     known = np.add.reduceat(~np.isnan(values), begins[:-1], dtype=np.int64)
     if not known.all():
         raise ValueError(f"{owner}: series {ids[int(np.argmin(known))]!r} has no value that is not NaN.")
-
-
-def trainable(owner: str, has_targets: bool, ids: Sequence[Any], least: int) -> None:
-    """A panel with a series that is long enough to train on."""
-    if not has_targets:
-        raise ValueError(
-            f"{owner}: a series needs more than {least} known values to train on, but none of {len(ids)} has "
-            "them."
-        )
 
 
 def counts(owner: str, ids: Sequence[Any], values: np.ndarray, begins: np.ndarray) -> None:
@@ -151,11 +134,6 @@ def own_columns(owner: str, names: Sequence[str], futr_exog: Sequence[str], stat
         raise ValueError(f"{owner}: {min(twice)!r} cannot be in both futr_exog and stat_exog.")
 
 
-def twice_in_static(owner: str, name: Any) -> ValueError:
-    """The error for a series with two rows of static covariates."""
-    return ValueError(f"{owner}: static_df has two rows of series {name!r}.")
-
-
 def wanted_columns(owner: str, name: str, wanted: Sequence[str], given: Sequence[str]) -> None:
     """A frame with these columns, and none twice."""
     for column in wanted:
@@ -182,12 +160,6 @@ def columns(owner: str, name: str, values: dict[str, Any]) -> dict[str, np.ndarr
         told = ", ".join(f"{column} {length}" for column, length in lengths.items())
         raise ValueError(f"{owner}: {name} must have columns of one length, got {told}.")
     return arrays
-
-
-def some_rows(owner: str, name: str, rows: int) -> None:
-    """A frame with at least one row."""
-    if not rows:
-        raise ValueError(f"{owner}: {name} must have at least one row, got none.")
 
 
 def names(owner: str, name: str, value: Any) -> tuple[str, ...]:
@@ -262,21 +234,7 @@ def out_of_order(owner: str, where: str, repeated: bool) -> ValueError:
     return ValueError(f"{owner}: dates must rise within each series, but {where} {what}.")
 
 
-def few_gaps(owner: str, freq: str, rows: int, steps: int, most: int) -> None:
-    """Not far more steps than rows, which a frequency that is too short would make."""
-    if steps > most * rows + 100:
-        raise ValueError(
-            f"{owner}: with steps of {freq}, only {rows} of {steps} values would be known; give a longer "
-            "freq."
-        )
-
-
 # Covariates.
-
-
-def unseen_category(owner: str, name: str, category: str, where: str) -> ValueError:
-    """The error for a category that was not in the training data."""
-    return ValueError(f"{owner}: {name} was never {category!r} in the training data, but is in {where}.")
 
 
 def missing_covariate(owner: str, name: str, where: str, far: float | None = None) -> ValueError:
@@ -288,24 +246,9 @@ def missing_covariate(owner: str, name: str, where: str, far: float | None = Non
     return ValueError(f"{owner}: the covariate {name!r} must be known and finite, but is not in {where}.")
 
 
-def future_needed(owner: str, columns: Sequence[str]) -> ValueError:
-    """The error for a forecast without its future covariates."""
-    return ValueError(f"{owner}: futr_df is needed, with the future values of {', '.join(columns)}.")
-
-
 def future_missing(owner: str, name: Any, date: Any) -> ValueError:
     """The error for a date without future covariates."""
     return ValueError(f"{owner}: the future covariates of series {name!r} are missing at {date_text(date)}.")
-
-
-def static_needed(owner: str, columns: Sequence[str]) -> ValueError:
-    """The error for series without their static covariates."""
-    return ValueError(f"{owner}: static_df is needed, with the columns {', '.join(columns)}.")
-
-
-def unknown_static(owner: str, name: Any) -> ValueError:
-    """The error for a series without static covariates."""
-    return ValueError(f"{owner}: static_df has no row of series {name!r}.")
 
 
 # Forecasts.
@@ -330,36 +273,12 @@ def percentages(owner: str, name: str, values: Any, limit: float) -> tuple[float
     return tuple(dict.fromkeys(array.tolist()))
 
 
-def one_origin(owner: str) -> ValueError:
-    """The error for forecasts from several origins, which are no single line."""
-    return ValueError(
-        f"{owner}: forecasts must come from one origin; choose the rows of one cutoff and drop it."
-    )
-
-
-def not_in_both(owner: str, name: Any) -> ValueError:
-    """The error for a series without values or without forecasts."""
-    return ValueError(f"{owner}: series {name!r} must be in df and in forecasts.")
-
-
 def calibration(owner: str, value: Any, kind: type) -> None:
     """`PredictionIntervals`, or None."""
     if value is not None and not isinstance(value, kind):
         raise TypeError(
             f"{owner}: prediction_intervals must be PredictionIntervals(h, ...), got {value!r:.60}."
         )
-
-
-def unknown_series(owner: str, name: Any) -> ValueError:
-    """The error for new values of a series that was not fitted."""
-    return ValueError(f"{owner}: series {name!r} was not in fit; predict(h, df) forecasts other series.")
-
-
-def not_after(owner: str, name: Any, date: Any) -> ValueError:
-    """The error for new values that do not follow those already read."""
-    return ValueError(
-        f"{owner}: series {name!r}: {date_text(date)} must be whole steps after the last date read."
-    )
 
 
 def origins(owner: str, ids: Sequence[Any], lengths: np.ndarray, needed_steps: int) -> None:

@@ -22,8 +22,3 @@ def file_column(owner: str, path: Any, column: str, option: str, columns: Sequen
     """The error for a file without a column; an option names another one."""
     shown = ", ".join(columns[:8])
     return CorpusError(f"{owner}: {path} has no column {column}, but {shown}; name it with {option}.")
-
-
-def no_dates(path: Any) -> CorpusError:
-    """The error for a forecaster of arrays, which have no dates."""
-    return CorpusError(f"forecast: {path}: this model of arrays knows no dates; use it in Python.")

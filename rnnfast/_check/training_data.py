@@ -82,31 +82,11 @@ def validation_kind(owner: str, is_pair: bool, trains_on_pair: bool) -> None:
         raise TypeError(f"{owner}: valid must be {kinds[trains_on_pair]} like ids, got {kinds[is_pair]}.")
 
 
-def some_steps(owner: str, xs: np.ndarray) -> None:
-    """Sequences (N, T, D) of at least one step."""
-    if not xs.shape[1]:
-        raise ValueError(f"{owner}: at least one step is needed, got xs {shape_text(xs.shape)}.")
-
-
 def axes_of_targets(owner: str, ts: Any, axes: int) -> None:
     """Targets of sequences (S, O), or of every step (S, T, O)."""
     if len(ts.shape) != axes:
         wanted = "(S, O), one for each sequence" if axes == 2 else "(S, T, O), one for each step"
         raise ValueError(f"{owner}: ts must be {wanted}, got {shape_text(ts.shape)}.")
-
-
-def whole_sequences(owner: str, k1: int, longest: int) -> None:
-    """Windows of `k1` steps hold the longest sequence."""
-    if k1 < longest:
-        raise ValueError(
-            f"{owner}: the model reads whole sequences, so k1 must be at least {longest}, the steps of the "
-            f"longest, got {k1}."
-        )
-
-
-def needs_equal_lengths(what: str) -> ValueError:
-    """The error for sequences of unequal lengths where they must be equal."""
-    return ValueError(f"{what} measures on sequences of equal lengths; give k2 as a number.")
 
 
 def order(owner: str, value: Any, count: int) -> np.ndarray:
@@ -158,11 +138,6 @@ def run_tokens(owner: str, name: str, tokens: int, batch_size: int, bptt: int) -
             f"{owner}: {name} is too short: batch_size {batch_size} and bptt {bptt} need {needed} tokens, "
             f"got {tokens}; lower one of them, or give more text."
         )
-
-
-def window_number(owner: str, window: int, count: int) -> IndexError:
-    """The error for a window number out of range."""
-    return IndexError(f"{owner}: windows are numbered 0 to {count - 1}, got {window}.")
 
 
 def data_not_finite(epoch: int, step: int, name: str, place: tuple[int, ...], value: Any) -> str:

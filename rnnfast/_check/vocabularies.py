@@ -34,12 +34,6 @@ def tokenizer_dict(owner: str, value: Any, kinds: tuple[str, ...]) -> dict:
     return value
 
 
-def frequent_tokens(owner: str, count: int, min_count: int) -> None:
-    """At least one token occurs `min_count` times."""
-    if not count:
-        raise CorpusError(f"{owner}: no token occurs {min_count} times; lower min_count, or give more text.")
-
-
 def same_vocabulary(owner: str, expected: list[str], received: list[str]) -> None:
     """Two vocabularies, as tokens in the order of their ids, must be equal."""
     if expected == received:
@@ -54,15 +48,6 @@ def same_vocabulary(owner: str, expected: list[str], received: list[str]) -> Non
         f"{owner}: the vocabulary must be the one the model was trained with, {len(expected)} tokens, "
         f"got one of {len(received)}; {difference}. Use the tokenizer saved in the checkpoint."
     )
-
-
-def vocabulary_size(owner: str, expected: int, received: int) -> None:
-    """A model and a tokenizer must have the same number of tokens."""
-    if expected != received:
-        raise CorpusError(
-            f"{owner}: the model has a vocabulary of {expected} tokens, got a tokenizer of {received}; "
-            f"use the tokenizer saved in the checkpoint."
-        )
 
 
 def same_tokenizer(owner: str, expected: dict, received: dict) -> None:

@@ -320,7 +320,10 @@ class Experiment:
                 resume=self.resumed,
             )
         except _check.OtherData as error:
-            raise _check.changed_ids(folder.path / (TRAIN if error.name == "text" else VALID)) from None
+            raise _check.CheckpointError(
+                f"{folder.path / (TRAIN if error.name == 'text' else VALID)} was changed since "
+                "the run began; train again with --overwrite."
+            ) from None
 
     def unigram_perplexity(self) -> float:
         """The validation perplexity of word frequencies alone, with one added to each count."""

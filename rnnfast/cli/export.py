@@ -72,6 +72,6 @@ def _check_files(run: Path, path: Path, beside: Path | None, overwrite: bool) ->
     of_run = {file.resolve() for file in run.iterdir() if not file.name.lower().endswith(exports)}
     for target in (path, *([] if beside is None else [beside])):
         if target.resolve() in of_run:
-            raise _check.file_of_run(target)
+            raise ValueError(f"{target}: this is a file of the run; choose another one.")
         if target.exists() and not overwrite:
             raise _check.file_in_the_way(target)

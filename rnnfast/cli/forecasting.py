@@ -97,7 +97,9 @@ class Forecasting:
         others = None if self.trains or self._data is None else self._data.columns
         found = forecaster.predict(self._h, others, level=self._levels or None)
         if isinstance(found, np.ndarray):
-            raise _check.no_dates(self._told["model"])
+            raise _check.CorpusError(
+                f"forecast: {self._told['model']}: this model of arrays knows no dates; use it in Python."
+            )
         columns = columns_of("forecast", "forecasts", found, column_names(found))
         self._show(columns)
         write_csv(folder / TABLE, columns)

@@ -99,12 +99,14 @@ class Processes:
         ValueError, ImportError
             The command runs in one process, or mpi4py is missing or does not know the other processes.
         """
-        from rnnfast import _check
 
         if self.size == 1:
             return
         if command not in _TOGETHER:
-            raise _check.one_process(command, self.size)
+            raise ValueError(
+                f"{command} runs in one process, and {self.size} were started; start it without "
+                "mpiexec or srun."
+            )
         self._meet()
         from rnnfast.distributed.lost_ranks import Watcher
         from rnnfast.distributed.ranks import Ranks
@@ -112,7 +114,9 @@ class Processes:
         self.ranks = Ranks()
         self._watcher = Watcher(self.ranks).__enter__()
         if self.ranks.any(self.ranks.agreed(sys.argv[1:]) != sys.argv[1:]):
-            raise _check.other_arguments()
+            raise ValueError(
+                "the processes were started with different arguments; start all with the same ones."
+            )
 
     def _meet(self) -> None:
         """Start MPI; an error unless it knows the processes of the launcher."""

@@ -196,7 +196,9 @@ class RunFolder:
         path = folder / TRAINING
         if not path.exists():
             if (folder / checkpoint.MODEL).exists():
-                raise _check.lost_training(folder, TRAINING, self.path)
+                raise _check.CheckpointError(
+                    f"{folder} has no {TRAINING} to resume; train again with --save {self.path} --overwrite."
+                )
             return None
         saved = read_training(path)
         if saved.has_model:  # it may remain the best, so a damaged one is reported now

@@ -94,7 +94,7 @@ class WindowBatches:
     def __getitem__(self, window: int) -> tuple[np.ndarray, np.ndarray]:
         """Inputs and targets of one window, contiguous int64 (N, T), valid until the next is taken."""
         if not 0 <= window < len(self):
-            raise _check.window_number("WindowBatches", window, len(self))
+            raise IndexError(f"WindowBatches: windows are numbered 0 to {len(self) - 1}, got {window}.")
         _check.whole_file("WindowBatches", self._inputs)
         start = window * self.time_size
         stop = min(start + self.time_size, self.jump)

@@ -202,7 +202,10 @@ def _refuse_marks(path: str, title: str) -> None:
         start = file.read(4)
     for mark, encoding in _MARKS.items():
         if start.startswith(mark):
-            raise _check.other_encoding("read_files", title, encoding, mark)
+            raise _check.CorpusError(
+                f"read_files: {title} is {encoding.upper()} text, as its byte order mark "
+                f'({mark.hex(" ").upper()}) says; give encoding="{encoding}".'
+            )
 
 
 def _file_pieces(path: str, title: str, encoding: str) -> Iterator[str]:
@@ -253,7 +256,10 @@ def _decoded(path: str, title: str, encoding: str) -> Iterator[str]:
                 at = started + error.start
                 raise _check.not_text("read_files", title, encoding, at, error.object[error.start]) from None
             except UnicodeError as error:  # UTF-16 and UTF-32 without a byte order mark
-                raise _check.unmarked("read_files", title, encoding, str(error)) from None
+                raise _check.CorpusError(
+                    f"read_files: {title} is not {encoding.upper()} text ({error!s}); "
+                    f'encoding="{encoding}-le" needs no mark.'
+                ) from None
             if started == 0:
                 text = text.removeprefix("\ufeff")
             position += len(chunk)

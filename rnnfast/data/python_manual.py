@@ -45,7 +45,10 @@ def default_corpus() -> Corpus:
     try:
         from pydoc_data.topics import topics
     except ImportError:
-        raise _check.no_default_corpus("default_corpus") from None
+        raise _check.CorpusError(
+            "default_corpus: this Python comes without pydoc_data.topics, the default text; name "
+            "text files instead."
+        ) from None
     lines: list[str] = []
     seen: set[str] = set()
     for topic in sorted(topics):

@@ -137,7 +137,10 @@ def learn_tokens(
         counts.pop(token, None)
     _check.some_tokens(owner, getattr(texts, "name", "the text"), len(counts))
     kept = [(-count, token) for token, count in counts.items() if count >= min_count]
-    _check.frequent_tokens(owner, len(kept), min_count)
+    if not len(kept):
+        raise _check.CorpusError(
+            f"{owner}: no token occurs {min_count} times; lower min_count, or give more text."
+        )
     kept.sort()
     return [token for _, token in kept[: None if max_vocab is None else max_vocab - len(empty.special)]]
 

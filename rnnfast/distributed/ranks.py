@@ -79,7 +79,13 @@ class Ranks:
     def __init__(self, communicator: Any = None, *, _by_messages: bool = False) -> None:
         MPI = _check.mpi("Ranks")
         given = MPI.COMM_WORLD if communicator is None else communicator
-        _check.communicator("Ranks", given, MPI.Intracomm)
+        if not isinstance(given, MPI.Intracomm):
+            raise TypeError(
+                "Ranks: communicator must be an mpi4py intracommunicator such as MPI.COMM_WORLD, "
+                f"got {type(given).__name__}."
+            )
+        if not given:
+            raise ValueError("Ranks: communicator must include this process, got MPI.COMM_NULL.")
         _check.number_of_ranks("Ranks", given.size)
         self.communicator = given.Dup()
         self._machine = given.Split_type(MPI.COMM_TYPE_SHARED)

@@ -86,7 +86,12 @@ class Alike:
         size = 1 if self.ranks is None else self.ranks.size
         if number == size == 1:
             return None
-        _check.blocks_possible("Trainer.fit", able, type(model).__name__, bptt)
+        if not able:
+            raise ValueError(
+                "Trainer.fit: ranks and blocks need TruncatedBPTT(k1), whose gradients end at "
+                f"each window, and a model of rnnfast.models; got {bptt!r:.60} and "
+                f"{type(model).__name__}."
+            )
         _check.ranks_divide_blocks("Trainer.fit", size, number, batch_size, LEAST_ROWS)
         return BatchBlocks(number, self.ranks)
 
@@ -97,7 +102,11 @@ class Alike:
             return
         description = describe()
         same = self.ranks.agreed(description) == description
-        _check.same_on_ranks("Trainer.fit", not self.ranks.any(not same))
+        if self.ranks.any(not same):
+            raise ValueError(
+                "Trainer.fit: the ranks differ in their model, data or options; each must run "
+                "the same program."
+            )
         model = trainer.model
         seeds, trainer.order_seed = self.ranks.agreed((getattr(model, "rng_state", ()), trainer.order_seed))
         for param in model.params:

@@ -73,7 +73,10 @@ def encoded(
         codes = np.array([number.get(text, -1) for text in texts], np.int64)
         unseen = np.flatnonzero(codes < 0)
         if unseen.size:
-            raise _check.unseen_category(owner, column.name, texts[unseen[0]], where(int(unseen[0])))
+            raise ValueError(
+                f"{owner}: {column.name} was never {texts[unseen[0]]!r} in the training data, but "
+                f"is in {where(int(unseen[0]))}."
+            )
         found.append((codes[:, np.newaxis] == np.arange(column.width)).astype(np.float64))
     return np.concatenate(found, axis=1)
 

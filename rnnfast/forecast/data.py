@@ -156,7 +156,10 @@ class Frames(NamedTuple):
             _check.absent(owner, "futr_df", futr_df, "a forecaster with futr_exog")
             return np.zeros((len(group.ids), steps, 0))
         if futr_df is None:
-            raise _check.future_needed(owner, [column.name for column in futures])
+            raise ValueError(
+                f"{owner}: futr_df is needed, with the future values of "
+                f"{', '.join([column.name for column in futures])}."
+            )
         rows = rows_of_frame(owner, "futr_df", futr_df, self.names, [column.name for column in futures])
         values = encoded(owner, futures, rows.columns, len(rows.ds), rows.where)
         positions = grid.positions(owner, rows.ids, rows.begins, rows.ds).positions
@@ -183,13 +186,18 @@ class Frames(NamedTuple):
         numbers = {one: index for index, one in enumerate(group.ids)}
         for name in panel.ids:
             if name not in numbers:
-                raise _check.unknown_series(owner, name)
+                raise ValueError(
+                    f"{owner}: series {name!r} was not in fit; predict(h, df) forecasts other series."
+                )
         rows = np.array([numbers[name] for name in panel.ids], np.int64)
         gaps = panel.starts - (group.reading.past.positions[rows] + 1)
         same = grid.same_phase(panel.phases, group.phases[rows], panel.ends() - 1)
         for index in np.flatnonzero((gaps < 0) | ~same).tolist():
             date = grid.dates(panel.starts[index : index + 1], panel.phases[index])[0]
-            raise _check.not_after(owner, panel.ids[index], date)
+            raise ValueError(
+                f"{owner}: series {panel.ids[index]!r}: {_check.date_text(date)} must be whole "
+                "steps after the last date read."
+            )
         if gaps.any() and panel.future.shape[1]:
             index = int(np.flatnonzero(gaps)[0])
             date = grid.dates(panel.starts[index : index + 1] - 1, panel.phases[index])[0]
@@ -288,15 +296,18 @@ def _static_columns(
 ) -> dict[str, np.ndarray]:
     """Columns of a static frame in the order of the series."""
     if static_df is None:
-        raise _check.static_needed(owner, wanted)
+        raise ValueError(f"{owner}: static_df is needed, with the columns {', '.join(wanted)}.")
     columns = columns_of(owner, "static_df", static_df, [names.id, *wanted])
     given = columns.pop(names.id).tolist()
     numbers = {name: row for row, name in enumerate(given)}
     if len(numbers) < len(given):
-        raise _check.twice_in_static(owner, next(name for name in numbers if given.count(name) > 1))
+        raise ValueError(
+            f"{owner}: static_df has two rows of series "
+            f"{next(name for name in numbers if given.count(name) > 1)!r}."
+        )
     for name in ids:
         if name not in numbers:
-            raise _check.unknown_static(owner, name)
+            raise ValueError(f"{owner}: static_df has no row of series {name!r}.")
     places = np.array([numbers[name] for name in ids], np.int64)
     return {name: values[places] for name, values in columns.items()}
 

@@ -106,7 +106,11 @@ def _trained_on(
     learned = np.maximum(0, targets - validated)
     train = _sequences(settings, table, panel, learned, model)
     scored = train.weights is None or train.weights.any_above_zero()
-    _check.trainable(owner, len(train.xs) > 0 and scored, panel.ids, recipe.least)
+    if not (len(train.xs) > 0 and scored):
+        raise ValueError(
+            f"{owner}: a series needs more than {recipe.least} known values to train on, but none "
+            f"of {len(panel.ids)} has them."
+        )
     valid = _sequences(settings, table, panel, targets, model, learned) if validated else None
     trainer = _trainer(settings, model, order, valid is not None, ranks)
     history = trainer.fit(

@@ -102,7 +102,8 @@ def rows_of_frame(owner: str, name: str, frame: Any, names: Names, others: Seque
     """
     columns = columns_of(owner, name, frame, [names.id, names.time, *others])
     ids, given = columns.pop(names.id), columns.pop(names.time)
-    _check.some_rows(owner, name, len(ids))
+    if not len(ids):
+        raise ValueError(f"{owner}: {name} must have at least one row, got none.")
     ds, unit = _dates(owner, names.time, given, ids)
     _check.named_rows(owner, names.id, ids, ds)
     heads = np.flatnonzero(np.concatenate(([True], ids[1:] != ids[:-1])))
@@ -167,7 +168,11 @@ def panel_of_rows(
     first, last = positions[rows.begins[:-1]], positions[rows.begins[1:] - 1]
     begins = np.concatenate(([0], np.cumsum(last - first + 1)))
     count, total = len(positions), int(begins[-1])
-    _check.few_gaps(owner, str(grid), count, total, _MOST_GAPS)
+    if total > _MOST_GAPS * count + 100:
+        raise ValueError(
+            f"{owner}: with steps of {grid!s}, only {count} of {total} values would be known; "
+            "give a longer freq."
+        )
     values = _check.values_of_frame(owner, target, rows.columns[target], rows.where)
     future = encoded(owner, columns, rows.columns, count, rows.where)
     if total > count:

@@ -129,7 +129,10 @@ def panel_of_arrays(owner: str, name: str, data: Any) -> Panel:
         array = _check.series(owner, name, data, most_axes=2)
         array = array[np.newaxis] if array.ndim == 1 else array
         values, lengths = array.reshape(-1), np.full(len(array), array.shape[1], np.int64)
-    _check.some_series(owner, name, lengths)
+    if not lengths.size:
+        raise ValueError(f"{owner}: {name} must have at least one series, got none.")
+    if not lengths.all():
+        raise ValueError(f"{owner}: {name}: series {int(np.argmin(lengths))} has no value.")
     zeros = np.zeros(len(lengths), np.int64)
     begins = np.concatenate(([0], np.cumsum(lengths)))
     return Panel(list(range(len(lengths))), values, begins, zeros, zeros, np.zeros((values.size, 0)))

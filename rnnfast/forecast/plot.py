@@ -93,7 +93,9 @@ def _series_of_arrays(df: Any, forecasts: Any, ids: Any, names: Names) -> list[A
 
 def _series_of_frames(df: Any, forecasts: Any, ids: Any, names: Names) -> list[Any]:
     if "cutoff" in column_names(forecasts):
-        raise _check.one_origin("plot")
+        raise ValueError(
+            "plot: forecasts must come from one origin; choose the rows of one cutoff and drop it."
+        )
     rows = rows_of_frame("plot", "df", df, names, [names.target])
     panel, grid = panel_of_rows("plot", rows, None, names.target)
     others = [name for name in column_names(forecasts) if name not in (names.id, names.time)]
@@ -102,7 +104,7 @@ def _series_of_frames(df: Any, forecasts: Any, ids: Any, names: Names) -> list[A
     for name in ahead.ids[:4] if ids is None else ids:
         for part in (rows, ahead):
             if name not in part.ids:
-                raise _check.not_in_both("plot", name)
+                raise ValueError(f"plot: series {name!r} must be in df and in forecasts.")
         own, next_ = (part.ids.index(name) for part in (rows, ahead))
         known, after = (slice(*part.begins[row : row + 2]) for part, row in ((panel, own), (ahead, next_)))
         values = panel.values[known]

@@ -69,5 +69,9 @@ def agree(
         largest = max(largest, float(np.abs(other).max(initial=0.0)))
     difference /= largest or 1.0
     if not difference <= limits[theirs[0].dtype]:
-        raise _check.disagrees(owner, what, difference, limits[theirs[0].dtype])
+        raise ValueError(
+            f"{owner}: rnnfast and {what} differ by {difference:.1e} of the largest output on "
+            f"random input, more than {limits[theirs[0].dtype]:.0e}; the weights do not belong to "
+            "this kind of layer, or it computes another function."
+        )
     return difference

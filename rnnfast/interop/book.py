@@ -138,7 +138,7 @@ def _rounded(owner: str, name: str, array: np.ndarray, dtype: np.dtype) -> np.nd
     with np.errstate(over="ignore"):
         rounded = array.astype(dtype)
     if (np.isinf(rounded) & np.isfinite(array)).any():
-        raise _check.too_large(owner, name, dtype)
+        raise ValueError(f"{owner}: {name} has values that {dtype} cannot hold; pass dtype=np.float32.")
     return rounded
 
 
@@ -177,7 +177,11 @@ def named_of_book(owner: str, arrays: Sequence[Any]) -> dict[str, np.ndarray]:
     if len(arrays) > 3 and np.ndim(arrays[2]) == 2:
         names = ["embed_W", *names[:-3], "output_W", "output_b"]
     if len(names) != len(arrays) or not names:
-        raise _check.not_the_books(owner, len(arrays))
+        raise ValueError(
+            f"{owner}: the arrays must be embed_W, then Wx, Wh and b of each layer, then affine_W "
+            f"and affine_b, or Wx, Wh and b of each layer alone; got {len(arrays)} arrays of "
+            "other shapes."
+        )
     return {name: _copied(owner, name, array, dtype) for name, array in zip(names, arrays, strict=True)}
 
 
@@ -196,5 +200,5 @@ def _layers(owner: str, model: Any) -> list[Recurrent]:
         raise _check.no_place_for(owner, "the book's list", f"a {type(model).__name__}")
     both = directions(owner, model)
     if any(len(layers) > 1 for layers in both):
-        raise _check.one_direction(owner, "the book")
+        raise ValueError(f"{owner}: the book has no list of layers in two directions.")
     return [layer for (layer,) in both]

@@ -208,7 +208,10 @@ def _layers(owner: str, node: Any, path: str) -> list[tuple[Found, ...]]:
         raise _check.several_layers(owner, places, way)
     for name, child in children.items():
         if name not in found and _has_arrays(child):
-            raise _check.between_layers(owner, _joined(path, name))
+            raise ValueError(
+                f"{owner}: {_joined(path, name)} is not a recurrent layer; pass a list of the "
+                "recurrent ones, from bottom to top."
+            )
     return [both for name in sorted(found, key=_number) for both in found[name]]
 
 
@@ -239,7 +242,9 @@ def _form(node: Any) -> Form | None:
 def _found(owner: str, node: Mapping[str, Any], path: str, form: Form) -> Found:
     """The arrays of a cell."""
     if form is _MINIMAL:
-        raise _check.cell_not_served(owner, path, "MGUCell")
+        raise ValueError(
+            f"{owner}: {path or 'the mapping'} is a MGUCell, which no layer of rnnfast computes."
+        )
     arrays = {}
     for part, one in node.items():
         if part == "rngs":

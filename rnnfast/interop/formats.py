@@ -194,7 +194,7 @@ def _read(owner: str, path: Path, given: str | Cell | None) -> Read:
     _check.readable(owner, path)
     found = form.read(path, cell)
     if not isinstance(found.model, KINDS):
-        raise _check.no_other_format(path, type(found.model).__name__)
+        raise _check.CheckpointError(f"{path}: a {type(found.model).__name__} has no other format.")
     for own in cells_of(found.model):
         if cell is not None and own.fingerprint != cell.fingerprint:
             raise _check.cell_of_file("convert", path, cell.name, own.name)

@@ -207,7 +207,10 @@ def _read_layer(owner: str, place: str, layer: Any, backwards: bool = False) -> 
         back = _read_layer(owner, f"{place} (backwards)", layer.backward_layer, True)
         return [*_read_layer(owner, place, layer.forward_layer), *back]
     if not {"SimpleRNN", "LSTM", "GRU"} & set(names):
-        raise _check.not_a_recurrent_layer(owner, place, layer)
+        raise TypeError(
+            f"{owner}: {place} must be a SimpleRNN, LSTM, GRU or Bidirectional of Keras, or a "
+            f"list of its weights, got {type(layer).__name__}."
+        )
     config, weights = layer.get_config(), layer.get_weights()
     served = ("tanh", "relu") if "SimpleRNN" in names else ("tanh",)
     _only(owner, f"activation of {place}", config["activation"], served)

@@ -148,7 +148,10 @@ def where_biases_are(owner: str, library: str, layout: Layout, arrays: Arrays) -
     if layout.biases == "recurrent":
         return arrays._replace(bx=np.zeros_like(bx), bh=bx + bh)
     if layout.biases == "one" and bh.any():
-        raise _check.no_place_for_bias(owner, library)
+        raise ValueError(
+            f"{owner}: {library} has no place for the recurrent bias bhh of a GRU, and it is not "
+            "zero; PyTorch, Keras and Flax linen have one."
+        )
     return arrays
 
 

@@ -152,7 +152,9 @@ def model_of(owner: str, arrays: Arrays, cell: str | Cell | None = None) -> Any:
             raise _check.array_missing(owner, name)
     for own in chosen:
         if own is not chosen[0]:
-            raise _check.several_cells(owner, chosen[0].name, own.name)
+            raise ValueError(
+                f"{owner}: all layers of a model have one cell, got {chosen[0].name} and {own.name}."
+            )
     bottom = next(iter(found.values()))
     depth, width = bottom["Wx"].shape[0], bottom["b"].shape[0] // len(chosen[0].gates)
     config: dict[str, Any] = {"hidden_size": width, "cell": saved_cell(owner, chosen[0])}

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rnnfast import _check
 from rnnfast.kernels.cell.node import Node, in_order
 
 # Operators of 2022, which ONNX Runtime has read since 1.12. None of those used here changes its meaning up to
@@ -58,7 +57,8 @@ class Writer:
 
     def _take(self, name: str) -> None:
         """ValueError if an input, an output or an array has this name."""
-        _check.unique_in_graph("to_onnx", name, self._whole._taken)
+        if name in self._whole._taken:
+            raise ValueError(f"to_onnx: two values have the name {name}; rename one in the step of the cell.")
         self._whole._taken.add(name)
 
     def fresh(self, kind: str) -> str:

@@ -99,7 +99,10 @@ def _check_sizes(owner: str, layers: Sequence[Sequence[Recurrent]]) -> None:
     for number, both in enumerate(layers):
         for layer, end in zip(both, ("", " (backwards)"), strict=False):
             if layer.input_size != size:
-                raise _check.fits_no_layer(owner, f"layer {number}{end}", size, layer.input_size, why)
+                raise ValueError(
+                    f"{owner}: the input size of layer {number}{end} must be {size}, {why}, got "
+                    f"{layer.input_size}."
+                )
         size, why = sum(layer.hidden_size for layer in both), f"what layer {number} puts out"
 
 
@@ -120,7 +123,9 @@ def copied(owner: str, name: str, value: Any, dtype: np.dtype | None = None) -> 
     if kind not in ("float32", "float64") and (dtype is None or kind not in HALVES):
         raise _check.array_kind(owner, name, kind)
     if getattr(value, "is_meta", False):
-        raise _check.without_numbers(owner, name)
+        raise ValueError(
+            f"{owner}: {name} is on the device meta, which holds no numbers; load the weights into it first."
+        )
     if is_tensor:
         value = value.detach().cpu()
         value = (value.float() if kind in HALVES else value).numpy()
@@ -133,6 +138,9 @@ def copied_all(owner: str, given: dict[str, Any], dtype: np.dtype | None) -> dic
     first = next(iter(copies.values()))
     for name, array in copies.items():
         if array.dtype != first.dtype:
-            raise _check.several_dtypes(owner, name, array.dtype.name, first.dtype.name)
+            raise TypeError(
+                f"{owner}: {name} must be {first.dtype.name}, the dtype of the first array, got "
+                f"{array.dtype.name}; pass dtype=np.{first.dtype.name} to convert all."
+            )
         _check.finite_array(owner, name, array)
     return copies

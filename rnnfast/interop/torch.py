@@ -223,7 +223,7 @@ def _check_names(owner: str, named: Mapping[str, Any]) -> list[str]:
     found = {name: match for name in named if (match := _NAME.fullmatch(name))}
     for name, match in found.items():
         if match[1] == "weight_hr":
-            raise _check.projection(owner, name)
+            raise ValueError(f"{owner}: {name} is a projection (proj_size), which no layer of rnnfast has.")
     numbers = [int(match[2]) for match in found.values() if match[2]]
     directions = 2 if any(match[3] for match in found.values()) else 1
     has_biases = any(name.startswith("bias") for name in found)
@@ -283,5 +283,7 @@ def _dropout(owner: str, layer: Layers) -> float:
         return 0.0
     drop = layer.dropouts[0]
     if drop.dropout_ratio and not drop.per_step:
-        raise _check.locked_dropout(owner)
+        raise ValueError(
+            f"{owner}: PyTorch draws a dropout mask for every step; make the Stack with per_step=True."
+        )
     return drop.dropout_ratio

@@ -184,7 +184,10 @@ class Holder:
         this object or a part of it, or while their weights are frozen."""
         self.claim("backward")
         if self._freezes and self.freezes:
-            raise _check.frozen(f"{type(self).__name__}.backward")
+            raise RuntimeError(
+                f"{type(self).__name__}.backward: the weights are frozen; leave the `with` block "
+                "of frozen() first."
+            )
         for part in self.parts():
             part.check_trainable()
 
@@ -193,7 +196,10 @@ class Holder:
         `forward`."""
         self.check_trainable()
         if self._made_by not in (None, get_ident()):
-            raise _check.forward_elsewhere(f"{type(self).__name__}.backward")
+            raise RuntimeError(
+                f"{type(self).__name__}.backward: another thread called forward last; call "
+                "forward and backward in one thread, or give each thread a copy (copy.deepcopy)."
+            )
 
     def claim(self, method: str) -> None:
         """Guard of changes to the state or the tape: RuntimeError while another thread is in `fit`."""

@@ -41,11 +41,14 @@ class Constants(MutableMapping[str, float]):
 
     def __setitem__(self, name: str, value: float) -> None:
         if name not in self._values:
-            raise _check.no_constant(self._owner, name, tuple(self._values))
+            raise ValueError(
+                f"{self._owner}: the cell has no constant {name!r}; it has "
+                f"{', '.join(tuple(self._values)) or 'none'}."
+            )
         self._values[name] = _check.number(self._owner, name, value)
 
     def __delitem__(self, name: str) -> None:
-        raise _check.constant_stays(self._owner, name)
+        raise TypeError(f"{self._owner}: a constant such as {name!r} cannot be deleted, only set.")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)

@@ -25,7 +25,11 @@ def cell_of(owner: str, cell: Any, name: str = "cell") -> Cell:
     if isinstance(cell, dict) and set(cell) == {"name", "fingerprint"}:
         cell = defined(str(cell["name"]), str(cell["fingerprint"]))
     if isinstance(cell, Cell):
-        _check.nothing_given(owner, cell.name, cell.equations.wanted)
+        if cell.equations.wanted:
+            raise ValueError(
+                f"{owner}: the cell {cell.name!r} takes the given array {cell.equations.wanted[0]}, "
+                "which only its layer can be given; choose another cell."
+            )
         return cell
     called = {name: ready for ready in READY for name in ready.names}
     known = called.get(cell.lower()) if isinstance(cell, str) else None

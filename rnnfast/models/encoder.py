@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from rnnfast import _check
 from rnnfast.layers.bidirectional import Bidirectional
 from rnnfast.layers.blocks import Blocks, Reduction
 from rnnfast.layers.constants import Constants
@@ -123,7 +122,9 @@ class Encoder(Drawing):
     def set_state(self, state: Any) -> None:
         """None is the only state."""
         if state is not None:
-            raise _check.no_state(f"{self.owner}.set_state")
+            raise TypeError(
+                f"{self.owner}.set_state: the model reads whole sequences and carries no state; pass None."
+            )
 
     # Constants of cells.
 

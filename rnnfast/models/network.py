@@ -156,7 +156,8 @@ class Network(Model):
     def _inputs(self, method: str, xs: Any, carry: bool = True) -> np.ndarray:
         owner, expected = self._owner(method), ("N", "T", self.config["input_size"])
         xs = _check.floats(owner, "xs", xs, expected, self.dtype, "the last axis is input_size")
-        _check.some_steps(owner, xs)
+        if not xs.shape[1]:
+            raise ValueError(f"{owner}: at least one step is needed, got xs {_check.shape_text(xs.shape)}.")
         return xs
 
     def _whole(self, method: str, xs: Any, lengths: Any) -> tuple[np.ndarray, Part]:

@@ -214,7 +214,8 @@ class SequenceEstimator(BaseEstimator):
     ) -> Any:
         """Train for some epochs, with `start` from the beginning."""
         owner = self._owner(method)
-        _check.target_given(owner, y)
+        if y is None:
+            raise ValueError(f"{owner} requires y to be passed, but the target y is None.")
         check_parameters(owner, self)
         before = dict(self.__dict__)
         with joined_ranks(self.ranks) as ranks:

@@ -84,7 +84,9 @@ def read(estimator: Any, method: str, X: Any, *, reset: bool) -> Series:
         series = _series(owner, arrays, X, warns=reset)
     channels = series.flat.shape[1]
     if not reset and channels != estimator.n_channels_:
-        raise _check.other_channels(owner, channels, estimator.n_channels_)
+        raise ValueError(
+            f"{owner}: X[0] must be (T, {estimator.n_channels_}) as in fit, got {channels} channels."
+        )
     wrong = oversized(series.flat)
     if wrong.any():
         step, channel = np.argwhere(wrong)[0]
@@ -148,7 +150,10 @@ def _series(owner: str, arrays: Any, X: Any, *, warns: bool) -> Series:
     """Arrays (N, T, D) or (T_i, D) behind each other."""
     if isinstance(arrays, np.ndarray):
         count, steps, channels = arrays.shape
-        _check.some_sequences(owner, count, steps, channels)
+        if not count * steps * channels:
+            raise ValueError(
+                f"{owner}: X must not be empty, got {_check.shape_text((count, steps, channels))}."
+            )
         if warns and steps < channels:
             warnings.warn(
                 f"{owner}: X is {arrays.shape}, which is {count} sequences of {steps} steps with {channels} "

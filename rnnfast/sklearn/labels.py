@@ -33,12 +33,16 @@ class LabelEstimator(SequenceEstimator):
         """
         owner, start = self._owner("partial_fit"), not self._is_fitted
         if self.class_weight == "balanced":
-            raise _check.balanced_in_parts(owner)
+            raise ValueError(
+                f'{owner}: class_weight="balanced" needs all labels at once; pass a dict of weights.'
+            )
         found = None if classes is None else np.unique(nothing_masked(owner, "classes", classes))
         if start and found is None:
-            raise _check.first_classes(owner)
+            raise ValueError(
+                f"{owner}: classes must be passed on the first call; later calls may hold fewer."
+            )
         if not start and found is not None and not np.array_equal(found, self.classes_):
-            raise _check.same_classes(owner)
+            raise ValueError(f"{owner}: classes must be those of the first call.")
         return self._fit(
             "partial_fit", X, y, sample_weight, start=start, epochs=1, stops_early=False, classes=found
         )
@@ -59,7 +63,8 @@ class LabelEstimator(SequenceEstimator):
             classes = self.classes_
         elif classes is None:
             classes = np.unique(labels)
-        _check.some_classes(owner, classes)
+        if len(classes) < 2:
+            raise ValueError(f"{owner}: at least two classes are needed, got {len(classes)} class.")
         _check.known_classes(owner, np.isin(labels, classes), labels, classes)
         self.classes_, numbers = classes, np.searchsorted(classes, labels)
         if self.class_weight is None:

@@ -47,7 +47,7 @@ def load_estimator(kind: type, path: str | os.PathLike[str]) -> tuple[Any, Netwo
 
 def _estimator(kind: type, notes: dict[str, Any]) -> Any:
     if notes.get("estimator") != kind.__name__:
-        raise _check.other_estimator(kind.__name__, notes.get("estimator"))
+        raise ValueError(f"it holds {notes.get('estimator')!r:.60}, not {kind.__name__}")
     given = dict(notes["parameters"])
     if isinstance(given["cell"], dict):
         given["cell"] = cell_of(kind.__name__, given["cell"])
@@ -105,5 +105,5 @@ def _labels_to_json(owner: str, labels: np.ndarray) -> dict[str, Any]:
 def _plain(owner: str, label: Any) -> Any:
     value = label.item() if isinstance(label, np.generic) else label
     if not isinstance(value, str | int | float | bool):
-        raise _check.label_for_file(owner, value)
+        raise ValueError(f"{owner}: classes must be str, int, float or bool, got {type(value).__name__}.")
     return value

@@ -117,7 +117,9 @@ class TruncatedBPTT:
         if isinstance(data, tuple):
             rows = SequenceRows(data, batch_size, order, blocks)
             if self.tolerance is not None and rows.has_lengths:
-                raise _check.needs_equal_lengths('TruncatedBPTT(k1, "auto")')
+                raise ValueError(
+                    'TruncatedBPTT(k1, "auto") measures on sequences of equal lengths; give k2 as a number.'
+                )
             return WindowRows(rows, self.k1)
         _check.absent("TruncatedBPTT", "order", order, "sequences with targets")
         return WindowBatches(data, batch_size, self.k1)
@@ -156,8 +158,12 @@ class TruncatedBPTT:
             The caller updates the parameters before it asks for the next one.
         """
         batches = self.batches(data, batch_size, order, blocks)
-        if getattr(model, "reads_whole", False) and isinstance(batches, WindowRows):
-            _check.whole_sequences(type(self).__name__, self.k1, batches.longest)
+        reads_whole = getattr(model, "reads_whole", False)
+        if reads_whole and isinstance(batches, WindowRows) and self.k1 < batches.longest:
+            raise ValueError(
+                f"{type(self).__name__}: the model reads whole sequences, so k1 must be at "
+                f"least {batches.longest}, the steps of the longest, got {self.k1}."
+            )
         if self.tolerance is not None:
             self.k2, self.bias = self._measured(model, batches)
         chain, count = chain_for(model, self.k1, self.k2), len(batches)

@@ -115,7 +115,12 @@ class Checkpoint:
         name = LAST if stopped and self.saved else MODEL
         notes: dict[str, Any] = {}
         if self._tokenizer is not None:
-            _check.vocabulary_size("Checkpoint", model.vocab_size, self._tokenizer.vocab_size)
+            if model.vocab_size != self._tokenizer.vocab_size:
+                raise _check.CorpusError(
+                    f"Checkpoint: the model has a vocabulary of {model.vocab_size} tokens, got a "
+                    f"tokenizer of {self._tokenizer.vocab_size}; use the tokenizer saved in the "
+                    "checkpoint."
+                )
             notes["tokenizer"] = self._tokenizer.fingerprint()
         config = self._described(model, record, name)
         if not self.saved:

@@ -141,8 +141,12 @@ class ExactBPTT:
         _check.works_in_parts(owner, model, Body)
         batch, steps = np.shape(xs)[:2]
         given = [option for option in (lengths, reset, weights) if option is not None]
-        if given or _check.boolean(owner, "carry", carry):
-            _check.sequence_options(owner, model)
+        has_options = bool(given) or _check.boolean(owner, "carry", carry)
+        if has_options and (not hasattr(model, "predict") or hasattr(model, "vocab_size")):
+            raise TypeError(
+                f"{owner}: lengths, reset and carry are for a SequenceRegressor; a language "
+                "model ignores labels of -1."
+            )
         if lengths is not None:
             lengths = _check.lengths(owner, lengths, batch, steps)
         if reset is not None:

@@ -108,7 +108,9 @@ class Keeper:
         self._written = -np.inf
 
     def __reduce__(self) -> Any:
-        raise _check.not_copied("Keeper", "it writes for the fit that is under way; copy the trainer")
+        raise TypeError(
+            "Keeper cannot be copied or pickled: it writes for the fit that is under way; copy the trainer."
+        )
 
     def mark(self, meter: Meter, window: int, whole: bool = True) -> None:
         """Remember the state of training after `window` windows of an epoch, all of them applied.
