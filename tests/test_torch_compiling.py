@@ -2,6 +2,8 @@
 
 import copy
 import io
+import os
+import random
 
 import pytest
 
@@ -51,6 +53,58 @@ def test_outputs_states_and_gradients_are_pytorch_s(cell, options, backend):
         assert_close(everything(compiled, *case), wanted)
     with torch.no_grad():
         assert_close([compiled(*cases[0])[0]], expected[0][:1])
+
+
+class Tagger(torch.nn.Module):
+    """A random model: an input layer or words, recurrent layers with functions between them, an output."""
+
+    def __init__(self, rng):
+        super().__init__()
+        width, self.axis = rng.choice([3, 5]), rng.choice([0, 1])
+        self.words = torch.nn.Embedding(11, width) if rng.random() < 0.3 else None
+        self.first = torch.nn.Linear(D, width)
+        self.layers, self.between = (
+            torch.nn.ModuleList(),
+            rng.choice(["tanh", "relu", "layer_norm", "residual"]),
+        )
+        for _ in range(rng.randint(1, 3)):
+            options = {"bidirectional": rng.random() < 0.4, "bias": rng.random() < 0.8}
+            options |= {"num_layers": rng.randint(1, 2), "batch_first": self.axis == 0}
+            cell = rng.choice([*CLASSES.values(), bridge.LSTM, bridge.GRU])
+            self.layers.append(cell(width, rng.randint(2, 9), **options))
+            width = self.layers[-1].hidden_size * (2 if options["bidirectional"] else 1)
+        self.last, self.pooled = torch.nn.Linear(width, 2), rng.random() < 0.5
+
+    def forward(self, x):
+        h = self.first(x) if self.words is None else self.words(x[..., 0].abs().mul(3).long().clamp(max=10))
+        for layer in self.layers:
+            out, _ = layer(h)
+            if self.between == "layer_norm":
+                out = torch.nn.functional.layer_norm(out, out.shape[-1:])
+            elif self.between == "residual" and out.shape == h.shape:
+                out = out + h
+            else:
+                out = torch.tanh(out) if self.between == "tanh" else torch.relu(out)
+            h = out
+        h = self.last(h)
+        return h.mean(1 - self.axis) if self.pooled else h
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("RNNFAST_MODELS", "4"))))
+def test_random_models_in_one_graph(seed):
+    rng = random.Random(seed)
+    torch.manual_seed(seed)
+    model = Tagger(rng).double()
+    compiled = bridge.compile(copy.deepcopy(model), backend=rng.choice(["eager", "aot_eager"]))
+    for shape in ((4, 6, D), (2, 3, D)):
+        x = torch.randn(shape, dtype=torch.float64)
+        grads = []
+        for one in (model, compiled):
+            one.zero_grad()
+            out = one(x)
+            out.square().sum().backward()
+            grads.append([out, *(p.grad if p.grad is not None else p * 0 for p in one.parameters())])
+        assert_close(*grads)
 
 
 @pytest.mark.parametrize("cell", CLASSES)

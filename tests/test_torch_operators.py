@@ -1,5 +1,6 @@
 """PyTorch's recurrent operators on the kernels, switched on in the dispatcher."""
 
+import contextlib
 import copy
 import itertools
 import threading
@@ -182,16 +183,39 @@ def test_several_calls_before_the_first_backward_and_two_backwards_of_one(cell):
         assert_close(gradients(), expected, 1e-5)
 
 
-def test_parameters_and_inputs_changed_before_backward_are_an_error():
-    for change in (lambda module, x: module.weight_hh_l0.data.add_(1), lambda module, x: x.data.add_(1)):
-        module, x = torch.nn.GRU(D, H), torch.randn(7, 5, D)
-        with bridge.enable():
-            out = module(x)[0].sum()
-            if change is not None:
-                with torch.no_grad():
-                    module.weight_hh_l0.add_(1)
-            with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-                out.backward()
+@pytest.mark.parametrize("cell", CLASSES)
+@pytest.mark.parametrize("name", ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0", "x"])
+def test_what_changes_in_place_before_backward_is_an_error(cell, name):
+    """Of biases, too, which PyTorch's GRU and RNN do not read in their backward passes."""
+    module, x = CLASSES[cell](D, H), torch.randn(7, 5, D)
+    with bridge.enable():
+        out = module(x)[0].sum()
+        with torch.no_grad():
+            (x if name == "x" else getattr(module, name)).add_(1)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            out.backward()
+
+
+def test_tensors_that_the_kernels_do_not_serve_are_pytorch_s_own():
+    """Of the device meta, complex and in float16."""
+    for device, dtype in (("meta", torch.float32), ("cpu", torch.complex64), ("cpu", torch.float16)):
+        for cell in CLASSES:
+            module = CLASSES[cell](D, H, device=device, dtype=dtype)
+            x = torch.randn(7, 5, D, device=device).to(dtype)
+            results = []
+            for enabled in (False, True):
+                with bridge.enable() if enabled else contextlib.nullcontext():
+                    try:
+                        out, _ = module(x)
+                        results.append(
+                            (out.device.type, out.dtype, out.shape, None if device == "meta" else out)
+                        )
+                    except (RuntimeError, NotImplementedError) as error:
+                        results.append(str(error))
+            theirs, ours = results
+            assert str(theirs) == str(ours), (device, dtype, cell)
+    with torch.device("meta"), bridge.enable():
+        assert torch.nn.LSTM(D, H)(torch.randn(7, 5, D))[0].shape == (7, 5, H)
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
