@@ -43,7 +43,7 @@ MESSAGES = [
     (lambda: _check.size("Owner", "N", True), TypeError, "Owner: N must be a whole number, got True."),
     (
         lambda: _check.shape("Owner", "xs", [1.0], ("N",)),
-        TypeError, "Owner: xs must be a NumPy array, got list.",
+        TypeError, "Owner: xs must be a NumPy array, got list; pass np.array(xs).",
     ),
     (
         lambda: _check.shape("Owner", "xs", np.ma.masked_array([1.0]), ("N",)),

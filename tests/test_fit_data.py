@@ -51,7 +51,7 @@ WRONG_PAIRS = {
     "no arrays": ((), ValueError, r"sequences and targets must be a pair of arrays, got 0\."),
     "three arrays": ((XS, TS, TS), ValueError, r"sequences and targets must be a pair of arrays, got 3\."),
     "list of three": ([XS, TS, TS], ValueError, r"sequences and targets must be a pair of arrays, got 3\."),
-    "lists": ((XS.tolist(), TS), TypeError, r"xs\[0\] must be a NumPy array, got list\."),
+    "lists": ((XS.tolist(), TS), TypeError, r"xs\[0\] must be a NumPy array, got list; pass "),
     "targets missing": ((XS, None), TypeError, r"ts must be a NumPy array, got NoneType\."),
     "masked": ((XS, np.ma.array(TS)), TypeError, "ts must be a plain NumPy array, got a masked array"),
     "matrix": ((XS, LAST.view(np.matrix)), TypeError, "ts must be a plain NumPy array, got a matrix"),

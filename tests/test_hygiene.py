@@ -168,6 +168,35 @@ def test_each_level_of_kernels_imports_only_the_levels_below_it():
     assert between > 50
 
 
+CORE = ("_check", "cells", "data", "engine", "files", "heads", "layers", "models", "optim", "training")
+EXTRAS = ("bench", "book", "cli", "diagnostics", "distributed", "forecast", "interop", "sklearn", "torch")
+
+
+def test_no_core_folder_imports_an_extra():
+    """`training` imports `distributed` inside functions, where ranks are given."""
+    folders = {path.parent.name for path in LIBRARY} - {"rnnfast"}
+    assert folders == {*CORE, *EXTRAS}
+    wrong = [
+        where(path, node)
+        for path in LIBRARY
+        if path.parent.name in CORE
+        for node in tree(path).body
+        if any(
+            name.split(".")[:1] == ["rnnfast"] and {*name.split(".")[1:2]} & {*EXTRAS}
+            for name in imported(node)
+        )
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("folder", [*CORE, "forecast", "diagnostics", "interop", "book", "distributed"])
+def test_each_folder_can_be_the_first_import(folder):
+    done = subprocess.run(
+        [sys.executable, "-c", f"import rnnfast.{folder}"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_there_are_no_star_imports():
     def has_a_star(node):
         return isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names)

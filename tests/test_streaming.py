@@ -116,16 +116,16 @@ def test_every_unfit_input_or_output_is_refused_as_on_the_first_step(layer, warm
     state = layer.get_state()
     locked, moved = out.copy(), np.zeros(2 * H * 4 + 1, np.uint8)[1:].view(np.float32).reshape(2, H)
     locked.flags.writeable = False
-    why = "the last axis is the input size of Wx"
+    why, unlike = "the last axis is the input size of Wx", r"must be a NumPy array, got list; pass np\.array"
     for given, target, error, message in (
         (x[0], out, ValueError, rf"x must be \(N, 5\), got \(5,\); {why}\.$"),
         (x[:, :-1], out, ValueError, rf"x must be \(N, 5\), got \(2, 4\); {why}\.$"),
         (x.astype(np.float64), out, TypeError, r"x must be float32, the dtype of the parameters, got"),
-        (x.tolist(), out, TypeError, r"x must be a NumPy array, got list\.$"),
+        (x.tolist(), out, TypeError, rf"x {unlike}\(x, np\.float32\)\.$"),
         (np.ma.array(x), out, TypeError, r"x must be a plain NumPy array"),
         (x, out[:1], ValueError, r"out must be \(2, 18\), got \(1, 18\)\.$"),
         (x, out.astype(np.float64), TypeError, r"out must be float32, got float64\.$"),
-        (x, out.tolist(), TypeError, r"out must be a NumPy array, got list\.$"),
+        (x, out.tolist(), TypeError, rf"out {unlike}\(out\)\.$"),
         (x, locked, ValueError, r"out is read-only"),
         (x, moved, ValueError, r"out must be C-contiguous and aligned"),
         (x, np.empty((H, 2), np.float32).T, ValueError, r"out must be C-contiguous and aligned"),

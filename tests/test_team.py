@@ -21,7 +21,7 @@ def test_what_changes_during_a_call_lies_on_lines_of_its_own():
 def test_each_kernel_of_a_team_says_where_a_call_begins_and_ends():
     """The pool lets no worker in before `begin_call`, and the caller may free its arrays after `end_call`."""
     count = 0
-    for path in Path(teams.__file__).parent.glob("*.py"):
+    for path in Path(teams.__file__).parents[1].rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             decorators = map(ast.unparse, getattr(node, "decorator_list", ()))
             if any(decorator.split("(")[0] in ("kernel", "kernel_of") for decorator in decorators):

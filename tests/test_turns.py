@@ -196,7 +196,7 @@ def test_training_one_model_in_two_threads_is_refused():
             }.items():
                 with pytest.raises(RuntimeError, match=rf"RNNLM\.{method}: another thread is training it"):
                     getattr(model, method)(*arguments)
-            with pytest.raises(RuntimeError, match=r"RNNLM\.forward: another thread is training it"):
+            with pytest.raises(RuntimeError, match=r"RNNLM\.backward: another thread is training it"):
                 ExactBPTT().gradients(model, xs, xs)
             assert np.isfinite([perplexity(model, ids), model.log_prob(ids)]).all()
             assert State.of(model) == state

@@ -9,7 +9,6 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast.data.sequences import Sequences
-from rnnfast.distributed.synchronize import joined_ranks
 from rnnfast.forecast.data import Loaded
 from rnnfast.forecast.fitted import Fitted, Group
 from rnnfast.forecast.panel import Panel
@@ -18,6 +17,7 @@ from rnnfast.forecast.windows import Columns, Windows
 from rnnfast.models.regressor import SequenceRegressor
 from rnnfast.optim import Adam
 from rnnfast.training.bptt import TruncatedBPTT
+from rnnfast.training.processes import joined_ranks
 from rnnfast.training.progress import Progress
 from rnnfast.training.trainer import Trainer
 

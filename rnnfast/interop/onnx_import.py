@@ -81,6 +81,11 @@ class Graph:
         The layers by the name of the node: `TimeRNN`, `TimeLSTM`, `TimeGRU`, `Recurrent` (with peepholes) or
         `Bidirectional`, on copies of the weights. The layer of a node that reads in reverse reads what has
         been reversed.
+
+    Examples
+    --------
+    >>> graph = rnnfast.interop.from_onnx("tagger.onnx")                        # doctest: +SKIP
+    >>> hs = graph.layers["lstm"].forward(xs)                                   # doctest: +SKIP
     """
 
     def __init__(self, path: str | os.PathLike[str], proto: Any) -> None:

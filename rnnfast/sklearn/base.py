@@ -15,7 +15,6 @@ from sklearn.utils.validation import check_is_fitted
 from rnnfast import _check
 from rnnfast.cells import Cell
 from rnnfast.data.sequences import Sequences
-from rnnfast.distributed.synchronize import joined_ranks
 from rnnfast.heads import Head
 from rnnfast.models.network import Network
 from rnnfast.models.pooling import Pooling
@@ -26,6 +25,7 @@ from rnnfast.sklearn.parameters import check_parameters
 from rnnfast.sklearn.saving import load_estimator, save_estimator
 from rnnfast.sklearn.scaling import Scaling
 from rnnfast.training.bptt import TruncatedBPTT
+from rnnfast.training.processes import joined_ranks
 from rnnfast.training.trainer import Trainer
 
 # Updates of a training whose epochs are not given, and its limits.

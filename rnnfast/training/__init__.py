@@ -5,7 +5,8 @@
 * `trainer.py`: `Trainer`, with clipping, validation and annealing; `progress.py`: its reports; `safety.py`:
   protection of the parameters from Ctrl-C and exploding updates.
 * `keeper.py`: the state of training in one file, for resuming.
-* `batch_blocks.py`: how a batch is cut into blocks of rows; `rnnfast.distributed`: more processes.
+* `batch_blocks.py`: how a batch is cut into blocks of rows; `processes.py`: decisions of one process, and
+  `rnnfast.distributed` for several.
 * `evaluation.py`: `perplexity`. `checkpoint.py`: run folders.
 """
 

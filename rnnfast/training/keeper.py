@@ -103,7 +103,7 @@ class Keeper:
             "valid": checksum(valid),
             **({"shuffle": trainer.shuffle} if of_sequences else {}),
         }
-        self._alike = trainer.alike
+        self._processes = trainer.processes
         self._mark: _Mark | None = None
         self._written = -np.inf
 
@@ -144,9 +144,9 @@ class Keeper:
         if self._mark is None:
             return
         trainer, mark, saver = self._trainer, self._mark, self._trainer.checkpoint
-        state = self._alike.whole(mark.state)
+        state = self._processes.whole(mark.state)
         self._written = time.monotonic()
-        if not self._alike.speaks:
+        if not self._processes.speaks:
             return
         kept = _kept(trainer.optimizer)
         outline, arrays = states.packed(state)
@@ -175,11 +175,11 @@ class Keeper:
 
         Without a file the run starts anew: a run may be killed before its first write.
         """
-        if self._alike.speaks:
+        if self._processes.speaks:
             remove_leftovers(self.path.parent)
-        if not self._alike.agreed(self.path.exists()):
+        if not self._processes.agreed(self.path.exists()):
             return 0
-        with self._alike.all_or_none(self.path):
+        with self._processes.all_or_none(self.path):
             return self._resumed(meter)
 
     def _resumed(self, meter: Meter) -> int:
@@ -194,7 +194,7 @@ class Keeper:
             except (TypeError, ValueError) as error:
                 raise _check.malformed(self.path, str(error)) from None
             trainer, self._run["blocks"] = self._trainer, number
-            trainer.batch_blocks = self._alike.blocks(trainer, self._run["batch_size"], number)
+            trainer.batch_blocks = self._processes.blocks(trainer, self._run["batch_size"], number)
         _check.same_run("Trainer.fit", self.path, {**kept, **saved.about["run"]}, self._run)
         _check.more_epochs("Trainer.fit: epochs", self.path, meter.epochs, saved.epoch)
         try:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
-from rnnfast.distributed.synchronize import Alike, ranks_of
 from rnnfast.engine.locks import trains_alone
 from rnnfast.engine.shown import shown
 from rnnfast.optim import all_finite, clip_by_value
@@ -23,6 +22,7 @@ from rnnfast.training.bptt import TruncatedBPTT, Window
 from rnnfast.training.data_faults import blamed
 from rnnfast.training.fitting import largest_batch, loss_of_first_window, prepared, reading_order, validated
 from rnnfast.training.keeper import Keeper, checksum, described
+from rnnfast.training.processes import processes_of, ranks_of
 from rnnfast.training.progress import Meter, Progress, has_stalled
 from rnnfast.training.safety import LastGood, StopTraining, TrainingDiverged, interrupts_deferred
 
@@ -159,12 +159,12 @@ class Trainer:
     def _begin(self) -> None:
         """Set the attributes that serve only a running `fit`."""
         self._keeper: Keeper | None = None
-        self._shared, self.alike = SharedGradients(), Alike(self.ranks)
+        self._shared, self.processes = SharedGradients(), processes_of(self.ranks)
         self.batch_blocks: BatchBlocks | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything except the ranks, and the attributes that serve only a running `fit`."""
-        own = ("last_good", "best", "_keeper", "_shared", "alike", "batch_blocks", "ranks")
+        own = ("last_good", "best", "_keeper", "_shared", "processes", "batch_blocks", "ranks")
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -253,12 +253,12 @@ class Trainer:
         self.best.forget()
         meter = Meter(epochs, len(batches), batches.tokens)
         self._begin()
-        self.batch_blocks = self.alike.blocks(self, largest_batch(ids, batch_size), self.blocks)
+        self.batch_blocks = self.processes.blocks(self, largest_batch(ids, batch_size), self.blocks)
         if checkpoint_file is not None:
             self._keeper = Keeper(self, checkpoint_file, checkpoint_every, ids, valid, int(batch_size))
-        with self.alike:
+        with self.processes:
             options = [epochs, batch_size, resume, checkpoint_file is None, self.shuffle, self.blocks]
-            self.alike.begin(self, lambda: [described(self), options, checksum(ids), checksum(valid)])
+            self.processes.begin(self, lambda: [described(self), options, checksum(ids), checksum(valid)])
             passed = self._keeper.resume(meter) if self._keeper is not None and resume else 0
             return self._fit(meter, ids, batch_size, valid, passed)
 
@@ -273,7 +273,7 @@ class Trainer:
                     value, passed = self._validated(meter, ids, batch_size, valid), 0
                     with interrupts_deferred():
                         self._finish_epoch(meter, value)
-                self.alike.settle(self.optimizer, False)
+                self.processes.synchronize(self.optimizer, False)
             if self._keeper is not None:
                 self._keeper.write()
         except KeyboardInterrupt:
@@ -306,7 +306,7 @@ class Trainer:
 
     def _write_if_due(self) -> None:
         keeper = self._keeper
-        due = self.alike.settle(self.optimizer, keeper is not None and keeper.is_due)
+        due = self.processes.synchronize(self.optimizer, keeper is not None and keeper.is_due)
         if due and keeper is not None:
             keeper.write()
 
@@ -332,7 +332,7 @@ class Trainer:
             self._mark(meter, window.number, window.whole)
             if self.callback is not None:
                 try:
-                    self.alike.call(self.callback, meter.progress(window, norm, learning_rate))
+                    self.processes.call(self.callback, meter.progress(window, norm, learning_rate))
                 finally:
                     if self._keeper is not None:
                         self._keeper.mark_learning_rate()
@@ -379,9 +379,9 @@ class Trainer:
             self.best.keep()
         self.history.append(record)
         if record["improved"]:
-            self.alike.call(self.checkpoint, self.model, record)
+            self.processes.call(self.checkpoint, self.model, record)
         try:
-            self.alike.call(self.on_epoch, record)
+            self.processes.call(self.on_epoch, record)
         finally:
             self._mark(meter, 0)
 
@@ -392,4 +392,4 @@ class Trainer:
         with interrupts_deferred():
             if self._keeper is not None and stopped == "interrupted":  # a diverged run would diverge again
                 self._keeper.write()
-            self.alike.call(self.checkpoint, self.model, record)
+            self.processes.call(self.checkpoint, self.model, record)
