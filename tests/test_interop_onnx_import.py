@@ -505,7 +505,7 @@ def test_exports_of_pytorch(kind, layers, both, batch_first, states, words, dyna
     torch.manual_seed(1)
     xs = given["xs"] if not words else net.embedding(given["xs"])
     stack = rnnfast.interop.from_torch(net.rnn)
-    ours = getattr(stack, "layers", [stack])
+    ours = stack.layers if isinstance(stack, rnnfast.Stack) else [stack]
     for layer, expected in zip(graph.layers.values(), ours, strict=True):
         for param, other in zip(layer.params, expected.params, strict=True):
             np.testing.assert_allclose(param, other, rtol=0, atol=1e-6)

@@ -286,18 +286,24 @@ def test_dropout_has_pytorch_s_masks_where_the_backend_has_its_generator(cell, f
     assert torch.equal(compiled(x)[0], compiled(x)[0])
 
 
+def dtype_of(module, x):
+    """The outputs' dtype, or the words of PyTorch's error: oneDNN has no bfloat16 LSTM without AVX-512."""
+    try:
+        return module(x)[0].dtype
+    except RuntimeError as error:
+        return str(error)
+
+
 @pytest.mark.parametrize("cell", CLASSES)
 def test_what_the_kernels_do_not_serve_is_pytorch_s_own_answer(cell):
     module, x = CLASSES[cell](D, H), torch.randn(7, 5, D)
     packed = torch.nn.utils.rnn.pack_sequence([torch.randn(4, D), torch.randn(2, D)])
     expected = module(packed)[0].data
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        cast = module(x)[0]
     compiled = bridge.compile(module, backend="eager", fullgraph=False)
     with torch.no_grad():
         assert_close([compiled(packed)[0].data], [expected], 1e-5)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            assert compiled(x)[0].dtype is cast.dtype
+            assert dtype_of(compiled, x) == dtype_of(module, x)
     for shape in ((0, 5, D), (7, 5, D + 1), (2, 7, 5, D)):
         with pytest.raises(Exception):  # noqa: B017, PT011 - PyTorch's, in the words of its compiler
             compiled(torch.zeros(shape))

@@ -119,6 +119,14 @@ def forward_mode(module, x):
         return module(torch.autograd.forward_ad.make_dual(x, torch.ones_like(x)))[0]
 
 
+def answer(use, module, x):
+    """The outputs, or the words of PyTorch's error: oneDNN has no bfloat16 LSTM on processors without AVX-512."""
+    try:
+        return use(module, x)
+    except RuntimeError as error:
+        return str(error)
+
+
 @pytest.mark.parametrize(
     ("made", "use", "why"),
     [
@@ -134,11 +142,11 @@ def forward_mode(module, x):
 @pytest.mark.filterwarnings("ignore:LSTM with projections", "ignore:.torch.jit.script")
 def test_what_is_not_served_is_pytorch_s_own_answer(made, use, why):
     module, x = made(), torch.randn(7, 5, D)
-    expected = use(module, x)
+    expected = answer(use, module, x)
     with bridge.enable():
-        actual = use(module, x)
+        actual = answer(use, module, x)
         found = bridge.report()
-    assert torch.equal(actual, expected)
+    assert torch.equal(actual, expected) if torch.is_tensor(expected) else actual == expected
     assert not found.served
     assert {reason for _, reason in found.left} == {why}
     assert why in str(found)

@@ -234,10 +234,10 @@ def test_without_gradients_no_tape_is_written(mode, monkeypatch):
 
 INTERRUPTED = """
 import random, signal, torch, rnnfast, rnnfast.torch
-from rnnfast import _load, _processors, _threads
-_processors.allowed = lambda: 64
-_load.Load.members = lambda load, wanted, pace=None: wanted
-_threads.LEAST_OPERATIONS = 1.0
+from rnnfast.engine import load, processors, threads
+processors.allowed = lambda: 64
+load.Load.members = lambda load, wanted, pace=None: wanted
+threads.LEAST_OPERATIONS = 1.0
 rnnfast.set_num_threads(2)
 torch.set_num_threads(2)
 random.seed(0)
