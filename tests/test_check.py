@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import rnnfast
-from rnnfast import _check, data, forecast, interop, models, optim
+from rnnfast import data, forecast, interop, models, optim
+from rnnfast._check import arrays, objects, values
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
@@ -25,123 +26,123 @@ SHARED = np.zeros((4, 3))
 
 MESSAGES = [
     (
-        lambda: _check.float_dtype("Owner", "float16"),
+        lambda: arrays.float_dtype("Owner", "float16"),
         TypeError, "Owner: dtype must be float32 or float64, got 'float16'.",
     ),
     (
-        lambda: _check.float_dtype("Owner", "no type"),
+        lambda: arrays.float_dtype("Owner", "no type"),
         TypeError, "Owner: dtype must be float32 or float64, got 'no type'.",
     ),
     (
-        lambda: _check.generator("Owner", 3),
+        lambda: values.generator("Owner", 3),
         TypeError,
         "Owner: rng must be a numpy.random.Generator, got int; pass numpy.random.default_rng(seed).",
     ),
-    (lambda: _check.size("Owner", "N", 0), ValueError, "Owner: N must be at least 1, got 0."),
-    (lambda: _check.size("Owner", "N", 7, maximum=6), ValueError, "Owner: N must be at most 6, got 7."),
-    (lambda: _check.size("Owner", "N", 1.0), TypeError, "Owner: N must be a whole number, got 1.0."),
-    (lambda: _check.size("Owner", "N", True), TypeError, "Owner: N must be a whole number, got True."),
+    (lambda: values.size("Owner", "N", 0), ValueError, "Owner: N must be at least 1, got 0."),
+    (lambda: values.size("Owner", "N", 7, maximum=6), ValueError, "Owner: N must be at most 6, got 7."),
+    (lambda: values.size("Owner", "N", 1.0), TypeError, "Owner: N must be a whole number, got 1.0."),
+    (lambda: values.size("Owner", "N", True), TypeError, "Owner: N must be a whole number, got True."),
     (
-        lambda: _check.shape("Owner", "xs", [1.0], ("N",)),
+        lambda: arrays.shape("Owner", "xs", [1.0], ("N",)),
         TypeError, "Owner: xs must be a NumPy array, got list; pass np.array(xs).",
     ),
     (
-        lambda: _check.shape("Owner", "xs", np.ma.masked_array([1.0]), ("N",)),
+        lambda: arrays.shape("Owner", "xs", np.ma.masked_array([1.0]), ("N",)),
         TypeError, "Owner: xs must be a plain NumPy array, got a masked array; fill it first.",
     ),
     (
-        lambda: _check.shape("Owner.forward", "xs", np.zeros((20, 35, 64)), ("N", "T", 100), "why"),
+        lambda: arrays.shape("Owner.forward", "xs", np.zeros((20, 35, 64)), ("N", "T", 100), "why"),
         ValueError, "Owner.forward: xs must be (N, T, 100), got (20, 35, 64); why.",
     ),
     (
-        lambda: _check.shape("Owner", "x", np.zeros(3), ("...", 3)),
+        lambda: arrays.shape("Owner", "x", np.zeros(3), ("...", 3)),
         ValueError, "Owner: x must be (..., 3), got (3,).",
     ),
-    (lambda: _check.shape("Owner", "b", np.zeros(()), (4,)), ValueError, "Owner: b must be (4,), got ()."),
+    (lambda: arrays.shape("Owner", "b", np.zeros(()), (4,)), ValueError, "Owner: b must be (4,), got ()."),
     (
-        lambda: _check.floats("Owner", "xs", np.zeros(3), (3,), FLOAT32),
+        lambda: arrays.floats("Owner", "xs", np.zeros(3), (3,), FLOAT32),
         TypeError,
         "Owner: xs must be float32, the dtype of the parameters, got float64; "
         "convert it with xs.astype(np.float32).",
     ),
     (
-        lambda: _check.parameter("Owner", "W", np.zeros((2, 2), int), ("D", "O")),
+        lambda: objects.parameter("Owner", "W", np.zeros((2, 2), int), ("D", "O")),
         TypeError, "Owner: W must be float32 or float64, got int64.",
     ),
     (
-        lambda: _check.parameter("Owner", "W", np.zeros(2, ">f4"), (2,)),
+        lambda: objects.parameter("Owner", "W", np.zeros(2, ">f4"), (2,)),
         TypeError, "Owner: W must be float32 or float64, got >f4.",
     ),
     (
-        lambda: _check.parameter("Owner", "b", np.zeros(2), (2,), FLOAT32),
+        lambda: objects.parameter("Owner", "b", np.zeros(2), (2,), FLOAT32),
         TypeError, "Owner: b must be float32 like the other parameters, got float64.",
     ),
     (
-        lambda: _check.parameter("Owner", "b", read_only(np.zeros(2)), (2,)),
+        lambda: objects.parameter("Owner", "b", read_only(np.zeros(2)), (2,)),
         ValueError, "Owner: b is read-only, but training writes into it; leave frozen(), or pass b.copy().",
     ),
     (
-        lambda: _check.parameter("Owner", "b", misaligned(2, FLOAT64), (2,)),
+        lambda: objects.parameter("Owner", "b", misaligned(2, FLOAT64), (2,)),
         ValueError, "Owner: b must be aligned and in native byte order; pass b.copy().",
     ),
     (
-        lambda: _check.ids("Owner", "xs", np.array([[0, 5], [9, 1]]), ("N", "T"), 9),
+        lambda: arrays.ids("Owner", "xs", np.array([[0, 5], [9, 1]]), ("N", "T"), 9),
         IndexError, "Owner: xs must hold ids from 0 to 8, got 9 at (1, 0).",
     ),
     (
-        lambda: _check.ids("Owner", "xs", np.array([0, -2]), ("N",), 9, -1),
+        lambda: arrays.ids("Owner", "xs", np.array([0, -2]), ("N",), 9, -1),
         IndexError, "Owner: xs must hold ids from 0 to 8, got -2 at (1,).",
     ),
     (
-        lambda: _check.ids("Owner", "xs", np.array([2**64 - 1], np.uint64), ("N",), 9),
+        lambda: arrays.ids("Owner", "xs", np.array([2**64 - 1], np.uint64), ("N",), 9),
         IndexError, f"Owner: xs must hold ids from 0 to 8, got {2**64 - 1} at (0,).",
     ),
     (
-        lambda: _check.ids("Owner", "ts", np.array([1, 2**64 - 1], np.uint64), ("N",), 9, -1),
+        lambda: arrays.ids("Owner", "ts", np.array([1, 2**64 - 1], np.uint64), ("N",), 9, -1),
         IndexError, f"Owner: ts must hold ids from 0 to 8, got {2**64 - 1} at (1,).",
     ),
     (
-        lambda: _check.ids("Owner", "xs", np.zeros(2), ("N",), 9),
+        lambda: arrays.ids("Owner", "xs", np.zeros(2), ("N",), 9),
         TypeError, "Owner: xs must hold integers, got float64.",
     ),
     (
-        lambda: _check.out("Owner", np.zeros((2, 3)), (2, 4), FLOAT64),
+        lambda: arrays.out("Owner", np.zeros((2, 3)), (2, 4), FLOAT64),
         ValueError, "Owner: out must be (2, 4), got (2, 3).",
     ),
     (
-        lambda: _check.out("Owner", np.zeros(2), (2,), FLOAT32),
+        lambda: arrays.out("Owner", np.zeros(2), (2,), FLOAT32),
         TypeError, "Owner: out must be float32, got float64.",
     ),
     (
-        lambda: _check.out("Owner", read_only(np.zeros(2)), (2,), FLOAT64),
+        lambda: arrays.out("Owner", read_only(np.zeros(2)), (2,), FLOAT64),
         ValueError, "Owner: out is read-only; pass a writable array.",
     ),
     (
-        lambda: _check.out("Owner", np.zeros((2, 2)).T, (2, 2), FLOAT64),
+        lambda: arrays.out("Owner", np.zeros((2, 2)).T, (2, 2), FLOAT64),
         ValueError, "Owner: out must be C-contiguous and aligned; pass np.empty(shape, dtype).",
     ),
     (
-        lambda: _check.out("Owner", SHARED[1:], (3, 3), FLOAT64, np.zeros(2), SHARED[:2]),
+        lambda: arrays.out("Owner", SHARED[1:], (3, 3), FLOAT64, np.zeros(2), SHARED[:2]),
         ValueError, "Owner: out shares memory with an input; pass a separate array.",
     ),
     (
-        lambda: _check.called_before("Owner.backward", False, "forward"),
+        lambda: objects.called_before("Owner.backward", False, "forward"),
         RuntimeError, "Owner.backward: call forward first.",
     ),
     (
-        lambda: _check.choice("Owner", "activation", "sigmoid", ("tanh", "relu")),
+        lambda: values.choice("Owner", "activation", "sigmoid", ("tanh", "relu")),
         ValueError, "Owner: activation must be one of tanh, relu, got 'sigmoid'.",
     ),
     (
-        lambda: _check.batch("Owner.forward", 20, 10),
+        lambda: objects.batch("Owner.forward", 20, 10),
         ValueError,
         "Owner.forward: the carried state has 20 rows but the input has 10; "
         "call reset_state() or set_state() before changing the batch size.",
     ),
-    (lambda: _check.number("Owner", "dout", "1"), TypeError, "Owner: dout must be a number, got '1'."),
-    (lambda: _check.number("Owner", "dout", np.nan), ValueError, "Owner: dout must be finite, got nan."),
-    (lambda: _check.number("Owner", "x", -1, low=0), ValueError, "Owner: x must be at least 0, got -1."),
-    (lambda: _check.number("Owner", "x", 3, 0, 2), ValueError, "Owner: x must be from 0 to 2, got 3."),
+    (lambda: values.number("Owner", "dout", "1"), TypeError, "Owner: dout must be a number, got '1'."),
+    (lambda: values.number("Owner", "dout", np.nan), ValueError, "Owner: dout must be finite, got nan."),
+    (lambda: values.number("Owner", "x", -1, low=0), ValueError, "Owner: x must be at least 0, got -1."),
+    (lambda: values.number("Owner", "x", 3, 0, 2), ValueError, "Owner: x must be from 0 to 2, got 3."),
 ]  # fmt: skip
 
 
@@ -155,23 +156,23 @@ def test_an_error_says_who_what_and_how(call, error, message):
 
 def test_what_is_right_passes_as_the_same_object():
     array = np.zeros((2, 3), np.float32)
-    assert _check.shape("Owner", "xs", array, ("N", 3)) is array
-    assert _check.floats("Owner", "xs", array, ("N", "D"), FLOAT32) is array
-    assert _check.floats("Owner", "x", array, ("...", 3), FLOAT32) is array
+    assert arrays.shape("Owner", "xs", array, ("N", 3)) is array
+    assert arrays.floats("Owner", "xs", array, ("N", "D"), FLOAT32) is array
+    assert arrays.floats("Owner", "x", array, ("...", 3), FLOAT32) is array
     cube = np.zeros((4, 2, 3))
-    assert _check.shape("Owner", "x", cube, ("...", 3)) is cube
-    assert _check.parameter("Owner", "W", array.T, (3, 2)).base is array
-    assert _check.out("Owner", array, (2, 3), FLOAT32, np.zeros(3)) is array
+    assert arrays.shape("Owner", "x", cube, ("...", 3)) is cube
+    assert objects.parameter("Owner", "W", array.T, (3, 2)).base is array
+    assert arrays.out("Owner", array, (2, 3), FLOAT32, np.zeros(3)) is array
     ids = np.array([0, 8, -1])
-    assert _check.ids("Owner", "ts", ids, (3,), 9, -1) is ids
-    assert _check.size("Owner", "N", np.int32(4)) == 4
-    assert type(_check.size("Owner", "N", np.int32(4))) is int
-    assert _check.float_dtype("Owner", np.float64) == FLOAT64
+    assert arrays.ids("Owner", "ts", ids, (3,), 9, -1) is ids
+    assert values.size("Owner", "N", np.int32(4)) == 4
+    assert type(values.size("Owner", "N", np.int32(4))) is int
+    assert arrays.float_dtype("Owner", np.float64) == FLOAT64
     rng = np.random.default_rng(0)
-    assert _check.generator("Owner", rng) is rng
-    assert isinstance(_check.generator("Owner", None), np.random.Generator)
-    _check.batch("Owner", 3, 3)
-    _check.called_before("Owner", True, "forward")
+    assert values.generator("Owner", rng) is rng
+    assert isinstance(values.generator("Owner", None), np.random.Generator)
+    objects.batch("Owner", 3, 3)
+    objects.called_before("Owner", True, "forward")
 
 
 def test_what_kernels_cannot_read_is_copied_and_left_alone():
@@ -185,7 +186,7 @@ def test_what_kernels_cannot_read_is_copied_and_left_alone():
         spread,
         plain.view(np.recarray),
     ):
-        ready = _check.floats("Owner", "xs", array, (3, 4), FLOAT64)
+        ready = arrays.floats("Owner", "xs", array, (3, 4), FLOAT64)
         np.testing.assert_array_equal(ready, plain)
         assert ready.flags.c_contiguous
         assert ready.flags.aligned
@@ -197,11 +198,11 @@ def test_what_kernels_cannot_read_is_copied_and_left_alone():
 
 def test_ids_of_every_integer_type_become_int64():
     for kind in (np.int8, np.uint8, np.int32, np.uint64, ">i4"):
-        ready = _check.ids("Owner", "xs", np.array([[1, 2]], kind), (1, "T"), 3)
+        ready = arrays.ids("Owner", "xs", np.array([[1, 2]], kind), (1, "T"), 3)
         assert ready.dtype == np.int64
         assert ready.dtype.isnative
         np.testing.assert_array_equal(ready, [[1, 2]])
-    assert _check.ids("Owner", "xs", np.zeros((0, 3), int), ("N", "T"), 1).shape == (0, 3)
+    assert arrays.ids("Owner", "xs", np.zeros((0, 3), int), ("N", "T"), 1).shape == (0, 3)
 
 
 @pytest.mark.parametrize(

@@ -197,7 +197,7 @@ def test_python_takes_words_in_upper_case_too():
     with pytest.raises(ValueError, match=r"cell must be one of rnn, relu, lstm, gru, .*, got 'LSTN'"):
         RNNLM(5, 4, 4, cell="LSTN")
     with pytest.raises(ValueError, match="word must be one of a, b, got None"):
-        _check.choice("x", "word", None, ("a", "b"))
+        _check.values.choice("x", "word", None, ("a", "b"))
 
 
 @pytest.mark.parametrize("arguments", [("generate",), ("train", "--epochs"), ("bench", "--shapes")])

@@ -120,7 +120,7 @@ def forward_mode(module, x):
 
 
 def answer(use, module, x):
-    """The outputs, or the words of PyTorch's error: oneDNN has no bfloat16 LSTM on processors without AVX-512."""
+    """The outputs, or the words of PyTorch's error: oneDNN has no bfloat16 LSTM without AVX-512."""
     try:
         return use(module, x)
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""Checks of time series: arrays, long frames, dates, covariates and the arguments of forecasts."""
+"""Checks of series, estimators, forecasts and tables."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from rnnfast._check.arrays import shape_text
-from rnnfast._check.observed import (
+from rnnfast._check.arrays import first_place, shape_text
+from rnnfast._check.errors import CorpusError
+from rnnfast._check.values import (
     floats_of_objects,
     is_missing,
     nothing_masked,
@@ -306,3 +307,150 @@ def no_distribution(owner: str, head: str) -> ValueError:
         f'{owner}: the head {head} has no distribution; take head="gaussian", "student_t" or '
         "rnnfast.heads.quantiles(...)."
     )
+
+
+def steps_of_forecasts(owner: str, actual: np.ndarray, forecast: np.ndarray, axes: int) -> None:
+    """Actual values (..., h) of at least one step, and forecasts of this shape behind `axes` more axes."""
+    if not actual.ndim or not actual.shape[-1]:
+        raise ValueError(f"{owner}: actual must have at least one step, got {shape_text(actual.shape)}.")
+    if forecast.ndim != actual.ndim + axes or forecast.shape[axes:] != actual.shape:
+        wanted = shape_text((*(["k"] * axes), *actual.shape))
+        raise ValueError(f"{owner}: forecasts must be {wanted}, got {shape_text(forecast.shape)}.")
+    if not forecast.size:
+        raise ValueError(f"{owner}: at least one forecast is needed, got none.")
+
+
+def probabilities(owner: str, name: str, value: Any, expected: tuple[int, ...]) -> np.ndarray:
+    """Numbers between 0 and 1, both excluded, which broadcast with the shape `expected`."""
+    array = np.asarray(nothing_masked(owner, name, value), np.float64)
+    wrong = array[~((array > 0) & (array < 1))]
+    if wrong.size:
+        raise ValueError(f"{owner}: {name} must lie between 0 and 1, both excluded, got {wrong[0]}.")
+    try:
+        np.broadcast_shapes(array.shape, expected)
+    except ValueError:
+        wanted, found = shape_text(expected), shape_text(array.shape)
+        raise ValueError(f"{owner}: {name} must broadcast with {wanted}, got {found}.") from None
+    return array
+
+
+def levels(owner: str, value: Any, count: int) -> np.ndarray:
+    """`count` levels of quantiles between 0 and 1."""
+    array = np.asarray(nothing_masked(owner, "levels", value), np.float64)
+    if array.shape != (count,) or not ((array > 0) & (array < 1)).all():
+        raise ValueError(f"{owner}: levels must be {count} numbers between 0 and 1, got {value!r:.60}.")
+    return array
+
+
+def sequence(owner: str, index: int | None, value: Any) -> np.ndarray:
+    """A sequence (T,) or (T, D) of a list, or without an index an array, in float32 or float64."""
+    name = "X" if index is None else f"X[{index}]"
+    try:
+        array = np.asarray(unmasked(value))
+    except ValueError:  # rows of unequal lengths
+        array = np.zeros((0, 0, 0))
+    if index is not None and array.ndim not in (1, 2):
+        raise ValueError(f"{owner}: {name} must be numbers (T, D) or (T,), got {type(value).__name__}.")
+    if array.dtype == np.float32:
+        return array
+    if array.dtype.kind not in "cmMV":
+        try:
+            return (
+                floats_of_objects(array) if array.dtype.kind == "O" else array.astype(np.float64, copy=False)
+            )
+        except (TypeError, ValueError):
+            pass
+    raise not_a_number(owner, name, array) or ValueError(f"{owner}: {name} must hold numbers.")
+
+
+def not_a_number(owner: str, name: str, values: Any) -> ValueError | None:
+    """The error for the first text, date or the like among numbers, of an array or a frame; or None."""
+    kind = getattr(values, "dtype", None)
+    if getattr(kind, "kind", None) in ("m", "M"):
+        return ValueError(f"{owner}: {name} must hold numbers, got {kind}; encode dates as numbers.")
+    array = np.asarray(values, object)
+    for place in np.ndindex(array.shape):
+        try:
+            float(np.nan if array[place] is None else array[place])
+        except (TypeError, ValueError):
+            one, at = array[place], [str(axis) for axis in place]
+            if hasattr(one, "__len__") and not isinstance(one, str):  # an array in an array
+                return None
+            if len(place) == 2 and hasattr(values, "columns"):
+                at[1] = repr(values.columns[place[1]])
+            axes = ("row", "column") if len(at) < 3 else ("sequence", "step", "channel")
+            if name.endswith("]"):  # one sequence of a list
+                axes = ("step", "channel")
+            where = ", ".join(map(" ".join, zip(axes, at, strict=False)))
+            way = "" if name == "y" else ", and a missing value as NaN"
+            return ValueError(
+                f"{owner}: {name} must hold numbers, got {one!r:.40} at {where}; encode texts and dates as "
+                f"numbers{way}."
+            )
+    return None
+
+
+def sequence_shape(owner: str, index: int, shape: tuple[int, ...], channels: int) -> None:
+    """A sequence of at least one step with as many channels as the first."""
+    if len(shape) != 2 or shape[1] != channels or not channels:
+        wanted = channels or "D"
+        raise ValueError(f"{owner}: X[{index}] must be (T, {wanted}) like X[0], got {shape_text(shape)}.")
+    if not shape[0]:
+        raise ValueError(f"{owner}: X[{index}] has no steps; leave empty sequences out.")
+
+
+def infinite_value(owner: str, got: str, row: int, step: int) -> ValueError:
+    """The error for an input that is infinite or too large."""
+    return ValueError(
+        f"{owner}: X holds {got} in sequence {row} at step {step}; NaN stands for values not observed."
+    )
+
+
+def sample_weights(owner: str, weights: np.ndarray, count: int) -> np.ndarray:
+    """Weights (N,) of the sequences, at least 0, and one above 0."""
+    if weights.shape != (count,):
+        raise ValueError(f"{owner}: sample_weight must be ({count},), got {shape_text(weights.shape)}.")
+    wrong = ~(np.isfinite(weights) & (weights >= 0))
+    if wrong.any():
+        place = first_place(wrong)
+        raise ValueError(
+            f"{owner}: sample_weight must be finite and at least 0, got {weights[place]} at {place[0]}."
+        )
+    return weights
+
+
+def some_weight(owner: str, weights: np.ndarray) -> None:
+    """A weight above 0."""
+    if not weights.any():
+        raise ValueError(f"{owner}: all sample weights are zero; at least one must be above zero.")
+
+
+def known_classes(owner: str, is_known: np.ndarray, labels: np.ndarray, classes: np.ndarray) -> None:
+    """Labels that are among the classes."""
+    if not is_known.all():
+        label = labels[~is_known][0].item() if labels.dtype != object else labels[~is_known][0]
+        raise ValueError(f"{owner}: y holds {label!r}, a class that is not in classes {list(classes)!r:.80}.")
+
+
+def steps_of_labels(owner: str, lengths: np.ndarray, found: np.ndarray | None) -> np.ndarray:
+    """The steps (N,) of labels of each sequence; None if they are no sequences."""
+    if found is None or found.shape != lengths.shape:
+        got = "single labels" if found is None else f"{len(found)} sequences"
+        raise ValueError(f"{owner}: y must be {len(lengths)} sequences of labels (T_i,), got {got}.")
+    return found
+
+
+def bad_line(owner: str, path: Any, line: int, problem: str) -> CorpusError:
+    """The error for a line of a file that cannot be used."""
+    return CorpusError(f"{owner}: {path}, line {line}: {problem}.")
+
+
+def bad_file(owner: str, path: Any, problem: str) -> CorpusError:
+    """The error for a file that cannot be used as a whole."""
+    return CorpusError(f"{owner}: {path}: {problem}.")
+
+
+def file_column(owner: str, path: Any, column: str, option: str, columns: Sequence[str]) -> CorpusError:
+    """The error for a file without a column; an option names another one."""
+    shown = ", ".join(columns[:8])
+    return CorpusError(f"{owner}: {path} has no column {column}, but {shown}; name it with {option}.")

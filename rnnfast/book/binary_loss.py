@@ -46,11 +46,11 @@ class TimeSigmoidWithLoss(Layer):
         """
         with self._turn:
             owner = "TimeSigmoidWithLoss.forward"
-            xs = _check.shape(owner, "xs", xs, ("N", "T"))
-            xs = _check.floats(
-                owner, "xs", xs, xs.shape, _check.float_dtype(owner, xs.dtype.newbyteorder("="))
+            xs = _check.arrays.shape(owner, "xs", xs, ("N", "T"))
+            xs = _check.arrays.floats(
+                owner, "xs", xs, xs.shape, _check.arrays.float_dtype(owner, xs.dtype.newbyteorder("="))
             )
-            labels = _check.binary(owner, "ts", ts, xs.shape).astype(xs.dtype)
+            labels = _check.arrays.binary(owner, "ts", ts, xs.shape).astype(xs.dtype)
             p = np.empty_like(xs)
             sigmoid_forward(xs.reshape(-1), p.reshape(-1))
             wide = xs.astype(np.float64)
@@ -65,8 +65,8 @@ class TimeSigmoidWithLoss(Layer):
         with self._turn:
             self._claim_tape()
             owner = "TimeSigmoidWithLoss.backward"
-            _check.called_before(owner, self._cache is not None, "forward")
+            _check.objects.called_before(owner, self._cache is not None, "forward")
             assert self._cache is not None
             p, labels = self._cache
             with np.errstate(under="ignore"):
-                return (p - labels) * p.dtype.type(_check.number(owner, "dout", dout) / max(1, p.size))
+                return (p - labels) * p.dtype.type(_check.values.number(owner, "dout", dout) / max(1, p.size))

@@ -53,11 +53,11 @@ class OneStep(Layer):
         with self._turn:
             time, owner = self._time, f"{type(self).__name__}.forward"
             why = "the last axis is the input size of Wx"
-            x = _check.floats(owner, "x", x, ("N", time.input_size), time.dtype, why)
+            x = _check.arrays.floats(owner, "x", x, ("N", time.input_size), time.dtype, why)
             shape = (x.shape[0], time.hidden_size)
             time.set_state(
                 *(
-                    _check.floats(owner, f"{name}_prev", value, shape, time.dtype)
+                    _check.arrays.floats(owner, f"{name}_prev", value, shape, time.dtype)
                     for name, value in zip(time.cell.states, state, strict=True)
                 )
             )
@@ -71,11 +71,11 @@ class OneStep(Layer):
         with self._turn:
             self._claim_tape()
             time, owner = self._time, f"{type(self).__name__}.backward"
-            _check.called_before(owner, time.window_rows is not None, "forward")
+            _check.objects.called_before(owner, time.window_rows is not None, "forward")
             assert time.window_rows is not None
             shape = (time.window_rows, time.hidden_size)
             arriving = [
-                _check.floats(owner, f"d{name}_next", value, shape, time.dtype)
+                _check.arrays.floats(owner, f"d{name}_next", value, shape, time.dtype)
                 for name, value in zip(time.cell.states, dstate, strict=True)
             ]
             dx = time.go_back(np.zeros((shape[0], 1, shape[1]), time.dtype), arriving)

@@ -23,9 +23,9 @@ from rnnfast.layers.loss import TimeSoftmaxWithLoss
 
 def _floats(owner: str, name: str, value: np.ndarray) -> np.ndarray:
     """An array of floats of any shape, ready for a kernel."""
-    array = _check.shape(owner, name, value, np.shape(value))
-    dtype = _check.float_dtype(owner, array.dtype.newbyteorder("="))
-    return _check.floats(owner, name, array, array.shape, dtype)
+    array = _check.arrays.shape(owner, name, value, np.shape(value))
+    dtype = _check.arrays.float_dtype(owner, array.dtype.newbyteorder("="))
+    return _check.arrays.floats(owner, name, array, array.shape, dtype)
 
 
 def _product(x: np.ndarray, factor: np.ndarray | np.floating) -> np.ndarray:
@@ -42,10 +42,10 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
     >>> sigmoid(np.array([0.0, 1e4]))
     array([0.5, 1. ])
     """
-    array = _check.shape("sigmoid", "x", np.asanyarray(x), np.shape(x))
-    if array.dtype not in _check.FLOAT_DTYPES:
-        array = _check.numbers("sigmoid", "x", array).astype(np.float64)
-    array = _check.kernel_ready(array)
+    array = _check.arrays.shape("sigmoid", "x", np.asanyarray(x), np.shape(x))
+    if array.dtype not in _check.arrays.FLOAT_DTYPES:
+        array = _check.arrays.numbers("sigmoid", "x", array).astype(np.float64)
+    array = _check.arrays.kernel_ready(array)
     y = np.empty_like(array)
     sigmoid_forward(array.reshape(-1), y.reshape(-1))
     return y if y.ndim else y[()]
@@ -59,7 +59,7 @@ def softmax(x: np.ndarray) -> np.ndarray:
     >>> softmax(np.zeros((1, 4)))
     array([[0.25, 0.25, 0.25, 0.25]])
     """
-    x = _check.shape("softmax", "x", x, np.shape(x))
+    x = _check.arrays.shape("softmax", "x", x, np.shape(x))
     with np.errstate(under="ignore", over="ignore"):  # both correctly give 0
         shifted = np.exp(x - x.max(axis=-1, keepdims=True))
         return shifted / shifted.sum(axis=-1, keepdims=True)
@@ -79,13 +79,15 @@ def cross_entropy_error(y: np.ndarray, t: np.ndarray) -> float:
     >>> round(float(cross_entropy_error(np.array([[0.5, 0.5]]), np.array([1]))), 4)
     0.6931
     """
-    y = _check.shape("cross_entropy_error", "y", y, np.shape(y))
+    y = _check.arrays.shape("cross_entropy_error", "y", y, np.shape(y))
     if y.ndim == 1:
         y, t = y.reshape(1, -1), np.reshape(t, (1, -1))
     t = np.asanyarray(t)
     if t.size == y.size and y.shape[1] > 1:
-        t = _check.one_hot("cross_entropy_error", "t", _check.shape("cross_entropy_error", "t", t, y.shape))
-    t = _check.ids("cross_entropy_error", "t", t.reshape(-1), (y.shape[0],), y.shape[1])
+        t = _check.arrays.one_hot(
+            "cross_entropy_error", "t", _check.arrays.shape("cross_entropy_error", "t", t, y.shape)
+        )
+    t = _check.arrays.ids("cross_entropy_error", "t", t.reshape(-1), (y.shape[0],), y.shape[1])
     return -np.log(y[np.arange(y.shape[0]), t] + 1e-7).sum() / y.shape[0]
 
 
@@ -110,7 +112,7 @@ class MatMul(Layer):
     _x: np.ndarray | None = None
 
     def __init__(self, W: np.ndarray) -> None:
-        self._hold([_check.parameter("MatMul", "W", W, ("D", "O"))])
+        self._hold([_check.objects.parameter("MatMul", "W", W, ("D", "O"))])
 
     def _shown(self) -> dict[str, Any]:
         return dict(zip(("input_size", "output_size"), self.params[0].shape, strict=True))
@@ -118,7 +120,7 @@ class MatMul(Layer):
     def forward(self, x: np.ndarray) -> np.ndarray:
         """``x W`` (N, O) of `x` (N, D)."""
         (W,) = self._weights
-        x = _check.floats("MatMul.forward", "x", x, ("N", W.shape[0]), W.dtype, "D is the rows of W")
+        x = _check.arrays.floats("MatMul.forward", "x", x, ("N", W.shape[0]), W.dtype, "D is the rows of W")
         self._made_by, self._x = get_ident(), x
         with np.errstate(under="ignore"):
             return x @ W
@@ -126,10 +128,10 @@ class MatMul(Layer):
     def backward(self, dout: np.ndarray) -> np.ndarray:
         """Gradient (N, D) with respect to the last input from the output's, (N, O); fills `grads`."""
         self._claim_tape()
-        _check.called_before("MatMul.backward", self._x is not None, "forward")
+        _check.objects.called_before("MatMul.backward", self._x is not None, "forward")
         assert self._x is not None
         (W,) = self._weights
-        dout = _check.floats("MatMul.backward", "dout", dout, (self._x.shape[0], W.shape[1]), W.dtype)
+        dout = _check.arrays.floats("MatMul.backward", "dout", dout, (self._x.shape[0], W.shape[1]), W.dtype)
         with np.errstate(under="ignore"):
             dx = dout @ W.T  # first, because `dout` may share memory with `grads`
             np.matmul(self._x.T, dout, out=self._dweights[0])
@@ -169,9 +171,9 @@ class Softmax(Layer):
     def backward(self, dout: np.ndarray) -> np.ndarray:
         """``y (dout - sum(y dout))``, the gradient (N, V) with respect to the scores."""
         self._claim_tape()
-        _check.called_before("Softmax.backward", self.out is not None, "forward")
+        _check.objects.called_before("Softmax.backward", self.out is not None, "forward")
         assert self.out is not None
-        dout = _check.floats("Softmax.backward", "dout", dout, self.out.shape, self.out.dtype)
+        dout = _check.arrays.floats("Softmax.backward", "dout", dout, self.out.shape, self.out.dtype)
         with np.errstate(under="ignore"):
             product = self.out * dout
             return product - self.out * product.sum(axis=-1, keepdims=True)
@@ -192,10 +194,10 @@ class SoftmaxWithLoss(Layer):
 
     def forward(self, x: np.ndarray, t: np.ndarray) -> float:
         """The mean loss of scores `x` (N, V) for labels `t`, ids (N,) or one-hot (N, V)."""
-        x = _check.shape("SoftmaxWithLoss.forward", "x", x, ("N", "V"))
+        x = _check.arrays.shape("SoftmaxWithLoss.forward", "x", x, ("N", "V"))
         t = np.asanyarray(t)
         if t.ndim != 2:
-            t = _check.shape("SoftmaxWithLoss.forward", "t", t, (x.shape[0],))
+            t = _check.arrays.shape("SoftmaxWithLoss.forward", "t", t, (x.shape[0],))
         return self._time.forward(x[:, None], t[:, None])
 
     def backward(self, dout: float = 1.0) -> np.ndarray:
@@ -226,9 +228,9 @@ class Sigmoid(Layer):
     def backward(self, dout: np.ndarray) -> np.ndarray:
         """``dout y (1 - y)``."""
         self._claim_tape()
-        _check.called_before("Sigmoid.backward", self.out is not None, "forward")
+        _check.objects.called_before("Sigmoid.backward", self.out is not None, "forward")
         assert self.out is not None
-        dout = _check.floats("Sigmoid.backward", "dout", dout, self.out.shape, self.out.dtype)
+        dout = _check.arrays.floats("Sigmoid.backward", "dout", dout, self.out.shape, self.out.dtype)
         with np.errstate(under="ignore"):
             return dout * (1 - self.out) * self.out
 
@@ -248,9 +250,13 @@ class SigmoidWithLoss(Layer):
 
     def forward(self, x: np.ndarray, t: np.ndarray) -> float:
         """The mean loss of scores `x` (N,) or (N, 1) for labels `t`, 0 or 1."""
-        _check.equal("SigmoidWithLoss.forward", "numbers of scores and labels", np.size(x), np.size(t))
+        _check.objects.equal(
+            "SigmoidWithLoss.forward", "numbers of scores and labels", np.size(x), np.size(t)
+        )
         if np.ndim(x) == np.ndim(t):
-            _check.equal("SigmoidWithLoss.forward", "shapes of scores and labels", np.shape(x), np.shape(t))
+            _check.objects.equal(
+                "SigmoidWithLoss.forward", "shapes of scores and labels", np.shape(x), np.shape(t)
+            )
         self._shape = np.shape(x)
         return self._time.forward(np.reshape(x, (-1, 1)), np.reshape(t, (-1, 1)))
 
@@ -281,7 +287,7 @@ class BookDropout(Layer):
 
     def __init__(self, dropout_ratio: float = 0.5) -> None:
         self._hold()
-        self.dropout_ratio = _check.number_below("Dropout", "dropout_ratio", dropout_ratio, 0, 1)
+        self.dropout_ratio = _check.values.number_below("Dropout", "dropout_ratio", dropout_ratio, 0, 1)
 
     def _shown(self) -> dict[str, Any]:
         return {"dropout_ratio": self.dropout_ratio}
@@ -301,9 +307,9 @@ class BookDropout(Layer):
     def backward(self, dout: np.ndarray) -> np.ndarray:
         """The gradient with respect to the last training input."""
         self._claim_tape()
-        _check.called_before("Dropout.backward", self.mask is not None, "forward")
+        _check.objects.called_before("Dropout.backward", self.mask is not None, "forward")
         assert self.mask is not None
-        dout = _check.floats("Dropout.backward", "dout", dout, self.mask.shape, self.mask.dtype)
+        dout = _check.arrays.floats("Dropout.backward", "dout", dout, self.mask.shape, self.mask.dtype)
         return _product(dout, self.mask)
 
 
@@ -369,5 +375,5 @@ class Embedding(Layer):
         """Overwrite `grads[0]` with the gradient of the table, from `dout` (..., D) of the last output."""
         dout = np.asanyarray(dout)
         expected = (*dout.shape[:-1], self._time.embed_size)
-        dout = _check.shape("Embedding.backward", "dout", dout, expected)
+        dout = _check.arrays.shape("Embedding.backward", "dout", dout, expected)
         self._time.backward(dout.reshape(1, -1, self._time.embed_size))

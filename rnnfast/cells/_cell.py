@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._check.observed import nothing_masked
+from rnnfast._check.values import nothing_masked
 from rnnfast.cells._roles import Role
 from rnnfast.kernels.cell.definition import Cell as Equations
 
@@ -259,8 +259,11 @@ class Cell:
         from rnnfast.cells._check_gradient import largest_difference
 
         owner = f"{self.name}.check"
-        width, length = _check.size(owner, "hidden_size", hidden_size), _check.size(owner, "steps", steps)
-        return largest_difference(self, width, length, _check.generator(owner, rng))
+        width, length = (
+            _check.values.size(owner, "hidden_size", hidden_size),
+            _check.values.size(owner, "steps", steps),
+        )
+        return largest_difference(self, width, length, _check.values.generator(owner, rng))
 
     def __repr__(self) -> str:
         return f"<cell {self.name}({', '.join((*self.gates, *self.states, *self.roles))})>"
@@ -303,5 +306,5 @@ def defined(name: str, fingerprint: str) -> Cell:
     """
     found = [cell for cell in list(_defined.values()) if cell.fingerprint == fingerprint]
     if not found:
-        raise _check.cell_missing(name, fingerprint)
+        raise _check.objects.cell_missing(name, fingerprint)
     return next((cell for cell in found if cell.name == name), found[0])

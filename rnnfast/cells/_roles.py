@@ -59,7 +59,7 @@ def unit(value: float) -> Role:
     >>> slow.layer(3, 5).params[3].shape
     (5,)
     """
-    return Role("unit", _check.number("unit", "value", value))
+    return Role("unit", _check.values.number("unit", "value", value))
 
 
 def scalar(value: float) -> Role:
@@ -74,7 +74,7 @@ def scalar(value: float) -> Role:
     >>> slow.layer(3, 5).params[3].shape
     (1,)
     """
-    return Role("scalar", _check.number("scalar", "value", value))
+    return Role("scalar", _check.values.number("scalar", "value", value))
 
 
 def constant(value: float) -> Role:
@@ -91,7 +91,7 @@ def constant(value: float) -> Role:
     >>> layer.constants
     {'alpha': 0.2}
     """
-    return Role("constant", _check.number("constant", "value", value))
+    return Role("constant", _check.values.number("constant", "value", value))
 
 
 def given() -> Role:
@@ -127,7 +127,7 @@ def normal(std: float) -> Role:
     >>> noisy.random
     ('noise',)
     """
-    return Role("normal", _check.number("normal", "std", std, 0.0))
+    return Role("normal", _check.values.number("normal", "std", std, 0.0))
 
 
 def bernoulli(p: float) -> Role:
@@ -145,4 +145,4 @@ def bernoulli(p: float) -> Role:
     >>> sometimes.random
     ('stays',)
     """
-    return Role("bernoulli", _check.number("bernoulli", "p", p, 0.0, 1.0))
+    return Role("bernoulli", _check.values.number("bernoulli", "p", p, 0.0, 1.0))

@@ -39,7 +39,7 @@ def zoneout(cell: Cell, p: float) -> Cell:
     """
     if not isinstance(cell, Cell):
         raise TypeError(f"zoneout: cell must be a cell of rnnfast.cell, got {type(cell).__name__}.")
-    ratio = _check.number("zoneout", "p", p, 0.0, 1.0)
+    ratio = _check.values.number("zoneout", "p", p, 0.0, 1.0)
     taken, prefix = {*cell.gates, *cell.states, *cell.roles}, "keep_"
     while any(f"{prefix}{state}" in taken for state in cell.states):
         prefix = f"keep_{prefix}"

@@ -172,7 +172,7 @@ class Classifying:
 def _check_parts(test: Path, learned: Part, judged: Part) -> None:
     channels = [part.xs[0].shape[1] for part in (learned, judged)]
     if channels[0] != channels[1]:
-        raise _check.bad_file(
+        raise _check.series.bad_file(
             "classify", test, f"must have {channels[0]} channels, as TRAIN has, got {channels[1]}"
         )
 

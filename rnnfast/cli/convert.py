@@ -43,7 +43,7 @@ def convert(
         for path in (source, target):
             format_of(path)
         if target.exists() and not overwrite:
-            raise _check.file_in_the_way(target)
+            raise _check.interop.file_in_the_way(target)
         chosen = None if cell is None else named_cell("rnnfast", cell, "--cell")
         converted = convert_files(source, target, cell=chosen)
     if as_json:

@@ -47,7 +47,7 @@ def evaluate(
     """
     with one_line(ValueError):
         if not files and "encoding" in options.given_options(context):
-            raise _check.no_effect("--encoding", "without files")
+            raise _check.values.no_effect("--encoding", "without files")
     model, tokenizer, _ = load_run(run, cell, last=last)
     if not files:
         path = run / VALID

@@ -96,20 +96,20 @@ class Settings:
     def resolved(self) -> Settings:
         """These settings with the defaults of tokenizer and optimizer filled in, checked without the text."""
         owner, values = "Settings", asdict(self)
-        tokenizer = _check.choice(owner, "tokenizer", self.tokenizer, TOKENIZERS)
-        optimizer = _check.choice(owner, "optimizer", self.optimizer, tuple(OPTIMIZERS))
+        tokenizer = _check.values.choice(owner, "tokenizer", self.tokenizer, TOKENIZERS)
+        optimizer = _check.values.choice(owner, "optimizer", self.optimizer, tuple(OPTIMIZERS))
         values.update(tokenizer=tokenizer, optimizer=optimizer)
-        _check.size(owner, "seed", self.seed, 0)
-        _check.blocks(owner, self.blocks)
-        _check.above(owner, "clip", self.clip, 0.0)
-        _check.above(owner, "clip_value", self.clip_value, 0.0)
-        _check.above(owner, "anneal", self.anneal, 1.0)
+        _check.values.size(owner, "seed", self.seed, 0)
+        _check.training.blocks(owner, self.blocks)
+        _check.values.above(owner, "clip", self.clip, 0.0)
+        _check.values.above(owner, "clip_value", self.clip_value, 0.0)
+        _check.values.above(owner, "anneal", self.anneal, 1.0)
         if tokenizer != "word":
-            _check.absent(owner, "lower", self.lower or None, "tokenizer=word")
+            _check.values.absent(owner, "lower", self.lower or None, "tokenizer=word")
         for option in OPTIMIZER_OPTIONS:
             having = optimizers_with(option)
             if optimizer not in having:
-                _check.absent(owner, option, getattr(self, option), f"optimizer={' or '.join(having)}")
+                _check.values.absent(owner, option, getattr(self, option), f"optimizer={' or '.join(having)}")
         if self.lower is None:
             values["lower"] = tokenizer == "word"
         if self.min_count is None:
@@ -132,7 +132,7 @@ class Settings:
     def check_ranks(self, ranks: int) -> None:
         """ValueError unless this number of ranks can share a batch; the settings must be `resolved`."""
         assert self.blocks is not None
-        _check.ranks_divide_blocks("Settings", ranks, self.blocks, self.batch_size, LEAST_ROWS)
+        _check.training.ranks_divide_blocks("Settings", ranks, self.blocks, self.batch_size, LEAST_ROWS)
 
     def rng(self, purpose: int) -> np.random.Generator:
         """A separate random stream for each purpose: 0 the network, 1 the baseline, 2 the sample."""
@@ -228,8 +228,10 @@ class Experiment:
             tokenizer = self.tokenizer = _learn(settings, watched("learning the vocabulary", train))
             train_ids = encode_to_memmap(tokenizer, watched("encoding", train), folder.staged / TRAIN)
             valid_ids = encode_to_memmap(tokenizer, watched("encoding", valid), folder.staged / VALID)
-            _check.run_tokens("Experiment", train.name, len(train_ids), settings.batch_size, settings.bptt)
-            _check.run_tokens("Experiment", valid.name, len(valid_ids), 1, 1)
+            _check.training.run_tokens(
+                "Experiment", train.name, len(train_ids), settings.batch_size, settings.bptt
+            )
+            _check.training.run_tokens("Experiment", valid.name, len(valid_ids), 1, 1)
             del train_ids, valid_ids  # a mapped file cannot be moved on Windows
             Checkpoint(folder.staged, tokenizer=self.tokenizer).save_tokenizer()
             folder.write_settings(arguments or {}, self.text, self.tokenizer.fingerprint(), staged=True)
@@ -343,6 +345,6 @@ def unknown_share(tokenizer: Tokenizer, ids: np.ndarray) -> float:
     piece = 1 << 20
     unknown = 0
     for start in range(0, len(ids), piece):
-        _check.whole_file("unknown_share", ids)
+        _check.arrays.whole_file("unknown_share", ids)
         unknown += int(np.count_nonzero(ids[start : start + piece] == tokenizer.unk_id))
     return unknown / max(1, len(ids))

@@ -67,11 +67,11 @@ def export(
 def _check_files(run: Path, path: Path, beside: Path | None, overwrite: bool) -> None:
     """The files that are written have names of their own, and replace others only if they may."""
     if path.suffix.lower() != ".onnx":
-        raise _check.unknown_ending(path, (".onnx",))
+        raise _check.interop.unknown_ending(path, (".onnx",))
     exports = (".onnx", ".tokenizer.json")
     of_run = {file.resolve() for file in run.iterdir() if not file.name.lower().endswith(exports)}
     for target in (path, *([] if beside is None else [beside])):
         if target.resolve() in of_run:
             raise ValueError(f"{target}: this is a file of the run; choose another one.")
         if target.exists() and not overwrite:
-            raise _check.file_in_the_way(target)
+            raise _check.interop.file_in_the_way(target)

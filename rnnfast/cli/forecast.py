@@ -94,4 +94,4 @@ def _refuse_unused(told: dict[str, Any], given: set[str]) -> None:
         (columns, not told["file"], "without a file"),
     ):
         for name in sorted(given & names if is_unused else ()):
-            raise _check.no_effect("--" + name.replace("_", "-"), when)
+            raise _check.values.no_effect("--" + name.replace("_", "-"), when)

@@ -299,8 +299,8 @@ def _loaded(path: Path, cell: str) -> RNNForecaster:
         return RNNForecaster.load(path)
     except _check.CellMissing as error:
         if ":" in cell:
-            raise _check.other_cell(path, error.name, cell) from None
-        raise _check.cell_needed(path, error.name) from None
+            raise _check.objects.other_cell(path, error.name, cell) from None
+        raise _check.objects.cell_needed(path, error.name) from None
 
 
 def _number(value: float) -> str:

@@ -59,7 +59,7 @@ def generate(
     with one_line(ValueError):
         for option, value in (("--top-k", top_k), ("--top-p", top_p)):
             if temperature == 0 and value is not None:
-                raise _check.no_effect(option, "with --temperature 0")
+                raise _check.values.no_effect(option, "with --temperature 0")
     model, tokenizer, _ = load_run(run, cell)
     start = read = first_words(tokenizer)
     if prompt is not None:

@@ -23,9 +23,9 @@ def texts(*groups: Sequence[str | Path] | None, encoding: str = "utf-8") -> Iter
 
     A corpus is read several times, so inside the block a temporary file holds standard input.
     """
-    _check.encoding("read_files", encoding)
+    _check.training.encoding("read_files", encoding)
     named = [[str(path) for path in group or ()] for group in groups]
-    _check.read_once(sum(group.count(STANDARD_INPUT) for group in named))
+    _check.training.read_once(sum(group.count(STANDARD_INPUT) for group in named))
     with tempfile.TemporaryDirectory(prefix="rnnfast-") as folder:
         kept = Path(folder) / "input.txt"
         if any(STANDARD_INPUT in group for group in named):
@@ -55,7 +55,7 @@ def prompt_text(prompt: str) -> str:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise _check.not_text("prompt", TITLE, "utf-8", error.start, content[error.start]) from None
+        raise _check.training.not_text("prompt", TITLE, "utf-8", error.start, content[error.start]) from None
     text = text.replace("\r\n", "\n")
     return text.removesuffix("\n")
 

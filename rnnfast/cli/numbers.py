@@ -32,7 +32,7 @@ def whole(option: str, low: int, high: int | None = None) -> Callable[[Any], int
     Traceback (most recent call last):
     rnnfast.cli.numbers.BadOption: --epochs must be at least 1, got 0.
     """
-    return _reader(int, lambda value: _check.size(_OWNER, option, value, low, high))
+    return _reader(int, lambda value: _check.values.size(_OWNER, option, value, low, high))
 
 
 def number(option: str, low: float) -> Callable[[Any], float]:
@@ -44,19 +44,19 @@ def number(option: str, low: float) -> Callable[[Any], float]:
     Traceback (most recent call last):
     rnnfast.cli.numbers.BadOption: --lr must be finite, got nan.
     """
-    return _reader(float, lambda value: _check.number(_OWNER, option, value, low))
+    return _reader(float, lambda value: _check.values.number(_OWNER, option, value, low))
 
 
 def share(option: str) -> Callable[[Any], float]:
     """A parser of numbers between 0 and 1, both excluded."""
-    return _reader(float, lambda value: _check.fraction(_OWNER, option, value))
+    return _reader(float, lambda value: _check.values.fraction(_OWNER, option, value))
 
 
 def between(option: str, low: float, high: float) -> Callable[[Any], float]:
     """A parser of numbers between `low` and `high`, both excluded."""
 
     def check(value: Any) -> float:
-        found = _check.number(_OWNER, option, value, low, high)
+        found = _check.values.number(_OWNER, option, value, low, high)
         if not low < found < high:
             raise BadOption(f"{option} must be between {low:g} and {high:g}, got {value}.")
         return found
@@ -68,7 +68,7 @@ def share_or_all(option: str) -> Callable[[Any], float]:
     """A parser of numbers above 0 and at most 1."""
 
     def check(value: Any) -> float:
-        found = _check.number(_OWNER, option, value, 0.0, 1.0)
+        found = _check.values.number(_OWNER, option, value, 0.0, 1.0)
         if not found:
             raise BadOption(f"{option} must be above 0 and at most 1, got {value}.")
         return found
@@ -78,7 +78,7 @@ def share_or_all(option: str) -> Callable[[Any], float]:
 
 def below_one(option: str) -> Callable[[Any], float]:
     """A parser of numbers of at least 0 and below 1."""
-    return _reader(float, lambda value: _check.number_below(_OWNER, option, value, 0, 1))
+    return _reader(float, lambda value: _check.values.number_below(_OWNER, option, value, 0, 1))
 
 
 def word(option: str, *allowed: str) -> Callable[[Any], str]:
@@ -89,7 +89,7 @@ def word(option: str, *allowed: str) -> Callable[[Any], str]:
     >>> word("--optimizer", "adam", "sgd")("SGD")
     'sgd'
     """
-    return _reader(str, lambda value: _check.choice(_OWNER, option, value, allowed))
+    return _reader(str, lambda value: _check.values.choice(_OWNER, option, value, allowed))
 
 
 def cell(option: str) -> Callable[[Any], str]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rnnfast._check import FLOAT_DTYPES
+from rnnfast._check.arrays import FLOAT_DTYPES
 from rnnfast.cells import READY
 from rnnfast.cli.experiment import OPTIMIZERS, TOKENIZERS, WEIGHT_DECAY, optimizers_with
 from rnnfast.cli.numbers import below_one, cell, number, own_cell, share, whole, word

@@ -48,7 +48,7 @@ class OutFolder:
         self.path, self._command, self._files = Path(path), command, (SETTINGS, *files)
         earlier = [name for name in self._files if (self.path / name).exists()]
         if earlier and not (overwrite and self._is_ours()):
-            raise _check.run_in_the_way(self.path, earlier[0])
+            raise _check.training.run_in_the_way(self.path, earlier[0])
         self._made = missing_folders(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         with self.alone():
@@ -83,7 +83,7 @@ class OutFolder:
         """Lock the folder against other processes inside the block; OSError if one already has it."""
         with only_one(self.path) as is_ours:
             if not is_ours:
-                raise _check.run_under_way(self.path)
+                raise _check.training.run_under_way(self.path)
             yield
 
     def write_settings(self, arguments: dict[str, Any]) -> None:
@@ -98,7 +98,7 @@ class OutFolder:
         value = read_json(path)
         told = (value.get("format"), value.get("command"))
         if told != (_FORMAT, self._command) or not isinstance(value.get("arguments"), dict):
-            raise _check.malformed(path, f"not the settings of rnnfast {self._command}")
+            raise _check.training.malformed(path, f"not the settings of rnnfast {self._command}")
         return value["arguments"]
 
     def _is_ours(self) -> bool:

@@ -124,9 +124,9 @@ class Processes:
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # mpi4py's about another MPI, which is an error below
-            world = _check.mpi(f"a command in {self.size} processes").COMM_WORLD
+            world = _check.training.mpi(f"a command in {self.size} processes").COMM_WORLD
         if (world.rank, world.size) != self._launch:
-            raise _check.other_mpi(self._launch, (world.rank, world.size))
+            raise _check.training.other_mpi(self._launch, (world.rank, world.size))
         self._world = world.Dup()
 
     # What a command asks of its processes.

@@ -56,7 +56,9 @@ class Resumable:
         if self.resumes:
             self.told |= self._agreed(context, Path(self.told["resume"]))
         elif self.told["overwrite"] and self.told["out"] is None:
-            raise _check.no_effect("--overwrite", "without --out, since each run then has a new folder")
+            raise _check.values.no_effect(
+                "--overwrite", "without --out, since each run then has a new folder"
+            )
 
     def choose_blocks(self, batch_size: int) -> int | None:
         """The blocks of a batch of this many rows, which are saved with a run that begins."""
@@ -74,19 +76,21 @@ class Resumable:
         saved, told = OutFolder.resume(path, self._command, self._files).read_settings(), self._saved()
         saved = {"blocks": 1, **saved}  # once, all rows of a batch were one block
         if set(saved) != set(told):
-            raise _check.malformed(
+            raise _check.training.malformed(
                 path / SETTINGS, f"not the arguments of this version of rnnfast {self._command}"
             )
         parameters = {str(parameter.name): parameter for parameter in context.command.params}
         for name in sorted(self.given - {"resume"}):
             flag = _flag(parameters[name])
             if name in self._of_one_call:
-                _check.absent(self._command, flag, self.told[name], "a run that begins, not to --resume")
-            _check.same_option(path, flag, saved[name], told[name])
+                _check.values.absent(
+                    self._command, flag, self.told[name], "a run that begins, not to --resume"
+                )
+            _check.training.same_option(path, flag, saved[name], told[name])
         try:
             return {name: _read(context, parameters[name], value) for name, value in saved.items()}
         except (typer.BadParameter, ValueError, TypeError) as error:
-            raise _check.malformed(path / SETTINGS, f"not the settings of a run ({error})") from None
+            raise _check.training.malformed(path / SETTINGS, f"not the settings of a run ({error})") from None
 
     def folder(self, stack: ExitStack, *, trains: bool = True) -> OutFolder:
         """The folder of the run, locked as long as `stack`; if the call begins one that trains, with its

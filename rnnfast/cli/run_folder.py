@@ -101,7 +101,7 @@ class RunFolder:
         self._name(path)
         earlier = [name for name in _OURS if (self.path / name).exists()]
         if earlier and not (overwrite and _is_ours_or_absent(self.path)):
-            raise _check.run_in_the_way(self.path, earlier[0])
+            raise _check.training.run_in_the_way(self.path, earlier[0])
         self._made = missing_folders(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         self._clear()
@@ -149,7 +149,7 @@ class RunFolder:
         """Lock the folder against other processes inside the block; OSError if one already has it."""
         with only_one(self.path) as is_ours:
             if not is_ours:
-                raise _check.run_under_way(self.path)
+                raise _check.training.run_under_way(self.path)
             yield
 
     def begin(self) -> None:
@@ -180,7 +180,7 @@ class RunFolder:
         value = checkpoint.read_json(self.path / SETTINGS)
         kinds = {"arguments": dict, "text": str, "tokenizer": str}
         if value.get("format") != FORMAT or not all(isinstance(value.get(k), v) for k, v in kinds.items()):
-            raise _check.malformed(self.path / SETTINGS, "not the settings of a run of this format")
+            raise _check.training.malformed(self.path / SETTINGS, "not the settings of a run of this format")
         return value
 
     def reached(self, *, baseline: bool = False) -> Reached | None:
@@ -253,10 +253,10 @@ def open_run_ids(path: str | os.PathLike[str], vocab_size: int) -> np.memmap:
     owner, fix = "open_run_ids", "train again with --overwrite"
     ids = map_ids(owner, path, fix)
     try:
-        _check.ids_in_vocabulary(owner, "it", ids, vocab_size)
+        _check.arrays.ids_in_vocabulary(owner, "it", ids, vocab_size)
     except IndexError as error:
         problem = str(error).removeprefix(f"{owner}: ").rstrip(".")
-        raise _check.ids_file(owner, os.fspath(path), problem, fix) from None
+        raise _check.training.ids_file(owner, os.fspath(path), problem, fix) from None
     return ids
 
 

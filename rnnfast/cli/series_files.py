@@ -66,7 +66,7 @@ def _names(title: str, header: Sequence[str], given: Mapping[str, str | None]) -
     """The columns of series, dates and values; the first need not exist where there are two columns."""
     for part, column in given.items():
         if column is not None and column not in header:
-            raise _check.file_column(_OWNER, title, column, f"--{part}-col", header)
+            raise _check.series.file_column(_OWNER, title, column, f"--{part}-col", header)
     default = Names()
     names = Names(*(given[part] or column for part, column in default._asdict().items()))
     if len(header) == 2 and names.id not in header:
@@ -76,7 +76,7 @@ def _names(title: str, header: Sequence[str], given: Mapping[str, str | None]) -
         return names._replace(time=first, target=second)
     for part, column in names._asdict().items():
         if column not in header:
-            raise _check.file_column(_OWNER, title, column, f"--{part}-col", header)
+            raise _check.series.file_column(_OWNER, title, column, f"--{part}-col", header)
     return names
 
 
@@ -86,7 +86,7 @@ def _csv(title: str, content: bytes, given: Mapping[str, str | None]) -> tuple[d
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         problem = f"byte 0x{content[error.start]:02X} is not UTF-8 text; convert the file"
-        raise _check.bad_line(_OWNER, title, line, problem) from None
+        raise _check.series.bad_line(_OWNER, title, line, problem) from None
     head = text.partition("\n")[0]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count))
     fields: list[list[str]] = []
@@ -97,19 +97,19 @@ def _csv(title: str, content: bytes, given: Mapping[str, str | None]) -> tuple[d
                 continue
             if fields and len(row) != len(fields[0]):
                 problem = f"has {len(row)} fields, but the header has {len(fields[0])}"
-                raise _check.bad_line(_OWNER, title, reader.line_num, problem)
+                raise _check.series.bad_line(_OWNER, title, reader.line_num, problem)
             fields.append(row)
             lines.append(reader.line_num)
     except csv.Error as error:
-        raise _check.bad_line(_OWNER, title, reader.line_num, str(error).rstrip(".")) from None
+        raise _check.series.bad_line(_OWNER, title, reader.line_num, str(error).rstrip(".")) from None
     first = [text.strip() for text in fields[0]] if fields else []
     header = _header(title, first, given)
     skipped = 1 if header is first else 0
     if len(fields) <= skipped:
-        raise _check.bad_file(_OWNER, title, "needs a header and at least one row")
+        raise _check.series.bad_file(_OWNER, title, "needs a header and at least one row")
     for name in header:
         if header.count(name) > 1 and name in _wanted(given):
-            raise _check.bad_line(_OWNER, title, 1, f"has the column {name} twice; rename one")
+            raise _check.series.bad_line(_OWNER, title, 1, f"has the column {name} twice; rename one")
     names = _names(title, header, given)
     place = {name: index for index, name in enumerate(header)}
     rows = list(zip(lines[skipped:], fields[skipped:], strict=True))
@@ -148,7 +148,7 @@ def _header(title: str, first: Sequence[str], given: Mapping[str, str | None]) -
                 return wanted[:0:-1] if time else wanted[1:]
     if any(days) or (any(numbers) and len(first) != 2):
         problem = f"is data, not a header; put a line such as {','.join(wanted)} before it"
-        raise _check.bad_line(_OWNER, title, 1, problem)
+        raise _check.series.bad_line(_OWNER, title, 1, problem)
     return first
 
 
@@ -171,7 +171,7 @@ def _dates(title: str, name: str, texts: Sequence[tuple[int, str]]) -> np.ndarra
             dates.append(np.datetime64(text.rstrip("Z")[:19], "s"))
         except ValueError:
             problem = f"{name} must be a date such as 2024-01-31 or 2024-01-31 18:30, got {text!r:.40}"
-            raise _check.bad_line(_OWNER, title, line, problem) from None
+            raise _check.series.bad_line(_OWNER, title, line, problem) from None
     unit = "D" if all(len(text) <= 10 for _, text in texts) else "s"
     return np.array(dates, f"datetime64[{unit}]")
 
@@ -186,7 +186,7 @@ def _values(title: str, name: str, texts: Sequence[tuple[int, str]]) -> np.ndarr
             values[row] = np.inf
         if np.isinf(values[row]):
             problem = f"{name} must be a finite number, or empty where it is missing, got {text!r:.40}"
-            raise _check.bad_line(_OWNER, title, line, problem)
+            raise _check.series.bad_line(_OWNER, title, line, problem)
     return values
 
 
@@ -201,13 +201,13 @@ def _parquet(path: str, given: Mapping[str, str | None]) -> tuple[dict[str, np.n
             continue
         except Exception as error:
             problem = f"cannot be read as Parquet ({' '.join(str(error).split())[:100].rstrip('. ')})"
-            raise _check.bad_file(_OWNER, path, problem) from None
+            raise _check.series.bad_file(_OWNER, path, problem) from None
     else:
-        raise _check.bad_file(_OWNER, path, "Parquet needs polars: pip install polars")
+        raise _check.series.bad_file(_OWNER, path, "Parquet needs polars: pip install polars")
     names = _names(path, list(frame.columns), given)
     wanted = [name for name in names if name in frame.columns]
     for name in wanted:
-        _check.without_time_zone(_OWNER, name, frame[name].dtype)
+        _check.series.without_time_zone(_OWNER, name, frame[name].dtype)
     return {name: frame[name].to_numpy() for name in wanted}, names
 
 

@@ -155,7 +155,7 @@ def _refuse_unused(told: dict[str, Any], given: set[str]) -> None:
         ("encoding", not texts, "without files"),
     ):
         if name in given and is_unused:
-            raise _check.no_effect("--" + name.replace("_", "-"), when)
+            raise _check.values.no_effect("--" + name.replace("_", "-"), when)
 
 
 def _go_on(told: dict[str, Any], given: set[str], processes: Processes) -> None:
@@ -163,23 +163,23 @@ def _go_on(told: dict[str, Any], given: set[str], processes: Processes) -> None:
     with ExitStack() as stack:
         with one_line(*BAD_VALUES):
             for name in sorted(given & {"save", "overwrite"}):
-                _check.absent("train", f"--{name}", told[name], "a run that begins, not to --resume")
+                _check.values.absent("train", f"--{name}", told[name], "a run that begins, not to --resume")
             folder = processes.first_then(
                 lambda: _locked(RunFolder.resume(told["resume"]), stack),
                 lambda: RunFolder.beside(told["resume"]),
             )
             told = {**told, **_agreed(folder, told, given)}
             if ":" in str(told["cell"]) and "cell" not in given:
-                raise _check.cell_needed(folder.path, told["cell"], told["cell"])
+                raise _check.objects.cell_needed(folder.path, told["cell"], told["cell"])
             settings = _checked(folder, told)
             settings.check_ranks(processes.size)
             experiment = Experiment.resume(settings, folder, checkpoint_every=told["checkpoint_every"])
             try:
                 reached = {False: folder.reached(), True: folder.reached(baseline=True)}
             except _check.CellMissing as error:
-                raise _check.other_cell(folder.path, error.name, told["cell"]) from None
+                raise _check.objects.other_cell(folder.path, error.name, told["cell"]) from None
             for place in filter(None, reached.values()):
-                _check.more_epochs("--epochs", folder.path, settings.epochs, place.epoch)
+                _check.training.more_epochs("--epochs", folder.path, settings.epochs, place.epoch)
             fingerprint = experiment.tokenizer.fingerprint()
             processes.of_first(lambda: folder.write_settings(_of_the_run(told), experiment.text, fingerprint))
         console = processes.console(stderr=told["as_json"])
@@ -203,23 +203,25 @@ def _agreed(folder: RunFolder, told: dict[str, Any], given: set[str]) -> dict[st
     # Once, all rows were one block, and products had the precision of the parameters.
     saved = {"blocks": 1, "precision": None, **folder.read_settings()["arguments"]}
     if set(saved) != set(_of_the_run(told)):
-        raise _check.malformed(folder.path / SETTINGS, "not the arguments of this version of rnnfast train")
+        raise _check.training.malformed(
+            folder.path / SETTINGS, "not the arguments of this version of rnnfast train"
+        )
     may_change = given & {"epochs", "checkpoint_every"}
     for name in sorted(given - may_change - {"resume", "as_json"}):
         flag = "FILES" if name == "files" else "--" + name.replace("_", "-")
-        _check.same_option(folder.path, flag, saved[name], told[name])
+        _check.training.same_option(folder.path, flag, saved[name], told[name])
     return {**saved, **{name: told[name] for name in may_change}}
 
 
 def _checked(folder: RunFolder, told: dict[str, Any]) -> Settings:
     """The settings from the run's file, checked since anybody may have edited it."""
     try:
-        _check.boolean("settings", "baseline", told["baseline"])
-        _check.size("settings", "log_interval", told["log_interval"])
-        _check.number("settings", "checkpoint_every", told["checkpoint_every"], 0.0)
+        _check.values.boolean("settings", "baseline", told["baseline"])
+        _check.values.size("settings", "log_interval", told["log_interval"])
+        _check.values.number("settings", "checkpoint_every", told["checkpoint_every"], 0.0)
         return _settings(told)
     except (TypeError, ValueError, ArithmeticError) as error:
-        raise _check.malformed(
+        raise _check.training.malformed(
             folder.path / SETTINGS, f"not the settings of a run ({wording(error)})"
         ) from None
 
@@ -228,7 +230,7 @@ def _settings(told: dict[str, Any]) -> Settings:
     values = {field.name: told[field.name] for field in fields(Settings)}
     for name in ("clip", "clip_value", "patience"):
         values[name] = told[name] or None
-    anneal = _check.number("train", "anneal", told["anneal"], 1.0)
+    anneal = _check.values.number("train", "anneal", told["anneal"], 1.0)
     values["anneal"] = anneal if anneal > 1.0 else None
     return Settings(**values).resolved()
 

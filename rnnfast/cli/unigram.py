@@ -44,13 +44,13 @@ class Unigram:
     """
 
     def __init__(self, ids: np.ndarray, vocab_size: int, add: float = 1.0) -> None:
-        self.vocab_size = _check.size("Unigram", "vocab_size", vocab_size)
-        counts = self._counts("Unigram", ids) + _check.number("Unigram", "add", add, 0.0)
+        self.vocab_size = _check.values.size("Unigram", "vocab_size", vocab_size)
+        counts = self._counts("Unigram", ids) + _check.values.number("Unigram", "add", add, 0.0)
         self.proba = counts / counts.sum()
 
     def _counts(self, owner: str, ids: np.ndarray) -> np.ndarray:
-        ids = _check.ids_1d(owner, "ids", ids)
-        _check.ids_in_vocabulary(owner, "ids", ids, self.vocab_size)
+        ids = _check.arrays.ids_1d(owner, "ids", ids)
+        _check.arrays.ids_in_vocabulary(owner, "ids", ids, self.vocab_size)
         counts = np.zeros(self.vocab_size)
         for start in range(0, len(ids), _PIECE):
             counts += np.bincount(ids[start : start + _PIECE], minlength=self.vocab_size)
@@ -58,7 +58,9 @@ class Unigram:
 
     def perplexity(self, ids: np.ndarray) -> float:
         """`exp` of the mean of `-log P` over the words `rnnfast.perplexity` scores: all but the first."""
-        _check.tokens_enough("Unigram.perplexity", _check.ids_1d("Unigram.perplexity", "ids", ids), 1, 1)
+        _check.training.tokens_enough(
+            "Unigram.perplexity", _check.arrays.ids_1d("Unigram.perplexity", "ids", ids), 1, 1
+        )
         counts = self._counts("Unigram.perplexity", ids[1:])
         seen = counts > 0
         if not np.all(self.proba[seen] > 0.0):

@@ -8,7 +8,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from rnnfast._check import FLOAT_DTYPES
+from rnnfast._check.arrays import FLOAT_DTYPES
 from rnnfast.cli.numbers import word
 from rnnfast.cli.options import DTYPES
 from rnnfast.cli.progress import compilations

@@ -41,15 +41,15 @@ def load_any_run(folder: Path, cell: str | None = None, *, last: bool = False) -
             model, tokenizer, config = load_checkpoint(folder, last=last)
         except _check.CellMissing as error:
             if cell is None:
-                raise _check.cell_needed(folder, error.name) from None
-            raise _check.other_cell(folder, error.name, cell) from None
+                raise _check.objects.cell_needed(folder, error.name) from None
+            raise _check.objects.other_cell(folder, error.name, cell) from None
     if cell is not None:
         saved = model.config.get("cell")
         with one_line(ValueError):
             if not isinstance(saved, dict):
-                raise _check.no_effect("--cell", "on a run with a ready cell")
+                raise _check.values.no_effect("--cell", "on a run with a ready cell")
             if saved["fingerprint"] != named_cell("rnnfast", cell, "--cell").fingerprint:
-                raise _check.other_cell(folder, saved["name"], cell)
+                raise _check.objects.other_cell(folder, saved["name"], cell)
     return model, tokenizer, config
 
 

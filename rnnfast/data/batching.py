@@ -49,10 +49,10 @@ class WindowBatches:
     """
 
     def __init__(self, ids: np.ndarray, batch_size: int, time_size: int) -> None:
-        self.batch_size = _check.size("WindowBatches", "batch_size", batch_size)
-        self.time_size = _check.size("WindowBatches", "time_size", time_size)
-        ids = _check.ids_1d("WindowBatches", "ids", ids)
-        _check.tokens_enough("WindowBatches", ids, self.batch_size, self.time_size)
+        self.batch_size = _check.values.size("WindowBatches", "batch_size", batch_size)
+        self.time_size = _check.values.size("WindowBatches", "time_size", time_size)
+        ids = _check.arrays.ids_1d("WindowBatches", "ids", ids)
+        _check.training.tokens_enough("WindowBatches", ids, self.batch_size, self.time_size)
         self.jump = (len(ids) - 1) // self.batch_size
         used = self.jump * self.batch_size
         self.skipped = len(ids) - 1 - used
@@ -80,7 +80,7 @@ class WindowBatches:
 
     def first_rows(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
         """The first steps of all rows, inputs and targets (N, steps), copied."""
-        _check.whole_file("WindowBatches", self._inputs)
+        _check.arrays.whole_file("WindowBatches", self._inputs)
         return np.array(self._inputs[:, :steps]), np.array(self._targets[:, :steps])
 
     def __len__(self) -> int:
@@ -95,7 +95,7 @@ class WindowBatches:
         """Inputs and targets of one window, contiguous int64 (N, T), valid until the next is taken."""
         if not 0 <= window < len(self):
             raise IndexError(f"WindowBatches: windows are numbered 0 to {len(self) - 1}, got {window}.")
-        _check.whole_file("WindowBatches", self._inputs)
+        _check.arrays.whole_file("WindowBatches", self._inputs)
         start = window * self.time_size
         stop = min(start + self.time_size, self.jump)
         shape = (self.batch_size, stop - start)
@@ -134,7 +134,7 @@ def evaluation_windows(ids: np.ndarray, time_size: int) -> WindowBatches:
     >>> [ts.tolist() for _, ts in evaluation_windows(np.arange(6), time_size=3)]
     [[[1, 2, 3]], [[4, 5]]]
     """
-    time_size = _check.size("evaluation_windows", "time_size", time_size)
-    ids = _check.ids_1d("evaluation_windows", "ids", ids)
-    _check.tokens_enough("evaluation_windows", ids, 1, 1)
+    time_size = _check.values.size("evaluation_windows", "time_size", time_size)
+    ids = _check.arrays.ids_1d("evaluation_windows", "ids", ids)
+    _check.training.tokens_enough("evaluation_windows", ids, 1, 1)
     return WindowBatches(ids, 1, min(time_size, len(ids) - 1))

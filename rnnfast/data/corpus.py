@@ -102,7 +102,7 @@ class Corpus:
         >>> list(train), list(valid)
         (['one\\n', 'three\\n'], ['two\\n'])
         """
-        fraction = _check.fraction("Corpus.split", "fraction", fraction)
+        fraction = _check.values.fraction("Corpus.split", "fraction", fraction)
         block_size = min(int(self.size * fraction) // _BLOCKS, _LONGEST_BLOCK)
         held_size = int(self.size * fraction)
 
@@ -129,8 +129,8 @@ def as_pieces(texts: str | Corpus | Iterable[str]) -> Iterator[str]:
     if isinstance(texts, Corpus):
         yield from texts
         return
-    for text in (texts,) if isinstance(texts, str) else _check.texts("texts", texts):
-        _check.text("texts", "each text", text)
+    for text in (texts,) if isinstance(texts, str) else _check.training.texts("texts", texts):
+        _check.training.text("texts", "each text", text)
         if text:
             yield text if text.endswith("\n") else text + "\n"
 
@@ -180,8 +180,8 @@ def read_files(
     listed = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     names = [os.fspath(path) for path in listed]
     called = names if titles is None else list(titles)
-    encoding = _check.encoding("read_files", encoding)
-    size = _check.corpus_files("read_files", names, called)
+    encoding = _check.training.encoding("read_files", encoding)
+    size = _check.training.corpus_files("read_files", names, called)
     if encoding == "utf-8":
         for name, title in zip(names, called, strict=True):
             _refuse_marks(name, title)
@@ -254,7 +254,9 @@ def _decoded(path: str, title: str, encoding: str) -> Iterator[str]:
                 text = decoder.decode(chunk, final=not chunk)
             except UnicodeDecodeError as error:
                 at = started + error.start
-                raise _check.not_text("read_files", title, encoding, at, error.object[error.start]) from None
+                raise _check.training.not_text(
+                    "read_files", title, encoding, at, error.object[error.start]
+                ) from None
             except UnicodeError as error:  # UTF-16 and UTF-32 without a byte order mark
                 raise _check.CorpusError(
                     f"read_files: {title} is not {encoding.upper()} text ({error!s}); "

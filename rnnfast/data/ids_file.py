@@ -75,7 +75,7 @@ def encode_to_memmap(
             file.write(np.concatenate(waiting, dtype=dtype, casting="unsafe").tobytes())
             count += waiting_tokens
         name, held_out = getattr(texts, "name", "the text"), getattr(texts, "held_out", False)
-        _check.some_tokens("encode_to_memmap", name, count, held_out=held_out)
+        _check.training.some_tokens("encode_to_memmap", name, count, held_out=held_out)
         file.seek(0)
         file.write(_header(dtype, count))
     return open_ids(path)
@@ -111,14 +111,14 @@ def open_ids(path: str | os.PathLike[str]) -> np.memmap:
 def map_ids(owner: str, path: str | os.PathLike[str], fix: str) -> np.memmap:
     """`open_ids` with the owner and the fix that its errors name."""
     name = os.fspath(path)
-    _check.corpus_files(owner, [name])
+    _check.training.corpus_files(owner, [name])
     try:
         ids = np.lib.format.open_memmap(name, mode="r")  # np.load would speak of pickles
     except (ValueError, OSError, EOFError) as error:
         problem = re.split(r"[;\n]", str(error))[0].rstrip(".")  # the rest is advice for other files
-        raise _check.ids_file(owner, name, problem, fix) from None
+        raise _check.training.ids_file(owner, name, problem, fix) from None
     if ids.ndim != 1 or ids.dtype.str not in ("<u2", "<u4"):
-        raise _check.ids_file(owner, name, "not one row of uint16 or uint32", fix)
+        raise _check.training.ids_file(owner, name, "not one row of uint16 or uint32", fix)
     return ids
 
 

@@ -85,4 +85,6 @@ class WhitespaceTokenizer(Tokenizer):
         >>> WhitespaceTokenizer.from_dict({"kind": "whitespace", "tokens": ["a"]})
         <WhitespaceTokenizer with 3 tokens>
         """
-        return cls(_check.tokenizer_dict("WhitespaceTokenizer.from_dict", saved, (cls.kind,))["tokens"])
+        return cls(
+            _check.training.tokenizer_dict("WhitespaceTokenizer.from_dict", saved, (cls.kind,))["tokens"]
+        )

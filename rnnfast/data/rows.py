@@ -62,7 +62,7 @@ class PickedRows:
 
     def __getitem__(self, places: tuple[slice, slice]) -> np.ndarray:
         """Some steps of all rows, ``picked[:, first:last]``."""
-        _check.whole_file("training", self._array)
+        _check.arrays.whole_file("training", self._array)
         first, last, _ = places[1].indices(self._steps)
         return self._array[self._rows, first:last]
 
@@ -93,10 +93,10 @@ class SequenceRows:
     ) -> None:
         owner = type(self).__name__
         self._blocks = blocks
-        self.batch_size = _check.size(owner, "batch_size", batch_size)
+        self.batch_size = _check.values.size(owner, "batch_size", batch_size)
         self._data = checked(owner, data)
         count = len(self._data.xs)
-        self._order = None if order is None else _check.order(owner, order, count)
+        self._order = None if order is None else _check.training.order(owner, order, count)
         self.every_step = np.ndim(self._data.ts) == 3
         self.has_lengths = self._data.lengths is not None
 
@@ -143,7 +143,7 @@ class SequenceRows:
                     rows = rows.start + here
                 else:
                     rows = slice(rows.start + among.start, rows.start + among.stop)
-            _check.whole_file("training", ts)
+            _check.arrays.whole_file("training", ts)
             targets = PickedRows(ts, rows, steps) if self.every_step else np.array(ts[rows])
             yield Batch(PickedRows(xs, rows, steps), targets, own, scale, blocks, everyone)
 
@@ -173,10 +173,10 @@ class TextRows:
 
 def rows_of(data: Any, batch_size: int, order: np.ndarray | None = None) -> SequenceRows | TextRows:
     """The batches of a text (tokens,), or of a pair of sequences and targets in the given order."""
-    data = _check.text_or_pair(data)
+    data = _check.training.text_or_pair(data)
     if isinstance(data, tuple):
         return SequenceRows(data, batch_size, order)
-    _check.absent("training", "order", order, "sequences with targets")
+    _check.values.absent("training", "order", order, "sequences with targets")
     return TextRows(data, batch_size)
 
 
@@ -205,7 +205,7 @@ class WindowRows:
     def __init__(self, rows: SequenceRows | TextRows, time_size: int) -> None:
         self._rows = rows
         self.tokens = rows.tokens
-        self.time_size = _check.size("WindowRows", "time_size", time_size)
+        self.time_size = _check.values.size("WindowRows", "time_size", time_size)
 
     def __len__(self) -> int:
         """Windows with targets."""
@@ -226,7 +226,7 @@ class WindowRows:
     def first_rows(self, steps: int) -> Batch:
         """The first steps of the first batch, or all of them if only the last step has a target."""
         batch = next(iter(self._rows))
-        _check.whole_file("WindowRows", batch.xs, batch.ts)
+        _check.arrays.whole_file("WindowRows", batch.xs, batch.ts)
         return batch.window(0, min(steps, batch.xs.shape[1]) if self._rows.every_step else batch.xs.shape[1])
 
     def __iter__(self) -> Iterator[tuple[Batch, bool, bool]]:
@@ -234,6 +234,6 @@ class WindowRows:
         for batch in self._rows:
             steps = batch.xs.shape[1]
             for first in range(0, steps, self.time_size):
-                _check.whole_file("WindowRows", batch.xs, batch.ts)
+                _check.arrays.whole_file("WindowRows", batch.xs, batch.ts)
                 last = min(first + self.time_size, steps)
                 yield batch.window(first, last), first == 0, last == steps

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._check.observed import nothing_masked
+from rnnfast._check.values import nothing_masked
 
 
 class Sequences(NamedTuple):
@@ -98,28 +98,28 @@ class Ragged:
 
 def checked(owner: str, data: Any) -> Sequences:
     """A pair or `Sequences` whose parts agree: arrays or `Ragged`, lengths in int64, weights in float64."""
-    xs, ts, lengths, weights = _check.parts_of_sequences(owner, data)
+    xs, ts, lengths, weights = _check.training.parts_of_sequences(owner, data)
     if isinstance(xs, list | tuple):
-        _check.absent(owner, "lengths", lengths, "arrays; those of lists are known")
-        xs = Ragged(_check.list_of_arrays(owner, "xs", xs))
+        _check.values.absent(owner, "lengths", lengths, "arrays; those of lists are known")
+        xs = Ragged(_check.training.list_of_arrays(owner, "xs", xs))
     if isinstance(ts, list | tuple):
-        ts = Ragged(_check.list_of_arrays(owner, "ts", ts))
+        ts = Ragged(_check.training.list_of_arrays(owner, "ts", ts))
     if isinstance(weights, list | tuple) and not all(np.isscalar(weight) for weight in weights):
-        weights = Ragged(_check.list_of_arrays(owner, "weights", weights))
-    _check.sequences_and_targets(owner, (xs, ts))
+        weights = Ragged(_check.training.list_of_arrays(owner, "weights", weights))
+    _check.training.sequences_and_targets(owner, (xs, ts))
     count, steps = xs.shape[:2]
     if isinstance(xs, Ragged):
         lengths = xs.lengths
     elif lengths is not None:
-        lengths = _check.lengths(owner, lengths, count, steps)
+        lengths = _check.arrays.lengths(owner, lengths, count, steps)
     for name, part in (("ts", ts), ("weights", weights)):
         if isinstance(part, Ragged):
-            _check.equal_lengths(
+            _check.training.equal_lengths(
                 owner, name, part.lengths, np.full(count, steps) if lengths is None else lengths
             )
     if weights is not None:
         weights = weights[:] if isinstance(weights, Ragged) else np.asanyarray(weights)
-        _check.weights(owner, weights, (count, steps), np.dtype(np.float64))
+        _check.arrays.weights(owner, weights, (count, steps), np.dtype(np.float64))
     return Sequences(xs, ts, lengths, weights)
 
 
@@ -132,7 +132,7 @@ def fitting(owner: str, data: Any, sizes: dict[str, int], dtype: np.dtype) -> Se
     for name, array, (size, count) in zip(("xs", "ts"), found[:2], sizes.items(), strict=True):
         like = array[:0] if isinstance(array, Ragged) else array
         expected = (*like.shape[:-1], count)
-        _check.float_array(owner, name, like, expected, dtype, f"the last axis is {size}")
+        _check.arrays.float_array(owner, name, like, expected, dtype, f"the last axis is {size}")
     return found
 
 

@@ -139,7 +139,7 @@ class WordTokenizer(Tokenizer):
         >>> WordTokenizer.from_dict({"kind": "word", "tokens": ["say"], "lower": False})
         <WordTokenizer with 3 tokens>
         """
-        saved = _check.tokenizer_dict("WordTokenizer.from_dict", saved, (cls.kind,))
+        saved = _check.training.tokenizer_dict("WordTokenizer.from_dict", saved, (cls.kind,))
         return cls(saved["tokens"], lower=saved.get("lower", False))
 
 
@@ -216,7 +216,7 @@ class CharTokenizer(Tokenizer):
         >>> CharTokenizer.from_dict({"kind": "char", "tokens": ["a"]})
         <CharTokenizer with 3 tokens>
         """
-        return cls(_check.tokenizer_dict("CharTokenizer.from_dict", saved, (cls.kind,))["tokens"])
+        return cls(_check.training.tokenizer_dict("CharTokenizer.from_dict", saved, (cls.kind,))["tokens"])
 
 
 def tokenizer_from_dict(saved: dict[str, Any]) -> WordTokenizer | WhitespaceTokenizer | CharTokenizer:
@@ -232,7 +232,7 @@ def tokenizer_from_dict(saved: dict[str, Any]) -> WordTokenizer | WhitespaceToke
     >>> tokenizer_from_dict({"kind": "char", "tokens": ["a"]})
     <CharTokenizer with 3 tokens>
     """
-    saved = _check.tokenizer_dict("tokenizer_from_dict", saved, tuple(_KINDS))
+    saved = _check.training.tokenizer_dict("tokenizer_from_dict", saved, tuple(_KINDS))
     return _KINDS[saved["kind"]].from_dict(saved)
 
 

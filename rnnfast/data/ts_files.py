@@ -54,7 +54,7 @@ def read_ts(path: str | os.PathLike[str]) -> tuple[list[np.ndarray], np.ndarray]
     ([(3, 2), (2, 2)], ['up', 'down'])
     """
     title = os.fspath(path)
-    _check.readable("read_ts", path)
+    _check.training.readable("read_ts", path)
     lines = Path(path).read_bytes().decode("utf-8", errors="replace").splitlines()
     numbered = [
         (number, line.strip())
@@ -63,7 +63,7 @@ def read_ts(path: str | os.PathLike[str]) -> tuple[list[np.ndarray], np.ndarray]
     ]
     heads = [index for index, (_, line) in enumerate(numbered) if line.lower() == "@data"]
     if not heads:
-        raise _check.bad_file(_OWNER, title, "has no line @data, so it is no .ts file")
+        raise _check.series.bad_file(_OWNER, title, "has no line @data, so it is no .ts file")
     classes = _classes(title, numbered[: heads[0]])
     xs, labels = [], []
     for number, line in numbered[heads[0] + 1 :]:
@@ -71,15 +71,15 @@ def read_ts(path: str | os.PathLike[str]) -> tuple[list[np.ndarray], np.ndarray]
         if classes and label not in classes:
             shown = ", ".join(classes[:8])
             problem = f"the class must be one of those after @classLabel, {shown}, got {label!r:.40}"
-            raise _check.bad_line(_OWNER, title, number, problem)
+            raise _check.series.bad_line(_OWNER, title, number, problem)
         xs.append(_sequence(title, number, channels))
         if xs[-1].shape[1] != xs[0].shape[1]:
             first, own = (x.shape[1] for x in (xs[0], xs[-1]))
             problem = f"must have {first} channels, as the first sequence has, got {own}"
-            raise _check.bad_line(_OWNER, title, number, problem)
+            raise _check.series.bad_line(_OWNER, title, number, problem)
         labels.append(label)
     if not xs:
-        raise _check.bad_file(_OWNER, title, "has no sequence after @data")
+        raise _check.series.bad_file(_OWNER, title, "has no sequence after @data")
     return xs, np.array(labels)
 
 
@@ -90,11 +90,13 @@ def _classes(title: str, header: Sequence[tuple[int, str]]) -> list[str]:
         name, *values = line.split()
         is_true = bool(values) and values[0].lower() == "true"
         if name.lower() == "@timestamps" and is_true:
-            raise _check.bad_line(_OWNER, title, number, "files with time stamps cannot be read")
+            raise _check.series.bad_line(_OWNER, title, number, "files with time stamps cannot be read")
         if name.lower() == "@classlabel" and is_true:
             found = values[1:]
     if found is None:
-        raise _check.bad_file(_OWNER, title, "has no line @classLabel true, so its sequences have no classes")
+        raise _check.series.bad_file(
+            _OWNER, title, "has no line @classLabel true, so its sequences have no classes"
+        )
     return found
 
 
@@ -106,9 +108,11 @@ def _sequence(title: str, number: int, channels: Sequence[str]) -> np.ndarray:
             values.append(np.array(channel.replace("?", "nan").split(","), np.float64))
         except ValueError as error:
             word = str(error).rpartition(": ")[2]
-            raise _check.bad_line(_OWNER, title, number, f"values must be numbers, got {word:.40}") from None
+            raise _check.series.bad_line(
+                _OWNER, title, number, f"values must be numbers, got {word:.40}"
+            ) from None
     lengths = [len(one) for one in values]
     if not lengths or len(set(lengths)) > 1:
         problem = "needs values before its class" if not lengths else f"has channels of lengths {lengths}"
-        raise _check.bad_line(_OWNER, title, number, problem)
+        raise _check.series.bad_line(_OWNER, title, number, problem)
     return np.stack(values, axis=1)

@@ -54,7 +54,7 @@ class Tokenizer(ABC):
 
     def __init__(self, tokens: Iterable[str]) -> None:
         ordinary = list(tokens)
-        _check.tokens_of_vocabulary(type(self).__name__, ordinary, self.special, self._longest_token)
+        _check.training.tokens_of_vocabulary(type(self).__name__, ordinary, self.special, self._longest_token)
         self.id_to_token: list[str] = [*self.special, *ordinary]
         self.token_to_id: dict[str, int] = {token: index for index, token in enumerate(self.id_to_token)}
 
@@ -65,7 +65,7 @@ class Tokenizer(ABC):
 
     def encode(self, text: str) -> np.ndarray:
         """Token ids of a text, int64 of shape (tokens,). No line end is added: a prompt stays open."""
-        _check.text(f"{type(self).__name__}.encode", "text", text)
+        _check.training.text(f"{type(self).__name__}.encode", "text", text)
         parts = list(self._encoded(iter((text,))))
         return parts[0] if parts else np.empty(0, dtype=np.int64)
 
@@ -83,7 +83,7 @@ class Tokenizer(ABC):
         found = []
         for index in ids:
             if not 0 <= index < self.vocab_size:
-                raise _check.token_id(f"{type(self).__name__}.decode", int(index), self.vocab_size)
+                raise _check.arrays.token_id(f"{type(self).__name__}.decode", int(index), self.vocab_size)
             found.append(self.id_to_token[index])
         return found
 
@@ -106,8 +106,8 @@ class Tokenizer(ABC):
 
     def check_same(self, other: Tokenizer, owner: str = "tokenizer") -> None:
         """Raise `CorpusError`, which names the difference, unless `other` gives the same ids."""
-        _check.same_vocabulary(owner, self.id_to_token, other.id_to_token)
-        _check.same_tokenizer(owner, self._options(), other._options())
+        _check.training.same_vocabulary(owner, self.id_to_token, other.id_to_token)
+        _check.training.same_tokenizer(owner, self._options(), other._options())
 
     def _options(self) -> dict[str, Any]:
         return {name: value for name, value in self.to_dict().items() if name != "tokens"}
@@ -129,13 +129,13 @@ def learn_tokens(
 ) -> list[str]:
     """The tokens of the vocabulary in order of decreasing frequency, then of text."""
     owner = f"{type(empty).__name__}.fit"
-    min_count = _check.size(owner, "min_count", min_count)
+    min_count = _check.values.size(owner, "min_count", min_count)
     if max_vocab is not None:
-        max_vocab = _check.size(owner, "max_vocab", max_vocab, len(empty.special) + 1)
+        max_vocab = _check.values.size(owner, "max_vocab", max_vocab, len(empty.special) + 1)
     counts = _count(empty._split(_blocks_of_lines(as_pieces(texts))))
     for token in empty.special:
         counts.pop(token, None)
-    _check.some_tokens(owner, getattr(texts, "name", "the text"), len(counts))
+    _check.training.some_tokens(owner, getattr(texts, "name", "the text"), len(counts))
     kept = [(-count, token) for token, count in counts.items() if count >= min_count]
     if not len(kept):
         raise _check.CorpusError(

@@ -39,22 +39,22 @@ class Apart:
         """The input (N, T, D) of the bottom layer, with at least one sequence and one step."""
         model = self._model
         if isinstance(model, RNNLM):
-            xs = _check.ids(self._owner, "xs", xs, ("N", "T"), model.vocab_size)
+            xs = _check.arrays.ids(self._owner, "xs", xs, ("N", "T"), model.vocab_size)
         else:
             depth, why = model.config["input_size"], "the last axis is input_size"
-            xs = _check.floats(self._owner, "xs", xs, ("N", "T", depth), model.dtype, why)
-        _check.size(self._owner, "the number of sequences in xs", xs.shape[0])
-        _check.size(self._owner, "the number of steps in xs", xs.shape[1])
+            xs = _check.arrays.floats(self._owner, "xs", xs, ("N", "T", depth), model.dtype, why)
+        _check.values.size(self._owner, "the number of sequences in xs", xs.shape[0])
+        _check.values.size(self._owner, "the number of steps in xs", xs.shape[1])
         return self._arrays["embed_W"][xs] if isinstance(model, RNNLM) else xs
 
     def targets(self, ts: np.ndarray, batch: int, steps: int) -> np.ndarray:
         """The checked targets: of every step, (N, T) or (N, T, O), or of the last one, (N, O)."""
         model = self._model
         if isinstance(model, RNNLM):
-            return _check.ids(self._owner, "ts", ts, (batch, steps), model.vocab_size, also=-1)
+            return _check.arrays.ids(self._owner, "ts", ts, (batch, steps), model.vocab_size, also=-1)
         outputs = model.config["output_size"]
         shape = (batch, outputs) if np.ndim(ts) == 2 else (batch, steps, outputs)
-        return _check.floats(self._owner, "ts", ts, shape, model.dtype)
+        return _check.arrays.floats(self._owner, "ts", ts, shape, model.dtype)
 
     @property
     def names(self) -> list[str]:

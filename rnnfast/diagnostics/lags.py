@@ -122,7 +122,7 @@ def gradient_by_lag(
     at_the_end = ts.ndim == 2 and ts.dtype.kind == "f"
     if lags is None:
         lags = min(_MOST_LAGS, steps - 1 if at_the_end else steps // 2)
-    lags = _check.size(owner, "lags", lags, 0, steps - 1)
+    lags = _check.values.size(owner, "lags", lags, 0, steps - 1)
     scored = np.ones((batch, steps), np.bool_) if ts.dtype.kind == "f" else ts != -1
     chosen = _chosen(owner, targets, scored, steps - 1 if at_the_end else lags)
     last = int(chosen.max()) + 1
@@ -140,7 +140,7 @@ def _chosen(owner: str, targets: Sequence[int] | None, scored: np.ndarray, first
     last = scored.shape[1] - 1
     found = first + np.flatnonzero(scored[:, first:].any(axis=0))
     if targets is not None:
-        steps = [_check.size(owner, f"targets[{i}]", t, first, last) for i, t in enumerate(targets)]
+        steps = [_check.values.size(owner, f"targets[{i}]", t, first, last) for i, t in enumerate(targets)]
         given = np.array(steps, dtype=np.int64)
         found = given if np.isin(given, found).any() else found[:0]
     if not found.size:

@@ -78,8 +78,8 @@ def gate_saturation(model: Model, xs: np.ndarray, *, low: float = 0.05, high: fl
     (('f', 'g', 'i', 'o'), array([[1., 0., 0., 0.]]))
     """
     owner = "gate_saturation"
-    low = _check.number(owner, "low", low, 0, 1)
-    high = _check.number(owner, "high", high, 0, 1)
+    low = _check.values.number(owner, "low", low, 0, 1)
+    high = _check.values.number(owner, "high", high, 0, 1)
     apart = Apart(owner, model)
     xs = apart.vectors(xs)
     gates: tuple[str, ...] = ()

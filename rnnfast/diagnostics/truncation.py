@@ -79,8 +79,8 @@ def truncation_bias(
     True
     """
     owner = "truncation_bias"
-    k = _check.size(owner, "k", k)
-    reach = k if k2 is None else _check.size(owner, "k2", k2, k)
+    k = _check.values.size(owner, "k", k)
+    reach = k if k2 is None else _check.values.size(owner, "k2", k2, k)
     return next(truncation_biases(model, xs, ts, k, [reach]))[1]
 
 
@@ -88,7 +88,7 @@ def truncation_biases(
     model: Model, xs: np.ndarray, ts: np.ndarray, k: int, reaches: Sequence[int]
 ) -> Iterator[tuple[int, TruncationBias]]:
     """Each reach with its `truncation_bias`, all compared with one exact gradient."""
-    _check.works_in_parts("truncation_bias", model, Body)
+    _check.objects.works_in_parts("truncation_bias", model, Body)
     model = _apart(model)
     model.reset_state()
     ExactBPTT().gradients(model, xs, ts)

@@ -70,11 +70,11 @@ def truncation_curve(
     ((3,), True)
     """
     owner = "truncation_curve"
-    _check.works_in_parts(owner, model, Body)
+    _check.objects.works_in_parts(owner, model, Body)
     if ks is None:
         ks = [2**power for power in range(max(1, (int(np.shape(xs)[1]) - 1).bit_length()))]
     if not len(ks):
         raise ValueError(f"{owner}: ks must hold at least one window, got none.")
-    checked = [_check.size(owner, f"ks[{i}]", k) for i, k in enumerate(ks)]
+    checked = [_check.values.size(owner, f"ks[{i}]", k) for i, k in enumerate(ks)]
     found = np.array([truncation_bias(model, xs, ts, k) for k in checked])
     return TruncationCurve(np.array(checked), found[:, 0], found[:, 1])

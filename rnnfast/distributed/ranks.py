@@ -77,7 +77,7 @@ class Ranks:
     """
 
     def __init__(self, communicator: Any = None, *, _by_messages: bool = False) -> None:
-        MPI = _check.mpi("Ranks")
+        MPI = _check.training.mpi("Ranks")
         given = MPI.COMM_WORLD if communicator is None else communicator
         if not isinstance(given, MPI.Intracomm):
             raise TypeError(
@@ -86,7 +86,7 @@ class Ranks:
             )
         if not given:
             raise ValueError("Ranks: communicator must include this process, got MPI.COMM_NULL.")
-        _check.number_of_ranks("Ranks", given.size)
+        _check.training.number_of_ranks("Ranks", given.size)
         self.communicator = given.Dup()
         self._machine = given.Split_type(MPI.COMM_TYPE_SHARED)
         self.rank: int = given.rank
@@ -155,7 +155,7 @@ class Ranks:
         TypeError, ValueError
             An array is of another type, or not contiguous.
         """
-        return self._exchange.begin([_check.exchanged("Ranks.begin", array) for array in arrays])
+        return self._exchange.begin([_check.training.exchanged("Ranks.begin", array) for array in arrays])
 
     def agreed(self, value: Any) -> Any:
         """The value of rank 0, on every rank.
@@ -167,7 +167,7 @@ class Ranks:
         """
         if self.size == 1:
             return value
-        MPI = _check.mpi("Ranks")
+        MPI = _check.training.mpi("Ranks")
         written = MPI.pickle.dumps(value) if self.rank == 0 else b""
         count = int(self.rows(np.array([len(written)]))[0])
         content = np.frombuffer(written, np.uint8).copy() if self.rank == 0 else np.empty(count, np.uint8)
@@ -184,7 +184,7 @@ class Ranks:
         """
         if self.size == 1:
             return [value]
-        MPI = _check.mpi("Ranks")
+        MPI = _check.training.mpi("Ranks")
         written = np.frombuffer(MPI.pickle.dumps(value), np.uint8)
         counts = self.rows(np.array([written.size])).astype(np.int64)
         content = np.empty(int(counts.sum()) if self.rank == 0 else 0, np.uint8)

@@ -68,7 +68,7 @@ class Processes(OneProcess):
         except StopTraining:
             self._stopped = True
         except BaseException as error:  # of this rank alone, whatever it is
-            raise _check.failed_on_rank_0(function) from error
+            raise _check.training.failed_on_rank_0(function) from error
 
     def synchronize(self, optimizer: Any, due: bool) -> bool:
         """Agree on the end of training, on the learning rate and on whether a file is due, as rank 0 says.
@@ -97,7 +97,7 @@ class Processes(OneProcess):
         except Exception as raised:
             error = raised
         if self.ranks.any(error is not None):
-            raise error or _check.other_rank_failed(path)
+            raise error or _check.training.other_rank_failed(path)
 
     def agreed(self, value: Any) -> Any:
         """The value of rank 0."""

@@ -26,7 +26,7 @@ class FixedList(list):
         self._what = owner, name
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
-        raise _check.fixed(*self._what)
+        raise _check.objects.fixed(*self._what)
 
     def __setitem__(self, place: Any, value: Any) -> None:
         """Allow only the same array: `params[0] *= 2` writes in place and then sets it."""

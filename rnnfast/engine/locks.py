@@ -77,7 +77,7 @@ def trains_alone(method: _Method) -> _Method:
             with turn:
                 before = turn.trainer
                 if before not in (None, here):
-                    raise _check.another_thread(f"{type(self).__name__}.{method.__name__}")
+                    raise _check.objects.another_thread(f"{type(self).__name__}.{method.__name__}")
                 self.model.check_trainable()
                 turn.trainer = here
             return method(self, *args, **kwargs)

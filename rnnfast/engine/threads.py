@@ -272,7 +272,9 @@ def get_num_threads() -> int:
     global _threads, _is_default
     if _threads is None:
         wanted = os.environ.get("RNNFAST_NUM_THREADS", "").strip()
-        _threads = _check.threads("RNNFAST_NUM_THREADS", wanted) if wanted else _processors.worthwhile()
+        _threads = (
+            _check.values.threads("RNNFAST_NUM_THREADS", wanted) if wanted else _processors.worthwhile()
+        )
         _is_default = not wanted
     return _threads
 
@@ -300,7 +302,7 @@ def set_num_threads(n: int) -> None:
     >>> rnnfast.set_num_threads(before)
     """
     global _threads, _is_default
-    _threads, _is_default = _check.size("set_num_threads", "n", n), False
+    _threads, _is_default = _check.values.size("set_num_threads", "n", n), False
     _pool.shrink(_threads)
 
 

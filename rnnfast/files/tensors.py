@@ -152,7 +152,9 @@ def read_tensors(
             _check_tensors(path, found, expect(description))
         tensors = {name: _read_tensor(path, file, data, tensor) for name, tensor in found.items()}
     if _checksum(text, tensors) != checksum:
-        raise _check.malformed(path, "the checksum does not match, so the file was changed or damaged")
+        raise _check.training.malformed(
+            path, "the checksum does not match, so the file was changed or damaged"
+        )
     return description, tensors
 
 
@@ -206,7 +208,7 @@ def _malformed_if_wrong(path: Any, what: str) -> Iterator[None]:
     except _check.CheckpointError:
         raise
     except _WRONG as error:
-        raise _check.malformed(path, f"{what} ({error})") from None
+        raise _check.training.malformed(path, f"{what} ({error})") from None
 
 
 def _checksum(text: str, tensors: Mapping[str, np.ndarray]) -> int:
@@ -232,42 +234,46 @@ def parse_object(path: Any, text: str | bytes, what: str) -> dict[str, Any]:
     try:
         value = json.loads(text, object_pairs_hook=_no_duplicates)
     except (ValueError, RecursionError) as error:
-        raise _check.malformed(path, f"{what} is not valid JSON ({error})") from None
+        raise _check.training.malformed(path, f"{what} is not valid JSON ({error})") from None
     if not isinstance(value, dict):
-        raise _check.malformed(path, f"{what} must be a JSON object, got {type(value).__name__}")
+        raise _check.training.malformed(path, f"{what} must be a JSON object, got {type(value).__name__}")
     return value
 
 
 def _read_header(path: Any, file: IO[bytes], length: int) -> dict[str, Any]:
     prefix = file.read(8)
     if len(prefix) < 8:
-        raise _check.malformed(path, f"too short for a safetensors file ({length} bytes)")
+        raise _check.training.malformed(path, f"too short for a safetensors file ({length} bytes)")
     (size,) = struct.unpack("<Q", prefix)
     if size > min(_HEADER_LIMIT, length - 8):
-        raise _check.malformed(
+        raise _check.training.malformed(
             path, f"not a safetensors file of rnnfast (its header would take {size} bytes)"
         )
     content = file.read(size)
     # Our headers are ASCII. A decoding error would hold three copies of a header as long as the file.
     if not content.isascii():
-        raise _check.malformed(path, "the header is not valid JSON (it is not ASCII)")
+        raise _check.training.malformed(path, "the header is not valid JSON (it is not ASCII)")
     text = content.decode("ascii")
     del content
     if sum(map(text.count, _MARKS)) > _MARKS_LIMIT:
-        raise _check.malformed(path, "not a safetensors file of rnnfast (its header has too many parts)")
+        raise _check.training.malformed(
+            path, "not a safetensors file of rnnfast (its header has too many parts)"
+        )
     return parse_object(path, text, "the header")
 
 
 def _read_about(path: Any, form: str, metadata: Any) -> tuple[str, int]:
     """The description's text and the checksum, from the metadata."""
     if not isinstance(metadata, dict) or not isinstance(metadata.get("rnnfast"), str):
-        raise _check.malformed(path, "no rnnfast model in its metadata, so it was not saved by rnnfast")
+        raise _check.training.malformed(
+            path, "no rnnfast model in its metadata, so it was not saved by rnnfast"
+        )
     about = parse_object(path, metadata["rnnfast"], "the metadata")
     if about.get("format") != form:
-        raise _check.malformed(path, f"format must be {form!r}, got {about.get('format')!r}")
+        raise _check.training.malformed(path, f"format must be {form!r}, got {about.get('format')!r}")
     text, checksum = about.get("config"), about.get("checksum")
     if not isinstance(text, str) or not isinstance(checksum, int):
-        raise _check.malformed(path, "the metadata lacks the configuration or the checksum")
+        raise _check.training.malformed(path, "the metadata lacks the configuration or the checksum")
     return text, checksum
 
 
@@ -278,14 +284,14 @@ def _is_count(value: Any) -> bool:
 def _read_entry(path: Any, name: str, entry: Any, dtypes: Mapping[str, np.dtype] = _DTYPES) -> _Tensor:
     reason = f"the header's entry for {name!r} is malformed"
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise _check.malformed(path, reason)
+        raise _check.training.malformed(path, reason)
     code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(code, str) or code not in dtypes:
-        raise _check.malformed(path, f"tensor {name!r} must be {', '.join(dtypes)}, got {code!r}")
+        raise _check.training.malformed(path, f"tensor {name!r} must be {', '.join(dtypes)}, got {code!r}")
     if not isinstance(shape, list) or len(shape) > 8 or not all(map(_is_count, shape)):
-        raise _check.malformed(path, reason)
+        raise _check.training.malformed(path, reason)
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_is_count, offsets)):
-        raise _check.malformed(path, reason)
+        raise _check.training.malformed(path, reason)
     return _Tensor(dtypes[code], tuple(shape), offsets[0], offsets[1])
 
 
@@ -297,10 +303,12 @@ def _check_layout(path: Any, found: dict[str, _Tensor], length: int) -> None:
         for axis in tensor.shape:
             count *= axis
         if tensor.start != end or tensor.stop - tensor.start != count * tensor.dtype.itemsize:
-            raise _check.malformed(path, f"the place of tensor {name!r} in the file does not fit its shape")
+            raise _check.training.malformed(
+                path, f"the place of tensor {name!r} in the file does not fit its shape"
+            )
         end = tensor.stop
     if end != length:
-        raise _check.malformed(
+        raise _check.training.malformed(
             path,
             f"the header promises {end} bytes of data, the file holds {length}; it was cut short or extended",
         )
@@ -309,16 +317,18 @@ def _check_layout(path: Any, found: dict[str, _Tensor], length: int) -> None:
 def _check_tensors(path: Any, found: dict[str, _Tensor], specs: Mapping[str, Spec]) -> None:
     for name in specs:
         if name not in found:
-            raise _check.malformed(path, f"tensor {name!r} is missing")
+            raise _check.training.malformed(path, f"tensor {name!r} is missing")
     for name, tensor in found.items():
         if name not in specs:
-            raise _check.malformed(path, f"tensor {name!r} does not belong to the model of its configuration")
+            raise _check.training.malformed(
+                path, f"tensor {name!r} does not belong to the model of its configuration"
+            )
         dtype, shape = specs[name]
         free = tuple(have if want == -1 else want for have, want in zip(tensor.shape, shape, strict=False))
         if len(tensor.shape) != len(shape) or tensor.shape != free:
-            raise _check.malformed(path, f"tensor {name!r} must be {shape}, got {tensor.shape}")
+            raise _check.training.malformed(path, f"tensor {name!r} must be {shape}, got {tensor.shape}")
         if tensor.dtype != dtype:
-            raise _check.malformed(path, f"tensor {name!r} must be {dtype}, got {tensor.dtype}")
+            raise _check.training.malformed(path, f"tensor {name!r} must be {dtype}, got {tensor.dtype}")
 
 
 def _read_tensor(path: Any, file: IO[bytes], data: int, tensor: _Tensor) -> np.ndarray:
@@ -326,5 +336,5 @@ def _read_tensor(path: Any, file: IO[bytes], data: int, tensor: _Tensor) -> np.n
     count = (tensor.stop - tensor.start) // tensor.dtype.itemsize
     array = np.fromfile(file, dtype=tensor.dtype, count=count)
     if array.size != count:
-        raise _check.malformed(path, "the file ended while it was read")
+        raise _check.training.malformed(path, "the file ended while it was read")
     return array.reshape(tensor.shape).astype(tensor.dtype.newbyteorder("="), copy=False)

@@ -35,7 +35,7 @@ def continued_series(
 def _read(owner: str, kind: Arrays | Frames, trained: Trained, df: Any, static_df: Any) -> Group:
     fitted, group = trained.fitted, trained.group
     panel = kind.panel(owner, df, fitted.recipe.grid, fitted.futures)
-    _check.observed_series(owner, panel.ids, panel.values, panel.begins)
+    _check.series.observed_series(owner, panel.ids, panel.values, panel.begins)
     numbers = {name: row for row, name in enumerate(group.ids)} if isinstance(kind, Frames) else {}
     known = np.array([name in numbers for name in panel.ids], bool)
     rows = np.array([numbers.get(name, 0) for name in panel.ids], np.int64)
@@ -59,7 +59,7 @@ class Origins(NamedTuple):
 
     def cutoffs(self, owner: str, ids: list[Any], lengths: np.ndarray) -> np.ndarray:
         """The number of steps (W, n) of each series before each origin."""
-        _check.origins(owner, ids, lengths, self.steps + self.stride * (self.windows - 1))
+        _check.series.origins(owner, ids, lengths, self.steps + self.stride * (self.windows - 1))
         return lengths - self.steps - self.stride * np.arange(self.windows)[::-1, np.newaxis]
 
 
@@ -76,7 +76,7 @@ def backtest(
 ) -> Any:
     """Forecasts from each origin, by a network trained on the values before it, or before the first one."""
     if origins.refit:
-        _check.absent(owner, "checkpoint_file", checkpoint_file, "refit=False")
+        _check.values.absent(owner, "checkpoint_file", checkpoint_file, "refit=False")
     panel, parts = data.panel, []
     cutoffs = origins.cutoffs(owner, panel.ids, panel.lengths)
     for own in np.split(cutoffs, origins.windows if origins.refit else 1):

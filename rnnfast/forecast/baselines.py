@@ -61,9 +61,12 @@ def _slope(known: np.ndarray, season: int) -> float:
 
 
 def _forecasts(owner: str, y: Any, h: int, season_length: int, slope: Any) -> np.ndarray:
-    steps, season = _check.size(owner, "h", h), _check.size(owner, "season_length", season_length)
+    steps, season = (
+        _check.values.size(owner, "h", h),
+        _check.values.size(owner, "season_length", season_length),
+    )
     panel = panel_of_arrays(owner, "y", y)
-    _check.observed_series(owner, panel.ids, panel.values, panel.begins)
+    _check.series.observed_series(owner, panel.ids, panel.values, panel.begins)
     seasons = filled(panel.values, panel.begins, season)
     last = filled(panel.values, panel.begins, 1)
     ahead = np.arange(steps)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._check.observed import exponents, floats_of_objects, is_missing, oversized
+from rnnfast._check.values import exponents, floats_of_objects, is_missing, oversized
 
 # The most deviations from the mean that the network reads.
 _MOST = 1e28
@@ -58,14 +58,14 @@ def encoded(
         values = _numbers_or_texts(owner, column.name, data[column.name])
         if not column.categories:
             if values.dtype.kind not in "biuf":
-                raise _check.not_numbers(owner, column.name, values.dtype)
+                raise _check.series.not_numbers(owner, column.name, values.dtype)
             numbers = _finite(owner, column.name, values, where)
             with np.errstate(over="ignore"):
                 scaled = (numbers - column.mean) / column.deviation
             far = np.flatnonzero(np.abs(scaled) > _MOST)
             if far.size:
                 place = int(far[0])
-                raise _check.missing_covariate(owner, column.name, where(place), numbers[place])
+                raise _check.series.missing_covariate(owner, column.name, where(place), numbers[place])
             found.append(scaled[:, np.newaxis])
             continue
         number = {category: index for index, category in enumerate(column.categories)}
@@ -88,9 +88,9 @@ def _numbers_or_texts(owner: str, name: str, values: np.ndarray) -> np.ndarray:
         if known and all(isinstance(one, Real | Decimal) for one in known):
             return floats_of_objects(values)
         if wrong := [one for one in known if not isinstance(one, str | Real)]:
-            raise _check.not_numbers(owner, name, type(wrong[0]).__name__, ", or texts as categories")
+            raise _check.series.not_numbers(owner, name, type(wrong[0]).__name__, ", or texts as categories")
     elif values.dtype.kind not in "biufUST":
-        raise _check.not_numbers(owner, name, values.dtype, ", or texts as categories")
+        raise _check.series.not_numbers(owner, name, values.dtype, ", or texts as categories")
     return values
 
 
@@ -98,12 +98,12 @@ def _finite(owner: str, name: str, values: np.ndarray, where: Where) -> np.ndarr
     numbers = values.astype(np.float64)
     wrong = np.flatnonzero(np.isnan(numbers) | oversized(numbers))
     if wrong.size:
-        raise _check.missing_covariate(owner, name, where(int(wrong[0])))
+        raise _check.series.missing_covariate(owner, name, where(int(wrong[0])))
     return numbers
 
 
 def _texts(owner: str, name: str, values: np.ndarray, where: Where) -> list[str]:
     for index, value in enumerate(values):
         if is_missing(value) or value != value:
-            raise _check.missing_covariate(owner, name, where(index))
+            raise _check.series.missing_covariate(owner, name, where(index))
     return [str(value) for value in values]

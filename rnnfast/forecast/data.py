@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._check.observed import unmasked
+from rnnfast._check.values import unmasked
 from rnnfast.forecast.covariates import Column, encoded, fitted_column
 from rnnfast.forecast.fitted import Forecasts, Group
 from rnnfast.forecast.frames import (
@@ -50,10 +50,10 @@ def levels_of(owner: str, head: Head, level: Any, quantiles: Any) -> Levels:
     if level is None and quantiles is None:
         return Levels()
     if not head.has_distribution:
-        raise _check.no_distribution(owner, head.name)
+        raise _check.series.no_distribution(owner, head.name)
     return Levels(
-        () if quantiles is None else _check.percentages(owner, "quantiles", quantiles, 1),
-        () if level is None else _check.percentages(owner, "level", level, 100),
+        () if quantiles is None else _check.series.percentages(owner, "quantiles", quantiles, 1),
+        () if level is None else _check.series.percentages(owner, "level", level, 100),
     )
 
 
@@ -65,12 +65,12 @@ class Arrays(NamedTuple):
     def panel(self, owner: str, data: Any, grid: Grid, futures: Sequence[Column]) -> Panel:
         """The panel of new series."""
         if is_frame(data):
-            raise _check.not_an_array(owner, "df")
+            raise _check.series.not_an_array(owner, "df")
         return panel_of_arrays(owner, "df", data)
 
     def static(self, owner: str, static_df: Any, ids: Sequence[Any], columns: Sequence[Column]) -> np.ndarray:
         """No static covariates (n, 0)."""
-        _check.absent(owner, "static_df", static_df, "frames")
+        _check.values.absent(owner, "static_df", static_df, "frames")
         return np.zeros((len(ids), 0))
 
     def has_static(self, owner: str, static_df: Any, ids: Sequence[Any]) -> np.ndarray:
@@ -81,7 +81,7 @@ class Arrays(NamedTuple):
         self, owner: str, futr_df: Any, group: Group, futures: Sequence[Column], grid: Grid, steps: int
     ) -> np.ndarray:
         """No future covariates (n, h, 0)."""
-        _check.absent(owner, "futr_df", futr_df, "frames")
+        _check.values.absent(owner, "futr_df", futr_df, "frames")
         return np.zeros((len(group.ids), steps, 0))
 
     def following(
@@ -89,11 +89,11 @@ class Arrays(NamedTuple):
     ) -> tuple[np.ndarray, Panel]:
         """Which series of a group have new values, and their panel."""
         if is_frame(data):
-            raise _check.not_an_array(owner, "new_rows")
+            raise _check.series.not_an_array(owner, "new_rows")
         if len(group.ids) > 1 and is_one_series(data):  # one new value for each series
             data = np.reshape(np.asarray(unmasked(data)), (-1, 1))
         panel = panel_of_arrays(owner, "new_rows", data)
-        _check.equal(owner, "series of fit and of new_rows", len(group.ids), len(panel.ids))
+        _check.objects.equal(owner, "series of fit and of new_rows", len(group.ids), len(panel.ids))
         return np.arange(len(panel.ids)), panel
 
     def forecasts(self, name: str, group: Group, grid: Grid, found: Forecasts, levels: Levels) -> np.ndarray:
@@ -132,7 +132,7 @@ class Frames(NamedTuple):
 
     def _rows(self, owner: str, name: str, data: Any, others: Sequence[str]) -> Rows:
         if not is_frame(data):
-            raise _check.not_a_frame(owner, name, data)
+            raise _check.series.not_a_frame(owner, name, data)
         return rows_of_frame(owner, name, data, self.names, [self.names.target, *others])
 
     def static(self, owner: str, static_df: Any, ids: Sequence[Any], columns: Sequence[Column]) -> np.ndarray:
@@ -153,7 +153,7 @@ class Frames(NamedTuple):
     ) -> np.ndarray:
         """Future covariates (n, h, F) of the steps after each series."""
         if not futures:
-            _check.absent(owner, "futr_df", futr_df, "a forecaster with futr_exog")
+            _check.values.absent(owner, "futr_df", futr_df, "a forecaster with futr_exog")
             return np.zeros((len(group.ids), steps, 0))
         if futr_df is None:
             raise ValueError(
@@ -174,7 +174,7 @@ class Frames(NamedTuple):
             found[found] = positions[places[found]] == after[row][found]
             if not found.all():
                 date = grid.dates(after[row][~found][:1], group.phases[row])[0]
-                raise _check.future_missing(owner, name, date)
+                raise _check.series.future_missing(owner, name, date)
             result[row] = values[places]
         return result
 
@@ -195,13 +195,13 @@ class Frames(NamedTuple):
         for index in np.flatnonzero((gaps < 0) | ~same).tolist():
             date = grid.dates(panel.starts[index : index + 1], panel.phases[index])[0]
             raise ValueError(
-                f"{owner}: series {panel.ids[index]!r}: {_check.date_text(date)} must be whole "
+                f"{owner}: series {panel.ids[index]!r}: {_check.series.date_text(date)} must be whole "
                 "steps after the last date read."
             )
         if gaps.any() and panel.future.shape[1]:
             index = int(np.flatnonzero(gaps)[0])
             date = grid.dates(panel.starts[index : index + 1] - 1, panel.phases[index])[0]
-            raise _check.future_missing(owner, panel.ids[index], date)
+            raise _check.series.future_missing(owner, panel.ids[index], date)
         return rows, panel.after_gaps(gaps)
 
     def forecasts(self, name: str, group: Group, grid: Grid, found: Forecasts, levels: Levels) -> Any:
@@ -269,12 +269,12 @@ def loaded(settings: Any, owner: str, data: Any, static_df: Any, names: Names) -
     freq, futr_exog, stat_exog = settings.freq, settings.futr_exog, settings.stat_exog
     if not is_frame(data):
         for name, columns in (("futr_exog", futr_exog), ("stat_exog", stat_exog)):
-            _check.absent(owner, name, columns or None, "frames")
+            _check.values.absent(owner, name, columns or None, "frames")
         kind = Arrays(single=is_one_series(data))
         grid = grid_of(owner, 1)
         panel = kind.panel(owner, data, grid, [])
         return Loaded(kind, panel, grid, [], [], kind.static(owner, static_df, panel.ids, []))
-    _check.own_columns(owner, names, futr_exog, stat_exog)
+    _check.series.own_columns(owner, names, futr_exog, stat_exog)
     rows = rows_of_frame(owner, "df", data, names, [names.target, *futr_exog])
     futures = [fitted_column(owner, name, rows.columns[name], rows.where) for name in futr_exog]
     given = None if freq is None else grid_of(owner, freq)

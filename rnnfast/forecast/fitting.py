@@ -68,10 +68,10 @@ def _trained_on(
     seed = np.random.SeedSequence(settings.random_state).entropy
     seed = seed if ranks is None else ranks.agreed(seed)
     weights, order, paths = np.random.default_rng(seed).spawn(3)
-    validated = _check.size(owner, "val_size", val_size, 0)
-    _check.observed_series(owner, panel.ids, panel.values, panel.begins)
+    validated = _check.values.size(owner, "val_size", val_size, 0)
+    _check.series.observed_series(owner, panel.ids, panel.values, panel.begins)
     if settings.head.name == "negative_binomial":
-        _check.counts(owner, panel.ids, panel.values, panel.begins)
+        _check.series.counts(owner, panel.ids, panel.values, panel.begins)
     recipe = Recipe(
         settings.target,
         settings.season_length,

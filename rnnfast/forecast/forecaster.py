@@ -131,31 +131,31 @@ class RNNForecaster:
     ) -> None:
         owner = type(self).__name__
         self.freq, self.cell = checked_freq(owner, freq), cell_of(owner, cell)
-        self.hidden_size = _check.size(owner, "hidden_size", hidden_size)
-        self.layers = _check.size(owner, "layers", layers)
-        self.dropout = _check.number_below(owner, "dropout", dropout, 0, 1)
+        self.hidden_size = _check.values.size(owner, "hidden_size", hidden_size)
+        self.layers = _check.values.size(owner, "layers", layers)
+        self.dropout = _check.values.number_below(owner, "dropout", dropout, 0, 1)
         self.head = head_of(owner, head)
-        self.season_length = _check.size(owner, "season_length", season_length)
-        self.target = _check.choice(owner, "target", target, TARGETS)
-        self.scaler = None if scaler is None else _check.choice(owner, "scaler", scaler, SCALERS)
-        self.calendar = _check.boolean(owner, "calendar", calendar)
-        self.futr_exog = _check.names(owner, "futr_exog", futr_exog)
-        self.stat_exog = _check.names(owner, "stat_exog", stat_exog)
+        self.season_length = _check.values.size(owner, "season_length", season_length)
+        self.target = _check.values.choice(owner, "target", target, TARGETS)
+        self.scaler = None if scaler is None else _check.values.choice(owner, "scaler", scaler, SCALERS)
+        self.calendar = _check.values.boolean(owner, "calendar", calendar)
+        self.futr_exog = _check.series.names(owner, "futr_exog", futr_exog)
+        self.stat_exog = _check.series.names(owner, "stat_exog", stat_exog)
         most = self.season_length if self.season_length > 1 else None
-        self.train_horizon = _check.size(owner, "train_horizon", train_horizon, 1, most)
-        self.window = _check.size(owner, "window", window, 2)
-        self.max_epochs = None if max_epochs is None else _check.size(owner, "max_epochs", max_epochs)
-        self.batch_size = _check.size(owner, "batch_size", batch_size)
-        self.learning_rate = _check.above(owner, "learning_rate", learning_rate, 0.0)
-        self.clip_norm = _check.above(owner, "clip_norm", clip_norm, 0.0)
-        self.patience = _check.size(owner, "patience", patience)
+        self.train_horizon = _check.values.size(owner, "train_horizon", train_horizon, 1, most)
+        self.window = _check.values.size(owner, "window", window, 2)
+        self.max_epochs = None if max_epochs is None else _check.values.size(owner, "max_epochs", max_epochs)
+        self.batch_size = _check.values.size(owner, "batch_size", batch_size)
+        self.learning_rate = _check.values.above(owner, "learning_rate", learning_rate, 0.0)
+        self.clip_norm = _check.values.above(owner, "clip_norm", clip_norm, 0.0)
+        self.patience = _check.values.size(owner, "patience", patience)
         self.random_state = random_state
         if random_state is not None:
-            _check.size(owner, "random_state", random_state, 0)
-        self.verbose = _check.size(owner, "verbose", verbose, 0)
+            _check.values.size(owner, "random_state", random_state, 0)
+        self.verbose = _check.values.size(owner, "verbose", verbose, 0)
         self.callbacks, self.on_update = tuple(callbacks), on_update
-        self.ranks, self.blocks = ranks, _check.blocks(owner, blocks)
-        _check.forecaster(self, owner)
+        self.ranks, self.blocks = ranks, _check.training.blocks(owner, blocks)
+        _check.series.forecaster(self, owner)
         self.history_: list[dict[str, Any]] = []
         self._kind: Arrays | Frames | None = None
         self._trained: Trained | None = None
@@ -212,7 +212,7 @@ class RNNForecaster:
             The forecaster itself.
         """
         owner = f"{type(self).__name__}.fit"
-        _check.calibration(owner, prediction_intervals, PredictionIntervals)
+        _check.series.calibration(owner, prediction_intervals, PredictionIntervals)
         data = loaded(self, owner, df, static_df, Names(id_col, time_col, target_col))
         errors = (
             NOT_MEASURED if prediction_intervals is None else prediction_intervals.measured(self, owner, data)
@@ -259,7 +259,7 @@ class RNNForecaster:
             without n for one series (T,).
         """
         owner = f"{type(self).__name__}.predict"
-        steps, paths = _check.size(owner, "h", h), _check.size(owner, "n_paths", n_paths, 2)
+        steps, paths = _check.values.size(owner, "h", h), _check.values.size(owner, "n_paths", n_paths, 2)
         levels = levels_of(owner, self.head, level, quantiles)
         trained, kind = self._parts("predict")
         fitted = trained.fitted
@@ -289,11 +289,11 @@ class RNNForecaster:
             In the order of the series; without n for one series (T,).
         """
         owner = f"{type(self).__name__}.simulate"
-        steps, paths = _check.size(owner, "h", h), _check.size(owner, "n_paths", n_paths)
+        steps, paths = _check.values.size(owner, "h", h), _check.values.size(owner, "n_paths", n_paths)
         levels_of(owner, self.head, None, 0.5)
         trained, kind = self._parts("simulate")
         fitted = trained.fitted
-        seed = trained.seed if seed is None else _check.size(owner, "seed", seed, 0)
+        seed = trained.seed if seed is None else _check.values.size(owner, "seed", seed, 0)
         with turn_of(fitted.model):
             kind, group, future = continued_series(owner, kind, trained, df, static_df, futr_df, steps)
             found = fitted.simulate(group, steps, future, paths, seed)
@@ -364,11 +364,14 @@ class RNNForecaster:
             values. For arrays (n, n_windows, h), with quantiles (n, n_windows, h, Q).
         """
         owner = f"{type(self).__name__}.cross_validation"
-        steps, windows = _check.size(owner, "h", h), _check.size(owner, "n_windows", n_windows)
-        stride = steps if step_size is None else _check.size(owner, "step_size", step_size)
-        refit, paths = _check.boolean(owner, "refit", refit), _check.size(owner, "n_paths", n_paths, 2)
+        steps, windows = _check.values.size(owner, "h", h), _check.values.size(owner, "n_windows", n_windows)
+        stride = steps if step_size is None else _check.values.size(owner, "step_size", step_size)
+        refit, paths = (
+            _check.values.boolean(owner, "refit", refit),
+            _check.values.size(owner, "n_paths", n_paths, 2),
+        )
         levels = levels_of(owner, self.head, level, quantiles)
-        _check.calibration(owner, prediction_intervals, PredictionIntervals)
+        _check.series.calibration(owner, prediction_intervals, PredictionIntervals)
         data = loaded(self, owner, df, static_df, Names(id_col, time_col, target_col))
         origins = Origins(steps, windows, stride, refit)
         return backtest(
@@ -394,7 +397,7 @@ class RNNForecaster:
 
     def _parts(self, method: str) -> tuple[Trained, Arrays | Frames]:
         """What `fit` has left; an error before."""
-        _check.called_before(f"{type(self).__name__}.{method}", self._trained is not None, "fit")
+        _check.objects.called_before(f"{type(self).__name__}.{method}", self._trained is not None, "fit")
         assert self._trained is not None
         assert self._kind is not None
         return self._trained, self._kind

@@ -45,7 +45,7 @@ class Rows(NamedTuple):
     def where(self, row: int) -> str:
         """The series and the date of a row, for errors."""
         series = int(np.searchsorted(self.begins, row, side="right")) - 1
-        return f"series {self.ids[series]!r} at {_check.date_text(self.ds[row])}"
+        return f"series {self.ids[series]!r} at {_check.series.date_text(self.ds[row])}"
 
 
 def is_frame(data: Any) -> bool:
@@ -67,23 +67,23 @@ def columns_of(owner: str, name: str, frame: Any, wanted: Sequence[str]) -> dict
     """Columns of a frame as arrays (rows,)."""
     given = column_names(frame)
     if not isinstance(frame, Mapping):
-        narwhals = _check.needed(owner, "narwhals", "forecast")
-        _check.wanted_columns(owner, name, [], given)
+        narwhals = _check.series.needed(owner, "narwhals", "forecast")
+        _check.series.wanted_columns(owner, name, [], given)
         try:
             frame = narwhals.from_native(frame, eager_only=True)
         except TypeError:
-            raise _check.not_a_frame(owner, name, frame) from None
-    _check.wanted_columns(owner, name, wanted, given)
+            raise _check.series.not_a_frame(owner, name, frame) from None
+    _check.series.wanted_columns(owner, name, wanted, given)
     if isinstance(frame, Mapping):
-        return _check.columns(owner, name, {column: frame[column] for column in wanted})
+        return _check.series.columns(owner, name, {column: frame[column] for column in wanted})
     found = {}
     for column in wanted:
         kind = frame.schema[column]
-        _check.without_time_zone(owner, column, kind)
+        _check.series.without_time_zone(owner, column, kind)
         try:
             found[column] = frame[column].to_numpy()
         except Exception:  # each library has its own
-            raise _check.not_numbers(owner, column, kind, ", dates or texts") from None
+            raise _check.series.not_numbers(owner, column, kind, ", dates or texts") from None
     return found
 
 
@@ -91,7 +91,7 @@ def made_frame(backend: str, columns: Mapping[str, Any]) -> Any:
     """A frame of the library `backend` with these columns; for "dict", a dict of arrays."""
     if backend == _DICT:
         return {name: np.asarray(values) for name, values in columns.items()}
-    narwhals = _check.needed("RNNForecaster", "narwhals", "forecast")
+    narwhals = _check.series.needed("RNNForecaster", "narwhals", "forecast")
     return narwhals.from_dict(dict(columns), backend=backend).to_native()
 
 
@@ -105,7 +105,7 @@ def rows_of_frame(owner: str, name: str, frame: Any, names: Names, others: Seque
     if not len(ids):
         raise ValueError(f"{owner}: {name} must have at least one row, got none.")
     ds, unit = _dates(owner, names.time, given, ids)
-    _check.named_rows(owner, names.id, ids, ds)
+    _check.series.named_rows(owner, names.id, ids, ds)
     heads = np.flatnonzero(np.concatenate(([True], ids[1:] != ids[:-1])))
     numbers = {ids[head]: None for head in heads}
     if len(numbers) < len(heads):  # the rows of the series are mixed
@@ -122,7 +122,9 @@ def rows_of_frame(owner: str, name: str, frame: Any, names: Names, others: Seque
     falls[rows.begins[1:-1] - 1] = False
     wrong = np.flatnonzero(falls)
     if wrong.size:
-        raise _check.out_of_order(owner, rows.where(int(wrong[0]) + 1), ds[wrong[0]] == ds[wrong[0] + 1])
+        raise _check.series.out_of_order(
+            owner, rows.where(int(wrong[0]) + 1), ds[wrong[0]] == ds[wrong[0] + 1]
+        )
     return rows
 
 
@@ -132,7 +134,7 @@ def _dates(owner: str, name: str, given: np.ndarray, ids: np.ndarray) -> tuple[n
     ds = given
     if ds.dtype.kind in "OUST":
         texts = ["" if isinstance(one, Number) else str(one) for one in ds]
-        _check.without_time_zone(owner, name, None, zoned=any(map(_ZONED.fullmatch, texts)))
+        _check.series.without_time_zone(owner, name, None, zoned=any(map(_ZONED.fullmatch, texts)))
         ds = np.array([_date(text) for text in texts])
     if ds.dtype.kind in "iu":
         is_wrong = ds > np.iinfo(np.int64).max
@@ -147,7 +149,7 @@ def _dates(owner: str, name: str, given: np.ndarray, ids: np.ndarray) -> tuple[n
         missing = np.isnan(ds) if ds.dtype.kind == "f" else np.zeros(len(ds), bool)
         is_wrong = missing if missing.any() else ~missing
     row = int(np.argmax(is_wrong))
-    raise _check.not_dates(owner, name, given, row, ids.tolist()[row])
+    raise _check.series.not_dates(owner, name, given, row, ids.tolist()[row])
 
 
 def _date(text: str) -> np.datetime64:
@@ -162,7 +164,7 @@ def panel_of_rows(
     owner: str, rows: Rows, grid: Grid | None, target: str, columns: Sequence[Column] = ()
 ) -> tuple[Panel, Grid]:
     """The panel of a frame, with NaN at dates without a row, and its grid, found if it is None."""
-    _check.dates_or_numbers(owner, rows.ds, None if grid is None else grid.of_dates)
+    _check.series.dates_or_numbers(owner, rows.ds, None if grid is None else grid.of_dates)
     grid = found_grid(owner, rows.begins, rows.ds) if grid is None else grid
     positions, phases = grid.positions(owner, rows.ids, rows.begins, rows.ds)
     first, last = positions[rows.begins[:-1]], positions[rows.begins[1:] - 1]
@@ -173,7 +175,7 @@ def panel_of_rows(
             f"{owner}: with steps of {grid!s}, only {count} of {total} values would be known; "
             "give a longer freq."
         )
-    values = _check.values_of_frame(owner, target, rows.columns[target], rows.where)
+    values = _check.series.values_of_frame(owner, target, rows.columns[target], rows.where)
     future = encoded(owner, columns, rows.columns, count, rows.where)
     if total > count:
         places = positions + np.repeat(begins[:-1] - first, np.diff(rows.begins))
@@ -186,8 +188,8 @@ def panel_of_rows(
             gap = int(np.flatnonzero(np.isnan(all_future[:, 0]))[0])
             series = int(np.searchsorted(begins, gap, side="right")) - 1
             date = grid.dates(first[series] + gap - begins[series : series + 1], phases[series])[0]
-            raise _check.missing_covariate(
-                owner, columns[0].name, f"series {rows.ids[series]!r} at {_check.date_text(date)}"
+            raise _check.series.missing_covariate(
+                owner, columns[0].name, f"series {rows.ids[series]!r} at {_check.series.date_text(date)}"
             )
         future = np.zeros((total, 0))
     return Panel(rows.ids, values, begins, first, phases, future), grid

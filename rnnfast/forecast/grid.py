@@ -80,7 +80,7 @@ class Grid(NamedTuple):
             within = units % step
         phases = within[first]
         off |= within != np.repeat(phases, lengths)
-        _check.on_grid(owner, str(self), ids, begins, ds, off)
+        _check.series.on_grid(owner, str(self), ids, begins, ds, off)
         return Places(units // step, phases)
 
     def same_phase(self, found: np.ndarray, known: np.ndarray, last: np.ndarray) -> np.ndarray:
@@ -155,8 +155,8 @@ def grid_of(owner: str, freq: str | int) -> Grid:
             count, unit = int(found[1] or 1), _NAMES.get(found[2], found[2])
             if count and unit in (*_SECONDS, *_MONTHS, _BUSINESS):
                 return Grid(unit, count)
-        raise _check.unknown_frequency(owner, freq)
-    return Grid(_STEPS, _check.size(owner, "freq", freq))
+        raise _check.series.unknown_frequency(owner, freq)
+    return Grid(_STEPS, _check.values.size(owner, "freq", freq))
 
 
 def found_grid(owner: str, begins: np.ndarray, ds: np.ndarray) -> Grid:
@@ -166,7 +166,7 @@ def found_grid(owner: str, begins: np.ndarray, ds: np.ndarray) -> Grid:
     steps = np.diff(ds.astype("datetime64[s]").astype(np.int64) if is_date else ds)
     steps = np.delete(steps, begins[1:-1] - 1)
     if not steps.size:
-        raise _check.unknown_frequency(owner, None)
+        raise _check.series.unknown_frequency(owner, None)
     step = int(np.gcd.reduce(steps))
     if not is_date:
         return Grid(_STEPS, step)

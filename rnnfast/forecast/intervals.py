@@ -43,9 +43,12 @@ class PredictionIntervals:
 
     def __init__(self, h: int, n_windows: int = 2, step_size: int | None = None) -> None:
         owner = type(self).__name__
-        self.h, self.n_windows = _check.size(owner, "h", h), _check.size(owner, "n_windows", n_windows)
+        self.h, self.n_windows = (
+            _check.values.size(owner, "h", h),
+            _check.values.size(owner, "n_windows", n_windows),
+        )
         self.step_size = (
-            max(1, self.h // 2) if step_size is None else _check.size(owner, "step_size", step_size)
+            max(1, self.h // 2) if step_size is None else _check.values.size(owner, "step_size", step_size)
         )
 
     @classmethod
@@ -66,11 +69,11 @@ class PredictionIntervals:
         Series that are too short for all origins are learned from, but not forecast.
         """
         if not settings.head.has_distribution:
-            raise _check.no_distribution(owner, settings.head.name)
+            raise _check.series.no_distribution(owner, settings.head.name)
         panel = data.panel
         needed = self.h + self.step_size * (self.n_windows - 1)
         rows = np.flatnonzero(panel.lengths > needed)
-        _check.calibrates(owner, len(rows), needed)
+        _check.series.calibrates(owner, len(rows), needed)
         cutoffs = panel.lengths - self.h - self.step_size * np.arange(self.n_windows)[::-1, np.newaxis]
         first = np.where(panel.lengths > needed, cutoffs[0], panel.lengths)
         quiet = copy.copy(settings)
@@ -88,7 +91,7 @@ class PredictionIntervals:
         least = np.minimum(1e-12, np.maximum(1e-12 * units, 5e-324))  # also of series of tiny values
         errors = (values - points) / np.maximum((quantiles[..., 1] - quantiles[..., 0]) / 2, least)
         errors = errors[~np.isnan(errors)]
-        _check.calibrates(owner, errors.size, needed)
+        _check.series.calibrates(owner, errors.size, needed)
         table = np.quantile(errors, ERROR_LEVELS)
         # An interval holds its forecast, also where all errors have one sign.
         return np.where(

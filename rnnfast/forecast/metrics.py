@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._check.observed import exponents, unmasked
+from rnnfast._check.values import exponents, unmasked
 
 __all__ = ["coverage", "crps", "mae", "mase", "quantile_loss", "rmse", "smape"]
 
@@ -22,7 +22,7 @@ __all__ = ["coverage", "crps", "mae", "mase", "quantile_loss", "rmse", "smape"]
 def _pair(owner: str, actual: Any, forecast: Any, *, axes: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Actual values (..., h) and forecasts with `axes` more axes in front, as float64."""
     actual, forecast = (np.asarray(unmasked(one), np.float64) for one in (actual, forecast))
-    _check.steps_of_forecasts(owner, actual, forecast, axes)
+    _check.series.steps_of_forecasts(owner, actual, forecast, axes)
     return actual, forecast
 
 
@@ -116,7 +116,7 @@ def mase(actual: Any, forecast: Any, train: Any, season_length: int = 1) -> Any:
     >>> float(metrics.mase([5, 6], [5, 7], train=[1, 2, 3, 4]))
     0.5
     """
-    season = _check.size("mase", "season_length", season_length)
+    season = _check.values.size("mase", "season_length", season_length)
     train = np.asarray(unmasked(train), np.float64)
     steps = train[..., season:] - train[..., :-season]
     scale = _mean(np.abs(steps), steps)
@@ -132,7 +132,7 @@ def quantile_loss(actual: Any, forecast: Any, level: float) -> Any:
     >>> float(metrics.quantile_loss([1, 2], [0, 4], level=0.75))
     0.625
     """
-    level = _check.number("quantile_loss", "level", level, 0.0, 1.0)
+    level = _check.values.number("quantile_loss", "level", level, 0.0, 1.0)
     actual, forecast = _pair("quantile_loss", actual, forecast)
     error = actual - forecast
     return _mean(np.maximum(level * error, (level - 1) * error), actual)
@@ -165,7 +165,7 @@ def crps(actual: Any, forecast: Any, levels: Any = None) -> Any:
     """
     actual, forecast = _pair("crps", actual, forecast, axes=1)
     if levels is not None:
-        levels = _check.levels("crps", levels, len(forecast))
+        levels = _check.series.levels("crps", levels, len(forecast))
         losses = [quantile_loss(actual, one, level) for one, level in zip(forecast, levels, strict=True)]
         return 2 * np.mean(losses, axis=0)[()]
     count = len(forecast)

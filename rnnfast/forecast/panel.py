@@ -119,14 +119,14 @@ def panel_of_arrays(owner: str, name: str, data: Any) -> Panel:
     Values of another dtype than float32 and float64 are converted to float64.
     """
     if hasattr(data, "to_frame"):
-        raise _check.no_frame_or_array(owner, name, data)
+        raise _check.series.no_frame_or_array(owner, name, data)
     series: Sequence[Any]
     if isinstance(data, list | tuple) and not is_one_series(data):
-        series = [_check.series(owner, f"{name}[{index}]", one) for index, one in enumerate(data)]
+        series = [_check.series.series(owner, f"{name}[{index}]", one) for index, one in enumerate(data)]
         lengths = np.array([len(one) for one in series], np.int64)
         values = np.concatenate(series) if series else np.zeros(0)
     else:
-        array = _check.series(owner, name, data, most_axes=2)
+        array = _check.series.series(owner, name, data, most_axes=2)
         array = array[np.newaxis] if array.ndim == 1 else array
         values, lengths = array.reshape(-1), np.full(len(array), array.shape[1], np.int64)
     if not lengths.size:

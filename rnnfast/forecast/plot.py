@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._check.observed import unmasked
+from rnnfast._check.values import unmasked
 from rnnfast.forecast.frames import Names, column_names, is_frame, panel_of_rows, rows_of_frame
 
 __all__ = ["plot"]
@@ -66,7 +66,7 @@ def plot(
         figure = pyplot.figure(figsize=(7, 1 + 2.4 * len(drawn)), layout="constrained")
         ax = [figure.add_subplot(len(drawn), 1, number + 1) for number in range(len(drawn))]
     places = list(np.ravel(np.asarray(ax, dtype=object)))
-    _check.equal("plot", "series and axes", len(drawn), len(places))
+    _check.objects.equal("plot", "series and axes", len(drawn), len(places))
     for axes, (name, past, values, after, lines) in zip(places, drawn, strict=True):
         first = 0 if last is None else max(0, len(past) - last)
         axes.plot(past[first:], values[first:], color="0.4", linewidth=1, label="values")
@@ -82,8 +82,8 @@ def plot(
 
 
 def _series_of_arrays(df: Any, forecasts: Any, ids: Any, names: Names) -> list[Any]:
-    values, found = _check.series("plot", "df", df), np.asarray(unmasked(forecasts), np.float64)
-    _check.absent("plot", "ids", ids, "frames")
+    values, found = _check.series.series("plot", "df", df), np.asarray(unmasked(forecasts), np.float64)
+    _check.values.absent("plot", "ids", ids, "frames")
     after = len(values) + np.arange(len(found))
     lines: dict[str, Any] = {"points": found, "intervals": {}}
     if found.ndim == 2:

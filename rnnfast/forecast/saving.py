@@ -87,12 +87,12 @@ def read_forecaster(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Array
     OSError
         The file cannot be read.
     """
-    _check.readable("RNNForecaster.load", path)
+    _check.training.readable("RNNForecaster.load", path)
     described, arrays = read_tensors(path, FORMAT, _specs)
     try:
         return _rebuilt(described, arrays)
     except (TypeError, ValueError, LookupError) as error:
-        raise _check.malformed(path, f"holds no forecaster ({error})") from None
+        raise _check.training.malformed(path, f"holds no forecaster ({error})") from None
 
 
 def _specs(described: dict[str, Any]) -> dict[str, Spec]:

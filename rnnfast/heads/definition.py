@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._check.observed import nothing_masked
+from rnnfast._check.values import nothing_masked
 from rnnfast.cells import exp, softplus
 from rnnfast.heads import distributions, losses
 from rnnfast.heads.losses import LEAST, rising
@@ -176,7 +176,9 @@ class Head:
             )
         scores = np.asarray(nothing_masked(owner, "scores", scores), np.float64)
         values = self.values(scores)
-        return self._quantile(values, _check.probabilities(owner, "levels", levels, values["mean"].shape))
+        return self._quantile(
+            values, _check.series.probabilities(owner, "levels", levels, values["mean"].shape)
+        )
 
     def sample(self, scores: np.ndarray, seed: int, streams: np.ndarray, step: int, count: int) -> np.ndarray:
         """Random draws (count, N, O) of the target, in float64: `quantile` at uniform numbers.
@@ -203,12 +205,13 @@ class Head:
         (100, 2, 1)
         """
         owner = f"{self.name}.sample"
-        N, cols = _check.shape(owner, "scores", scores, ("N", "P*O")).shape
-        streams = _check.whole_numbers(owner, "streams", streams, (N,))
+        N, cols = _check.arrays.shape(owner, "scores", scores, ("N", "P*O")).shape
+        streams = _check.arrays.whole_numbers(owner, "streams", streams, (N,))
         seed, step = (
-            _check.size(owner, name, value, 0, 2**63 - 1) for name, value in (("seed", seed), ("step", step))
+            _check.values.size(owner, name, value, 0, 2**63 - 1)
+            for name, value in (("seed", seed), ("step", step))
         )
-        shape = _check.size(owner, "count", count), N, cols // len(self.parameters)
+        shape = _check.values.size(owner, "count", count), N, cols // len(self.parameters)
         return self.quantile(scores, distributions.uniform(seed, streams, step, shape))
 
     def check(self, owner: str, ts: np.ndarray, is_read: Callable[[], np.ndarray]) -> None:
@@ -248,7 +251,7 @@ class _Categorical(Head):
         return np.minimum(below, self.options - 1).astype(np.float64)
 
     def check(self, owner: str, ts: np.ndarray, is_read: Callable[[], np.ndarray]) -> None:
-        _check.class_numbers(owner, ts, self.options, is_read)
+        _check.arrays.class_numbers(owner, ts, self.options, is_read)
 
 
 def quantiles(*levels: float) -> Head:
@@ -268,7 +271,7 @@ def quantiles(*levels: float) -> Head:
     >>> bool(low < middle < high)
     True
     """
-    checked = tuple(_check.number("quantiles", "a level", level, 0.0, 1.0) for level in levels)
+    checked = tuple(_check.values.number("quantiles", "a level", level, 0.0, 1.0) for level in levels)
     if not checked or any(not 0 < level < 1 for level in checked) or list(checked) != sorted(set(checked)):
         raise ValueError(f"quantiles: levels must rise between 0 and 1, got {levels}.")
     middle = int(np.argmin(np.abs(np.subtract(checked, 0.5))))
@@ -302,7 +305,7 @@ def categorical(classes: int) -> Head:
     >>> values["mean"], values["probabilities"].round(2)
     (array([1.]), array([0.01, 0.99, 0.01]))
     """
-    return _Categorical(_check.size("categorical", "classes", classes, 2, _MOST_CLASSES))
+    return _Categorical(_check.values.size("categorical", "classes", classes, 2, _MOST_CLASSES))
 
 
 def head_of(owner: str, head: Any) -> Head:

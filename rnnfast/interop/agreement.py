@@ -63,7 +63,7 @@ def agree(
     as "ONNX Runtime"; ValueError if it is above the limit of the other side's dtype."""
     difference = largest = 0.0
     for one, other in zip(ours, theirs, strict=True):
-        _check.equal(owner, f"shapes of rnnfast and {what}", one.shape, other.shape)
+        _check.objects.equal(owner, f"shapes of rnnfast and {what}", one.shape, other.shape)
         apart = np.abs(one.astype(np.float64) - other)
         difference = float(np.maximum(difference, apart.max(initial=0.0)))  # NaN stays
         largest = max(largest, float(np.abs(other).max(initial=0.0)))

@@ -59,7 +59,7 @@ def read_npz(path: str | os.PathLike[str]) -> Archive:
                 warnings.simplefilter("ignore")  # of headers from Python 2
                 arrays = _read_members(file, size)
         except Exception as error:  # zipfile and NumPy raise many kinds
-            raise _check.malformed(path, f"not a .npz file of arrays of numbers ({error})") from None
+            raise _check.training.malformed(path, f"not a .npz file of arrays of numbers ({error})") from None
     text = arrays.pop(_DESCRIPTION, None)
     return Archive(arrays, None if text is None else parse_object(path, str(text), "its description"))
 
@@ -132,7 +132,7 @@ def read_safetensors(path: str | os.PathLike[str]) -> Archive:
 
     described, arrays = read_tensors(path, LAYERS, specs)
     if not isinstance(described.get("layers"), dict):
-        raise _check.malformed(path, "its configuration has no layers")
+        raise _check.training.malformed(path, "its configuration has no layers")
     return Archive(arrays, described["layers"])
 
 
@@ -162,7 +162,7 @@ def read_pt(path: str | os.PathLike[str]) -> Archive:
                 raise ValueError(f"it holds a {type(loaded).__name__}")
             return Archive({str(name): _as_array(torch, name, value) for name, value in loaded.items()})
         except Exception as error:  # PyTorch raises many kinds
-            raise _check.malformed(path, f"not a state_dict of PyTorch ({error})") from None
+            raise _check.training.malformed(path, f"not a state_dict of PyTorch ({error})") from None
 
 
 def _wraps(loaded: Any, name: str) -> bool:
@@ -181,5 +181,5 @@ def _torch(owner: str) -> Any:
     try:
         import torch
     except ModuleNotFoundError as error:
-        raise _check.package_missing(owner, "PyTorch", "torch") from error
+        raise _check.interop.package_missing(owner, "PyTorch", "torch") from error
     return torch

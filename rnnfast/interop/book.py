@@ -66,12 +66,12 @@ def from_book(
     chosen = None if cell is None else _cell_of_book(owner, cell)
     if not isinstance(source, str | os.PathLike):
         return _with_cell(owner, _model(owner, list(source)), chosen, "the list")
-    _check.readable(owner, source)
+    _check.training.readable(owner, source)
     arrays = read_arrays(source)
     try:
         model = _model(owner, arrays)
     except (TypeError, ValueError) as error:
-        raise _check.malformed(source, str(error).removeprefix(f"{owner}: ").rstrip(".")) from None
+        raise _check.training.malformed(source, str(error).removeprefix(f"{owner}: ").rstrip(".")) from None
     return _with_cell(owner, model, chosen, source)
 
 
@@ -112,7 +112,9 @@ def to_book(
     [(3, 16), (4, 16), (16,)]
     """
     owner = "to_book"
-    kind = np.dtype(_check.choice(owner, "dtype", np.dtype(dtype).name, ("float16", "float32", "float64")))
+    kind = np.dtype(
+        _check.values.choice(owner, "dtype", np.dtype(dtype).name, ("float16", "float32", "float64"))
+    )
     named = book_arrays(owner, model)
     params = [_rounded(owner, name, array, kind) for name, array in named.items()]
     if path is not None:
@@ -125,7 +127,7 @@ def book_arrays(owner: str, model: Any) -> dict[str, np.ndarray]:
     """The arrays of the book's list by our names, not copies; tied weights are the `output_W` at the end."""
     for layer in _layers(owner, model):
         if all(layer.cell.fingerprint != known.fingerprint for known in _CELLS):
-            raise _check.not_representable(owner, "the book", layer.cell.name)
+            raise _check.interop.not_representable(owner, "the book", layer.cell.name)
     arrays = arrays_of(model)
     if isinstance(model, RNNLM) and model.tied:
         arrays["output_W"] = model.output.params[0]
@@ -134,7 +136,7 @@ def book_arrays(owner: str, model: Any) -> dict[str, np.ndarray]:
 
 
 def _rounded(owner: str, name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    _check.finite_array(owner, name, array)
+    _check.interop.finite_array(owner, name, array)
     with np.errstate(over="ignore"):
         rounded = array.astype(dtype)
     if (np.isinf(rounded) & np.isfinite(array)).any():
@@ -148,21 +150,21 @@ def _cell_of_book(owner: str, cell: str | Cell) -> Cell:
         if isinstance(cell, Cell) and cell.fingerprint == known.fingerprint:
             return known
     names = tuple(known.name for known in _CELLS)
-    return _CELLS[names.index(_check.choice(owner, "cell", cell, names))]
+    return _CELLS[names.index(_check.values.choice(owner, "cell", cell, names))]
 
 
 def _with_cell(owner: str, model: Any, cell: Cell | None, where: Any) -> Any:
     """The model, whose layers must have the cell that was asked for."""
     for layer in _layers(owner, model):
         if cell is not None and layer.cell is not cell:
-            raise _check.cell_of_file(owner, where, cell.name, layer.cell.name)
+            raise _check.interop.cell_of_file(owner, where, cell.name, layer.cell.name)
     return model
 
 
 def _model(owner: str, arrays: list[Any]) -> Any:
     named = named_of_book(owner, arrays)
     for name, array in named.items():
-        _check.finite_array(owner, name, array)
+        _check.interop.finite_array(owner, name, array)
     untied = dict(named)
     if "embed_W" in named and np.array_equal(named["embed_W"].T, named["output_W"]):
         del untied["output_W"]
@@ -186,9 +188,11 @@ def named_of_book(owner: str, arrays: Sequence[Any]) -> dict[str, np.ndarray]:
 
 
 def _copied(owner: str, name: str, value: Any, dtype: np.dtype) -> np.ndarray:
-    array = _check.shape(owner, name, value, ("columns",) if name.endswith("_b") else ("rows", "columns"))
+    array = _check.arrays.shape(
+        owner, name, value, ("columns",) if name.endswith("_b") else ("rows", "columns")
+    )
     if array.dtype.kind != "f" or array.dtype.itemsize > 8:
-        raise _check.array_kind(owner, name, array.dtype.name)
+        raise _check.interop.array_kind(owner, name, array.dtype.name)
     return np.array(array, dtype, order="C", subok=False)
 
 
@@ -197,7 +201,7 @@ def _layers(owner: str, model: Any) -> list[Recurrent]:
     if isinstance(model, RNNLM):
         return model.body.layers
     if isinstance(model, Model):
-        raise _check.no_place_for(owner, "the book's list", f"a {type(model).__name__}")
+        raise _check.interop.no_place_for(owner, "the book's list", f"a {type(model).__name__}")
     both = directions(owner, model)
     if any(len(layers) > 1 for layers in both):
         raise ValueError(f"{owner}: the book has no list of layers in two directions.")

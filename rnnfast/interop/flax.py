@@ -102,12 +102,14 @@ def from_flax(
     (2, 5, 4)
     """
     owner = "from_flax"
-    activation = _check.choice(owner, "activation", activation, ACTIVATIONS)
-    kind = None if dtype is None else _check.float_dtype(owner, dtype)
+    activation = _check.values.choice(owner, "activation", activation, ACTIVATIONS)
+    kind = None if dtype is None else _check.arrays.float_dtype(owner, dtype)
     parts = enumerate(params) if isinstance(params, list | tuple) else [("", params)]
     layers = [both for name, part in parts for both in _layers(owner, part, str(name))]
     if not layers:
-        raise _check.no_layer_found(owner, "the parameters of an LSTM, GRU or simple cell of Flax", "")
+        raise _check.interop.no_layer_found(
+            owner, "the parameters of an LSTM, GRU or simple cell of Flax", ""
+        )
     arrays = {name: array for both in layers for one in both for name, array in one.arrays.items()}
     copies = copied_all(owner, arrays, kind)
     sides: Sides = [tuple(_side(owner, one, copies, activation) for one in both) for both in layers]
@@ -148,7 +150,7 @@ def to_flax(layer: Layers, api: str = "nnx") -> dict[str, Any]:
     (16,)
     """
     owner = "to_flax"
-    library = f"flax {_check.choice(owner, 'api', api, APIS)}"
+    library = f"flax {_check.values.choice(owner, 'api', api, APIS)}"
     sides = sides_of(owner, library, layer)
     made = []
     for both in sides:
@@ -189,7 +191,7 @@ def _layers(owner: str, node: Any, path: str) -> list[tuple[Found, ...]]:
     for kind in type(node).__mro__:
         if kind.__name__ == "Module" and kind.__module__.startswith("flax."):
             way = 'variables["params"]' if ".linen" in kind.__module__ else "nnx.state(module)"
-            raise _check.pass_instead(owner, path or "params", "a module", way)
+            raise _check.interop.pass_instead(owner, path or "params", "a module", way)
     form = _form(node)
     if form is not None:
         return [(_found(owner, node, path, form),)]
@@ -205,7 +207,7 @@ def _layers(owner: str, node: Any, path: str) -> list[tuple[Found, ...]]:
             return [tuple(both)]
     if min(map(_number, found)) < 0:
         way = "pass one of them, a list from bottom to top, or a dict of forward_rnn and backward_rnn"
-        raise _check.several_layers(owner, places, way)
+        raise _check.interop.several_layers(owner, places, way)
     for name, child in children.items():
         if name not in found and _has_arrays(child):
             raise ValueError(
@@ -250,15 +252,15 @@ def _found(owner: str, node: Mapping[str, Any], path: str, form: Form) -> Found:
         if part == "rngs":
             continue
         if part not in form.names or not isinstance(one, Mapping):
-            raise _check.array_unknown(owner, _joined(path, part))
+            raise _check.interop.array_unknown(owner, _joined(path, part))
         for name, array in one.items():
             if name not in ("kernel", "bias"):
-                raise _check.array_unknown(owner, _joined(path, f"{part}/{name}"))
+                raise _check.interop.array_unknown(owner, _joined(path, f"{part}/{name}"))
             if array is not None:
                 arrays[_joined(path, f"{part}/{name}")] = array
     for part in form.names:
         if _joined(path, f"{part}/kernel") not in arrays:
-            raise _check.array_missing(owner, _joined(path, f"{part}/kernel"))
+            raise _check.interop.array_missing(owner, _joined(path, f"{part}/kernel"))
     return Found(path, form, arrays)
 
 
@@ -270,21 +272,26 @@ def _side(owner: str, found: Found, arrays: Mapping[str, np.ndarray], activation
     )
     first = kernel[form.states[0]]
     if form is _WHOLE:
-        hidden, gates = _check.gates(owner, first, arrays[first], "(H, G*H)")
+        hidden, gates = _check.interop.gates(owner, first, arrays[first], "(H, G*H)")
     else:
-        hidden, gates = _check.shape(owner, first, arrays[first], ("H", "H")).shape[0], len(form.states)
+        hidden, gates = (
+            _check.arrays.shape(owner, first, arrays[first], ("H", "H")).shape[0],
+            len(form.states),
+        )
     cell = cell_with(gates, activation)
     biased = form.biased(LAYOUTS[form.library][cell])
     for part in form.names:
         if (bias[part] in found.arrays) != (part in biased):
-            raise (_check.array_missing if part in biased else _check.array_unknown)(owner, bias[part])
+            raise (_check.interop.array_missing if part in biased else _check.interop.array_unknown)(
+                owner, bias[part]
+            )
     width = hidden * gates // len(form.states)
     name = kernel[form.inputs[0]]
-    size = _check.shape(owner, name, arrays[name], ("D", width)).shape[0]
+    size = _check.arrays.shape(owner, name, arrays[name], ("D", width)).shape[0]
     none = np.zeros(width, arrays[first].dtype)
 
     def joined(names: Sequence[str], shape: tuple[int, ...]) -> np.ndarray:
-        blocks = [_check.shape(owner, name, arrays.get(name, none), shape) for name in names]
+        blocks = [_check.arrays.shape(owner, name, arrays.get(name, none), shape) for name in names]
         return np.concatenate(blocks, axis=-1)
 
     return cell, Arrays(

@@ -144,7 +144,7 @@ def save(model: Any, path: str | os.PathLike[str]) -> Converted:
     ...     save(rnnfast.TimeLSTM.from_sizes(3, 4), pathlib.Path(folder, "layer.npz")).difference
     0.0
     """
-    _check.instances("save", [model], KINDS)
+    _check.objects.instances("save", [model], KINDS)
     return _written("save", Read(model, {}), Path(path))
 
 
@@ -191,13 +191,13 @@ def convert(
 def _read(owner: str, path: Path, given: str | Cell | None) -> Read:
     """What a file holds, with all layers of the cell that is given."""
     cell, form = None if given is None else cell_of(owner, given), format_of(path)
-    _check.readable(owner, path)
+    _check.training.readable(owner, path)
     found = form.read(path, cell)
     if not isinstance(found.model, KINDS):
         raise _check.CheckpointError(f"{path}: a {type(found.model).__name__} has no other format.")
     for own in cells_of(found.model):
         if cell is not None and own.fingerprint != cell.fingerprint:
-            raise _check.cell_of_file("convert", path, cell.name, own.name)
+            raise _check.interop.cell_of_file("convert", path, cell.name, own.name)
     return found
 
 
@@ -240,7 +240,7 @@ def _complete(target: Path) -> Iterator[Path]:
 def format_of(path: Path) -> Format:
     """The format of a file by its ending."""
     if path.suffix.lower() not in FORMATS:
-        raise _check.unknown_ending(path, tuple(FORMATS))
+        raise _check.interop.unknown_ending(path, tuple(FORMATS))
     return FORMATS[path.suffix.lower()]
 
 
@@ -256,9 +256,9 @@ def _check_finite(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """No NaN and no infinity in the arrays of a file; CheckpointError otherwise."""
     try:
         for name, array in arrays.items():
-            _check.finite_array("convert", name, array)
+            _check.interop.finite_array("convert", name, array)
     except ValueError as error:
-        raise _check.malformed(path, str(error).removeprefix("convert: ").rstrip(".")) from None
+        raise _check.training.malformed(path, str(error).removeprefix("convert: ").rstrip(".")) from None
 
 
 def _named_model(
@@ -276,11 +276,11 @@ def _named_model(
             return Read(model, _by_names(names, arrays))
         return Read(model_of("convert", arrays, cell), _as_they_are(arrays))
     except _check.CellMissing as error:
-        raise _check.cell_missing(error.name, error.fingerprint, path) from None
+        raise _check.objects.cell_missing(error.name, error.fingerprint, path) from None
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
         reason = str(error) if isinstance(error, ValueError | TypeError) else "its description is not valid"
         reason = reason.rpartition("convert: ")[2].removeprefix("from_torch: ")
-        raise _check.malformed(path, reason.rstrip(".")) from None
+        raise _check.training.malformed(path, reason.rstrip(".")) from None
 
 
 def _read_safetensors(path: Path, cell: Cell | None) -> Read:
@@ -342,7 +342,7 @@ def _read_onnx(path: Path, cell: Cell | None) -> Read:
         raise
     except ValueError as error:
         reason = str(error).removeprefix("Graph.model: ").partition("; use ")[0]
-        raise _check.malformed(path, reason.rstrip(".")) from None
+        raise _check.training.malformed(path, reason.rstrip(".")) from None
     _check_finite(path, arrays_of(model))
     return Read(model, {ours: [Entry(*home) for home in theirs] for ours, theirs in homes.items()})
 

@@ -98,11 +98,11 @@ def from_keras(
     """
     owner = "from_keras"
     given = Options(
-        _check.choice(owner, "activation", activation, ACTIVATIONS),
-        None if reset_after is None else _check.boolean(owner, "reset_after", reset_after),
-        _check.boolean(owner, "stateful", stateful),
+        _check.values.choice(owner, "activation", activation, ACTIVATIONS),
+        None if reset_after is None else _check.values.boolean(owner, "reset_after", reset_after),
+        _check.values.boolean(owner, "stateful", stateful),
     )
-    kind = None if dtype is None else _check.float_dtype(owner, dtype)
+    kind = None if dtype is None else _check.arrays.float_dtype(owner, dtype)
     is_stack = isinstance(weights, list | tuple) and not any(map(_is_array, weights)) and len(weights) > 0
     layers = [
         _read(owner, f"layer {number}" if is_stack else "the layer", one, given)
@@ -192,7 +192,7 @@ def _read(owner: str, place: str, given: Any, options: Options) -> list[Directio
     if not isinstance(given, list | tuple):
         return _read_layer(owner, place, given)
     if len(given) not in (2, 3, 4, 6):
-        raise _check.keras_weights(owner, place, len(given))
+        raise _check.interop.keras_weights(owner, place, len(given))
     if len(given) < 4:
         return [Direction(place, given, options)]
     half = len(given) // 2
@@ -217,35 +217,35 @@ def _read_layer(owner: str, place: str, layer: Any, backwards: bool = False) -> 
     gate = config.get("recurrent_activation", "sigmoid")
     _only(owner, f"recurrent_activation of {place}", gate, ("sigmoid",))
     if config["go_backwards"] != backwards:
-        raise _check.reads_backwards(owner, place, backwards)
+        raise _check.interop.reads_backwards(owner, place, backwards)
     if len(weights) not in (2, 3):
-        raise _check.keras_weights(owner, place, len(weights))
+        raise _check.interop.keras_weights(owner, place, len(weights))
     options = Options(config["activation"], config.get("reset_after"), config["stateful"])
     return [Direction(place, weights, options)]
 
 
 def _only(owner: str, name: str, given: Any, served: tuple[str, ...]) -> None:
     if given not in served:
-        raise _check.option_not_served(owner, name, given, " or ".join(served))
+        raise _check.interop.option_not_served(owner, name, given, " or ".join(served))
 
 
 def _side(owner: str, direction: Direction, arrays: dict[str, np.ndarray]) -> tuple[Cell, Arrays]:
     """One direction of one layer from all arrays by name."""
     name, recurrent, bias = (f"{name} of {direction.place}" for name in _NAMES)
     options = direction.options
-    hidden, gates = _check.gates(owner, recurrent, arrays[recurrent], "(H, G*H)")
+    hidden, gates = _check.interop.gates(owner, recurrent, arrays[recurrent], "(H, G*H)")
     columns = gates * hidden
-    wx = _check.shape(owner, name, arrays[name], ("D", columns))
+    wx = _check.arrays.shape(owner, name, arrays[name], ("D", columns))
     zeros = np.zeros(columns, wx.dtype)
     if gates != 3:
-        bx = _check.shape(owner, bias, arrays.get(bias, zeros), (columns,))
+        bx = _check.arrays.shape(owner, bias, arrays.get(bias, zeros), (columns,))
         return cell_with(gates, options.activation), Arrays(wx, arrays[recurrent], bx, zeros)
     after = options.reset_after
     if after is None:
         after = bias not in arrays or arrays[bias].ndim == 2
     why = f"that of a GRU with reset_after={after}"
     both = arrays.get(bias, np.zeros((2, columns) if after else columns, wx.dtype))
-    both = _check.shape(owner, bias, both, (2, columns) if after else (columns,), why)
+    both = _check.arrays.shape(owner, bias, both, (2, columns) if after else (columns,), why)
     if not after:
         return cells.gru, Arrays(wx, arrays[recurrent], both, zeros)
     return cells.gru_after, with_one_bias(cells.gru_after, Arrays(wx, arrays[recurrent], *both))

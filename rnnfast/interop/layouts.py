@@ -101,7 +101,7 @@ def cell_of(owner: str, library: str, cell: Cell) -> Cell:
     for known in LAYOUTS[library]:
         if cell.fingerprint == known.fingerprint:
             return known
-    raise _check.not_representable(owner, library, cell.name)
+    raise _check.interop.not_representable(owner, library, cell.name)
 
 
 def to_library(cell: Cell, layout: Layout, params: Mapping[str, np.ndarray]) -> Arrays:

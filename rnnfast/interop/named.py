@@ -108,20 +108,20 @@ def described_model(owner: str, arrays: Arrays, description: Mapping[str, Any]) 
         return _model(owner, arrays, description["model"], constants)
     found, rest = _by_layer(arrays)
     for name in rest:
-        raise _check.array_unknown(owner, name)
+        raise _check.interop.array_unknown(owner, name)
     stateful = description.get("stateful", [False] * len(found))
     named = zip(found.items(), description["cells"], constants, stateful, strict=True)
     layers = {}
     for (place, params), cell, values, carries in named:
         own = _cell_of_layer(owner, cell)
         _check_layer(owner, place, params, own)
-        layers[place] = layer_of(own, params, _check.boolean(owner, "stateful", carries))
+        layers[place] = layer_of(own, params, _check.values.boolean(owner, "stateful", carries))
         layers[place].constants = values
     made = _together(owner, layers, description["dropout"])
     if description.get("stack") and not isinstance(made, Stack):  # a stack of one layer
         made = Stack([made])
     for drop in made.dropouts if isinstance(made, Stack) else []:
-        drop.per_step = _check.boolean(owner, "per_step", description.get("per_step", True))
+        drop.per_step = _check.values.boolean(owner, "per_step", description.get("per_step", True))
     return made
 
 
@@ -137,9 +137,11 @@ def model_of(owner: str, arrays: Arrays, cell: str | Cell | None = None) -> Any:
     """
     found, rest = _by_layer(arrays)
     if not found:
-        raise _check.no_layer_found(owner, "layer0_Wx, or weight_ih_l0 of PyTorch", " among its arrays")
+        raise _check.interop.no_layer_found(
+            owner, "layer0_Wx, or weight_ih_l0 of PyTorch", " among its arrays"
+        )
     if "layer0" not in found:
-        raise _check.array_missing(owner, "layer0_Wx")
+        raise _check.interop.array_missing(owner, "layer0_Wx")
     chosen = []
     for place, params in found.items():
         chosen.append(_cell_by_shape(owner, place, params) if cell is None else cell_of(owner, cell))
@@ -149,7 +151,7 @@ def model_of(owner: str, arrays: Arrays, cell: str | Cell | None = None) -> Any:
         return _together(owner, {place: layer_of(own, params) for (place, params), own in named})
     for name in ("output_b", *([] if "embed_W" in rest else ["output_W"])):
         if name not in rest:
-            raise _check.array_missing(owner, name)
+            raise _check.interop.array_missing(owner, name)
     for own in chosen:
         if own is not chosen[0]:
             raise ValueError(
@@ -181,8 +183,8 @@ def _by_layer(arrays: Arrays) -> tuple[dict[str, dict[str, np.ndarray]], dict[st
 
 def _cell_by_shape(owner: str, place: str, params: Arrays) -> Cell:
     if "Wh" not in params:
-        raise _check.array_missing(owner, f"{place}_Wh")
-    _, gates = _check.gates(owner, f"{place}_Wh", params["Wh"], "(H, G*H)")
+        raise _check.interop.array_missing(owner, f"{place}_Wh")
+    _, gates = _check.interop.gates(owner, f"{place}_Wh", params["Wh"], "(H, G*H)")
     return _CELLS.get((gates, "bhh" in params), _CELLS[gates, False])
 
 
@@ -191,16 +193,16 @@ def _check_layer(owner: str, place: str, params: dict[str, np.ndarray], cell: Ce
     names = tuple(cell.shapes(1, 1))
     for name in names:
         if name not in params:
-            raise _check.array_missing(owner, f"{place}_{name}")
+            raise _check.interop.array_missing(owner, f"{place}_{name}")
     for name in params:
         if name not in names:
-            raise _check.array_unknown(owner, f"{place}_{name}", f"the cell {cell.name} has none")
+            raise _check.interop.array_unknown(owner, f"{place}_{name}", f"the cell {cell.name} has none")
     wide = params["Wh" if "Wh" in names else "b"]
-    _check.shape(owner, f"{place}_Wx", params["Wx"], ("D", "columns"))
+    _check.arrays.shape(owner, f"{place}_Wx", params["Wx"], ("D", "columns"))
     width = wide.shape[0] if wide.ndim > 1 else wide.size // len(cell.gates)
     shapes = cell.shapes(params["Wx"].shape[0], width)
     for name, shape in shapes.items():
-        params[name] = _check.parameter(owner, f"{place}_{name}", params.pop(name), shape)
+        params[name] = _check.objects.parameter(owner, f"{place}_{name}", params.pop(name), shape)
 
 
 def _together(owner: str, layers: Mapping[str, Recurrent], dropout: float = 0.0) -> Any:
@@ -210,7 +212,7 @@ def _together(owner: str, layers: Mapping[str, Recurrent], dropout: float = 0.0)
         pair = (f"layer{len(both)}", f"layer{len(both)}_reverse")
         both.append([layers[name] for name in pair if name in layers])
     if sum(map(len, both)) != len(layers):
-        raise _check.array_missing(owner, f"layer{len(both)}_Wx")
+        raise _check.interop.array_missing(owner, f"layer{len(both)}_Wx")
     return assembled(both, dropout)
 
 
@@ -219,11 +221,11 @@ def _model(owner: str, arrays: Arrays, config: dict[str, Any], constants: Any = 
     dtype, shapes = expected_tensors(config)
     for name in arrays:
         if name not in shapes:
-            raise _check.array_unknown(owner, name)
+            raise _check.interop.array_unknown(owner, name)
     for name, shape in shapes.items():
         if name not in arrays:
-            raise _check.array_missing(owner, name)
-        _check.parameter(owner, name, arrays[name], shape, dtype)
+            raise _check.interop.array_missing(owner, name)
+        _check.objects.parameter(owner, name, arrays[name], shape, dtype)
     return model_from(SavedModel(config, dict(arrays), {}, saved_constants(config, constants)))
 
 

@@ -108,8 +108,8 @@ def to_onnx(
     >>> to_onnx(layer, "lstm.onnx").placed[0]                                   # doctest: +SKIP
     Placed(parameter='layer0_Wx', shape=(3, 16), initializer='layer0_W')
     """
-    check = _check.boolean("to_onnx", "check", check)
-    _check.installed("to_onnx", "onnx", "onnx", *(["onnxruntime"] if check else []))
+    check = _check.values.boolean("to_onnx", "check", check)
+    _check.interop.installed("to_onnx", "onnx", "onnx", *(["onnxruntime"] if check else []))
     source = source_of("to_onnx", model)
     content, placed = written(source, lengths)
     difference = _compared(source, content, lengths) if check else None
@@ -156,7 +156,7 @@ def written(source: Source, lengths: bool) -> tuple[bytes, list[Placed]]:
     _write_outputs(graph, source, graph.node("Transpose", hs, perm=[1, 0, 2]))
     for (name, width), value in states.items():
         graph.output(name, value, ("batch", width))
-    _check.fits_protobuf("to_onnx", graph.nbytes(), MOST_BYTES)
+    _check.interop.fits_protobuf("to_onnx", graph.nbytes(), MOST_BYTES)
     model = helper.make_model(
         graph.graph(type(source.model).__name__),
         producer_name="rnnfast",
@@ -322,7 +322,7 @@ def source_of(owner: str, model: Any) -> Source:
     if isinstance(model, RNNLM | SequenceRegressor):
         return _of_model(model)
     if not isinstance(model, Recurrent | Bidirectional | Stack):
-        raise _check.not_exported(owner, model, KINDS)
+        raise _check.interop.not_exported(owner, model, KINDS)
     return Source(model, None, _named(directions(owner, model)))
 
 

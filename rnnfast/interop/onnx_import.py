@@ -32,8 +32,8 @@ _KNOWN = {
 _PLACES = {"W": 1, "R": 2, "B": 3, "P": 7}
 # Operators through which exporters pass weights. A result has no more numbers than the inputs together.
 MOVES = {"Cast", "Concat", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
-# Layers and moved weights may take 16 times the bytes of the file (gates cut apart and joined again take 11), and
-# a megabyte.
+# Layers and moved weights may take 16 times the bytes of the file, and a megabyte; gates that are cut apart
+# and joined again take 11 times.
 _MOST_TIMES, _SLACK = 16, 1 << 20
 
 
@@ -159,8 +159,8 @@ def from_onnx(path: str | os.PathLike[str]) -> Graph:
     >>> rnnfast.interop.from_onnx("tagger.onnx").layers                         # doctest: +SKIP
     {'/rnn/LSTM': TimeLSTM(input_size=64, hidden_size=128, stateful=False)}
     """
-    _check.installed("from_onnx", "onnx", "onnx")
-    _check.readable("from_onnx", path)
+    _check.interop.installed("from_onnx", "onnx", "onnx")
+    _check.training.readable("from_onnx", path)
     import onnx
 
     try:
@@ -168,7 +168,7 @@ def from_onnx(path: str | os.PathLike[str]) -> Graph:
     except Exception as error:  # protobuf and onnx raise many kinds
         reason = str(error) or type(error).__name__
         what = "" if isinstance(error, _Refused) else "not an ONNX file that can be read: "
-        raise _check.malformed(path, what + reason.rstrip(".")) from None
+        raise _check.training.malformed(path, what + reason.rstrip(".")) from None
 
 
 class _Refused(ValueError):
@@ -331,7 +331,7 @@ def _check_shapes(gates: int, arrays: dict[str, Any], count: int, hidden: Any) -
             continue
         if array.shape != (count, *expected[name]):
             raise ValueError(f"its {name} is {array.shape}, but must be {(count, *expected[name])}")
-        if array.dtype not in _check.FLOAT_DTYPES or array.dtype != w.dtype:
+        if array.dtype not in _check.arrays.FLOAT_DTYPES or array.dtype != w.dtype:
             raise ValueError(f"its {name} is {array.dtype}; W, R, B and P must be all float32 or float64")
     if hidden is not None and hidden != width:
         raise ValueError(f"its hidden_size is {hidden!s:.30}, but R has {width} columns")

@@ -47,11 +47,13 @@ def _described(graph: Graph, text: str) -> tuple[Any, Homes]:
         arrays, homes = _parameters(graph, description)
         return described_model(_OWNER, arrays, description), homes
     except _check.CellMissing as error:
-        raise _check.cell_missing(error.name, error.fingerprint, graph.path) from None
+        raise _check.objects.cell_missing(error.name, error.fingerprint, graph.path) from None
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
         told = isinstance(error, ValueError | TypeError) and not isinstance(error, json.JSONDecodeError)
         reason = str(error).removeprefix(f"{_OWNER}: ").rstrip(".") if told else "it is damaged"
-        raise _check.malformed(graph.path, f"its entry {METADATA} does not fit the graph: {reason}") from None
+        raise _check.training.malformed(
+            graph.path, f"its entry {METADATA} does not fit the graph: {reason}"
+        ) from None
 
 
 def _parameters(graph: Graph, description: Any) -> tuple[dict[str, np.ndarray], Homes]:
@@ -118,7 +120,7 @@ class _Chain:
             name = proto.name or f"{proto.op_type} {index}"
             held = [graph.constants.get(one) for one in proto.input]
             if not self._takes(proto, name, held, recurrent.get(tuple(proto.output))):
-                raise _check.no_model(_OWNER, name, proto.op_type)
+                raise _check.interop.no_model(_OWNER, name, proto.op_type)
 
     def _takes(self, proto: Any, name: str, held: list[Constant | None], node: Node | None) -> bool:
         """Take a node as one of the parts, or as one around them; False if it is neither."""
@@ -155,7 +157,7 @@ class _Chain:
     def model(self) -> RNNLM | Layers:
         """The model of these parts, on copies of the arrays."""
         if not self.nodes:
-            raise _check.no_model(_OWNER, "", "")
+            raise _check.interop.no_model(_OWNER, "", "")
         if not self.parts:
             return assembled([[copy.deepcopy(layer) for layer in node.layers] for node in self.nodes])
         self._check_parts()
@@ -182,19 +184,19 @@ class _Chain:
             elif layer.hidden_size != first.hidden_size:
                 why = f"has the hidden size {layer.hidden_size}, but the first layer {first.hidden_size}"
             if why:
-                raise _check.no_model(_OWNER, node.name, node.proto.op_type, why)
+                raise _check.interop.no_model(_OWNER, node.name, node.proto.op_type, why)
         for part, other, why in (
             ("table", "W", "is an embedding without an affine layer after the layers"),
             ("W", "table", "is an affine layer without an embedding before the layers"),
         ):
             if part in self.parts and other not in self.parts:
-                raise _check.no_model(_OWNER, *self._places[part], why)
+                raise _check.interop.no_model(_OWNER, *self._places[part], why)
         words, width = len(self.parts["table"].array), first.hidden_size
         expected = {"table": (words, first.input_size), "W": (width, words), "b": (words,)}
         for part, constant in self.parts.items():
             if constant.array.shape != expected[part]:
                 why = f"has {constant.array.shape}, but layers and words need {expected[part]}"
-                raise _check.no_model(_OWNER, *self._places[part], why)
+                raise _check.interop.no_model(_OWNER, *self._places[part], why)
 
     def homes(self, model: RNNLM | Layers) -> Homes:
         """The arrays of the file that hold each parameter of the model."""
@@ -214,7 +216,7 @@ class _Chain:
 
 def _compare(graph: Graph, model: RNNLM | Layers, last: str) -> None:
     """ValueError unless the graph computes what the model does, with the batch first or the time first."""
-    _check.installed(_OWNER, "onnx", "onnxruntime")
+    _check.interop.installed(_OWNER, "onnx", "onnxruntime")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -222,7 +224,7 @@ def _compare(graph: Graph, model: RNNLM | Layers, last: str) -> None:
     try:
         session = onnxruntime.InferenceSession(str(graph.path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime has kinds of its own
-        raise _check.not_runnable(_OWNER, str(error)) from None
+        raise _check.interop.not_runnable(_OWNER, str(error)) from None
     failures = []
     for batch_first in (True, False):
         given = _random_inputs(model, session.get_inputs(), batch_first)
@@ -238,15 +240,15 @@ def _compare(graph: Graph, model: RNNLM | Layers, last: str) -> None:
         if ours.size == theirs.size and np.allclose(ours.reshape(theirs.shape), theirs, rtol=0, atol=limit):
             return
     if len(failures) == 2:
-        raise _check.not_runnable(_OWNER, failures[1])
-    raise _check.no_language_model(_OWNER)
+        raise _check.interop.not_runnable(_OWNER, failures[1])
+    raise _check.interop.no_language_model(_OWNER)
 
 
 def _random_inputs(model: RNNLM | Layers, inputs: list[Any], batch_first: bool) -> dict[str, np.ndarray]:
     """Words or vectors for the first input; for the others, states of zeros and whole lengths."""
     first = inputs[0].shape if inputs else []
     if len(first) < 2 or any(one.type not in _DTYPES for one in inputs):
-        raise _check.no_language_model(_OWNER)
+        raise _check.interop.no_language_model(_OWNER)
     sizes = (_BATCH, _STEPS) if batch_first else (_STEPS, _BATCH)
     lengths = [axis if isinstance(axis, int) else size for axis, size in zip(first[:2], sizes, strict=True)]
     known = dict(zip(first[:2], lengths, strict=True))
@@ -255,7 +257,7 @@ def _random_inputs(model: RNNLM | Layers, inputs: list[Any], batch_first: bool) 
     for one in inputs:
         axes = [axis if isinstance(axis, int) else known.get(axis, batch) for axis in one.shape]
         if not all(0 <= axis <= _LONGEST for axis in axes) or len(axes) > 3:
-            raise _check.no_language_model(_OWNER)
+            raise _check.interop.no_language_model(_OWNER)
         dtype = np.dtype(_DTYPES[one.type])
         given[one.name] = np.full(axes, steps if dtype.kind == "i" else 0, dtype)
     drawn: np.ndarray

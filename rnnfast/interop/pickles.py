@@ -67,7 +67,7 @@ def read_arrays(path: str | os.PathLike[str]) -> list[np.ndarray]:
     """
     with open(path, "rb") as file:
         if os.fstat(file.fileno()).st_size > MOST_BYTES:
-            raise _check.malformed(
+            raise _check.training.malformed(
                 path, f"it has more than {MOST_BYTES} bytes, far more than a list of the book"
             )
         content = file.read()
@@ -76,7 +76,7 @@ def read_arrays(path: str | os.PathLike[str]) -> list[np.ndarray]:
         return _arrays_in(_Unpickler(content).load(), len(content))
     except Exception as error:  # pickle and NumPy raise many kinds
         reason = str(error) or type(error).__name__
-        raise _check.malformed(path, f"not a pickle of NumPy arrays alone ({reason})") from None
+        raise _check.training.malformed(path, f"not a pickle of NumPy arrays alone ({reason})") from None
 
 
 def _check_opcodes(content: bytes) -> None:

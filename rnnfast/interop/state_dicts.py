@@ -47,7 +47,7 @@ def model_of_state_dict(owner: str, arrays: Named, cell: Cell | None) -> tuple[A
     recurrent = {name: found for name in arrays if (found := _RECURRENT.fullmatch(name))}
     prefixes = {found[1] for found in recurrent.values()}
     if len(prefixes) != 1:
-        raise _check.one_recurrent_layer(owner, sorted(prefixes))
+        raise _check.interop.one_recurrent_layer(owner, sorted(prefixes))
     (prefix,) = prefixes
     nonlinearity = "relu" if cell is cells.rnn_relu else "tanh"
     own = {found[2]: arrays[name] for name, found in recurrent.items()}
@@ -61,7 +61,7 @@ def model_of_state_dict(owner: str, arrays: Named, cell: Cell | None) -> tuple[A
         return layers, places(layers, prefix, {}, arrays)
     for name, found in recurrent.items():
         if found[2].endswith("_reverse"):
-            raise _check.array_unknown(owner, name, "models read in one direction")
+            raise _check.interop.array_unknown(owner, name, "models read in one direction")
     names = _around(owner, rest, layers)
     ours = {**arrays_of(layers), **{name: arrays[theirs] for name, theirs in names.items()}}
     output = arrays[names["output_W"]]
@@ -81,15 +81,17 @@ def _around(owner: str, rest: Named, layers: Any) -> dict[str, str]:
     biases = [name for name in rest if name.endswith("bias") and len(weights) > 0]
     for name in rest:
         if name not in (*weights[:2], *biases[:1]):
-            raise _check.array_unknown(owner, name, "expected an embedding and an affine layer at most")
+            raise _check.interop.array_unknown(
+                owner, name, "expected an embedding and an affine layer at most"
+            )
     output, table = _output_and_table(owner, rest, weights, biases, layers)
     dtype, width = layers.dtype, layers.hidden_size
-    outputs = len(_check.parameter(owner, output, rest[output], ("outputs", width), dtype))
+    outputs = len(_check.objects.parameter(owner, output, rest[output], ("outputs", width), dtype))
     for bias in biases:
-        _check.parameter(owner, bias, rest[bias], (outputs,), dtype)
+        _check.objects.parameter(owner, bias, rest[bias], (outputs,), dtype)
     if table:
         words = (outputs, layers.input_size)  # one output for each word
-        _check.parameter(owner, table, rest[table], words, dtype)
+        _check.objects.parameter(owner, table, rest[table], words, dtype)
     names = {"embed_W": table, "output_W": output, "output_b": biases[0] if biases else ""}
     return {ours: theirs for ours, theirs in names.items() if theirs}
 
@@ -108,7 +110,7 @@ def _output_and_table(
         if len(outputs) == 2 and layers.input_size == layers.hidden_size:
             outputs = [name for name in weights if not _EMBEDDING.search(name)]
     if len(outputs) != 1:
-        raise _check.array_unknown(
+        raise _check.interop.array_unknown(
             owner, weights[1], f"it may be an embedding or an affine layer above {weights[0]}"
         )
     return outputs[0], weights[1 - weights.index(outputs[0])]
@@ -119,7 +121,7 @@ def state_dict_of(model: Any) -> tuple[dict[str, np.ndarray], dict[str, list[str
     from rnnfast.interop import to_torch
 
     if isinstance(model, SequenceRegressor) and model.head.name not in _MEANS:
-        raise _check.no_place_for("convert", "a PyTorch file", f"the head {model.head.name}")
+        raise _check.interop.no_place_for("convert", "a PyTorch file", f"the head {model.head.name}")
     is_model = isinstance(model, RNNLM | SequenceRegressor)
     names = _WORDS if isinstance(model, RNNLM) else _NUMBERS if is_model else {}
     prefix = "rnn." if is_model else ""

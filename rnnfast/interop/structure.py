@@ -33,7 +33,7 @@ Sides = list[tuple[tuple[Cell, Arrays], ...]]
 def directions(owner: str, model: Any) -> list[tuple[Recurrent, ...]]:
     """The layers of a layer or a stack from bottom to top, each as the one that reads forwards and, if there
     is one, that which reads backwards."""
-    _check.instances(owner, [model], (Recurrent, Bidirectional, Stack))
+    _check.objects.instances(owner, [model], (Recurrent, Bidirectional, Stack))
     layers = model.layers if isinstance(model, Stack) else [model]
     return [
         (one.layer_forward, one.layer_backward) if isinstance(one, Bidirectional) else (one,)
@@ -69,7 +69,7 @@ def sides_of(owner: str, library: str, model: Any) -> Sides:
     def side(layer: Recurrent, place: str) -> tuple[Cell, Arrays]:
         cell = cell_of(owner, library, layer.cell)
         for name, param in parameters(layer).items():
-            _check.finite_array(owner, f"{name} of layer {place}", param)
+            _check.interop.finite_array(owner, f"{name} of layer {place}", param)
         layout = LAYOUTS[library][cell]
         arrays = to_library(cell, layout, parameters(layer))
         return cell, where_biases_are(owner, library, layout, arrays)
@@ -118,10 +118,10 @@ def copied(owner: str, name: str, value: Any, dtype: np.dtype | None = None) -> 
     """
     is_tensor = hasattr(value, "detach")
     if not (is_tensor or hasattr(value, "__array__")) or isinstance(value, np.ndarray):
-        value = _check.shape(owner, name, value, ("...",) if np.ndim(value) else ())
+        value = _check.arrays.shape(owner, name, value, ("...",) if np.ndim(value) else ())
     kind = getattr(value.dtype, "name", str(value.dtype).rpartition(".")[2])
     if kind not in ("float32", "float64") and (dtype is None or kind not in HALVES):
-        raise _check.array_kind(owner, name, kind)
+        raise _check.interop.array_kind(owner, name, kind)
     if getattr(value, "is_meta", False):
         raise ValueError(
             f"{owner}: {name} is on the device meta, which holds no numbers; load the weights into it first."
@@ -142,5 +142,5 @@ def copied_all(owner: str, given: dict[str, Any], dtype: np.dtype | None) -> dic
                 f"{owner}: {name} must be {first.dtype.name}, the dtype of the first array, got "
                 f"{array.dtype.name}; pass dtype=np.{first.dtype.name} to convert all."
             )
-        _check.finite_array(owner, name, array)
+        _check.interop.finite_array(owner, name, array)
     return copies

@@ -69,8 +69,8 @@ def from_torch(
     (2, 5, 4)
     """
     owner = "from_torch"
-    nonlinearity = _check.choice(owner, "nonlinearity", nonlinearity, ACTIVATIONS)
-    kind = None if dtype is None else _check.float_dtype(owner, dtype)
+    nonlinearity = _check.values.choice(owner, "nonlinearity", nonlinearity, ACTIVATIONS)
+    kind = None if dtype is None else _check.arrays.float_dtype(owner, dtype)
     module = None
     if isinstance(source, Mapping):
         named = _chosen_arrays(owner, source, prefix)
@@ -122,7 +122,7 @@ def to_torch(layer: Layers) -> Any:
     sides = sides_of(owner, "torch", layer)
     _check_alike(owner, sides, CLASSES[sides[0][0][0]])
     dropout = _dropout(owner, layer)
-    _check.installed(owner, "torch", "torch")
+    _check.interop.installed(owner, "torch", "torch")
     import torch
 
     cell, arrays = sides[0][0]
@@ -182,9 +182,9 @@ def _chosen(owner: str, names: Iterable[str], prefix: str) -> str:
     if prefix in inside or len(inside) == 1:
         return prefix if prefix in inside else inside[0]
     if inside:
-        raise _check.several_layers(owner, inside, "choose one with prefix=")
+        raise _check.interop.several_layers(owner, inside, "choose one with prefix=")
     what = "an RNN, LSTM or GRU of PyTorch, or arrays named weight_ih_l0, weight_hh_l0, ..."
-    raise _check.no_layer_found(owner, what, f" under {prefix}" if prefix else "")
+    raise _check.interop.no_layer_found(owner, what, f" under {prefix}" if prefix else "")
 
 
 def _chosen_arrays(owner: str, source: Mapping[str, Any], prefix: str) -> dict[str, Any]:
@@ -197,7 +197,9 @@ def _chosen_arrays(owner: str, source: Mapping[str, Any], prefix: str) -> dict[s
 
 def _chosen_module(owner: str, source: Any, prefix: str) -> Any:
     """The one recurrent module in a module."""
-    _check.offers(owner, "source", source, ("named_modules", "state_dict"), "torch.nn.LSTM or its state_dict")
+    _check.objects.offers(
+        owner, "source", source, ("named_modules", "state_dict"), "torch.nn.LSTM or its state_dict"
+    )
     import torch
 
     kinds = (torch.nn.RNNBase, torch.nn.RNNCellBase)
@@ -211,9 +213,9 @@ def _check_readable(owner: str, source: Any) -> None:
     """A module whose recurrent layers, if there are any, are those of `torch.nn`."""
     for module in source.modules():
         if type(module).__module__.startswith("torch.jit."):
-            raise _check.pass_instead(owner, "source", "a TorchScript module", "its state_dict()")
+            raise _check.interop.pass_instead(owner, "source", "a TorchScript module", "its state_dict()")
         if ".quantized" in type(module).__module__:
-            raise _check.pass_instead(
+            raise _check.interop.pass_instead(
                 owner, "source", "a quantized module", "what it was before quantization"
             )
 
@@ -229,14 +231,14 @@ def _check_names(owner: str, named: Mapping[str, Any]) -> list[str]:
     has_biases = any(name.startswith("bias") for name in found)
     layers = max(numbers, default=0) + 1
     if layers > len(named):  # a far layer without those below it
-        raise _check.array_missing(owner, "weight_ih_l0")
+        raise _check.interop.array_missing(owner, "weight_ih_l0")
     names = _names(layers, directions, has_biases, numbered=bool(numbers))
     for name in names:
         if name not in named:
-            raise _check.array_missing(owner, name)
+            raise _check.interop.array_missing(owner, name)
     for name in named:
         if name not in names:
-            raise _check.array_unknown(owner, name)
+            raise _check.interop.array_unknown(owner, name)
     return names
 
 
@@ -244,15 +246,15 @@ def _sides(owner: str, names: list[str], arrays: Mapping[str, np.ndarray], nonli
     """The arrays of each direction of each layer; `names` are in the order of `_names`."""
     each = 4 if any(name.startswith("bias") for name in names) else 2
     directions = 2 if any(name.endswith("_reverse") for name in names) else 1
-    hidden, gates = _check.gates(owner, names[1], arrays[names[1]].T, "(G*H, H)")
+    hidden, gates = _check.interop.gates(owner, names[1], arrays[names[1]].T, "(G*H, H)")
     cell, rows = cell_with(gates, nonlinearity), gates * hidden
-    size = _check.shape(owner, names[0], arrays[names[0]], (rows, "D")).shape[1]
+    size = _check.arrays.shape(owner, names[0], arrays[names[0]], (rows, "D")).shape[1]
     flat: list[tuple[Cell, Arrays]] = []
     for first in range(0, len(names), each):
         depth = size if len(flat) < directions else directions * hidden
         shapes: list[tuple] = [(rows, depth), (rows, hidden), (rows,), (rows,)]
         named = zip(names[first : first + each], shapes, strict=False)
-        weights = [_check.shape(owner, name, arrays[name], shape) for name, shape in named]
+        weights = [_check.arrays.shape(owner, name, arrays[name], shape) for name, shape in named]
         biases = [np.zeros(rows, weights[0].dtype)] * (4 - each)
         flat.append((cell, Arrays(*weights, *biases)))
     return [tuple(flat[k : k + directions]) for k in range(0, len(flat), directions)]
@@ -266,15 +268,15 @@ def _check_alike(owner: str, sides: Sides, what: str) -> None:
     first, arrays = sides[0][0]
     for number, both in enumerate(sides):
         if len(both) != len(sides[0]):
-            raise _check.unlike_the_first(
+            raise _check.interop.unlike_the_first(
                 owner, str(number), "number of directions", len(both), len(sides[0]), what
             )
         for (cell, w), place in zip(both, (f"{number}", f"{number} (backwards)"), strict=False):
             if cell is not first:
-                raise _check.unlike_the_first(owner, place, "cell", cell.name, first.name, what)
+                raise _check.interop.unlike_the_first(owner, place, "cell", cell.name, first.name, what)
             width, expected = w.wh.shape[1], arrays.wh.shape[1]
             if width != expected:
-                raise _check.unlike_the_first(owner, place, "hidden size", width, expected, what)
+                raise _check.interop.unlike_the_first(owner, place, "hidden size", width, expected, what)
 
 
 def _dropout(owner: str, layer: Layers) -> float:

@@ -62,7 +62,7 @@ class Activations(Plans):
         dict of str to Activation
             `kind` and `values` (N, T, H) of each gate.
         """
-        _check.called_before(f"{type(self).__name__}.activations", self._run is not None, "forward")
+        _check.objects.called_before(f"{type(self).__name__}.activations", self._run is not None, "forward")
         run = self._run
         assert run is not None
         nodes = self._activation_nodes()

@@ -37,18 +37,20 @@ class Affine(Layer):
     def _checked_params(self, W: np.ndarray, b: np.ndarray) -> list[np.ndarray]:
         """W and b, after checking that their shapes agree."""
         owner = type(self).__name__
-        W = _check.parameter(owner, "W", W, self.AXES)
+        W = _check.objects.parameter(owner, "W", W, self.AXES)
         for axis, place, length in zip(self.AXES, ("rows", "columns"), W.shape, strict=True):
-            _check.size(owner, f"{axis}, the {place} of W,", length)
-        return [W, _check.parameter(owner, "b", b, (W.shape[1],), W.dtype)]
+            _check.values.size(owner, f"{axis}, the {place} of W,", length)
+        return [W, _check.objects.parameter(owner, "b", b, (W.shape[1],), W.dtype)]
 
     @classmethod
     def _drawn(cls, given: tuple[int, int], rng: np.random.Generator | None, dtype: Any) -> Any:
         """A layer of these sizes with the book's initial values: weights randn / sqrt(fan-in), zero bias."""
         owner = f"{cls.__name__}.from_sizes"
-        rows, cols = (_check.size(owner, name, value) for name, value in zip(cls.SIZES, given, strict=True))
-        kind = _check.float_dtype(owner, dtype)
-        W = _check.generator(owner, rng).standard_normal((rows, cols)) / np.sqrt(rows)
+        rows, cols = (
+            _check.values.size(owner, name, value) for name, value in zip(cls.SIZES, given, strict=True)
+        )
+        kind = _check.arrays.float_dtype(owner, dtype)
+        W = _check.values.generator(owner, rng).standard_normal((rows, cols)) / np.sqrt(rows)
         return cls(W.astype(kind), np.zeros(cols, kind))
 
     def _shown(self) -> dict[str, Any]:
@@ -128,7 +130,7 @@ class TimeAffine(Affine):
         with self._turn:
             W, b = self._weights
             why = "the last axis is the rows of W"
-            x = _check.floats("TimeAffine.forward", "x", x, ("...", W.shape[0]), self.dtype, why)
+            x = _check.arrays.floats("TimeAffine.forward", "x", x, ("...", W.shape[0]), self.dtype, why)
             y = self._output("TimeAffine.forward", out, (*x.shape[:-1], W.shape[1]), x, *self._weights)
             packed = self._workspace.take("packed", (packed_size(*W.shape, self.dtype),), self.dtype)
             keeper = self._workspace.packed
@@ -136,7 +138,7 @@ class TimeAffine(Affine):
             affine_forward(
                 x.reshape(-1, W.shape[0]),
                 *kernel_matrix(W),
-                _check.kernel_ready(b),
+                _check.arrays.kernel_ready(b),
                 made,
                 y.reshape(-1, W.shape[1]),
                 packed,
@@ -152,12 +154,12 @@ class TimeAffine(Affine):
         with self._turn:
             self._claim_tape()
             owner = "TimeAffine.backward"
-            _check.called_before(owner, self._x is not None, "forward")
+            _check.objects.called_before(owner, self._x is not None, "forward")
             assert self._x is not None
             W, _ = self._weights
             depth, cols = W.shape
             x = self._x
-            dout = _check.floats(
+            dout = _check.arrays.floats(
                 owner, "dout", dout, (*x.shape[:-1], cols), self.dtype, "the shape of the last output"
             )
             self._read_apart(owner, {"dout": dout, "x": x})

@@ -61,10 +61,10 @@ class AffineLoss(Affine):
     def input_gradient(self, dout: float = 1.0, out: np.ndarray | None = None) -> np.ndarray:
         """The first half of `backward`: the gradient (N, T, H) of the inputs."""
         owner = f"{type(self).__name__}.backward"
-        _check.called_before(owner, self._gradients is not None, "forward")
+        _check.objects.called_before(owner, self._gradients is not None, "forward")
         assert self._gradients is not None
         dxs = self._gradients[0]
-        scale = self.dtype.type(_check.number(owner, "dout", dout))
+        scale = self.dtype.type(_check.values.number(owner, "dout", dout))
         result = self._output(owner, out, dxs.shape, dxs, *self._weights, *self._dweights)
         with np.errstate(under="ignore"):
             return np.multiply(dxs, scale, out=result)

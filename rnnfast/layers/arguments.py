@@ -49,10 +49,10 @@ class Arguments(Carrying):
             return self._kernel_weights
         cell, weights = self.cell, self._weights
         arrays: list[Any] = [
-            _check.kernel_ready(p) for p in (weights if cell.product == "h" else weights[:1])
+            _check.arrays.kernel_ready(p) for p in (weights if cell.product == "h" else weights[:1])
         ]
         if cell.product != "h":
-            arrays += [None, _check.kernel_ready(weights[2 if cell.product else 1])]
+            arrays += [None, _check.arrays.kernel_ready(weights[2 if cell.product else 1])]
         if not cell.apart:
             arrays[3:] = (None,)
         if not cell.equations.units:
@@ -101,7 +101,7 @@ class Arguments(Carrying):
         wanted, dgiven, width = self.given_names, self._dgiven, self.hidden_size
         if not wanted:
             return {}
-        _check.called_before(f"{type(self).__name__}.given_gradients", dgiven is not None, "backward")
+        _check.objects.called_before(f"{type(self).__name__}.given_gradients", dgiven is not None, "backward")
         assert dgiven is not None
         return {name: dgiven[..., i * width : (i + 1) * width].copy() for i, name in enumerate(wanted)}
 

@@ -77,7 +77,7 @@ class Holder:
         """Let errors about arguments of the constructor name those there are."""
         super().__init_subclass__()
         if "__init__" in cls.__dict__:
-            cls.__init__ = _check.knows_arguments(cls.__init__)  # type: ignore[method-assign]
+            cls.__init__ = _check.objects.knows_arguments(cls.__init__)  # type: ignore[method-assign]
 
     def _hold(self, params: Sequence[np.ndarray] = (), grads: Sequence[np.ndarray] | None = None) -> None:
         """Set the parameters and the gradients; gradients are zero by default."""
@@ -99,7 +99,7 @@ class Holder:
 
     @params.setter
     def params(self, value: Any) -> None:
-        raise _check.fixed(type(self).__name__, "params")
+        raise _check.objects.fixed(type(self).__name__, "params")
 
     @property
     def grads(self) -> list[np.ndarray]:
@@ -108,7 +108,7 @@ class Holder:
 
     @grads.setter
     def grads(self, value: Any) -> None:
-        raise _check.fixed(type(self).__name__, "grads")
+        raise _check.objects.fixed(type(self).__name__, "grads")
 
     @property
     def workspace(self) -> Workspace:
@@ -204,13 +204,13 @@ class Holder:
     def claim(self, method: str) -> None:
         """Guard of changes to the state or the tape: RuntimeError while another thread is in `fit`."""
         if self._turn.trainer not in (None, get_ident()):
-            raise _check.another_thread(f"{type(self).__name__}.{method}")
+            raise _check.objects.another_thread(f"{type(self).__name__}.{method}")
 
     def _read_apart(self, owner: str, given: dict[str, np.ndarray]) -> None:
         """Guard of `backward`: an error if one of these arrays shares memory with `grads`."""
         for name, array in given.items():
             if id(base_of(array)) in self._overwritten:  # 0.2 us; comparing memory takes 1 us
-                _check.apart(owner, name, array, self._dweights)
+                _check.arrays.apart(owner, name, array, self._dweights)
 
     def tape(self) -> Any:
         """The cache of the last `forward` for `backward`; `wind` puts it back after other calls."""
@@ -228,7 +228,7 @@ class Holder:
         return {**kept, "_params": as_views(self._params), "_grads": as_views(self._grads)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        _check.pickled(type(self).__name__, state, "_params", "_grads")
+        _check.objects.pickled(type(self).__name__, state, "_params", "_grads")
         self.__dict__.update(state)
         for name in self.PASSING:
             self.__dict__.pop(name, None)
@@ -260,4 +260,4 @@ class Layer(Holder):
         """The array for a result: the caller's `out`, which must not overlap `apart`, or a new one."""
         if out is None:
             return np.empty(shape, self.dtype)
-        return _check.out(owner, out, shape, self.dtype, *apart)
+        return _check.arrays.out(owner, out, shape, self.dtype, *apart)

@@ -56,9 +56,9 @@ class Bidirectional(Composed):
 
     def __init__(self, layer_forward: Recurrent, layer_backward: Recurrent) -> None:
         owner = type(self).__name__
-        _check.instances(owner, (layer_forward, layer_backward), (Recurrent,))
-        _check.equal(owner, "input sizes", layer_forward.input_size, layer_backward.input_size)
-        _check.equal(owner, "dtypes", layer_forward.dtype, layer_backward.dtype)
+        _check.objects.instances(owner, (layer_forward, layer_backward), (Recurrent,))
+        _check.objects.equal(owner, "input sizes", layer_forward.input_size, layer_backward.input_size)
+        _check.objects.equal(owner, "dtypes", layer_forward.dtype, layer_backward.dtype)
         self.layer_forward: Any = layer_forward
         self.layer_backward: Any = layer_backward
         self._compose((layer_forward, layer_backward))
@@ -76,7 +76,9 @@ class Bidirectional(Composed):
     def given_gradients(self) -> dict[str, np.ndarray]:
         """The gradients (N, T, H) of the given arrays of the last window, after `backward`, in the order of
         time. If both layers take an array, its two gradients are concatenated, (N, T, H1 + H2)."""
-        _check.called_before(f"{type(self).__name__}.given_gradients", self._places is not None, "backward")
+        _check.objects.called_before(
+            f"{type(self).__name__}.given_gradients", self._places is not None, "backward"
+        )
         assert self._places is not None
         ahead = self.layer_forward.given_gradients
         back = {name: array[self._places] for name, array in self.layer_backward.given_gradients.items()}
@@ -85,7 +87,7 @@ class Bidirectional(Composed):
 
     def step(self, x: np.ndarray) -> np.ndarray:
         """Always an error for `x` (N, D): the second layer starts at the end, unknown to a stream."""
-        raise _check.no_stream(type(self).__name__)
+        raise _check.objects.no_stream(type(self).__name__)
 
     def forward(
         self,
@@ -138,20 +140,20 @@ class Bidirectional(Composed):
         with self._turn:
             owner = f"{type(self).__name__}.forward"
             why = "the last axis is the input size of Wx"
-            xs = _check.floats(owner, "xs", xs, ("N", "T", self.input_size), self.dtype, why)
+            xs = _check.arrays.floats(owner, "xs", xs, ("N", "T", self.input_size), self.dtype, why)
             batch, steps, _ = xs.shape
             shape = (batch, steps, self.hidden_size)
             hs = self._output(owner, out, shape, xs, *self._weights)
             options: dict[str, Any] = {"keep": keep, "lengths": lengths, "place": place, "blocks": blocks}
             if lengths is not None:
-                lengths = options["lengths"] = _check.lengths(owner, lengths, batch, steps)
+                lengths = options["lengths"] = _check.arrays.lengths(owner, lengths, batch, steps)
                 if reset is None:  # both directions have the same rows
                     options["lengths"] = packed_rows(owner, batch, steps, lengths, None, None)
             lengths = np.full(batch, steps) if lengths is None else lengths
             places = reversed_places(lengths, steps)
             mirrored = None
             if reset is not None:
-                reset = _check.mask(owner, "reset", reset, (batch, steps))
+                reset = _check.arrays.mask(owner, "reset", reset, (batch, steps))
                 mirrored = _mirrored_resets(reset, places, lengths)
             self._check_rows(owner, batch)
             ahead, back = self._given_apart(owner, given or {}, batch, steps)
@@ -196,12 +198,12 @@ class Bidirectional(Composed):
             assert self._places is not None
             places = self._places
             shape = (*places[1].shape, self.hidden_size)
-            dhs = _check.floats(owner, "dhs", dhs, shape, self.dtype, "the shape of the last output")
+            dhs = _check.arrays.floats(owner, "dhs", dhs, shape, self.dtype, "the shape of the last output")
             self._read_apart(owner, {"dhs": dhs})
             if out is not None:
                 arriving = [array for given in dstate_next for array in given.values()]
                 inputs = (dhs, *arriving, *self._weights, *self._dweights)
-                out = _check.out(owner, out, (*places[1].shape, self.input_size), self.dtype, *inputs)
+                out = _check.arrays.out(owner, out, (*places[1].shape, self.input_size), self.dtype, *inputs)
             width = self.layer_forward.hidden_size
             dxs = self.layer_forward.backward(dhs[..., :width], **dstate_next[0], out=out)
             dxs += self.layer_backward.backward(dhs[..., width:][places], **dstate_next[1])[places]
@@ -211,12 +213,14 @@ class Bidirectional(Composed):
         """As that of a recurrent layer, before either of the two changes."""
         self._claim_tape()
         owner = f"{type(self).__name__}.backward"
-        _check.called_before(owner, self._places is not None, "forward")
+        _check.objects.called_before(owner, self._places is not None, "forward")
         assert self._places is not None
         window: tuple[int, int] = self._places[1].shape
-        _check.known_arguments(owner, arriving.keys() - {"out"}, ["dstate_next"])
+        _check.objects.known_arguments(owner, arriving.keys() - {"out"}, ["dstate_next"])
         for layer, given in zip(self.layers, arriving.get("dstate_next", ({}, {})), strict=True):
-            _check.equal(owner, "the last windows of both layers", layer.check_backward(given), window)
+            _check.objects.equal(
+                owner, "the last windows of both layers", layer.check_backward(given), window
+            )
         return window
 
     def reduce(self, reduction: Reduction) -> None:

@@ -66,10 +66,10 @@ class Carrying(Precise):
         if isinstance(state[0], State):
             count, value = len(self.cell.states), state[0].value
             given = (None,) * count if value is None else value
-            state = _check.entries(owner, output, given, count, ", ".join(self.cell.states))
+            state = _check.objects.entries(owner, output, given, count, ", ".join(self.cell.states))
         if state[0] is None:
             for name, array in zip(others, state[1:], strict=True):
-                _check.absent(owner, name, array, output)
+                _check.values.absent(owner, name, array, output)
             self._state = None
             return
         if not self.stateful:
@@ -78,13 +78,13 @@ class Carrying(Precise):
                 "stateful=False (step does start from it); make the layer with stateful=True.",
                 stacklevel=4,  # of the caller of set_state
             )
-        first = _check.floats(owner, output, state[0], ("N", self.hidden_size), self.dtype)
+        first = _check.arrays.floats(owner, output, state[0], ("N", self.hidden_size), self.dtype)
         kept = np.zeros((len(self.cell.states), *first.shape), self.dtype)
         kept[0] = first
         why = f"the shape of {output}"
         for name, value, place in zip(others, state[1:], kept[1:], strict=True):
             if value is not None:
-                place[...] = _check.floats(owner, name, value, first.shape, self.dtype, why)
+                place[...] = _check.arrays.floats(owner, name, value, first.shape, self.dtype, why)
         self._state = kept
 
     def set_state(self, *state: np.ndarray | State | None, **named: np.ndarray | None) -> None:
@@ -92,7 +92,9 @@ class Carrying(Precise):
 
         Pass them in the order of `cell.states` or by name; missing ones are zero. A `State` holds them all.
         """
-        self._set_state(*_check.in_order(f"{type(self).__name__}.set_state", self.cell.states, state, named))
+        self._set_state(
+            *_check.objects.in_order(f"{type(self).__name__}.set_state", self.cell.states, state, named)
+        )
 
     @in_turn
     def reset_state(self) -> None:
@@ -108,7 +110,7 @@ class Carrying(Precise):
         """The carried state or zeros; the caller advances it in place."""
         state = self._state
         if batch and state is not None:
-            _check.batch(owner, state.shape[1], batch)
+            _check.objects.batch(owner, state.shape[1], batch)
             return state
         fresh = np.zeros((len(self.cell.states), batch, self.hidden_size), self.dtype)
         if batch:
@@ -124,7 +126,7 @@ class Carrying(Precise):
         if not (batch and self.stateful):
             before = None
         if before is not None:
-            _check.batch(owner, before.shape[1], batch)
+            _check.objects.batch(owner, before.shape[1], batch)
         if after is None or after.shape[1] != batch:
             after = np.empty((len(self.cell.states), batch, self.hidden_size), self.dtype)
         return before, after
@@ -160,7 +162,7 @@ class Carrying(Precise):
 
 def set_states(layers: Sequence[Any], states: Sequence[Any]) -> None:
     """Set the state of each layer, a tuple of arrays or None; if one does not fit, no state changes."""
-    _check.equal("set_state", "layers and states", len(layers), len(states))
+    _check.objects.equal("set_state", "layers and states", len(layers), len(states))
     before = [layer.get_state() for layer in layers]
     try:
         for layer, state in zip(layers, states, strict=True):

@@ -21,7 +21,7 @@ class Composed(Drawing):
     def _compose(self, layers: Sequence[Any]) -> None:
         """Set the layers, which must be distinct."""
         self.owner = type(self).__name__
-        _check.distinct(self.owner, layers)
+        _check.objects.distinct(self.owner, layers)
         self.layers = list(layers)
         self._hold(
             [param for layer in layers for param in layer.params],
@@ -100,14 +100,16 @@ class Composed(Drawing):
         self, owner: str, given: Mapping[str, np.ndarray], batch: int, steps: int
     ) -> list[dict[str, np.ndarray]]:
         """The checked given arrays of each layer."""
-        _check.known_arguments(owner, given, self.given_names)
+        _check.objects.known_arguments(owner, given, self.given_names)
         for layer in self.recurrent:
             for name in layer.given_names:
-                _check.given(owner, name, given.get(name), (batch, steps, layer.hidden_size), self.dtype)
+                _check.arrays.given(
+                    owner, name, given.get(name), (batch, steps, layer.hidden_size), self.dtype
+                )
         return [{name: given[name] for name in layer.given_names} for layer in self.layers]
 
     def _check_rows(self, owner: str, batch: int, streams: bool = False) -> None:
         """Check that every carried state has as many rows as the input."""
         for layer in self.recurrent if batch else ():
             if layer.carried_rows is not None and (layer.stateful or streams):
-                _check.batch(owner, layer.carried_rows, batch)
+                _check.objects.batch(owner, layer.carried_rows, batch)

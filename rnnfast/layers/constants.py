@@ -45,7 +45,7 @@ class Constants(MutableMapping[str, float]):
                 f"{self._owner}: the cell has no constant {name!r}; it has "
                 f"{', '.join(tuple(self._values)) or 'none'}."
             )
-        self._values[name] = _check.number(self._owner, name, value)
+        self._values[name] = _check.values.number(self._owner, name, value)
 
     def __delitem__(self, name: str) -> None:
         raise TypeError(f"{self._owner}: a constant such as {name!r} cannot be deleted, only set.")

@@ -46,7 +46,9 @@ class Drawing(Layer):
     @rng_state.setter
     def rng_state(self, state: Sequence[tuple[int, int]]) -> None:
         owner, places = f"{self.owner}.rng_state", self.drawing
-        given = _check.entries(owner, "rng_state", state, len(places), "one per dropout or layer that draws")
-        checked = [_check.sizes(owner, ("seed", "counter"), pair) for pair in given]
+        given = _check.objects.entries(
+            owner, "rng_state", state, len(places), "one per dropout or layer that draws"
+        )
+        checked = [_check.values.sizes(owner, ("seed", "counter"), pair) for pair in given]
         for place, (seed, counter) in zip(places, checked, strict=True):
             place.rng_state = seed, counter

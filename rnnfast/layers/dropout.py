@@ -79,11 +79,11 @@ class TimeDropout(Layer):
         rng: np.random.Generator | None = None,
     ) -> None:
         owner = type(self).__name__
-        self.dropout_ratio = _check.number_below(owner, "dropout_ratio", dropout_ratio, 0, 1)
-        self.per_step = _check.boolean(owner, "per_step", per_step)
+        self.dropout_ratio = _check.values.number_below(owner, "dropout_ratio", dropout_ratio, 0, 1)
+        self.per_step = _check.values.boolean(owner, "per_step", per_step)
         self._hold()
         self.train_flg = True
-        rng = _check.generator(owner, rng)
+        rng = _check.values.generator(owner, rng)
         self._seed = int(rng.integers(2**63))
         self._counter = 0
 
@@ -98,7 +98,7 @@ class TimeDropout(Layer):
     @rng_state.setter
     def rng_state(self, state: tuple[int, int]) -> None:
         owner = f"{type(self).__name__}.rng_state"
-        self._seed, self._counter = _check.sizes(owner, ("seed", "counter"), state)
+        self._seed, self._counter = _check.values.sizes(owner, ("seed", "counter"), state)
 
     def forward(self, xs: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
         """Drop elements, with a new mask at every call.
@@ -123,9 +123,9 @@ class TimeDropout(Layer):
         """`forward` over a part (N, steps, D) of a sequence; drops elements if `drop` is true."""
         with self._turn:
             owner = f"{type(self).__name__}.forward"
-            xs = _check.shape(owner, "xs", xs, ("N", "T", "D"))
-            dtype = _check.float_dtype(owner, xs.dtype.newbyteorder("="))
-            xs = _check.floats(owner, "xs", xs, xs.shape, dtype)
+            xs = _check.arrays.shape(owner, "xs", xs, ("N", "T", "D"))
+            dtype = _check.arrays.float_dtype(owner, xs.dtype.newbyteorder("="))
+            xs = _check.arrays.floats(owner, "xs", xs, xs.shape, dtype)
             self._made_by = get_ident()
             self._shape, self._dtype, self._mask = xs.shape, dtype, None
             if drop and self.dropout_ratio > 0:
@@ -143,9 +143,9 @@ class TimeDropout(Layer):
         with self._turn:
             self._claim_tape()
             owner = f"{type(self).__name__}.backward"
-            _check.called_before(owner, self._shape is not None, "forward")
+            _check.objects.called_before(owner, self._shape is not None, "forward")
             assert self._shape is not None
-            dout = _check.floats(
+            dout = _check.arrays.floats(
                 owner, "dout", dout, self._shape, self._dtype, "the shape of the last output"
             )
             return self._apply(owner, dropout_backward, dout, out)
@@ -157,7 +157,7 @@ class TimeDropout(Layer):
                 return given
             out = np.empty_like(given)
         elif out is not given:
-            out = _check.out(owner, out, given.shape, given.dtype, given)
+            out = _check.arrays.out(owner, out, given.shape, given.dtype, given)
         if self._mask is None:
             out[...] = given
             return out

@@ -32,7 +32,7 @@ class _Table(Layer):
 
     def __init__(self, W: np.ndarray) -> None:
         owner = type(self).__name__
-        self._hold([_check.parameter(owner, "W", W, ("V", "D"))])
+        self._hold([_check.objects.parameter(owner, "W", W, ("V", "D"))])
         self.dtype = W.dtype
         self.vocab_size, self.embed_size = W.shape
 
@@ -53,10 +53,10 @@ class _Table(Layer):
         owner: str, vocab_size: int, embed_size: int, rng: np.random.Generator | None, dtype: Any
     ) -> np.ndarray:
         """A table drawn as in the book: randn / 100."""
-        rows = _check.size(owner, "vocab_size", vocab_size)
-        width = _check.size(owner, "embed_size", embed_size)
-        kind = _check.float_dtype(owner, dtype)
-        rng = _check.generator(owner, rng)
+        rows = _check.values.size(owner, "vocab_size", vocab_size)
+        width = _check.values.size(owner, "embed_size", embed_size)
+        kind = _check.arrays.float_dtype(owner, dtype)
+        rng = _check.values.generator(owner, rng)
         return (rng.standard_normal((rows, width)) / 100).astype(kind)
 
     def forward(self, xs: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
@@ -83,7 +83,7 @@ class _Table(Layer):
         """
         with self._turn:
             owner = f"{type(self).__name__}.forward"
-            xs = _check.ids(owner, "xs", xs, ("N", "T"), self.vocab_size)
+            xs = _check.arrays.ids(owner, "xs", xs, ("N", "T"), self.vocab_size)
             out = self._output(owner, out, (*xs.shape, self.embed_size), xs, self._table)
             self._ids = self._look_up(owner, xs, out)
             self._made_by = get_ident()
@@ -96,10 +96,10 @@ class _Table(Layer):
 
     def _incoming(self, owner: str, dhs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The checked gradient of the last output, and the ids of that output."""
-        _check.called_before(owner, self._shape is not None, "forward")
+        _check.objects.called_before(owner, self._shape is not None, "forward")
         assert self._shape is not None
         assert self._ids is not None
-        dhs = _check.floats(owner, "dhs", dhs, self._shape, self.dtype, "the shape of the last output")
+        dhs = _check.arrays.floats(owner, "dhs", dhs, self._shape, self.dtype, "the shape of the last output")
         return dhs, self._ids
 
     def _add(self, ids: np.ndarray, dhs: np.ndarray, dW: np.ndarray) -> None:
@@ -237,11 +237,11 @@ class TimeEmbedding(_Table):
                 self._read_apart(owner, {"dhs": dhs})
                 self._add(ids, dhs, self._cleared_gradient())
                 return
-            add_to = _check.parameter(owner, "add_to", add_to, self._table.shape, self.dtype)
+            add_to = _check.objects.parameter(owner, "add_to", add_to, self._table.shape, self.dtype)
             if add_to.flags.c_contiguous:
-                self._add(ids, dhs, _check.out(owner, add_to, add_to.shape, self.dtype, dhs))
+                self._add(ids, dhs, _check.arrays.out(owner, add_to, add_to.shape, self.dtype, dhs))
             else:
-                transposed = _check.out(owner, add_to.T, self._table.shape[::-1], self.dtype, dhs)
+                transposed = _check.arrays.out(owner, add_to.T, self._table.shape[::-1], self.dtype, dhs)
                 self._add(ids, dhs, transposed.T)
 
     def _add(self, ids: np.ndarray, dhs: np.ndarray, dW: np.ndarray) -> None:
@@ -288,7 +288,7 @@ class TimeContextSum(_Table):
 
     def __init__(self, W: np.ndarray, window: int) -> None:
         super().__init__(W)
-        self.window = _check.size(type(self).__name__, "window", window)
+        self.window = _check.values.size(type(self).__name__, "window", window)
         if not W.flags.c_contiguous:
             raise ValueError(f"{type(self).__name__}: W must be C-contiguous; pass np.ascontiguousarray(W).")
         self._context: np.ndarray | None = None
@@ -321,7 +321,9 @@ class TimeContextSum(_Table):
         if context is not None:
             owner = f"{type(self).__name__}.set_state"
             expected = ("N", self.window - 1)
-            context = _check.ids(owner, "context", context, expected, self.vocab_size, also=NO_WORD).copy()
+            context = _check.arrays.ids(
+                owner, "context", context, expected, self.vocab_size, also=NO_WORD
+            ).copy()
         self._context = context
 
     @in_turn
@@ -334,7 +336,7 @@ class TimeContextSum(_Table):
         before = self.window - 1
         carried = self._context if xs.size else None
         if carried is not None:
-            _check.batch(owner, carried.shape[0], batch)
+            _check.objects.batch(owner, carried.shape[0], batch)
         self._shape = None
         ids = self._workspace.take("ids", (batch, before + steps), xs.dtype)
         ids[:, :before] = NO_WORD if carried is None else carried

@@ -79,12 +79,12 @@ class TimeGRU(Recurrent):
         precision: str | None = None,
     ) -> None:
         owner = type(self).__name__
-        self.reset = _check.choice(owner, "reset", reset, RESETS)
+        self.reset = _check.values.choice(owner, "reset", reset, RESETS)
         params = {"Wx": Wx, "Wh": Wh, "b": b}
         if self.reset == "after":
             params["bhh"] = np.zeros(np.shape(Wh)[:1], np.asarray(Wh).dtype) if bhh is None else bhh
         else:
-            _check.absent(owner, "bhh", bhh, 'reset="after"')
+            _check.values.absent(owner, "bhh", bhh, 'reset="after"')
         self._set_up(_CELLS[self.reset], params, stateful, precision=precision)
 
     def _shown(self) -> dict[str, Any]:

@@ -175,7 +175,7 @@ class TimeAffineWithLoss(AffineLoss):
         dtype : float32 or float64
         """
         head = head_of(f"{cls.__name__}.from_sizes", head)
-        size = _check.size(f"{cls.__name__}.from_sizes", "output_size", output_size)
+        size = _check.values.size(f"{cls.__name__}.from_sizes", "output_size", output_size)
         layer = cls._drawn((hidden_size, len(head.parameters) * size), rng, dtype)
         layer._set_head(head)
         return layer
@@ -219,12 +219,12 @@ class TimeAffineWithLoss(AffineLoss):
         self, owner: str, xs: np.ndarray, ts: np.ndarray, *, lengths: Any = None, weights: Any = None
     ) -> tuple[np.ndarray, Targets]:
         depth, cols = self._weights[0].shape[0], self.output_size
-        xs = _check.floats(owner, "xs", xs, ("N", "T", depth), self.dtype, "H is the rows of W")
+        xs = _check.arrays.floats(owner, "xs", xs, ("N", "T", depth), self.dtype, "H is the rows of W")
         batch, steps, _ = xs.shape
         every_step = np.ndim(ts) != 2
         shape = (batch, steps, cols) if every_step else (batch, cols)
-        ts = _check.floats(owner, "ts", ts, shape, self.dtype, "O is the number of outputs")
-        lengths = None if lengths is None else _check.lengths(owner, lengths, batch, steps)
+        ts = _check.arrays.floats(owner, "ts", ts, shape, self.dtype, "O is the number of outputs")
+        lengths = None if lengths is None else _check.arrays.lengths(owner, lengths, batch, steps)
         ends = np.full(batch, steps) if lengths is None else lengths
         ts = ts.reshape(batch, steps if every_step else 1, cols)
         rows = packed_rows(owner, batch, steps, lengths, None, self._full_rows)
@@ -233,7 +233,7 @@ class TimeAffineWithLoss(AffineLoss):
         weights = (
             nothing(self.dtype, 2)
             if weights is None
-            else _check.weights(owner, weights, (batch, steps), self.dtype)
+            else _check.arrays.weights(owner, weights, (batch, steps), self.dtype)
         )
         targets = Targets(ts, scored_span(ends, every_step), weights, lengths, rows.blocks)
         return xs, self._fitting(owner, targets)
@@ -254,7 +254,7 @@ class TimeAffineWithLoss(AffineLoss):
         groups: Groups | None = None,
     ) -> tuple[np.ndarray, bool, float]:
         ts, span, weights = targets[:3]
-        W, b = map(_check.kernel_ready, self._weights)
+        W, b = map(_check.arrays.kernel_ready, self._weights)
         (depth, cols), (batch, steps, _) = W.shape, xs.shape
         dtype, gradients, wide = self.dtype, sums is not None, np.dtype(np.float64)
         if gradients:
@@ -324,9 +324,9 @@ class TimeAffineWithLoss(AffineLoss):
         cols, every_step = self.output_size, np.ndim(ts) != 2
         span = scored_span(part.ends(batch), every_step).part(part.first, part.last)
         if every_step:
-            ts = _check.floats(owner, "ts", part.of(ts), (batch, steps, cols), self.dtype)
+            ts = _check.arrays.floats(owner, "ts", part.of(ts), (batch, steps, cols), self.dtype)
         else:
-            ts = _check.floats(owner, "ts", ts, (batch, cols), self.dtype)[:, np.newaxis]
+            ts = _check.arrays.floats(owner, "ts", ts, (batch, cols), self.dtype)[:, np.newaxis]
         weights = part.weights
         if weights is None:
             weights = nothing(self.dtype, 2)

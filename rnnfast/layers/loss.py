@@ -35,9 +35,9 @@ from rnnfast.layers.window import Part
 def _labels(owner: str, ts: np.ndarray, scores_shape: tuple[int, ...], ignore: int) -> np.ndarray:
     """Labels (N, T) as int64, from ids or from one-hot rows (N, T, V)."""
     if np.ndim(ts) == len(scores_shape):
-        ts = _check.shape(owner, "ts", ts, scores_shape, "one-hot labels have the shape of the scores")
-        return _check.kernel_ready(_check.one_hot(owner, "ts", ts))
-    return _check.ids(owner, "ts", ts, scores_shape[:-1], scores_shape[-1], ignore)
+        ts = _check.arrays.shape(owner, "ts", ts, scores_shape, "one-hot labels have the shape of the scores")
+        return _check.arrays.kernel_ready(_check.arrays.one_hot(owner, "ts", ts))
+    return _check.arrays.ids(owner, "ts", ts, scores_shape[:-1], scores_shape[-1], ignore)
 
 
 def _most_members(rows: int) -> int:
@@ -61,7 +61,7 @@ class _LabelLoss(Layer):
     @ignore_label.setter
     def ignore_label(self, value: int) -> None:
         least = -(2**63)
-        self._ignore_label = _check.size(type(self).__name__, "ignore_label", value, least, -least - 1)
+        self._ignore_label = _check.values.size(type(self).__name__, "ignore_label", value, least, -least - 1)
 
 
 class TimeSoftmaxWithLoss(_LabelLoss):
@@ -106,10 +106,10 @@ class TimeSoftmaxWithLoss(_LabelLoss):
         """
         with self._turn:
             owner = "TimeSoftmaxWithLoss.forward"
-            xs = _check.shape(owner, "xs", xs, ("N", "T", "V"))
-            size = _check.size(owner, "V, the last axis of xs,", xs.shape[2])
-            xs = _check.floats(
-                owner, "xs", xs, xs.shape, _check.float_dtype(owner, xs.dtype.newbyteorder("="))
+            xs = _check.arrays.shape(owner, "xs", xs, ("N", "T", "V"))
+            size = _check.values.size(owner, "V, the last axis of xs,", xs.shape[2])
+            xs = _check.arrays.floats(
+                owner, "xs", xs, xs.shape, _check.arrays.float_dtype(owner, xs.dtype.newbyteorder("="))
             )
             labels = _labels(owner, ts, xs.shape, self.ignore_label).reshape(-1)
             take, self._cache = self._workspace.take, None
@@ -128,11 +128,11 @@ class TimeSoftmaxWithLoss(_LabelLoss):
         with self._turn:
             self._claim_tape()
             owner = "TimeSoftmaxWithLoss.backward"
-            _check.called_before(owner, self._cache is not None, "forward")
+            _check.objects.called_before(owner, self._cache is not None, "forward")
             assert self._cache is not None
             probabilities, labels, count, shape = self._cache
             dxs = np.empty(shape, probabilities.dtype)
-            scale = probabilities.dtype.type(_check.number(owner, "dout", dout) / max(1, count))
+            scale = probabilities.dtype.type(_check.values.number(owner, "dout", dout) / max(1, count))
             softmax_loss_backward(
                 probabilities, labels, self.ignore_label, scale, dxs.reshape(probabilities.shape)
             )
@@ -187,10 +187,12 @@ class TimeAffineSoftmaxWithLoss(AffineLoss, _LabelLoss, Precise):
         precision: str | None = None,
     ) -> None:
         owner, params = type(self).__name__, self._checked_params(W, b)
-        dW = np.zeros(W.shape, W.dtype) if dW is None else _check.gradient_of(owner, "dW", dW, *params)
+        dW = (
+            np.zeros(W.shape, W.dtype) if dW is None else _check.objects.gradient_of(owner, "dW", dW, *params)
+        )
         self._hold(params, [dW, np.zeros(b.shape, b.dtype)])
         self.dtype = W.dtype
-        self._precision = _check.precision(owner, precision, self.dtype)
+        self._precision = _check.values.precision(owner, precision, self.dtype)
 
     @classmethod
     def from_sizes(
@@ -235,7 +237,7 @@ class TimeAffineSoftmaxWithLoss(AffineLoss, _LabelLoss, Precise):
 
     def _checked(self, owner: str, xs: np.ndarray, ts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         depth, size = self._weights[0].shape
-        xs = _check.floats(owner, "xs", xs, ("N", "T", depth), self.dtype, "H is the rows of W")
+        xs = _check.arrays.floats(owner, "xs", xs, ("N", "T", depth), self.dtype, "H is the rows of W")
         return xs, _labels(owner, ts, (*xs.shape[:2], size), self.ignore_label)
 
     def _sums(self, shape: tuple[int, ...]) -> np.ndarray:
@@ -268,7 +270,7 @@ class TimeAffineSoftmaxWithLoss(AffineLoss, _LabelLoss, Precise):
         losses, (dxs, dWb_t) = scratch[0], into or scratch[1:3]
         period = even_period(batch, steps, size) if into else loss_period(batch, size)
         arguments = (
-            xs, targets, *kernel_matrix(W), _check.kernel_ready(b), self.ignore_label, int(scored),
+            xs, targets, *kernel_matrix(W), _check.arrays.kernel_ready(b), self.ignore_label, int(scored),
             period, gradients, adds, losses, sums, dxs, dWb_t, *scratch[3:],
         )  # fmt: skip
         kernel = rounded_affine_softmax_loss if self.rounds else affine_softmax_loss
@@ -353,7 +355,9 @@ class TimeAffineSoftmaxWithLoss(AffineLoss, _LabelLoss, Precise):
     # A sequence in parts, for models.
 
     def _part_targets(self, owner: str, hs: np.ndarray, ts: Any, part: Part) -> np.ndarray:
-        return _check.ids(owner, "ts", part.of(ts), hs.shape[:2], self._weights[1].size, self.ignore_label)
+        return _check.arrays.ids(
+            owner, "ts", part.of(ts), hs.shape[:2], self._weights[1].size, self.ignore_label
+        )
 
     def scored(self, ts: Any, parts: Sequence[Part]) -> int:
         """The number of labels (N, T) of these parts that are not ignored."""

@@ -26,7 +26,7 @@ class Precise(Layer):
     @precision.setter
     @in_turn
     def precision(self, value: str | None) -> None:
-        self._precision = _check.precision(type(self).__name__, value, self.dtype)
+        self._precision = _check.values.precision(type(self).__name__, value, self.dtype)
         self._forget_precision()
 
     def _forget_precision(self) -> None:

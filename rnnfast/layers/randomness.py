@@ -28,7 +28,7 @@ class Randomness(Arguments):
 
     def _start_random(self, cell: Cell, rng: np.random.Generator | None) -> None:
         if cell.random:
-            self._seed = int(_check.generator(type(self).__name__, rng).integers(2**63))
+            self._seed = int(_check.values.generator(type(self).__name__, rng).integers(2**63))
 
     @property
     def rng_state(self) -> tuple[int, int]:
@@ -38,15 +38,15 @@ class Randomness(Arguments):
     @rng_state.setter
     def rng_state(self, state: tuple[int, int]) -> None:
         owner = f"{type(self).__name__}.rng_state"
-        self._seed, self._position = _check.sizes(owner, ("seed", "step"), state)
+        self._seed, self._position = _check.values.sizes(owner, ("seed", "step"), state)
 
     def _checked_given(
         self, owner: str, given: Mapping[str, Any], batch: int, steps: int
     ) -> dict[str, np.ndarray]:
         """The checked given arrays of a window, (N, T, H) or (N, T)."""
         names, shape = self.given_names, (batch, steps, self.hidden_size)
-        _check.known_arguments(owner, given, names)
-        return {name: _check.given(owner, name, given.get(name), shape, self.dtype) for name in names}
+        _check.objects.known_arguments(owner, given, names)
+        return {name: _check.arrays.given(owner, name, given.get(name), shape, self.dtype) for name in names}
 
     def _given(
         self,

@@ -82,9 +82,9 @@ class Recurrent(Activations):
         precision: str | None = None,
     ) -> None:
         owner = type(self).__name__
-        _check.a_cell(owner, cell, Cell)
+        _check.objects.a_cell(owner, cell, Cell)
         names = tuple(cell.shapes(1, 1))
-        params = _check.entries(owner, "params", params, len(names), ", ".join(names))
+        params = _check.objects.entries(owner, "params", params, len(names), ", ".join(names))
         self._set_up(cell, dict(zip(names, params, strict=True)), stateful, rng, precision)
 
     def _set_up(
@@ -98,23 +98,27 @@ class Recurrent(Activations):
         """Set the parameters after checking that their shapes agree: Wx decides D, b decides H."""
         owner, gates = type(self).__name__, len(cell.gates)
         if hasattr(self, "from_sizes"):
-            _check.no_size(owner, given["Wx"])
+            _check.objects.no_size(owner, given["Wx"])
         columns = "H" if gates == 1 else f"{gates}*H"
         first = "Wh" if cell.product == "h" else "b"
-        array = _check.parameter(owner, first, given[first], ("H", columns) if first == "Wh" else (columns,))
+        array = _check.objects.parameter(
+            owner, first, given[first], ("H", columns) if first == "Wh" else (columns,)
+        )
         hidden = array.shape[0] if first == "Wh" else array.shape[0] // gates
         shapes = cell.shapes(1, hidden)
         shapes["Wx"] = ("D", *shapes["Wx"][1:])  # type: ignore[arg-type]
         why = f"{gates} gates of H columns each" if gates > 1 else ""
-        _check.shape(owner, first, array, shapes[first], why)
-        params = [_check.parameter(owner, name, given[name], shapes[name], array.dtype) for name in shapes]
+        _check.arrays.shape(owner, first, array, shapes[first], why)
+        params = [
+            _check.objects.parameter(owner, name, given[name], shapes[name], array.dtype) for name in shapes
+        ]
         self.cell = cell
         self.parameter_names = tuple(shapes)
         self._hold(params)
         self.stateful = bool(stateful)
         self.dtype = array.dtype
         self.input_size, self.hidden_size = params[0].shape[0], hidden
-        self._precision = _check.precision(owner, precision, self.dtype)
+        self._precision = _check.values.precision(owner, precision, self.dtype)
         self._start_constants(cell)
         self._start_random(cell, rng)
 
@@ -131,7 +135,7 @@ class Recurrent(Activations):
         precision: str | None = None,
     ) -> Recurrent:
         """Create a layer with drawn parameters, as `Cell.layer` does."""
-        rng = _check.generator(f"{cell.name}.layer", rng)
+        rng = _check.values.generator(f"{cell.name}.layer", rng)
         return cls(cell, list(cls._draw(cell, f"{cell.name}.layer", input_size, hidden_size, rng,
         dtype).values()),
                    stateful, rng=rng, precision=precision)  # fmt: skip
@@ -141,10 +145,10 @@ class Recurrent(Activations):
         cell: Cell, owner: str, input_size: Any, hidden_size: Any, rng: Any, dtype: Any
     ) -> dict[str, np.ndarray]:
         """Initial values of each parameter."""
-        depth = _check.size(owner, "input_size", input_size)
-        width = _check.size(owner, "hidden_size", hidden_size)
-        kind = _check.float_dtype(owner, dtype)
-        rng = _check.generator(owner, rng)
+        depth = _check.values.size(owner, "input_size", input_size)
+        width = _check.values.size(owner, "hidden_size", hidden_size)
+        kind = _check.arrays.float_dtype(owner, dtype)
+        rng = _check.values.generator(owner, rng)
         shapes = cell.shapes(depth, width)
         return {name: cell.initial(name, shape, rng).astype(kind) for name, shape in shapes.items()}
 
@@ -227,7 +231,7 @@ class Recurrent(Activations):
             read: tuple[np.ndarray, ...] = ()
         else:
             why = "the last axis is the input size of Wx"
-            xs = _check.floats(owner, "xs", xs, ("N", "T", self.input_size), self.dtype, why)
+            xs = _check.arrays.floats(owner, "xs", xs, ("N", "T", self.input_size), self.dtype, why)
             batch, steps, _ = xs.shape
             none = nothing(self.dtype, 2)
             inputs, read = Inputs(xs, None, none, none), (xs,)
@@ -331,14 +335,14 @@ class Recurrent(Activations):
         `dhs` and `out`."""
         self._claim_tape()
         owner = f"{type(self).__name__}.backward"
-        _check.called_before(owner, self._run is not None, "forward")
+        _check.objects.called_before(owner, self._run is not None, "forward")
         assert self._run is not None
         rows = self._run.rows
         names = [f"d{name}_next" for name in self.cell.states]
-        _check.known_arguments(owner, arriving.keys() - {"out"}, names)
+        _check.objects.known_arguments(owner, arriving.keys() - {"out"}, names)
         for name, given in arriving.items():
             if given is not None and name != "out":
-                _check.floats(owner, name, given, (rows.order.size, self.hidden_size), self.dtype)
+                _check.arrays.floats(owner, name, given, (rows.order.size, self.hidden_size), self.dtype)
         return rows.order.size, rows.offsets.size - 1
 
     def go_back(
@@ -355,12 +359,12 @@ class Recurrent(Activations):
         with self._turn:
             self._claim_tape()
             owner = f"{type(self).__name__}.backward"
-            _check.called_before(owner, self._run is not None, "forward")
+            _check.objects.called_before(owner, self._run is not None, "forward")
             assert self._run is not None
             run, rows = self._run, self._run.rows
             batch, steps = rows.order.size, rows.offsets.size - 1
             states, shape = self.cell.states, (batch, self.hidden_size)
-            dhs = _check.floats(
+            dhs = _check.arrays.floats(
                 owner, "dhs", dhs, (batch, steps, shape[1]), self.dtype, "the shape of the last output"
             )
             read = {"dhs": dhs, "xs": run.inputs.xs}
@@ -369,7 +373,7 @@ class Recurrent(Activations):
                 later = self._take("dstates_next", len(states), *shape)
                 for name, given, place in zip(states, arriving, later, strict=True):
                     if given is not None:
-                        read[f"d{name}_next"] = _check.floats(
+                        read[f"d{name}_next"] = _check.arrays.floats(
                             owner, f"d{name}_next", given, shape, self.dtype
                         )
                     place[...] = 0 if given is None else given

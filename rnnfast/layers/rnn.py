@@ -73,7 +73,7 @@ class TimeRNN(Recurrent):
         activation: str = "tanh",
         precision: str | None = None,
     ) -> None:
-        self.activation = _check.choice(type(self).__name__, "activation", activation, ACTIVATIONS)
+        self.activation = _check.values.choice(type(self).__name__, "activation", activation, ACTIVATIONS)
         self._set_up(_CELLS[self.activation], {"Wx": Wx, "Wh": Wh, "b": b}, stateful, precision=precision)
 
     def _shown(self) -> dict[str, Any]:

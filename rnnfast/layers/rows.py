@@ -59,11 +59,11 @@ def packed_rows(owner: str, batch: int, steps: int, lengths: Any, reset: Any, la
     fits. `lengths` may be the `Rows` of another layer for the same window."""
     if isinstance(lengths, Rows):
         return lengths
-    resets = NO_RESETS if reset is None else _check.mask(owner, "reset", reset, (batch, steps)).copy()
+    resets = NO_RESETS if reset is None else _check.arrays.mask(owner, "reset", reset, (batch, steps)).copy()
     if lengths is not None:
         order = lengths.order if isinstance(lengths, Sorted) else None
         given = lengths.lengths if isinstance(lengths, Sorted) else lengths
-        counted = _check.lengths(owner, given, batch, steps)
+        counted = _check.arrays.lengths(owner, given, batch, steps)
         order = falling_order(counted) if order is None else order
         offsets = offsets_of(counted, steps)
         return Rows.batch_first(offsets, order, time_grid(offsets, batch), resets)

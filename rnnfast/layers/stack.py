@@ -63,11 +63,13 @@ class Stack(Composed):
         rng: np.random.Generator | None = None,
     ) -> None:
         owner = type(self).__name__
-        _check.instances(owner, layers, (Recurrent, Bidirectional))
+        _check.objects.instances(owner, layers, (Recurrent, Bidirectional))
         for lower, upper in itertools.pairwise(layers):
-            _check.equal(owner, "a hidden size and the input size above", lower.hidden_size, upper.input_size)
-            _check.equal(owner, "dtypes", lower.dtype, upper.dtype)
-        rng = _check.generator(owner, rng)
+            _check.objects.equal(
+                owner, "a hidden size and the input size above", lower.hidden_size, upper.input_size
+            )
+            _check.objects.equal(owner, "dtypes", lower.dtype, upper.dtype)
+        rng = _check.values.generator(owner, rng)
         self.dropouts = [TimeDropout(dropout, per_step=per_step, rng=rng) for _ in layers[1:]]
         self._compose(layers)
         self.hidden_size = self.layers[-1].hidden_size
@@ -92,7 +94,7 @@ class Stack(Composed):
         """
         with self._turn:
             owner = "Stack.forward"
-            xs = _check.floats(owner, "xs", xs, ("N", "T", self.input_size), self.dtype)
+            xs = _check.arrays.floats(owner, "xs", xs, ("N", "T", self.input_size), self.dtype)
             batch, steps, _ = xs.shape
             self._check_rows(owner, batch)
             arrays = self._given_apart(owner, given, batch, steps)
@@ -114,10 +116,12 @@ class Stack(Composed):
             self._claim_tape()
             owner = "Stack.backward"
             arriving = [{}] * len(self.layers) if dstate_next is None else list(dstate_next)
-            _check.equal(owner, "layers and entries of dstate_next", len(self.layers), len(arriving))
+            _check.objects.equal(owner, "layers and entries of dstate_next", len(self.layers), len(arriving))
             window = self.layers[-1].check_backward(arriving[-1])
             for layer, given in zip(self.layers[:-1], arriving, strict=False):
-                _check.equal(owner, "the last windows of all layers", window, layer.check_backward(given))
+                _check.objects.equal(
+                    owner, "the last windows of all layers", window, layer.check_backward(given)
+                )
             dxs = self.layers[-1].backward(dhs, **arriving[-1])
             for dropout, layer, given in zip(
                 reversed(self.dropouts), reversed(self.layers[:-1]), reversed(arriving[:-1]), strict=True
@@ -132,9 +136,9 @@ class Stack(Composed):
         A given array, (N, H) or (N,), is passed to each layer whose cell takes it.
         """
         if any(isinstance(layer, Bidirectional) for layer in self.layers):
-            raise _check.no_stream("Stack.step: Bidirectional")
+            raise _check.objects.no_stream("Stack.step: Bidirectional")
         owner = "Stack.step"
-        x = _check.floats(owner, "x", x, ("N", self.input_size), self.dtype)
+        x = _check.arrays.floats(owner, "x", x, ("N", self.input_size), self.dtype)
         self._check_rows(owner, x.shape[0], streams=True)
         whole = {name: np.expand_dims(array, 1) for name, array in given.items()}
         self._given_apart(owner, whole, x.shape[0], 1)

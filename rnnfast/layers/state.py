@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._check.observed import nothing_masked
+from rnnfast._check.values import nothing_masked
 from rnnfast.files.tensors import Spec, read_tensors, write_tensors
 
 FORMAT = "rnnfast-state-1"
@@ -81,7 +81,7 @@ class State:
     @classmethod
     def of(cls, owner: Any) -> State:
         """A copy of the current state of a layer or a model."""
-        _check.offers("State.of", "owner", owner, ("get_state",), "TimeLSTM or RNNLM")
+        _check.objects.offers("State.of", "owner", owner, ("get_state",), "TimeLSTM or RNNLM")
         return cls(owner.get_state())
 
     @property
@@ -108,10 +108,10 @@ class State:
         if given.rows is None and self.rows is not None:  # fresh is zero, as reset_state makes it
             given = State(_rebuilt(self.value, lambda array: np.zeros_like(array[places])))
         mine, theirs = self.arrays, given.arrays
-        _check.equal("State", "arrays here and in the other state", len(mine), len(theirs))
+        _check.objects.equal("State", "arrays here and in the other state", len(mine), len(theirs))
         for array, new in zip(mine, theirs, strict=True):
-            _check.shape("State", "an array of the other state", new, array[places].shape)
-            _check.equal("State", "dtypes", array.dtype, new.dtype)
+            _check.arrays.shape("State", "an array of the other state", new, array[places].shape)
+            _check.objects.equal("State", "dtypes", array.dtype, new.dtype)
         for array, new in zip(mine, theirs, strict=True):
             array[places] = new
 
@@ -159,14 +159,14 @@ class State:
         OSError
             The file cannot be read.
         """
-        _check.readable("State.load", path)
+        _check.training.readable("State.load", path)
         described, tensors = read_tensors(path, FORMAT, lambda described: specs(described.get("state")))
         state = cls()
         try:
             state.value = _rebuilt(unpacked(described["state"], tensors), state._checked)
             return state
         except (TypeError, ValueError) as error:
-            raise _check.malformed(path, f"holds no state ({error})") from None
+            raise _check.training.malformed(path, f"holds no state ({error})") from None
 
 
 def joined(states: Sequence[State]) -> State:
@@ -226,8 +226,8 @@ def specs(outline: Any) -> dict[str, Spec]:
         elif part is not None:
             if not isinstance(part, dict) or set(part) != {"dtype", "axes"}:
                 raise ValueError("it lacks the outline of a state")
-            _check.choice("State", "dtype", part["dtype"], tuple(dtype.name for dtype in _DTYPES))
-            axes = _check.size("State", "axes", part["axes"], 1, 8)
+            _check.values.choice("State", "dtype", part["dtype"], tuple(dtype.name for dtype in _DTYPES))
+            axes = _check.values.size("State", "axes", part["axes"], 1, 8)
             found.append(Spec(np.dtype(part["dtype"]), (-1,) * axes))
 
     walk(outline, 0)

@@ -111,7 +111,7 @@ class Streaming(Randomness):
         self._known, self._apart = None, (None, None)
         owner, depth, width = f"{type(self).__name__}.step", self.input_size, self.hidden_size
         why = "the last axis is the input size of Wx"
-        x = _check.floats(owner, "x", x, ("N", depth), self.dtype, why)
+        x = _check.arrays.floats(owner, "x", x, ("N", depth), self.dtype, why)
         batch = x.shape[0]
         result = self._output(owner, out, (batch, width), x, *self._weights)
         arrays = {name: np.expand_dims(array, 1) for name, array in given.items()}

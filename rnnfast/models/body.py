@@ -267,17 +267,19 @@ class Body(Drawing):
         owner = f"{self.owner}.set_state"
         shape: tuple[Any, ...] = ("N", self._sizes[-1])
         checked: list[tuple[np.ndarray, ...] | None] = []
-        for i, kept in enumerate(_check.entries(owner, "state", state, len(self.layers), "one per layer")):
+        for i, kept in enumerate(
+            _check.objects.entries(owner, "state", state, len(self.layers), "one per layer")
+        ):
             if kept is None:
                 checked.append(None)
                 continue
             layer = self.layers[i]
-            arrays = _check.entries(
+            arrays = _check.objects.entries(
                 owner, f"state[{i}]", kept, len(layer.cell.states), ", ".join(layer.cell.states)
             )
             for j, array in enumerate(arrays):
                 why = "the same number of rows in every layer"
-                shape = _check.floats(owner, f"state[{i}][{j}]", array, shape, layer.dtype, why).shape
+                shape = _check.arrays.floats(owner, f"state[{i}][{j}]", array, shape, layer.dtype, why).shape
             checked.append(arrays)
         return checked
 

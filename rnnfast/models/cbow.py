@@ -76,7 +76,7 @@ class Contexts(Layer):
 
     @rng_state.setter
     def rng_state(self, state: Any) -> None:
-        _check.entries("CBOWLM.rng_state", "rng_state", state, 0, "nothing is drawn")
+        _check.objects.entries("CBOWLM.rng_state", "rng_state", state, 0, "nothing is drawn")
 
     def reset_state(self) -> None:
         """Forget all words read."""
@@ -150,10 +150,10 @@ class CBOWLM(LanguageModel):
         owner = cls.__name__
         return {
             "model": owner,
-            "vocab_size": _check.size(owner, "vocab_size", vocab_size),
-            "embed_size": _check.size(owner, "embed_size", embed_size),
-            "window": _check.size(owner, "window", window),
-            "dtype": _check.float_dtype(owner, dtype).name,
+            "vocab_size": _check.values.size(owner, "vocab_size", vocab_size),
+            "embed_size": _check.values.size(owner, "embed_size", embed_size),
+            "window": _check.values.size(owner, "window", window),
+            "dtype": _check.arrays.float_dtype(owner, dtype).name,
         }
 
     @classmethod

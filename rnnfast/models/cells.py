@@ -33,7 +33,7 @@ def cell_of(owner: str, cell: Any, name: str = "cell") -> Cell:
         return cell
     called = {name: ready for ready in READY for name in ready.names}
     known = called.get(cell.lower()) if isinstance(cell, str) else None
-    return known or called[_check.choice(owner, name, cell, tuple(ready.name for ready in READY))]
+    return known or called[_check.values.choice(owner, name, cell, tuple(ready.name for ready in READY))]
 
 
 def named_cell(owner: str, cell: str, name: str = "cell") -> Cell:
@@ -47,9 +47,9 @@ def named_cell(owner: str, cell: str, name: str = "cell") -> Cell:
     try:
         found = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # a module can raise anything
-        raise _check.cell_not_found(owner, name, cell, error) from error
+        raise _check.objects.cell_not_found(owner, name, cell, error) from error
     if not isinstance(found, Cell):
-        raise _check.not_a_cell(owner, name, cell, found)
+        raise _check.objects.not_a_cell(owner, name, cell, found)
     return cell_of(owner, found)
 
 

@@ -32,16 +32,16 @@ class LanguageModel(Model):
 
     def _inputs(self, method: str, xs: Any, carry: bool = True) -> np.ndarray:
         owner = self._owner(method)
-        xs = _check.ids(owner, "xs", xs, ("N", "T"), self.vocab_size)
+        xs = _check.arrays.ids(owner, "xs", xs, ("N", "T"), self.vocab_size)
         carried = self.body.carried_rows if carry else None
         if carried is not None and xs.size:
-            _check.batch(owner, carried, xs.shape[0])
+            _check.objects.batch(owner, carried, xs.shape[0])
         return xs
 
     def _pair(self, method: str, xs: Any, ts: Any) -> tuple[np.ndarray, np.ndarray]:
         """Inputs and labels, both checked before anything changes."""
         xs = self._inputs(method, xs)
-        return xs, _check.ids(self._owner(method), "ts", ts, xs.shape, self.vocab_size, also=-1)
+        return xs, _check.arrays.ids(self._owner(method), "ts", ts, xs.shape, self.vocab_size, also=-1)
 
     def forward(self, xs: np.ndarray, ts: np.ndarray, *, blocks: Blocks | None = None) -> float:
         """Mean loss `-log P(ts[n, t] | xs[n, :t+1], words read before)` in nats, ready for `backward`.
@@ -132,9 +132,9 @@ class LanguageModel(Model):
         1.0
         """
         owner = self._owner("log_prob")
-        ids = _check.id_sequence(owner, "ids", ids, self.vocab_size)
+        ids = _check.arrays.id_sequence(owner, "ids", ids, self.vocab_size)
         if start_id is not None:
-            start = _check.id_sequence(owner, "start_id", [start_id], self.vocab_size)
+            start = _check.arrays.id_sequence(owner, "start_id", [start_id], self.vocab_size)
             ids = np.concatenate([start, ids])
         return 0.0 - total_loss(self, ids, _CHUNK)
 
@@ -156,7 +156,7 @@ class LanguageModel(Model):
         return self.scores(h)[0], (body, body.carried)
 
     def _prompt(self, method: str, ids: Sequence[int] | np.ndarray) -> np.ndarray:
-        prompt = _check.id_sequence(self._owner(method), "prompt_ids", ids, self.vocab_size)
+        prompt = _check.arrays.id_sequence(self._owner(method), "prompt_ids", ids, self.vocab_size)
         if not prompt.size:
             raise ValueError(f"{self._owner(method)}: prompt_ids must hold at least one id, got none.")
         return prompt
@@ -196,11 +196,11 @@ class LanguageModel(Model):
         """As `generate`, but yields each id when it is drawn. Wrong arguments raise at once."""
         owner = self._owner("generate")
         prompt = self._prompt("generate", prompt_ids)
-        length = _check.size(owner, "length", length, 0)
+        length = _check.values.size(owner, "length", length, 0)
         if stop_id is not None:
-            stop_id = int(_check.id_sequence(owner, "stop_id", [stop_id], self.vocab_size)[0])
+            stop_id = int(_check.arrays.id_sequence(owner, "stop_id", [stop_id], self.vocab_size)[0])
         rules = sampling_rules(owner, self.vocab_size, temperature, top_k, top_p, skip_ids)
-        rng = _check.generator(owner, rng)
+        rng = _check.values.generator(owner, rng)
         return write_on(self._advance, prompt, length, rules, stop_id, rng)
 
     def generate(

@@ -50,7 +50,7 @@ def load_model(path: str | os.PathLike[str], *, rng: np.random.Generator | None 
     ...     type(load_model(path)).__name__
     'CBOWLM'
     """
-    _check.readable("load_model", path)
+    _check.training.readable("load_model", path)
     return load_with_notes(path, rng=rng)[0]
 
 

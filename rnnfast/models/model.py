@@ -99,7 +99,7 @@ class Model(Holder):
         self, config: dict[str, Any], rng: np.random.Generator | None, cell: Cell | None = None
     ) -> None:
         """A new model, with fresh parameters."""
-        rng = _check.generator(type(self).__name__, rng)
+        rng = _check.values.generator(type(self).__name__, rng)
         dtype = np.dtype(config["dtype"])
         shapes = self._shapes(config).items()
         arrays = {name: initial_values(name, shape, rng, cell).astype(dtype) for name, shape in shapes}
@@ -134,7 +134,7 @@ class Model(Holder):
     @precision.setter
     @in_turn
     def precision(self, value: str | None) -> None:
-        found = _check.precision(type(self).__name__, value, self.dtype)
+        found = _check.values.precision(type(self).__name__, value, self.dtype)
         self.config = {name: told for name, told in self.config.items() if name != "precision"}
         if found is not None:
             self.config["precision"] = found
@@ -185,7 +185,7 @@ class Model(Holder):
         """
         with self._turn:
             self._claim_tape()
-            _check.called_before(self._owner("backward"), self._hs is not None, "forward")
+            _check.objects.called_before(self._owner("backward"), self._hs is not None, "forward")
             assert self._hs is not None
             dhs = self.output.input_gradient(out=self.body.gradients_of_outputs(*self._hs[:2]))
             if self._blocks is None:
@@ -359,14 +359,14 @@ class Model(Holder):
         OSError
             The file cannot be read.
         """
-        _check.readable(f"{cls.__name__}.load", path)
+        _check.training.readable(f"{cls.__name__}.load", path)
         return cls.from_saved(read_weights(path, cls.expected_tensors), rng=rng)
 
     @classmethod
     def from_saved(cls, saved: SavedModel, *, rng: np.random.Generator | None = None) -> Any:
         """A model on the arrays of a file, named as in `expected_tensors`; they are not copied."""
         arrays = {name: saved.tensors[name] for name in cls._shapes(saved.config)}
-        model = cls._around(saved.config, arrays, _check.generator(f"{cls.__name__}.load", rng))
+        model = cls._around(saved.config, arrays, _check.values.generator(f"{cls.__name__}.load", rng))
         if saved.constants:
             model.body.constants = saved.constants
         return model
@@ -382,5 +382,5 @@ class Model(Holder):
             raise ValueError("its values are not those of a saved model")
         dtype = np.dtype(config["dtype"])
         if precision is not None:
-            _check.precision(cls.__name__, precision, dtype)
+            _check.values.precision(cls.__name__, precision, dtype)
         return dtype, cls._shapes(config)

@@ -118,15 +118,15 @@ class Network(Model):
         owner = cls.__name__
         return {
             "model": owner,
-            "input_size": _check.size(owner, "input_size", input_size),
-            "hidden_size": _check.size(owner, "hidden_size", hidden_size),
-            "output_size": _check.size(owner, "output_size", output_size),
+            "input_size": _check.values.size(owner, "input_size", input_size),
+            "hidden_size": _check.values.size(owner, "hidden_size", hidden_size),
+            "output_size": _check.values.size(owner, "output_size", output_size),
             "cell": saved_cell(owner, cell),
-            "layers": _check.size(owner, "layers", layers, 1, MOST_LAYERS),
-            "bidirectional": _check.boolean(owner, "bidirectional", bidirectional),
-            "dropout": _check.number_below(owner, "dropout", dropout, 0, 1),
-            "pooling": None if pooling is None else _check.choice(owner, "pooling", pooling, POOLINGS),
-            "dtype": _check.float_dtype(owner, dtype).name,
+            "layers": _check.values.size(owner, "layers", layers, 1, MOST_LAYERS),
+            "bidirectional": _check.values.boolean(owner, "bidirectional", bidirectional),
+            "dropout": _check.values.number_below(owner, "dropout", dropout, 0, 1),
+            "pooling": None if pooling is None else _check.values.choice(owner, "pooling", pooling, POOLINGS),
+            "dtype": _check.arrays.float_dtype(owner, dtype).name,
             "head": saved_head(owner, head_of(owner, head)),
         }
 
@@ -155,9 +155,11 @@ class Network(Model):
 
     def _inputs(self, method: str, xs: Any, carry: bool = True) -> np.ndarray:
         owner, expected = self._owner(method), ("N", "T", self.config["input_size"])
-        xs = _check.floats(owner, "xs", xs, expected, self.dtype, "the last axis is input_size")
+        xs = _check.arrays.floats(owner, "xs", xs, expected, self.dtype, "the last axis is input_size")
         if not xs.shape[1]:
-            raise ValueError(f"{owner}: at least one step is needed, got xs {_check.shape_text(xs.shape)}.")
+            raise ValueError(
+                f"{owner}: at least one step is needed, got xs {_check.arrays.shape_text(xs.shape)}."
+            )
         return xs
 
     def _whole(self, method: str, xs: Any, lengths: Any) -> tuple[np.ndarray, Part]:
@@ -165,7 +167,7 @@ class Network(Model):
         xs = self._inputs(method, xs)
         batch, steps, _ = xs.shape
         if lengths is not None:
-            lengths = _check.lengths(self._owner(method), lengths, batch, steps)
+            lengths = _check.arrays.lengths(self._owner(method), lengths, batch, steps)
         return xs, Part(0, steps, steps, lengths)
 
     def _scoring(self, part: Part, weights: Any) -> dict[str, Any]:
@@ -201,7 +203,7 @@ class Network(Model):
             xs, part = self._whole("forward", xs, lengths)
             shape = xs.shape[:1] if self.config["pooling"] else xs.shape[:2]
             expected = (*shape, self.config["output_size"])
-            _check.float_array(self._owner("forward"), "ts", ts, expected, self.dtype)
+            _check.arrays.float_array(self._owner("forward"), "ts", ts, expected, self.dtype)
             return self._forward(xs, ts, part._replace(blocks=blocks), **self._scoring(part, weights))
 
     @in_turn
@@ -224,7 +226,11 @@ class Network(Model):
         """The mean loss on sequences without dropout, `batch_size` at a time; arguments as in `Sequences`."""
         owner = self._owner("evaluate")
         data = self.check_sequences(owner, xs, ts, lengths, weights)
-        batches, total, scored = SequenceRows(data, _check.size(owner, "batch_size", batch_size)), 0.0, 0.0
+        batches, total, scored = (
+            SequenceRows(data, _check.values.size(owner, "batch_size", batch_size)),
+            0.0,
+            0.0,
+        )
         with self.reading() as reader:
             for x, t, own, scale, *_ in batches:
                 x, part = self._whole("evaluate", np.array(x[:, :]), own)
@@ -233,7 +239,7 @@ class Network(Model):
                 options = self._scoring(part, scale)
                 total += float(reader.output.losses(hs, t, **options).sum())
                 if scale is not None:
-                    scale = _check.weights(owner, scale, hs.shape[:2], self.dtype)
+                    scale = _check.arrays.weights(owner, scale, hs.shape[:2], self.dtype)
                 seen = Part(0, hs.shape[1], hs.shape[1], options["lengths"], weights=scale)
                 scored += reader.output.scored(t, [seen])
         return reader.output.mean(np.array([total]), scored)
@@ -245,7 +251,7 @@ class Network(Model):
         O), or (S, T, O) without pooling, fit the model in shape and dtype."""
         sizes = {name: self.config[name] for name in ("input_size", "output_size")}
         data = fitting(owner, (xs, ts, lengths, weights), sizes, self.dtype)
-        _check.axes_of_targets(owner, data.ts, 2 if self.config["pooling"] else 3)
+        _check.training.axes_of_targets(owner, data.ts, 2 if self.config["pooling"] else 3)
         return data
 
 

@@ -119,13 +119,13 @@ class SequenceRegressor(Model):
         entry = saved_head(owner, head_of(owner, head))
         return {
             "model": owner,
-            "input_size": _check.size(owner, "input_size", input_size),
-            "hidden_size": _check.size(owner, "hidden_size", hidden_size),
-            "output_size": _check.size(owner, "output_size", output_size),
+            "input_size": _check.values.size(owner, "input_size", input_size),
+            "hidden_size": _check.values.size(owner, "hidden_size", hidden_size),
+            "output_size": _check.values.size(owner, "output_size", output_size),
             "cell": saved_cell(owner, cell),
-            "layers": _check.size(owner, "layers", layers, 1, MOST_LAYERS),
-            "dropout": _check.number_below(owner, "dropout", dropout, 0, 1),
-            "dtype": _check.float_dtype(owner, dtype).name,
+            "layers": _check.values.size(owner, "layers", layers, 1, MOST_LAYERS),
+            "dropout": _check.values.number_below(owner, "dropout", dropout, 0, 1),
+            "dtype": _check.arrays.float_dtype(owner, dtype).name,
             **({} if entry == "squared" else {"head": entry}),  # files from before heads have no entry
         }
 
@@ -148,19 +148,19 @@ class SequenceRegressor(Model):
     def _inputs(self, method: str, xs: Any, carry: bool = True) -> np.ndarray:
         owner = self._owner(method)
         expected = ("N", "T", self.config["input_size"])
-        xs = _check.floats(owner, "xs", xs, expected, self.dtype, "the last axis is input_size")
+        xs = _check.arrays.floats(owner, "xs", xs, expected, self.dtype, "the last axis is input_size")
         carried = self.body.carried_rows if carry else None
         if carried is not None and xs.size:
-            _check.batch(owner, carried, xs.shape[0])
+            _check.objects.batch(owner, carried, xs.shape[0])
         return xs
 
     def _whole(self, method: str, xs: np.ndarray, lengths: Any, reset: Any) -> Part:
         """The whole sequence as a part, with checked options."""
         batch, steps, _ = xs.shape
         if lengths is not None:
-            lengths = _check.lengths(self._owner(method), lengths, batch, steps)
+            lengths = _check.arrays.lengths(self._owner(method), lengths, batch, steps)
         if reset is not None:
-            reset = _check.mask(self._owner(method), "reset", reset, (batch, steps))
+            reset = _check.arrays.mask(self._owner(method), "reset", reset, (batch, steps))
         return Part(0, steps, steps, lengths, reset=reset)
 
     def forward(
@@ -202,11 +202,11 @@ class SequenceRegressor(Model):
         """
         with self._turn:
             self.claim("forward")
-            xs = self._inputs("forward", xs, _check.boolean(self._owner("forward"), "carry", carry))
+            xs = self._inputs("forward", xs, _check.values.boolean(self._owner("forward"), "carry", carry))
             part = self._whole("forward", xs, lengths, reset)._replace(blocks=blocks)
             outputs = self.config["output_size"]
             shape = (xs.shape[0], outputs) if np.ndim(ts) == 2 else (*xs.shape[:2], outputs)
-            _check.floats(self._owner("forward"), "ts", ts, shape, self.dtype)
+            _check.arrays.floats(self._owner("forward"), "ts", ts, shape, self.dtype)
             options = {"lengths": part.lengths, "weights": weights}
             return self._forward(xs, ts, part, fresh=not carry, **options)
 
@@ -228,7 +228,7 @@ class SequenceRegressor(Model):
 
         "mean" is the point prediction; "quantiles" of the head `quantiles` is (levels, N, T, O).
         """
-        xs = self._inputs("predict", xs, _check.boolean(self._owner("predict"), "carry", carry))
+        xs = self._inputs("predict", xs, _check.values.boolean(self._owner("predict"), "carry", carry))
         if carry:
             self.claim("predict")
         part = self._whole("predict", xs, lengths, reset)
@@ -251,7 +251,7 @@ class SequenceRegressor(Model):
         """
         owner = self._owner("evaluate")
         data = self.check_sequences(owner, xs, ts, lengths, weights)
-        size = _check.size(owner, "batch_size", batch_size)
+        size = _check.values.size(owner, "batch_size", batch_size)
         chunk = 512 * max(1, 4096 // (512 * min(size, len(data.xs))))
         with self.reading() as reader:
             return mean_error(reader, SequenceRows(data, size), chunk)

@@ -108,19 +108,19 @@ class RNNLM(LanguageModel):
         dtype: Any,
     ) -> dict[str, Any]:
         owner = cls.__name__
-        ratio = _check.number(owner, "dropout", dropout, 0.0, 1.0)
+        ratio = _check.values.number(owner, "dropout", dropout, 0.0, 1.0)
         if ratio == 1.0:
             raise ValueError(f"{owner}: dropout must be below 1, got {dropout}; it would drop every unit.")
         config = {
             "model": owner,
-            "vocab_size": _check.size(owner, "vocab_size", vocab_size),
-            "embed_size": _check.size(owner, "embed_size", embed_size),
-            "hidden_size": _check.size(owner, "hidden_size", hidden_size),
+            "vocab_size": _check.values.size(owner, "vocab_size", vocab_size),
+            "embed_size": _check.values.size(owner, "embed_size", embed_size),
+            "hidden_size": _check.values.size(owner, "hidden_size", hidden_size),
             "cell": saved_cell(owner, cell),
-            "layers": _check.size(owner, "layers", layers, 1, MOST_LAYERS),
+            "layers": _check.values.size(owner, "layers", layers, 1, MOST_LAYERS),
             "dropout": ratio,
-            "tied": _check.boolean(owner, "tied", tied),
-            "dtype": _check.float_dtype(owner, dtype).name,
+            "tied": _check.values.boolean(owner, "tied", tied),
+            "dtype": _check.arrays.float_dtype(owner, dtype).name,
         }
         if tied and embed_size != hidden_size:
             raise ValueError(

@@ -24,16 +24,16 @@ def sampling_rules(
     owner: str, vocab_size: int, temperature: Any, top_k: Any, top_p: Any, skip_ids: Sequence[int]
 ) -> SamplingRules:
     """Check the rules once, before the first word is drawn."""
-    temperature = _check.number(owner, "temperature", temperature, 0.0)
+    temperature = _check.values.number(owner, "temperature", temperature, 0.0)
     if top_k is not None:
-        top_k = _check.size(owner, "top_k", top_k)
+        top_k = _check.values.size(owner, "top_k", top_k)
     if top_p is not None:
-        top_p = _check.number(owner, "top_p", top_p, 0.0, 1.0)
+        top_p = _check.values.number(owner, "top_p", top_p, 0.0, 1.0)
         if top_p == 0.0:
             raise ValueError(
                 f"{owner}: top_p must be above 0; for the likeliest word only use temperature=0."
             )
-    skipped = np.unique(_check.id_sequence(owner, "skip_ids", skip_ids, vocab_size))
+    skipped = np.unique(_check.arrays.id_sequence(owner, "skip_ids", skip_ids, vocab_size))
     if skipped.size == vocab_size:
         raise ValueError(f"{owner}: skip_ids must leave at least one of the {vocab_size} words.")
     return SamplingRules(temperature, top_k, top_p, skipped)

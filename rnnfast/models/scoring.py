@@ -29,7 +29,7 @@ def total_loss(model: Any, ids: np.ndarray, chunk: int) -> float:
         try:
             model.reset_state()
             for start in range(0, len(ids) - 1, chunk):
-                _check.whole_file("perplexity", ids)
+                _check.arrays.whole_file("perplexity", ids)
                 block = np.array(ids[start : start + chunk + 1], dtype=np.int64)
                 losses = read(block[np.newaxis, :-1], block[np.newaxis, 1:])[0]
                 total = float(np.add.accumulate(np.concatenate(([total], losses)))[-1])
@@ -56,14 +56,14 @@ def mean_error(model: Any, rows: SequenceRows, chunk: int) -> float:
         for x, t, lengths, weights, *_ in rows:
             batch, steps = x.shape[:2]
             if weights is not None:
-                weights = _check.weights(owner, weights, (batch, steps), model.dtype)
+                weights = _check.arrays.weights(owner, weights, (batch, steps), model.dtype)
             model.reset_state()
             parts = [
                 Part(start, min(start + chunk, steps), steps, lengths, weights=weights)
                 for start in range(0, steps, chunk)
             ]
             for part in parts:
-                _check.whole_file("evaluate", x, t)
+                _check.arrays.whole_file("evaluate", x, t)
                 hs = model.read_part(x, part, drop=False, keep=False)
                 losses = model.output.part_losses(owner, hs, t, part, model.body.time_blocks)
                 total += float(losses.sum())

@@ -92,7 +92,7 @@ def read_weights(
             dtype, shapes = expect(config)
             saved_constants(config, described.get("constants"))
         except _check.CellMissing as error:
-            raise _check.cell_missing(error.name, error.fingerprint, path) from None
+            raise _check.objects.cell_missing(error.name, error.fingerprint, path) from None
         return {name: Spec(dtype, shape) for name, shape in shapes.items()}
 
     described, tensors = read_tensors(path, FORMAT, specs)

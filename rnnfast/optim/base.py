@@ -20,8 +20,8 @@ class _Flat:
     def __init__(
         self, param: np.ndarray, grad: np.ndarray, state: list[np.ndarray], order: Literal["C", "F"]
     ) -> None:
-        self.param = _check.kernel_ready(param.reshape(-1, order=order))
-        self.grad = _check.kernel_ready(grad.reshape(-1, order=order))
+        self.param = _check.arrays.kernel_ready(param.reshape(-1, order=order))
+        self.grad = _check.arrays.kernel_ready(grad.reshape(-1, order=order))
         self.state, self._whole, self._order = state, param, order
         self._is_view = np.may_share_memory(self.param, param)
         self.copies = not (self._is_view and np.may_share_memory(self.grad, grad))
@@ -64,7 +64,7 @@ class Optimizer:
         """Let errors about arguments of the constructor name those there are."""
         super().__init_subclass__()
         if "__init__" in cls.__dict__:
-            cls.__init__ = _check.knows_arguments(cls.__init__)  # type: ignore[method-assign]
+            cls.__init__ = _check.objects.knows_arguments(cls.__init__)  # type: ignore[method-assign]
 
     def __init__(self, lr: float) -> None:
         self.lr = lr
@@ -86,7 +86,7 @@ class Optimizer:
 
     @lr.setter
     def lr(self, value: float) -> None:
-        self._lr = _check.number(type(self).__name__, "lr", value, 0)
+        self._lr = _check.values.number(type(self).__name__, "lr", value, 0)
 
     def update(self, params: Sequence[np.ndarray], grads: Sequence[np.ndarray]) -> None:
         """Change each parameter in place along its gradient.
@@ -117,13 +117,13 @@ class Optimizer:
 
     def _flat(self, owner: str, params: Sequence[np.ndarray], grads: Sequence[np.ndarray]) -> list[_Flat]:
         """Each parameter with its gradient and state, checked, as flat arrays."""
-        _check.parameters_and_gradients(owner, params, grads)
+        _check.objects.parameters_and_gradients(owner, params, grads)
         # The same memory, without the behavior of array subclasses.
         params, grads = list(map(np.asarray, params)), list(map(np.asarray, grads))
         if self.slots and not self._state:
             self._state = {slot: [np.zeros_like(param) for param in params] for slot in self.slots}
         for arrays in self._state.values():
-            _check.same_parameters(owner, arrays, params)
+            _check.objects.same_parameters(owner, arrays, params)
         found = []
         for i, (param, grad) in enumerate(zip(params, grads, strict=True)):
             order: Literal["C", "F"] = (
@@ -166,10 +166,10 @@ class Optimizer:
         """
         owner = f"{type(self).__name__}.load_state_dict"
         scalars = ("steps", *self.hyperparameters)
-        count = _check.optimizer_state(owner, state, type(self).__name__, scalars, self.slots)
+        count = _check.objects.optimizer_state(owner, state, type(self).__name__, scalars, self.slots)
         given = state["scalars"]
         restored = type(self)(**{name: given[name] for name in self.hyperparameters})
-        restored.steps = _check.size(owner, "steps", given["steps"], minimum=0)
+        restored.steps = _check.values.size(owner, "steps", given["steps"], minimum=0)
         if count:
             taken = np.array if copy else np.asarray
             restored._state = {

@@ -62,7 +62,7 @@ def merge_shared(
     (1, array([[1., 3., 5.],
            [2., 4., 6.]]))
     """
-    _check.parameters_and_gradients("merge_shared", params, grads)
+    _check.objects.parameters_and_gradients("merge_shared", params, grads)
     where: dict[tuple, int] = {}
     summed: set[int] = set()
     kept_params: list[np.ndarray] = []
@@ -115,7 +115,7 @@ class SharedGradients:
         found = self._seen.of(given)
         if found is None:
             once = merge_shared(params, grads, workspace=self._workspace)
-            _check.gradients("Trainer.fit", once[1])
+            _check.objects.gradients("Trainer.fit", once[1])
             found = Merged(*once, [_flat(grad) for grad in once[1]])
             views = all(map(np.may_share_memory, found.flat, found.grads))
             if views and len(found.params) == len(params):
@@ -127,7 +127,7 @@ def _flat(array: np.ndarray) -> np.ndarray:
     """All elements as a flat array, in the order of memory: a view if there are no gaps, else a copy."""
     array = np.asarray(array)  # an np.matrix would keep two axes
     order: Literal["C", "F"] = "F" if array.flags.f_contiguous else "C"
-    return _check.kernel_ready(array.reshape(-1, order=order))
+    return _check.arrays.kernel_ready(array.reshape(-1, order=order))
 
 
 def _apply_in_place(kernel: Callable, array: np.ndarray, flat: np.ndarray, value: float) -> None:
@@ -169,7 +169,7 @@ def global_norm(grads: Sequence[np.ndarray]) -> float:
     >>> optim.global_norm([np.array([3.0]), np.array([[4.0]])])
     5.0
     """
-    _check.gradients("global_norm", grads)
+    _check.objects.gradients("global_norm", grads)
     return _norm([_flat(grad) for grad in grads])
 
 
@@ -206,8 +206,8 @@ def clip_by_norm(grads: Sequence[np.ndarray], max_norm: float) -> float:
     >>> optim.clip_by_norm(grads, 1.0), grads[0].round(4)
     (5.0, array([0.6, 0.8]))
     """
-    max_norm = _check.number("clip_by_norm", "max_norm", max_norm, 0)
-    _check.gradients("clip_by_norm", grads)
+    max_norm = _check.values.number("clip_by_norm", "max_norm", max_norm, 0)
+    _check.objects.gradients("clip_by_norm", grads)
     flat = [_flat(grad) for grad in grads]
     return _scale_down(grads, flat, _norm(flat), max_norm)
 
@@ -231,8 +231,8 @@ def clip_by_value(grads: Sequence[np.ndarray], limit: float) -> None:
     >>> grads[0]
     array([-1. ,  0.5])
     """
-    limit = _check.number("clip_by_value", "limit", limit, 0)
-    _check.gradients("clip_by_value", grads)
+    limit = _check.values.number("clip_by_value", "limit", limit, 0)
+    _check.objects.gradients("clip_by_value", grads)
     for grad in grads:
         _apply_in_place(kernels.clamp_in_place, grad, _flat(grad), limit)
 
@@ -252,5 +252,5 @@ def all_finite(grads: Sequence[np.ndarray]) -> bool:
     >>> optim.all_finite([np.ones(3), np.array([np.nan])])
     False
     """
-    _check.gradients("all_finite", grads)
+    _check.objects.gradients("all_finite", grads)
     return all(kernels.all_finite(_flat(grad)) for grad in grads)

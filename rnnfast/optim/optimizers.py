@@ -72,7 +72,7 @@ class Momentum(Optimizer):
 
     def __init__(self, lr: float = 0.01, momentum: float = 0.9) -> None:
         super().__init__(lr)
-        self.momentum = _check.number_below(type(self).__name__, "momentum", momentum, 0, 1)
+        self.momentum = _check.values.number_below(type(self).__name__, "momentum", momentum, 0, 1)
 
     def _step(self, grad: np.ndarray, state: list[np.ndarray], param: np.ndarray) -> None:
         kind = param.dtype.type
@@ -137,7 +137,7 @@ class AdaGrad(Optimizer):
 
     def __init__(self, lr: float = 0.01, eps: float = 1e-7) -> None:
         super().__init__(lr)
-        self.eps = _check.number(type(self).__name__, "eps", eps, 0)
+        self.eps = _check.values.number(type(self).__name__, "eps", eps, 0)
 
     def _step(self, grad: np.ndarray, state: list[np.ndarray], param: np.ndarray) -> None:
         kind = param.dtype.type
@@ -176,8 +176,8 @@ class RMSprop(Optimizer):
 
     def __init__(self, lr: float = 0.01, decay_rate: float = 0.99, eps: float = 1e-7) -> None:
         super().__init__(lr)
-        self.decay_rate = _check.number_below(type(self).__name__, "decay_rate", decay_rate, 0, 1)
-        self.eps = _check.number(type(self).__name__, "eps", eps, 0)
+        self.decay_rate = _check.values.number_below(type(self).__name__, "decay_rate", decay_rate, 0, 1)
+        self.eps = _check.values.number(type(self).__name__, "eps", eps, 0)
 
     def _step(self, grad: np.ndarray, state: list[np.ndarray], param: np.ndarray) -> None:
         kind = param.dtype.type
@@ -225,9 +225,9 @@ class Adam(Optimizer):
     ) -> None:
         super().__init__(lr)
         owner = type(self).__name__
-        self.beta1 = _check.number_below(owner, "beta1", beta1, 0, 1)
-        self.beta2 = _check.number_below(owner, "beta2", beta2, 0, 1)
-        self.eps = _check.number(owner, "eps", eps, 0)
+        self.beta1 = _check.values.number_below(owner, "beta1", beta1, 0, 1)
+        self.beta2 = _check.values.number_below(owner, "beta2", beta2, 0, 1)
+        self.eps = _check.values.number(owner, "eps", eps, 0)
 
     def _step(self, grad: np.ndarray, state: list[np.ndarray], param: np.ndarray) -> None:
         self._adam(grad, state, param, self.eps, 1.0)
@@ -286,7 +286,7 @@ class AdamW(Adam):
         weight_decay: float = 0.01,
     ) -> None:
         super().__init__(lr, beta1, beta2, eps)
-        self.weight_decay = _check.number(type(self).__name__, "weight_decay", weight_decay, 0)
+        self.weight_decay = _check.values.number(type(self).__name__, "weight_decay", weight_decay, 0)
 
     def _step(self, grad: np.ndarray, state: list[np.ndarray], param: np.ndarray) -> None:
         self._adam(grad, state, param, self.eps * self._correction(), 1 - self.lr * self.weight_decay)

@@ -185,7 +185,7 @@ class SequenceEstimator(BaseEstimator):
             The loss is not finite.
         """
         if self.warm_start:
-            _check.absent(self._owner("fit"), "checkpoint_file", checkpoint_file, "warm_start=False")
+            _check.values.absent(self._owner("fit"), "checkpoint_file", checkpoint_file, "warm_start=False")
         return self._fit(
             "fit",
             X,
@@ -226,7 +226,7 @@ class SequenceEstimator(BaseEstimator):
                 lengths, total, of_steps = series.lengths, weights, self.pooling is None
                 if of_steps:
                     total = np.add.reduceat(weights, np.cumsum(lengths) - lengths)
-                _check.some_weight(owner, total)
+                _check.series.some_weight(owner, total)
                 if start:
                     self._start(series, weights if of_steps else np.repeat(weights, lengths), ranks)
                 series = scaled(owner, series, self.scaling_, self.network_.dtype)
@@ -396,7 +396,7 @@ class SequenceEstimator(BaseEstimator):
         OSError
             The file cannot be read.
         """
-        _check.readable(f"{cls.__name__}.load", path)
+        _check.training.readable(f"{cls.__name__}.load", path)
         estimator, network = load_estimator(cls, path)
         estimator._begin(network, np.random.default_rng(estimator._seed()))
         return estimator

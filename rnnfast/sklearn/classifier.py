@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.utils import check_consistent_length, column_or_1d
 
-from rnnfast._check.observed import nothing_masked
+from rnnfast._check.values import nothing_masked
 from rnnfast.cells import Cell
 from rnnfast.models.pooling import Pooling
 from rnnfast.sklearn.inputs import Series

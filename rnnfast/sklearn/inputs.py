@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.utils.validation import validate_data
 
 from rnnfast import _check
-from rnnfast._check.observed import exponents, nothing_masked, oversized, size_text, unmasked
+from rnnfast._check.values import exponents, nothing_masked, oversized, size_text, unmasked
 from rnnfast.sklearn.scaling import Scaling
 
 # Steps that are read at once without gradients.
@@ -90,7 +90,7 @@ def read(estimator: Any, method: str, X: Any, *, reset: bool) -> Series:
     wrong = oversized(series.flat)
     if wrong.any():
         step, channel = np.argwhere(wrong)[0]
-        raise _check.infinite_value(owner, size_text(series.flat[step, channel]), *series.place(step))
+        raise _check.series.infinite_value(owner, size_text(series.flat[step, channel]), *series.place(step))
     return series
 
 
@@ -124,12 +124,16 @@ def checked_numbers(owner: str, name: str, given: Any, check: Callable[[Any], np
     """The array that a check of scikit-learn makes; an error that names the first entry that is no number."""
     has_rows = len(getattr(given, "shape", ())) > 0 and not hasattr(given, "nnz")
     if has_rows and np.asarray(given[:1]).dtype.kind in "mM":  # dates, which would be taken for numbers
-        raise _check.not_a_number(owner, name, given) or ValueError(f"{owner}: {name} must hold numbers.")
+        raise _check.series.not_a_number(owner, name, given) or ValueError(
+            f"{owner}: {name} must hold numbers."
+        )
     try:
         return check(given)
     except (TypeError, ValueError) as error:
         unclear = "could not convert" in str(error) or not isinstance(error, ValueError)
-        named = _check.not_a_number(owner, name, given) if unclear and not hasattr(given, "nnz") else None
+        named = (
+            _check.series.not_a_number(owner, name, given) if unclear and not hasattr(given, "nnz") else None
+        )
         raise named or error from None
 
 
@@ -138,12 +142,12 @@ def _sequences(owner: str, X: Any) -> Any:
     if isinstance(X, list | tuple):
         if not X or isinstance(X[0], str) or not hasattr(X[0], "__len__"):
             return None
-        arrays = [_check.sequence(owner, index, one) for index, one in enumerate(X)]
+        arrays = [_check.series.sequence(owner, index, one) for index, one in enumerate(X)]
         is_table = all(one.ndim < 2 for one in arrays) and len({one.size for one in arrays}) == 1
         return None if is_table else arrays
     if getattr(X, "ndim", 2) != 3:
         return None
-    return _check.sequence(owner, None, X)
+    return _check.series.sequence(owner, None, X)
 
 
 def _series(owner: str, arrays: Any, X: Any, *, warns: bool) -> Series:
@@ -152,7 +156,7 @@ def _series(owner: str, arrays: Any, X: Any, *, warns: bool) -> Series:
         count, steps, channels = arrays.shape
         if not count * steps * channels:
             raise ValueError(
-                f"{owner}: X must not be empty, got {_check.shape_text((count, steps, channels))}."
+                f"{owner}: X must not be empty, got {_check.arrays.shape_text((count, steps, channels))}."
             )
         if warns and steps < channels:
             warnings.warn(
@@ -165,7 +169,7 @@ def _series(owner: str, arrays: Any, X: Any, *, warns: bool) -> Series:
     else:
         arrays = [one[:, np.newaxis] if one.ndim == 1 else one for one in arrays]
         for index, one in enumerate(arrays):
-            _check.sequence_shape(owner, index, one.shape, arrays[0].shape[-1])
+            _check.series.sequence_shape(owner, index, one.shape, arrays[0].shape[-1])
         flat, lengths = np.concatenate(arrays), np.array([len(one) for one in arrays])
     return Series(np.ascontiguousarray(flat), lengths, isinstance(X, np.ndarray) and X.ndim == 3)
 
@@ -175,7 +179,7 @@ def weights_of(owner: str, sample_weight: Any, count: int) -> np.ndarray:
     if sample_weight is None:
         return np.ones(count)
     weights = np.asarray(nothing_masked(owner, "sample_weight", sample_weight), np.float64)
-    return ordinary(_check.sample_weights(owner, weights, count))
+    return ordinary(_check.series.sample_weights(owner, weights, count))
 
 
 def ordinary(weights: np.ndarray) -> np.ndarray:

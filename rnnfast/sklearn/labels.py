@@ -9,7 +9,7 @@ from sklearn.utils import assert_all_finite, compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 
 from rnnfast import _check
-from rnnfast._check.observed import is_missing, nothing_masked
+from rnnfast._check.values import is_missing, nothing_masked
 from rnnfast.heads import Head, categorical
 from rnnfast.sklearn.base import SequenceEstimator
 from rnnfast.sklearn.inputs import ordinary
@@ -65,7 +65,7 @@ class LabelEstimator(SequenceEstimator):
             classes = np.unique(labels)
         if len(classes) < 2:
             raise ValueError(f"{owner}: at least two classes are needed, got {len(classes)} class.")
-        _check.known_classes(owner, np.isin(labels, classes), labels, classes)
+        _check.series.known_classes(owner, np.isin(labels, classes), labels, classes)
         self.classes_, numbers = classes, np.searchsorted(classes, labels)
         if self.class_weight is None:
             return numbers, np.ones(len(labels))

@@ -10,7 +10,7 @@ from sklearn.base import RegressorMixin
 from sklearn.utils import Tags, check_array, check_consistent_length
 
 from rnnfast import _check
-from rnnfast._check.observed import nothing_masked, oversized
+from rnnfast._check.values import nothing_masked, oversized
 from rnnfast.cells import Cell
 from rnnfast.heads import Head, absolute, squared
 from rnnfast.models.pooling import Pooling
@@ -122,7 +122,7 @@ class RNNRegressor(RegressorMixin, SequenceEstimator):
     def head_and_outputs(self) -> tuple[Head, int]:
         """The head of the network and its number of outputs."""
         owner = type(self).__name__
-        return _LOSSES[_check.choice(owner, "loss", self.loss, tuple(_LOSSES))], self.n_outputs_
+        return _LOSSES[_check.values.choice(owner, "loss", self.loss, tuple(_LOSSES))], self.n_outputs_
 
     def _targets(
         self,
@@ -141,10 +141,10 @@ class RNNRegressor(RegressorMixin, SequenceEstimator):
         for place in np.argwhere(oversized(table))[:1]:
             raise too_far(owner, "y", table[tuple(place)], f"at {place[0]}")
         if start:
-            _check.some_weight(owner, weights)
+            _check.series.some_weight(owner, weights)
             self.n_outputs_, self._is_flat = table.shape[1], values.ndim == 1
             self.target_scaling_ = Scaling.of(table, weights)
-        _check.equal(owner, "the targets in y and in the first fit", table.shape[1], self.n_outputs_)
+        _check.objects.equal(owner, "the targets in y and in the first fit", table.shape[1], self.n_outputs_)
         scaled = self.target_scaling_.apply(table, np.dtype(np.float64))
         for place in np.argwhere(np.abs(scaled) > FURTHEST)[:1]:
             raise too_far(owner, "y", table[tuple(place)], f"at {place[0]}")

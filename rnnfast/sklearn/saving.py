@@ -42,7 +42,7 @@ def load_estimator(kind: type, path: str | os.PathLike[str]) -> tuple[Any, Netwo
             raise ValueError("its values do not fit the network")
         return estimator, network
     except (TypeError, ValueError, LookupError, AttributeError) as error:
-        raise _check.malformed(path, f"holds no {kind.__name__} ({error})") from None
+        raise _check.training.malformed(path, f"holds no {kind.__name__} ({error})") from None
 
 
 def _estimator(kind: type, notes: dict[str, Any]) -> Any:

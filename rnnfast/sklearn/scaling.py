@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rnnfast._check.observed import exponents, unit_of_constant
+from rnnfast._check.values import exponents, unit_of_constant
 
 
 class Scaling(NamedTuple):

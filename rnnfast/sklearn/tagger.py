@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from rnnfast import _check
-from rnnfast._check.observed import nothing_masked
+from rnnfast._check.values import nothing_masked
 from rnnfast.cells import Cell
 from rnnfast.sklearn.inputs import Series, weights_of
 from rnnfast.sklearn.labels import LabelEstimator
@@ -141,7 +141,7 @@ class RNNTagger(LabelEstimator):
         scores, series = self._scores("score", X)
         owner = self._owner("score")
         weights = np.repeat(weights_of(owner, sample_weight, series.size), series.lengths)
-        _check.some_weight(owner, weights)
+        _check.series.some_weight(owner, weights)
         return float(np.average(self._most_probable(scores) == _labels(owner, y, series), weights=weights))
 
 
@@ -151,6 +151,6 @@ def _labels(owner: str, y: Any, series: Series) -> np.ndarray:
     is_whole = not isinstance(y, str) and hasattr(y, "__len__") and all(np.ndim(one) == 1 for one in y)
     arrays = [np.asarray(one) for one in y] if is_whole else []
     found = np.array([len(one) for one in arrays]) if is_whole else None
-    steps = _check.steps_of_labels(owner, series.lengths, found)
-    _check.equal_lengths(owner, "y", steps, series.lengths)
+    steps = _check.series.steps_of_labels(owner, series.lengths, found)
+    _check.training.equal_lengths(owner, "y", steps, series.lengths)
     return np.concatenate(arrays)

@@ -102,7 +102,7 @@ def masked(
     """How the rows lie with lengths (N,) and resets (N, T)."""
     batch, steps = data.shape[:2] if batch_first else (data.shape[1], data.shape[0])
     if lengths is not None:
-        lengths = _check.lengths(owner, np.asarray(lengths), batch, steps)
+        lengths = _check.arrays.lengths(owner, np.asarray(lengths), batch, steps)
     if resets is not None:
         resets = np.asarray(resets)
         if resets.dtype != np.bool_:

@@ -163,13 +163,13 @@ class Recurrent(torch.nn.Module):
     ) -> None:
         super().__init__()
         owner = f"rnnfast.torch.{type(self).__name__}"
-        _check.a_cell(owner, cell, Cell)
+        _check.objects.a_cell(owner, cell, Cell)
         self.cell = cell
-        self.input_size = _check.size(owner, "input_size", input_size)
-        self.hidden_size = _check.size(owner, "hidden_size", hidden_size)
-        self.num_layers = _check.size(owner, "num_layers", num_layers)
+        self.input_size = _check.values.size(owner, "input_size", input_size)
+        self.hidden_size = _check.values.size(owner, "hidden_size", hidden_size)
+        self.num_layers = _check.values.size(owner, "num_layers", num_layers)
         self.batch_first = bool(batch_first)
-        self.dropout = _check.number_below(owner, "dropout", dropout, 0, 1)
+        self.dropout = _check.values.number_below(owner, "dropout", dropout, 0, 1)
         dtype = torch.get_default_dtype() if dtype is None else dtype
         if dtype not in DTYPES:
             raise TypeError(f"{owner}: dtype must be torch.float32 or torch.float64, got {dtype}.")
@@ -231,7 +231,7 @@ class Recurrent(torch.nn.Module):
     def _given(self, owner: str, given: dict[str, Any], batch: int, steps: int) -> list[torch.Tensor]:
         """The cell's given arrays (N, T, H) or (N, T), in its order."""
         names = self.cell.equations.wanted
-        _check.known_arguments(owner, given, ("lengths", "resets", *names))
+        _check.objects.known_arguments(owner, given, ("lengths", "resets", *names))
         found = []
         for name in names:
             if name not in given:
@@ -290,7 +290,7 @@ class Recurrent(torch.nn.Module):
         for name, state in zip(self.cell.states, states, strict=True):
             self._checked(owner, name, state, shape)
         if resets is not None:
-            resets = _check.mask(owner, "resets", np.asarray(resets), (batch, steps))
+            resets = _check.arrays.mask(owner, "resets", np.asarray(resets), (batch, steps))
         options = {
             "lengths": None if lengths is None else np.asarray(lengths),
             "reset": resets,

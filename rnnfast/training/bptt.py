@@ -71,10 +71,12 @@ class TruncatedBPTT:
 
     def __init__(self, k1: int, k2: int | Literal["auto"] | None = None, *, tolerance: float = 0.1) -> None:
         owner = type(self).__name__
-        self.k1 = _check.size(owner, "k1", k1)
-        measured = isinstance(k2, str) and _check.choice(owner, "k2", k2, ("auto",)) == "auto"
-        self.tolerance = _check.above(owner, "tolerance", tolerance, 0.0) if measured else None
-        self.k2 = self.k1 if k2 is None or isinstance(k2, str) else _check.size(owner, "k2", k2, self.k1)
+        self.k1 = _check.values.size(owner, "k1", k1)
+        measured = isinstance(k2, str) and _check.values.choice(owner, "k2", k2, ("auto",)) == "auto"
+        self.tolerance = _check.values.above(owner, "tolerance", tolerance, 0.0) if measured else None
+        self.k2 = (
+            self.k1 if k2 is None or isinstance(k2, str) else _check.values.size(owner, "k2", k2, self.k1)
+        )
         self.bias: Any = None
 
     def __repr__(self) -> str:
@@ -113,7 +115,7 @@ class TruncatedBPTT:
     ) -> WindowBatches | WindowRows:
         """The windows of one pass over a text (tokens,), or over a pair of sequences (S, T, D) and targets
         in `order` (S,); `CorpusError` when a text has too few tokens."""
-        data = _check.text_or_pair(data)
+        data = _check.training.text_or_pair(data)
         if isinstance(data, tuple):
             rows = SequenceRows(data, batch_size, order, blocks)
             if self.tolerance is not None and rows.has_lengths:
@@ -121,7 +123,7 @@ class TruncatedBPTT:
                     'TruncatedBPTT(k1, "auto") measures on sequences of equal lengths; give k2 as a number.'
                 )
             return WindowRows(rows, self.k1)
-        _check.absent("TruncatedBPTT", "order", order, "sequences with targets")
+        _check.values.absent("TruncatedBPTT", "order", order, "sequences with targets")
         return WindowBatches(data, batch_size, self.k1)
 
     def windows(

@@ -42,7 +42,7 @@ class OneWindow:
         """The loss of a window, with the gradients in the model; None if it has no targets."""
         model = self._model
         if window.ts is None:
-            _check.works_in_parts("TruncatedBPTT with targets of the last step", model, Body)
+            _check.objects.works_in_parts("TruncatedBPTT with targets of the last step", model, Body)
             with turn_of(model):
                 _read(model, window, keep=False)
             return None
@@ -61,7 +61,7 @@ class Chain:
     reaches_back = True
 
     def __init__(self, model: Any, k1: int, k2: int) -> None:
-        _check.works_in_parts("TruncatedBPTT with k2 above k1", model, Body)
+        _check.objects.works_in_parts("TruncatedBPTT with k2 above k1", model, Body)
         self._model: Any = model
         self._reach = k2 - k1
         self._cut = k1 - (k2 - k1) % k1

@@ -141,7 +141,7 @@ class Checkpoint:
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Return to a `get_state`: saves made after it are undone."""
-        saved = _check.boolean("Checkpoint.set_state", "saved", state["saved"])
+        saved = _check.values.boolean("Checkpoint.set_state", "saved", state["saved"])
         config = _json_values("state", dict(state["config"]))
         if saved:
             self._write_json(CONFIG, config)
@@ -225,9 +225,9 @@ def load_checkpoint(
     model, notes = load_with_notes(path, rng=rng)
     config = read_json(run_file(folder, CONFIG))
     if config.get("format") != FORMAT or not isinstance(config.get("settings"), dict):
-        raise _check.malformed(Path(folder) / CONFIG, "not the description of a run of this format")
+        raise _check.training.malformed(Path(folder) / CONFIG, "not the description of a run of this format")
     if config.get("model") != model.config:
-        raise _check.malformed(Path(folder) / CONFIG, f"describes another model than {path.name}")
+        raise _check.training.malformed(Path(folder) / CONFIG, f"describes another model than {path.name}")
     fingerprint, words = notes.get("tokenizer"), getattr(model, "vocab_size", None)
     return Run(model, None if fingerprint is None else load_tokenizer(folder, words, fingerprint), config)
 
@@ -239,13 +239,15 @@ def load_tokenizer(folder: Any, vocab_size: int | None, fingerprint: Any) -> Tok
     try:
         tokenizer = tokenizer_from_dict(value)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise _check.malformed(path, f"not a tokenizer ({error})") from None
+        raise _check.training.malformed(path, f"not a tokenizer ({error})") from None
     if vocab_size not in (None, tokenizer.vocab_size):
-        raise _check.malformed(
+        raise _check.training.malformed(
             path, f"has {tokenizer.vocab_size} tokens, but the model has a vocabulary of {vocab_size}"
         )
     if tokenizer.fingerprint() != fingerprint:
-        raise _check.malformed(path, "not the tokenizer the model was trained with, some tokens differ")
+        raise _check.training.malformed(
+            path, "not the tokenizer the model was trained with, some tokens differ"
+        )
     return tokenizer
 
 
@@ -256,7 +258,7 @@ def run_file(folder: Any, name: str) -> Path:
         return path
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{folder}: there is no such run folder.")
-    raise _check.malformed(folder, f"not a complete run folder, {name} is missing")
+    raise _check.training.malformed(folder, f"not a complete run folder, {name} is missing")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -264,5 +266,7 @@ def read_json(path: Path) -> dict[str, Any]:
     with open(path, "rb") as file:
         content = file.read(_JSON_LIMIT + 1)
     if len(content) > _JSON_LIMIT:
-        raise _check.malformed(path, f"larger than {_JSON_LIMIT} bytes, which no file of a run folder is")
+        raise _check.training.malformed(
+            path, f"larger than {_JSON_LIMIT} bytes, which no file of a run folder is"
+        )
     return parse_object(path, content, "the file")

@@ -144,7 +144,7 @@ class Cut:
             if found is not None:
                 return found
         least = min(self.plan(chunk)[0].memory for chunk in chunks)
-        _check.memory_enough(owner, memory, least, what)
+        _check.values.memory_enough(owner, memory, least, what)
         return min((self.plan(chunk)[0] for chunk in chunks), key=lambda plan: plan.memory)
 
     def _choices(self) -> list[int]:

@@ -30,7 +30,7 @@ def blamed(error: TrainingDiverged, data: Any, valid: Any) -> TrainingDiverged:
             if place is not None:
                 value = array[place[0] : place[0] + 1][(0, *place[1:])]  # sequences in a list allow no more
                 return TrainingDiverged(
-                    _check.data_not_finite(error.epoch, error.step, name + kind, place, value),
+                    _check.training.data_not_finite(error.epoch, error.step, name + kind, place, value),
                     error.epoch,
                     error.step,
                 )

@@ -54,9 +54,11 @@ def perplexity(model: Any, ids: np.ndarray, batch_size: int = 10, window: int = 
     >>> perplexity(model, ids) == perplexity(model, ids, batch_size=1, window=3)
     True
     """
-    ids = _check.ids_1d("perplexity", "ids", ids)
-    chunk = _check.size("perplexity", "batch_size", batch_size) * _check.size("perplexity", "window", window)
-    _check.tokens_enough("perplexity", ids, 1, 1)
+    ids = _check.arrays.ids_1d("perplexity", "ids", ids)
+    chunk = _check.values.size("perplexity", "batch_size", batch_size) * _check.values.size(
+        "perplexity", "window", window
+    )
+    _check.training.tokens_enough("perplexity", ids, 1, 1)
     return exp_of_mean(total_loss(model, ids, min(chunk, _MOST_AT_A_TIME)), len(ids) - 1)
 
 

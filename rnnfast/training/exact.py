@@ -66,10 +66,10 @@ class ExactBPTT:
 
     def __init__(self, chunk: int | None = None, memory: int | str | None = None) -> None:
         owner = type(self).__name__
-        self.chunk = None if chunk is None else _check.size(owner, "chunk", chunk)
-        self.memory = None if memory is None else _check.memory(owner, "memory", memory)
+        self.chunk = None if chunk is None else _check.values.size(owner, "chunk", chunk)
+        self.memory = None if memory is None else _check.values.memory(owner, "memory", memory)
         if memory is not None:
-            _check.absent(owner, "chunk", chunk, "a run without memory=")
+            _check.values.absent(owner, "chunk", chunk, "a run without memory=")
 
     def __repr__(self) -> str:
         given = {"chunk": self.chunk, "memory": self.memory}
@@ -94,9 +94,9 @@ class ExactBPTT:
             The model does not work in chunks.
         """
         owner = type(self).__name__
-        _check.works_in_parts(owner, model, Body)
+        _check.objects.works_in_parts(owner, model, Body)
         if lengths is not None:
-            lengths = _check.lengths(owner, lengths, batch_size, steps)
+            lengths = _check.arrays.lengths(owner, lengths, batch_size, steps)
         return self._plan(Cut(model, batch_size, steps, lengths), batch_size, steps)
 
     def _plan(self, cut: Cut, batch: int, steps: int) -> Plan:
@@ -138,21 +138,21 @@ class ExactBPTT:
             The mean loss.
         """
         owner = type(self).__name__
-        _check.works_in_parts(owner, model, Body)
+        _check.objects.works_in_parts(owner, model, Body)
         batch, steps = np.shape(xs)[:2]
         given = [option for option in (lengths, reset, weights) if option is not None]
-        has_options = bool(given) or _check.boolean(owner, "carry", carry)
+        has_options = bool(given) or _check.values.boolean(owner, "carry", carry)
         if has_options and (not hasattr(model, "predict") or hasattr(model, "vocab_size")):
             raise TypeError(
                 f"{owner}: lengths, reset and carry are for a SequenceRegressor; a language "
                 "model ignores labels of -1."
             )
         if lengths is not None:
-            lengths = _check.lengths(owner, lengths, batch, steps)
+            lengths = _check.arrays.lengths(owner, lengths, batch, steps)
         if reset is not None:
-            _check.shape(owner, "reset", reset, (batch, steps))
+            _check.arrays.shape(owner, "reset", reset, (batch, steps))
         if weights is not None:
-            weights = _check.weights(owner, weights, (batch, steps), model.dtype)
+            weights = _check.arrays.weights(owner, weights, (batch, steps), model.dtype)
         cut = Cut(model, batch, steps, lengths)
         chunk = self._plan(cut, batch, steps).chunk
         chunks = parts(cut, chunk, steps, lengths, reset, weights)
@@ -230,7 +230,7 @@ def _backpropagate(model: Model, xs: Any, ts: Any, parts: list[Part]) -> float:
     body, output, drop, masks = model.body, model.output, model.train_flg, model.body.rng_state
     states = [body.get_state()]
     for part in parts[:-1]:
-        _check.whole_file("ExactBPTT", xs)
+        _check.arrays.whole_file("ExactBPTT", xs)
         body.rng_state = masks
         model.read_part(xs, part, drop=drop, keep=False)
         states.append(body.get_state())
@@ -238,7 +238,7 @@ def _backpropagate(model: Model, xs: Any, ts: Any, parts: list[Part]) -> float:
     sums, made, final = np.zeros(len(xs)), False, None
     arriving: StateGradients | None = None
     for part, state in zip(reversed(parts), reversed(states), strict=True):
-        _check.whole_file("ExactBPTT", xs, ts)
+        _check.arrays.whole_file("ExactBPTT", xs, ts)
         body.rng_state = masks
         body.set_state(state)
         hs = model.read_part(xs, part, drop=drop)

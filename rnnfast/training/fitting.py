@@ -40,15 +40,19 @@ def checked_data(owner: str, name: str, data: Any, model: Any) -> Any:
     weights it becomes `Sequences`. A user's own model may declare no checks; then any data passes. The ids of
     a text are not checked.
     """
-    data = _check.text_or_pair(data)
+    data = _check.training.text_or_pair(data)
     fits = getattr(model, "check_sequences", None)
     is_pair = isinstance(data, tuple)
     if fits is not None or hasattr(model, "vocab_size"):
-        _check.kind_of_data(owner, name, data, model, wants_pair=fits is not None)
+        _check.training.kind_of_data(owner, name, data, model, wants_pair=fits is not None)
     place = owner if name == "ids" else f"{owner}: {name}"
     if not is_pair:
         return data
-    found = checked(place, data) if fits is None else fits(place, *_check.parts_of_sequences(place, data))
+    found = (
+        checked(place, data)
+        if fits is None
+        else fits(place, *_check.training.parts_of_sequences(place, data))
+    )
     is_pair = found is None or all(part is None for part in found[2:])
     return data if is_pair else found
 
@@ -56,14 +60,14 @@ def checked_data(owner: str, name: str, data: Any, model: Any) -> Any:
 def check_validation(owner: str, data: Any, model: Any, trains_on_pair: bool) -> None:
     """Check that validation and training data are of one kind, and that the model can be validated."""
     is_pair = isinstance(data, tuple)
-    _check.validation_kind(owner, is_pair, trains_on_pair)
+    _check.training.validation_kind(owner, is_pair, trains_on_pair)
     if is_pair:
-        _check.offers(f"{owner}: valid", "the model", model, ("evaluate",), "SequenceRegressor")
+        _check.objects.offers(f"{owner}: valid", "the model", model, ("evaluate",), "SequenceRegressor")
         return
     needs = ("get_state", "set_state", "reset_state", "losses")
-    _check.offers(f"{owner}: valid", "the model", model, needs, "RNNLM")
-    ids = _check.ids_1d(owner, "valid", data)
-    _check.tokens_enough(f"{owner}: valid", ids, 1, 1)
+    _check.objects.offers(f"{owner}: valid", "the model", model, needs, "RNNLM")
+    ids = _check.arrays.ids_1d(owner, "valid", data)
+    _check.training.tokens_enough(f"{owner}: valid", ids, 1, 1)
     check_vocabulary(owner, "valid", ids, model)
 
 
@@ -71,7 +75,7 @@ def check_vocabulary(owner: str, name: str, ids: Any, model: Any) -> None:
     """Check that every id of a text (tokens,) is in the model's vocabulary, if the model has a size of it."""
     words = getattr(model, "vocab_size", None)
     if words is not None:
-        _check.ids_in_vocabulary(owner, name, ids, words)
+        _check.arrays.ids_in_vocabulary(owner, name, ids, words)
 
 
 def loss_of_first_window(

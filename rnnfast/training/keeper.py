@@ -88,11 +88,13 @@ class Keeper:
         self, trainer: Any, path: str | os.PathLike[str], every: float, ids: Any, valid: Any, batch_size: int
     ) -> None:
         owner = "Trainer.fit: checkpoint_file"
-        _check.offers(owner, "the model", trainer.model, ("get_state", "set_state"), "RNNLM")
-        _check.can_go_on(owner, trainer.bptt)
-        _check.offers(owner, "the optimizer", trainer.optimizer, ("state_dict", "load_state_dict"), "SGD()")
+        _check.objects.offers(owner, "the model", trainer.model, ("get_state", "set_state"), "RNNLM")
+        _check.training.can_go_on(owner, trainer.bptt)
+        _check.objects.offers(
+            owner, "the optimizer", trainer.optimizer, ("state_dict", "load_state_dict"), "SGD()"
+        )
         self.path = Path(os.path.abspath(path))  # the working directory may change before a write
-        self.every = _check.number("Trainer.fit", "checkpoint_every", every, 0.0)
+        self.every = _check.values.number("Trainer.fit", "checkpoint_every", every, 0.0)
         self._trainer = trainer
         of_sequences, blocks = isinstance(ids, tuple), trainer.batch_blocks
         self._run = {
@@ -190,33 +192,33 @@ class Keeper:
         kept["constants"] = self._run.get("constants")
         if self._trainer.blocks is None:  # a run keeps its number
             try:
-                number = _check.blocks("Trainer.fit", saved.about["run"].get("blocks", 1)) or 1
+                number = _check.training.blocks("Trainer.fit", saved.about["run"].get("blocks", 1)) or 1
             except (TypeError, ValueError) as error:
-                raise _check.malformed(self.path, str(error)) from None
+                raise _check.training.malformed(self.path, str(error)) from None
             trainer, self._run["blocks"] = self._trainer, number
             trainer.batch_blocks = self._processes.blocks(trainer, self._run["batch_size"], number)
-        _check.same_run("Trainer.fit", self.path, {**kept, **saved.about["run"]}, self._run)
-        _check.more_epochs("Trainer.fit: epochs", self.path, meter.epochs, saved.epoch)
+        _check.training.same_run("Trainer.fit", self.path, {**kept, **saved.about["run"]}, self._run)
+        _check.training.more_epochs("Trainer.fit: epochs", self.path, meter.epochs, saved.epoch)
         try:
             self._restore(saved, meter)
         except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
-            raise _check.malformed(self.path, f"does not fit the run ({error})") from None
+            raise _check.training.malformed(self.path, f"does not fit the run ({error})") from None
         return saved.about["window"]
 
     def _restore(self, saved: Saved, meter: Meter) -> None:
         trainer, about, arrays = self._trainer, saved.about, saved.arrays
         seed = None
         if self._run.get("shuffle"):
-            seed = _check.size("the order", "seed", about.get("order_seed"), 0, 2**63 - 1)
+            seed = _check.values.size("the order", "seed", about.get("order_seed"), 0, 2**63 - 1)
         model, params = trainer.model, _params(trainer.model)
         values = [arrays[f"param.{i}"] for i in range(len(params))]
-        _check.same_parameters("the parameters", values, params)
+        _check.objects.same_parameters("the parameters", values, params)
         good = _copies(arrays, "good", "the last good parameters", model)
         best = _copies(arrays, "best", "the best parameters", model)
         prefix = "optimizer."
         kept = {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
         for name, array in kept.items():
-            _check.shape("the optimizer", name, array, params[int(name.split(".")[1])].shape)
+            _check.arrays.shape("the optimizer", name, array, params[int(name.split(".")[1])].shape)
         optimizer = {"scalars": about["optimizer"], "arrays": kept}
         trainer.optimizer.load_state_dict(optimizer, **_without_copy(trainer.optimizer, "load_state_dict"))
         model.set_state(self._own(states.unpacked(about["state"], arrays)))
@@ -246,7 +248,7 @@ def _copies(arrays: dict[str, np.ndarray], kind: str, what: str, model: Any) -> 
     if not count:
         return None
     copies = [arrays[f"{kind}.{i}"] for i in range(count)]
-    _check.same_parameters(what, copies, model.params)
+    _check.objects.same_parameters(what, copies, model.params)
     return copies
 
 
@@ -304,7 +306,7 @@ def checksum(data: Any) -> int | None:
 def _crc(array: Any, dtype: str, rows: int, crc: int) -> int:
     """CRC-32 of an array (S, ...), `rows` of its rows at a time."""
     for start in range(0, len(array), rows):
-        _check.whole_file("Trainer.fit", array)
+        _check.arrays.whole_file("Trainer.fit", array)
         piece = np.ascontiguousarray(array[start : start + rows], dtype=dtype)
         crc = zlib.crc32(piece.reshape(-1).view(np.uint8).data, crc)
     return crc
@@ -323,11 +325,13 @@ def read_training(path: str | os.PathLike[str]) -> Saved:
     about, arrays = read_tensors(path, FORMAT, _specs)
     table = arrays.pop("history")
     if table.shape[1] != _COLUMNS:
-        raise _check.malformed(path, f"its history must have {_COLUMNS} columns, got {table.shape[1]}")
+        raise _check.training.malformed(
+            path, f"its history must have {_COLUMNS} columns, got {table.shape[1]}"
+        )
     try:
         return Saved(about, arrays, [_record(row, about["measure"]) for row in table])
     except (ValueError, OverflowError) as error:
-        raise _check.malformed(path, f"its history is not valid ({error})") from None
+        raise _check.training.malformed(path, f"its history is not valid ({error})") from None
 
 
 def _specs(about: dict[str, Any]) -> dict[str, Spec]:
@@ -337,14 +341,14 @@ def _specs(about: dict[str, Any]) -> dict[str, Spec]:
         if not isinstance(about.get(name), kind):
             raise ValueError(f"it lacks {name!r}")
     Meter.check(about["meter"])
-    _check.choice("training", "measure", about.get("measure"), _MEASURES)
-    _check.size("training", "window", about["window"], 0)
+    _check.values.choice("training", "measure", about.get("measure"), _MEASURES)
+    _check.values.size("training", "window", about["window"], 0)
     if not isinstance(about["saver"], str | None):
         raise ValueError("it lacks 'saver'")
     found = {}
     for name, (kind, axes) in about["arrays"].items():
-        _check.choice("training", "dtype", kind, _DTYPES)
-        found[name] = Spec(np.dtype(kind), (-1,) * _check.size("training", "axes", axes, 0, 8))
+        _check.values.choice("training", "dtype", kind, _DTYPES)
+        found[name] = Spec(np.dtype(kind), (-1,) * _check.values.size("training", "axes", axes, 0, 8))
     if found.get("history") != Spec(np.dtype(np.float64), (-1, -1)):
         raise ValueError("it lacks the history")
     if {name: spec for name, spec in found.items() if name.startswith("state.")} != states.specs(

@@ -77,7 +77,7 @@ class OneProcess:
                 f"each window, and a model of rnnfast.models; got {bptt!r:.60} and "
                 f"{type(model).__name__}."
             )
-        _check.ranks_divide_blocks("Trainer.fit", size, number, batch_size, LEAST_ROWS)
+        _check.training.ranks_divide_blocks("Trainer.fit", size, number, batch_size, LEAST_ROWS)
         return BatchBlocks(number, self.ranks)
 
     def begin(self, trainer: Any, describe: Callable[[], Any]) -> None:

@@ -167,9 +167,9 @@ class Meter:
             raise ValueError("it lacks the sums of the meter")
         for name, value in state.items():
             if name in _COUNTS:
-                _check.size("meter", name, value, 0, 1 << 62)
+                _check.values.size("meter", name, value, 0, 1 << 62)
             else:
-                _check.number("meter", name, value)
+                _check.values.number("meter", name, value)
 
     def before_update(self) -> None:
         """Remember the counts before an update that may be undone."""

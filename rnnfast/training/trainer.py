@@ -110,7 +110,7 @@ class Trainer:
     True
     """
 
-    @_check.knows_arguments
+    @_check.objects.knows_arguments
     def __init__(
         self,
         model: Any,
@@ -131,29 +131,29 @@ class Trainer:
         blocks: int | None = None,
         precision: str | None = None,
     ) -> None:
-        _check.offers("Trainer", "optimizer", optimizer, ("lr", "update"), "rnnfast.optim.SGD()")
+        _check.objects.offers("Trainer", "optimizer", optimizer, ("lr", "update"), "rnnfast.optim.SGD()")
         if bptt is not None:
-            _check.offers("Trainer", "bptt", bptt, ("batches", "windows"), "TruncatedBPTT(35)")
+            _check.objects.offers("Trainer", "bptt", bptt, ("batches", "windows"), "TruncatedBPTT(35)")
         if precision is not None:
-            _check.offers("Trainer", "model", model, ("precision",), "RNNLM")
+            _check.objects.offers("Trainer", "model", model, ("precision",), "RNNLM")
             model.precision = precision
         self.model, self.optimizer = model, optimizer
         self.bptt = TruncatedBPTT(35) if bptt is None else bptt
-        self.clip_norm = _check.above("Trainer", "clip_norm", clip_norm, 0.0)
-        self.clip_value = _check.above("Trainer", "clip_value", clip_value, 0.0)
-        self.anneal = _check.above("Trainer", "anneal", anneal, 1.0)
-        self.patience = None if patience is None else _check.size("Trainer", "patience", patience)
-        self.restore_best = _check.boolean("Trainer", "restore_best", restore_best)
-        self.shuffle = _check.boolean("Trainer", "shuffle", shuffle)
+        self.clip_norm = _check.values.above("Trainer", "clip_norm", clip_norm, 0.0)
+        self.clip_value = _check.values.above("Trainer", "clip_value", clip_value, 0.0)
+        self.anneal = _check.values.above("Trainer", "anneal", anneal, 1.0)
+        self.patience = None if patience is None else _check.values.size("Trainer", "patience", patience)
+        self.restore_best = _check.values.boolean("Trainer", "restore_best", restore_best)
+        self.shuffle = _check.values.boolean("Trainer", "shuffle", shuffle)
         self.order_seed: int | None = None
         self.callback = callback
         self.on_epoch = on_epoch
         self.checkpoint = checkpoint
-        self.ranks, self.blocks = ranks_of(ranks), _check.blocks("Trainer", blocks)
+        self.ranks, self.blocks = ranks_of(ranks), _check.training.blocks("Trainer", blocks)
         self.history: list[dict[str, Any]] = []
         self.measure = "perplexity"
         self.last_good, self.best = LastGood(model.params), LastGood(model.params)
-        self._rng = _check.generator("Trainer", rng)
+        self._rng = _check.values.generator("Trainer", rng)
         self._begin()
 
     def _begin(self) -> None:
@@ -239,14 +239,14 @@ class Trainer:
         KeyboardInterrupt
             After Ctrl-C, once the current update is complete and `checkpoint` was called.
         """
-        epochs = _check.size("Trainer.fit", "epochs", epochs, 0)
+        epochs = _check.values.size("Trainer.fit", "epochs", epochs, 0)
         ids, valid, batches = prepared("Trainer.fit", self.model, self.bptt, ids, valid, batch_size)
         of_sequences = isinstance(ids, tuple)
-        if _check.boolean("Trainer.fit", "resume", resume) and checkpoint_file is None:
-            _check.absent("Trainer.fit", "resume=True", resume, "a run with checkpoint_file")
+        if _check.values.boolean("Trainer.fit", "resume", resume) and checkpoint_file is None:
+            _check.values.absent("Trainer.fit", "resume=True", resume, "a run with checkpoint_file")
         self.order_seed, self.history = None, []
         if of_sequences and self.shuffle:
-            _check.reads_in_any_order("Trainer.fit", self.bptt)
+            _check.training.reads_in_any_order("Trainer.fit", self.bptt)
             self.order_seed = int(self._rng.integers(2**63))
         self.measure = "loss" if of_sequences else "perplexity"
         self.last_good.forget()

@@ -48,7 +48,7 @@ def warmup(dtype: np.typing.DTypeLike = np.float32, cells: Sequence[Cell] | None
     >>> import rnnfast
     >>> rnnfast.warmup(np.float32)
     """
-    kind = _check.float_dtype("warmup", dtype)
+    kind = _check.arrays.float_dtype("warmup", dtype)
     rng = np.random.default_rng(0)
     xs = np.array([[2, 3]])
     if cells is None:
