@@ -4,7 +4,7 @@ import hashlib
 import json
 
 import numpy as np
-from cells import Window, make, run
+from cell_cases import Window, make, run
 from rnnfast.kernels.codegen.vectors import TARGET
 from rnnfast.kernels.elementwise.noise import bernoulli_forward, normal_forward
 from rnnfast.kernels.product.tile import PANEL_BYTES

@@ -1,7 +1,7 @@
 """Layers and stacks for tests of conversions, with biases that matter, and comparisons."""
 
 import numpy as np
-from cells import make
+from cell_cases import make
 from helpers import assert_same_bits, normal
 
 from rnnfast import Bidirectional, Stack

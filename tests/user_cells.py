@@ -1,7 +1,7 @@
 """Every ready cell and cells as users write them; layers of them, windows with all options, a naive twin."""
 
 import numpy as np
-from cells import Window
+from cell_cases import Window
 from helpers import poison, poisoned
 from rnnfast.kernels.elementwise.noise import bernoulli_forward, normal_forward
 
