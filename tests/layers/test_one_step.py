@@ -1,5 +1,6 @@
 """The layers of one step, `RNN`, `LSTM` and `GRU`: against the reference and central differences."""
 
+import cell_cases
 import numpy as np
 import pytest
 import reference
