@@ -49,7 +49,7 @@ def of_torch(model, xs, ts):
     table, (W, b) = model.params[0], model.params[-2:]
     embedding = torch.nn.Embedding.from_pretrained(torch.tensor(table), freeze=False)
     body = model.body.layers
-    recurrent = interop.to_torch(rnnfast.Stack(body) if len(body) > 1 else body[0], verbose=False)
+    recurrent = interop.to_torch(rnnfast.Stack(body) if len(body) > 1 else body[0])
     output = torch.nn.Linear(*W.shape)
     with torch.no_grad():
         output.weight.copy_(torch.tensor(W.T))
