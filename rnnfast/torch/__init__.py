@@ -23,13 +23,12 @@ if not hasattr(_torch.library, "get_kernel"):
     raise ImportError(f"rnnfast.torch needs PyTorch 2.9 or newer, got {_torch.__version__}.")
 
 from rnnfast.torch import openmp
-from rnnfast.torch.accelerating import Accelerated, accelerate, restore
+from rnnfast.torch.accelerating import Accelerated, accelerate, accelerate_policy, restore
 from rnnfast.torch.compiling import compile
 from rnnfast.torch.dispatcher import Enabled, disable, enable, is_enabled
 from rnnfast.torch.modules import GRU, LSTM, RNN
-from rnnfast.torch.policies import accelerate_policy
 from rnnfast.torch.recurrent import Recurrent
-from rnnfast.torch.report import Report, report
+from rnnfast.torch.serving import Report, report
 
 openmp.borrow()
 

@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 
-from rnnfast.torch import report
-from rnnfast.torch.kinds import KINDS
-from rnnfast.torch.layers import Options
+from rnnfast.torch import serving
+from rnnfast.torch.function import Options
+from rnnfast.torch.layout import KINDS, untraced
 from rnnfast.torch.serving import are_sizes, serve_data, serve_input, why_not
-from rnnfast.torch.untraced import untraced
 
 _KEYS = ("CPU", "AutogradCPU")
 _library: torch.library.Library | None = None
@@ -76,7 +75,7 @@ def enable() -> Enabled:
     global _library
     was_on = is_enabled()
     if not was_on:
-        report.clear()
+        serving.clear()
         names = [f"{name}.{overload}" for name in KINDS for overload in ("input", "data")]
         # All originals first: one that is fetched later would already be ours.
         originals = {
@@ -117,7 +116,7 @@ def _override(operator: str, original: Any) -> Callable[..., Any]:
         why = why_not(name, (x, *states), params, chosen)
         if not why and (x.dim() != 3 or x.shape[0 if options[5] else 1] != states[0].shape[1]):
             why = "shapes"
-        report.note(name, x, why)
+        serving.note(name, x, why)
         if why:
             return original.call_boxed(keyset, x, hx, params, *options)
         return serve_input(name, x, states, params, chosen, options[5])
@@ -128,7 +127,7 @@ def _override(operator: str, original: Any) -> Callable[..., Any]:
         why = why_not(name, (data, *states), params, chosen)
         if not why and not are_sizes(batch_sizes, data, states[0]):
             why = "shapes"
-        report.note(name, data, why)
+        serving.note(name, data, why)
         if why:
             return original.call_boxed(keyset, data, batch_sizes, hx, params, *options)
         return serve_data(name, data, batch_sizes, states, params, chosen)

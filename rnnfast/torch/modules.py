@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from rnnfast.torch.calls import call
 from rnnfast.torch.operators import is_in_graph, traced
+from rnnfast.torch.serving import call
 
 
 class _Served:

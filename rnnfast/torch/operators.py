@@ -13,12 +13,11 @@ import torch
 
 from rnnfast.kernels.recurrence.sequence import block_steps
 from rnnfast.layers.window import Inputs, Run, nothing
-from rnnfast.torch import function, layers
-from rnnfast.torch.calls import masked, states_of
-from rnnfast.torch.kinds import KINDS, Kind
-from rnnfast.torch.layers import Options
-from rnnfast.torch.lies import Lie, whole
-from rnnfast.torch.tensors import DTYPES, array_of
+from rnnfast.torch import function
+from rnnfast.torch import function as layers
+from rnnfast.torch.function import Options
+from rnnfast.torch.layout import DTYPES, KINDS, Kind, RowLayout, array_of, whole
+from rnnfast.torch.serving import masked, states_of
 from rnnfast.torch.windows import Window
 
 _TAPE = {"states": 2, "tape": 2, "starts": 3}  # axes
@@ -49,24 +48,24 @@ class _Taped(Window):
             torch.from_numpy(np.empty((0,) * axes, self.dtype) if one is None else one) for axes, one in made
         )
 
-    def wind_tensors(self, xs: np.ndarray, lie: Lie, tensors: Sequence[torch.Tensor]) -> None:
+    def wind_tensors(self, xs: np.ndarray, layout: RowLayout, tensors: Sequence[torch.Tensor]) -> None:
         """Put a tape back, that of a `forward` over these inputs."""
         none = nothing(self.dtype, 2)
         states, tape, starts = (array_of(one) if one.numel() else None for one in tensors)
-        blocks, batch, intact = lie.rows.blocks.size - 1, lie.rows.order.size, 0
+        blocks, batch, intact = layout.rows.blocks.size - 1, layout.rows.order.size, 0
         if tape is not None and tape.shape[0] < blocks * block_steps(batch) * batch:
             # Blocks are made again, all of them each time, in memory that is not the tensors'.
             tape, intact = np.empty_like(tape), blocks
-        self._run = Run(Inputs(xs, None, none, none), None, lie.rows, (states, tape, starts), intact)
+        self._run = Run(Inputs(xs, None, none, none), None, layout.rows, (states, tape, starts), intact)
 
 
-def _lie(
+def _layout(
     x: torch.Tensor,
     batch_first: bool,
     backwards: bool,
     lengths: torch.Tensor | None,
     resets: torch.Tensor | None,
-) -> Lie:
+) -> RowLayout:
     if lengths is None and resets is None:
         batch, steps = x.shape[:2] if batch_first else (x.shape[1], x.shape[0])
         return whole(batch, steps, batch_first, backwards)
@@ -95,11 +94,11 @@ def recurrence(
     x (T, N, D), or batch first; weights w_ih, w_hh and two biases or none; states (1, N, H); lengths (N,)
     int64; resets (N, T) bool.
     """
-    kind, lie = KINDS[name], _lie(x, batch_first, backwards, lengths, resets)
+    kind, layout = KINDS[name], _layout(x, batch_first, backwards, lengths, resets)
     window = _Taped(kind, function.arrays_of(kind, *_four(weights)))
-    hs, *finals = function.forward(window, lie, lie.turned(x), states, keep)
+    hs, *finals = function.forward(window, layout, layout.turned(x), states, keep)
     tape = window.tape_tensors() if keep else tuple(x.new_empty((0,) * axes) for axes in _TAPE.values())
-    return lie.turned(hs), torch.cat(finals), *tape
+    return layout.turned(hs), torch.cat(finals), *tape
 
 
 @recurrence.register_fake
@@ -130,14 +129,14 @@ def recurrence_backward(
     backwards: bool,
 ) -> list[torch.Tensor]:
     """The gradients of x, of the weights, and of the states."""
-    kind, lie = KINDS[name], _lie(x, batch_first, backwards, lengths, resets)
-    x = lie.turned(x)
+    kind, layout = KINDS[name], _layout(x, batch_first, backwards, lengths, resets)
+    x = layout.turned(x)
     window = _Taped(kind, function.arrays_of(kind, *_four(weights)))
-    window.wind_tensors(array_of(x), lie, tape)
-    arriving = lie.turned(dhs), *dafter.split(1)
+    window.wind_tensors(array_of(x), layout, tape)
+    arriving = layout.turned(dhs), *dafter.split(1)
     dx, *others = function.backward(window, dhs.shape, (x, *_four(weights), *states), arriving, (True,))
     assert dx is not None
-    return [lie.turned(dx), *(one for one in others if one is not None)]
+    return [layout.turned(dx), *(one for one in others if one is not None)]
 
 
 @recurrence_backward.register_fake

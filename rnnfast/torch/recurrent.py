@@ -15,9 +15,8 @@ from torch.nn.utils.rnn import PackedSequence
 from rnnfast import _check
 from rnnfast.cells import Cell
 from rnnfast.layers.recurrent import Recurrent as Layer
-from rnnfast.torch import report
-from rnnfast.torch.tensors import DTYPES, array_of, is_plain
-from rnnfast.torch.untraced import untraced
+from rnnfast.torch import serving
+from rnnfast.torch.layout import DTYPES, array_of, is_plain, untraced
 from rnnfast.torch.windows import OnTorchThreads, idle
 
 
@@ -295,7 +294,7 @@ class Recurrent(torch.nn.Module):
             "lengths": None if lengths is None else np.asarray(lengths),
             "reset": resets,
         }
-        report.note(self.cell.name, input, "")
+        serving.note(self.cell.name, input, "")
         try:
             return self._run(x, states, arrays, options)
         except (RuntimeError, NotImplementedError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Hashable
 from typing import Any
@@ -11,16 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from rnnfast.kernels.elementwise.fingerprint import BLOCK, fingerprint
 from rnnfast.layers import plans
 from rnnfast.layers.base import Workspace
+from rnnfast.layers.frozen import Freeze
 from rnnfast.layers.plans import Plans
 from rnnfast.layers.rows import Rows
 from rnnfast.layers.window import Inputs, Run, Team, nothing
-from rnnfast.torch.kept import Kept
-from rnnfast.torch.kinds import Kind
+from rnnfast.torch.layout import Kind
 
 
-class Idle:
+class WorkspacePool:
     """Memory of windows that are done, for those of the same kind and sizes that follow.
 
     Where there is too much of it, the oldest goes.
@@ -69,10 +71,10 @@ class Idle:
             key, workspace = self._returned.popleft()
             self._kept.append((key, workspace, workspace.nbytes))
         while len(self._kept) > 64 or self.nbytes > self.MOST_BYTES:
-            self._kept.popleft()
+            self._packed.popleft()
 
 
-idle = Idle()
+idle = WorkspacePool()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=idle.renew_lock)
 
@@ -98,7 +100,9 @@ class Window(OnTorchThreads):
 
     turned = True
 
-    def __init__(self, kind: Kind, arrays: list[np.ndarray | None], kept: Kept | None = None) -> None:
+    def __init__(
+        self, kind: Kind, arrays: list[np.ndarray | None], kept: PackedWeights | None = None
+    ) -> None:
         w_ih, w_hh, b, bhh = arrays
         assert w_ih is not None
         assert w_hh is not None
@@ -145,3 +149,68 @@ class Window(OnTorchThreads):
             self._kernel_grads = [dwx, dwh, db, dbhh, None]
             self.run_backward(self._run, dhs, dafter, dxs, dbefore, False)
         return dwx, dwh, db, dbhh
+
+
+# Weights that stay packed from one call without a tape to the next, as long as their bits are the same.
+
+
+# Elements of smaller weights are packed in less time than they are looked up here.
+LEAST_SIZE = 1 << 17
+# Drawn by each process: whatever a program changes, it does not depend on them.
+_KEYS = np.frombuffer(bytearray(os.urandom(2 * BLOCK * 8)), np.uint64).reshape(2, BLOCK)
+
+
+def _sums_of(array: np.ndarray) -> bytes:
+    """The fingerprint of an array, for others of its size."""
+    words = array.reshape(-1).view(np.uint32)
+    sums = np.empty((-(-words.size // (2 * BLOCK)), 2), np.uint64)
+    fingerprint(words, _KEYS, sums)
+    return sums.tobytes()
+
+
+class PackedWeights:
+    """Memory for calls of one `key`, with packed weights and their fingerprint."""
+
+    def __init__(self, key: Hashable) -> None:
+        self.key, self.workspace, self.freeze = key, Workspace(), Freeze()
+        self._sums: list[bytes] = []
+
+    def check(self, w_ih: np.ndarray, w_hh: np.ndarray) -> None:
+        """Begin a new freeze if the weights are not those of the last call."""
+        found = [_sums_of(w_ih), _sums_of(w_hh)]
+        if found != self._sums:
+            self.freeze = Freeze()
+            self.freeze.is_on = True
+            self._sums = found
+
+
+# By the number of a tensor w_ih, with a weak reference to it; what a call uses is not in it.
+_packed: dict[int, tuple[weakref.ref, PackedWeights]] = {}
+
+
+def take(kind: Kind, w_ih: torch.Tensor, arrays: list[np.ndarray | None]) -> PackedWeights | None:
+    """The memory for a call with these weights, to be given back; of two calls at once, one packs anew."""
+    first, second, *_ = arrays
+    assert first is not None
+    assert second is not None
+    if kind.precision is not None or first.size + second.size < LEAST_SIZE:
+        return None  # tensors in bfloat16 come as copies in float32, which no later call will meet
+    key = kind.name, first.dtype, first.shape, torch.get_num_threads()  # on which plans depend
+    known = _packed.pop(id(w_ih), None)
+    kept = (
+        known[1] if known is not None and known[0]() is w_ih and known[1].key == key else PackedWeights(key)
+    )
+    kept.check(first, second)
+    return kept
+
+
+def give_back(w_ih: torch.Tensor, kept: PackedWeights | None) -> None:
+    """Keep the memory for the next call, as long as the tensor lives."""
+    if kept is not None:
+        number = id(w_ih)
+        _packed[number] = weakref.ref(w_ih, lambda _: _packed.pop(number, None)), kept
+
+
+def forget(w_ih: torch.Tensor) -> None:
+    """Free the memory of packed weights: they are to be trained."""
+    _packed.pop(id(w_ih), None)

@@ -16,7 +16,7 @@ from rnnfast.kernels.elementwise.fingerprint import BLOCK, fingerprint  # noqa: 
 
 import rnnfast.torch  # noqa: E402
 from rnnfast.layers.frozen import Packed  # noqa: E402
-from rnnfast.torch import kept  # noqa: E402
+from rnnfast.torch import windows  # noqa: E402
 
 KINDS = ("RNN", "LSTM", "GRU")
 CHANGES = int(os.environ.get("RNNFAST_CHANGES", "10000"))
@@ -24,8 +24,8 @@ CHANGES = int(os.environ.get("RNNFAST_CHANGES", "10000"))
 
 @pytest.fixture(autouse=True)
 def all_sizes(monkeypatch):
-    monkeypatch.setattr(kept, "LEAST_SIZE", 0)
-    monkeypatch.setattr(kept, "_kept", {})
+    monkeypatch.setattr(windows, "LEAST_SIZE", 0)
+    monkeypatch.setattr(windows, "_packed", {})
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def x_of(*shape):
 
 def afresh(net, x):
     """The output with weights that are packed for this call."""
-    kept._kept.clear()
+    windows._packed.clear()
     return net(x)[0]
 
 
@@ -201,7 +201,11 @@ def test_no_change_goes_unseen():
     while done < CHANGES:
         rows, cols = rng.integers(1, 40, size=2)
         weights = rng.standard_normal((rows, cols)).astype(rng.choice([np.float32, np.float64]))
-        words, still, memory = weights.reshape(-1).view(np.uint32), np.ones((1, 1), np.float32), kept.Kept(())
+        words, still, memory = (
+            weights.reshape(-1).view(np.uint32),
+            np.ones((1, 1), np.float32),
+            windows.PackedWeights(()),
+        )
         memory.check(weights, still)
         for way in rng.permutation(WAYS):
             before, freeze = words.copy(), memory.freeze
@@ -271,22 +275,22 @@ def test_memory_goes_with_the_weights_and_with_training():
     net, x = net_of("LSTM"), x_of()
     with torch.no_grad():
         net(x)
-    assert len(kept._kept) == 1
+    assert len(windows._packed) == 1
     net(x)[0].sum().backward()
-    assert kept._kept == {}
+    assert windows._packed == {}
     with torch.no_grad():
         net(x)
         copied = copy.deepcopy(net)
         torch.save(net.state_dict(), io.BytesIO())
         assert torch.equal(copied(x)[0], net(x)[0])
-    assert len(kept._kept) == 2
+    assert len(windows._packed) == 2
     del net, copied
     gc.collect()
-    assert kept._kept == {}
+    assert windows._packed == {}
 
 
 def test_small_weights_are_not_looked_up(monkeypatch):
     monkeypatch.undo()
     with torch.no_grad():
         net_of("LSTM")(x_of())
-    assert kept._kept == {}
+    assert windows._packed == {}

@@ -46,7 +46,7 @@ def guarded(monkeypatch):
         "_planned",
         lambda self, direction, rows, words, flag, make: make(rows.order.size, rows, words, flag),
     )
-    monkeypatch.setattr(windows, "idle", windows.Idle())
+    monkeypatch.setattr(windows, "idle", windows.WorkspacePool())
     yield
     for start, size in maps:
         libc.munmap(start, size)

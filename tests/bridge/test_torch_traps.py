@@ -205,7 +205,7 @@ def test_the_tape_goes_with_backward():
 
 
 def test_idle_memory_has_a_bound(monkeypatch):
-    monkeypatch.setattr(windows.Idle, "MOST_BYTES", 3_000_000)
+    monkeypatch.setattr(windows.WorkspacePool, "MOST_BYTES", 3_000_000)
     with bridge.enable():
         for width in range(8, 40):
             torch.nn.GRU(4, width)(torch.randn(100, 32, 4))
