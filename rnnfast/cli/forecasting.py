@@ -26,8 +26,8 @@ from rnnfast.models.cells import named_cell
 from rnnfast.training import Progress
 
 TABLE, PICTURE, MODEL = "forecast.csv", "forecast.png", "model.safetensors"
-_BACKTEST, _TRAINING = "backtest.training", "model.training"
-FILES = (TABLE, PICTURE, MODEL, _BACKTEST, _TRAINING)
+_BACKTEST, _RUN = "backtest.training", "model.training"
+FILES = (TABLE, PICTURE, MODEL, _BACKTEST, _RUN)
 
 _SEASONS = {"h": 24, "D": 7, "W": 52, "M": 12, "Q": 4}
 _STEPS = {"s": "second", "min": "minute", "h": "hour", "D": "day", "W": "week", "B": "working day"}
@@ -91,7 +91,7 @@ class Forecasting:
         forecaster = self._model
         if forecaster is None:
             self._backtest(folder / _BACKTEST, resumes)
-            forecaster = self._train(folder / _TRAINING, resumes)
+            forecaster = self._train(folder / _RUN, resumes)
         if not self._processes.is_first:
             return
         others = None if self.trains or self._data is None else self._data.columns

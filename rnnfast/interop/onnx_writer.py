@@ -176,7 +176,7 @@ def _step(graph: Writer, x: str) -> str:
 
 
 # `rnnfast.kernels.cell.expression.OPERATIONS` by name: an operator with the same operands, or a few of them.
-OPERATORS: dict[str, str | Callable[..., str]] = {
+FUNCTIONS: dict[str, str | Callable[..., str]] = {
     "add": "Add",
     "sub": "Sub",
     "mul": "Mul",
@@ -214,5 +214,5 @@ def write_formula(graph: Writer, outputs: Iterable[Node], known: dict[Node, str]
 def _written(graph: Writer, node: Node, known: Mapping[Node, str]) -> str:
     if node.op == "constant":
         return graph.number(node.args[0])
-    operator, operands = OPERATORS[node.op], [known[operand] for operand in node.args]
+    operator, operands = FUNCTIONS[node.op], [known[operand] for operand in node.args]
     return graph.node(operator, *operands) if isinstance(operator, str) else operator(graph, *operands)

@@ -15,8 +15,8 @@ from rnnfast.interop.structure import Layers, assembled
 from rnnfast.models.regressor import SequenceRegressor
 from rnnfast.models.rnnlm import RNNLM
 
-_NAME = re.compile(r"(?:weight|bias)_(?:ih|hh|hr)_l\d+(?:_reverse)?")
-_RECURRENT = re.compile(rf"((?:.*\.)?)({_NAME.pattern})")
+_PARAMETER = re.compile(r"(?:weight|bias)_(?:ih|hh|hr)_l\d+(?:_reverse)?")
+_RECURRENT = re.compile(rf"((?:.*\.)?)({_PARAMETER.pattern})")
 _OURS = re.compile(r"layer(\d+)(_reverse)?_(\w+)")
 _PARTS = {"Wx": ("weight_ih",), "Wh": ("weight_hh",), "b": ("bias_ih", "bias_hh"), "bhh": ("bias_hh",)}
 # The names of PyTorch's example word_language_model.
@@ -54,7 +54,7 @@ def model_of_state_dict(owner: str, arrays: Named, cell: Cell | None) -> tuple[A
     try:
         layers: Layers = from_torch(own, nonlinearity=nonlinearity)
     except (TypeError, ValueError) as error:
-        error.args = (_NAME.sub(lambda found: prefix + found[0], str(error)),)  # as the file names it
+        error.args = (_PARAMETER.sub(lambda found: prefix + found[0], str(error)),)  # as the file names it
         raise
     rest = {name: array for name, array in arrays.items() if name not in recurrent}
     if not rest:

@@ -71,7 +71,7 @@ class WorkspacePool:
             key, workspace = self._returned.popleft()
             self._kept.append((key, workspace, workspace.nbytes))
         while len(self._kept) > 64 or self.nbytes > self.MOST_BYTES:
-            self._packed.popleft()
+            self._kept.popleft()
 
 
 idle = WorkspacePool()
