@@ -32,9 +32,9 @@ from rnnfast.interop import from_onnx
 from rnnfast.interop.layouts import LAYOUTS
 from rnnfast.interop.named import arrays_of
 from rnnfast.interop.onnx_export import METADATA, to_onnx
-from rnnfast.interop.onnx_layers import OPERATORS as CELLS_OF_ONNX
+from rnnfast.interop.onnx_layers import FUNCTIONS as CELLS_OF_ONNX
 from rnnfast.interop.onnx_models import model_of
-from rnnfast.interop.onnx_writer import OPERATORS, Writer, write_formula
+from rnnfast.interop.onnx_writer import FUNCTIONS, Writer, write_formula
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -219,7 +219,7 @@ def all_operations(a, n, h, v, *, floor=constant(-0.4), scale=scalar(0.7), tau=u
 
 def test_every_operation_is_written_and_compared(tmp_path):
     """The kernels alone use fma; it is written as it is defined."""
-    assert OPERATORS.keys() == OPERATIONS.keys()
+    assert FUNCTIONS.keys() == OPERATIONS.keys()
     used = {node.op for node in in_order(all_operations.equations.after)}
     assert OPERATIONS.keys() - used == {"fma"}
     layer = all_operations.layer(3, 5, rng=np.random.default_rng(0))
@@ -325,7 +325,7 @@ def test_the_state_of_the_model_stays_and_does_not_matter(tmp_path):
 
 
 def test_a_file_that_disagrees_is_not_written(tmp_path, monkeypatch):
-    monkeypatch.setitem(OPERATORS, "tanh", "Sigmoid")
+    monkeypatch.setitem(FUNCTIONS, "tanh", "Sigmoid")
     with pytest.raises(ValueError, match="to_onnx: rnnfast and ONNX Runtime differ by"):
         to_onnx(layer_of("coupled_lstm"), tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
