@@ -10,9 +10,8 @@ from statistics import geometric_mean
 
 import numpy as np
 
-from rnnfast.bench import grid
-from rnnfast.bench.contenders import PEERS
-from rnnfast.bench.grid import PASSES, Shape
+from rnnfast.bench import contenders
+from rnnfast.bench.contenders import PASSES, PEERS, Shape
 from rnnfast.bench.measure import measured
 
 LARGEST = Shape(512, 400, 2_000, 512)  # of each size; the least is 1
@@ -59,7 +58,7 @@ def main(arguments=None):
     parser.add_argument("--count", type=int, default=100, help="number of shapes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--cells", nargs="+", default=grid.CELLS)
+    parser.add_argument("--cells", nargs="+", default=contenders.CELLS)
     parser.add_argument("--seconds", type=float, default=0.5, help="for each line")
     given = parser.parse_args(arguments)
     peers = [name for name, peer in PEERS.items() if not peer.missing]

@@ -37,7 +37,8 @@ def busy_machines(request, monkeypatch):
 def shared_windows(monkeypatch):
     """Any window is worth a team, on any machine; afterwards as many threads as before."""
     import rnnfast
-    from rnnfast.engine import processors, threads
+    from rnnfast.engine import load as processors
+    from rnnfast.engine import threads
     from rnnfast.layers import plans
 
     before = rnnfast.get_num_threads()

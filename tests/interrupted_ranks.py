@@ -12,7 +12,7 @@ from pathlib import Path
 from mpi4py import MPI
 from watched_ranks import OfWorld
 
-from rnnfast.distributed.lost_ranks import Watcher
+from rnnfast.distributed.watchdog import Watcher
 from rnnfast.files.atomic import write_atomically
 from rnnfast.training.safety import Interrupts
 

@@ -24,7 +24,8 @@ from rnnfast.kernels.team import team as teams
 import rnnfast
 from rnnfast import RNNLM, TimeLSTM, TimeRNN
 from rnnfast.engine import load as _load
-from rnnfast.engine import processors, threads
+from rnnfast.engine import load as processors
+from rnnfast.engine import threads
 from rnnfast.layers import plans
 
 LONGEST = 60  # seconds of a call that does not hang

@@ -4,7 +4,7 @@ conversion. Weights are (D, G*H) and (H, G*H), those of PyTorch transposed; gate
 import numpy as np
 
 from rnnfast import cells
-from rnnfast.interop.layouts import Arrays
+from rnnfast.interop.structure import Arrays
 
 
 def sigmoid(a):

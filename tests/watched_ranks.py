@@ -15,7 +15,7 @@ import numpy as np
 from mpi4py import MPI
 from numba import njit
 
-from rnnfast.distributed.lost_ranks import Watcher
+from rnnfast.distributed.watchdog import Watcher
 from rnnfast.files.tensors import write_tensors
 
 STARTED = threading.Event()  # work is under way

@@ -8,7 +8,7 @@ import numpy as np
 
 import rnnfast
 from rnnfast import optim
-from rnnfast.layers.blocks import Blocks
+from rnnfast.layers.window import Blocks
 
 from . import baseline
 from .measuring import Timed, assert_agrees, figures, unit

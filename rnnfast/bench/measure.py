@@ -12,8 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 import rnnfast
-from rnnfast.bench.contenders import PEERS, Results, Runs, own
-from rnnfast.bench.grid import PASSES, Shape, operations, problem
+from rnnfast.bench.contenders import PASSES, PEERS, Results, Runs, Shape, operations, own, problem
 from rnnfast.bench.timing import in_turn, peak_work, pinned, settle
 
 Given = TypeVar("Given")

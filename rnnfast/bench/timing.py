@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 
 import numpy as np
 
-from rnnfast.engine import processors
+from rnnfast.engine import load
 from rnnfast.kernels.codegen.vectors import VECTOR_BYTES
 from rnnfast.kernels.product.peak import CHAINS, fma_chains, fma_peak
 
@@ -21,7 +21,7 @@ TURN = 0.005  # least seconds of a turn; short calls are repeated within it
 # a millisecond.
 WARMED = 0.05
 PEAK_SECONDS = 0.01
-CORES = sorted(processors.numbers())  # of the process, before `pinned`
+CORES = sorted(load.numbers())  # of the process, before `pinned`
 _TASKS = "/proc/self/task"
 # The process must be idle for this long before the next turn; its CPU time is counted in ticks of 4 or 10 ms.
 _CALM = 0.012

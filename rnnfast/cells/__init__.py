@@ -21,18 +21,20 @@ from rnnfast.cells._functions import (
     tanh,
     where,
 )
+from rnnfast.cells._ready import (
+    coupled_lstm,
+    ind_rnn,
+    leaky,
+    li_gru,
+    lif,
+    min_gru,
+    min_lstm,
+    peephole_lstm,
+    slstm,
+    zoneout,
+)
 from rnnfast.cells._roles import Role, bernoulli, constant, given, normal, scalar, unit
-from rnnfast.cells._zoneout import zoneout
 from rnnfast.cells.built_in import gru, gru_after, lstm, rnn, rnn_relu
-from rnnfast.cells.coupled_lstm import coupled_lstm
-from rnnfast.cells.ind_rnn import ind_rnn
-from rnnfast.cells.leaky import leaky
-from rnnfast.cells.li_gru import li_gru
-from rnnfast.cells.lif import lif
-from rnnfast.cells.min_gru import min_gru
-from rnnfast.cells.min_lstm import min_lstm
-from rnnfast.cells.peephole_lstm import peephole_lstm
-from rnnfast.cells.slstm import slstm
 
 # Every built-in cell; the only list of them.
 READY: tuple[Cell, ...] = (

@@ -10,16 +10,12 @@ import typer
 import rnnfast
 from rnnfast.cli.bench import bench
 from rnnfast.cli.classify import classify
-from rnnfast.cli.convert import convert
 from rnnfast.cli.diagnose import diagnose
 from rnnfast.cli.errors import OneLineGroup, ThreadedCommand
-from rnnfast.cli.evaluate import evaluate
-from rnnfast.cli.export import export
+from rnnfast.cli.files import convert, export
 from rnnfast.cli.forecast import forecast
-from rnnfast.cli.generate import generate
-from rnnfast.cli.predict import predict
+from rnnfast.cli.models import evaluate, generate, predict, warmup
 from rnnfast.cli.train import train
-from rnnfast.cli.warmup import warmup
 
 _INTRODUCTION = """Train recurrent networks on this machine's CPU: language models, forecasts, classifiers.
 

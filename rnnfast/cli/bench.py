@@ -15,16 +15,16 @@ from typing import Annotated, Any
 import typer
 
 import rnnfast
-from rnnfast.bench import grid
+from rnnfast.bench import contenders
 from rnnfast.bench.contenders import PEERS
 from rnnfast.bench.measure import BenchFailed, Line, measured
 from rnnfast.cli.errors import STOPPED, one_line
-from rnnfast.cli.own_cells import cell_name
+from rnnfast.cli.options import cell_name
 from rnnfast.cli.progress import compilations
-from rnnfast.engine import processors
+from rnnfast.engine import load
 from rnnfast.kernels.codegen.vectors import VECTOR_BYTES
 
-_CELLS = ",".join(grid.CELLS)
+_CELLS = ",".join(contenders.CELLS)
 _USUAL, _QUICK = (2.0, 5), (0.2, 3)  # seconds for a line, and the least number of turns
 _NOISY = 0.05
 _HEAD = ["cell", "NxTxDxH", "pass", "threads", "ms", "of peak"]
@@ -74,10 +74,10 @@ def bench(
     """
     with one_line(ValueError):
         names = _listed("cells", cells, functools.partial(cell_name, "bench", "cells"))
-        sizes = list(grid.QUICK_SHAPES if quick else grid.SHAPES)
+        sizes = list(contenders.QUICK_SHAPES if quick else contenders.SHAPES)
         if shapes is not None:
             sizes = _listed("shapes", shapes, _shape)
-        counts = list(range(1, 1 + min(2, processors.allowed())))
+        counts = list(range(1, 1 + min(2, load.allowed())))
         if threads is not None:
             counts = _listed("threads", threads, _thread_count)
         beside = [name for name, peer in PEERS.items() if not peer.missing]
@@ -113,17 +113,17 @@ def _listed(name: str, text: str, read: Callable[[str], Any]) -> list[Any]:
     return found
 
 
-def _shape(word: str) -> grid.Shape:
+def _shape(word: str) -> contenders.Shape:
     sizes = word.lower().split("x")
     if len(sizes) != 4 or not all(size.isdecimal() and int(size) > 0 for size in sizes):
         raise ValueError(
             f"bench: shapes must be NxTxDxH, four whole numbers from 1, as 20x35x100x100, got {word!r}."
         )
-    return grid.Shape(*map(int, sizes))
+    return contenders.Shape(*map(int, sizes))
 
 
 def _thread_count(word: str) -> int:
-    cores = processors.allowed()
+    cores = load.allowed()
     if not word.isdecimal() or int(word) < 1:
         raise ValueError(f"bench: threads must be whole numbers of at least 1, got {word!r}.")
     if int(word) > cores:
@@ -153,7 +153,7 @@ def processor() -> str:
 
 def _introduction(peers: Sequence[str], *, every: bool) -> list[str]:
     """The machine and the libraries."""
-    cores, lanes = processors.allowed(), VECTOR_BYTES // 4
+    cores, lanes = load.allowed(), VECTOR_BYTES // 4
     versions = [f"rnnfast {rnnfast.__version__}", *(f"{PEERS[name].title} {version(name)}" for name in peers)]
     missing = {peer.title: peer.missing for peer in PEERS.values() if every and peer.missing}
     return [

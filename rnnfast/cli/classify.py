@@ -13,17 +13,16 @@ from rich.console import Console
 
 from rnnfast import _check
 from rnnfast.cli import options
-from rnnfast.cli.errors import BAD_VALUES, one_line
-from rnnfast.cli.numbers import cell as cell_parser
-from rnnfast.cli.numbers import word
+from rnnfast.cli.errors import BAD_VALUES, counted, one_line
+from rnnfast.cli.options import cell as cell_parser
+from rnnfast.cli.options import word
 from rnnfast.cli.processes import Processes
 from rnnfast.cli.progress import clock, compilations, show_steps
 from rnnfast.cli.results import numbers_table
 from rnnfast.cli.resumable import Resumable
 from rnnfast.cli.series_files import write_csv
-from rnnfast.cli.wording import counted
 from rnnfast.data import read_ts
-from rnnfast.models.cells import MOST_LAYERS, named_cell
+from rnnfast.models.weights import MOST_LAYERS, named_cell
 
 PREDICTIONS, MODEL, _TRAINING = "predictions.csv", "model.safetensors", "model.training"
 FILES = (PREDICTIONS, MODEL, _TRAINING)

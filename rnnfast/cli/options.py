@@ -3,17 +3,220 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from rnnfast import _check
 from rnnfast._check.arrays import FLOAT_DTYPES
 from rnnfast.cells import READY
 from rnnfast.cli.experiment import OPTIMIZERS, TOKENIZERS, WEIGHT_DECAY, optimizers_with
-from rnnfast.cli.numbers import below_one, cell, number, own_cell, share, whole, word
-from rnnfast.models.cells import MOST_LAYERS
+from rnnfast.data import Corpus, read_files
+from rnnfast.models.weights import MOST_LAYERS, named_cell
+
+# Names of cells on the command line: a built-in cell, or `module:name` of a user's own.
+
+
+def cell_name(owner: str, option: str, text: str) -> str:
+    """The name of a built-in cell, or `module:name`; its module is imported, also from this folder."""
+    with _this_folder():
+        cell = named_cell(owner, text, option)
+    return text if ":" in text else cell.name
+
+
+@contextmanager
+def _this_folder() -> Iterator[None]:
+    """Search the current folder first for modules, as `python -m rnnfast` already does."""
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+
+
+# Input of the commands: text from files or standard input, and prompts.
+
+
+STANDARD_INPUT = "-"
+TITLE = "standard input"
+
+
+@contextmanager
+def texts(*groups: Sequence[str | Path] | None, encoding: str = "utf-8") -> Iterator[list[Corpus | None]]:
+    """A corpus for each group of files, None for an empty group; `-` is standard input.
+
+    A corpus is read several times, so inside the block a temporary file holds standard input.
+    """
+    _check.training.encoding("read_files", encoding)
+    named = [[str(path) for path in group or ()] for group in groups]
+    _check.training.read_once(sum(group.count(STANDARD_INPUT) for group in named))
+    with tempfile.TemporaryDirectory(prefix="rnnfast-") as folder:
+        kept = Path(folder) / "input.txt"
+        if any(STANDARD_INPUT in group for group in named):
+            with open(kept, "wb") as file:
+                shutil.copyfileobj(_stdin(), file)
+
+        def corpus(group: list[str]) -> Corpus | None:
+            if not group:
+                return None
+            paths = [str(kept) if name == STANDARD_INPUT else name for name in group]
+            titles = [TITLE if name == STANDARD_INPUT else name for name in group]
+            return read_files(paths, encoding, titles)
+
+        yield [corpus(group) for group in named]
+
+
+def content(path: str) -> bytes:
+    """The bytes of a file; `-` is standard input."""
+    return _stdin().read() if path == STANDARD_INPUT else Path(path).read_bytes()
+
+
+def prompt_text(prompt: str) -> str:
+    """A prompt; `-` reads it from standard input, without the final line end."""
+    if prompt != STANDARD_INPUT:
+        return prompt
+    content = _stdin().read()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _check.training.not_text("prompt", TITLE, "utf-8", error.start, content[error.start]) from None
+    text = text.replace("\r\n", "\n")
+    return text.removesuffix("\n")
+
+
+def _stdin() -> Any:
+    """The bytes of standard input."""
+    return sys.stdin.buffer
+
+
+# Parsers of numbers and words given to options; with them, errors are the same in every release of
+# typer.
+
+
+_OWNER = "option"  # the owner in messages of `_check`, removed again here
+
+
+class BadOption(typer.BadParameter):
+    """An invalid value of an option, reported in a whole sentence."""
+
+    def format_message(self) -> str:
+        """The sentence alone, without typer's prefix."""
+        return self.message
+
+
+def whole(option: str, low: int, high: int | None = None) -> Callable[[Any], int]:
+    """A parser of whole numbers of at least `low` and, unless it is None, at most `high`.
+
+    Examples
+    --------
+    >>> whole("--epochs", 1)("3")
+    3
+    >>> whole("--epochs", 1)("0")
+    Traceback (most recent call last):
+    rnnfast.cli.options.BadOption: --epochs must be at least 1, got 0.
+    """
+    return _reader(int, lambda value: _check.values.size(_OWNER, option, value, low, high))
+
+
+def number(option: str, low: float) -> Callable[[Any], float]:
+    """A parser of finite numbers of at least `low`.
+
+    Examples
+    --------
+    >>> number("--lr", 0.0)("nan")
+    Traceback (most recent call last):
+    rnnfast.cli.options.BadOption: --lr must be finite, got nan.
+    """
+    return _reader(float, lambda value: _check.values.number(_OWNER, option, value, low))
+
+
+def share(option: str) -> Callable[[Any], float]:
+    """A parser of numbers between 0 and 1, both excluded."""
+    return _reader(float, lambda value: _check.values.fraction(_OWNER, option, value))
+
+
+def between(option: str, low: float, high: float) -> Callable[[Any], float]:
+    """A parser of numbers between `low` and `high`, both excluded."""
+
+    def check(value: Any) -> float:
+        found = _check.values.number(_OWNER, option, value, low, high)
+        if not low < found < high:
+            raise BadOption(f"{option} must be between {low:g} and {high:g}, got {value}.")
+        return found
+
+    return _reader(float, check)
+
+
+def share_or_all(option: str) -> Callable[[Any], float]:
+    """A parser of numbers above 0 and at most 1."""
+
+    def check(value: Any) -> float:
+        found = _check.values.number(_OWNER, option, value, 0.0, 1.0)
+        if not found:
+            raise BadOption(f"{option} must be above 0 and at most 1, got {value}.")
+        return found
+
+    return _reader(float, check)
+
+
+def below_one(option: str) -> Callable[[Any], float]:
+    """A parser of numbers of at least 0 and below 1."""
+    return _reader(float, lambda value: _check.values.number_below(_OWNER, option, value, 0, 1))
+
+
+def word(option: str, *allowed: str) -> Callable[[Any], str]:
+    """A parser of the `allowed` words, in upper or lower case.
+
+    Examples
+    --------
+    >>> word("--optimizer", "adam", "sgd")("SGD")
+    'sgd'
+    """
+    return _reader(str, lambda value: _check.values.choice(_OWNER, option, value, allowed))
+
+
+def cell(option: str) -> Callable[[Any], str]:
+    """A parser of names of built-in cells, or `module:name` of a user's own cell.
+
+    Examples
+    --------
+    >>> cell("--cell")("RNN_TANH")
+    'rnn'
+    """
+    return _reader(str, lambda value: cell_name(_OWNER, option, value))
+
+
+def own_cell(option: str) -> Callable[[Any], str]:
+    """A parser of `module:name` of a user's own cell."""
+
+    def check(value: Any) -> str:
+        if ":" not in value:
+            raise BadOption(f"{option} must be module:name of a cell of your own, got {value!r}.")
+        return cell_name(_OWNER, option, value)
+
+    return _reader(str, check)
+
+
+def _reader(kind: type, check: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def read(text: Any) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = text  # the check refuses it
+        try:
+            return check(value)
+        except (TypeError, ValueError) as error:
+            raise BadOption(str(error).removeprefix(f"{_OWNER}: ")) from None
+
+    return read
+
 
 _TEXT, _MODEL, _TRAINING = "Text", "Model", "Training"
 _BASELINE, _OUTPUT = "Baseline", "Output"

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from rnnfast.distributed.lost_ranks import Watcher
     from rnnfast.distributed.ranks import Ranks
+    from rnnfast.distributed.watchdog import Watcher
 
 # The variables that tell a process its number and their count: of MPICH and Intel MPI, Open MPI, and srun. A
 # batch script of Slurm has SLURM_NTASKS too, but is one process: only srun sets the last name.
@@ -108,8 +108,8 @@ class Processes:
                 "mpiexec or srun."
             )
         self._meet()
-        from rnnfast.distributed.lost_ranks import Watcher
         from rnnfast.distributed.ranks import Ranks
+        from rnnfast.distributed.watchdog import Watcher
 
         self.ranks = Ranks()
         self._watcher = Watcher(self.ranks).__enter__()
@@ -136,7 +136,7 @@ class Processes:
         serves them."""
         if given is not None or self.size == 1:
             return given
-        from rnnfast.training.batch_blocks import blocks_of
+        from rnnfast.training.processes import blocks_of
 
         self._chosen = max(blocks_of(batch_size), self.size)
         return self._chosen

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnnfast import _check
-from rnnfast.cli import inputs
+from rnnfast.cli import options
 from rnnfast.data import mauna_loa_co2
 from rnnfast.files.atomic import write_atomically
 from rnnfast.forecast.frames import Names
@@ -53,11 +53,11 @@ def read_series(path: str, given: Mapping[str, str | None]) -> SeriesFile:
     OSError
         The file cannot be read.
     """
-    title = inputs.TITLE if path == inputs.STANDARD_INPUT else path
+    title = options.TITLE if path == options.STANDARD_INPUT else path
     whole = Path(path).suffix.lower() in _PARQUET
-    columns, names = _parquet(path, given) if whole else _csv(title, inputs.content(path), given)
+    columns, names = _parquet(path, given) if whole else _csv(title, options.content(path), given)
     if names.id not in columns:
-        stem = "y" if path == inputs.STANDARD_INPUT else Path(path).stem
+        stem = "y" if path == options.STANDARD_INPUT else Path(path).stem
         columns[names.id] = np.full(len(columns[names.time]), stem)
     return SeriesFile(title, columns, names)
 

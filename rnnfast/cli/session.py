@@ -12,15 +12,19 @@ from typing import Any
 
 from rich.console import Console
 
-from rnnfast.cli.errors import BAD_FILES, INTERRUPTED, STOPPED, fail, one_line
+from rnnfast.cli.errors import BAD_FILES, INTERRUPTED, STOPPED, counted, fail, in_options, one_line
 from rnnfast.cli.experiment import Experiment
-from rnnfast.cli.plots import draw_learning_curve
 from rnnfast.cli.processes import Processes
 from rnnfast.cli.progress import clock, compilations, show_progress
-from rnnfast.cli.results import Result, print_json, show_results
+from rnnfast.cli.results import (
+    Result,
+    draw_learning_curve,
+    first_words,
+    print_json,
+    show_results,
+    stream_text,
+)
 from rnnfast.cli.run_folder import Metrics, Reached
-from rnnfast.cli.wording import counted, in_options
-from rnnfast.cli.words import first_words, stream_text
 from rnnfast.models import CBOWLM, RNNLM
 from rnnfast.training import Progress, TrainingDiverged, load_checkpoint
 from rnnfast.training.checkpoint import MODEL

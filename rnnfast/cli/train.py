@@ -11,7 +11,8 @@ import typer
 from rich.console import Console
 
 from rnnfast import _check
-from rnnfast.cli import inputs, options
+from rnnfast.cli import options
+from rnnfast.cli import options as inputs
 from rnnfast.cli.errors import BAD_FILES, BAD_VALUES, one_line, wording
 from rnnfast.cli.experiment import Experiment, Settings
 from rnnfast.cli.processes import Processes

@@ -25,14 +25,18 @@ from rnnfast._check import CorpusError
 from rnnfast.data.batching import WindowBatches, evaluation_windows
 from rnnfast.data.corpus import Corpus, read_files
 from rnnfast.data.ids_file import encode_to_memmap, open_ids
-from rnnfast.data.mauna_loa import mauna_loa_co2
-from rnnfast.data.prepared import WhitespaceTokenizer
-from rnnfast.data.python_manual import default_corpus
+from rnnfast.data.samples import default_corpus, mauna_loa_co2
 from rnnfast.data.sequences import Sequences
-from rnnfast.data.tokenizer import CharTokenizer, WordTokenizer, tokenizer_from_dict
+from rnnfast.data.tokenizer import (
+    CharTokenizer,
+    WhitespaceTokenizer,
+    WordTokenizer,
+    join_words,
+    split_words,
+    tokenizer_from_dict,
+)
 from rnnfast.data.ts_files import read_ts
 from rnnfast.data.vocabulary import Tokenizer
-from rnnfast.data.words import join_words, split_words
 
 __all__ = [
     "CharTokenizer",

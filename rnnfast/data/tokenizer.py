@@ -2,16 +2,212 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from rnnfast import _check
 from rnnfast.data.corpus import Corpus
-from rnnfast.data.prepared import WhitespaceTokenizer
 from rnnfast.data.vocabulary import Tokenizer, learn_tokens
-from rnnfast.data.words import SplitWords, join_words
+
+# Splitting text into words, and joining words into readable text.
+
+
+# Alternatives are tried in this order. A full stop, hyphen or apostrophe between two word characters belongs
+# to the word: if "well-known", "don't" or "example.com" were split, the missing spaces could not be inferred.
+WORD = re.compile(
+    r"""
+      <unk> | <eos>                         # in corpora prepared by others
+    | (?: [^\W\d_] \. ){2,} (?!\w)          # U.S.  e.g.
+    | \d+ (?: [.,:] \d+ )+                  # 1,000  3.14  10:30
+    | \w+ (?: [.'-] \w+ )*                  # words, contractions, compounds
+    | ' (?: s|re|ve|ll|d|m|t ) \b (?! ')    # contractions split off beforehand: "john 's"
+    | \.{2,} | -{2,} | \*{2,} | ={2,}       # runs that mean one thing
+    | \S                                    # any other mark by itself
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+
+# Typed prompts have straight quotes and books curly ones; both must give the same word.
+STRAIGHT_QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u02bc": "'", "\u201c": '"', "\u201d": '"'})
+
+_NO_SPACE_BEFORE = frozenset([*".,;:!?)]}%\u2026", "...", "n't"])
+_NO_SPACE_AFTER = frozenset("([{$\u00a3\u20ac#")
+_NO_SPACE_AROUND = frozenset("/@\u2014")
+_QUOTES = frozenset("\"'")
+
+
+def split_words(line: str) -> list[str]:
+    """Words, numbers and punctuation marks of one line, in order.
+
+    Contractions and compounds stay whole, curly quotes become straight ones, and accents are composed
+    (NFC), so that one word has one spelling.
+
+    Parameters
+    ----------
+    line
+        Text; white space of any kind separates words.
+
+    Returns
+    -------
+    words
+        List of non-empty strings without white space.
+
+    Examples
+    --------
+    >>> split_words('"Don\u2019t pay $1,000.50," she said.')
+    ['"', "Don't", 'pay', '$', '1,000.50', ',', '"', 'she', 'said', '.']
+    """
+    if not line.isascii():
+        line = unicodedata.normalize("NFC", line).translate(STRAIGHT_QUOTES)
+    return WORD.findall(line)
+
+
+class SplitWords(dict[str, list[str]]):
+    """A cache of `split_words` for runs of characters without white space, since most runs recur.
+
+    No word contains white space, so the words of a line are those of its runs.
+
+    Examples
+    --------
+    >>> SplitWords().of_line("(yes, yes)")
+    ['(', 'yes', ',', 'yes', ')']
+    """
+
+    _MOST = 50_000  # cached runs, some megabytes
+
+    def __missing__(self, run: str) -> list[str]:
+        if len(self) >= self._MOST:
+            self.clear()
+        words = self[run] = split_words(run)
+        return words
+
+    def of_line(self, line: str) -> list[str]:
+        """The words of a line."""
+        return list(chain.from_iterable(map(self.__getitem__, line.split())))
+
+
+def join_words(words: Iterable[str]) -> str:
+    """One readable line from words: spaces as in English, quotes alternately opening and closing.
+
+    Splitting discards the spaces, so this is a good guess and not an exact inverse.
+
+    Parameters
+    ----------
+    words
+        Words and marks as returned by `split_words`.
+
+    Returns
+    -------
+    line
+        Text without a line end.
+
+    Examples
+    --------
+    >>> join_words(["He", "said", ":", '"', "It", "'s", "50", "%", "(", "or", "so", ")", ".", '"'])
+    'He said: "It\\'s 50% (or so)."'
+    """
+    parts: list[str] = []
+    open_quotes: set[str] = set()
+    glued = True
+    for word in words:
+        closing = word in open_quotes
+        suffix = word in _NO_SPACE_BEFORE or (word[0] == "'" and len(word) > 1)
+        if not (glued or closing or suffix or word in _NO_SPACE_AROUND):
+            parts.append(" ")
+        parts.append(word)
+        glued = word in _NO_SPACE_AFTER or word in _NO_SPACE_AROUND
+        if word in _QUOTES:
+            glued = not closing
+            open_quotes ^= {word}
+    return "".join(parts)
+
+
+# Text that is already split into words, such as the Penn Treebank and WikiText.
+
+
+class WhitespaceTokenizer(Tokenizer):
+    """What white space separates are the tokens, and each line end is `<eos>`, also that of a blank line.
+
+    For prepared corpora: nothing is split again or turned to lower case, and `<unk>` in the text is the
+    unknown token itself, so that perplexities can be compared with published ones. Usually made by `fit`.
+
+    Parameters
+    ----------
+    tokens
+        The vocabulary in the order of ids, without `<unk>` and `<eos>`, which come first.
+
+    Raises
+    ------
+    ValueError
+        A token is empty, appears twice or is a special one.
+
+    Notes
+    -----
+    Source: the preparation of the Penn Treebank by Mikolov; PyTorch's `word_language_model`;
+    *Deep Learning from Scratch 2*, section 2.4.4.
+
+    Examples
+    --------
+    >>> tokenizer = WhitespaceTokenizer.fit("mr. <unk> is chairman of n.v. N years old\\n")
+    >>> tokenizer.encode("mr. <unk> is old\\n")
+    array([5, 0, 4, 8, 1])
+    >>> tokenizer.decode([5, 0, 4, 8, 1])
+    'mr. <unk> is old\\n'
+    """
+
+    kind = "whitespace"
+    special = ("<unk>", "<eos>")
+
+    @classmethod
+    def fit(
+        cls, texts: str | Corpus | Iterable[str], min_count: int = 1, max_vocab: int | None = None
+    ) -> WhitespaceTokenizer:
+        """Learn the vocabulary of a text, reading it once as a stream; see `WordTokenizer.fit`.
+
+        Examples
+        --------
+        >>> WhitespaceTokenizer.fit("a N a\\n").id_to_token
+        ['<unk>', '<eos>', 'a', 'N']
+        """
+        return cls(learn_tokens(cls(()), texts, min_count, max_vocab))
+
+    def _split(self, pieces: Iterator[str]) -> Iterator[list[str]]:
+        for piece in pieces:
+            yield piece.replace("\n", " <eos> ").split()
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of token ids: a space between tokens, `<eos>` as a line end.
+
+        Examples
+        --------
+        >>> WhitespaceTokenizer(["a", "N"]).decode([2, 3, 1, 2])
+        'a N\\na'
+        """
+        lines: list[list[str]] = [[]]
+        for token in self._tokens_of(ids):
+            if token == "<eos>":
+                lines.append([])
+            else:
+                lines[-1].append(token)
+        return "\n".join(map(" ".join, lines))
+
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any]) -> WhitespaceTokenizer:
+        """The tokenizer that `to_dict` was called on; `ValueError` if the values are not from one.
+
+        Examples
+        --------
+        >>> WhitespaceTokenizer.from_dict({"kind": "whitespace", "tokens": ["a"]})
+        <WhitespaceTokenizer with 3 tokens>
+        """
+        return cls(
+            _check.training.tokenizer_dict("WhitespaceTokenizer.from_dict", saved, (cls.kind,))["tokens"]
+        )
 
 
 class WordTokenizer(Tokenizer):

@@ -17,8 +17,7 @@ from rnnfast.diagnostics.plots import (
 )
 from rnnfast.diagnostics.saturation import GateSaturation, gate_saturation
 from rnnfast.diagnostics.spectrum import SpectralRadius, spectral_radius
-from rnnfast.diagnostics.truncation import TruncationBias, truncation_bias
-from rnnfast.diagnostics.windows import TruncationCurve, truncation_curve
+from rnnfast.diagnostics.truncation import TruncationBias, TruncationCurve, truncation_bias, truncation_curve
 
 __all__ = [
     "GateSaturation",

@@ -10,7 +10,7 @@ import numpy as np
 from rnnfast.diagnostics.lags import GradientByLag
 from rnnfast.diagnostics.saturation import GateSaturation
 from rnnfast.diagnostics.spectrum import SpectralRadius
-from rnnfast.diagnostics.windows import TruncationCurve
+from rnnfast.diagnostics.truncation import TruncationCurve
 
 _COLORS = ("#1f5fbf", "#d9822b", "#3a923a", "#8d4bb3", "#c03d3e", "#5f5f5f")
 _GREY = "#6b6b6b"

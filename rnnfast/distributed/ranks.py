@@ -11,7 +11,7 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast.distributed.exchanges import Alone, Exchange, Messages, Pending, Window
-from rnnfast.engine import processors, threads
+from rnnfast.engine import load, threads
 
 # A waiting rank offers its core to others for this long before it sleeps.
 _AWAKE = 1e-3
@@ -92,7 +92,7 @@ class Ranks:
         self.rank: int = given.rank
         self.size: int = given.size
         self.local_size: int = self._machine.size
-        others = self._machine.allgather(processors.numbers())
+        others = self._machine.allgather(load.numbers())
         del others[self._machine.rank]
         threads.share_with(others)
         self.check: Callable[[], None] = _nothing

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
-from rnnfast.distributed.lost_ranks import Watcher
+from rnnfast.distributed.watchdog import Watcher
 from rnnfast.layers.state import State, joined
 from rnnfast.training.processes import OneProcess
 from rnnfast.training.safety import Interrupts, StopTraining, TrainingDiverged

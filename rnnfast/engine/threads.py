@@ -32,7 +32,7 @@ from collections.abc import Set as AbstractSet
 from typing import Any
 
 from rnnfast import _check
-from rnnfast.engine import processors as _processors
+from rnnfast.engine import load as _processors
 from rnnfast.engine.load import Load, Pace
 from rnnfast.kernels.team.team import (
     ARRIVALS,

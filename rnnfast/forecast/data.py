@@ -9,20 +9,20 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast._check.values import unmasked
-from rnnfast.forecast.covariates import Column, encoded, fitted_column
 from rnnfast.forecast.fitted import Forecasts, Group
 from rnnfast.forecast.frames import (
+    Grid,
     Names,
     Rows,
     columns_of,
+    grid_of,
     is_frame,
     library_of,
     made_frame,
     panel_of_rows,
     rows_of_frame,
 )
-from rnnfast.forecast.grid import Grid, grid_of
-from rnnfast.forecast.panel import Panel, is_one_series, panel_of_arrays
+from rnnfast.forecast.panel import Column, Panel, encoded, fitted_column, is_one_series, panel_of_arrays
 from rnnfast.heads import Head
 
 

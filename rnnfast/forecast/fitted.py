@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rnnfast.forecast.covariates import Column
-from rnnfast.forecast.panel import Panel
+from rnnfast.forecast.panel import Column, Panel
 from rnnfast.forecast.reading import (
     ROWS_TOGETHER,
     Ahead,

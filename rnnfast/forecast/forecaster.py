@@ -10,18 +10,16 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast.cells import Cell
+from rnnfast.engine.arrays import shown
 from rnnfast.engine.locks import turn_of
-from rnnfast.engine.shown import shown
-from rnnfast.forecast.backtest import Origins, backtest, continued_series
 from rnnfast.forecast.data import Arrays, Frames, levels_of, loaded
 from rnnfast.forecast.fitting import NOT_MEASURED, Trained, trained_on
-from rnnfast.forecast.frames import Names
-from rnnfast.forecast.grid import checked_freq
-from rnnfast.forecast.intervals import PredictionIntervals
+from rnnfast.forecast.frames import Names, checked_freq
+from rnnfast.forecast.intervals import Origins, PredictionIntervals, backtest, continued_series
 from rnnfast.forecast.recipe import SCALERS, TARGETS
 from rnnfast.forecast.saving import read_forecaster, settings_of, write_forecaster
 from rnnfast.heads.definition import Head, head_of
-from rnnfast.models.cells import cell_of
+from rnnfast.models.weights import cell_of
 from rnnfast.training.progress import Progress
 
 

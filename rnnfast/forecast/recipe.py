@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rnnfast._check.values import exponents, unit_of_constant
-from rnnfast.forecast.grid import Grid
+from rnnfast.forecast.frames import Grid
 from rnnfast.forecast.panel import Panel, filled
 
 TARGETS = ("level", "difference", "seasonal_difference")

@@ -11,19 +11,17 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast.files.tensors import Spec, read_tensors, write_tensors
-from rnnfast.forecast.covariates import Column
 from rnnfast.forecast.data import Arrays, Frames
 from rnnfast.forecast.fitted import Fitted, Group
 from rnnfast.forecast.fitting import Trained
-from rnnfast.forecast.frames import Names
-from rnnfast.forecast.grid import Grid
+from rnnfast.forecast.frames import Grid, Names
+from rnnfast.forecast.panel import Column
 from rnnfast.forecast.reading import Reading
 from rnnfast.forecast.recipe import Past, Recipe, Scale
 from rnnfast.heads.definition import saved_head
 from rnnfast.layers.state import State, packed, specs, unpacked
-from rnnfast.models.cells import saved_cell, saved_constants
 from rnnfast.models.regressor import SequenceRegressor
-from rnnfast.models.weights import SavedModel
+from rnnfast.models.weights import SavedModel, saved_cell, saved_constants
 
 FORMAT = "rnnfast-forecaster-1"
 _WIDE, _WHOLE = np.dtype(np.float64), np.dtype(np.int64)

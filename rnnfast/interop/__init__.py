@@ -6,9 +6,8 @@ from rnnfast.interop.book import from_book, to_book
 from rnnfast.interop.flax import from_flax, to_flax
 from rnnfast.interop.formats import convert, load, save
 from rnnfast.interop.keras import from_keras, keras_config, to_keras
-from rnnfast.interop.onnx_export import to_onnx
+from rnnfast.interop.onnx_export import export_run, to_onnx
 from rnnfast.interop.onnx_import import Graph, from_onnx
-from rnnfast.interop.onnx_run import export_run
 from rnnfast.interop.torch import from_torch, to_torch
 
 __all__ = [

@@ -12,8 +12,8 @@ import numpy as np
 from rnnfast import _check, cells
 from rnnfast.cells import Cell
 from rnnfast.files.atomic import write_atomically
+from rnnfast.interop.archives import read_arrays
 from rnnfast.interop.named import arrays_of, model_of
-from rnnfast.interop.pickles import read_arrays
 from rnnfast.interop.structure import directions
 from rnnfast.layers.recurrent import Recurrent
 from rnnfast.models.model import Model

@@ -10,8 +10,17 @@ import numpy as np
 
 from rnnfast import _check, cells
 from rnnfast.cells import Cell
-from rnnfast.interop.layouts import LAYOUTS, Arrays, Layout, cell_with
-from rnnfast.interop.structure import Layers, Sides, copied_all, layers_of, sides_of
+from rnnfast.interop.structure import (
+    LAYOUTS,
+    Arrays,
+    Layers,
+    Layout,
+    Sides,
+    cell_with,
+    copied_all,
+    layers_of,
+    sides_of,
+)
 from rnnfast.layers.rnn import ACTIVATIONS
 
 APIS = ("nnx", "linen")

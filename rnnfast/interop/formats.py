@@ -16,27 +16,27 @@ from rnnfast import _check
 from rnnfast.cells import Cell
 from rnnfast.files.atomic import write_atomically
 from rnnfast.files.tensors import form_of
-from rnnfast.interop.agreement import agree, computed
 from rnnfast.interop.archives import read_npz, read_pt, read_safetensors, write_layers, write_npz, write_pt
 from rnnfast.interop.book import book_arrays, from_book, to_book
 from rnnfast.interop.named import (
+    agree,
     arrays_of,
     cells_of,
+    computed,
     described_model,
     description_of,
     lost_settings,
     model_of,
 )
-from rnnfast.interop.state_dicts import is_state_dict, model_of_state_dict, state_dict_of
+from rnnfast.interop.torch import is_state_dict, model_of_state_dict, state_dict_of
 from rnnfast.layers.bidirectional import Bidirectional
 from rnnfast.layers.recurrent import Recurrent
 from rnnfast.layers.stack import Stack
-from rnnfast.models.cells import cell_of
 from rnnfast.models.loading import load_model
 from rnnfast.models.model import Model
 from rnnfast.models.regressor import SequenceRegressor
 from rnnfast.models.rnnlm import RNNLM
-from rnnfast.models.weights import FORMAT
+from rnnfast.models.weights import FORMAT, cell_of
 
 KINDS = (RNNLM, SequenceRegressor, Recurrent, Bidirectional, Stack)
 
@@ -333,7 +333,7 @@ def _write_pkl(model: Any, path: Path) -> Written:
 
 def _read_onnx(path: Path, cell: Cell | None) -> Read:
     from rnnfast.interop.onnx_import import from_onnx
-    from rnnfast.interop.onnx_models import model_of as model_of_graph
+    from rnnfast.interop.onnx_import import model_of as model_of_graph
 
     graph = from_onnx(path)
     try:

@@ -10,8 +10,18 @@ import numpy as np
 
 from rnnfast import _check, cells
 from rnnfast.cells import Cell
-from rnnfast.interop.layouts import Arrays, cell_of, cell_with, with_one_bias
-from rnnfast.interop.structure import Layers, Sides, copied_all, directions, layers_of, sides_of
+from rnnfast.interop.structure import (
+    Arrays,
+    Layers,
+    Sides,
+    cell_of,
+    cell_with,
+    copied_all,
+    directions,
+    layers_of,
+    sides_of,
+    with_one_bias,
+)
 from rnnfast.layers.recurrent import Recurrent
 from rnnfast.layers.rnn import ACTIVATIONS
 

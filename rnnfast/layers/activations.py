@@ -17,8 +17,7 @@ from rnnfast.kernels.cell.node import Node, in_order
 from rnnfast.kernels.cell.schedule import Where
 from rnnfast.kernels.recurrence.sequence import block_steps
 from rnnfast.layers.plans import Plans
-from rnnfast.layers.rows import Rows
-from rnnfast.layers.window import Inputs, Run
+from rnnfast.layers.window import Inputs, Rows, Run
 
 
 class Activation(NamedTuple):

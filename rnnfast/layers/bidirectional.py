@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
-from rnnfast.layers.blocks import Blocks, Reduction
 from rnnfast.layers.composed import Composed
 from rnnfast.layers.recurrent import Recurrent
-from rnnfast.layers.rows import packed_rows
-from rnnfast.layers.window import Place
+from rnnfast.layers.window import Blocks, Place, Reduction, packed_rows
 
 
 class Bidirectional(Composed):

@@ -17,8 +17,7 @@ from rnnfast.kernels.elementwise.embedding import (
     embedding_forward,
 )
 from rnnfast.layers.base import Layer
-from rnnfast.layers.blocks import Blocks, Reduction, sum_by_blocks
-from rnnfast.layers.window import Lookup
+from rnnfast.layers.window import Blocks, Lookup, Reduction, sum_by_blocks
 
 NO_WORD = -1
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from rnnfast.layers.base import Workspace
 from rnnfast.layers.recurrent import Recurrent
-from rnnfast.layers.rows import NO_RESETS, Rows
+from rnnfast.layers.window import NO_RESETS, Rows
 
 _SMALL = 4096  # Python objects, and padding of buffers to cache lines
 

@@ -14,10 +14,8 @@ from rnnfast.heads.definition import Head, head_of, squared
 from rnnfast.kernels.losses.affine_loss import affine_loss_of
 from rnnfast.kernels.product.gemm import packed_size
 from rnnfast.kernels.recurrence.sequence import block_steps, time_grid
-from rnnfast.layers.affine_loss import AffineLoss
-from rnnfast.layers.blocks import Blocks
-from rnnfast.layers.rows import Rows, full_grid, offsets_of, packed_rows
-from rnnfast.layers.window import Part, nothing
+from rnnfast.layers.affine import AffineLoss
+from rnnfast.layers.window import Blocks, Part, Rows, full_grid, nothing, offsets_of, packed_rows
 
 
 class Span(NamedTuple):

@@ -24,12 +24,9 @@ from rnnfast.kernels.losses.slab_products import SLAB_WORDS
 from rnnfast.kernels.losses.softmax import LANES, softmax_loss_backward, softmax_loss_forward
 from rnnfast.kernels.product.bfloat16 import PAIRS
 from rnnfast.kernels.product.gemm import packed_shape, packed_size
-from rnnfast.layers.affine import kernel_matrix
-from rnnfast.layers.affine_loss import AffineLoss
-from rnnfast.layers.base import Layer
-from rnnfast.layers.blocks import Blocks, sum_by_blocks
-from rnnfast.layers.precision import Precise
-from rnnfast.layers.window import Part
+from rnnfast.layers.affine import AffineLoss, kernel_matrix
+from rnnfast.layers.base import Layer, Precise
+from rnnfast.layers.window import Blocks, Part, sum_by_blocks
 
 
 def _labels(owner: str, ts: np.ndarray, scores_shape: tuple[int, ...], ignore: int) -> np.ndarray:

@@ -17,10 +17,8 @@ from rnnfast.kernels.recurrence.operands import panels_shape, widths_of
 from rnnfast.kernels.recurrence.sequence import block_steps, padded_row
 from rnnfast.kernels.recurrence.shares import recurrent_packed_size
 from rnnfast.layers.base import Workspace
-from rnnfast.layers.blocks import Blocks, Groups, Reduction
-from rnnfast.layers.rows import Rows, packed_rows
 from rnnfast.layers.streaming import Streaming
-from rnnfast.layers.window import Inputs, Run, Team, nothing
+from rnnfast.layers.window import Blocks, Groups, Inputs, Reduction, Rows, Run, Team, nothing, packed_rows
 
 # The memory limit for keeping the tape of all steps for `backward`. A longer sequence keeps one block of it,
 # and `backward` recomputes the others from the states, which takes up to 4/3 of the time.

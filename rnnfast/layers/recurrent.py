@@ -13,9 +13,7 @@ from rnnfast.cells import Cell
 from rnnfast.kernels.recurrence.sequence import block_steps
 from rnnfast.layers.activations import Activations
 from rnnfast.layers.base import Workspace
-from rnnfast.layers.blocks import Blocks
-from rnnfast.layers.rows import Rows, packed_rows
-from rnnfast.layers.window import Inputs, Lookup, Place, nothing
+from rnnfast.layers.window import Blocks, Inputs, Lookup, Place, Rows, nothing, packed_rows
 
 
 class Recurrent(Activations):

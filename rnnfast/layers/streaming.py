@@ -8,8 +8,8 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast.kernels.recurrence.recurrence import TimeLoop, time_loop
+from rnnfast.layers.carrying import Randomness
 from rnnfast.layers.frozen import Freeze
-from rnnfast.layers.randomness import Randomness
 
 # A step with more multiply-adds, for one row and for several, is a window of one step, whose products run
 # faster, if the weights are frozen or for this number of rows. It takes 15 us more in Python. Speed of frozen

@@ -10,14 +10,13 @@ import numpy as np
 from rnnfast import _check
 from rnnfast.cells import Cell
 from rnnfast.layers.base import Holder
-from rnnfast.layers.blocks import Blocks, Reduction
-from rnnfast.layers.constants import Constants
-from rnnfast.layers.drawing import Drawing
+from rnnfast.layers.carrying import Constants
+from rnnfast.layers.composed import Drawing
 from rnnfast.layers.dropout import TimeDropout
 from rnnfast.layers.embedding import TimeEmbedding
 from rnnfast.layers.footprint import Extent, Footprint, footprint, make_room
 from rnnfast.layers.recurrent import Recurrent
-from rnnfast.layers.window import Lookup, Part
+from rnnfast.layers.window import Blocks, Lookup, Part, Reduction
 
 # One entry per layer: the gradients (S, N, H) of its states.
 StateGradients = list[np.ndarray]

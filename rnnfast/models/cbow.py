@@ -9,9 +9,9 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast.layers.base import Layer
-from rnnfast.layers.blocks import Blocks, Reduction
 from rnnfast.layers.embedding import TimeContextSum
 from rnnfast.layers.loss import TimeAffineSoftmaxWithLoss
+from rnnfast.layers.window import Blocks, Reduction
 from rnnfast.models.language_model import LanguageModel
 
 

@@ -9,19 +9,17 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast.cells import Cell
-from rnnfast.data.rows import SequenceRows
+from rnnfast.data.batching import SequenceRows
 from rnnfast.data.sequences import Sequences, fitting
 from rnnfast.engine.locks import in_turn
 from rnnfast.heads.definition import Head, head_of, saved_head
 from rnnfast.layers.bidirectional import Bidirectional
-from rnnfast.layers.blocks import Blocks
 from rnnfast.layers.head import TimeAffineWithLoss
 from rnnfast.layers.recurrent import Recurrent
-from rnnfast.layers.window import Part
-from rnnfast.models.cells import MOST_LAYERS, cell_of, saved_cell
-from rnnfast.models.encoder import Encoder
+from rnnfast.layers.window import Blocks, Part
+from rnnfast.models.encoder import POOLINGS, Encoder, Pooling
 from rnnfast.models.model import Model
-from rnnfast.models.pooling import POOLINGS, Pooling
+from rnnfast.models.weights import MOST_LAYERS, cell_of, saved_cell
 
 
 class Network(Model):

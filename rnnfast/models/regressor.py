@@ -8,17 +8,15 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast.cells import Cell
-from rnnfast.data.rows import SequenceRows
+from rnnfast.data.batching import SequenceRows
 from rnnfast.data.sequences import Sequences, fitting
 from rnnfast.engine.locks import in_turn
 from rnnfast.heads.definition import Head, head_of, saved_head
-from rnnfast.layers.blocks import Blocks
 from rnnfast.layers.head import TimeAffineWithLoss
-from rnnfast.layers.window import Part
+from rnnfast.layers.window import Blocks, Part
 from rnnfast.models.body import Body
-from rnnfast.models.cells import MOST_LAYERS, cell_of, recurrent_layers, recurrent_shapes, saved_cell
-from rnnfast.models.model import Model
-from rnnfast.models.scoring import mean_error
+from rnnfast.models.model import Model, mean_error
+from rnnfast.models.weights import MOST_LAYERS, cell_of, recurrent_layers, recurrent_shapes, saved_cell
 
 
 class SequenceRegressor(Model):

@@ -11,8 +11,8 @@ from rnnfast.cells import Cell
 from rnnfast.layers.embedding import TimeEmbedding
 from rnnfast.layers.loss import TimeAffineSoftmaxWithLoss
 from rnnfast.models.body import Body
-from rnnfast.models.cells import MOST_LAYERS, cell_of, recurrent_layers, recurrent_shapes, saved_cell
 from rnnfast.models.language_model import LanguageModel
+from rnnfast.models.weights import MOST_LAYERS, cell_of, recurrent_layers, recurrent_shapes, saved_cell
 
 
 class RNNLM(LanguageModel):

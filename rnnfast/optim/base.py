@@ -9,8 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from rnnfast import _check
-from rnnfast.engine.arrays import Seen
-from rnnfast.engine.shown import shown
+from rnnfast.engine.arrays import Seen, shown
 
 
 class _Flat:

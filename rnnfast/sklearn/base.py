@@ -16,14 +16,12 @@ from rnnfast import _check
 from rnnfast.cells import Cell
 from rnnfast.data.sequences import Sequences
 from rnnfast.heads import Head
+from rnnfast.models.encoder import Pooling
 from rnnfast.models.network import Network
-from rnnfast.models.pooling import Pooling
 from rnnfast.models.weights import SavedModel
 from rnnfast.optim import Adam
-from rnnfast.sklearn.inputs import Series, read, scaled, weights_of
-from rnnfast.sklearn.parameters import check_parameters
+from rnnfast.sklearn.inputs import Scaling, Series, check_parameters, read, scaled, weights_of
 from rnnfast.sklearn.saving import load_estimator, save_estimator
-from rnnfast.sklearn.scaling import Scaling
 from rnnfast.training.bptt import TruncatedBPTT
 from rnnfast.training.processes import joined_ranks
 from rnnfast.training.trainer import Trainer

@@ -11,7 +11,7 @@ from sklearn.utils import check_consistent_length, column_or_1d
 
 from rnnfast._check.values import nothing_masked
 from rnnfast.cells import Cell
-from rnnfast.models.pooling import Pooling
+from rnnfast.models.encoder import Pooling
 from rnnfast.sklearn.inputs import Series
 from rnnfast.sklearn.labels import LabelEstimator
 

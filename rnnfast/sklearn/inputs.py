@@ -10,8 +10,9 @@ import numpy as np
 from sklearn.utils.validation import validate_data
 
 from rnnfast import _check
-from rnnfast._check.values import exponents, nothing_masked, oversized, size_text, unmasked
-from rnnfast.sklearn.scaling import Scaling
+from rnnfast._check.values import exponents, nothing_masked, oversized, size_text, unit_of_constant, unmasked
+from rnnfast.models.encoder import POOLINGS
+from rnnfast.models.weights import cell_of
 
 # Steps that are read at once without gradients.
 _MOST_STEPS, _MOST_ROWS = 1 << 17, 512
@@ -185,3 +186,95 @@ def weights_of(owner: str, sample_weight: Any, count: int) -> np.ndarray:
 def ordinary(weights: np.ndarray) -> np.ndarray:
     """Weights that float32 can hold, in the same proportions: divided by a power of two if need be."""
     return np.ldexp(weights, -exponents(weights.max(initial=0.0), ordinary=60))
+
+
+# The scales of inputs and targets, from training data.
+
+
+class Scaling(NamedTuple):
+    """Mean and scale (D,) of each channel, and whether it has a flag for observed values."""
+
+    mean: np.ndarray
+    scale: np.ndarray
+    flagged: np.ndarray
+
+    @classmethod
+    def of(cls, values: np.ndarray, weights: np.ndarray, *, active: bool = True) -> Scaling:
+        """The scaling of values (rows, D) with weights (rows,); NaN is not observed.
+
+        Channels without an observed value, and constant ones, are not scaled, unless the constant is huge;
+        without `active`, none is.
+        """
+        observed = ~np.isnan(values)
+        flagged = ~observed.all(axis=0)
+        if not active:
+            return cls(np.zeros(len(flagged)), np.ones(len(flagged)), flagged)
+        shares = np.where(observed, weights[:, np.newaxis], 0)
+        total = np.maximum(shares.sum(axis=0), np.finfo(np.float64).tiny)
+        known = np.where(observed, values, 0).astype(np.float64)
+        power = exponents(np.abs(known).max(axis=0, initial=0.0))  # so that no square overflows or vanishes
+        if power.any():
+            known = np.ldexp(known, -power)
+        mean = (shares * known).sum(axis=0) / total
+        deviation = np.ldexp(np.sqrt((shares * (known - mean) ** 2).sum(axis=0) / total), power)
+        mean = np.ldexp(mean, power)
+        is_constant = deviation <= 1e-12 * np.abs(mean)
+        return cls(mean, np.where(is_constant, unit_of_constant(mean), deviation), flagged)
+
+    @property
+    def channels(self) -> int:
+        """Channels of the network's input."""
+        return len(self.mean) + int(self.flagged.sum())
+
+    def apply(self, values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+        """Scaled values (rows, D), 0 where nothing was observed, and the flags behind them; too large ones
+        are infinite."""
+        observed = ~np.isnan(values)
+        scaled = np.empty((len(values), self.channels), dtype)
+        size = len(self.mean)
+        with np.errstate(over="ignore"):  # callers look for numbers beyond reach
+            scaled[:, :size] = np.where(observed, (values - self.mean) / self.scale, 0)
+        scaled[:, size:] = observed[:, self.flagged]
+        return scaled
+
+    def undo(self, scaled: np.ndarray) -> np.ndarray:
+        """Values (rows, D) from scaled ones, in float64."""
+        return scaled.astype(np.float64) * self.scale + self.mean
+
+    def saved(self) -> dict[str, Any]:
+        """JSON values."""
+        return {name: array.tolist() for name, array in self._asdict().items()}
+
+    @classmethod
+    def from_saved(cls, entry: Any) -> Scaling:
+        """The scaling of `saved`; an error if it is malformed."""
+        mean, scale = (np.array(entry[name], np.float64) for name in ("mean", "scale"))
+        flagged = np.array(entry["flagged"], np.bool_)
+        if not mean.ndim == 1 or not mean.shape == scale.shape == flagged.shape:
+            raise ValueError("its scaling does not fit")
+        return cls(mean, scale, flagged)
+
+
+# Checks of the parameters of an estimator.
+
+
+def check_parameters(owner: str, estimator: Any) -> None:
+    """Check all parameters but `random_state`, `callbacks` and `ranks`, before anything changes."""
+    given = estimator.get_params(deep=False)
+    cell_of(owner, given["cell"])
+    _check.arrays.float_dtype(owner, given["dtype"])
+    for name in ("hidden_size", "layers", "batch_size", "patience"):
+        _check.values.size(owner, name, given[name])
+    if given["max_epochs"] is not None:
+        _check.values.size(owner, "max_epochs", given["max_epochs"])
+    _check.training.blocks(owner, given["blocks"])
+    _check.values.number_below(owner, "dropout", given["dropout"], 0, 1)
+    _check.values.above(
+        owner, "learning_rate", _check.values.number(owner, "learning_rate", given["learning_rate"]), 0.0
+    )
+    _check.values.above(owner, "clip_norm", given["clip_norm"], 0.0)
+    _check.values.fraction(owner, "validation_fraction", given["validation_fraction"])
+    if "pooling" in given:
+        _check.values.choice(owner, "pooling", given["pooling"], POOLINGS)
+    for name in ("bidirectional", "scale", "early_stopping", "warm_start"):
+        _check.values.boolean(owner, name, given[name])

@@ -13,10 +13,9 @@ from rnnfast import _check
 from rnnfast._check.values import nothing_masked, oversized
 from rnnfast.cells import Cell
 from rnnfast.heads import Head, absolute, squared
-from rnnfast.models.pooling import Pooling
+from rnnfast.models.encoder import Pooling
 from rnnfast.sklearn.base import SequenceEstimator
-from rnnfast.sklearn.inputs import FURTHEST, Series, checked_numbers, too_far
-from rnnfast.sklearn.scaling import Scaling
+from rnnfast.sklearn.inputs import FURTHEST, Scaling, Series, checked_numbers, too_far
 
 _LOSSES = {"squared_error": squared, "absolute_error": absolute}
 

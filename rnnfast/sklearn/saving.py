@@ -10,10 +10,9 @@ from sklearn.base import is_regressor
 
 from rnnfast import _check
 from rnnfast.cells import Cell
-from rnnfast.models.cells import cell_of
 from rnnfast.models.network import Network
-from rnnfast.models.weights import read_weights
-from rnnfast.sklearn.scaling import Scaling
+from rnnfast.models.weights import cell_of, read_weights
+from rnnfast.sklearn.inputs import Scaling
 
 # Fitted attributes that are JSON values, where they exist.
 _PLAIN = ("loss_curve_", "validation_loss_curve_", "n_iter_", "n_channels_", "n_features_in_", "n_outputs_")

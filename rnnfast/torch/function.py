@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from rnnfast.layers.rows import Rows
-from rnnfast.layers.window import nothing
+from rnnfast.layers.window import Rows, nothing
 from rnnfast.torch import windows
 from rnnfast.torch.layout import Kind, RowLayout, array_of, is_plain
 from rnnfast.torch.windows import Window

@@ -1,4 +1,4 @@
-"""PyTorch's recurrent layers as cells, their gates in its order."""
+"""PyTorch's recurrent layers as cells, which tensors are plain arrays, and how the rows of a tensor lie."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rnnfast import cells
 from rnnfast.cells import Cell, cell, sigmoid, tanh
 from rnnfast.kernels.recurrence.recurrence import TimeLoop, time_loop
 from rnnfast.kernels.recurrence.sequence import time_grid
-from rnnfast.layers.rows import NO_RESETS, Rows, falling_order
+from rnnfast.layers.window import NO_RESETS, Rows, falling_order
 
 
 @cell(states=("h", "c"))

@@ -17,8 +17,7 @@ from rnnfast.layers import plans
 from rnnfast.layers.base import Workspace
 from rnnfast.layers.frozen import Freeze
 from rnnfast.layers.plans import Plans
-from rnnfast.layers.rows import Rows
-from rnnfast.layers.window import Inputs, Run, Team, nothing
+from rnnfast.layers.window import Inputs, Rows, Run, Team, nothing
 from rnnfast.torch.layout import Kind
 
 

@@ -12,8 +12,8 @@
 
 from rnnfast.training.bptt import TruncatedBPTT
 from rnnfast.training.checkpoint import Checkpoint, Run, load_checkpoint
-from rnnfast.training.evaluation import perplexity
 from rnnfast.training.exact import ExactBPTT
+from rnnfast.training.fitting import perplexity
 from rnnfast.training.progress import Progress
 from rnnfast.training.safety import StopTraining, TrainingDiverged
 from rnnfast.training.trainer import Trainer

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rnnfast import _check
-from rnnfast.training.evaluation import exp_of_mean
-from rnnfast.training.window import Window
+from rnnfast.training.bptt import Window
+from rnnfast.training.fitting import exp_of_mean
 
 
 @dataclass(frozen=True)

@@ -13,18 +13,16 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
+from rnnfast.engine.arrays import shown
 from rnnfast.engine.locks import trains_alone
-from rnnfast.engine.shown import shown
 from rnnfast.optim import all_finite, clip_by_value
 from rnnfast.optim.gradients import SharedGradients
-from rnnfast.training.batch_blocks import BatchBlocks
 from rnnfast.training.bptt import TruncatedBPTT, Window
-from rnnfast.training.data_faults import blamed
 from rnnfast.training.fitting import largest_batch, loss_of_first_window, prepared, reading_order, validated
 from rnnfast.training.keeper import Keeper, checksum, described
-from rnnfast.training.processes import processes_of, ranks_of
+from rnnfast.training.processes import BatchBlocks, processes_of, ranks_of
 from rnnfast.training.progress import Meter, Progress, has_stalled
-from rnnfast.training.safety import LastGood, StopTraining, TrainingDiverged, interrupts_deferred
+from rnnfast.training.safety import LastGood, StopTraining, TrainingDiverged, blamed, interrupts_deferred
 
 # A mean loss whose perplexity overflows a float counts as infinite.
 _LARGEST_LOSS = 700.0

@@ -15,13 +15,13 @@ from rnnfast.kernels.elementwise.fingerprint import BLOCK, fingerprint
 from rnnfast.kernels.team import tree
 from rnnfast.layers.affine import TimeAffine
 from rnnfast.layers.base import Workspace
-from rnnfast.layers.blocks import Blocks
 from rnnfast.layers.dropout import TimeDropout
 from rnnfast.layers.embedding import TimeEmbedding
 from rnnfast.layers.gru import TimeGRU
 from rnnfast.layers.loss import TimeSoftmaxWithLoss
 from rnnfast.layers.lstm import TimeLSTM
 from rnnfast.layers.rnn import TimeRNN
+from rnnfast.layers.window import Blocks
 from rnnfast.models import CBOWLM, RNNLM, SequenceRegressor
 
 

@@ -15,9 +15,9 @@ import pytest
 from helpers import needs_jit
 
 import rnnfast
-from rnnfast.bench import contenders, grid, measure, timing
-from rnnfast.bench.contenders import PEERS, Peer, Runs, own
-from rnnfast.bench.grid import Shape
+from rnnfast.bench import contenders, measure, timing
+from rnnfast.bench import contenders as grid
+from rnnfast.bench.contenders import PEERS, Peer, Runs, Shape, own
 from rnnfast.bench.measure import BenchFailed, Line, assert_agree, measured
 from rnnfast.cells import READY, gru_after, ind_rnn, min_gru
 from rnnfast.cli import bench as command

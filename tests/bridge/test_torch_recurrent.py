@@ -13,7 +13,7 @@ from rnnfast.kernels.team.team import MEMBERS, WAITED, new_team  # noqa: E402
 import rnnfast  # noqa: E402
 import rnnfast.torch as bridge  # noqa: E402
 from rnnfast import cells  # noqa: E402
-from rnnfast.engine import processors  # noqa: E402
+from rnnfast.engine import load  # noqa: E402
 from rnnfast.engine import threads as _threads  # noqa: E402
 from rnnfast.layers import plans  # noqa: E402
 from rnnfast.torch import openmp  # noqa: E402
@@ -152,7 +152,7 @@ def test_wrong_arguments_are_refused_in_one_sentence():
 def teams(monkeypatch):
     """Any window is worth a team, on any machine; which ones ran on PyTorch's threads."""
     before, seen, original = rnnfast.get_num_threads(), [], openmp.run
-    monkeypatch.setattr(processors, "allowed", lambda: 64)
+    monkeypatch.setattr(load, "allowed", lambda: 64)
     monkeypatch.setattr(_threads, "LEAST_OPERATIONS", 1.0)
     monkeypatch.setattr(plans, "LEAST_STEP_OPERATIONS", 0.0)
 

@@ -10,7 +10,7 @@ from helpers import assert_same_bits, needs_jit, sized
 from user_cells import CELLS, RANDOM, CellWindow, layer_of, run_all
 
 import rnnfast
-from rnnfast.engine import processors
+from rnnfast.engine import load
 from rnnfast.engine import threads as _threads
 from rnnfast.layers import plans
 
@@ -19,7 +19,7 @@ from rnnfast.layers import plans
 def teams(monkeypatch):
     """Any window is worth a team, on any machine; which ones ran."""
     before, seen, original = rnnfast.get_num_threads(), [], _threads.run
-    monkeypatch.setattr(processors, "allowed", lambda: 64)
+    monkeypatch.setattr(load, "allowed", lambda: 64)
     monkeypatch.setattr(_threads, "LEAST_OPERATIONS", 1.0)
     monkeypatch.setattr(plans, "LEAST_STEP_OPERATIONS", 0.0)
 

@@ -23,7 +23,7 @@ import rnnfast.cli
 from rnnfast.cli.app import app
 from rnnfast.cli.experiment import OPTIMIZER_OPTIONS, OPTIMIZERS, WEIGHT_DECAY, Experiment, Settings
 from rnnfast.cli.progress import LiveProgress, PlainProgress, clock, compilations
-from rnnfast.cli.words import stream_text
+from rnnfast.cli.results import stream_text
 from rnnfast.data import CharTokenizer, WordTokenizer
 from rnnfast.training import Progress, load_checkpoint, perplexity
 
@@ -473,7 +473,7 @@ def test_ctrl_c_elsewhere_ends_a_command_in_one_line(trained, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("rnnfast.cli.predict.load_run", interrupted)
+    monkeypatch.setattr("rnnfast.cli.models.load_run", interrupted)
     assert rnnfast_command("predict", trained[0], "you say") == (130, "", "rnnfast: interrupted.\n")
 
 

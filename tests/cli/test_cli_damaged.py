@@ -137,7 +137,7 @@ def test_a_full_disk_elsewhere_is_not_called_standard_output(whole, monkeypatch)
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("rnnfast.cli.evaluate.perplexity", full)
+    monkeypatch.setattr("rnnfast.cli.models.perplexity", full)
     with pytest.raises(OSError, match="No space left"):
         app(["evaluate", str(whole)])
 

@@ -10,7 +10,7 @@ import pytest
 from cli_helpers import assert_one_line, rnnfast_command
 from helpers import takes_minutes_interpreted
 
-from rnnfast.cli.forecasting import Forecasting
+from rnnfast.cli.forecast import Forecasting
 from rnnfast.cli.progress import PlainSteps
 from rnnfast.data import mauna_loa_co2
 from rnnfast.forecast import PredictionIntervals, RNNForecaster, drift, metrics, seasonal_naive
@@ -369,7 +369,7 @@ def test_a_run_that_cannot_write_keeps_one_line(done, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device", "forecast.csv")
 
-    monkeypatch.setattr("rnnfast.cli.forecasting.write_csv", fail)
+    monkeypatch.setattr("rnnfast.cli.forecast.write_csv", fail)
     command = ("forecast", done[2], *SMALL, "--windows", 0, "--h", 2, "--out", tmp_path / "out")
     again = f"rnnfast forecast --resume {tmp_path / 'out'} continues it."
     assert_one_line(command, "forecast.csv: No space left on device", again, code=1)

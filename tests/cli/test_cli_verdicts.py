@@ -5,7 +5,7 @@ import pytest
 
 import rnnfast
 from rnnfast.cells import READY, relu, sigmoid, tanh
-from rnnfast.cli import verdicts
+from rnnfast.cli import diagnose
 from rnnfast.diagnostics import GateSaturation, GradientByLag, SpectralRadius, TruncationCurve
 
 CELLS = {cell.name: cell for cell in READY}
@@ -53,7 +53,7 @@ BEYOND = "Each word more than 2 steps back has under 1% of the last word's effec
     ],
 )
 def test_gradients_that_vanish_last_or_explode(found, cell, finding, advice):
-    actual = verdicts.of_lags(found, CELLS[cell])
+    actual = diagnose.of_lags(found, CELLS[cell])
     assert finding in actual.finding
     assert advice in actual.advice
     assert bool(actual.advice) == bool(advice)
@@ -70,24 +70,24 @@ def test_gradients_that_vanish_last_or_explode(found, cell, finding, advice):
     ],
 )
 def test_windows_that_are_long_enough_or_not(found, bptt, finding, advice):
-    actual = verdicts.of_windows(found, bptt)
+    actual = diagnose.of_windows(found, bptt)
     assert finding in actual.finding
     assert advice in actual.advice
     assert bool(actual.advice) == bool(advice)
 
 
 def test_one_advice_follows_from_all_findings_and_none_contradicts_another():
-    short = verdicts.of_windows(curve(0.9, 0.5, 0.3, 0.1), 5)
-    vanishing = verdicts.of_lags(FALLING, CELLS["rnn"])
+    short = diagnose.of_windows(curve(0.9, 0.5, 0.3, 0.1), 5)
+    vanishing = diagnose.of_lags(FALLING, CELLS["rnn"])
     for verdict in (vanishing, short):
         assert "vanish" not in verdict.finding
         assert "cannot help" not in verdict.advice
-    advice = verdicts.joint_advice([vanishing, short])
+    advice = diagnose.joint_advice([vanishing, short])
     assert "try --bptt 8." in advice
     assert "try --cell lstm." in advice
-    exploding = verdicts.of_lags(lags([1, 5, 25, 1]), CELLS["rnn"])
-    assert verdicts.joint_advice([short, exploding, vanishing]) == exploding.advice
-    assert verdicts.joint_advice([verdicts.Verdict("All is well.")]) == "Nothing to change."
+    exploding = diagnose.of_lags(lags([1, 5, 25, 1]), CELLS["rnn"])
+    assert diagnose.joint_advice([short, exploding, vanishing]) == exploding.advice
+    assert diagnose.joint_advice([diagnose.Verdict("All is well.")]) == "Nothing to change."
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_recurrent_weights(cell, radius, norm, finding):
     norms = np.full((2, len(gates)), 0.2)
     place = 1, len(gates) // 4  # g of the LSTM
     radii[place], norms[place] = radius, norm
-    actual = verdicts.of_radius(SpectralRadius(gates, radii, norms), CELLS[cell])
+    actual = diagnose.of_radius(SpectralRadius(gates, radii, norms), CELLS[cell])
     assert finding in actual.finding
     assert actual.advice == ""
 
@@ -144,7 +144,7 @@ def test_gates_that_stand_in_the_way(cell, gate, low, high, finding):
     gates = tuple(CELLS[cell].activations)
     lows, highs = np.zeros((2, len(gates))), np.zeros((2, len(gates)))
     lows[1, gates.index(gate)], highs[1, gates.index(gate)] = low, high
-    actual = verdicts.of_gates(GateSaturation(gates, lows, highs), CELLS[cell])
+    actual = diagnose.of_gates(GateSaturation(gates, lows, highs), CELLS[cell])
     assert finding in actual.finding
     assert (actual.advice == "") == actual.finding.startswith("At most")
 
@@ -152,4 +152,4 @@ def test_gates_that_stand_in_the_way(cell, gate, low, high, finding):
 def test_a_cell_without_an_activation_has_no_verdict_on_its_gates():
     none = GateSaturation((), np.zeros((2, 0)), np.zeros((2, 0)))
     expected = "No gate of this cell goes into a sigmoid, a tanh or a relu."
-    assert verdicts.of_gates(none, CELLS["lif"]) == verdicts.Verdict(expected)
+    assert diagnose.of_gates(none, CELLS["lif"]) == diagnose.Verdict(expected)

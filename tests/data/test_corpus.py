@@ -24,7 +24,7 @@ from rnnfast.data import (
     open_ids,
     read_files,
 )
-from rnnfast.data.python_manual import prose_paragraphs
+from rnnfast.data.samples import prose_paragraphs
 
 
 def write(path, content):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import rnnfast
 from rnnfast.data import Sequences
-from rnnfast.data.rows import SequenceRows, WindowRows, epoch_order
+from rnnfast.data.batching import SequenceRows, WindowRows, epoch_order
 from rnnfast.data.sequences import Batch, Everyone, Ragged
 
 LENGTHS = (9, 2, 7, 5, 9, 1)

@@ -19,7 +19,7 @@ from rnnfast.data import (
     tokenizer_from_dict,
     vocabulary,
 )
-from rnnfast.data.words import SplitWords
+from rnnfast.data.tokenizer import SplitWords
 
 PROSE = st.text(alphabet="ab Z'.,-\n\t\u2019\u00e9e\u03011", max_size=60)
 

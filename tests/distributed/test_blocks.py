@@ -13,10 +13,10 @@ import rnnfast
 from rnnfast import cells
 from rnnfast.heads import categorical
 from rnnfast.layers import plans
-from rnnfast.layers.blocks import Blocks
+from rnnfast.layers.window import Blocks
 from rnnfast.models import CBOWLM, RNNLM
 from rnnfast.models.network import Network
-from rnnfast.training.batch_blocks import BatchBlocks, blocks_of
+from rnnfast.training.processes import BatchBlocks, blocks_of
 
 CELLS = {
     "lstm": (cells.lstm, np.float32),

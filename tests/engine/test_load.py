@@ -8,7 +8,8 @@ from rnnfast.kernels.team import team as teams
 
 import rnnfast
 from rnnfast.engine import load as _load
-from rnnfast.engine import processors, threads
+from rnnfast.engine import load as processors
+from rnnfast.engine import threads
 from rnnfast.engine.load import MOST_CREDIT, MOST_REST, REST, SHORT, Load, Pace
 
 CALL = 1_000_000  # ns on two idle processors, without waiting

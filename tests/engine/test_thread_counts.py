@@ -10,7 +10,7 @@ from cell_cases import Window, make, run
 from helpers import assert_same_bits, kernel_calls
 
 import rnnfast
-from rnnfast.engine import processors as _processors
+from rnnfast.engine import load as _processors
 from rnnfast.engine import threads as _threads
 
 

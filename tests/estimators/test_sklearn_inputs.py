@@ -12,7 +12,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn_helpers import SMALL, rectangle, sequences
 
 from rnnfast.sklearn import RNNClassifier, RNNRegressor, RNNTagger
-from rnnfast.sklearn.scaling import Scaling
+from rnnfast.sklearn.inputs import Scaling
 
 X, Y = sequences()
 

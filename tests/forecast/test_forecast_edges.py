@@ -8,7 +8,7 @@ import pytest
 
 from rnnfast import heads
 from rnnfast.forecast import PredictionIntervals, RNNForecaster, metrics
-from rnnfast.forecast.grid import found_grid, grid_of
+from rnnfast.forecast.frames import found_grid, grid_of
 
 from helpers import takes_minutes_interpreted  # isort: skip
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rnnfast.forecast.grid import Grid, found_grid, grid_of
+from rnnfast.forecast.frames import Grid, found_grid, grid_of
 
 
 def dates_of(first, count, unit):

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from rnnfast.forecast.grid import Grid
+from rnnfast.forecast.fitting import Columns, Windows
+from rnnfast.forecast.frames import Grid
 from rnnfast.forecast.panel import Panel, filled, panel_of_arrays
 from rnnfast.forecast.recipe import Past, Recipe, Table
-from rnnfast.forecast.windows import Columns, Windows
 
 NAN = np.nan
 SERIES = [

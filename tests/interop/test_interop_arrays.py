@@ -27,8 +27,7 @@ from rnnfast.kernels.cell import built_in as compiled
 from rnnfast import TimeLSTM, cells
 from rnnfast.cells import Cell
 from rnnfast.interop import from_flax, from_keras, from_torch, keras_config, to_flax, to_keras
-from rnnfast.interop.layouts import LAYOUTS, Arrays, from_library, to_library
-from rnnfast.interop.structure import parameters, sides_of
+from rnnfast.interop.structure import LAYOUTS, Arrays, from_library, parameters, sides_of, to_library
 
 CELL_OF_KIND = {
     "rnn": cells.rnn,

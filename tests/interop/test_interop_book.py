@@ -17,9 +17,9 @@ from helpers import assert_same_bits
 
 import rnnfast
 from rnnfast import CheckpointError
-from rnnfast.interop import pickles
+from rnnfast.interop import archives
+from rnnfast.interop.archives import read_arrays
 from rnnfast.interop.book import from_book, to_book
-from rnnfast.interop.pickles import read_arrays
 
 FILES = int(os.environ.get("RNNFAST_FUZZ_PICKLES", "3000"))
 V, N, T = 11, 3, 7
@@ -588,6 +588,6 @@ def test_names_keep_no_state_and_make_no_copies(name, tmp_path):
 
 def test_a_file_of_more_than_a_limit_is_not_read(tmp_path, monkeypatch):
     path = written(tmp_path, pickle.dumps([np.ones(100)]))
-    monkeypatch.setattr(pickles, "MOST_BYTES", 800)
+    monkeypatch.setattr(archives, "MOST_BYTES", 800)
     with pytest.raises(CheckpointError, match="more than 800 bytes"):
         read_arrays(path)

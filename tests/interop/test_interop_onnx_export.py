@@ -29,12 +29,12 @@ from rnnfast.cells import (
     where,
 )
 from rnnfast.interop import from_onnx
-from rnnfast.interop.layouts import LAYOUTS
 from rnnfast.interop.named import arrays_of
 from rnnfast.interop.onnx_export import METADATA, to_onnx
+from rnnfast.interop.onnx_import import model_of
+from rnnfast.interop.onnx_layers import FUNCTIONS, Writer, write_formula
 from rnnfast.interop.onnx_layers import OPERATORS as CELLS_OF_ONNX
-from rnnfast.interop.onnx_models import model_of
-from rnnfast.interop.onnx_writer import FUNCTIONS, Writer, write_formula
+from rnnfast.interop.structure import LAYOUTS
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -16,7 +16,7 @@ from onnx_reference import model, recurrent, recurrent_model, weights
 import rnnfast
 from rnnfast import CheckpointError
 from rnnfast.interop import from_onnx
-from rnnfast.interop.onnx_models import model_of
+from rnnfast.interop.onnx_import import model_of
 
 onnx = pytest.importorskip("onnx")
 

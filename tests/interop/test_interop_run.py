@@ -15,7 +15,7 @@ from helpers import needs_jit
 
 from rnnfast import CBOWLM, RNNLM, CharTokenizer, WordTokenizer
 from rnnfast.data import WhitespaceTokenizer
-from rnnfast.interop.onnx_run import portable
+from rnnfast.interop.onnx_export import portable
 from rnnfast.training import Checkpoint
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "generate_with_onnxruntime.py"

@@ -81,7 +81,7 @@ def test_activations_keep_their_accuracy(dtype):
 
 def test_threads_of_a_team_put_the_mode_back(monkeypatch):
     monkeypatch.setattr(rnnfast.engine.threads, "LEAST_OPERATIONS", 1.0)
-    monkeypatch.setattr(rnnfast.engine.processors, "allowed", lambda: 2)
+    monkeypatch.setattr(rnnfast.engine.load, "allowed", lambda: 2)
     before = rnnfast.get_num_threads()
     rnnfast.set_num_threads(2)
     try:

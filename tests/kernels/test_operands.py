@@ -10,7 +10,7 @@ from rnnfast.kernels.recurrence import operands, sequence
 
 from rnnfast import RNNLM
 from rnnfast.engine import threads as _threads
-from rnnfast.layers.blocks import Blocks
+from rnnfast.layers.window import Blocks
 
 N, T, D, H = 5, 103, 21, 37  # two blocks of the time grid, the last of 5 rows
 

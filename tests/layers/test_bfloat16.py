@@ -21,7 +21,7 @@ from rnnfast.kernels.product.tile import ADD_TO, FROM_START, OVERWRITE, panel_wi
 
 import rnnfast
 from rnnfast.layers import plans
-from rnnfast.layers.blocks import Blocks
+from rnnfast.layers.window import Blocks
 
 F32 = np.dtype(np.float32)
 

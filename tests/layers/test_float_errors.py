@@ -6,7 +6,7 @@ from helpers import DTYPES, needs_jit
 
 import rnnfast
 from rnnfast import CBOWLM, RNNLM, ExactBPTT, SequenceRegressor, Trainer, TruncatedBPTT, optim, time_layers
-from rnnfast.models.sampling import probabilities
+from rnnfast.models.language_model import probabilities
 
 pytestmark = needs_jit  # kernels in plain Python are NumPy, which counts their underflow
 

@@ -6,7 +6,7 @@ from helpers import needs_jit
 
 from rnnfast import RNNLM, SequenceRegressor, Trainer, TruncatedBPTT, optim
 from rnnfast.cells import li_gru
-from rnnfast.cli.unigram import Unigram
+from rnnfast.cli.experiment import Unigram
 from rnnfast.data import WordTokenizer, default_corpus
 
 

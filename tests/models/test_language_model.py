@@ -7,8 +7,8 @@ import pytest
 from helpers import DTYPES, assert_same_bits
 
 from rnnfast.layers.recurrent import Recurrent
-from rnnfast.models import CBOWLM, RNNLM, sampling
-from rnnfast.models.sampling import probabilities
+from rnnfast.models import CBOWLM, RNNLM, language_model
+from rnnfast.models.language_model import probabilities
 
 
 def lively(model, seed=0):
@@ -84,11 +84,16 @@ def test_generation_is_decided_by_the_generator(model):
 
 def written_by_reading(model, prompt, length, rng):
     """Scores and words as `generate` makes them, each word read with `predict` from the state before it."""
-    rules, ids, scores, words = sampling.SamplingRules(1.0, None, None, np.array([], int)), prompt, [], []
+    rules, ids, scores, words = (
+        language_model.SamplingRules(1.0, None, None, np.array([], int)),
+        prompt,
+        [],
+        [],
+    )
     model.reset_state()
     for _ in range(length):
         scores.append(model.predict(np.array([ids]))[0, -1])
-        words.append(sampling.draw(scores[-1], rules, rng))
+        words.append(language_model.draw(scores[-1], rules, rng))
         ids = words[-1:]
     return scores, words
 
@@ -105,13 +110,13 @@ def test_words_go_one_by_one_through_step_with_the_bits_of_reading(kind, dtype, 
     maker = partial(CBOWLM, 37, 5) if kind == "cbow" else partial(RNNLM, 37, 5, 5)
     model = lively(maker(rng=rng, dtype=dtype, **options))
     expected, words = written_by_reading(model, [3, 1, 4], 20, np.random.default_rng(21))
-    actual, draw, reads, read = [], sampling.draw, [], Recurrent.read
+    actual, draw, reads, read = [], language_model.draw, [], Recurrent.read
 
     def noted(scores, *others):
         actual.append(scores.copy())
         return draw(scores, *others)
 
-    monkeypatch.setattr(sampling, "draw", noted)
+    monkeypatch.setattr(language_model, "draw", noted)
     monkeypatch.setattr(Recurrent, "read", lambda *a, **k: (reads.append(1), read(*a, **k))[1])
     assert model.generate([3, 1, 4], 20, rng=np.random.default_rng(21)) == words
     for one, other in zip(actual, expected, strict=True):

@@ -9,8 +9,7 @@ from ranks_helpers import needs_ranks, run_ranks
 
 import rnnfast
 from rnnfast.bench import measure
-from rnnfast.bench.contenders import Peer, own
-from rnnfast.bench.grid import Shape
+from rnnfast.bench.contenders import Peer, Shape, own
 from rnnfast.bench.measure import Line
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -136,7 +136,7 @@ def test_nothing_imports_kernels_by_its_bare_name():
 
 def test_nothing_is_unpickled():
     """A pickle runs code when it is loaded. _jit.py may, for what it has written into its own cache, and
-    interop/pickles.py finds stand-ins of six names only."""
+    interop/archives.py finds stand-ins of six names only."""
     modules = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 
     def unpickles(node):

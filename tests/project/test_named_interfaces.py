@@ -10,7 +10,7 @@ NAMEDTUPLES = {"_asdict", "_fields", "_replace"}  # public in spite of their nam
 ALLOWED = {
     "rnnfast/engine/locks.py: turn._at_fork_reinit": "CPython names it so for locks",
     "rnnfast/cli/__init__.py: os._exit": "Python's name for an end without clean-up",
-    "rnnfast/distributed/lost_ranks.py: os._exit": "Python's name for an end without clean-up",
+    "rnnfast/distributed/watchdog.py: os._exit": "Python's name for an end without clean-up",
     "rnnfast/torch/serving.py: module._flat_weights": "PyTorch's name for the parameters in order",
     "rnnfast/torch/serving.py: module._update_flat_weights": "the first call in each `forward` of PyTorch",
     "rnnfast/torch/dispatcher.py: _library._destroy": "PyTorch's name for the end of a registration",

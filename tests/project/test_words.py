@@ -116,7 +116,7 @@ def test_threads_and_chunks_change_no_bit(cell, monkeypatch):
     assert expected[2]
     before = rnnfast.get_num_threads()
     monkeypatch.setattr(rnnfast.engine.threads, "LEAST_OPERATIONS", 1.0)
-    monkeypatch.setattr(rnnfast.engine.processors, "allowed", lambda: 3)
+    monkeypatch.setattr(rnnfast.engine.load, "allowed", lambda: 3)
     try:
         for threads in (2, 3):
             rnnfast.set_num_threads(threads)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rnnfast import ExactBPTT, SequenceRegressor, Trainer, TruncatedBPTT, optim
-from rnnfast.training import TrainingDiverged, data_faults
+from rnnfast.training import TrainingDiverged, safety
 
 # Plain Python warns of it; compiled code does not.
 pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered")
@@ -67,8 +67,8 @@ def test_good_data_leave_the_blame_to_the_learning_rate():
 
 @pytest.mark.parametrize("piece", [1, 7, 1 << 20])
 def test_long_data_are_looked_at_in_pieces(monkeypatch, piece):
-    monkeypatch.setattr(data_faults, "_PIECE", piece)
+    monkeypatch.setattr(safety, "_PIECE", piece)
     xs, _ = data()
-    assert data_faults.first_not_finite(xs) is None
+    assert safety.first_not_finite(xs) is None
     xs[4, 2, 1] = np.inf
-    assert data_faults.first_not_finite(xs) == (4, 2, 1)
+    assert safety.first_not_finite(xs) == (4, 2, 1)

@@ -11,8 +11,8 @@ from rnnfast import CBOWLM, RNNLM, State
 from rnnfast._check import CheckpointError
 from rnnfast.optim import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSprop
 from rnnfast.training import Checkpoint, Trainer, TrainingDiverged, TruncatedBPTT, progress
+from rnnfast.training.bptt import Window
 from rnnfast.training.keeper import read_training
-from rnnfast.training.window import Window
 
 IDS = np.random.default_rng(100).integers(7, size=61)
 VALID = IDS[:25]

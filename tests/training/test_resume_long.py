@@ -9,8 +9,8 @@ from helpers import sized
 from rnnfast import RNNLM, ExactBPTT, SequenceRegressor, State, Trainer, TruncatedBPTT
 from rnnfast._check import CheckpointError
 from rnnfast.optim import Adam
+from rnnfast.training.bptt import Window
 from rnnfast.training.keeper import checksum, read_training
-from rnnfast.training.window import Window
 
 IDS = np.random.default_rng(100).integers(7, size=61)  # two rows of 30 steps
 XS = np.random.default_rng(101).standard_normal((5, 11, 3)).astype(np.float32)

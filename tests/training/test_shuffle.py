@@ -6,11 +6,11 @@ from helpers import sized
 
 from rnnfast import RNNLM, ExactBPTT, SequenceRegressor, Trainer, TruncatedBPTT
 from rnnfast._check import CheckpointError
-from rnnfast.data.rows import epoch_order
+from rnnfast.data.batching import epoch_order
 from rnnfast.files.tensors import read_tensors, write_tensors
 from rnnfast.optim import SGD, Adam
 from rnnfast.training import keeper
-from rnnfast.training.window import Window
+from rnnfast.training.bptt import Window
 
 COUNT, BATCH = 7, 2
 XS = np.random.default_rng(0).standard_normal((COUNT, 6, 3)).astype(np.float32)
@@ -115,7 +115,7 @@ def test_an_exact_gradient_reads_a_shuffled_memory_map_part_by_part():
             self.most = max(self.most, piece.shape[1])
             return piece
 
-    from rnnfast.data.rows import PickedRows
+    from rnnfast.data.batching import PickedRows
 
     xs = np.random.default_rng(2).standard_normal((3, 600, 3)).astype(np.float32)
     counting = Counting(xs)
