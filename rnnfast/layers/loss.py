@@ -11,6 +11,7 @@ import numpy as np
 from rnnfast import _check
 from rnnfast.engine import threads
 from rnnfast.engine.locks import in_turn
+from rnnfast.kernels.losses.affine import scaled_gradient
 from rnnfast.kernels.losses.fused_loss import (
     affine_softmax_loss,
     even_period,
@@ -19,7 +20,6 @@ from rnnfast.kernels.losses.fused_loss import (
     rounded_affine_softmax_loss,
     row_stride,
 )
-from rnnfast.kernels.losses.output_gradient import scaled_gradient
 from rnnfast.kernels.losses.slab_products import SLAB_WORDS
 from rnnfast.kernels.losses.softmax import LANES, softmax_loss_backward, softmax_loss_forward
 from rnnfast.kernels.product.bfloat16 import PAIRS
