@@ -22,7 +22,7 @@ from ..codegen.denormals import flush_denormals, restore_mode
 from ..codegen.vectors import clear_span, copy_span
 from ..product.gemm import ONE, ZERO, gemm, pack, packed_view
 from ..product.tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
-from .softmax_loss import softmax_loss
+from .softmax import softmax_loss
 
 
 @spliced
