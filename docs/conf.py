@@ -44,10 +44,10 @@ numpydoc_show_class_members = False
 # scikit-learn routes metadata.
 INNER = """
 TAPE PASSING another carried carried_rows carry check_same check_sequences claim count drawing dropouts
-expected_tensors forget_window from_saved go_back go_on_from hand_over index input_gradient looks_up loop
-make_room OVER_TIME parameter_gradients part_losses period plan_backward plan_forward read read_part
+expected_tensors forget_window from_saved backpropagate copy_state hand_over index input_gradient looks_up
+loop make_room OVER_TIME parameter_gradients part_losses period plan_backward plan_forward read read_part
 reader reads_words recurrent roll_back run_backward run_forward score score_part scored scratch_bytes
-share_constants tape time_blocks turned wind window_rows workspace
+share_constants tape time_blocks transposed restore_tape window_rows workspace
 head_and_outputs planned_epochs
 get_metadata_routing set_fit_request set_partial_fit_request set_score_request
 AffineLoss.mean TimeAffineSquaredLoss.mean Cell.is_plain Cell.random Cell.rows ExactBPTT.batches

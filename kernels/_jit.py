@@ -1,7 +1,7 @@
 """Compile options for every kernel, and a safe disk cache.
 
 `kernel` compiles a function that Python calls, `kernel_of` a function made around a value, `inner` one that
-only other kernels call, `spliced` one that is inlined into its callers, `library` one with code that is
+only other kernels call, `inline` one that is inlined into its callers, `library` one with code that is
 called by symbol. `intrinsic` pairs vector IR with its pure-Python twin.
 
 Compiled kernels are kept in Numba's disk cache, which is changed in these points:
@@ -160,7 +160,7 @@ def inner(function: Callable) -> Callable:
     return numba.njit(**OPTIONS)(function)
 
 
-def spliced(function: Callable) -> Callable:
+def inline(function: Callable) -> Callable:
     """Inline a short function into its callers before they are typed.
 
     A separate library would take 0.1 s or more to compile.

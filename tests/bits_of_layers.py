@@ -54,13 +54,13 @@ def everything(dtype):
             layer.precision = "bfloat16"
             keep(f"{kind} bfloat16", **run(layer, Window(layer, 3, 70, lengths=True, resets=True)))
             keep(f"{kind} bfloat16 step", h=layer.step(normal(3, 19)))
-        for turned in (False, True):
-            W = normal(309, 21).T if turned else normal(21, 309)
+        for transposed in (False, True):
+            W = normal(309, 21).T if transposed else normal(21, 309)
             fused = TimeAffineSoftmaxWithLoss(W, normal(309), precision="bfloat16")
             loss = fused.forward(normal(5, 60, 21), rng.integers(-1, 309, (5, 60)))
             dxs = fused.backward()
             dW, db = fused.grads
-            keep(f"fused bfloat16 {turned}", loss=np.array(loss), dxs=dxs, dW=dW, db=db)
+            keep(f"fused bfloat16 {transposed}", loss=np.array(loss), dxs=dxs, dW=dW, db=db)
     for H, V in ((13, 45), (21, 309)):
         xs, ts = normal(5, 60, H), rng.integers(-1, V, (5, 60))
         affine, softmax = TimeAffine(normal(H, V), normal(V)), TimeSoftmaxWithLoss()

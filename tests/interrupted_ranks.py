@@ -12,7 +12,7 @@ from pathlib import Path
 from mpi4py import MPI
 from watched_ranks import OfWorld
 
-from rnnfast.distributed.watchdog import Watcher
+from rnnfast.distributed.watchdog import Watchdog
 from rnnfast.files.atomic import write_atomically
 from rnnfast.training.safety import Interrupts
 
@@ -37,7 +37,7 @@ def steps(interrupts, folder):
 
 
 def main(folder):
-    with Interrupts() as interrupts, Watcher(OfWorld(), (KeyboardInterrupt,)):
+    with Interrupts() as interrupts, Watchdog(OfWorld(), (KeyboardInterrupt,)):
         try:
             steps(interrupts, folder)
         except KeyboardInterrupt:

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from rnnfast.cli.app import app
-from rnnfast.training.keeper import read_training
+from rnnfast.training.checkpointing import read_training
 
 TEXT = "You say goodbye and I say hello.\n\nHello, hello! I don't know why you say goodbye.\n\n" * 12
 SMALL = "--cell lstm --nlayers 2 --emsize 8 --nhid 8 --bptt 7 --batch-size 4 --dropout 0.3 --lr 0.02"

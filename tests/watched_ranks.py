@@ -15,7 +15,7 @@ import numpy as np
 from mpi4py import MPI
 from numba import njit
 
-from rnnfast.distributed.watchdog import Watcher
+from rnnfast.distributed.watchdog import Watchdog
 from rnnfast.files.tensors import write_tensors
 
 STARTED = threading.Event()  # work is under way
@@ -100,7 +100,7 @@ def fails(error):
 def inner(is_it):
     """Blocks inside a block only wait."""
     for turn in range(3):
-        with Watcher(OfWorld()):
+        with Watchdog(OfWorld()):
             if is_it and turn == 2:
                 time.sleep(1)
         print(f"turn {time.time()}\n", end="", flush=True)
@@ -109,7 +109,7 @@ def inner(is_it):
 def main(kind, end="", rank="-1"):
     sudden = {"killed": killed, "exited": exited, "crashed": crashed}
     is_it = OfWorld.rank == int(rank)
-    with Watcher(OfWorld(), (Alike,), "Resume with --resume."):
+    with Watchdog(OfWorld(), (Alike,), "Resume with --resume."):
         if end == "alike":
             fails(Alike("all ranks agree"))
         if end == "all fail":

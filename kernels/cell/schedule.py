@@ -69,9 +69,9 @@ class Schedule:
         The first of the blocks with the states after the step, except the first state.
     in_place : bool
         The pre-activation of the only gate is computed in the place of the state; there is no tape.
-    forward, remake, backward : tuple of two tuples of Program
+    forward, recompute, backward : tuple of two tuples of Program
         The passes before and after the second product; the latter are empty without a second product. The
-        passes of `remake` only write the tape.
+        passes of `recompute` only write the tape.
     gradients : int
         Blocks of columns in a row of gradients: gates, gates apart or the operand, units.
     passes : bool
@@ -97,7 +97,7 @@ class Schedule:
         self._lay_out()
         self.forward = self._forward_passes()
         restricted = [[_restricted(p, (TAPE, OTHERS, OPERAND)) for p in part] for part in self.forward]
-        self.remake = tuple(tuple(p for p in part if p.writes) for part in restricted)
+        self.recompute = tuple(tuple(p for p in part if p.writes) for part in restricted)
         self.backward = self._backward_passes()
 
     # The gradient.

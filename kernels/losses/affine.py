@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .._jit import kernel, spliced
+from .._jit import inline, kernel
 from ..codegen.denormals import flush_denormals, restore_mode
 from ..codegen.vectors import VECTOR_BYTES, copy_span, transpose_block
 from ..product.gemm import ONE, ZERO, gemm, pack, packed_view
@@ -103,7 +103,7 @@ def affine_backward(x, dy, w, w_row, w_col, dx, dw, db, packed_w, packed_dy, blo
 # The last step of the fused loss: the gradients of weights and bias, in the layout of the weights.
 
 
-@spliced
+@inline
 def _add_scaled(begin, end, depth, flat, row, scale, flat_dw, dw_row, dw_col):
     """dW += scale dW^T transposed, for words begin .. end.
 

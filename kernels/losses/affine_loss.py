@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .._jit import kernel_of, spliced
+from .._jit import inline, kernel_of
 from ..cell.head import Head, Softmax
 from ..cell.passes import row_pass
 from ..codegen.denormals import flush_denormals, restore_mode
@@ -25,7 +25,7 @@ from ..product.tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
 from .softmax import softmax_loss
 
 
-@spliced
+@inline
 def _weight(n, t, begins, ends, weights):
     """The weight of a position: 0 outside the span, 1 without weights."""
     if not begins[n] <= t < ends[n]:
@@ -35,7 +35,7 @@ def _weight(n, t, begins, ends, weights):
     return weights[n, min(t, weights.shape[1] - 1)]
 
 
-@spliced
+@inline
 def _gather_scored(t_first, t_last, n_first, n_last, begins, ends, weights, xs, x_block):
     """The scored rows of steps t_first .. t_last of sequences n_first .. n_last in the order of time. Returns
     their number.
@@ -53,7 +53,7 @@ def _gather_scored(t_first, t_last, n_first, n_last, begins, ends, weights, xs, 
     return rows
 
 
-@spliced
+@inline
 def _scatter_scored(t_first, t_last, n_first, n_last, begins, ends, weights, x_block, dxs):
     """The inverse of `_gather_scored`; zero at unscored steps.
 
@@ -72,7 +72,7 @@ def _scatter_scored(t_first, t_last, n_first, n_last, begins, ends, weights, x_b
                 clear_span(dxs, place, width)
 
 
-@spliced
+@inline
 def _targets_of(level, size, cols, dw, db, partial):
     """The flat memory for the gradients of W and b at a level of the tree's stack, as in `groups.py`."""
     to_w, to_b = dw.reshape(-1), db
@@ -82,7 +82,7 @@ def _targets_of(level, size, cols, dw, db, partial):
     return to_w, to_b
 
 
-@spliced
+@inline
 def _add_level(level, size, cols, dw, db, partial):
     """The level below += this level."""
     total_w, total_b = _targets_of(level - 1, size, cols, dw, db, partial)
@@ -93,7 +93,7 @@ def _add_level(level, size, cols, dw, db, partial):
         total_b[j] += term_b[j]
 
 
-@spliced
+@inline
 def _add_block(rows, scale, depth, flat_x, y_block, packed_dy, block_sum, to_w, to_b, mode):
     """A block's gradients of W and b, overwritten or accumulated; y_block is scaled.
 
@@ -119,7 +119,7 @@ def _losses_of_formula(head: Head) -> Any:
     """The losses of equations."""
     run, COUNT = row_pass((head.program,)), np.int64(len(head.parameters))
 
-    @spliced
+    @inline
     def losses_of(
         t_first, t_last, n_first, n_last, begins, ends, rows, ts, weights, y_block, values, losses, sums
     ):
@@ -169,7 +169,7 @@ def _losses_of_formula(head: Head) -> Any:
     return losses_of
 
 
-@spliced
+@inline
 def _losses_of_softmax(
     t_first, t_last, n_first, n_last, begins, ends, rows, ts, weights, y_block, values, losses, sums
 ):

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .._jit import kernel_of, spliced
+from .._jit import inline, kernel_of
 from ..codegen.activations import exp
 from ..codegen.denormals import flush_denormals, restore_mode
 from ..codegen.vectors import VECTOR_BYTES, copy_span, transpose_block
@@ -36,7 +36,7 @@ BLOCK_SCORES = 2_560_000
 FEWEST_ROWS, MOST_ROWS = 32, 256
 
 
-@spliced
+@inline
 def _most_rows(size):
     return min(MOST_ROWS, max(FEWEST_ROWS, BLOCK_SCORES // size))
 
@@ -73,7 +73,7 @@ def row_stride(width: int, dtype: np.dtype) -> int:
     return -(-width // lanes) * lanes
 
 
-@spliced
+@inline
 def _gather_rows(t_first, t_last, n_first, n_last, own, xs, ts, ignore, x_block, labels):
     """The rows of a block, last step first: x_block = inputs and a 1, so that db is a row of dW; labels.
 
@@ -95,7 +95,7 @@ def _gather_rows(t_first, t_last, n_first, n_last, own, xs, ts, ignore, x_block,
             labels[r] = ts[n, t]
 
 
-@spliced
+@inline
 def _scatter_losses(t_last, n_first, across, own, labels, highest, total, targets, losses):
     """losses = log sum exp - target's score, 0 without a label.
 
@@ -109,7 +109,7 @@ def _scatter_losses(t_last, n_first, across, own, labels, highest, total, target
         losses[n_first + r % across, t_last - 1 - r // across] = loss
 
 
-@spliced
+@inline
 def _add_losses(losses, sums):
     """sums[n] += losses[n, t], t descending: the same order for any threads and chunks.
 
@@ -123,7 +123,7 @@ def _add_losses(losses, sums):
         sums[n] = total
 
 
-@spliced
+@inline
 def _scatter_gradient(t_last, n_first, across, own, width, dx_t, dxs):
     """dxs = dx_t transposed, in square blocks if a step has enough consecutive rows of the batch.
 
@@ -147,7 +147,7 @@ def _scatter_gradient(t_last, n_first, across, own, width, dx_t, dxs):
         r += count
 
 
-@spliced
+@inline
 def _score_slab(left, count, own, b, labels, slab, m, total, part, targets):
     """exp(scores - m) of `count` words from word `left` on; updates m and total.
 
@@ -189,7 +189,7 @@ def _score_slab(left, count, own, b, labels, slab, m, total, part, targets):
         sums[r] += scratch[r]
 
 
-@spliced
+@inline
 def _slab_gradient(left, count, own, labels, scale, slab, factor):
     """(p - onehot) scale of `count` words from word `left` on, replacing their exponentials.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from typing import Any, NamedTuple
 
-from .._jit import spliced
+from .._jit import inline
 from ..codegen.vectors import copy_panel_row
 from ..product.bfloat16 import NO_TERM, columns_in_pairs, pair_last_row, pair_rows, pairs_of
 from ..product.gemm import ONE, ZERO, gemm, packing
@@ -29,7 +29,7 @@ class SlabProducts(NamedTuple):
     words: Any
 
 
-@spliced
+@inline
 def _pairs_down(rows, cols, flat, first, row, target, place, target_row):
     """target[k] = pairs of rows 2 k and 2 k + 1, an operand B or a transposed A; -0 after the last row."""
     for k in range(rows // 2):
@@ -45,7 +45,7 @@ def slab_products(rounds: bool) -> SlabProducts:
     """The products; `rounds` says that operands are rounded to bfloat16."""
     ROUNDS, elements = bool(rounds), packing(rounds).elements
 
-    @spliced
+    @inline
     def read_rows(own, depth, x_block, pairs):
         """Round the inputs of a block for `words`.
 
@@ -58,7 +58,7 @@ def slab_products(rounds: bool) -> SlabProducts:
             flat, first, count = x_block.reshape(-1), own[0] * row, max(own[1] - own[0], 0)
             _pairs_down(count, depth + 1, flat, first, row, pairs[0].reshape(-1), own[0] // 2 * row, row)
 
-    @spliced
+    @inline
     def scores_of_slab(left, count, own, depth, w, packed_x, words, slab):
         """slab = W^T X for `count` words from word `left` on.
 
@@ -91,7 +91,7 @@ def slab_products(rounds: bool) -> SlabProducts:
         x = (packed_x, r_first * deep, panel, panel * deep)
         gemm(count, r_last - r_first, deep, a, x, c, c, OVERWRITE)
 
-    @spliced
+    @inline
     def gradient_of_inputs(left, count, own, depth, w, words, slab, dx_t, pairs):
         """dx_t = W slab, or dx_t + W slab after the first slab, for `count` words from word `left` on.
 
@@ -119,7 +119,7 @@ def slab_products(rounds: bool) -> SlabProducts:
             b = (flat_pairs, r_first, width, panel)
         gemm(depth, r_last - r_first, elements(count), a, b, c, c, FROM_START if left else OVERWRITE)
 
-    @spliced
+    @inline
     def gradient_of_words(team, member, left, count, rows, depth, x_block, slab, dwb_t, mode, pairs):
         """dW^T and db of `count` words from word `left` on; each member computes its words.
 

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from .._jit import kernel, spliced
+from .._jit import inline, kernel
 from ..codegen.activations import exp
 from ..codegen.denormals import flush_denormals, restore_mode
 from ..codegen.logarithm import log
@@ -18,7 +18,7 @@ from ..codegen.logarithm import log
 LANES = 32  # partial sums over V in softmax_loss_forward
 
 
-@spliced
+@inline
 def _fold_lanes(lanes):
     """The sum of the lanes, in order, in float64."""
     total = 0.0
@@ -27,7 +27,7 @@ def _fold_lanes(lanes):
     return total
 
 
-@spliced
+@inline
 def count_labels(ts, ignore):
     count = 0
     for label in ts.reshape(-1):
@@ -106,7 +106,7 @@ def softmax_loss_backward(probabilities, ts, ignore, scale, dscores):
 # The cross-entropy of one of K classes, for one row of scores.
 
 
-@spliced
+@inline
 def softmax_loss(scores, first, stride, label, weight, line):
     """-log softmax(scores) at `label`, and `weight` times its gradient in place of the scores.
 

@@ -21,7 +21,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from .._jit import inner, intrinsic, spliced
+from .._jit import inline, inner, intrinsic
 from ..codegen.vectors import VECTOR_BYTES, Target, VectorWriter, clear_span, transposed
 
 _I64, _I32 = ir.IntType(64), ir.IntType(32)
@@ -267,7 +267,7 @@ def _pair_block(typing_context, source, first, source_row, target, place, target
     return types.void(source, i64, i64, target, i64, i64), codegen
 
 
-@spliced
+@inline
 def pairs_of(depth):
     """Pairs that hold `depth` values."""
     return (depth + 1) // 2

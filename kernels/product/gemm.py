@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._jit import inner, kernel, spliced
+from .._jit import inline, inner, kernel
 from ..codegen.vectors import VECTOR_BYTES, copy_panel_edge, copy_panel_row, transpose_block
 from .bfloat16 import PAIRS, pack_pairs, pairs_of
 from .tile import FEW_ROWS, MAX_ROWS, PANEL_BYTES, WIDE, panel_width, tile
@@ -104,7 +104,7 @@ def pack(part, parts, depth, cols, w, packed):
             _pack_block(depth, min(width, cols - left), flat, start, row_stride, col_stride, packed, place)
 
 
-@spliced
+@inline
 def packed_view(packed, depth):
     """The operand for a packed matrix of `depth` rows."""
     width = PANEL_BYTES // packed.itemsize
@@ -124,7 +124,7 @@ def packing(rounds: bool) -> Packing:
     """The functions that pack operands; `rounds` says that they are rounded to bfloat16, in pairs."""
     ROUNDS = bool(rounds)
 
-    @spliced
+    @inline
     def pack_weights(part, parts, depth, cols, w, packed):
         """`pack`, or `pack_pairs` if operands are rounded."""
         if ROUNDS:
@@ -132,7 +132,7 @@ def packing(rounds: bool) -> Packing:
         else:
             pack(part, parts, depth, cols, w, packed)
 
-    @spliced
+    @inline
     def pack_for(uses, part, parts, depth, cols, w, packed):
         """The operand B for a matrix used by `uses` tiles of rows: W in place or packed; in pairs always
         packed.
@@ -156,7 +156,7 @@ def packing(rounds: bool) -> Packing:
                 b = packed_view(packed, depth)
         return b
 
-    @spliced
+    @inline
     def elements(depth):
         """Elements of an operand that hold `depth` values."""
         count = depth

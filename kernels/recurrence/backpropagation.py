@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .._jit import kernel_of, spliced
+from .._jit import inline, kernel_of
 from ..cell.definition import Cell
 from ..cell.passes import row_pass
 from ..cell.schedule import Schedule
@@ -23,7 +23,7 @@ from ..product.tile import ADD_TO, FROM_START, OVERWRITE, PANEL_BYTES
 from ..team.team import BY_UNITS, MEMBERS, begin_call, end_call, meet
 from .block_gradients import block_gradients
 from .inputs import gather_words, inputs_of
-from .recompute import remake_of
+from .recompute import recompute_of
 from .sequence import (
     clear_ends,
     clear_resets,
@@ -53,21 +53,21 @@ def backward_of(schedule: Schedule, rounds: bool) -> Any:
     HAS_UNITS, HAS_GIVEN, HAS_WANTED = bool(cell.units), bool(cell.given), bool(cell.wanted)
     FIRST_OTHER = schedule.others
     first_pass, second_pass = row_pass(schedule.backward[0]), row_pass(schedule.backward[1])
-    remake_block = remake_of(schedule, rounds)
+    recompute_block = recompute_of(schedule, rounds)
     gradients_of_block, clear_gradients = block_gradients(schedule, rounds)
     pack_weights, _, elements = packing(rounds)
     recurrent_operand, rows_of_operand = recurrent_operands(rounds)
     inputs_backward, words_backward = input_gradients_of(rounds), inputs_of(rounds).words_backward
 
-    @spliced
+    @inline
     def weights_of(
-        team, member, intact, wx, wh, turned, cols, wants_inputs, packed_x, packed_h, packed_late, packed_wx,
-        packed_wh, packed_wlate,
+        team, member, intact, wx, wh, transposed, cols, wants_inputs, packed_x, packed_h, packed_late,
+        packed_wx, packed_wh, packed_wlate,
     ):  # fmt: skip
         """The operands of the products with Wh^T; also packs Wx^T and the weights for recomputed blocks."""
         width, members, flat_wx, again = cols // GATES, team[MEMBERS], wx.reshape(-1), intact > 0
         depth = wx.size // cols
-        down, across = strides_of(turned, depth, cols)
+        down, across = strides_of(transposed, depth, cols)
         if wants_inputs:
             pack_weights(member, members, cols, depth, (flat_wx, ZERO, across, down), packed_x)
         w_h = w_late = (flat_wx, ZERO, ZERO, ZERO)
@@ -75,7 +75,7 @@ def backward_of(schedule: Schedule, rounds: bool) -> Any:
             pack_weights(member, members, depth, cols, (flat_wx, ZERO, down, across), packed_wx)
         if PLAIN or LATE:
             flat_wh = wh.reshape(-1)
-            down, across = strides_of(turned, width, cols)
+            down, across = strides_of(transposed, width, cols)
             late = PLAIN * width * across
         if PLAIN:
             w = (flat_wh, ZERO, across, down)
@@ -91,7 +91,7 @@ def backward_of(schedule: Schedule, rounds: bool) -> Any:
                 pack_weights(member, members, width, LATE * width, w, packed_wlate)
         return w_h, w_late
 
-    @spliced
+    @inline
     def backward_step(
         team, member, goal, step, part, weights, places, h_before, others, sequence_rows, step_rows, columns
     ):
@@ -167,7 +167,7 @@ def backward_of(schedule: Schedule, rounds: bool) -> Any:
             recurrent_product(team, member, own, deep, width, ONE, a, w_h, c, c, how)
         return goal
 
-    @spliced
+    @inline
     def others_before(t, t_first, k, slot, part, offsets, order, resets, memory, kept, width):
         """The other states before a step of block k, as (array, first, row): from the tape of the step
         before, or from the states before the block; zero after a reset. Not read if there are none.
@@ -184,7 +184,7 @@ def backward_of(schedule: Schedule, rounds: bool) -> Any:
             others = (masked[0], ZERO, masked[1])
         return others
 
-    @spliced
+    @inline
     def places_of(tape, states, dts, dstates, units, dhs, given, dgiven, operand):
         """The arrays of backward_step. Arrays that the cell lacks are replaced by others and not read."""
         none, width = (states.reshape(-1), states.shape[1]), dhs.shape[2]
@@ -214,7 +214,7 @@ def backward_of(schedule: Schedule, rounds: bool) -> Any:
             flat_operand,
         )
 
-    @spliced
+    @inline
     def memory_of(starts, tape, kept):
         """The arrays of others_before; the tape in place of those that the cell lacks."""
         memory = (tape, tape, tape)
@@ -225,7 +225,7 @@ def backward_of(schedule: Schedule, rounds: bool) -> Any:
     @kernel_of(content_of(cell, rounds))
     def cell_backward(
         team, member, xs, ids, words, given, states, tape, starts, intact, dhs, dstates_next, wx, wh, b, bhh,
-        units, turned, offsets, order, blocks, resets, sequence_rows, step_rows, adds, apart, dxs, dwords,
+        units, transposed, offsets, order, blocks, resets, sequence_rows, step_rows, adds, apart, dxs, dwords,
         dgiven, dstates_before, dwx, dwh, db, dbhh, dunits, packed_x, packed_h, packed_late, packed_wx,
         packed_wh, packed_wlate, dts, dstates, x_block, sums, h_block, kept, carry, operand, x_columns,
         h_columns, d_columns, x_pairs, h_pairs, d_pairs, widths, panels,
@@ -245,7 +245,7 @@ def backward_of(schedule: Schedule, rounds: bool) -> Any:
         intact          int                            blocks from this one on are in their slots
         dhs             (.., .., H)                    read, rows as of xs, gradients of the outputs
         dstates_next    (S, N, H)                      read, the gradient of the states after the last step
-        wx, wh, b, bhh, units, turned                  read, as in cell_forward
+        wx, wh, b, bhh, units, transposed              read, as in cell_forward
         offsets, order, blocks, resets, sequence_rows, step_rows   read, as in cell_forward
         adds            bool                           the gradients of the parameters are accumulated
         apart           bool                           only dts is left, for the gradients of the parameters
@@ -286,8 +286,8 @@ def backward_of(schedule: Schedule, rounds: bool) -> Any:
         places = places_of(tape, states, dts, dstates, units, dhs, given, dgiven, operand)
         memory = memory_of(starts, places[0], kept)
         weights = weights_of(
-            team, member, intact, wx, wh, turned, b.size, ids is not None or dxs.size > 0, packed_x, packed_h,
-            packed_late, packed_wx, packed_wh, packed_wlate,
+            team, member, intact, wx, wh, transposed, b.size, ids is not None or dxs.size > 0, packed_x,
+            packed_h, packed_late, packed_wx, packed_wh, packed_wlate,
         )  # fmt: skip
         if member == 0:
             for s in range(OTHERS + 1):
@@ -310,7 +310,7 @@ def backward_of(schedule: Schedule, rounds: bool) -> Any:
             if HAS_TAPE:
                 slot = slot_of_block(k, x_block, tape)
                 if k < intact:
-                    goal = remake_block(
+                    goal = recompute_block(
                         team, member, goal, t_first, t_last, slot, k, given, b, bhh, units, offsets, order,
                         resets, sequence_rows, step_rows, states, starts, x_block, h_before, tape, packed_wx,
                         packed_wh, packed_wlate, carry, operand, wx.size // b.size, x_columns, h_columns,
@@ -329,7 +329,7 @@ def backward_of(schedule: Schedule, rounds: bool) -> Any:
             goal = meet(team, goal)
             if not apart:
                 goal = gradients_of_block(
-                    team, member, goal, turned, rows, ids, widths, (x_block, h_before, dts),
+                    team, member, goal, transposed, rows, ids, widths, (x_block, h_before, dts),
                     (x_pairs, h_pairs, d_pairs), panels, (dwx, dwh, db, dbhh, dunits), mode,
                 )  # fmt: skip
             if ids is None:

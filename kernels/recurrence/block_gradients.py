@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._jit import spliced
+from .._jit import inline
 from ..cell.schedule import Schedule
 from ..codegen.vectors import clear_span
 from ..product.gemm import ONE, ZERO, packing
@@ -33,9 +33,9 @@ def block_gradients(schedule: Schedule, rounds: bool) -> BlockGradients:
     UNITS, FIRST_UNIT = len(cell.trained), schedule.unit_gradients
     SECOND_OPERAND = STATES if IS_APART else AGAIN
 
-    @spliced
+    @inline
     def gradients_of_block(
-        team, member, goal, turned, rows, ids, widths, blocks, pairs, panels, results, mode
+        team, member, goal, transposed, rows, ids, widths, blocks, pairs, panels, results, mode
     ):
         """A block's terms of dWx = sum x^T dt for inputs that are vectors, of dWh = sum h_before^T dt, of db,
         and of the gradients of units. Returns the goal after its meetings.
@@ -46,26 +46,26 @@ def block_gradients(schedule: Schedule, rounds: bool) -> BlockGradients:
         dwx, dwh, db, dbhh, dunits = results
         dts = blocks[2]
         deep, cols, panel, flat = elements(rows), db.size, PANEL_BYTES // dts.itemsize, dts.reshape(-1)
-        goal = prepare(team, member, goal, turned, rows, widths, blocks, pairs, panels)
-        d = operand(GRADIENTS, turned, rows, widths, blocks, pairs, panels)
+        goal = prepare(team, member, goal, transposed, rows, widths, blocks, pairs, panels)
+        d = operand(GRADIENTS, transposed, rows, widths, blocks, pairs, panels)
         if ids is None:
-            x = operand(INPUTS, turned, rows, widths, blocks, pairs, panels)
+            x = operand(INPUTS, transposed, rows, widths, blocks, pairs, panels)
             if ROUNDS:
-                weights_of_inputs(team, member, turned, deep, cols, x, d, dwx, mode)
+                weights_of_inputs(team, member, transposed, deep, cols, x, d, dwx, mode)
             else:
-                weights_by_columns(team, member, turned, rows, cols, x, d, dwx, mode)
+                weights_by_columns(team, member, transposed, rows, cols, x, d, dwx, mode)
         width = cols // GATES
         flat[flat.size - 1] = 1
-        dw_row = width if turned else cols
+        dw_row = width if transposed else cols
         if PLAIN:
-            h = operand(STATES, turned, rows, widths, blocks, pairs, panels)
+            h = operand(STATES, transposed, rows, widths, blocks, pairs, panels)
             c = (dwh.reshape(-1), ZERO, dw_row, panel)
-            weight_gradient(team, member, turned, deep, width, PLAIN * width, h, d, c, mode)
+            weight_gradient(team, member, transposed, deep, width, PLAIN * width, h, d, c, mode)
         if LATES:
-            a = operand(SECOND_OPERAND, turned, rows, widths, blocks, pairs, panels)
-            late = operand(LATE, turned, rows, widths, blocks, pairs, panels)
-            c = (dwh.reshape(-1), PLAIN * width * (width if turned else ONE), dw_row, panel)
-            weight_gradient(team, member, turned, deep, width, LATES * width, a, late, c, mode)
+            a = operand(SECOND_OPERAND, transposed, rows, widths, blocks, pairs, panels)
+            late = operand(LATE, transposed, rows, widths, blocks, pairs, panels)
+            c = (dwh.reshape(-1), PLAIN * width * (width if transposed else ONE), dw_row, panel)
+            weight_gradient(team, member, transposed, deep, width, LATES * width, a, late, c, mode)
         bias_gradient(team, member, rows, cols, last_first(dts, rows, ZERO), db, mode)
         if IS_APART:
             bias_gradient(team, member, rows, LATES * width, last_first(dts, rows, cols), dbhh, mode)
@@ -74,7 +74,7 @@ def block_gradients(schedule: Schedule, rounds: bool) -> BlockGradients:
             bias_gradient(team, member, rows, UNITS * width, of_units, dunits.reshape(-1), mode)
         return goal
 
-    @spliced
+    @inline
     def clear_gradients(dwx, dwh, db, dbhh, dunits):
         """Set all gradients to zero, since nothing was read."""
         clear_span(dwx, 0, dwx.size)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .._jit import kernel, kernel_of, spliced
+from .._jit import inline, kernel, kernel_of
 from ..cell.schedule import Schedule
 from ..codegen.denormals import flush_denormals, restore_mode
 from ..codegen.vectors import clear_span, copy_span
@@ -35,17 +35,17 @@ OPERAND, OF, COLUMNS, TARGET, PLACE, ROW = range(6)
 WX, WH, B, BHH, UNITS, WORDS = range(6)
 
 
-def terms_of(schedule: Schedule, depth: int, width: int, turned: bool) -> np.ndarray:
+def terms_of(schedule: Schedule, depth: int, width: int, transposed: bool) -> np.ndarray:
     """The terms of a cell's gradient, whose columns are named above."""
     cell = schedule.cell
     cols, plain, late = len(cell.gates) * width, cell.plain * width, cell.late * width
-    terms = [(INPUTS, GRADIENTS, cols, WX, 0, depth if turned else cols)]
-    row = width if turned else cols
+    terms = [(INPUTS, GRADIENTS, cols, WX, 0, depth if transposed else cols)]
+    row = width if transposed else cols
     if plain:
         terms.append((STATES, GRADIENTS, plain, WH, 0, row))
     if late:
         second = STATES if cell.apart else AGAIN
-        terms.append((second, LATE, late, WH, plain * (width if turned else 1), row))
+        terms.append((second, LATE, late, WH, plain * (width if transposed else 1), row))
     terms.append((ONES, 0, cols, B, 0, cols))
     if cell.apart:
         terms.append((ONES, cols, late, BHH, 0, late))
@@ -55,7 +55,7 @@ def terms_of(schedule: Schedule, depth: int, width: int, turned: bool) -> np.nda
     return np.array(terms, np.int64)
 
 
-@spliced
+@inline
 def _target(number, level, results, regions, partial):
     """The memory of a target at a level of the stack.
 
@@ -80,7 +80,7 @@ def _target(number, level, results, regions, partial):
     return array
 
 
-@spliced
+@inline
 def _add_level(team, member, level, results, regions, partial):
     """The level below += this level; each member adds its elements."""
     for number in range(6):
@@ -92,7 +92,7 @@ def _add_level(team, member, level, results, regions, partial):
             total[i] += term[i]
 
 
-@spliced
+@inline
 def _gather_rows(rows, before, order, resets, packed, block):
     """block[begin : end] = the rows of a group in steps t_first .. t_last of a packed array.
 
@@ -146,9 +146,9 @@ def _group_gradients(rounds: bool) -> Any:
     elements, words_backward = packing(rounds).elements, inputs_of(rounds).words_backward
     prepare, operand = operands_of(rounds)
 
-    @spliced
+    @inline
     def add_terms(
-        team, member, rows, ids, turned, widths, terms, blocks, pairs, panels, level, targets, mode
+        team, member, rows, ids, transposed, widths, terms, blocks, pairs, panels, level, targets, mode
     ):
         """The terms of a block of steps, overwritten or accumulated at a level of the stack.
 
@@ -164,15 +164,15 @@ def _group_gradients(rounds: bool) -> Any:
                 ones = last_first(d_block, rows, term[OF])
                 bias_gradient(team, member, rows, term[COLUMNS], ones, target, mode)
             else:
-                a = operand(term[OPERAND], turned, rows, widths, blocks, pairs, panels)
-                d = operand(term[OF], turned, rows, widths, blocks, pairs, panels)
+                a = operand(term[OPERAND], transposed, rows, widths, blocks, pairs, panels)
+                d = operand(term[OF], transposed, rows, widths, blocks, pairs, panels)
                 c = (target, term[PLACE], term[ROW], panel)
                 depth, cols = widths[term[OPERAND]], term[COLUMNS]
-                weight_gradient(team, member, turned, deep, depth, cols, a, d, c, mode)
+                weight_gradient(team, member, transposed, deep, depth, cols, a, d, c, mode)
 
     @kernel_of("bfloat16" if rounds else "full")
     def group_gradients(
-        team, member, xs, ids, words, states, dts, offsets, order, resets, turned, bounds, places, orders,
+        team, member, xs, ids, words, states, dts, offsets, order, resets, transposed, bounds, places, orders,
         sequence_rows, step_rows, starts, grids, counts, widths, terms, regions, dwx, dwh, db, dbhh, dunits,
         dwords, partial, packed_x, x_block, h_block, d_block, sums, x_pairs, h_pairs, d_pairs, panels,
         columns,
@@ -186,7 +186,7 @@ def _group_gradients(rounds: bool) -> Any:
         states         (N + rows, row)            read, as cell_forward left it
         dts            (rows + 1, gradient row)   read, as cell_backward left it for all steps
         offsets, order, resets                    read, as in cell_backward
-        turned         bool                       dwx and dwh are stored as (G H, D) and (G H, H)
+        transposed     bool                       dwx and dwh are stored as (G H, D) and (G H, H)
         bounds         (groups + 1,)              read, where each group begins in the next three arrays
         places         (N,)                       read, each group's places in `order`, longest sequence first
         orders         (N,)                       read, `order` at these places
@@ -243,10 +243,10 @@ def _group_gradients(rounds: bool) -> Any:
                 _gather_rows(rows_here, True, order, resets, states, h_block)
                 _gather_rows(rows_here, False, order, resets, dts, d_block)
                 goal = meet(team, goal)
-                goal = prepare(team, member, goal, turned, rows, widths, blocks_of_steps, pairs, panels)
+                goal = prepare(team, member, goal, transposed, rows, widths, blocks_of_steps, pairs, panels)
                 targets = results, regions, partial
                 add_terms(
-                    team, member, rows, ids, turned, widths, terms, blocks_of_steps, pairs, panels, level,
+                    team, member, rows, ids, transposed, widths, terms, blocks_of_steps, pairs, panels, level,
                     targets, mode,
                 )  # fmt: skip
                 if ids is not None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 from typing import Any, NamedTuple
 
-from .._jit import spliced
+from .._jit import inline
 from ..codegen.formula import formula, map_row
 from ..codegen.vectors import clear_span, copy_span
 from ..product.bfloat16 import NO_FACTOR, NO_TERM, columns_in_pairs, pairs_of, rows_in_pairs
@@ -30,7 +30,7 @@ def plus(total, term):
     return total + term
 
 
-@spliced
+@inline
 def gather_words(t_first, t_last, begin, end, offsets, order, ids, table, target, place):
     """target[place + r] = the row of the table for word r of a block, for rows begin .. end.
 
@@ -45,7 +45,7 @@ def gather_words(t_first, t_last, begin, end, offsets, order, ids, table, target
             copy_span(table, word * table.shape[1], target, (place + r) * target.shape[1], table.shape[1])
 
 
-@spliced
+@inline
 def _sum_by_word(team, member, t_first, t_last, cols, offsets, order, ids, dts, sums):
     """sums[v] = the sum of the rows of D whose word is v, last row first; each member sums its columns.
 
@@ -64,17 +64,18 @@ def _sum_by_word(team, member, t_first, t_last, cols, offsets, order, ids, dts, 
             map_row(plus, end - begin, (total, (dts, (here + i) * row + begin)), (total,))
 
 
-@spliced
-def weights_of_inputs(team, member, turned, rows, cols, x, d, dwx, mode):
+@inline
+def weights_of_inputs(team, member, transposed, rows, cols, x, d, dwx, mode):
     """A block's terms of dWx = sum x^T dt.
 
     x    by `operands_of`               (rows, D), read
     d    likewise                       (rows, cols), read
-    dwx  (D, cols)                      overwritten, or accumulated if mode is ADD_TO; (cols, D) if `turned`
+    dwx  (D, cols)                      overwritten, or accumulated if mode is ADD_TO; (cols, D) if
+    `transposed`
     """
     depth, panel = dwx.size // cols, PANEL_BYTES // dwx.itemsize
-    c = (dwx.reshape(-1), ZERO, depth if turned else cols, panel)
-    weight_gradient(team, member, turned, rows, depth, cols, x, d, c, mode)
+    c = (dwx.reshape(-1), ZERO, depth if transposed else cols, panel)
+    weight_gradient(team, member, transposed, rows, depth, cols, x, d, c, mode)
 
 
 class Inputs(NamedTuple):
@@ -91,7 +92,7 @@ def inputs_of(rounds: bool) -> Inputs:
     """The products with the inputs; `rounds` as in `packing`."""
     ROUNDS, elements = bool(rounds), packing(rounds).elements
 
-    @spliced
+    @inline
     def input_product(begin, end, depth, x, w, b, c, columns):
         """C = b + X W for rows begin .. end.
 
@@ -110,7 +111,7 @@ def inputs_of(rounds: bool) -> Inputs:
         place = (array, first + begin * row, row, panel)
         gemm(end - begin, b.size, elements(depth), a, w, (b, ZERO, ZERO, panel), place, FROM_START)
 
-    @spliced
+    @inline
     def word_products(team, member, goal, words, w, b, table, columns):
         """table = b + words W; each member computes its rows. Returns the goal of `meet` after its meeting.
 
@@ -126,7 +127,7 @@ def inputs_of(rounds: bool) -> Inputs:
         input_product(begin, end, depth, words, w, b, c, columns)
         return meet(team, goal)
 
-    @spliced
+    @inline
     def inputs_backward(team, member, goal, block, cols, x_block, gradients, packed_x, dxs, columns, ready):
         """dx_t = dt Wx^T for the steps of a block. Returns the goal after its meeting.
 
@@ -155,7 +156,7 @@ def inputs_of(rounds: bool) -> Inputs:
         scatter_steps(t_first, t_last, begin, end, offsets, sequence_rows, step_rows, x_block, dxs)
         return goal
 
-    @spliced
+    @inline
     def words_backward(
         team, member, goal, block, cols, ids, words, dts, sums, packed_x, dwx, dwords, mode, x_pairs, d_pairs,
         columns,

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._jit import spliced
+from .._jit import inline
 from ..cell.schedule import Schedule
 from ..product.bfloat16 import NO_FACTOR, pairs_of, rows_in_pairs
 from ..product.gemm import ONE, ZERO, packed_shape, packed_view, packing
@@ -57,12 +57,12 @@ def widths_of(schedule: Schedule, depth: int, width: int) -> np.ndarray:
 
 
 def panels_shape(
-    widths: np.ndarray, rounds: bool, turned: bool, rows: int, dtype: np.dtype
+    widths: np.ndarray, rounds: bool, transposed: bool, rows: int, dtype: np.dtype
 ) -> tuple[tuple[int], np.dtype]:
     """The shape and the type of the memory for the panels of a block of `rows` rows; without elements if B is
     read where it lies."""
     of_a, of_b = widths[:GRADIENTS], widths[GRADIENTS:LATE_COLUMN]
-    if turned:
+    if transposed:
         of_a, of_b = of_b, of_a
     if not rounds and (of_a.sum() < LEAST_COLUMNS or of_b.sum() * dtype.itemsize < LEAST_BYTES):
         return (0,), dtype
@@ -83,16 +83,16 @@ def operands_of(rounds: bool) -> Operands:
     ROUNDS = bool(rounds)
     pack_weights, _, elements = packing(rounds)
 
-    @spliced
-    def place_of(index, turned, rows, widths, panels):
+    @inline
+    def place_of(index, transposed, rows, widths, panels):
         """Where the panels of an operand begin."""
         width, place = PANEL_BYTES // panels.itemsize, ZERO
-        for before in range(ZERO if turned else GRADIENTS, index):
+        for before in range(ZERO if transposed else GRADIENTS, index):
             place += (widths[before] + width - 1) // width * width * elements(rows)
         return place
 
-    @spliced
-    def prepare(team, member, goal, turned, rows, widths, blocks, pairs, panels):
+    @inline
+    def prepare(team, member, goal, transposed, rows, widths, blocks, pairs, panels):
         """Pack the operands B of a block if there is memory for their panels, and round its operands A in
         pairs of rows. Returns the goal after a meeting.
 
@@ -115,11 +115,11 @@ def operands_of(rounds: bool) -> Operands:
                 column = cols
             elif index == LATE:
                 column = widths[LATE_COLUMN]
-            if (index < GRADIENTS) == turned:
+            if (index < GRADIENTS) == transposed:
                 if panels.size and count:
                     row = block.shape[1]
                     w = (block.reshape(-1), (rows - 1) * row + column, -row, ONE)
-                    target = panels[place_of(index, turned, rows, widths, panels) :]
+                    target = panels[place_of(index, transposed, rows, widths, panels) :]
                     pack_weights(member, team[MEMBERS], rows, count, w, target)
             elif ROUNDS and (index != LATE or column >= cols):  # else they are among the gradients
                 target_of_pairs = d_pairs
@@ -132,8 +132,8 @@ def operands_of(rounds: bool) -> Operands:
             goal = meet(team, goal)
         return goal
 
-    @spliced
-    def operand(index, turned, rows, widths, blocks, pairs, panels):
+    @inline
+    def operand(index, transposed, rows, widths, blocks, pairs, panels):
         """The operand with this index in `widths`, after `prepare`: rows of a block, last row first, pairs of
         them, or panels."""
         block, column = blocks[2], ZERO
@@ -153,9 +153,9 @@ def operands_of(rounds: bool) -> Operands:
             elif index == STATES:
                 in_pairs = pairs[1]
             found = pairs_first(in_pairs, column)
-        if panels.size and (index < GRADIENTS) == turned:
+        if panels.size and (index < GRADIENTS) == transposed:
             _, _, row, panel = packed_view(panels, elements(rows))
-            found = (panels, place_of(index, turned, rows, widths, panels), row, panel)
+            found = (panels, place_of(index, transposed, rows, widths, panels), row, panel)
         return found
 
     return Operands(prepare, operand)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .._jit import spliced
+from .._jit import inline
 from ..cell.passes import row_pass
 from ..cell.schedule import Schedule
 from ..product.bfloat16 import columns_in_pairs
@@ -18,17 +18,17 @@ from .sequence import clear_resets
 from .shares import copy_part, own_part, share
 
 
-def remake_of(schedule: Schedule, rounds: bool) -> Any:
+def recompute_of(schedule: Schedule, rounds: bool) -> Any:
     """The function that recomputes a block of the tape."""
     cell, ROUNDS = schedule.cell, bool(rounds)
     elements, input_product = packing(rounds).elements, inputs_of(rounds).product
     GATES, PLAIN, LATE = np.int64(len(cell.gates)), np.int64(cell.plain), np.int64(cell.late)
     IS_APART, IS_AGAIN, OTHERS = bool(cell.apart), bool(cell.again), len(cell.states) - 1
     HAS_UNITS, HAS_GIVEN = bool(cell.units), bool(cell.given)
-    remake_first, remake_second = row_pass(schedule.remake[0]), row_pass(schedule.remake[1])
+    remake_first, remake_second = row_pass(schedule.recompute[0]), row_pass(schedule.recompute[1])
 
-    @spliced
-    def remake_block(
+    @inline
+    def recompute_block(
         team, member, goal, t_first, t_last, slot, k, given, b, bhh, units, offsets, order, resets,
         sequence_rows, step_rows, states, starts, x_block, h_before, tape, packed_wx, packed_wh,
         packed_wlate, carry, operand, depth, x_columns, h_columns,
@@ -119,4 +119,4 @@ def remake_of(schedule: Schedule, rounds: bool) -> Any:
                         remake_first(j_last - j_first, places)
         return goal
 
-    return remake_block
+    return recompute_block

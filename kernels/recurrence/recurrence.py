@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._jit import kernel_of, spliced
+from .._jit import inline, kernel_of
 from ..cell.definition import Cell
 from ..cell.passes import row_pass
 from ..cell.schedule import Schedule
@@ -74,11 +74,11 @@ def _forward(schedule: Schedule, rounds: bool) -> Any:
     HAS_UNITS, HAS_GIVEN = bool(cell.units), bool(cell.given)
     first_pass, second_pass = row_pass(schedule.forward[0]), row_pass(schedule.forward[1])
 
-    @spliced
-    def weights_of(team, member, uses, wh, turned, packed_h, packed_late, b, bhh):
+    @inline
+    def weights_of(team, member, uses, wh, transposed, packed_h, packed_late, b, bhh):
         """The operands of the two products with Wh."""
         width = b.size // GATES
-        down, across = strides_of(turned, width, b.size)
+        down, across = strides_of(transposed, width, b.size)
         empty = (b, ZERO, ZERO, ZERO)
         w_h, w_late, late_bias = empty, empty, b
         if PLAIN:
@@ -91,7 +91,7 @@ def _forward(schedule: Schedule, rounds: bool) -> Any:
             late_bias = bhh
         return w_h, w_late, late_bias
 
-    @spliced
+    @inline
     def forward_step(
         team, member, goal, t, rows, part, weights, sums, here, h, places, sequence_rows, step_rows,
         given_row, columns,
@@ -155,7 +155,7 @@ def _forward(schedule: Schedule, rounds: bool) -> Any:
             goal = meet(team, goal)
         return goal
 
-    @spliced
+    @inline
     def state_before(t, part, batch, width, offsets, order, resets, states, kept, carry):
         """h before a step, as (array, first, row); where sequences are reset, all states become zero."""
         row = states.shape[1]
@@ -169,7 +169,7 @@ def _forward(schedule: Schedule, rounds: bool) -> Any:
 
     @kernel_of(content_of(cell, rounds))
     def cell_forward(
-        team, member, xs, ids, words, given, before, wx, wh, b, bhh, units, turned, made, offsets, order,
+        team, member, xs, ids, words, given, before, wx, wh, b, bhh, units, transposed, made, offsets, order,
         blocks, resets, sequence_rows, step_rows, states, tape, starts, hs, after, packed_x, packed_h,
         packed_late, x_block, table, kept, carry, operand, x_columns, h_columns,
     ):  # fmt: skip
@@ -186,7 +186,7 @@ def _forward(schedule: Schedule, rounds: bool) -> Any:
         b            (G H,)               read
         bhh          (A H,)               read, the second bias of gates that are apart
         units        (U, H)               read, the arguments of the formula for each unit
-        turned       bool                 wx and wh are stored as (G H, D) and (G H, H), as in PyTorch
+        transposed   bool                 wx and wh are stored as (G H, D) and (G H, H), as in PyTorch
         made         (2,) or (0,)         overwritten, int64, what the packed operands hold: see `uses_of`
         offsets      (T+1,)               read, int64, first row of each step
         order        (N,)                 read, int64, sequences by falling length
@@ -232,10 +232,10 @@ def _forward(schedule: Schedule, rounds: bool) -> Any:
             flat_operand = operand.reshape(-1)
         places = (flat_states, flat_carry, carry_row, flat_units, flat_given, flat_hs, flat_operand)
         uses_x, uses_h = uses_of(team, steps * ((batch + MAX_ROWS - 1) // MAX_ROWS), made)
-        down, across = strides_of(turned, depth, b.size)
+        down, across = strides_of(transposed, depth, b.size)
         w = (wx.reshape(-1), ZERO, down, across)
         w_x = pack_for(uses_x, member, team[MEMBERS], depth, b.size, w, packed_x)
-        weights = weights_of(team, member, uses_h, wh, turned, packed_h, packed_late, b, bhh)
+        weights = weights_of(team, member, uses_h, wh, transposed, packed_h, packed_late, b, bhh)
         if member == 0:
             gather_state(order, before, 0, width, states, ZERO)
             if OTHERS:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .._jit import spliced
+from .._jit import inline
 from ..codegen.vectors import clear_span, copy_span
 from ..product.gemm import ONE, ZERO, gemm
 from ..product.tile import PANEL_BYTES
@@ -62,7 +62,7 @@ def time_grid(offsets: np.ndarray, batch: int) -> np.ndarray:
     return np.array(grid)
 
 
-@spliced
+@inline
 def end_of_part(t_begin, t_last, offsets, row_bytes):
     """The end of the part of a block that begins at t_begin; the block ends at t_last, and each row of sums
     has row_bytes bytes."""
@@ -72,7 +72,7 @@ def end_of_part(t_begin, t_last, offsets, row_bytes):
     return t
 
 
-@spliced
+@inline
 def gather_state(order, given, s, width, states, first):
     """states[i] = given[s, order[i]]: rows of a state, longest sequence first, in columns from `first` on.
 
@@ -84,7 +84,7 @@ def gather_state(order, given, s, width, states, first):
         copy_span(given, place, states, i * states.shape[1] + first, width)
 
 
-@spliced
+@inline
 def scatter_state(order, states, first, result, s, width):
     """result[s, order[i]] = states[i]: the inverse of `gather_state`.
 
@@ -96,7 +96,7 @@ def scatter_state(order, states, first, result, s, width):
         copy_span(states, i * states.shape[1] + first, result, place, width)
 
 
-@spliced
+@inline
 def scatter_last(offsets, order, states, after, width):
     """after[0, order[i]] = h after the last step of sequence i; the initial one if it has no steps.
 
@@ -112,7 +112,7 @@ def scatter_last(offsets, order, states, after, width):
         copy_span(states, row * states.shape[1], after, order[i] * width, width)
 
 
-@spliced
+@inline
 def clear_ends(offsets, sequence_rows, step_rows, hs):
     """hs = 0 after the end of each sequence; packed rows end with their sequences.
 
@@ -125,7 +125,7 @@ def clear_ends(offsets, sequence_rows, step_rows, hs):
                 clear_span(hs, (sequence_rows[i] + step_rows[t]) * width, width)
 
 
-@spliced
+@inline
 def gather_steps(t_first, t_last, begin, end, offsets, sequence_rows, step_rows, xs, block):
     """block[begin : end] = rows begin .. end of steps t_first .. t_last of xs, in the order of time.
 
@@ -140,7 +140,7 @@ def gather_steps(t_first, t_last, begin, end, offsets, sequence_rows, step_rows,
             copy_span(xs, place, block, r * block.shape[1], depth)
 
 
-@spliced
+@inline
 def scatter_steps(t_first, t_last, begin, end, offsets, sequence_rows, step_rows, block, dxs):
     """dxs of steps t_first .. t_last = their rows begin .. end in block: the inverse of `gather_steps`.
 
@@ -155,13 +155,13 @@ def scatter_steps(t_first, t_last, begin, end, offsets, sequence_rows, step_rows
             copy_span(block, r * block.shape[1], dxs, place, depth)
 
 
-@spliced
+@inline
 def state_rows_before(t, batch, offsets):
     """First row of the states from which step t starts."""
     return batch + offsets[t - 1] if t else np.int64(0)
 
 
-@spliced
+@inline
 def masked_rows(t, begin, end, order, resets, states, kept):
     """kept[i] = row i of the states, or zero if sequence i is reset at step t, for i in begin .. end.
 
@@ -177,7 +177,7 @@ def masked_rows(t, begin, end, order, resets, states, kept):
             copy_span(array, first + i * distance, kept, i * kept.shape[1], columns)
 
 
-@spliced
+@inline
 def clear_resets(t, begin, end, order, resets, dh):
     """dh[i] = 0 if sequence i in begin .. end was reset at step t: no gradient flows further back.
 
@@ -190,7 +190,7 @@ def clear_resets(t, begin, end, order, resets, dh):
                 clear_span(dh, i * dh.shape[1], dh.shape[1])
 
 
-@spliced
+@inline
 def states_before(t_first, t_last, begin, end, offsets, order, resets, states, block):
     """The initial h of each row of steps t_first .. t_last, zero after a reset: the states themselves where
     their rows adjoin, or the block, whose rows begin .. end are filled.
@@ -214,17 +214,17 @@ def states_before(t_first, t_last, begin, end, offsets, order, resets, states, b
     return found
 
 
-@spliced
-def strides_of(turned, depth, cols):
-    """Row stride and column stride of a weight matrix (depth, cols); `turned` if it is stored as
+@inline
+def strides_of(transposed, depth, cols):
+    """Row stride and column stride of a weight matrix (depth, cols); `transposed` if it is stored as
     (cols, depth), as in PyTorch."""
     down, across = cols, ONE
-    if turned:
+    if transposed:
         down, across = ONE, depth
     return down, across
 
 
-@spliced
+@inline
 def slot_of_block(k, x_block, kept):
     """First row of the slot of block k, slot k % slots.
 
@@ -235,7 +235,7 @@ def slot_of_block(k, x_block, kept):
     return k % max(1, kept.shape[0] // max(1, rows)) * rows
 
 
-@spliced
+@inline
 def last_first(block, rows, first):
     """The operand for rows of a block, last row first, in columns from `first` on.
 
@@ -247,7 +247,7 @@ def last_first(block, rows, first):
     return (block.reshape(-1), (rows - 1) * row + first, -row, np.int64(PANEL_BYTES // block.itemsize))
 
 
-@spliced
+@inline
 def pairs_first(pairs, first):
     """The operand for pairs of rows of a block, by `rows_in_pairs`, in columns from `first` on.
 
@@ -256,23 +256,23 @@ def pairs_first(pairs, first):
     return (pairs.reshape(-1), first, pairs.shape[1], np.int64(PANEL_BYTES // pairs.itemsize))
 
 
-@spliced
-def weight_gradient(team, member, turned, rows, depth, cols, x, d, dw, mode):
+@inline
+def weight_gradient(team, member, transposed, rows, depth, cols, x, d, dw, mode):
     """dW = X^T D (or dW + X^T D) over the rows of a block; each member computes its rows of dW.
 
-    If `turned`, dW is (cols, depth): D^T X, whose sums have the same terms in the same order.
+    If `transposed`, dW is (cols, depth): D^T X, whose sums have the same terms in the same order.
 
     x, d  by `operands_of`             (rows, depth) and (rows, cols), read; `rows` counts the pairs of
                                        rounded operands
     dw    (array, first, row, panel)   overwritten, or accumulated if mode is ADD_TO
     """
-    if turned:
+    if transposed:
         transposed_product(team, member, rows, cols, depth, d, x, dw, mode)
     else:
         transposed_product(team, member, rows, depth, cols, x, d, dw, mode)
 
 
-@spliced
+@inline
 def transposed_product(team, member, rows, depth, cols, a, b, c, mode):
     """C = A^T B, or C + A^T B if mode is ADD_TO, over `rows` rows; each member computes its rows of C.
 
@@ -288,7 +288,7 @@ def transposed_product(team, member, rows, depth, cols, a, b, c, mode):
     gemm(end - begin, cols, rows, a, b, c, c, mode)
 
 
-@spliced
+@inline
 def bias_gradient(team, member, rows, cols, d, db, mode):
     """db = sum over the rows of D (or db + that sum), last row first; each member sums its columns.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .._jit import inner, spliced
+from .._jit import inline, inner
 from ..codegen.vectors import copy_span
 from ..product.bfloat16 import columns_in_pairs
 from ..product.gemm import MANY, ONE, READY, ZERO, gemm, packed_size, packed_view, packing
@@ -27,7 +27,7 @@ def _row_bound(rows, part, t_first, t_last, offsets):
     return i
 
 
-@spliced
+@inline
 def own_part(t_first, t_last, width, offsets, team, member):
     """A member's part of the time loop of a block: sequences i_first .. i_last, units j_first .. j_last.
 
@@ -57,13 +57,13 @@ def recurrent_packed_size(depth: int, width: int, gates: int, members: int, dtyp
     return most
 
 
-@spliced
+@inline
 def _layout(team):
     """The layout of a recurrent operand: the number of parts into which the team divides the units."""
     return team[MEMBERS] if team[BY_UNITS] else ONE
 
 
-@spliced
+@inline
 def uses_of(team, uses, made):
     """The uses of Wx and of Wh, as in `pack_for`.
 
@@ -78,14 +78,14 @@ def uses_of(team, uses, made):
     return of_x, of_h
 
 
-@spliced
+@inline
 def record(team, member, made):
     """Record in `made` that all operands are packed; every member has read `made` and packed its part."""
     if member == 0 and made.size:
         made[0], made[1] = ONE, _layout(team)
 
 
-@spliced
+@inline
 def _room(team, depth, width, packed):
     """Elements from one of a member's matrices to the next."""
     panel = PANEL_BYTES // packed.itemsize
@@ -98,7 +98,7 @@ def recurrent_operands(rounds: bool) -> tuple[Any, Any]:
     ROUNDS = bool(rounds)
     pack_weights, pack_for, elements = packing(rounds)
 
-    @spliced
+    @inline
     def recurrent_operand(uses, team, member, depth, width, gates, w, packed):
         """The operand B of `recurrent_product`; `uses` as in `pack_for`. If the team divides units, each
         member packs its own columns of every gate, as consecutive matrices.
@@ -123,7 +123,7 @@ def recurrent_operands(rounds: bool) -> tuple[Any, Any]:
             b = pack_for(uses, member, members, depth, gates * width, w, packed)
         return b
 
-    @spliced
+    @inline
     def rows_of_operand(team, member, goal, columns, i_first, i_last, depth, a, first, column):
         """The operand A of a member's product over some rows: where they lie, or rounded in pairs in
         `columns`. A team that divides units divides the rounding of the rows. Returns the operand, its depth,
@@ -151,7 +151,7 @@ def recurrent_operands(rounds: bool) -> tuple[Any, Any]:
     return recurrent_operand, rows_of_operand
 
 
-@spliced
+@inline
 def recurrent_product(team, member, rows, depth, width, gates, a, b, start, c, mode):
     """C = start + A W in the columns of the member's units; `mode` as in `tile`.
 
@@ -178,7 +178,7 @@ def recurrent_product(team, member, rows, depth, width, gates, a, b, start, c, m
         gemm(rows, gates * width, depth, a, b, start, c, mode)
 
 
-@spliced
+@inline
 def copy_part(part, source, first, target, place, row):
     """target = source in the sequences and units of `part`, (i_first, i_last, j_first, j_last).
 

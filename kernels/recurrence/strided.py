@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._jit import inner, spliced
+from .._jit import inline, inner
 from ..codegen.vectors import VECTOR_BYTES, transpose_block
 from ..product.gemm import ONE, ZERO, gemm, packed_view
 from ..product.tile import ADD_TO, FROM_START, MAX_ROWS, OVERWRITE, PANEL_BYTES
@@ -92,7 +92,7 @@ def gradients_in_place(team, member, block, cols, gradients, packed_x, dxs):
     return is_done
 
 
-@spliced
+@inline
 def _exact_gradients(team, member, goal, block, cols, x_block, gradients, packed_x, dxs, columns, ready):
     """`Inputs.backward` in float32 or float64, in place where that is faster."""
     is_done = gradients_in_place(team, member, block, cols, gradients, packed_x, dxs)
@@ -108,24 +108,24 @@ def input_gradients_of(rounds: bool) -> Any:
     return inputs_of(True).backward if rounds else _exact_gradients
 
 
-@spliced
-def weights_by_columns(team, member, turned, rows, cols, x, d, dwx, mode):
+@inline
+def weights_by_columns(team, member, transposed, rows, cols, x, d, dwx, mode):
     """`weights_of_inputs`, as its transpose if there are few columns.
 
     x    by `operands_of`   (rows, D), read; in place with few columns, where one more row is scratch
     d    by `operands_of`   (rows, cols), read
-    dwx  (D, cols)          overwritten, or accumulated if mode is ADD_TO; (cols, D) if `turned`
+    dwx  (D, cols)          overwritten, or accumulated if mode is ADD_TO; (cols, D) if `transposed`
     """
     depth, panel = dwx.size // cols, PANEL_BYTES // dwx.itemsize
-    if not turned and 2 * cols <= panel and depth >= team[MEMBERS] * cols * panel:
+    if not transposed and 2 * cols <= panel and depth >= team[MEMBERS] * cols * panel:
         array, _, row, _ = x
         scratch = (array, array.size + row, -row)
         _turned_gradient(team, member, rows, depth, cols, x, d, dwx.reshape(-1), mode, scratch)
     else:
-        weights_of_inputs(team, member, turned, rows, cols, x, d, dwx, mode)
+        weights_of_inputs(team, member, transposed, rows, cols, x, d, dwx, mode)
 
 
-@spliced
+@inline
 def spacing(block, depth, cols, x, members):
     """The rows of a block of steps as `times` products over `count` rows, and whether that is faster than
     gathering them.
@@ -155,7 +155,7 @@ def spacing(block, depth, cols, x, members):
     return (times, count), (first, near * depth, far * depth), (in_block, blocks), is_regular, is_fast
 
 
-@spliced
+@inline
 def _rounded_products(team, member, block, depth, xs, x_block, w, b, c, columns):
     """`_exact_products` for operands in pairs, whose rows are gathered and then rounded into `columns`."""
     t_first, t_last, offsets, sequence_rows, step_rows = block
@@ -169,7 +169,7 @@ def forward_of(rounds: bool) -> Any:
     return _rounded_products if rounds else _exact_products
 
 
-@spliced
+@inline
 def _distance(places, begin, end):
     """The distance between neighbors in places[begin : end]: 1 for a single place, 0 if distances differ."""
     distance = ONE
@@ -181,7 +181,7 @@ def _distance(places, begin, end):
     return distance
 
 
-@spliced
+@inline
 def _turns(count, depth, b, members, room):
     """Whether `_turned_product` serves each member's part of `count` rows with `room` elements of scratch."""
     lanes = VECTOR_BYTES // b.itemsize

@@ -83,7 +83,7 @@ class OneStep(Layer):
                 _check.arrays.floats(owner, f"d{name}_next", value, shape, time.dtype)
                 for name, value in zip(time.cell.states, dstate, strict=True)
             ]
-            dx = time.go_back(np.zeros((shape[0], 1, shape[1]), time.dtype), arriving)
+            dx = time.backpropagate(np.zeros((shape[0], 1, shape[1]), time.dtype), arriving)
             assert time.state_gradients is not None
             return dx[:, 0], *time.state_gradients.copy()
 

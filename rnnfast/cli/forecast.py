@@ -25,7 +25,7 @@ from rnnfast.forecast import PredictionIntervals, RNNForecaster, drift, metrics,
 from rnnfast.forecast.fitting import windows_of
 from rnnfast.forecast.frames import Grid, column_names, columns_of, grid_of, panel_of_rows, rows_of_frame
 from rnnfast.forecast.panel import Panel
-from rnnfast.forecast.recipe import TARGETS
+from rnnfast.forecast.preprocessing import TARGETS
 from rnnfast.models.weights import MOST_LAYERS, named_cell
 from rnnfast.training import Progress
 

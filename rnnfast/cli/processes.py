@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from rnnfast.distributed.ranks import Ranks
-    from rnnfast.distributed.watchdog import Watcher
+    from rnnfast.distributed.watchdog import Watchdog
 
 # The variables that tell a process its number and their count: of MPICH and Intel MPI, Open MPI, and srun. A
 # batch script of Slurm has SLURM_NTASKS too, but is one process: only srun sets the last name.
@@ -86,7 +86,7 @@ class Processes:
         self._launch, self.is_first, self.size = launch, launch.rank == 0, launch.size
         self.ranks: Ranks | None = None
         self._world: Any = None  # a communicator of its own
-        self._watcher: Watcher | None = None
+        self._watcher: Watchdog | None = None
         self._patience = _PATIENCE
         self._chosen: int | None = None
         self._held = _Held()
@@ -109,10 +109,10 @@ class Processes:
             )
         self._meet()
         from rnnfast.distributed.ranks import Ranks
-        from rnnfast.distributed.watchdog import Watcher
+        from rnnfast.distributed.watchdog import Watchdog
 
         self.ranks = Ranks()
-        self._watcher = Watcher(self.ranks).__enter__()
+        self._watcher = Watchdog(self.ranks).__enter__()
         if self.ranks.any(self.ranks.agreed(sys.argv[1:]) != sys.argv[1:]):
             raise ValueError(
                 "the processes were started with different arguments; start all with the same ones."

@@ -30,7 +30,7 @@ from rnnfast.files.tensors import parse_object
 from rnnfast.models.loading import load_model
 from rnnfast.models.weights import FORMAT
 from rnnfast.training import checkpoint
-from rnnfast.training.keeper import read_training
+from rnnfast.training.checkpointing import read_training
 
 TRAIN, VALID, METRICS, CURVE, BASELINE = (
     "train.npy",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast import _check
-from rnnfast.distributed.watchdog import Watcher
+from rnnfast.distributed.watchdog import Watchdog
 from rnnfast.layers.state import State, joined
 from rnnfast.training.processes import OneProcess
 from rnnfast.training.safety import Interrupts, StopTraining, TrainingDiverged
@@ -36,7 +36,7 @@ class Processes(OneProcess):
 
     def __enter__(self) -> Processes:
         self._stack.enter_context(self._interrupts)  # also while ranks wait for each other at the end
-        self._stack.enter_context(Watcher(self.ranks, _TOGETHER))
+        self._stack.enter_context(Watchdog(self.ranks, _TOGETHER))
         return self
 
     def __exit__(self, *error: Any) -> bool | None:

@@ -2,7 +2,7 @@
 
     python -I -S guard.py SIZE ADDRESS ADVICE
 
-`lost_ranks.Watcher` starts it on rank 0. It is no rank, and has a session of its own: launchers kill all
+`Watchdog` starts it on rank 0. It is no rank, and has a session of its own: launchers kill all
 ranks within a millisecond of the first death, so that no rank is sure to find the time for a line. Each rank
 holds a connection to it, which the system closes however the rank ends. Ends are handled in the order in
 which the system reports them: the first one is named, not those that the launcher kills because of it.
@@ -77,7 +77,7 @@ class Member:
             self.connection.send(message)
 
 
-class Guard:
+class WatchdogServer:
     """Serves the ranks until all have left together, or one has died and all are ended.
 
     Parameters
@@ -212,7 +212,7 @@ def main(size: int, address: str, advice: str) -> None:
         token = secrets.token_hex(16)
         print(listener.getsockname()[1], token, flush=True)
         sys.stdout.close()
-        Guard(listener, size, token, advice).serve()
+        WatchdogServer(listener, size, token, advice).serve()
 
 
 if __name__ == "__main__":
@@ -226,7 +226,7 @@ _SECONDS = 3.0  # for one try to reach the guard
 _THREAD = "rnnfast-ranks"
 
 
-class Watcher:
+class Watchdog:
     """A block that all ranks enter and leave together, and that none survives alone.
 
     If a rank is killed in the block (SIGKILL, a lack of memory, a crash, `os._exit`), or leaves it by an
@@ -262,7 +262,7 @@ class Watcher:
     --------
     >>> class Alone:
     ...     rank, size, local_size = 0, 1, 1
-    >>> with Watcher(Alone()):
+    >>> with Watchdog(Alone()):
     ...     pass
     """
 
@@ -273,7 +273,7 @@ class Watcher:
         self._connection: socket.socket | None = None
         self._is_inner = False
 
-    def __enter__(self) -> Watcher:
+    def __enter__(self) -> Watchdog:
         ranks = self._ranks
         self._thread = None
         if ranks.size > 1:

@@ -20,7 +20,7 @@ from rnnfast import _check
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
-class Turn(type(threading.RLock())):  # type: ignore[misc]
+class ObjectLock(type(threading.RLock())):  # type: ignore[misc]
     """The reentrant lock of one object.
 
     It is CPython's own lock, used in a `with` statement: no interrupt can fall between acquire and release.
@@ -34,7 +34,7 @@ class Turn(type(threading.RLock())):  # type: ignore[misc]
 
 
 # Weak references, for one purpose: the child of a fork must not wait for a thread that it does not have.
-_turns: weakref.WeakSet[Turn] = weakref.WeakSet()
+_turns: weakref.WeakSet[ObjectLock] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
@@ -70,7 +70,7 @@ def trains_alone(method: _Method) -> _Method:
     @functools.wraps(method)
     def fit(self: Any, *args: Any, **kwargs: Any) -> Any:
         turn, here = turn_of(self.model), threading.get_ident()
-        if not isinstance(turn, Turn):
+        if not isinstance(turn, ObjectLock):
             return method(self, *args, **kwargs)
         before = turn.trainer
         try:

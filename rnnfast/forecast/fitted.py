@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnnfast.forecast.panel import Column, Panel
+from rnnfast.forecast.preprocessing import History, Preprocessing, Scale, Table
 from rnnfast.forecast.reading import (
     ROWS_TOGETHER,
     Ahead,
@@ -20,7 +21,6 @@ from rnnfast.forecast.reading import (
     in_groups,
     read,
 )
-from rnnfast.forecast.recipe import Past, Recipe, Scale, Table
 from rnnfast.heads.distributions import uniform
 from rnnfast.models.regressor import SequenceRegressor
 
@@ -54,7 +54,7 @@ class Group(NamedTuple):
         past = [array.copy() for array in self.reading.past]
         for own, new in zip(past, part.reading.past, strict=True):
             own[rows] = new
-        return self._replace(reading=Reading(state, Past(*past)))
+        return self._replace(reading=Reading(state, History(*past)))
 
     def ahead(self, rows: np.ndarray, future: np.ndarray) -> Ahead:
         """What is known of some series, with future covariates (n, h, F)."""
@@ -79,7 +79,7 @@ class Fitted(NamedTuple):
     """
 
     model: SequenceRegressor
-    recipe: Recipe
+    recipe: Preprocessing
     futures: Sequence[Column]
     statics: Sequence[Column]
     errors: np.ndarray

@@ -12,7 +12,7 @@ from rnnfast.data.sequences import Ragged, Sequences
 from rnnfast.forecast.data import Loaded
 from rnnfast.forecast.fitted import Fitted, Group
 from rnnfast.forecast.panel import Panel
-from rnnfast.forecast.recipe import Recipe, Table
+from rnnfast.forecast.preprocessing import Preprocessing, Table
 from rnnfast.models.regressor import SequenceRegressor
 from rnnfast.optim import Adam
 from rnnfast.training.bptt import TruncatedBPTT
@@ -71,7 +71,7 @@ def _trained_on(
     _check.series.observed_series(owner, panel.ids, panel.values, panel.begins)
     if settings.head.name == "negative_binomial":
         _check.series.counts(owner, panel.ids, panel.values, panel.begins)
-    recipe = Recipe(
+    recipe = Preprocessing(
         settings.target,
         settings.season_length,
         settings.train_horizon,

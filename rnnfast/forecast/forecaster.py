@@ -16,7 +16,7 @@ from rnnfast.forecast.data import Arrays, Frames, levels_of, loaded
 from rnnfast.forecast.fitting import NOT_MEASURED, Trained, trained_on
 from rnnfast.forecast.frames import Names, checked_freq
 from rnnfast.forecast.intervals import Origins, PredictionIntervals, backtest, continued_series
-from rnnfast.forecast.recipe import SCALERS, TARGETS
+from rnnfast.forecast.preprocessing import SCALERS, TARGETS
 from rnnfast.forecast.saving import read_forecaster, settings_of, write_forecaster
 from rnnfast.heads.definition import Head, head_of
 from rnnfast.models.weights import cell_of

@@ -14,7 +14,7 @@ from rnnfast.forecast.data import Arrays, Frames, Levels, Loaded
 from rnnfast.forecast.fitted import ERROR_LEVELS, SPREAD, Forecasts, Group
 from rnnfast.forecast.fitting import NOT_MEASURED, Trained, epochs_of, trained_on
 from rnnfast.forecast.panel import is_one_series
-from rnnfast.forecast.recipe import Scale
+from rnnfast.forecast.preprocessing import Scale
 
 
 class PredictionIntervals:

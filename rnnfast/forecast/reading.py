@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rnnfast.forecast.recipe import Past, Recipe, Scale, Table
+from rnnfast.forecast.preprocessing import History, Preprocessing, Scale, Table
 from rnnfast.layers.state import State
 from rnnfast.layers.window import Part
 from rnnfast.models.regressor import SequenceRegressor
@@ -28,7 +28,7 @@ class Reading(NamedTuple):
     """The state before the last value of N series, and their past up to that value."""
 
     state: State
-    past: Past
+    past: History
 
     def rows(self, rows: np.ndarray) -> Reading:
         """The reading of some series; each may occur more than once."""
@@ -129,12 +129,14 @@ class Stepper:
     Parameters
     ----------
     model : SequenceRegressor
-    recipe : Recipe
+    recipe : Preprocessing
     reading : Reading
     ahead : Ahead
     """
 
-    def __init__(self, model: SequenceRegressor, recipe: Recipe, reading: Reading, ahead: Ahead) -> None:
+    def __init__(
+        self, model: SequenceRegressor, recipe: Preprocessing, reading: Reading, ahead: Ahead
+    ) -> None:
         self._recipe, self._ahead, self._past, self._passed = recipe, ahead, reading.past, 0
         self._reader = model.reader()
         self._reader.body.set_state(reading.state.value)

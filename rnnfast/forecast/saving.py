@@ -16,8 +16,8 @@ from rnnfast.forecast.fitted import Fitted, Group
 from rnnfast.forecast.fitting import Trained
 from rnnfast.forecast.frames import Grid, Names
 from rnnfast.forecast.panel import Column
+from rnnfast.forecast.preprocessing import History, Preprocessing, Scale
 from rnnfast.forecast.reading import Reading
-from rnnfast.forecast.recipe import Past, Recipe, Scale
 from rnnfast.heads.definition import saved_head
 from rnnfast.layers.state import State, packed, specs, unpacked
 from rnnfast.models.regressor import SequenceRegressor
@@ -106,10 +106,10 @@ def _specs(described: dict[str, Any]) -> dict[str, Spec]:
     return {**expected, "recent": Spec(_WIDE, (-1, recipe.before + 1)), "static": Spec(_WIDE, (-1, static))}
 
 
-def _recipe(described: dict[str, Any]) -> Recipe:
+def _recipe(described: dict[str, Any]) -> Preprocessing:
     values = dict(described["recipe"])
     waves = [(float(period), int(number)) for period, number in values.pop("waves")]
-    return Recipe(**{**values, "grid": Grid(*values["grid"]), "waves": waves})
+    return Preprocessing(**{**values, "grid": Grid(*values["grid"]), "waves": waves})
 
 
 def _rebuilt(
@@ -134,7 +134,7 @@ def _rebuilt(
     state = State(
         unpacked(described["state"], {name: one for name, one in arrays.items() if name.startswith("state.")})
     )
-    past = Past(arrays["recent"], arrays["observed"] > 0, arrays["positions"])
+    past = History(arrays["recent"], arrays["observed"] > 0, arrays["positions"])
     scale = Scale(arrays["location"], arrays["scale"])
     group = Group(ids, Reading(state, past), scale, arrays["phases"], arrays["static"])
     kind: Arrays | Frames

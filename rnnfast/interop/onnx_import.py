@@ -472,8 +472,8 @@ class _Chain:
                 return False
             first, given = held[1], [one.i for one in proto.attribute if one.name == "transB"]
             assert first is not None
-            turned = first._replace(array=first.array.T) if given == [1] else first
-            return self._keeps("W", turned, name, kind) and (
+            transposed = first._replace(array=first.array.T) if given == [1] else first
+            return self._keeps("W", transposed, name, kind) and (
                 len(held) < 3 or self._keeps("b", held[2], name, kind)
             )
         if kind == "Add" and "W" in self.parts and 1 in axes:

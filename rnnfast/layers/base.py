@@ -12,7 +12,7 @@ import numpy as np
 
 from rnnfast import _check
 from rnnfast.engine.arrays import FixedList, View, as_views, base_of, from_views, shown
-from rnnfast.engine.locks import Turn, in_turn
+from rnnfast.engine.locks import ObjectLock, in_turn
 from rnnfast.layers.frozen import Freeze, Packed, lifted, protect, release
 
 
@@ -66,7 +66,7 @@ class Holder:
 
     _workspace: Workspace
     _made_by: int | None = None  # the thread that called the last `forward`
-    _turn: Turn
+    _turn: ObjectLock
     _freezes: tuple[Freeze, ...] = ()
     # Views of `params` and `grads` for the kernels: a caller may change the shape of the original arrays.
     _weights: tuple[np.ndarray, ...]
@@ -88,8 +88,8 @@ class Holder:
         self._weights = tuple(param.view() for param in params)
         self._dweights = tuple(grad.view() for grad in grads)
         self._overwritten = {id(base_of(grad)) for grad in grads}
-        self._turn = Turn()
-        Holder.wind(self, None)
+        self._turn = ObjectLock()
+        Holder.restore_tape(self, None)
 
     @property
     def params(self) -> list[np.ndarray]:
@@ -212,10 +212,10 @@ class Holder:
                 _check.arrays.apart(owner, name, array, self._dweights)
 
     def tape(self) -> Any:
-        """The cache of the last `forward` for `backward`; `wind` puts it back after other calls."""
+        """The cache of the last `forward` for `backward`; `restore_tape` puts it back after other calls."""
         return {name: getattr(self, name) for name in self.TAPE}
 
-    def wind(self, tape: Any) -> None:
+    def restore_tape(self, tape: Any) -> None:
         """Put a tape back; None for a blank one. Scratch memory belongs to the tape."""
         for name in self.TAPE:
             blank = Workspace() if name == "_workspace" else getattr(type(self), name, None)

@@ -189,7 +189,7 @@ class Carrying(Precise):
             after = np.empty((len(self.cell.states), batch, self.hidden_size), self.dtype)
         return before, after
 
-    def go_on_from(self, other: Carrying) -> None:
+    def copy_state(self, other: Carrying) -> None:
         """Take over the state of another layer on the same parameters."""
         self._spare = None  # an interrupt must not leave one array in both attributes
         self._state = other._state

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rnnfast.engine.arrays import base_of
-from rnnfast.engine.locks import Turn
+from rnnfast.engine.locks import ObjectLock
 
 NOTHING = np.zeros(0, np.int64)
 
@@ -63,7 +63,7 @@ class Packed:
 # Arrays that are read-only because of a freeze, bases before their views. An entry without a freeze that is
 # on, left by an interrupt, is released with the next ones.
 _protected: dict[int, tuple[np.ndarray, list[Freeze]]] = {}
-_turn = Turn()
+_turn = ObjectLock()
 
 
 def protect(arrays: Iterable[np.ndarray], freeze: Freeze) -> None:

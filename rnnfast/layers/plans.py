@@ -90,7 +90,7 @@ class Plans(Streaming):
     _full_rows: Rows | None = None
     _stepper: Plans | None = None  # a layer on the same parameters, for steps that are windows
 
-    turned = False  # whether Wx and Wh are stored as (G*H, D) and (G*H, H)
+    transposed = False  # whether Wx and Wh are stored as (G*H, D) and (G*H, H)
 
     def _planned(
         self, direction: str, rows: Rows, words: int, flag: bool, make: Callable[[int, Rows, int, bool], Plan]
@@ -155,8 +155,8 @@ class Plans(Streaming):
         )
         return Plan(team, saved, scratch, blocks - slots if tape_row else 0, self._fresh(batch), Pace())
 
-    def plan_backward(self, batch: int, rows: Rows, words: int, remake: bool) -> Plan:
-        """Plan a backward pass; `remake` recomputes blocks of the tape."""
+    def plan_backward(self, batch: int, rows: Rows, words: int, recompute: bool) -> Plan:
+        """Plan a backward pass; `recompute` recomputes blocks of the tape."""
         take, row, other_row = self._take, self._row(1), self._row(len(self.cell.states) - 1)
         schedule, depth, width = self.loop.schedule, self.input_size, self.hidden_size
         equations, cols = schedule.cell, len(schedule.cell.gates) * width
@@ -167,7 +167,7 @@ class Plans(Streaming):
         def again(name: str, depth: int, cols: int) -> np.ndarray | None:
             if not schedule.columns or not cols:
                 return None
-            return self._packed(name, depth, cols if remake else 0)
+            return self._packed(name, depth, cols if recompute else 0)
 
         scratch = Back(
             self._packed("packed_x", cols, depth),
@@ -183,9 +183,9 @@ class Plans(Streaming):
             take("h_block", block_rows + 1, row),
             take("kept", batch, other_row) if other_row else None,
             take("carry", batch, other_row) if other_row else None,
-            take("operand", block_rows if remake else batch, row) if equations.again else None,
-            self._columns("x_columns", block_rows if remake else 0, depth),
-            self._columns("h_columns", block_rows if remake else 0, width),
+            take("operand", block_rows if recompute else batch, row) if equations.again else None,
+            self._columns("x_columns", block_rows if recompute else 0, depth),
+            self._columns("h_columns", block_rows if recompute else 0, width),
             self._columns("d_columns", block_rows, *self._parts_of_gradients()),
             *self._row_pairs(block_rows, gradient_row),
             widths,
@@ -233,7 +233,9 @@ class Plans(Streaming):
 
     def _operand_panels(self, name: str, rows: int, widths: np.ndarray) -> np.ndarray:
         """Memory for operands of weight gradients in panels."""
-        return self._workspace.take(name, *panels_shape(widths, self.rounds, self.turned, rows, self.dtype))
+        return self._workspace.take(
+            name, *panels_shape(widths, self.rounds, self.transposed, rows, self.dtype)
+        )
 
     def _panels(self, name: str, depth: int, blocks: int, team: Team) -> np.ndarray | None:
         """Memory for a recurrent operand in panels."""
@@ -280,7 +282,7 @@ class Plans(Streaming):
         # A list: CPython 3.11 keeps up to 2,000 dead tuples of a length up to 20.
         arguments = [
             *inputs[:3], given, plan.zeros if before is None else before, *self._kernel_params(),
-            self.turned, made, *rows, *plan.saved, hs, after, *plan.scratch,
+            self.transposed, made, *rows, *plan.saved, hs, after, *plan.scratch,
         ]  # fmt: skip
         threads.run(self.loop.forward, *plan.team, arguments, plan.pace)
         packed.keep()
@@ -334,7 +336,7 @@ class Plans(Streaming):
             scratch = scratch._replace(dts=(room or self._workspace).take("all gradients", shape, self.dtype))
         arguments = (
             *run.inputs[:3], run.given, *run.saved, run.intact, dhs, plan.zeros if later is None else later,
-            *self._kernel_params(), self.turned, *run.rows, adds, groups is not None,
+            *self._kernel_params(), self.transposed, *run.rows, adds, groups is not None,
             dxs, run.inputs.dwords, dgiven, dstates, *grads, *scratch,
         )  # fmt: skip
         threads.run(self.loop.backward, *plan.team, arguments, plan.pace)
@@ -350,7 +352,7 @@ class Plans(Streaming):
             self._hand_out(self._kernel_grads[-1])
 
     def reduce(self, reduction: Reduction) -> None:
-        """Begin to sum the gradients of the last `go_back` over processes."""
+        """Begin to sum the gradients of the last `backpropagate` over processes."""
         assert self._kernel_grads is not None
         assert self._run is not None
         found = [array for array in self._kernel_grads if array is not None]
@@ -375,12 +377,13 @@ class Plans(Streaming):
         known = self._workspace.plans.get("terms")
         if known is None or known[0] is not dwords:
             results = [empty if array is None else array.reshape(-1) for array in (*grads, dwords)]
-            terms = terms_of(self.loop.schedule, self.input_size, self.hidden_size, self.turned)
+            terms = terms_of(self.loop.schedule, self.input_size, self.hidden_size, self.transposed)
             regions = np.concatenate(([0], np.cumsum([array.size for array in results])))
             known = self._workspace.plans["terms"] = dwords, terms, regions, results
         _, terms, regions, results = known
         arguments = (
-            xs, ids, words, run.saved[0], dts, run.rows.offsets, run.rows.order, run.rows.resets, self.turned,
+            xs, ids, words, run.saved[0], dts, run.rows.offsets, run.rows.order, run.rows.resets,
+            self.transposed,
             *groups[:-1], scratch.widths, terms, regions, *results,
             take("partial", levels * int(regions[-1])), scratch.packed_x,
             take("group_x", rows + 1, padded_row(self.input_size, self.dtype)),

@@ -219,8 +219,9 @@ class Recurrent(Activations):
         """`forward`, also over words of a table, a part of a sequence, or blocks of a batch.
 
         A `Lookup` has checked ids (N, T). Outputs have the bits of `forward` over `words[ids]`, and
-        `go_back` computes `dwords` instead of gradients of inputs. `place` is the window's part of a batch of
-        sequences, for random arguments. `go_back` adds the gradients of the parameters by `blocks`.
+        `backpropagate` computes `dwords` instead of gradients of inputs. `place` is the window's part of a
+        batch of sequences, for random arguments. `backpropagate` adds the gradients of the parameters by
+        `blocks`.
         """
         owner = f"{type(self).__name__}.forward"
         if isinstance(xs, Lookup):
@@ -271,7 +272,7 @@ class Recurrent(Activations):
         return 0 < 2 * size <= batch * min(steps, block_steps(batch))
 
     def _looked_up(self, lookup: Lookup) -> Inputs:
-        # Copies, as of inputs: the caller may change both before `go_back`. Words that do not occur are
+        # Copies, as of inputs: the caller may change both before `backpropagate`. Words that do not occur are
         # zero in the copy, because 0 times a NaN or infinity would not be 0.
         ids = self._workspace.take("ids", lookup.ids.shape, np.dtype(np.int64))
         words = self._take("words", *lookup.words.shape)
@@ -324,9 +325,9 @@ class Recurrent(Activations):
             `grads` is overwritten, and `dh` is the gradient of the initial state.
         """
         if not arriving:
-            return self.go_back(dhs, None, out)
+            return self.backpropagate(dhs, None, out)
         self.check_backward(arriving)
-        return self.go_back(dhs, [arriving.get(f"d{name}_next") for name in self.cell.states], out)
+        return self.backpropagate(dhs, [arriving.get(f"d{name}_next") for name in self.cell.states], out)
 
     def check_backward(self, arriving: Mapping[str, Any]) -> tuple[int, int]:
         """Rows and steps of the last window. Errors are those of `backward` with these arguments, except for
@@ -343,7 +344,7 @@ class Recurrent(Activations):
                 _check.arrays.floats(owner, name, given, (rows.order.size, self.hidden_size), self.dtype)
         return rows.order.size, rows.offsets.size - 1
 
-    def go_back(
+    def backpropagate(
         self,
         dhs: np.ndarray,
         arriving: Sequence[np.ndarray | None] | None = None,

@@ -25,8 +25,8 @@ StateGradients = list[np.ndarray]
 class Body(Drawing):
     """Stacked recurrent layers on words or vectors, with dropout before each and after the last.
 
-    It reads a sequence at once or part by part. `read` carries the state from part to part; `go_back` takes
-    the gradients of the states from the part after.
+    It reads a sequence at once or part by part. `read` carries the state from part to part; `backpropagate`
+    takes the gradients of the states from the part after.
 
     Parameters
     ----------
@@ -71,8 +71,9 @@ class Body(Drawing):
     def read(self, xs: np.ndarray, *, drop: bool, keep: bool = True, part: Part | None = None) -> np.ndarray:
         """Hidden vectors (N, T, H) of checked ids (N, T) or vectors (N, T, D); advances the carried state.
 
-        Without `keep`, the layers cache no activations, and `go_back` recomputes them. `part` is the part of
-        the sequence that `xs` holds; by default, all of it. An empty window leaves the state unchanged.
+        Without `keep`, the layers cache no activations, and `backpropagate` recomputes them. `part` is the
+        part of the sequence that `xs` holds; by default, all of it. An empty window leaves the state
+        unchanged.
         """
         if xs.size:
             return self._read(xs, drop, keep, part)
@@ -149,10 +150,10 @@ class Body(Drawing):
         return self._parts
 
     def gradients_of_outputs(self, batch: int, steps: int) -> np.ndarray:
-        """Memory for the gradients (N, T, H) that `go_back` takes."""
+        """Memory for the gradients (N, T, H) that `backpropagate` takes."""
         return self._buffer("dhs", batch, steps, self._sizes[-1])
 
-    def go_back(
+    def backpropagate(
         self,
         dhs: np.ndarray,
         arriving: StateGradients | None = None,
@@ -174,7 +175,7 @@ class Body(Drawing):
             looked_up = layer.reads_words
             out = None if looked_up else self._buffer(f"dxs{index}", batch, steps, layer.input_size)
             later = None if arriving is None else list(arriving[index])
-            dhs = layer.go_back(dhs, later, out, adds=adds, room=self._workspace)
+            dhs = layer.backpropagate(dhs, later, out, adds=adds, room=self._workspace)
             if reduction is not None:
                 layer.reduce(reduction)
         if self.embedding is not None and not looked_up:
@@ -192,21 +193,21 @@ class Body(Drawing):
         return self._workspace.take(name, (batch, steps, width), self.dtype)
 
     def tape(self) -> Any:
-        """Everything `go_back` needs from the last `read`, for `wind`."""
+        """Everything `backpropagate` needs from the last `read`, for `restore_tape`."""
         return [super().tape(), *(part.tape() for part in self._parts)]
 
-    def wind(self, tape: Any) -> None:
+    def restore_tape(self, tape: Any) -> None:
         """Put a tape back; None for a blank one."""
         own, *others = [None] * (len(self._parts) + 1) if tape is None else tape
-        super().wind(own)
+        super().restore_tape(own)
         for part, kept in zip(self._parts, others, strict=True):
-            part.wind(kept)
+            part.restore_tape(kept)
 
     # Memory.
 
     def footprint(self, extents: Sequence[Extent]) -> Footprint:
-        """Peak memory of `read` and `go_back` over parts of these sizes, the part with the most blocks first;
-        and whether every layer keeps the activations of each part."""
+        """Peak memory of `read` and `backpropagate` over parts of these sizes, the part with the most blocks
+        first; and whether every layer keeps the activations of each part."""
         batch, steps = extents[0].batch, max(extent.steps for extent in extents)
         words = self._words(batch, steps)
         own = [footprint(layer, extents, 0 if i else words) for i, layer in enumerate(self.layers)]
@@ -327,12 +328,12 @@ class Body(Drawing):
         for layer, own in zip(self.layers, values, strict=True):
             layer.constants = own
 
-    def go_on_from(self, other: Body) -> None:
+    def copy_state(self, other: Body) -> None:
         """Take over the state of another body on the same parameters; an interrupt leaves the old state."""
         before = self.carried
         try:
             for layer, own in zip(self.layers, other.layers, strict=True):
-                layer.go_on_from(own)
+                layer.copy_state(own)
         except BaseException:
             self.roll_back(before)
             raise

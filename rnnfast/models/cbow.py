@@ -41,14 +41,14 @@ class Contexts(Layer):
         """Do nothing: there are no constants."""
 
     def gradients_of_outputs(self, batch: int, steps: int) -> np.ndarray:
-        """Memory for the gradients (N, T, D) that `go_back` takes."""
+        """Memory for the gradients (N, T, D) that `backpropagate` takes."""
         layer = self.layer
         return self._workspace.take("dhs", (batch, steps, layer.embed_size), layer.dtype)
 
-    def go_back(
+    def backpropagate(
         self, dhs: np.ndarray, *, blocks: Blocks | None = None, reduction: Reduction | None = None
     ) -> None:
-        """Fill the gradients from the gradients of the outputs, (N, T, D); by blocks as in `Body.go_back`."""
+        """Fill the gradients from those of the outputs, (N, T, D); by blocks as in `Body.backpropagate`."""
         if blocks is not None and reduction is not None:
             self.layer.backward_by_blocks(dhs, blocks, reduction)
         else:
@@ -88,7 +88,7 @@ class Contexts(Layer):
         context = self.layer.context
         return None if context is None else context.shape[0]
 
-    def go_on_from(self, other: Contexts) -> None:
+    def copy_state(self, other: Contexts) -> None:
         """Take over the state of another body on the same parameters."""
         self.layer.set_state(other.layer.context)
 

@@ -112,7 +112,7 @@ class Encoder(Drawing):
             self._kept = steps, kept
         return self._dropped(len(self.layers), hs, drop, part)
 
-    def go_back(
+    def backpropagate(
         self, dhs: np.ndarray, *, blocks: Blocks | None = None, reduction: Reduction | None = None
     ) -> None:
         """Fill the gradients of the last `read` from those of its hidden vectors; they are complete when the
@@ -131,7 +131,7 @@ class Encoder(Drawing):
             dhs = self._undropped(place, dhs)
 
     def gradients_of_outputs(self, batch: int, steps: int) -> np.ndarray:
-        """Memory for the gradients that `go_back` takes."""
+        """Memory for the gradients that `backpropagate` takes."""
         return self._take("dhs", batch, steps, self.hidden_size)
 
     def _dropped(self, number: int, hs: np.ndarray, drop: bool, part: Part) -> np.ndarray:
@@ -151,7 +151,7 @@ class Encoder(Drawing):
     def roll_back(self, state: None) -> None:
         """Do nothing."""
 
-    def go_on_from(self, other: Encoder) -> None:
+    def copy_state(self, other: Encoder) -> None:
         """Do nothing."""
 
     def get_state(self) -> None:

@@ -180,7 +180,7 @@ class LanguageModel(Model):
         xs, ts = self._pair("losses", xs, ts)
         reader = self.reader()
         losses = reader.output.losses(reader.body.read(xs, drop=False, keep=False), ts)
-        self.body.go_on_from(reader.body)
+        self.body.copy_state(reader.body)
         return losses
 
     @in_turn
@@ -190,7 +190,7 @@ class LanguageModel(Model):
         xs = self._inputs("predict", xs)
         body = self.reader().body
         scores = self.scores(body.read(xs, drop=False, keep=False))
-        self.body.go_on_from(body)
+        self.body.copy_state(body)
         return scores
 
     def predict_proba(self, xs: np.ndarray) -> np.ndarray:

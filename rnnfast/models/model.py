@@ -188,11 +188,11 @@ class Model(Holder):
             assert self._hs is not None
             dhs = self.output.input_gradient(out=self.body.gradients_of_outputs(*self._hs[:2]))
             if self._blocks is None:
-                self.body.go_back(dhs)
+                self.body.backpropagate(dhs)
             else:
                 reduction = Reduction(self._blocks)
                 reduction.begin(self.output.made)
-                self.body.go_back(dhs, blocks=self._blocks, reduction=reduction)
+                self.body.backpropagate(dhs, blocks=self._blocks, reduction=reduction)
                 reduction.finish()
             self.output.parameter_gradients(adds=self.tied)
 
@@ -201,14 +201,14 @@ class Model(Holder):
         self._hs = None
 
     def tape(self) -> Any:
-        """Everything `backward` needs from the last `forward` except the output's cache, for `wind`."""
+        """What `backward` needs from the last `forward` except the output's cache, for `restore_tape`."""
         return super().tape(), self.body.tape()
 
-    def wind(self, tape: Any) -> None:
+    def restore_tape(self, tape: Any) -> None:
         """Put a tape back; None for a blank one."""
         own, body = (None, None) if tape is None else tape
-        super().wind(own)
-        self.body.wind(body)
+        super().restore_tape(own)
+        self.body.restore_tape(body)
 
     # A model read in parts.
 
@@ -217,8 +217,8 @@ class Model(Holder):
     ) -> np.ndarray:
         """Hidden vectors (N, steps, H) of a part of inputs (N, T, ...); advances the carried state.
 
-        Inputs are checked. Afterwards `backward` is not possible: `body.go_back` takes its place, part by
-        part, with the gradients from `output` after `score_part`. Arguments are those of `Body.read`.
+        Inputs are checked. Afterwards `backward` is not possible: `body.backpropagate` takes its place, part
+        by part, with the gradients from `output` after `score_part`. Arguments are those of `Body.read`.
         """
         self._hs = None
         return self.body.read(self._inputs(method, part.of(xs)), drop=drop, keep=keep, part=part)
@@ -236,11 +236,11 @@ class Model(Holder):
     def reader(self) -> Any:
         """A model on the same parameters, in the same state and with its own memory, for reading.
 
-        Each call returns the same object. `body.go_on_from` copies an advanced state back.
+        Each call returns the same object. `body.copy_state` copies an advanced state back.
         """
         if self._reader is None:
             self._reader = self.another()
-        self._reader.body.go_on_from(self.body)
+        self._reader.body.copy_state(self.body)
         return self._reader
 
     def another(self) -> Any:

@@ -235,7 +235,7 @@ class SequenceRegressor(Model):
             body.reset_state()
         predictions = self.head.values(self.scores(body.read(xs, drop=False, keep=False, part=part)))
         if carry:
-            self.body.go_on_from(body)
+            self.body.copy_state(body)
         return predictions
 
     @in_turn

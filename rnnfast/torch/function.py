@@ -270,8 +270,8 @@ def eager(kind: Kind, layout_of: Callable[[bool], RowLayout]) -> Callable[..., t
         if dtype is torch.bfloat16:
             own, x = kind._replace(precision="bfloat16"), x.float()
             weights, states = (tuple(one.float() for one in tensors) for tensors in (weights, states))
-        made = recurrence(own, layout, layout.turned(x), (*weights, None, None)[:4], states)
+        made = recurrence(own, layout, layout.transposed(x), (*weights, None, None)[:4], states)
         hs, *final = made if dtype is x.dtype else (one.to(dtype) for one in made)
-        return layout.turned(hs), *final
+        return layout.transposed(hs), *final
 
     return direction

@@ -83,7 +83,7 @@ class RowLayout(NamedTuple):
     rows: Rows
     turn: torch.Tensor | None = None
 
-    def turned(self, x: torch.Tensor) -> torch.Tensor:
+    def transposed(self, x: torch.Tensor) -> torch.Tensor:
         """The rows of x in the order in which they are read, or back in their own."""
         if self.turn is None:
             return x

@@ -48,7 +48,7 @@ class _Taped(Window):
             torch.from_numpy(np.empty((0,) * axes, self.dtype) if one is None else one) for axes, one in made
         )
 
-    def wind_tensors(self, xs: np.ndarray, layout: RowLayout, tensors: Sequence[torch.Tensor]) -> None:
+    def restore_tensors(self, xs: np.ndarray, layout: RowLayout, tensors: Sequence[torch.Tensor]) -> None:
         """Put a tape back, that of a `forward` over these inputs."""
         none = nothing(self.dtype, 2)
         states, tape, starts = (array_of(one) if one.numel() else None for one in tensors)
@@ -96,9 +96,9 @@ def recurrence(
     """
     kind, layout = KINDS[name], _layout(x, batch_first, backwards, lengths, resets)
     window = _Taped(kind, function.arrays_of(kind, *_four(weights)))
-    hs, *finals = function.forward(window, layout, layout.turned(x), states, keep)
+    hs, *finals = function.forward(window, layout, layout.transposed(x), states, keep)
     tape = window.tape_tensors() if keep else tuple(x.new_empty((0,) * axes) for axes in _TAPE.values())
-    return layout.turned(hs), torch.cat(finals), *tape
+    return layout.transposed(hs), torch.cat(finals), *tape
 
 
 @recurrence.register_fake
@@ -130,13 +130,13 @@ def recurrence_backward(
 ) -> list[torch.Tensor]:
     """The gradients of x, of the weights, and of the states."""
     kind, layout = KINDS[name], _layout(x, batch_first, backwards, lengths, resets)
-    x = layout.turned(x)
+    x = layout.transposed(x)
     window = _Taped(kind, function.arrays_of(kind, *_four(weights)))
-    window.wind_tensors(array_of(x), layout, tape)
-    arriving = layout.turned(dhs), *dafter.split(1)
+    window.restore_tensors(array_of(x), layout, tape)
+    arriving = layout.transposed(dhs), *dafter.split(1)
     dx, *others = function.backward(window, dhs.shape, (x, *_four(weights), *states), arriving, (True,))
     assert dx is not None
-    return [layout.turned(dx), *(one for one in others if one is not None)]
+    return [layout.transposed(dx), *(one for one in others if one is not None)]
 
 
 @recurrence_backward.register_fake

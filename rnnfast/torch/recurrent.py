@@ -20,7 +20,7 @@ from rnnfast.torch.layout import DTYPES, array_of, is_plain, untraced
 from rnnfast.torch.windows import OnTorchThreads, idle
 
 
-class _Lent(OnTorchThreads, Layer):
+class PooledLayer(OnTorchThreads, Layer):
     """A layer for one window, on memory that others have left."""
 
     def __init__(self, cell: Cell, params: list[np.ndarray]) -> None:
@@ -34,7 +34,7 @@ class _Lent(OnTorchThreads, Layer):
             idle.give_back(self._key, self._workspace)
 
 
-_Lent.__name__ = "rnnfast.torch.Recurrent"  # in error messages
+PooledLayer.__name__ = "rnnfast.torch.Recurrent"  # in error messages
 
 
 class _Window(torch.autograd.Function):
@@ -67,12 +67,12 @@ class _Window(torch.autograd.Function):
     def backward(ctx: Any, dhs: Any, *later: Any) -> Any:
         """The gradient of each tensor."""
         xs, *_ = ctx.saved_tensors
-        layer: _Lent = ctx.layer
+        layer: PooledLayer = ctx.layer
         given, _ = ctx.counts
         dhs = torch.zeros(ctx.shape, dtype=xs.dtype) if dhs is None else dhs
         arriving = [None if one is None else array_of(one) for one in later]
         with layer.lock:
-            dxs = layer.go_back(array_of(dhs), arriving)
+            dxs = layer.backpropagate(array_of(dhs), arriving)
             states = layer.get_state_gradients()
             found = layer.given_gradients if given else {}
             grads = [grad.copy() for grad in layer.grads]
@@ -317,7 +317,7 @@ class Recurrent(torch.nn.Module):
         finals = []
         for index in range(self.num_layers):
             params = [getattr(self, f"{name}_l{index}") for name in self.cell.shapes(1, 1)]
-            layer = _Lent(self.cell, [array_of(param) for param in params])
+            layer = PooledLayer(self.cell, [array_of(param) for param in params])
             layer.constants.update(self.constants)
             layer.train_flg = self.training
             if self.cell.random:

@@ -97,7 +97,7 @@ class Window(OnTorchThreads):
     `backward` may come again. Without a tape, `kept` is memory that holds packed weights from call to call.
     """
 
-    turned = True
+    transposed = True
 
     def __init__(
         self, kind: Kind, arrays: list[np.ndarray | None], kept: PackedWeights | None = None

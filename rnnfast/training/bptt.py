@@ -286,7 +286,7 @@ class Chain:
             try:
                 return self._learned(window)
             finally:
-                self._model.wind(outside)
+                self._model.restore_tape(outside)
                 self._model.forget_window()  # the output layer holds this window, not the caller's
 
     def _learned(self, window: Batch) -> float | None:
@@ -295,7 +295,7 @@ class Chain:
         pieces = [(first, min(last, steps)) for first, last in pieces]
         own, outputs = [], []
         for first, last in pieces:
-            body.wind(self._spare.pop() if self._spare else None)
+            body.restore_tape(self._spare.pop() if self._spare else None)
             outputs.append(_read(model, window.window(first, last)))
             own.append((last - first, body.tape()))
         loss = None
@@ -314,14 +314,14 @@ class Chain:
         for index in reversed(range(len(own))):
             first, last = pieces[index]
             part = np.ascontiguousarray(dhs[:, first:last])
-            body.wind(own[index][1])
-            arriving = body.go_back(part, arriving, adds=arriving is not None)
+            body.restore_tape(own[index][1])
+            arriving = body.backpropagate(part, arriving, adds=arriving is not None)
             own[index] = last - first, body.tape()  # recomputed activations may have replaced arrays
         for index in reversed(range(len(self._past))):
             steps, tape = self._past[index]
-            body.wind(tape)
+            body.restore_tape(tape)
             nothing = np.zeros((hs.shape[0], steps, hs.shape[2]), hs.dtype)
-            arriving = body.go_back(nothing, arriving, adds=True)
+            arriving = body.backpropagate(nothing, arriving, adds=True)
             self._past[index] = steps, body.tape()
         output.parameter_gradients(adds=self._model.tied)
         return loss

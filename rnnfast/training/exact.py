@@ -247,7 +247,7 @@ def _backpropagate(model: Model, xs: Any, ts: Any, parts: list[Part]) -> float:
         final = body.get_state() if final is None else final
         made = model.score_part(hs, ts, part, sums, scored, made) or made
         dhs = output.input_gradient(out=body.gradients_of_outputs(*hs.shape[:2]))
-        arriving = body.go_back(dhs, arriving, adds=arriving is not None)
+        arriving = body.backpropagate(dhs, arriving, adds=arriving is not None)
     output.parameter_gradients(adds=model.tied)
     body.set_state(final)
     return output.mean(sums, scored)

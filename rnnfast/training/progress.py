@@ -89,7 +89,7 @@ class Meter:
         self._trained = 0.0  # seconds in windows, without validation
         self._first_trained, self._first_tokens = 0.0, 0  # of the first window of a process
         self._is_first = True
-        self._good_step = self._good_tokens = 0  # values before the update that `go_back` undoes
+        self._good_step = self._good_tokens = 0  # values before the update that `backpropagate` undoes
         self._loss, self._epoch_tokens = 0.0, 0
         self._validation = 0.0  # seconds the last validation took
 
@@ -175,7 +175,7 @@ class Meter:
         """Remember the counts before an update that may be undone."""
         self._good_step, self._good_tokens = self.step, self.tokens
 
-    def go_back(self) -> None:
+    def backpropagate(self) -> None:
         """Restore the counts of `before_update`: the updates since were undone."""
         self.step, self.tokens = self._good_step, self._good_tokens
 

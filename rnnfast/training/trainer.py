@@ -18,8 +18,8 @@ from rnnfast.engine.locks import trains_alone
 from rnnfast.optim import all_finite, clip_by_value
 from rnnfast.optim.gradients import SharedGradients
 from rnnfast.training.bptt import TruncatedBPTT, Window
+from rnnfast.training.checkpointing import Checkpointing, checksum, described
 from rnnfast.training.fitting import largest_batch, loss_of_first_window, prepared, reading_order, validated
-from rnnfast.training.keeper import Keeper, checksum, described
 from rnnfast.training.processes import BatchBlocks, processes_of, ranks_of
 from rnnfast.training.progress import Meter, Progress, has_stalled
 from rnnfast.training.safety import LastGood, StopTraining, TrainingDiverged, blamed, interrupts_deferred
@@ -156,7 +156,7 @@ class Trainer:
 
     def _begin(self) -> None:
         """Set the attributes that serve only a running `fit`."""
-        self._keeper: Keeper | None = None
+        self._keeper: Checkpointing | None = None
         self._shared, self.processes = SharedGradients(), processes_of(self.ranks)
         self.batch_blocks: BatchBlocks | None = None
 
@@ -253,7 +253,7 @@ class Trainer:
         self._begin()
         self.batch_blocks = self.processes.blocks(self, largest_batch(ids, batch_size), self.blocks)
         if checkpoint_file is not None:
-            self._keeper = Keeper(self, checkpoint_file, checkpoint_every, ids, valid, int(batch_size))
+            self._keeper = Checkpointing(self, checkpoint_file, checkpoint_every, ids, valid, int(batch_size))
         with self.processes:
             options = [epochs, batch_size, resume, checkpoint_file is None, self.shuffle, self.blocks]
             self.processes.begin(self, lambda: [described(self), options, checksum(ids), checksum(valid)])
@@ -348,7 +348,7 @@ class Trainer:
         with interrupts_deferred():
             undone = self.last_good.restore_if_blown_up() if good_loss else self.last_good.restore()
             if undone:
-                meter.go_back()
+                meter.backpropagate()
             self.model.reset_state()
         return TrainingDiverged.at(meter.epoch, step, reason)
 

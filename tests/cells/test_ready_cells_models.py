@@ -131,10 +131,10 @@ def test_a_stack_and_both_directions_are_those_of_the_naive_layers(name):
     other = layer_of(name, seed=3)
     other.train_flg = False
     both = Bidirectional(lower, other)
-    turned = xs.copy()
+    transposed = xs.copy()
     for n, length in enumerate(lengths):
-        turned[n, :length] = xs[n, :length][::-1]
-    backward = naive(other, turned)
+        transposed[n, :length] = xs[n, :length][::-1]
+    backward = naive(other, transposed)
     for n, length in enumerate(lengths):
         backward[n, :length] = backward[n, :length][::-1].copy()
     expected = np.concatenate([naive(lower, xs), backward], axis=-1)

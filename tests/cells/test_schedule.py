@@ -121,7 +121,7 @@ def test_a_second_product_divides_the_step():
 def test_what_is_made_again_writes_no_output():
     for one in READY:
         schedule = Schedule(one.equations)
-        for part in schedule.remake:
+        for part in schedule.recompute:
             for program in part:
                 assert {place for place, _ in (where for _, where in program.writes)} <= {
                     TAPE,

@@ -13,7 +13,7 @@ from rnnfast.cli.app import app
 from rnnfast.cli.experiment import Experiment
 from rnnfast.files.atomic import fcntl, only_one
 from rnnfast.training import TrainingDiverged
-from rnnfast.training.keeper import read_training
+from rnnfast.training.checkpointing import read_training
 
 TEXT = kill_and_resume.TEXT  # of the fixture `text`
 

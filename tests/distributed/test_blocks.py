@@ -50,7 +50,7 @@ def assert_adds_blocks(cell, dtype, shape, number, lengths):
     whole.read(xs, blocks=Blocks(bounds), **given)
     for grad in whole.grads:
         grad[...] = np.nan
-    dxs, parts = whole.go_back(dhs), []
+    dxs, parts = whole.backpropagate(dhs), []
     for first, last in itertools.pairwise(bounds):
         one, rows = layer(), slice(first, last)
         one.forward(xs[rows], **{name: array[rows] for name, array in given.items()})

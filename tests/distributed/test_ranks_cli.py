@@ -11,7 +11,7 @@ from ranks_helpers import end_ranks, needs_ranks, run_ranks, start_ranks
 
 from rnnfast.forecast import RNNForecaster
 from rnnfast.training.checkpoint import MODEL
-from rnnfast.training.keeper import read_training
+from rnnfast.training.checkpointing import read_training
 
 pytestmark = needs_ranks
 

@@ -6,7 +6,7 @@ import pytest
 from rnnfast.forecast.fitting import Columns, Windows
 from rnnfast.forecast.frames import Grid
 from rnnfast.forecast.panel import Panel, filled, panel_of_arrays
-from rnnfast.forecast.recipe import Past, Recipe, Table
+from rnnfast.forecast.preprocessing import History, Preprocessing, Table
 
 NAN = np.nan
 SERIES = [
@@ -18,7 +18,7 @@ SERIES = [
 
 
 def recipe_of(target="difference", season=1, horizon=1, scaler="standard", flags=True, counts=False):
-    return Recipe(target, season, horizon, scaler, flags, 0.5 if counts else None, Grid("step"), [], 0)
+    return Preprocessing(target, season, horizon, scaler, flags, 0.5 if counts else None, Grid("step"), [], 0)
 
 
 def filled_naively(y, step):
@@ -194,7 +194,7 @@ def test_columns_are_zero_behind_the_end():
 
 
 def test_a_past_goes_on_with_forecasts():
-    past = Past(np.array([[1.0, 2.0, 3.0]]), np.array([False]), np.array([7]))
+    past = History(np.array([[1.0, 2.0, 3.0]]), np.array([False]), np.array([7]))
     after = past.followed_by(np.array([9.0]))
     np.testing.assert_array_equal(after.recent, [[2.0, 3.0, 9.0]])
     assert after.observed.all()

@@ -649,8 +649,8 @@ def lstm_file():
         if one.name == "W":
             one.CopyFrom(numpy_helper.from_array(halves[0], "upper"))
     made.graph.initializer.append(numpy_helper.from_array(halves[1].transpose(0, 2, 1).copy(), "lower"))
-    made.graph.node.insert(0, helper.make_node("Transpose", ["lower"], ["turned"], perm=[0, 2, 1]))
-    made.graph.node.insert(1, helper.make_node("Concat", ["upper", "turned"], ["W"], axis=1))
+    made.graph.node.insert(0, helper.make_node("Transpose", ["lower"], ["transposed"], perm=[0, 2, 1]))
+    made.graph.node.insert(1, helper.make_node("Concat", ["upper", "transposed"], ["W"], axis=1))
     return made
 
 

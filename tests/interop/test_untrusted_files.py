@@ -17,7 +17,7 @@ from rnnfast.models import load_model
 from rnnfast.models.loading import expected_tensors
 from rnnfast.models.weights import read_weights
 from rnnfast.optim import Adam
-from rnnfast.training.keeper import read_training
+from rnnfast.training.checkpointing import read_training
 
 FILES = int(os.environ.get("RNNFAST_FUZZ", "1500"))
 SEED = int(os.environ.get("RNNFAST_FUZZ_SEED", "0"))

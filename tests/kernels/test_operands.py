@@ -29,9 +29,9 @@ def always_packed(monkeypatch):
 def turned_around(layer):
     """The layer with weights and gradients as (G H, D) and (G H, H), as in PyTorch."""
     wx, wh, *biases = layer._kernel_params()
-    turned = [wx.T.copy(), wh.T.copy(), *biases]
-    layer.turned, layer._kernel_params = True, lambda: turned
-    layer._kernel_grads = [None if array is None else np.full_like(array, np.nan) for array in turned]
+    transposed = [wx.T.copy(), wh.T.copy(), *biases]
+    layer.transposed, layer._kernel_params = True, lambda: transposed
+    layer._kernel_grads = [None if array is None else np.full_like(array, np.nan) for array in transposed]
     return layer
 
 
@@ -78,7 +78,7 @@ def test_groups_of_sequences_read_packed_operands_too(kind, threads, monkeypatch
         layer = make(kind, D, H, np.float32, stateful=False)
         window = Window(layer, N, T)
         layer.read(window.xs, blocks=Blocks(np.array([0, 3, 5])))
-        layer.go_back(window.dhs)
+        layer.backpropagate(window.dhs)
         return [grad.copy() for grad in layer.grads]
 
     expected = gradients()

@@ -91,12 +91,12 @@ def test_rounding_is_to_nearest_and_ties_to_even():
 
 @pytest.mark.parametrize("depth", [1, 2, 31, 64, 75])
 @pytest.mark.parametrize("cols", [1, 17, 32, 70])
-@pytest.mark.parametrize("turned", [False, True])
-def test_packed_pairs_hold_each_number_rounded(depth, cols, turned):
+@pytest.mark.parametrize("transposed", [False, True])
+def test_packed_pairs_hold_each_number_rounded(depth, cols, transposed):
     rng = np.random.default_rng(depth + cols)
     w = normal(rng, (depth, cols), np.float32)
     w.reshape(-1)[: min(w.size, special().size)] = special()[: w.size]
-    flat, strides = (w.T.copy().reshape(-1), (1, depth)) if turned else (w.reshape(-1), (cols, 1))
+    flat, strides = (w.T.copy().reshape(-1), (1, depth)) if transposed else (w.reshape(-1), (cols, 1))
     pairs = -(-depth // 2)
     packed = np.full(packed_size(pairs, cols, PAIRS), -1, PAIRS)
     pack_all(depth, cols, flat, *map(np.int64, strides), packed)
@@ -228,7 +228,7 @@ def test_blocks_of_rows_have_the_gradients_of_their_own(kind):
     rng = np.random.default_rng(2)
     xs, dhs = normal(rng, (N, T, D), np.float32), normal(rng, (N, T, H), np.float32)
     layer.read(xs, blocks=Blocks(np.array([0, 3, 6]), 0, N))
-    layer.go_back(dhs)
+    layer.backpropagate(dhs)
     both = [grad.copy() for grad in layer.grads]
     parts = []
     for rows in (slice(0, 3), slice(3, 6)):

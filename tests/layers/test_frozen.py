@@ -118,11 +118,11 @@ def test_steps_of_many_rows_use_constants_given_arrays_and_noise_as_others_do(ki
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 8, 30])
-@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_frozen_affine_layer_has_the_bits_of_others(rows, turned, dtype):
-    W = normal(rng(), (70, 45) if turned else (45, 70), dtype)
-    layer = TimeAffine(W.T if turned else W, normal(rng(), (70,), dtype))
+def test_a_frozen_affine_layer_has_the_bits_of_others(rows, transposed, dtype):
+    W = normal(rng(), (70, 45) if transposed else (45, 70), dtype)
+    layer = TimeAffine(W.T if transposed else W, normal(rng(), (70,), dtype))
     x = normal(rng(), (rows, 45), dtype)
     expected = layer.forward(x)
     with layer.frozen():

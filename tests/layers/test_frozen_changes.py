@@ -94,8 +94,8 @@ def test_errors_end_the_context_as_they_end_any():
 def test_contexts_nest_and_overlap(lent):
     layer, xs = lstm(), np.ones((2, 4, D), np.float32)
     twin = TimeLSTM(*layer.params)
-    turned = TimeAffine(layer.params[0].T, np.zeros(D, np.float32))
-    first, second, third = layer.frozen(), twin.frozen(), turned.frozen()
+    transposed = TimeAffine(layer.params[0].T, np.zeros(D, np.float32))
+    first, second, third = layer.frozen(), twin.frozen(), transposed.frozen()
     first.__enter__()
     second.__enter__()
     third.__enter__()
@@ -108,7 +108,7 @@ def test_contexts_nest_and_overlap(lent):
     second.__exit__(None, None, None)
     layer.params[1][...] = 0
     with pytest.raises(ValueError, match=READ_ONLY):
-        layer.params[0][...] = 0  # turned has a view of it
+        layer.params[0][...] = 0  # transposed has a view of it
     third.__exit__(None, None, None)
     layer.params[0][...] = 0
     assert lent == [[0, 0], [1, 1]]

@@ -14,7 +14,7 @@ from rnnfast.cli.run_folder import SETTINGS, TRAIN, RunFolder
 from rnnfast.data import CharTokenizer, CorpusError, WindowBatches, encode_to_memmap, read_files
 from rnnfast.optim import SGD
 from rnnfast.training import Checkpoint
-from rnnfast.training.keeper import read_training
+from rnnfast.training.checkpointing import read_training
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="Windows cuts no file that is mapped")
 IDS = np.arange(401) % 5

@@ -159,10 +159,10 @@ def test_gradients_of_inputs_are_written_where_they_belong(layout, shape, is_sca
 
 
 @kernel
-def run_weights(team, member, turned, rows, cols, x_block, dts, dwx, mode):
+def run_weights(team, member, transposed, rows, cols, x_block, dts, dwx, mode):
     """`weights_by_columns`."""
     x, d = last_first(x_block, rows, ZERO), last_first(dts, rows, ZERO)
-    weights_by_columns(team, member, turned, rows, cols, x, d, dwx, mode)
+    weights_by_columns(team, member, transposed, rows, cols, x, d, dwx, mode)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -185,9 +185,9 @@ def test_weight_gradients_have_the_same_bits_in_both_layouts(depth, cols, member
     team[MEMBERS] = members
     for mode in (OVERWRITE, ADD_TO):
         before = normal(rng, (depth, cols), dtype) if mode == ADD_TO else poisoned((depth, cols), dtype)
-        plain, turned = before.copy(), before.T.copy()
-        for dwx, is_turned in ((turned, True), (plain, False)):
+        plain, transposed = before.copy(), before.T.copy()
+        for dwx, is_turned in ((transposed, True), (plain, False)):
             for member in range(members):
                 run_weights(team, member, is_turned, rows, cols, x_block, dts, dwx, mode)
         assert not np.isnan(plain).any()
-        assert_same_bits(plain, np.ascontiguousarray(turned.T))
+        assert_same_bits(plain, np.ascontiguousarray(transposed.T))

@@ -104,13 +104,13 @@ def test_layers_of_the_users_own_that_share_an_array_share_it_in_the_copy(duplic
         TimeEmbedding(whole[:2]),
         TimeEmbedding(whole[::-1]),
     ]
-    embedding, affine, head, turned = duplicate(parts)
+    embedding, affine, head, transposed = duplicate(parts)
     embedding.params[0][...] = 0.0
     assert not affine.params[0].any()
     assert not affine.forward(np.ones((1, 1, 6), np.float32)).any()
     head.params[0][...] = 3.0
-    assert (turned.params[0][-2:] == 3.0).all()
-    assert not (turned.params[0][:-2] == 3.0).any()
+    assert (transposed.params[0][-2:] == 3.0).all()
+    assert not (transposed.params[0][:-2] == 3.0).any()
     assert not (whole == 3.0).any()
     assert W.any()
 

@@ -121,7 +121,7 @@ LIMITED = """
 import resource, sys
 import numpy as np
 from rnnfast import RNNLM, Trainer, TruncatedBPTT, optim
-from rnnfast.training.keeper import Keeper
+from rnnfast.training.checkpointing import Checkpointing
 from rnnfast.training.progress import Meter
 
 model = RNNLM(20_000, 512, 512, tied=False, rng=np.random.default_rng(0))
@@ -129,7 +129,7 @@ size = sum(param.nbytes for param in model.params)
 trainer = Trainer(model, optim.Adam(), TruncatedBPTT(5))
 trainer.optimizer.update(model.params, [np.ones_like(param) for param in model.params])
 trainer.last_good.keep()
-keeper = Keeper(trainer, sys.argv[1] + "/training", 0.0, np.arange(9), None, 2)
+keeper = Checkpointing(trainer, sys.argv[1] + "/training", 0.0, np.arange(9), None, 2)
 keeper.mark(Meter(1, 1, 1), 0)
 RNNLM(5, 4, 4).save(sys.argv[1] + "/small")  # what saving imports
 now = 1024 * int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1])

@@ -39,7 +39,7 @@ SPEAKS_LLVM = {
     "vectors.py",
 }
 # The decorators of _jit.py whose functions become machine code.
-COMPILED = {"kernel", "kernel_of", "inner", "spliced"}
+COMPILED = {"kernel", "kernel_of", "inner", "inline"}
 ALLOCATING = {"arange", "array", "ascontiguousarray", "copy", "empty", "full", "ones", "zeros"}
 ALLOCATING |= {f"{name}_like" for name in ("empty", "full", "ones", "zeros")} | {
     "concatenate",

@@ -11,7 +11,7 @@ import pytest
 from rnnfast import RNNLM, State, Trainer, TruncatedBPTT, optim
 from rnnfast.data import CharTokenizer
 from rnnfast.training import Checkpoint, load_checkpoint
-from rnnfast.training.keeper import Keeper
+from rnnfast.training.checkpointing import Checkpointing
 
 IDS = np.random.default_rng(0).integers(0, 7, 300)
 OPTIMIZERS = (
@@ -141,8 +141,8 @@ def test_a_copied_checkpoint_saves_to_the_same_folder_and_counts_for_itself(way,
 
 @pytest.mark.parametrize("way", COPIES)
 def test_what_keeps_a_fit_under_way_is_not_copied(way, tmp_path):
-    keeper = Keeper(trainer(), tmp_path / "training", 1.0, np.arange(9), None, 2)
-    with pytest.raises(TypeError, match=r"Keeper cannot be copied or pickled: .*; copy the trainer\.$"):
+    keeper = Checkpointing(trainer(), tmp_path / "training", 1.0, np.arange(9), None, 2)
+    with pytest.raises(TypeError, match=r"Checkpointing cannot be copied or pickled: .*copy the trainer\.$"):
         COPIES[way](keeper)
 
 

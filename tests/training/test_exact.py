@@ -116,7 +116,7 @@ def test_the_memory_is_as_promised_and_a_tenth_of_that_of_one_pass(kind, N):
     assert plan.chunks > 5
     assert plan.memory <= whole // 10
     exact.gradients(model, xs[:, :2], ts[:, :2])  # compiles
-    model.wind(None)
+    model.restore_tape(None)
     model.output._workspace._buffers.clear()
     model.output._workspace._last.clear()
     model.reset_state()

@@ -52,7 +52,7 @@ def random_setting(rng):
 
 def emptied(model):
     """The model as it was made, without scratch memory."""
-    model.wind(None)
+    model.restore_tape(None)
     model.output._workspace = Workspace()
     model.output._gradients = None
     model.reset_state()

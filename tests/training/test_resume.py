@@ -12,7 +12,7 @@ from rnnfast._check import CheckpointError
 from rnnfast.optim import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSprop
 from rnnfast.training import Checkpoint, Trainer, TrainingDiverged, TruncatedBPTT, progress
 from rnnfast.training.bptt import Window
-from rnnfast.training.keeper import read_training
+from rnnfast.training.checkpointing import read_training
 
 IDS = np.random.default_rng(100).integers(7, size=61)
 VALID = IDS[:25]
@@ -362,10 +362,10 @@ def test_a_disk_that_is_full_leaves_the_last_file_and_says_which_it_was(tmp_path
 def test_the_file_is_written_as_often_as_asked_for(tmp_path, monkeypatch):
     def writes(every, seconds_a_window):
         written, clock = [], [1000.0]
-        monkeypatch.setattr("rnnfast.training.keeper.time.monotonic", lambda: clock[0])
+        monkeypatch.setattr("rnnfast.training.checkpointing.time.monotonic", lambda: clock[0])
         trainer = trainer_of("rnn", callback=lambda report: clock.__setitem__(0, clock[0] + seconds_a_window))
         monkeypatch.setattr(
-            "rnnfast.training.keeper.write_tensors", lambda *_: written.append(len(trainer.history))
+            "rnnfast.training.checkpointing.write_tensors", lambda *_: written.append(len(trainer.history))
         )
         fit(trainer, tmp_path / "t", checkpoint_every=every)
         return len(written)

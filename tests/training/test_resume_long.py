@@ -10,7 +10,7 @@ from rnnfast import RNNLM, ExactBPTT, SequenceRegressor, State, Trainer, Truncat
 from rnnfast._check import CheckpointError
 from rnnfast.optim import Adam
 from rnnfast.training.bptt import Window
-from rnnfast.training.keeper import checksum, read_training
+from rnnfast.training.checkpointing import checksum, read_training
 
 IDS = np.random.default_rng(100).integers(7, size=61)  # two rows of 30 steps
 XS = np.random.default_rng(101).standard_normal((5, 11, 3)).astype(np.float32)
@@ -147,5 +147,5 @@ def test_the_checksum_of_sequences_tells_values_and_shapes_apart_and_not_pieces_
     assert checksum((XS.reshape(11, 5, 3), EVERY)) != expected
     assert checksum((XS, -EVERY)) != expected
     assert checksum(None) is None
-    monkeypatch.setattr("rnnfast.training.keeper._PIECE", 10)
+    monkeypatch.setattr("rnnfast.training.checkpointing._PIECE", 10)
     assert checksum((XS, EVERY)) == expected

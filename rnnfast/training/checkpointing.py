@@ -33,7 +33,7 @@ _PIECE = 1 << 20
 
 
 class Saved(NamedTuple):
-    """A file of `Keeper`: its description, and its arrays by name."""
+    """A file of `Checkpointing`: its description, and its arrays by name."""
 
     about: dict[str, Any]
     arrays: dict[str, np.ndarray]
@@ -54,7 +54,7 @@ class Saved(NamedTuple):
         """Whether a `Checkpoint` has saved a model next to it."""
         try:
             return json.loads(self.about["saver"] or "{}").get("saved") is True
-        except (ValueError, AttributeError, RecursionError):  # `Keeper.resume` reports it
+        except (ValueError, AttributeError, RecursionError):  # `Checkpointing.resume` reports it
             return False
 
 
@@ -69,7 +69,7 @@ class _Mark(NamedTuple):
     epochs: int
 
 
-class Keeper:
+class Checkpointing:
     """Writes the state of a `Trainer` to a file, and restores it.
 
     Parameters
@@ -111,7 +111,8 @@ class Keeper:
 
     def __reduce__(self) -> Any:
         raise TypeError(
-            "Keeper cannot be copied or pickled: it writes for the fit that is under way; copy the trainer."
+            "Checkpointing cannot be copied or pickled: it writes for the fit that is under way; "
+            "copy the trainer."
         )
 
     def mark(self, meter: Meter, window: int, whole: bool = True) -> None:
@@ -313,7 +314,7 @@ def _crc(array: Any, dtype: str, rows: int, crc: int) -> int:
 
 
 def read_training(path: str | os.PathLike[str]) -> Saved:
-    """Read a file of `Keeper`.
+    """Read a file of `Checkpointing`.
 
     Raises
     ------

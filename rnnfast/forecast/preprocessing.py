@@ -41,7 +41,7 @@ class Scale(NamedTuple):
         return Scale(self.location[rows], self.scale[rows])
 
 
-class Past(NamedTuple):
+class History(NamedTuple):
     """The values up to a step: `recent` (N, L + 1) with gaps filled, the last one observed or not (N,), and
     its position (N,)."""
 
@@ -49,17 +49,17 @@ class Past(NamedTuple):
     observed: np.ndarray
     positions: np.ndarray
 
-    def rows(self, rows: np.ndarray) -> Past:
+    def rows(self, rows: np.ndarray) -> History:
         """Those of some series."""
-        return Past(*(array[rows] for array in self))
+        return History(*(array[rows] for array in self))
 
-    def followed_by(self, values: np.ndarray) -> Past:
+    def followed_by(self, values: np.ndarray) -> History:
         """The past after one more value (N,) of each series."""
         recent = np.concatenate((self.recent[:, 1:], values[:, np.newaxis]), axis=1)
-        return Past(recent, np.ones(len(values), bool), self.positions + 1)
+        return History(recent, np.ones(len(values), bool), self.positions + 1)
 
 
-class Recipe(NamedTuple):
+class Preprocessing(NamedTuple):
     """How inputs and targets are made; fixed by the training data.
 
     Attributes
@@ -246,14 +246,14 @@ class Table:
 
     Parameters
     ----------
-    recipe : Recipe
+    recipe : Preprocessing
     panel : Panel
     scale : Scale
         Of the panel's series.
     static : ndarray (n, S)
     """
 
-    def __init__(self, recipe: Recipe, panel: Panel, scale: Scale, static: np.ndarray) -> None:
+    def __init__(self, recipe: Preprocessing, panel: Panel, scale: Scale, static: np.ndarray) -> None:
         _within_scale(panel, recipe.units(scale))
         self._recipe, self._panel, self._scale, self._static = recipe, panel, scale, static
         self._filled = filled(panel.values, panel.begins, recipe.fills_from)
@@ -265,12 +265,12 @@ class Table:
         inside = (places >= begins[:, np.newaxis]) & (places < ends[:, np.newaxis])
         return np.where(inside, values[np.clip(places, 0, values.size - 1)].astype(np.float64), np.nan)
 
-    def past(self, rows: np.ndarray, step: np.ndarray) -> Past:
+    def past(self, rows: np.ndarray, step: np.ndarray) -> History:
         """The past of some series at a step (N,) of each."""
         before = self._recipe.before
         recent = self._gathered(self._filled, rows, step - before, before + 1)
         observed = ~np.isnan(self._gathered(self._panel.values, rows, step, 1))[:, 0]
-        return Past(recent, observed, self._panel.starts[rows] + step)
+        return History(recent, observed, self._panel.starts[rows] + step)
 
     def inputs(self, rows: np.ndarray, first: np.ndarray, steps: int) -> np.ndarray:
         """Inputs (N, S, D) of `steps` steps from step `first` (N,) of some series, before their last step."""
