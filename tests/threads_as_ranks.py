@@ -81,7 +81,7 @@ def on_ranks(size, work):
 
     threads = [threading.Thread(target=run, args=(number,)) for number in range(size)]
     # A watcher would end the process of the tests when one thread fails.
-    with patch("rnnfast.distributed.synchronize.Watchdog", lambda *_: nullcontext()):
+    with patch("rnnfast.distributed.watchdog.Watchdog", lambda *_: nullcontext()):
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from .expression import Graph
 
 COMPARISONS = ("lt", "le", "gt")
 # The functions of NumPy that its numbers call for an operator.
@@ -62,7 +59,7 @@ class Node:
         """An error, since a node has numbers only when the cell runs."""
         raise FormulaError("a value of the step is no array; use the functions of rnnfast.cells")
 
-    def __init__(self, graph: Graph, op: str, args: tuple, index: int, slope: Node | None = None) -> None:
+    def __init__(self, graph: Any, op: str, args: tuple, index: int, slope: Node | None = None) -> None:
         self.graph, self.op, self.args, self.index, self.slope = graph, op, args, index, slope
 
     def __copy__(self, *_: Any) -> Node:

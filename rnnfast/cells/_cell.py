@@ -186,9 +186,9 @@ class Cell:
         -------
         Recurrent
         """
-        from rnnfast.layers.recurrent import Recurrent
+        import rnnfast
 
-        return Recurrent.of(
+        return rnnfast.Recurrent.of(
             self, input_size, hidden_size, rng=rng, dtype=dtype, stateful=stateful, precision=precision
         )
 

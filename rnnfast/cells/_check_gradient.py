@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from rnnfast.kernels.cell.expression import OPERATIONS
 from rnnfast.kernels.cell.node import Node, in_order
 from rnnfast.kernels.elementwise.noise import bernoulli_forward, normal_forward
-
-if TYPE_CHECKING:
-    from rnnfast.cells._cell import Cell
 
 LIMIT = 1e-5
 EPS = 1e-5  # the error of a difference is some 1e-10 from truncation, and as much from rounding
@@ -23,7 +20,7 @@ Memory = dict[tuple[int, Node], tuple[Any, ...]]
 
 
 def largest_difference(
-    cell: Cell, hidden_size: int, steps: int, rng: np.random.Generator, dtype: type = np.float64
+    cell: Any, hidden_size: int, steps: int, rng: np.random.Generator, dtype: type = np.float64
 ) -> float:
     """The result of `Cell.check`, also for a layer in float32."""
     values, arriving, derived = (
@@ -58,7 +55,7 @@ def _largest(name: str, differences: Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 
 def _compiled(
-    cell: Cell, hidden_size: int, steps: int, rng: np.random.Generator, dtype: type
+    cell: Any, hidden_size: int, steps: int, rng: np.random.Generator, dtype: type
 ) -> tuple[dict[str, np.ndarray], ...]:
     """Values the cell reads, incoming gradients, and the outputs and gradients of the compiled layer."""
     layer = cell.layer(INPUT_SIZE, hidden_size, rng=rng, dtype=dtype, stateful=True)
@@ -91,7 +88,7 @@ def _compiled(
     return values, arriving, derived
 
 
-def _drawn(cell: Cell, name: str, seed: int, numbers: np.ndarray) -> np.ndarray:
+def _drawn(cell: Any, name: str, seed: int, numbers: np.ndarray) -> np.ndarray:
     """The random numbers (N, T, H) of a new layer with this seed."""
     role = cell.roles[name]
     draw = normal_forward if role.kind == "normal" else bernoulli_forward
@@ -105,7 +102,7 @@ def _both_ways(array: np.ndarray) -> np.ndarray:
     return np.concatenate([array + moves, array - moves])
 
 
-def _run(cell: Cell, values: Mapping[str, np.ndarray], memory: Memory) -> dict[str, np.ndarray]:
+def _run(cell: Any, values: Mapping[str, np.ndarray], memory: Memory) -> dict[str, np.ndarray]:
     """The outputs `hs` (..., N, T, H) and the states (..., N, H) after the last step.
 
     One of the values may have a leading axis of variants. The first run fills the memory; later runs use it.
@@ -124,7 +121,7 @@ def _run(cell: Cell, values: Mapping[str, np.ndarray], memory: Memory) -> dict[s
     return {"hs": hs, **dict(zip(cell.states, states, strict=True))}
 
 
-def _unit(cell: Cell, values: Mapping[str, np.ndarray], name: str, width: int) -> np.ndarray:
+def _unit(cell: Any, values: Mapping[str, np.ndarray], name: str, width: int) -> np.ndarray:
     """A value per unit, (..., 1, H): an argument, or the weights of a diagonal product."""
     if name in values:
         return values[name][..., np.newaxis, :]
@@ -133,7 +130,7 @@ def _unit(cell: Cell, values: Mapping[str, np.ndarray], name: str, width: int) -
 
 
 def _gates(
-    cell: Cell, values: Mapping[str, np.ndarray], t: int, known: Mapping[Node, Any], memory: Memory
+    cell: Any, values: Mapping[str, np.ndarray], t: int, known: Mapping[Node, Any], memory: Memory
 ) -> dict[Node, np.ndarray]:
     """The gates (..., N, H) of a step, computed from the other inputs of the equations."""
     equations, count = cell.equations, len(cell.gates)

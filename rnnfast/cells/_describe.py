@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 from rnnfast.kernels.cell.derive import gradient
 from rnnfast.kernels.cell.node import Node, in_order, text_of
 from rnnfast.kernels.cell.schedule import Program, Schedule
 
-if TYPE_CHECKING:
-    from rnnfast.cells._cell import Cell
-
 LEAVES = ("input", "constant")
 
 
-def described(cell: Cell) -> str:
+def described(cell: Any) -> str:
     """The text of `Cell.describe`."""
     schedule = Schedule(cell.equations)
     text = _Text(cell, schedule)
@@ -37,7 +34,7 @@ def _operations(direction: Iterable[tuple[Program, ...]]) -> int:
     return sum(program.operations for part in direction for program in part)
 
 
-def _products(cell: Cell) -> list[str]:
+def _products(cell: Any) -> list[str]:
     """The equations of the gates; gates with the same kind of product share a line."""
     h, late = cell.states[0], cell.apart or cell.again
     plain = ", ".join(cell.gates[: len(cell.gates) - len(late)])
@@ -60,7 +57,7 @@ def _through(gates: Sequence[str], weights: str) -> str:
 class _Text:
     """The lines of a step and of its gradient; a value used more than once has a name."""
 
-    def __init__(self, cell: Cell, schedule: Schedule) -> None:
+    def __init__(self, cell: Any, schedule: Schedule) -> None:
         self._cell, self._schedule, equations = cell, schedule, cell.equations
         graph = equations.graph
         inputs = equations.inputs

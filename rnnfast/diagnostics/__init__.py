@@ -17,7 +17,8 @@ from rnnfast.diagnostics.plots import (
 )
 from rnnfast.diagnostics.saturation import GateSaturation, gate_saturation
 from rnnfast.diagnostics.spectrum import SpectralRadius, spectral_radius
-from rnnfast.diagnostics.truncation import TruncationBias, TruncationCurve, truncation_bias, truncation_curve
+from rnnfast.diagnostics.truncation import TruncationCurve, truncation_curve
+from rnnfast.training.truncation import TruncationBias, truncation_bias
 
 __all__ = [
     "GateSaturation",

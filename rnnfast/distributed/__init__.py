@@ -1,5 +1,5 @@
 """Data-parallel training on the ranks of MPI, imported where `ranks=` is given.
 
 * `ranks.py`: `Ranks`, the processes that train one model together; `exchanges.py`: how they exchange arrays.
-* `synchronize.py`: common decisions; `lost_ranks.py` and `watchdog.py`: the end of all when one is lost.
+* `watchdog.py`: the end of all when one is lost. Common decisions are in `training/processes.py`.
 """

@@ -17,7 +17,7 @@ from rnnfast.layers.window import Part, falling_order
 from rnnfast.models.body import Body, StateGradients
 from rnnfast.models.model import Model
 from rnnfast.models.regressor import SequenceRegressor
-from rnnfast.training.bptt import Window
+from rnnfast.training.chain import Window
 
 __all__ = ["ExactBPTT", "Plan"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rnnfast import _check
-from rnnfast.training.bptt import Window
+from rnnfast.training.chain import Window
 from rnnfast.training.fitting import exp_of_mean
 
 

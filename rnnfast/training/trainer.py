@@ -17,7 +17,8 @@ from rnnfast.engine.arrays import shown
 from rnnfast.engine.locks import trains_alone
 from rnnfast.optim import all_finite, clip_by_value
 from rnnfast.optim.gradients import SharedGradients
-from rnnfast.training.bptt import TruncatedBPTT, Window
+from rnnfast.training.bptt import TruncatedBPTT
+from rnnfast.training.chain import Window
 from rnnfast.training.checkpointing import Checkpointing, checksum, described
 from rnnfast.training.fitting import largest_batch, loss_of_first_window, prepared, reading_order, validated
 from rnnfast.training.processes import BatchBlocks, processes_of, ranks_of

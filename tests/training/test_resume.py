@@ -11,7 +11,7 @@ from rnnfast import CBOWLM, RNNLM, State
 from rnnfast._check import CheckpointError
 from rnnfast.optim import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSprop
 from rnnfast.training import Checkpoint, Trainer, TrainingDiverged, TruncatedBPTT, progress
-from rnnfast.training.bptt import Window
+from rnnfast.training.chain import Window
 from rnnfast.training.checkpointing import read_training
 
 IDS = np.random.default_rng(100).integers(7, size=61)

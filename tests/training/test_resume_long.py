@@ -9,7 +9,7 @@ from helpers import sized
 from rnnfast import RNNLM, ExactBPTT, SequenceRegressor, State, Trainer, TruncatedBPTT
 from rnnfast._check import CheckpointError
 from rnnfast.optim import Adam
-from rnnfast.training.bptt import Window
+from rnnfast.training.chain import Window
 from rnnfast.training.checkpointing import checksum, read_training
 
 IDS = np.random.default_rng(100).integers(7, size=61)  # two rows of 30 steps

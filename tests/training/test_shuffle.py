@@ -10,7 +10,7 @@ from rnnfast.data.batching import epoch_order
 from rnnfast.files.tensors import read_tensors, write_tensors
 from rnnfast.optim import SGD, Adam
 from rnnfast.training import keeper
-from rnnfast.training.bptt import Window
+from rnnfast.training.chain import Window
 
 COUNT, BATCH = 7, 2
 XS = np.random.default_rng(0).standard_normal((COUNT, 6, 3)).astype(np.float32)
