@@ -4,24 +4,6 @@ The public names are imported at their first use, as `__init__.pyi` lists them.
 """
 
 
-def _answer_ctrl_c() -> None:
-    """Let Ctrl-C end the command `rnnfast` in a sentence while the rest is imported."""
-    import sys
-    from pathlib import Path
-
-    program, *_ = [*sys.argv, ""]
-    if program == "-m":  # while its package is imported, a module has this for its path
-        program = sys.orig_argv[-len(sys.argv)]
-    if Path(program).name in ("rnnfast", "rnnfast.exe"):
-        from rnnfast.cli import answer_ctrl_c
-
-        answer_ctrl_c()
-
-
-_answer_ctrl_c()
-del _answer_ctrl_c
-
-
 def _bind_source_tree_kernels() -> None:
     """Make `rnnfast.kernels` importable when Python runs in the repository root, next to `kernels/`."""
     import importlib.util

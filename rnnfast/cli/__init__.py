@@ -1,18 +1,16 @@
 """The command line, one sub-command a file: `train`, `evaluate`, `generate`, `predict`, `diagnose`,
 `export`, `convert`, `forecast`, `classify`, `bench`, `warmup`.
 
-* `app.py` registers the sub-commands. `options.py` has the options of `train`. `session.py` runs `train`.
-* `experiment.py` is one run: a text, a model and its baselines, one of which is `unigram.py`. `run_folder.py`
-  manages the files of a run.
-* `forecasting.py` runs `forecast`, whose options are in `forecast_options.py`; `backtests.py` has its scores,
-  `series_files.py` its files. `out_folder.py` manages the results of `forecast` and `classify`,
-  `resumable.py` stops and resumes them.
+* `app.py` registers the sub-commands; `options.py` has options, their values and texts from standard input.
+* `session.py` runs `train`; `experiment.py` is one run: a text, a model and its baselines. `run_folder.py`
+manages
+  the files of a run; `resumable.py` those of `forecast` and `classify`, and their
+  resuming.
+* `models.py` has the commands of trained models, `files.py` those that change formats; `series_files.py`
+reads series.
 * `processes.py` runs a command as ranks, of which the first prints and writes.
-* `errors.py` prints errors in one line, `wording.py` rewords them for the command line, `numbers.py` parses
-  the values of options.
-* `inputs.py` reads text and prompts, also from standard input.
-* `progress.py`, `plots.py`, `results.py` and `words.py` show runs, learning curves, tables and text.
-  `verdicts.py` interprets the tables of `diagnose`.
+* `errors.py` prints errors in one line, in the words of the command line.
+* `progress.py` and `results.py` show runs, learning curves, tables and text.
 
 typer, rich and matplotlib come with `pip install "rnnfast[cli]"`; nothing outside this folder needs them.
 """
@@ -46,9 +44,12 @@ def main() -> None:
     processes.run(lambda: _run(processes))
 
 
-def answer_ctrl_c() -> None:
-    """Let Ctrl-C end the process until a command begins: an exception in an import may crash it."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+def _answer_ctrl_c() -> None:
+    """Let Ctrl-C end the command until its work begins: an exception in an import may crash it."""
+    program = sys.argv[0] if sys.argv else ""
+    is_module = program == os.path.join(os.path.dirname(os.path.dirname(__file__)), "__main__.py")
+    is_command = is_module or os.path.basename(program) in ("rnnfast", "rnnfast.exe")
+    if is_command and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _quit)
 
 
@@ -77,3 +78,6 @@ def _run(processes: Processes) -> None:
     except KeyboardInterrupt:  # during the imports, before the command handles it
         print("rnnfast: interrupted.", file=sys.stderr)
         sys.exit(130)
+
+
+_answer_ctrl_c()
