@@ -37,12 +37,11 @@ def busy_machines(request, monkeypatch):
 def shared_windows(monkeypatch):
     """Any window is worth a team, on any machine; afterwards as many threads as before."""
     import rnnfast
-    from rnnfast.engine import load as processors
-    from rnnfast.engine import threads
+    from rnnfast.engine import load, threads
     from rnnfast.layers import plans
 
     before = rnnfast.get_num_threads()
-    monkeypatch.setattr(processors, "allowed", lambda: 64)
+    monkeypatch.setattr(load, "allowed", lambda: 64)
     monkeypatch.setattr(threads, "LEAST_OPERATIONS", 1.0)
     monkeypatch.setattr(threads, "LEAST_BYTES", 1.0)
     monkeypatch.setattr(plans, "LEAST_STEP_OPERATIONS", 0.0)

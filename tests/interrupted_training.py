@@ -16,7 +16,7 @@ from interrupted_ranks import note
 from mpi4py import MPI
 
 import rnnfast
-from rnnfast.training import keeper
+from rnnfast.training import checkpointing
 
 RANK = MPI.COMM_WORLD.rank
 EPOCHS, STEPS = 6, 40
@@ -24,8 +24,8 @@ EPOCHS, STEPS = 6, 40
 
 def counted(folder):
     """The checkpoints that this rank writes from now on."""
-    written, write = [], keeper.write_tensors
-    keeper.write_tensors = lambda path, *content: (written.append(path), write(path, *content))
+    written, write = [], checkpointing.write_tensors
+    checkpointing.write_tensors = lambda path, *content: (written.append(path), write(path, *content))
     return written
 
 

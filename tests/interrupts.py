@@ -24,7 +24,6 @@ from rnnfast.kernels.team import team as teams
 import rnnfast
 from rnnfast import RNNLM, TimeLSTM, TimeRNN
 from rnnfast.engine import load as _load
-from rnnfast.engine import load as processors
 from rnnfast.engine import threads
 from rnnfast.layers import plans
 
@@ -35,7 +34,7 @@ def rehearse():
     """Any window is worth a team of two, on any machine, however busy."""
     threads.LEAST_OPERATIONS = threads.LEAST_BYTES = 1.0
     plans.LEAST_STEP_OPERATIONS = 0.0
-    processors.allowed = lambda: 2
+    _load.allowed = lambda: 2
     _load.Load.members = lambda load, wanted, pace=None: wanted
     rnnfast.set_num_threads(2)
 

@@ -16,7 +16,6 @@ from rich.console import Console
 from rnnfast import _check
 from rnnfast._check.arrays import FLOAT_DTYPES
 from rnnfast.cli import options
-from rnnfast.cli import options as inputs
 from rnnfast.cli.errors import BAD_FILES, BAD_VALUES, fail, one_line
 from rnnfast.cli.experiment import unknown_share
 from rnnfast.cli.options import DTYPES, share_or_all, word
@@ -74,7 +73,7 @@ def evaluate(
         _report(_scored(model, ids, unknown_share(tokenizer, ids), str(path)), as_json)
         return
     with one_line(*BAD_VALUES), tempfile.TemporaryDirectory(prefix="rnnfast-") as folder:
-        with inputs.texts(files, encoding=encoding) as (corpus,):
+        with options.texts(files, encoding=encoding) as (corpus,):
             assert corpus is not None
             ids = encode_to_memmap(tokenizer, corpus, Path(folder) / "text.npy")
         found = _scored(model, ids, unknown_share(tokenizer, ids), corpus.name)
@@ -159,7 +158,7 @@ def generate(
     start = read = first_words(tokenizer)
     if prompt is not None:
         with one_line(*BAD_VALUES):
-            text = inputs.prompt_text(prompt)
+            text = options.prompt_text(prompt)
         start = encode_prompt(tokenizer, text)
         read = after_a_line_end(tokenizer, start)
     with one_line(*BAD_VALUES):
@@ -212,7 +211,7 @@ def predict(
     """
     model, tokenizer, _ = load_run(run, cell)
     with one_line(*BAD_VALUES):
-        text = inputs.prompt_text(prompt)
+        text = options.prompt_text(prompt)
     read = after_a_line_end(tokenizer, encode_prompt(tokenizer, text))
     with one_line(FloatingPointError):
         proba = model.next_proba(read)

@@ -3,7 +3,7 @@
 * `model.safetensors`, `tokenizer.json`, `config.json`: see `training/checkpoint.py`.
 * `train.npy`, `valid.npy`: the encoded text, memory-mapped during training.
 * `settings.json`: the arguments of the run, for resuming it.
-* `training.safetensors`: the training state, see `training/keeper.py`.
+* `training.safetensors`: the training state, see `training/checkpointing.py`.
 * `metrics.jsonl`: one JSON object per line, written during training.
 * `learning_curve.png`: perplexity over epochs.
 * `cbow/`: the baseline, itself a run folder.

@@ -12,7 +12,6 @@ from rich.console import Console
 
 from rnnfast import _check
 from rnnfast.cli import options
-from rnnfast.cli import options as inputs
 from rnnfast.cli.errors import BAD_FILES, BAD_VALUES, one_line, wording
 from rnnfast.cli.experiment import Experiment, Settings
 from rnnfast.cli.processes import Processes
@@ -128,7 +127,7 @@ def _prepared(
 ) -> Experiment:
     """The experiment in a new folder, which stays locked as long as `stack`."""
     with one_line(*BAD_VALUES):
-        texts = inputs.texts(told["files"], told["valid"], encoding=told["encoding"])
+        texts = options.texts(told["files"], told["valid"], encoding=told["encoding"])
         text, valid = stack.enter_context(texts)
         text = text or default_corpus()
         learned, judged = (text, valid) if valid else text.split(told["valid_fraction"])

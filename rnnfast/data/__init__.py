@@ -3,14 +3,13 @@
 Text is processed in four steps, one file each:
 
 * `corpus.py`: a `Corpus` streams text from files (`read_files`) or from memory, and splits off a validation
-  part. `python_manual.py` has the default text (`default_corpus`).
+  part. `samples.py` has the default text (`default_corpus`).
 * `tokenizer.py`: `WordTokenizer` and `CharTokenizer` learn a vocabulary and convert text to ids and back.
-  `prepared.py` has `WhitespaceTokenizer`, for text that is already split into words. `vocabulary.py` is their
-  base, `words.py` finds the borders of words.
+  `WhitespaceTokenizer` is for text that is already split into words. `vocabulary.py` is their base.
 * `ids_file.py`: `encode_to_memmap` writes the ids to a memory-mapped file, `open_ids` opens it again.
 * `batching.py`: `WindowBatches` cuts ids into windows for training, `evaluation_windows` for scoring.
 
-`sequences.py` has `Sequences`, vectors with targets, and `rows.py` their batches. `ts_files.py` reads
+`sequences.py` has `Sequences`, vectors with targets; `batching.py` has their batches too. `ts_files.py` reads
 sequences with classes from `.ts` files.
 
 Unusable data raise a `CorpusError` before training starts.

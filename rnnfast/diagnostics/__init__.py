@@ -1,7 +1,6 @@
 """Diagnostics of training: errors of gradients, their reach through time, and what limits it.
 
-* `truncation.py`: the error of truncated backpropagation against the exact gradient.
-* `windows.py`: this error for several window lengths.
+* `truncation.py`: the error of truncated backpropagation against the exact gradient, for several windows.
 * `lags.py`: gradients with respect to earlier states.
 * `spectrum.py`: the eigenvalues of recurrent weights.
 * `saturation.py`: gates that are shut or wide open.

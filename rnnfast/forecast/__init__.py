@@ -2,11 +2,11 @@
 
 * `forecaster.py`: `RNNForecaster`; `fitting.py` trains its network, `fitted.py` has the network with what it
   knows of each series.
-* `data.py`: arrays and long frames, in and out; `frames.py` reads frames, `panel.py` holds series as flat
-  arrays, `grid.py` counts the steps between dates, `covariates.py` encodes covariates.
-* `recipe.py`: the inputs and targets of a step; `windows.py` cuts series for training; `reading.py` reads
-  series into states and continues them.
-* `intervals.py`: intervals that are calibrated; `backtest.py`: forecasts from several origins.
+* `data.py`: arrays and long frames, in and out; `frames.py` reads frames and counts the steps between dates;
+  `panel.py` holds series and covariates as flat arrays.
+* `preprocessing.py`: the inputs and targets of a step; `reading.py` reads series into states and continues
+them.
+* `intervals.py`: intervals that are calibrated, and forecasts from several origins.
 * `metrics.py`: how good forecasts are; `baselines.py`: forecasts to compare with; `plot.py`: pictures.
 * `saving.py`: a forecaster as one file.
 """

@@ -1,12 +1,13 @@
 """Language models, and regression on sequences.
 
 * `model.py`: `Model`, a body and an output: the two passes, reading in parts, saving; `body.py`: an embedding
-  or nothing, recurrent layers and dropout; `cells.py`: the layers by name, and where parameters start.
+  or nothing, recurrent layers and dropout.
 * `language_model.py`: loss, prediction and generation of text; `rnnlm.py`: `RNNLM`, the recurrent language
   model; `cbow.py`: `CBOWLM`, the baseline that forgets the order of words.
 * `regressor.py`: `SequenceRegressor`.
-* `scoring.py`: the total loss of a text or sequences of any length; `sampling.py`: drawing the next word.
-* `weights.py`: the file format, one safetensors file per model; `loading.py`: `load_model`, for any class.
+* `weights.py`: the layers by name, where parameters start, and the file format, one safetensors file per
+model;
+  `loading.py`: `load_model`, for any class.
 """
 
 from rnnfast.models.cbow import CBOWLM

@@ -14,7 +14,6 @@ import torch
 from rnnfast.kernels.recurrence.sequence import block_steps
 from rnnfast.layers.window import Inputs, Run, nothing
 from rnnfast.torch import function
-from rnnfast.torch import function as layers
 from rnnfast.torch.function import Options
 from rnnfast.torch.layout import DTYPES, KINDS, Kind, RowLayout, array_of, whole
 from rnnfast.torch.serving import masked, states_of
@@ -210,7 +209,7 @@ def traced(
         made = recurrence(x, list(weights), list(before), ends, masks, kind.name, first, backwards, keep)
         return made[0], *made[1].split(1)
 
-    out, *finals = layers.run(kind, x, states, params, options, direction)
+    out, *finals = function.run(kind, x, states, params, options, direction)
     if turns:
         out = out.transpose(0, 1)
     if not is_batched:

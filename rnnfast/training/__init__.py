@@ -4,10 +4,9 @@
   `ExactBPTT` carries them through the whole text in little memory.
 * `trainer.py`: `Trainer`, with clipping, validation and annealing; `progress.py`: its reports; `safety.py`:
   protection of the parameters from Ctrl-C and exploding updates.
-* `keeper.py`: the state of training in one file, for resuming.
-* `batch_blocks.py`: how a batch is cut into blocks of rows; `processes.py`: decisions of one process, and
-  `rnnfast.distributed` for several.
-* `evaluation.py`: `perplexity`. `checkpoint.py`: run folders.
+* `checkpointing.py`: the state of training in one file, for resuming. `checkpoint.py`: run folders.
+* `processes.py`: what one process decides, and several together; how a batch is cut into blocks of rows.
+* `fitting.py`: `perplexity` and the other measures. `truncation.py`: the bias of truncated gradients.
 """
 
 from rnnfast.training.bptt import TruncatedBPTT

@@ -234,8 +234,8 @@ def test_without_gradients_no_tape_is_written(mode, monkeypatch):
 
 INTERRUPTED = """
 import random, signal, torch, rnnfast, rnnfast.torch
-from rnnfast.engine import load, processors, threads
-processors.allowed = lambda: 64
+from rnnfast.engine import load, threads
+load.allowed = lambda: 64
 load.Load.members = lambda load, wanted, pace=None: wanted
 threads.LEAST_OPERATIONS = 1.0
 rnnfast.set_num_threads(2)

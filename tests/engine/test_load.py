@@ -8,7 +8,6 @@ from rnnfast.kernels.team import team as teams
 
 import rnnfast
 from rnnfast.engine import load as _load
-from rnnfast.engine import load as processors
 from rnnfast.engine import threads
 from rnnfast.engine.load import MOST_CREDIT, MOST_REST, REST, SHORT, Load, Pace
 
@@ -121,7 +120,7 @@ def test_the_time_of_calls_alone_follows_the_machine():
 def two_threads(monkeypatch):
     """Two threads for any window, and a fresh load; afterwards as before."""
     before = rnnfast.get_num_threads()
-    monkeypatch.setattr(processors, "allowed", lambda: 64)
+    monkeypatch.setattr(_load, "allowed", lambda: 64)
     monkeypatch.setattr(threads, "LEAST_OPERATIONS", 1.0)
     monkeypatch.setattr(threads, "_pool", threads._Pool())
     rnnfast.set_num_threads(2)

@@ -231,9 +231,9 @@ def test_a_forked_child_starts_its_own_threads():
     program = """
 import os, warnings
 import numpy as np, rnnfast
-from rnnfast.engine import processors, threads
+from rnnfast.engine import load, threads
 warnings.simplefilter("ignore")
-threads.LEAST_OPERATIONS, processors.allowed = 1.0, lambda: 2
+threads.LEAST_OPERATIONS, load.allowed = 1.0, lambda: 2
 rnnfast.set_num_threads(2)
 layer = rnnfast.TimeRNN.from_sizes(5, 33, rng=np.random.default_rng(0))
 xs = np.ones((16, 9, 5), np.float32)

@@ -9,7 +9,7 @@ from rnnfast._check import CheckpointError
 from rnnfast.data.batching import epoch_order
 from rnnfast.files.tensors import read_tensors, write_tensors
 from rnnfast.optim import SGD, Adam
-from rnnfast.training import keeper
+from rnnfast.training import checkpointing
 from rnnfast.training.chain import Window
 
 COUNT, BATCH = 7, 2
@@ -204,10 +204,10 @@ def test_a_run_killed_in_the_middle_of_an_epoch_goes_on_in_the_order_of_its_file
 
 def test_a_run_without_a_seed_goes_on_too(tmp_path):
     trained(tmp_path / "t", "windows", 6)
-    seed = keeper.read_training(tmp_path / "t").about["order_seed"]
+    seed = checkpointing.read_training(tmp_path / "t").about["order_seed"]
     (tmp_path / "t").rename(tmp_path / "kept")
     trained(tmp_path / "t", "windows", 5)
-    assert keeper.read_training(tmp_path / "t").about["order_seed"] != seed
+    assert checkpointing.read_training(tmp_path / "t").about["order_seed"] != seed
     for _ in range(2):
         (tmp_path / "t").write_bytes((tmp_path / "kept").read_bytes())
         assert trained(tmp_path / "t", "windows", resume=True)[2] == seed
@@ -215,9 +215,9 @@ def test_a_run_without_a_seed_goes_on_too(tmp_path):
 
 def rewritten(path, change):
     """The file again, with another description."""
-    about, arrays = read_tensors(path, keeper.FORMAT, keeper._specs)
+    about, arrays = read_tensors(path, checkpointing.FORMAT, checkpointing._specs)
     change(about)
-    write_tensors(path, keeper.FORMAT, arrays, about)
+    write_tensors(path, checkpointing.FORMAT, arrays, about)
 
 
 def as_before(about):
