@@ -162,8 +162,8 @@ def from_onnx(path: str | os.PathLike[str]) -> Graph:
     >>> rnnfast.interop.from_onnx("tagger.onnx").layers                         # doctest: +SKIP
     {'/rnn/LSTM': TimeLSTM(input_size=64, hidden_size=128, stateful=False)}
     """
-    _check.interop.installed("from_onnx", "onnx", "onnx")
     _check.training.readable("from_onnx", path)
+    _check.interop.installed("from_onnx", "onnx", "onnx")
     import onnx
 
     try:

@@ -596,8 +596,9 @@ def test_a_missing_file_or_package_is_its_own_error(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError):
         from_onnx(tmp_path / "none.onnx")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    (tmp_path / "some.onnx").touch()
     with pytest.raises(ModuleNotFoundError, match=r"from_onnx needs onnx: pip install 'rnnfast\[onnx\]'"):
-        from_onnx(tmp_path / "none.onnx")
+        from_onnx(tmp_path / "some.onnx")
 
 
 WHOLE = [
